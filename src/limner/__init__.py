@@ -1,0 +1,20 @@
+"""limner: train, run, evaluate and explain image and video captioners."""
+
+import importlib.metadata
+from typing import Any
+
+try:
+    __version__ = importlib.metadata.version("limner")
+except importlib.metadata.PackageNotFoundError:
+    __version__ = "uninstalled"
+
+__all__ = ["Caption", "Pipeline", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """`from limner import Pipeline` loads PyTorch only when it is asked for."""
+    if name in ("Pipeline", "Caption"):
+        from limner import pipeline
+
+        return getattr(pipeline, name)
+    raise AttributeError(f"limner has no attribute '{name}'")

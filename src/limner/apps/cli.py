@@ -1,0 +1,61 @@
+"""`limner COMMAND`: reads arguments, calls the library, says what happened.
+
+Exit status: 0 all went well, 1 the command could not be done, 2 wrong arguments, 3 done except for skipped media.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from limner import __version__
+from limner.apps import caption, convert, demo, evaluate, explain, extract, shapes, train
+
+COMMANDS = {
+    "extract": extract,
+    "train": train,
+    "evaluate": evaluate,
+    "caption": caption,
+    "explain": explain,
+    "convert": convert,
+    "shapes": shapes,
+    "demo": demo,
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    root = argparse.ArgumentParser(prog="limner", description="Train, run, evaluate and explain captioners.")
+    root.add_argument("--version", action="version", version=f"limner {__version__}")
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module in COMMANDS.items():
+        summary = (module.__doc__ or "").strip().splitlines()[0]
+        sub = commands.add_parser(
+            name, help=summary, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        module.add_arguments(sub)
+        sub.set_defaults(command=module.run)
+    return root
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.  A user's mistake is one line on stderr; LIMNER_DEBUG=1 shows where it was found."""
+    options, rest = parser().parse_known_args(arguments)
+    command: Callable[[argparse.Namespace, list[str]], int] = options.command
+    try:
+        return command(options, rest)
+    except (ValueError, OSError, FloatingPointError, ImportError) as error:
+        if os.environ.get("LIMNER_DEBUG"):
+            raise
+        print(f"limner: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("limner: interrupted; what is finished is kept", file=sys.stderr)
+        return 130
+
+
+def entry() -> None:
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,37 @@
+"""Caption a split of a run's data and score it: limner evaluate RUN --split test
+
+Prints the table and writes scores.json and captions.json (COCO results format) into the run folder.
+"""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+
+from limner.apps.arguments import add_decoding, add_run, decoding_of, no_more, report_problems
+from limner.evaluation import evaluate_run, write_evaluation
+from limner.metrics.report import table
+from limner.run import load_run
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", help="run folder")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N media")
+    parser.add_argument("--out", help="folder for scores.json and captions.json (default: the run folder)")
+    add_decoding(parser)
+    add_run(parser)
+
+
+def run(options: argparse.Namespace, rest: list[str]) -> int:
+    no_more(rest)
+    loaded = load_run(options.run, options.encoder, device=options.device)
+    decoding = decoding_of(options, loaded.recipe.decoding)
+    evaluation = evaluate_run(loaded, options.split, decoding, options.limit)
+    Console().print(table(evaluation.report))
+    out = Path(options.out or options.run)
+    write_evaluation(evaluation, out, {"split": options.split, "decoding": asdict(decoding)})
+    print(f"wrote {out / 'scores.json'} and {out / 'captions.json'}")
+    report_problems(evaluation.problems)
+    return 3 if evaluation.problems else 0

@@ -1,0 +1,23 @@
+"""Generate the micro-world, pictures and clips of coloured shapes with exact truth: limner shapes --out DIR"""
+
+import argparse
+from pathlib import Path
+
+from limner.apps.arguments import no_more
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", required=True, help="folder to write")
+    parser.add_argument("--images", type=int, default=3000)
+    parser.add_argument("--videos", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--size", type=int, default=64, help="side in pixels")
+
+
+def run(options: argparse.Namespace, rest: list[str]) -> int:
+    no_more(rest)
+    from limner.data.shapes import generate
+
+    generate(Path(options.out), options.images, options.videos, options.seed, size=options.size)
+    print(f"{options.out}: {options.images} pictures, {options.videos} clips, truth.json")
+    return 0

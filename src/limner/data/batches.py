@@ -1,0 +1,163 @@
+"""Media -> batches: inputs read from a store or from files, paired with captions, in an order that can be resumed."""
+
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from limner.data.media import MediaError, read
+from limner.data.store import FeatureStore
+from limner.data.views import VIEWS
+from limner.text.vocabulary import Vocabulary
+from limner.types import PAD, Batch, Features, Layout, Medium, Pixels
+
+Item = tuple[Medium, str]  # a medium and the name of the view to read it in
+Reader = Callable[[Sequence[Item]], Features | Pixels]
+
+
+def from_store(store: FeatureStore) -> Reader:
+    """Reads features; cells are padded to the longest medium of the batch and masked."""
+
+    def collate(items: Sequence[Item]) -> Features:
+        entries = [store.get(medium.id, view) for medium, view in items]
+        grids = [torch.as_tensor(grid).float() for grid, _, _ in entries]
+        layouts = [Layout(*layout) for _, layout, _ in entries]
+        if all(layout == layouts[0] for layout in layouts):
+            layout = layouts[0]
+        elif len({layout[1:] for layout in layouts}) == 1:
+            layout = Layout(max(layout.t for layout in layouts), *layouts[0][1:])
+        else:
+            layout = Layout(1, 1, max(layout.cells for layout in layouts))
+        mask = torch.zeros(len(grids), layout.cells, dtype=torch.bool)
+        for row, grid in enumerate(grids):
+            mask[row, : len(grid)] = True
+        boxes = [box for _, _, box in entries if box is not None]
+        regions = pad_sequence([torch.as_tensor(box) for box in boxes], batch_first=True) if boxes else None
+        return Features(pad_sequence(grids, batch_first=True), mask, layout, regions)
+
+    return collate
+
+
+def from_files(preprocess: Callable[[np.ndarray], Tensor], frames: int = 8, cache: int = 0) -> Reader:
+    """Reads and preprocesses raw media; up to `cache` of them are kept in memory (small pictures, small data sets)."""
+    kept: dict[tuple[str, str], Tensor] = {}
+
+    def pixels(item: Item) -> Tensor:
+        medium, view = item
+        if (medium.id, view) not in kept:
+            tensor = preprocess(VIEWS[view](read(medium, frames)))
+            if len(kept) >= cache:
+                return tensor
+            kept[medium.id, view] = tensor
+        return kept[medium.id, view]
+
+    def collate(items: Sequence[Item]) -> Pixels:
+        return Pixels(torch.stack([pixels(item) for item in items]))
+
+    return collate
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One caption of one medium, encoded."""
+
+    medium: Medium
+    tokens: tuple[int, ...]
+
+
+class TrainingBatches:
+    """Shuffled (medium, caption) pairs.
+
+    The order depends on (seed, epoch) alone, so `epoch(n, start=k)` continues exactly where an interrupted run
+    stopped.  With several ranks each reads its share of every batch; `batch_size` counts all ranks together.
+    """
+
+    def __init__(
+        self,
+        media: Sequence[Medium],
+        vocabulary: Vocabulary,
+        read: Reader,
+        batch_size: int,
+        seed: int = 0,
+        views: Sequence[str] = ("full",),
+        max_words: int = 30,
+        one_caption: bool = False,
+        rank: int = 0,
+        world: int = 1,
+    ):
+        if batch_size < world:
+            raise ValueError(
+                f"batch_size {batch_size} counts all ranks together and must be at least their number, {world}"
+            )
+        self.read, self.batch_size, self.seed, self.views = read, batch_size, seed, tuple(views)
+        self.rank, self.world = rank, world
+        captioned = [medium for medium in media if medium.references]
+        if not captioned:
+            raise ValueError(f"none of {len(media)} training media has a caption")
+        self.groups = [
+            [Pair(medium, tuple(vocabulary.encode(text, max_words))) for text in medium.references]
+            for medium in captioned
+        ]
+        self.one_caption = one_caption
+        self.problems: dict[str, str] = {}  # media that could not be read, and why
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        items = len(self.groups) if self.one_caption else sum(len(group) for group in self.groups)
+        return math.ceil(items / self.batch_size)
+
+    def order(self, epoch: int) -> list[tuple[Pair, str]]:
+        """The pairs of an epoch with the view each is read in."""
+        draw = random.Random(f"{self.seed}/{epoch}")
+        pairs = [draw.choice(group) for group in self.groups] if self.one_caption else list(chain(*self.groups))
+        draw.shuffle(pairs)
+        return [(pair, draw.choice(self.views)) for pair in pairs]
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Batches `start`, `start + 1`, ... of an epoch; the next ones are read while one is in use."""
+        order = self.order(epoch)
+        chunks = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)][start:]
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            ahead = [pool.submit(self.batch, chunk) for chunk in chunks[:2]]
+            for i in range(len(chunks)):
+                batch = ahead.pop(0).result()
+                if i + 2 < len(chunks):
+                    ahead.append(pool.submit(self.batch, chunks[i + 2]))
+                yield batch
+
+    def batch(self, chunk: Sequence[tuple[Pair, str]]) -> Batch:
+        mine = chunk[self.rank :: self.world] or chunk[:1]  # a rank without a share repeats one pair: all must step
+        try:
+            inputs = self.read([(pair.medium, view) for pair, view in mine])
+        except MediaError:
+            mine = [(pair, view) for pair, view in mine if self.readable(pair.medium, view)]
+            if not mine:
+                raise
+            inputs = self.read([(pair.medium, view) for pair, view in mine])
+        tokens = pad_sequence([torch.tensor(pair.tokens) for pair, _ in mine], batch_first=True, padding_value=PAD)
+        ids = tuple(pair.medium.id for pair, _ in mine)
+        return Batch(ids, inputs, tokens, tuple(pair.medium.references for pair, _ in mine))
+
+    def readable(self, medium: Medium, view: str) -> bool:
+        """Can it be read?  If not, it is remembered in `problems` and left out of its batch."""
+        try:
+            self.read([(medium, view)])
+        except MediaError as error:
+            self.problems[medium.id] = str(error)
+        return medium.id not in self.problems
+
+
+def in_order(media: Sequence[Medium], read: Reader, batch_size: int) -> Iterator[Batch]:
+    """Every medium once, for evaluation; the tokens are empty."""
+    for i in range(0, len(media), batch_size):
+        part = media[i : i + batch_size]
+        inputs = read([(medium, "full") for medium in part])
+        empty = torch.empty(len(part), 0, dtype=torch.long)
+        yield Batch(tuple(m.id for m in part), inputs, empty, tuple(m.references for m in part))

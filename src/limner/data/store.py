@@ -1,0 +1,334 @@
+"""FeatureStore: encoded media on disk, as float16 shards and an index that is written last.
+
+A shard is one safetensors file: `grid` (cells of all its entries, D), `offsets` (entries + 1) and, for detectors,
+`boxes` (cells, 4); ids, views, layouts and the encoder's provenance are one JSON string in its metadata.  It is written
+whole or not at all, so an extraction that dies loses at most the shard it was filling.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from limner.data.views import VIEWS
+from limner.files import atomic, read_json, sha256, write_json
+from limner.types import Layout
+
+FORMAT, VERSION = "limner-features", 1
+INDEX = "index.json"
+METADATA = "limner"  # the key in a shard's safetensors metadata
+RERUN = "run `limner extract` again: it keeps what is whole and redoes the rest"
+
+
+class UnstorableError(ValueError):
+    """Features of one medium that float16 cannot hold (inf, nan, beyond 65504)."""
+
+
+def entry_key(id: str, view: str = "full") -> str:
+    """The name of an entry: the medium's id, with `#view` behind it unless the view is "full"."""
+    return id if view == "full" else f"{id}#{view}"
+
+
+def provenance_hash(provenance: dict[str, Any]) -> str:
+    """Hex digest that is equal for equal provenance, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()
+
+
+def differences(stored: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
+    """One line per field that differs, by dotted name."""
+    lines: list[str] = []
+    for key in sorted(stored.keys() | wanted.keys()):
+        have, want = stored.get(key), wanted.get(key)
+        if isinstance(have, dict) and isinstance(want, dict):
+            lines += differences(have, want, f"{prefix}{key}.")
+        elif have != want:
+            lines.append(f"{prefix}{key}: the store has {have!r}, wanted is {want!r}")
+    return lines
+
+
+class StoreWriter:
+    """Fills a store, shard by shard; opening it again continues where the last complete shard ended.
+
+    A finished store can be opened as well and added to: readers keep seeing the old index until `finish`.
+    """
+
+    def __init__(self, folder: str | Path, provenance: dict[str, Any], shard_items: int = 256) -> None:
+        """Raises ValueError when the folder holds features of another encoder, and says what differs."""
+        if shard_items < 1:
+            raise ValueError(f"shard_items is {shard_items}; it must be at least 1")
+        self.folder = Path(folder)
+        self.provenance: dict[str, Any] = json.loads(json.dumps(provenance))  # as it will be read back
+        self.shard_items = shard_items
+        self.failures: dict[str, str] = {}
+        self._shards: dict[str, dict[str, Any]] = {}  # file name -> its line in the index
+        self._keys: set[str] = set()
+        self._pending: list[tuple[str, str, Tensor, Layout, Tensor | None]] = []
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._resume()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._keys
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def _resume(self) -> None:
+        """Take over every complete shard; remove temporary and broken files."""
+        indexed: dict[str, dict[str, Any]] = {}
+        if (self.folder / INDEX).exists():
+            index = read_json(self.folder / INDEX)
+            _check_same(index["encoder"], self.provenance, self.folder)
+            indexed = {shard["file"]: {**shard, "dim": index["dim"]} for shard in index["shards"]}
+            self.failures = {failure["id"]: failure["reason"] for failure in index["failures"]}
+        found = sorted(self.folder.glob("shard-*.safetensors"))
+        for path in found:
+            known = indexed.get(path.name)
+            shard = known if known and path.stat().st_size == known["bytes"] else _describe(path, self.provenance)
+            if shard is not None and self._keys.isdisjoint(shard["keys"]):
+                self._shards[path.name] = shard
+                self._keys.update(shard["keys"])
+        # only now is it certain that the folder is ours to clean
+        for path in [*self.folder.glob(".shard-*"), *self.folder.glob(f".{INDEX}.*"), *found]:
+            if path.name not in self._shards:
+                path.unlink()
+
+    def add(
+        self, id: str, view: str, grid: Float[Tensor, "N D"], layout: Layout, boxes: Float[Tensor, "N 4"] | None = None
+    ) -> None:
+        """Store one entry as float16; an entry that is there already is left alone.
+
+        Raises UnstorableError when a value does not fit float16, ValueError for unequal shapes or an ambiguous id.
+        """
+        key = entry_key(id, view)
+        if "#" in id and id.rpartition("#")[2] in VIEWS:
+            raise ValueError(f"the id {id!r} ends like a stored view; rename the medium")
+        if key in self._keys:
+            return
+        if len(grid) != Layout(*layout).cells or (boxes is not None and len(boxes) != len(grid)):
+            raise ValueError(f"{key}: {len(grid)} cells do not fit layout {tuple(layout)} or their boxes")
+        half = grid.detach().to("cpu", torch.float16, copy=True)
+        if not torch.isfinite(half).all():
+            raise UnstorableError(f"{key}: the features hold inf or nan in float16 (largest value 65504)")
+        self._expect(key, half.shape[1], boxes is not None)
+        self._pending.append((id, view, half, Layout(*layout), boxes))
+        self._keys.add(key)
+        self.failures.pop(id, None)
+        if len(self._pending) >= self.shard_items:
+            self.flush()
+
+    def fail(self, id: str, reason: str) -> None:
+        """Note that a medium could not be encoded, and why."""
+        self.failures[id] = reason
+
+    def _expect(self, key: str, dim: int, boxed: bool) -> None:
+        if not self._pending:
+            return
+        _, _, other, _, boxes = self._pending[0]
+        if (other.shape[1], boxes is not None) != (dim, boxed):
+            raise ValueError(
+                f"{key}: {dim} channels, boxes {boxed}; the store holds {other.shape[1]}, {boxes is not None}"
+            )
+
+    def flush(self) -> None:
+        """Write what is pending as one shard."""
+        if not self._pending:
+            return
+        number = next(n for n in range(len(self._shards) + 1) if f"shard-{n:05d}.safetensors" not in self._shards)
+        path = self.folder / f"shard-{number:05d}.safetensors"
+        ids, views, grids, layouts, boxes = zip(*self._pending, strict=True)
+        cells = torch.tensor([0] + [len(grid) for grid in grids])
+        tensors = {"grid": torch.cat(grids), "offsets": cells.cumsum(0)}
+        if boxes[0] is not None:
+            tensors["boxes"] = torch.cat(boxes).float().cpu()
+        facts = {
+            "format": FORMAT,
+            "ids": ids,
+            "views": views,
+            "layouts": layouts,
+            "provenance": self.provenance,
+            "provenance_hash": provenance_hash(self.provenance),
+        }
+        with atomic(path) as temporary:
+            # one string: safetensors writes several in random order, and equal features shall give equal files
+            save_file(tensors, temporary, {METADATA: json.dumps(facts, sort_keys=True)})
+        self._shards[path.name] = {
+            "file": path.name,
+            "sha256": sha256(path),
+            "bytes": path.stat().st_size,
+            "keys": [entry_key(id, view) for id, view in zip(ids, views, strict=True)],
+            "layouts": [list(layout) for layout in layouts],
+            "dim": grids[0].shape[1],
+        }
+        self._pending = []
+
+    def finish(self) -> Path:
+        """Write the last shard, then the index.  Raises ValueError when nothing was stored."""
+        self.flush()
+        if not self._shards:
+            reasons = "; ".join(f"{id}: {reason}" for id, reason in list(self.failures.items())[:3])
+            raise ValueError(f"{self.folder}: no features to store ({len(self.failures)} media failed) {reasons}")
+        shards = [self._shards[name] for name in sorted(self._shards)]
+        dims = Counter(shard["dim"] for shard in shards)
+        if len(dims) > 1:
+            raise ValueError(f"{self.folder}: shards of different width {sorted(dims)}; extract into an empty folder")
+        views = {key.rpartition("#")[2] if _has_view(key) else "full" for shard in shards for key in shard["keys"]}
+        index = {
+            "format": FORMAT,
+            "version": VERSION,
+            "encoder": self.provenance,
+            "views": [view for view in VIEWS if view in views],
+            "dim": shards[0]["dim"],
+            "dtype": "float16",
+            "failures": [{"id": id, "reason": reason} for id, reason in sorted(self.failures.items())],
+            "shards": [{key: value for key, value in shard.items() if key != "dim"} for shard in shards],
+        }
+        write_json(self.folder / INDEX, index, indent=None)
+        return self.folder / INDEX
+
+
+class FeatureStore:
+    """Reads a finished store.  Shards are mapped on first touch, once per process; forked workers share the pages."""
+
+    def __init__(self, folder: str | Path) -> None:
+        """Raises ValueError when there is no finished store, or a shard is missing or cut off."""
+        self.folder = Path(folder)
+        if not (self.folder / INDEX).exists():
+            state = "an unfinished extraction" if any(self.folder.glob("*shard-*")) else "no feature store"
+            raise ValueError(f"{self.folder} holds {state} (no {INDEX}); {RERUN}")
+        index = read_json(self.folder / INDEX)
+        if index.get("format") != FORMAT or index.get("version") != VERSION:
+            raise ValueError(
+                f"{self.folder / INDEX} is {index.get('format')} version {index.get('version')}; "
+                f"this limner reads {FORMAT} version {VERSION}"
+            )
+        self.dim: int = index["dim"]
+        self.provenance: dict[str, Any] = index["encoder"]
+        self.views: list[str] = index["views"]
+        self.failures: dict[str, str] = {failure["id"]: failure["reason"] for failure in index["failures"]}
+        self._files: list[tuple[Path, int, str]] = []
+        self._places: dict[str, tuple[int, int, int, Layout]] = {}  # key -> shard, first cell, last cell + 1, layout
+        for number, shard in enumerate(index["shards"]):
+            path = self.folder / shard["file"]
+            size = path.stat().st_size if path.exists() else None
+            if size != shard["bytes"]:
+                what = "is missing" if size is None else f"has {size} bytes instead of {shard['bytes']}"
+                raise ValueError(f"{path} {what}; {RERUN}")
+            self._files.append((path, shard["bytes"], shard["sha256"]))
+            start = 0
+            for key, sides in zip(shard["keys"], shard["layouts"], strict=True):
+                layout = Layout(*sides)
+                self._places[key] = (number, start, start + layout.cells, layout)
+                start += layout.cells
+        self._maps: list[tuple[Tensor, Tensor | None] | None] = [None] * len(self._files)
+
+    def __reduce__(self) -> tuple[type["FeatureStore"], tuple[Path]]:
+        return FeatureStore, (self.folder,)  # a spawned worker opens it anew instead of receiving gigabytes
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @property
+    def ids(self) -> list[str]:
+        """The media that are stored, in order of extraction."""
+        return [key for key in self._places if not _has_view(key)]
+
+    def get(self, id: str, view: str = "full") -> tuple[Float[Tensor, "N D"], Layout, Float[Tensor, "N 4"] | None]:
+        """One entry: float16 copy of its cells, their layout, a detector's boxes.  Raises KeyError saying why not."""
+        key = entry_key(id, view)
+        place = self._places.get(key)
+        if place is None:
+            raise KeyError(self._why_not(id, view))
+        number, start, stop, layout = place
+        grid, boxes = self._maps[number] or self._map(number)
+        return grid[start:stop].clone(), layout, None if boxes is None else boxes[start:stop].clone()
+
+    def _why_not(self, id: str, view: str) -> str:
+        if id in self.failures:
+            return f"{id} is not in {self.folder}: {self.failures[id]}"
+        if id in self._places:
+            return f"{id} has no view {view!r} in {self.folder}; it may have {', '.join(self.views)}"
+        return f"{id} is not in {self.folder} ({len(self.ids)} media); extract it first"
+
+    def _map(self, number: int) -> tuple[Tensor, Tensor | None]:
+        path, size, _ = self._files[number]
+        # a private mapping that keeps no file handle: 2,000 shards do not run into the limit of open files
+        storage: Any = torch.UntypedStorage.from_file(str(path), False, size)
+        data = torch.empty(0, dtype=torch.uint8).set_(storage)
+        tensors = _tensors(data, path)
+        mapped = (tensors["grid"], tensors.get("boxes"))
+        self._maps[number] = mapped
+        return mapped
+
+    def verify(self) -> None:
+        """Re-read every shard.  Raises ValueError that names the shards whose bytes changed since extraction."""
+        broken = [str(path) for path, _, digest in self._files if sha256(path) != digest]
+        if broken:
+            raise ValueError(f"changed since extraction: {', '.join(broken)}; delete them and {RERUN}")
+
+    def require(self, provenance: dict[str, Any]) -> None:
+        """Raises ValueError, naming each field that differs, unless the store was made by exactly this encoder."""
+        _check_same(self.provenance, json.loads(json.dumps(provenance)), self.folder)
+
+
+_DTYPES = {"F16": torch.float16, "F32": torch.float32, "I64": torch.int64}
+
+
+def _tensors(data: Tensor, path: Path) -> dict[str, Tensor]:
+    """Views into a mapped safetensors file: 8 bytes of header length, a JSON header, tensors (widest type first)."""
+    length = int.from_bytes(data[:8].numpy().tobytes(), "little")
+    try:
+        header = json.loads(data[8 : 8 + length].numpy().tobytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged (unreadable header); delete it and {RERUN}") from error
+    body = data[8 + length :]
+    tensors = {}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            first, last = entry["data_offsets"]
+            tensors[name] = body[first:last].view(_DTYPES[entry["dtype"]]).view(entry["shape"])
+    return tensors
+
+
+def _describe(path: Path, provenance: dict[str, Any]) -> dict[str, Any] | None:
+    """The index line of a shard, None when it is broken.  Raises ValueError when another encoder made it."""
+    try:
+        with safe_open(path, "pt") as shard:
+            facts = json.loads((shard.metadata() or {}).get(METADATA, "{}"))
+            dim = shard.get_slice("grid").get_shape()[1]
+    except (SafetensorError, OSError):
+        return None
+    if facts.get("format") != FORMAT:
+        raise ValueError(f"{path} is not a shard of features; extract into an empty folder")
+    if facts["provenance_hash"] != provenance_hash(provenance):
+        _check_same(facts["provenance"], provenance, path.parent)
+    return {
+        "file": path.name,
+        "sha256": sha256(path),
+        "bytes": path.stat().st_size,
+        "keys": [entry_key(id, view) for id, view in zip(facts["ids"], facts["views"], strict=True)],
+        "layouts": facts["layouts"],
+        "dim": dim,
+    }
+
+
+def _check_same(stored: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
+    lines = differences(stored, wanted)
+    if lines:
+        raise ValueError(
+            f"{folder} was made by another encoder:\n  " + "\n  ".join(lines) + "\n"
+            "use that encoder, or extract into another folder"
+        )
+
+
+def _has_view(key: str) -> bool:
+    return "#" in key and key.rpartition("#")[2] in VIEWS

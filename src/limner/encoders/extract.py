@@ -1,0 +1,156 @@
+"""Media -> encoder -> feature store: read ahead in threads, bad media skipped and listed, resumed by a rerun."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from limner.data.media import read
+from limner.data.store import StoreWriter, UnstorableError, entry_key
+from limner.data.views import VIEWS
+from limner.encoders.encoder import Encoder
+from limner.types import Layout, Medium, Pixels
+
+
+@dataclass(frozen=True)
+class ExtractReport:
+    """What an extraction did, in entries (one medium in one view)."""
+
+    written: int
+    present: int  # found in the store and kept
+    failures: tuple[tuple[str, str], ...]  # (id, reason), one per medium
+
+    def __str__(self) -> str:
+        return f"{self.written} entries written, {self.present} already there, {len(self.failures)} media failed"
+
+
+class Job(NamedTuple):
+    """One medium in one view."""
+
+    medium: Medium
+    view: str
+
+
+class Loaded(NamedTuple):
+    """A job and its preprocessed frames, or the reason why there are none."""
+
+    job: Job
+    frames: Float[Tensor, "T 3 h w"] | None
+    reason: str
+
+
+def extract(
+    media: Sequence[Medium],
+    encoder: Encoder,
+    out: Path,
+    views: Sequence[str] = ("full",),
+    *,
+    view_splits: Sequence[str] = ("train",),
+    batch_size: int = 32,
+    device: torch.device | str = "cpu",
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+    frames: int = 8,
+) -> ExtractReport:
+    """Encode every medium once per view into the store at `out`; all media in the first view come first.
+
+    Views other than "full" are made only for media of `view_splits`.  Clips are sampled at `frames` frames.  `progress`
+    is told (done, total) entries.  Entries that are there already are kept, so the same call continues a killed run.
+    Raises ValueError for unknown views, duplicate ids, or a store of another encoder; a bad medium is never fatal.
+    """
+    if batch_size < 1 or frames < 1:
+        raise ValueError(f"batch_size is {batch_size} and frames is {frames}; both must be at least 1")
+    jobs = _jobs(media, views, view_splits)
+    encoder = encoder.to(device).eval()
+    writer = StoreWriter(out, encoder.provenance())
+    todo = [job for job in jobs if entry_key(job.medium.id, job.view) not in writer]
+    before, present = len(writer), len(jobs) - len(todo)
+    done = present
+    failures: dict[str, str] = {}
+    if progress:
+        progress(done, len(jobs))
+    loaded = _read_ahead(todo, encoder, frames, workers, batch_size)
+    while chunk := list(islice(loaded, batch_size)):
+        for job, grid, layout, reason in _encode(chunk, encoder, device):
+            try:
+                if grid is None:
+                    failures.setdefault(job.medium.id, reason)
+                else:
+                    writer.add(job.medium.id, job.view, grid, layout)
+            except UnstorableError as error:
+                failures.setdefault(job.medium.id, str(error))
+        done += len(chunk)
+        if progress:
+            progress(done, len(jobs))
+    for id, reason in failures.items():
+        writer.fail(id, reason)
+    writer.finish()
+    return ExtractReport(len(writer) - before, present, tuple(failures.items()))
+
+
+def _jobs(media: Sequence[Medium], views: Sequence[str], view_splits: Sequence[str]) -> list[Job]:
+    unknown = [view for view in views if view not in VIEWS]
+    if unknown:
+        raise ValueError(f"unknown views {unknown}; known are {', '.join(VIEWS)}")
+    seen: set[str] = set()
+    for medium in media:
+        if medium.id in seen:
+            raise ValueError(f"the id {medium.id!r} occurs twice ({medium.path}); ids must be unique")
+        seen.add(medium.id)
+    return [
+        Job(medium, view)
+        for view in dict.fromkeys(views)
+        for medium in media
+        if view == "full" or medium.split in view_splits
+    ]
+
+
+def _load(job: Job, encoder: Encoder, frames: int) -> Loaded:
+    try:
+        return Loaded(job, encoder.preprocess(VIEWS[job.view](read(job.medium, frames))), "")
+    except ValueError as error:  # MediaError, or a size that the encoder's preprocessing refuses
+        return Loaded(job, None, str(error))
+
+
+def _read_ahead(jobs: Sequence[Job], encoder: Encoder, frames: int, workers: int, batch_size: int) -> Iterator[Loaded]:
+    """Loaded jobs in order, at most two batches ahead of the encoder; decoding and resizing release the GIL."""
+    if workers < 1:
+        yield from (_load(job, encoder, frames) for job in jobs)
+        return
+    waiting: deque[Future[Loaded]] = deque()
+    remaining = iter(jobs)
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            waiting.extend(pool.submit(_load, job, encoder, frames) for job in islice(remaining, 2 * batch_size))
+            while waiting:
+                yield waiting.popleft().result()
+                waiting.extend(pool.submit(_load, job, encoder, frames) for job in islice(remaining, 1))
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+@torch.no_grad()
+def _encode(
+    chunk: Sequence[Loaded], encoder: Encoder, device: torch.device | str
+) -> list[tuple[Job, Tensor | None, Layout, str]]:
+    """Cells of every loaded job, in the order of the chunk; frames of equal shape go through the encoder together."""
+    groups: dict[torch.Size, list[int]] = {}
+    for place, item in enumerate(chunk):
+        if item.frames is not None:
+            groups.setdefault(item.frames.shape, []).append(place)
+    cells: dict[int, tuple[Tensor, Layout]] = {}
+    for places in groups.values():
+        stack = torch.stack([frames for place in places if (frames := chunk[place].frames) is not None])
+        features = encoder(Pixels(stack.to(device)))
+        for place, grid in zip(places, features.grid.cpu(), strict=True):
+            cells[place] = (grid, features.layout)
+    nothing = (None, Layout(0, 0, 0))
+    return [(item.job, *cells.get(place, nothing), item.reason) for place, item in enumerate(chunk)]

@@ -1,0 +1,94 @@
+"""What every model offers the rest of the toolkit: encode, init_state, step, teach.
+
+Rows: a memory has B rows, one per medium.  Tokens and states have R = K * B rows, K neighbouring ones per medium
+(the beams or samples of that medium), so that nothing computed once per picture is copied K times.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from limner.types import EOS, PAD, Features, Pixels
+
+
+class Step(NamedTuple):
+    logits: Float[Tensor, "R V"]
+    state: Any  # nested tuple of tensors, R rows each
+    attention: Float[Tensor, "R N"]
+
+
+class Taught(NamedTuple):
+    """Teacher forcing: `logits[:, i]` predicts the token after `tokens[:, i]`; both are 0 once a row has ended."""
+
+    logits: Float[Tensor, "B L V"]
+    attention: Float[Tensor, "B L N"]
+
+
+class Captioner(nn.Module, ABC):
+    @abstractmethod
+    def encode(self, inputs: Features | Pixels) -> Any:
+        """Everything that is computed once per medium: a nested tuple of tensors, B rows each."""
+
+    @abstractmethod
+    def init_state(self, memory: Any) -> Any:
+        """Decoder state before the first token: a nested tuple of tensors, B rows each."""
+
+    @abstractmethod
+    def step(self, token: Int[Tensor, " R"], state: Any, memory: Any) -> Step:
+        """One token in, scores of the next one out."""
+
+    @abstractmethod
+    def teach(self, memory: Any, tokens: Int[Tensor, "B L"]) -> Taught:
+        """`step` along given tokens, as fast as the model allows; equal to `unroll`."""
+
+    def forward(self, inputs: Features | Pixels, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
+        return self.teach(self.encode(inputs), tokens).logits
+
+
+def running(tokens: Int[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+    """True where an input token still has a successor: before the row's EOS or padding."""
+    ended = (tokens == EOS) | (tokens == PAD)
+    return ended.cumsum(1) == 0
+
+
+def unroll(model: Captioner, memory: Any, tokens: Int[Tensor, "B L"]) -> Taught:
+    """The slow twin of `teach`: one `step` after the other over the whole batch."""
+    state, logits, attention = model.init_state(memory), [], []
+    alive = running(tokens)
+    for i in range(tokens.shape[1]):
+        out = model.step(tokens[:, i], state, memory)
+        state = out.state
+        keep = alive[:, i, None]
+        logits.append(torch.where(keep, out.logits, torch.zeros_like(out.logits)))
+        attention.append(torch.where(keep, out.attention, torch.zeros_like(out.attention)))
+    return Taught(torch.stack(logits, 1), torch.stack(attention, 1))
+
+
+def map_tensors(fn: Callable[[Tensor], Tensor], tree: Any) -> Any:
+    """Apply `fn` to every tensor of a nested tuple."""
+    return fn(tree) if isinstance(tree, Tensor) else tuple(map_tensors(fn, item) for item in tree)
+
+
+class FromPixels(Captioner):
+    """An encoder in front of a captioner: the same four verbs, from raw frames, for end-to-end training."""
+
+    def __init__(self, encoder: nn.Module, captioner: Captioner):
+        super().__init__()
+        self.encoder = encoder
+        self.captioner = captioner
+
+    def encode(self, inputs: Features | Pixels) -> Any:
+        return self.captioner.encode(self.encoder(inputs) if isinstance(inputs, Pixels) else inputs)
+
+    def init_state(self, memory: Any) -> Any:
+        return self.captioner.init_state(memory)
+
+    def step(self, token: Int[Tensor, " R"], state: Any, memory: Any) -> Step:
+        return self.captioner.step(token, state, memory)
+
+    def teach(self, memory: Any, tokens: Int[Tensor, "B L"]) -> Taught:
+        return self.captioner.teach(memory, tokens)

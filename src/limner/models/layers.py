@@ -1,0 +1,53 @@
+"""Parts that several captioners share."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from limner.types import BOS, PAD
+
+ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
+
+
+class WordHead(nn.Linear):
+    """Linear to the vocabulary.  PAD and BOS are never words, so they score -inf everywhere, unless `closed` is False
+    (imported models whose published softmax ran over them)."""
+
+    never: Tensor
+
+    def __init__(self, dim: int, vocabulary_size: int, closed: bool = True):
+        super().__init__(dim, vocabulary_size)
+        never = torch.zeros(vocabulary_size, dtype=torch.bool)
+        never[[PAD, BOS]] = closed
+        self.register_buffer("never", never, persistent=False)
+
+    def forward(self, x: Float[Tensor, "*B H"]) -> Float[Tensor, "*B V"]:
+        return super().forward(x).masked_fill(self.never, -torch.inf)
+
+
+class AdditiveAttention(nn.Module):
+    """score = w . f(Wq q + Wk k), f = tanh (Bahdanau et al. 2015, arXiv:1409.0473, A.1.2) or ReLU.
+
+    `keys` is computed once per medium; queries may have K rows for each row of keys.
+    """
+
+    def __init__(self, query_dim: int, key_dim: int, dim: int, activation: str = "tanh"):
+        super().__init__()
+        self.query = nn.Linear(query_dim, dim)
+        self.key = nn.Linear(key_dim, dim)
+        self.score = nn.Linear(dim, 1)
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(
+        self,
+        query: Float[Tensor, "R Q"],
+        values: Float[Tensor, "B N D"],
+        keys: Float[Tensor, "B N A"],
+        mask: Bool[Tensor, "B N"],
+    ) -> tuple[Float[Tensor, "R D"], Float[Tensor, "R N"]]:
+        """-> context (R, D) and the weights over the cells (R, N); `keys` = `self.key(values)`."""
+        beams = self.query(query).view(len(keys), -1, 1, keys.shape[-1])  # (B, K, 1, A)
+        scores = self.score(self.activation(beams + keys.unsqueeze(1))).squeeze(-1)  # (B, K, N)
+        weights = scores.masked_fill(~mask.unsqueeze(1), -torch.inf).softmax(-1)
+        context = torch.bmm(weights.to(values.dtype), values)
+        return context.flatten(0, 1), weights.flatten(0, 1)

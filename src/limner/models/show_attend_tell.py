@@ -1,0 +1,117 @@
+"""Show, Attend and Tell (Xu et al. 2015, arXiv:1502.03044), soft attention with a gate per channel."""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from limner.models.captioner import Captioner, Step, Taught, running
+from limner.models.layers import AdditiveAttention, WordHead
+from limner.types import Features, Pixels
+
+
+@dataclass(frozen=True)
+class ShowAttendTellConfig:
+    name: Literal["show_attend_tell"] = "show_attend_tell"
+    hidden: int = 512
+    embed: int = 512
+    attention: int = 512
+    project: int | None = None  # cells are first mapped to this width (LayerNorm, ReLU); None = raw cells as published
+    activation: Literal["relu", "tanh"] = "relu"  # the paper's MLP leaves it open; the public model uses ReLU
+    dropout: float = 0.5  # before the word head
+    word_dropout: float = 0.0  # on the embedded words
+    cell_dropout: float = 0.0  # on the (projected) cells
+    deep_output: bool = False  # eq. 7: the word head also reads the last word and the context
+    closed: bool = True  # PAD and BOS are outside the softmax
+
+
+class Memory(NamedTuple):
+    cells: Float[Tensor, "B N D"]
+    keys: Float[Tensor, "B N A"]  # attention's projection of the cells, computed once
+    mask: Tensor
+    mean: Float[Tensor, "B D"]
+
+
+class ShowAttendTell(Captioner):
+    def __init__(self, config: ShowAttendTellConfig, vocabulary_size: int, feature_dim: int):
+        super().__init__()
+        self.config = config
+        width = config.project or feature_dim
+        self.project = (
+            nn.Sequential(nn.LayerNorm(feature_dim), nn.Linear(feature_dim, width), nn.ReLU())
+            if config.project
+            else nn.Identity()
+        )
+        self.embed = nn.Embedding(vocabulary_size, config.embed)
+        self.attend = AdditiveAttention(config.hidden, width, config.attention, config.activation)
+        self.init_h = nn.Linear(width, config.hidden)
+        self.init_c = nn.Linear(width, config.hidden)
+        self.gate = nn.Linear(config.hidden, width)
+        self.lstm = nn.LSTMCell(config.embed + width, config.hidden)
+        self.deep = nn.Linear(config.hidden + width + config.embed, config.hidden) if config.deep_output else None
+        self.head = WordHead(config.hidden, vocabulary_size, config.closed)
+        self.dropout = nn.Dropout(config.dropout)
+        self.word_dropout = nn.Dropout(config.word_dropout)
+        self.cell_dropout = nn.Dropout(config.cell_dropout)
+        nn.init.uniform_(self.embed.weight, -0.1, 0.1)
+        nn.init.uniform_(self.head.weight, -0.1, 0.1)
+        nn.init.zeros_(self.head.bias)
+
+    def encode(self, inputs: Features | Pixels) -> Memory:
+        assert isinstance(inputs, Features), "a captioner without an encoder in front reads features"
+        cells = self.cell_dropout(self.project(inputs.grid))
+        mean = Features(cells, inputs.mask, inputs.layout).pooled
+        return Memory(cells, self.attend.key(cells), inputs.mask, mean)
+
+    def init_state(self, memory: Memory) -> tuple[Tensor, Tensor]:
+        memory = Memory(*memory)
+        return self.init_h(memory.mean), self.init_c(memory.mean)
+
+    def advance(
+        self, word: Float[Tensor, "R E"], h: Float[Tensor, "R H"], c: Float[Tensor, "R H"], memory: Memory
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """One recurrence: embedded word and (h, c) -> h, c, gated context, attention.  The gate and the attention
+        read the *previous* h (section 4.2.1)."""
+        context, attention = self.attend(h, memory.cells, memory.keys, memory.mask)
+        context = torch.sigmoid(self.gate(h)) * context
+        h, c = self.lstm(torch.cat([word, context], -1), (h, c))
+        return h, c, context, attention
+
+    def words(self, h: Tensor, context: Tensor, word: Tensor) -> Float[Tensor, "*B V"]:
+        if self.deep is not None:
+            h = torch.tanh(self.deep(torch.cat([h, context, word], -1)))
+        return self.head(self.dropout(h))
+
+    def step(self, token: Int[Tensor, " R"], state: tuple[Tensor, Tensor], memory: Memory) -> Step:
+        word = self.word_dropout(self.embed(token))
+        h, c, context, attention = self.advance(word, *state, Memory(*memory))
+        return Step(self.words(h, context, word), (h, c), attention)
+
+    def teach(self, memory: Memory, tokens: Int[Tensor, "B L"]) -> Taught:
+        """Rows are sorted by length, so that step t runs only the rows that still have a word to predict, and the
+        word head runs once over all of them."""
+        alive = running(tokens)
+        order = alive.sum(1).argsort(descending=True, stable=True)
+        memory = Memory(*(tensor[order] for tensor in memory))
+        embedded = self.word_dropout(self.embed(tokens[order]))
+        h, c = self.init_state(memory)
+        hidden, contexts, attentions = [], [], []
+        counts = alive.sum(0).tolist()
+        for t, n in enumerate(counts):
+            if n == 0:
+                break
+            rows = Memory(*(tensor[:n] for tensor in memory))
+            h, c, context, attention = self.advance(embedded[:n, t], h[:n], c[:n], rows)
+            hidden.append(h)
+            contexts.append(context)
+            attentions.append(attention)
+        row = torch.cat([order[:n] for n in counts])
+        time = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(order)
+        words = torch.cat([embedded[:n, t] for t, n in enumerate(counts)])
+        packed = self.words(torch.cat(hidden), torch.cat(contexts), words)
+        logits = packed.new_zeros(*tokens.shape, packed.shape[-1]).index_put((row, time), packed)
+        weights = torch.cat(attentions)
+        attention = weights.new_zeros(*tokens.shape, weights.shape[-1]).index_put((row, time), weights)
+        return Taught(logits, attention)

@@ -1,0 +1,141 @@
+"""A run in use: files, pictures or arrays in, captions out."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from limner.data.media import MediaError, read, read_image
+from limner.decode.search import Beam, beam
+from limner.encoders.encoder import Encoder
+from limner.run import Run, load_run
+from limner.types import EOS, Captions, Features, Layout, Medium, Pixels
+
+Source = str | PathLike[str] | Medium | Image.Image | np.ndarray | bytes
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A sentence and where the model looked while saying each word."""
+
+    text: str
+    logprob: float  # natural log of the sentence's probability, its end included
+    words: tuple[str, ...]  # what `attention` has a map for
+    attention: np.ndarray  # (words, t, h, w), every word's map sums to 1
+    finished: bool = True  # False: the length limit came before the end of the sentence
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A medium that could not be captioned, and why."""
+
+    source: str
+    reason: str
+
+
+class Pipeline:
+    """`Pipeline.load("runs/x").caption("photo.jpg").text`"""
+
+    def __init__(self, run: Run, device: str = "cpu"):
+        if run.encoder is None:
+            raise ValueError(f"{run.folder} was trained on features without a known encoder; it cannot read raw media")
+        self.run, self.device = run, device
+        self.encoder: Encoder = run.encoder.to(device).eval()
+        self.model = run.model.to(device).eval()
+        self.vocabulary = run.vocabulary
+
+    @classmethod
+    def load(cls, run: str | PathLike[str], encoder: str = "", device: str = "cpu") -> "Pipeline":
+        """`run` is a run folder; `encoder` replaces the folder or hub id of a pretrained encoder that has moved."""
+        return cls(load_run(Path(run), encoder), device)
+
+    def caption(self, source: Source, decoding: Beam | None = None) -> Caption:
+        """Caption one picture or clip: a path, PIL image, encoded bytes, or RGB uint8 array (H,W,3) or (T,H,W,3).
+
+        Raises MediaError (a ValueError) when it cannot be read.
+        """
+        return self._decode([self._pixels(source)], decoding)[0]
+
+    def captions(
+        self, sources: Iterable[Source], decoding: Beam | None = None, batch_size: int = 16
+    ) -> Iterator[tuple[Source, Caption | Failure]]:
+        """Caption many, in order; one that cannot be read gives a Failure and does not stop the others."""
+        waiting: list[tuple[Source, torch.Tensor | Failure]] = []
+        for source in sources:
+            try:
+                waiting.append((source, self._pixels(source)))
+            except (MediaError, OSError) as error:
+                waiting.append((source, Failure(_name(source), str(error))))
+            if len(waiting) == batch_size:
+                yield from self._flush(waiting, decoding)
+                waiting = []
+        yield from self._flush(waiting, decoding)
+
+    def _flush(
+        self, waiting: Sequence[tuple[Source, torch.Tensor | Failure]], decoding: Beam | None
+    ) -> Iterator[tuple[Source, Caption | Failure]]:
+        found: dict[int, Caption | Failure] = {}
+        shapes: dict[tuple[int, ...], list[int]] = {}
+        for index, (_, item) in enumerate(waiting):
+            if isinstance(item, Failure):
+                found[index] = item
+            else:
+                shapes.setdefault(tuple(item.shape), []).append(index)
+        for indices in shapes.values():
+            pixels = [item for index in indices if isinstance(item := waiting[index][1], torch.Tensor)]
+            found.update(zip(indices, self._decode(pixels, decoding), strict=True))
+        return ((source, found[index]) for index, (source, _) in enumerate(waiting))
+
+    def _pixels(self, source: Source) -> torch.Tensor:
+        return self.encoder.preprocess(frames_of(source, self.run.recipe.frames))
+
+    def _decode(self, pixels: Sequence[torch.Tensor], decoding: Beam | None) -> list[Caption]:
+        features = self.encode(Pixels(torch.stack(list(pixels)).to(self.device)))
+        found = beam(self.model, features, decoding or self.run.recipe.decoding)
+        return self.read(found, features.layout)
+
+    @torch.no_grad()
+    def encode(self, pixels: Pixels) -> Features:
+        return self.encoder(pixels)
+
+    def read(self, found: Captions, layout: Layout) -> list[Caption]:
+        """Token ids -> sentences, words and their maps."""
+        captions = []
+        for ids, logprob, weights in zip(
+            found.tokens.tolist(), found.logprob.tolist(), found.attention.float().cpu().numpy(), strict=True
+        ):
+            finished = EOS in ids
+            spoken = ids[: ids.index(EOS)] if finished else ids
+            words = tuple(self.vocabulary.decode([i]) for i in spoken)
+            maps = weights[: len(spoken)].reshape(len(spoken), *layout)
+            captions.append(Caption(self.vocabulary.decode(spoken), logprob, words, maps, finished))
+        return captions
+
+
+def frames_of(source: Source, frames: int) -> np.ndarray:
+    """Anything a user may hold -> uint8 (T, H, W, 3) RGB."""
+    if isinstance(source, np.ndarray) and source.ndim == 4:
+        return source
+    if isinstance(source, (np.ndarray, Image.Image, bytes)):
+        return read_image(source)
+    return read(source, frames)
+
+
+def with_beam(decoding: Beam, size: int | None = None, length_penalty: float | None = None, **rules: object) -> Beam:
+    """`decoding` with the given values replaced; None leaves a value as it is."""
+    given = {name: value for name, value in rules.items() if value is not None}
+    return Beam(
+        decoding.size if size is None else size,
+        decoding.length_penalty if length_penalty is None else length_penalty,
+        replace(decoding.rules, **given) if given else decoding.rules,  # type: ignore[arg-type]
+    )
+
+
+def _name(source: Source) -> str:
+    if isinstance(source, Medium):
+        return source.path
+    return str(source) if isinstance(source, (str, PathLike)) else f"<{type(source).__name__}>"

@@ -1,0 +1,167 @@
+"""A run, described completely: frozen dataclasses, read from YAML, overridden by dotted names, saved as JSON."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, TypeAdapter, ValidationError
+
+from limner.data.datasets import DataConfig
+from limner.decode.search import Beam
+from limner.encoders import EncoderConfig, SmallCNNConfig
+from limner.files import read_json, write_json
+from limner.models import ModelConfig, ShowAttendTellConfig
+from limner.objectives import CrossEntropy, Objective
+
+
+@dataclass(frozen=True)
+class VocabularyConfig:
+    """Built from the training split; a word is kept when its count >= min_count."""
+
+    min_count: int = 5
+    tokenizer: str = "simple"
+    max_words: int = 30  # longer training captions are cut
+    vectors: str = ""  # GloVe text file (word v1 v2 ...), as wide as model.embed
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate's course, as a factor of a stage's `lr`."""
+
+    name: Literal["constant", "plateau", "cosine", "one_cycle"] = "constant"
+    warmup: float = 0.0  # share of the stage's steps in which the rate rises linearly
+    factor: float = 0.8  # plateau: multiply by this ...
+    patience: int = 2  # ... after so many validations without a better score
+    final: float = 0.0  # cosine, one_cycle: factor at the end
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One objective for some epochs.  Stages run in order."""
+
+    objective: Objective = field(default_factory=CrossEntropy)
+    epochs: int = 10
+    batch_size: int = 64  # pairs (or media) per step on all ranks together
+    accumulate: int = 1  # batches per optimiser step
+    one_caption: bool = False  # one random caption per medium and epoch instead of all
+    optimizer: Literal["adam", "adamw"] = "adamw"
+    lr: float = 4e-4
+    encoder_lr: float = 1e-4  # for the encoder's trainable blocks
+    weight_decay: float = 0.0
+    schedule: Schedule = field(default_factory=Schedule)
+    clip_norm: float | None = 5.0
+    clip_value: float | None = None
+    average: float = 0.0  # decay of an exponential moving average of the weights that is validated and kept; 0 = off
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    patience: int | None = None  # stop after so many validations without a better score
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Captions are generated freely (never teacher-forced) and scored; the best score picks the kept weights."""
+
+    metric: str = "CIDEr"
+    beam: int = 1
+    every: int = 1  # epochs
+    split: str = "val"
+    limit: int | None = None  # at most so many media
+
+
+@dataclass(frozen=True)
+class Recipe:
+    data: DataConfig = field(default_factory=DataConfig)
+    encoder: Annotated[EncoderConfig, Field(discriminator="name")] = field(default_factory=SmallCNNConfig)
+    features: str = ""  # folder of a feature store; empty = the encoder runs on raw files, and may be trained
+    views: tuple[str, ...] = ("full",)  # training draws one of these views of a medium each time
+    frames: int = 8  # sampled from a clip
+    vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
+    model: ModelConfig = field(default_factory=ShowAttendTellConfig)
+    stages: tuple[Stage, ...] = (Stage(),)
+    validation: Validation = field(default_factory=Validation)
+    decoding: Beam = field(default_factory=Beam)  # what evaluate and caption use unless told otherwise
+    checkpoint_steps: int = 1000  # a resumable state is written so often, and after every epoch
+    seed: int = 0
+
+
+_RECIPE = TypeAdapter(Recipe)
+
+
+def load_recipe(path: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> Recipe:
+    """Read YAML (or a run's JSON) and apply overrides such as ("stages.0.lr", "1e-4").
+
+    Raises ValueError for a field that does not exist, listing the real ones, and for a value of the wrong kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no recipe at {path}")
+    try:
+        tree = read_json(path) if path.suffix == ".json" else yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    return build_recipe({} if tree is None else tree, overrides, str(path))
+
+
+def build_recipe(tree: Any, overrides: Sequence[tuple[str, str]] = (), where: str = "recipe") -> Recipe:
+    """Plain dicts and lists -> a checked recipe."""
+    for name, text in overrides:
+        tree = override(tree, name.split("."), yaml.safe_load(text), name)
+    _check_fields(Recipe, tree, "")
+    try:
+        return _RECIPE.validate_python(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise ValueError(f"{where}: {name}: {first['msg']}, got {first.get('input')!r}{more}") from error
+
+
+def save_recipe(recipe: Recipe, path: str | Path) -> None:
+    write_json(path, _RECIPE.dump_python(recipe, mode="json"))
+
+
+def override(tree: Any, path: Sequence[str], value: Any, name: str) -> Any:
+    """A copy of `tree` with `value` at the dotted place; list items by number, missing objects are made."""
+    if not path:
+        return value
+    head, rest = path[0], path[1:]
+    if isinstance(tree, list):
+        if not head.lstrip("-").isdigit() or not -len(tree) <= int(head) < len(tree):
+            raise ValueError(f"{name}: the list has items 0 to {len(tree) - 1}, got '{head}'")
+        index = int(head) % len(tree)
+        return [override(item, rest, value, name) if i == index else item for i, item in enumerate(tree)]
+    if tree is not None and not isinstance(tree, Mapping):
+        raise ValueError(f"{name}: '{head}' is below a plain value, {tree!r}")
+    return {**(tree or {}), head: override((tree or {}).get(head), rest, value, name)}
+
+
+def _check_fields(kind: Any, tree: Any, where: str) -> None:
+    """Refuse names that no dataclass has; unions are told apart by their `name` field."""
+    kind = typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind
+    arguments = typing.get_args(kind)
+    if typing.get_origin(kind) in (tuple, list) and isinstance(tree, (list, tuple)):
+        for index, item in enumerate(tree):
+            _check_fields(arguments[0], item, f"{where}.{index}")
+    elif typing.get_origin(kind) in (typing.Union, types.UnionType):
+        choices = [choice for choice in arguments if dataclasses.is_dataclass(choice)]
+        if choices and isinstance(tree, Mapping):
+            _check_fields(_choose(choices, tree, where), tree, where)
+    elif dataclasses.is_dataclass(kind):
+        if not isinstance(tree, Mapping):
+            raise ValueError(f"{where or 'a recipe'} takes fields, got {tree!r}")
+        hints = typing.get_type_hints(kind, include_extras=True)
+        for key, value in tree.items():
+            if key not in hints:
+                raise ValueError(f"{where or 'a recipe'} has no field '{key}'; it has {', '.join(hints)}")
+            _check_fields(hints[key], value, f"{where}.{key}".lstrip("."))
+
+
+def _choose(choices: list[Any], tree: Mapping[str, Any], where: str) -> Any:
+    names = {typing.get_args(typing.get_type_hints(choice)["name"])[0]: choice for choice in choices}
+    if tree.get("name") not in names:
+        raise ValueError(f"{where}.name is {tree.get('name')!r}; known are {', '.join(names)}")
+    return names[tree["name"]]

@@ -1,0 +1,189 @@
+"""A run folder: everything a trained captioner needs, and the state to go on training.
+
+recipe.json, vocabulary.json, run.json (sizes, encoder's provenance, best score), model.safetensors (best weights),
+last.safetensors (resumable state), log.jsonl, tensorboard/, captions.json, scores.json.  No pickles.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from limner import __version__
+from limner.encoders import PretrainedConfig, build_encoder
+from limner.encoders.encoder import Encoder
+from limner.files import atomic, read_json, write_json
+from limner.models import build_model
+from limner.models.captioner import Captioner, FromPixels
+from limner.recipe import Recipe, load_recipe, save_recipe
+from limner.text.vocabulary import Vocabulary
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What a run knows beyond its recipe."""
+
+    feature_dim: int
+    encoder: dict[str, Any]  # provenance
+    encoder_trained: bool = False  # its weights are in model.safetensors under "encoder."
+    channels: str = "RGB"
+    format: int = FORMAT
+    version: str = __version__
+
+
+@dataclass(frozen=True)
+class Run:
+    """A loaded run: `model` captions features of `encoder`."""
+
+    folder: Path
+    recipe: Recipe
+    vocabulary: Vocabulary
+    info: RunInfo
+    model: Captioner
+    encoder: Encoder | None
+
+
+def save_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Safetensors, written atomically."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic(path) as temporary:
+        try:
+            save_file(plain, str(temporary), metadata)
+        except SafetensorError as error:
+            raise OSError(f"could not write {path}: {error}") from error
+
+
+def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """-> tensors and metadata.  Raises ValueError that names a damaged file."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"{path} is missing; is this a run folder, and did training get as far as a checkpoint?"
+        )
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or no safetensors file ({error})") from error
+
+
+def load_state(module: nn.Module, tensors: dict[str, Tensor], where: str | Path) -> None:
+    """Strict; every missing, unknown or misshapen key is named."""
+    own = module.state_dict()
+    missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    shapes = [
+        f"{key} {tuple(tensors[key].shape)}, expected {tuple(own[key].shape)}"
+        for key in own.keys() & tensors.keys()
+        if own[key].shape != tensors[key].shape
+    ]
+    if missing or unknown or shapes:
+        raise ValueError(f"{where} does not fit the model: missing {missing}; unknown {unknown}; shapes {shapes}")
+    module.load_state_dict(tensors)
+
+
+def create_run(folder: str | Path, recipe: Recipe, vocabulary: Vocabulary, info: RunInfo) -> None:
+    """Write the descriptive files of a run."""
+    folder = Path(folder)
+    save_recipe(recipe, folder / "recipe.json")
+    vocabulary.save(folder / "vocabulary.json")
+    write_json(folder / "run.json", asdict(info))
+
+
+def load_run(folder: str | Path, encoder_source: str = "", device: str = "cpu") -> Run:
+    """Load a run for use on `device`.
+
+    `encoder_source` replaces the folder or hub id of a pretrained encoder that has moved.  Raises ValueError when the
+    encoder's weights are not the ones the run was trained with, FileNotFoundError when it is no run folder.
+    """
+    folder = Path(folder)
+    if not (folder / "run.json").is_file():
+        raise FileNotFoundError(f"{folder} is not a run folder: it has no run.json")
+    info = RunInfo(**read_json(folder / "run.json"))
+    if info.format > FORMAT:
+        raise ValueError(f"{folder} has run format {info.format}; this limner reads up to {FORMAT}: update limner")
+    recipe = load_recipe(folder / "recipe.json")
+    vocabulary = Vocabulary.load(folder / "vocabulary.json")
+    tensors, _ = load_tensors(folder / "model.safetensors")
+    model = build_model(recipe.model, len(vocabulary), info.feature_dim)
+    trained = {key.removeprefix("encoder."): value for key, value in tensors.items() if key.startswith("encoder.")}
+    load_state(model, {k: v for k, v in tensors.items() if not k.startswith("encoder.")}, folder / "model.safetensors")
+    encoder = _load_encoder(folder, recipe, info, trained, encoder_source)
+    return Run(folder, recipe, vocabulary, info, model.to(device).eval(), encoder.to(device) if encoder else None)
+
+
+def _load_encoder(
+    folder: Path, recipe: Recipe, info: RunInfo, trained: dict[str, Tensor], source: str
+) -> Encoder | None:
+    if not info.encoder:
+        return None
+    config = recipe.encoder
+    if isinstance(config, PretrainedConfig):
+        local = folder / "encoder"
+        chosen = source or (str(local) if local.is_dir() else config.source)
+        config = PretrainedConfig(source=chosen, trainable_from=config.trainable_from)
+    encoder = build_encoder(config)
+    if trained:
+        load_state(encoder, trained, folder / "model.safetensors")
+    elif encoder.provenance()["sha256"] != info.encoder["sha256"]:
+        raise ValueError(
+            f"the encoder at {config} has weights {encoder.provenance()['sha256'][:12]}, but this run was trained with "
+            f"{info.encoder['sha256'][:12]} ({info.encoder.get('source')}); give the right folder or hub id"
+        )
+    return encoder.eval()
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """What model.safetensors holds: the captioner's tensors, and under "encoder." those of a trained encoder."""
+    if not isinstance(model, FromPixels):
+        return model.state_dict()
+    tensors = dict(model.captioner.state_dict())
+    if any(parameter.requires_grad for parameter in model.encoder.parameters()):
+        tensors |= {f"encoder.{name}": value for name, value in model.encoder.state_dict().items()}
+    return tensors
+
+
+def put_weights(model: nn.Module, tensors: dict[str, Tensor], where: str | Path) -> None:
+    """The inverse of `weights_of`."""
+    captioner = model.captioner if isinstance(model, FromPixels) else model
+    theirs = {key.removeprefix("encoder."): value for key, value in tensors.items() if key.startswith("encoder.")}
+    load_state(captioner, {k: v for k, v in tensors.items() if not k.startswith("encoder.")}, where)
+    if theirs and isinstance(model, FromPixels):
+        load_state(model.encoder, theirs, where)
+
+
+def pack_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Weights, optimiser moments and the random state as one flat dict of tensors."""
+    tensors = {f"model.{name}": value for name, value in module.state_dict().items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in moments.items()}
+    tensors["rng.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["rng.cuda"] = torch.cuda.get_rng_state()
+    return tensors
+
+
+def unpack_state(tensors: dict[str, Tensor], module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """The inverse of `pack_state`."""
+    weights = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
+    load_state(module, weights, "last.safetensors")
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".", 2)
+            state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    torch.set_rng_state(tensors["rng.cpu"])
+    if "rng.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["rng.cuda"])
+
+
+def append_log(folder: Path, row: dict[str, Any]) -> None:
+    """One JSON object per line in log.jsonl."""
+    with open(folder / "log.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")

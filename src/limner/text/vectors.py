@@ -1,0 +1,34 @@
+"""Pretrained word vectors: a GloVe text file, `word v1 v2 ...` per line (Pennington et al. 2014)."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from limner.text.vocabulary import Vocabulary
+
+
+@torch.no_grad()
+def load_vectors(path: str | Path, vocabulary: Vocabulary, embedding: nn.Module) -> int:
+    """Copy the vectors of known words into `embedding`; the others stay as they are.  -> how many were found.
+
+    Raises ValueError when the vectors are not as wide as the embedding.
+    """
+    assert isinstance(embedding, nn.Embedding)
+    found = 0
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            word, *values = line.rstrip().split(" ")
+            if number == 1 and len(values) == 1:
+                continue  # word2vec's header: count and width
+            if len(values) != embedding.embedding_dim:
+                raise ValueError(
+                    f"{path}, line {number}: a vector of {len(values)} numbers, "
+                    f"but model.embed is {embedding.embedding_dim}"
+                )
+            if word in vocabulary.ids:
+                embedding.weight[vocabulary.ids[word]] = torch.tensor([float(value) for value in values])
+                found += 1
+    if found == 0:
+        raise ValueError(f"{path} has a vector for none of the {len(vocabulary)} words of the vocabulary")
+    return found

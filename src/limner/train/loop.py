@@ -1,0 +1,175 @@
+"""fit(): the only training loop.  What is learnt is the objective; the loop knows steps, rates, and when to save."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from limner.data.batches import TrainingBatches
+from limner.models.captioner import Captioner, FromPixels
+from limner.objectives import Objective
+from limner.recipe import Stage
+from limner.train.schedules import Plateau, factor
+from limner.types import Batch, Loss
+
+
+@dataclass
+class Position:
+    """Where training stands; saved with every checkpoint."""
+
+    stage: int = 0
+    epoch: int = 0
+    batch: int = 0  # batches of this epoch already used
+    step: int = 0  # optimiser steps of this stage
+    best: float = float("-inf")  # validation score
+    waited: int = 0  # validations since
+    rate: float = 1.0  # the plateau schedule's factor
+    seconds: float = 0.0
+    done: bool = False
+
+
+class Learner(nn.Module):
+    """A model and its objective as one module, so that autocast and data-parallel hooks see one forward."""
+
+    def __init__(self, model: Captioner, objective: Objective):
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, batch: Batch) -> Loss:
+        return self.objective(self.model, batch)
+
+
+class Average:
+    """Exponential moving average of the weights, with a short memory at first (decay min(d, (1 + n) / (10 + n)))."""
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.model, self.decay, self.count = model, decay, 0
+        self.shadow = {name: value.detach().clone() for name, value in self._floats()}
+
+    def _floats(self) -> Iterator[tuple[str, Tensor]]:
+        return ((name, value) for name, value in self.model.state_dict().items() if value.is_floating_point())
+
+    @torch.no_grad()
+    def update(self) -> None:
+        self.count += 1
+        decay = min(self.decay, (1 + self.count) / (10 + self.count))
+        for name, value in self._floats():
+            self.shadow[name].lerp_(value, 1 - decay)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange the model's weights with the averaged ones."""
+        for name, value in self._floats():
+            kept = value.clone()
+            value.copy_(self.shadow[name])
+            self.shadow[name] = kept
+
+
+def make_optimizer(model: Captioner, stage: Stage) -> torch.optim.Optimizer:
+    """Parameter groups: the captioner at `lr`, an encoder's trainable blocks at `encoder_lr`."""
+    encoder = list(model.encoder.parameters()) if isinstance(model, FromPixels) else []
+    theirs = {id(parameter) for parameter in encoder}
+    own = [parameter for parameter in model.parameters() if id(parameter) not in theirs]
+    groups: list[dict[str, Any]] = [{"params": own, "lr": stage.lr, "base": stage.lr}]
+    trained = [parameter for parameter in encoder if parameter.requires_grad]
+    if trained:
+        groups.append({"params": trained, "lr": stage.encoder_lr, "base": stage.encoder_lr})
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[stage.optimizer]
+    return kind(groups, weight_decay=stage.weight_decay)
+
+
+def fit(
+    learner: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: TrainingBatches,
+    stage: Stage,
+    accelerator: Accelerator,
+    position: Position,
+    *,
+    average: Average | None = None,
+    on_step: Callable[[dict[str, float]], None] = lambda logs: None,
+    on_epoch: Callable[[], float | None] = lambda: None,
+    on_best: Callable[[], None] = lambda: None,
+    checkpoint: Callable[[], None] = lambda: None,
+    checkpoint_steps: int = 1000,
+) -> None:
+    """Run a stage from `position` to its end, keeping `position` up to date.
+
+    `on_epoch` returns a validation score (or None); `on_best` is called when it is the best so far.  Raises
+    FloatingPointError, naming step and media, when the loss is not finite.
+    """
+    total = -(-len(batches) // stage.accumulate) * stage.epochs
+    plateau = Plateau(stage.schedule)
+    plateau.best, plateau.waited, plateau.factor = position.best, position.waited, position.rate
+    learner.train()
+    while position.epoch < stage.epochs and not position.done:
+        for group in _groups(batches.epoch(position.epoch, position.batch), stage.accumulate):
+            scale = factor(stage.schedule, position.step, total) * plateau.factor
+            for parameters in optimizer.param_groups:
+                parameters["lr"] = parameters["base"] * scale
+            logs = _step(learner, optimizer, group, stage, accelerator, position.step)
+            if average is not None:
+                average.update()
+            position.step += 1
+            position.batch += len(group)
+            on_step({**logs, "lr": optimizer.param_groups[0]["lr"]})
+            if position.step % checkpoint_steps == 0 and position.batch < len(batches):
+                checkpoint()
+        position.epoch, position.batch = position.epoch + 1, 0
+        score = on_epoch()
+        learner.train()
+        if score is not None:
+            better = plateau.update(score)
+            position.best, position.waited, position.rate = plateau.best, plateau.waited, plateau.factor
+            position.done = stage.patience is not None and plateau.waited >= stage.patience
+            if better:
+                on_best()
+        checkpoint()
+
+
+def _groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+    """Batches whose gradients are accumulated; an epoch's last group may be smaller."""
+    group: list[Batch] = []
+    for batch in batches:
+        group.append(batch)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _step(
+    learner: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    group: Sequence[Batch],
+    stage: Stage,
+    accelerator: Accelerator,
+    step: int,
+) -> dict[str, float]:
+    """One optimiser step over a group of batches -> mean logs."""
+    sums: dict[str, float] = {}
+    for index, batch in enumerate(group):
+        last = index == len(group) - 1
+        with nullcontext() if last else accelerator.no_sync(learner):
+            loss = learner(batch.to(accelerator.device))
+            if not loss.value.isfinite():
+                raise FloatingPointError(
+                    f"the loss is {loss.value.item()} at step {step}; media {batch.ids[:4]}: lower the learning rate, "
+                    "clip gradients, or look for NaN in the features of these media"
+                )
+            accelerator.backward(loss.value / len(group))
+        for name, value in {"loss": loss.value.item(), **loss.logs}.items():
+            sums[name] = sums.get(name, 0.0) + value / len(group)
+    parameters = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+    if stage.clip_value is not None:
+        accelerator.clip_grad_value_(parameters, stage.clip_value)
+    if stage.clip_norm is not None:
+        sums["grad_norm"] = float(accelerator.clip_grad_norm_(parameters, stage.clip_norm))
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return sums

@@ -1,0 +1,36 @@
+"""Learning-rate schedules: functions (step, total steps) -> factor of the base rate; plateau also hears the scores."""
+
+import math
+
+from limner.recipe import Schedule
+
+
+def factor(schedule: Schedule, step: int, total: int) -> float:
+    """The factor at optimiser step `step` (from 0) of `total`.  Plateau's part is in `Plateau`."""
+    warm = round(schedule.warmup * total)
+    if step < warm:
+        return (step + 1) / warm
+    if schedule.name in ("constant", "plateau"):
+        return 1.0
+    share = min(1.0, (step - warm) / max(1, total - warm))
+    if schedule.name == "cosine":
+        return schedule.final + (1 - schedule.final) * 0.5 * (1 + math.cos(math.pi * share))
+    return schedule.final + (1 - schedule.final) * (1 - share)  # one_cycle: up in a line, down in a line
+
+
+class Plateau:
+    """Counts validations without a better score; the state is three numbers that travel with a checkpoint."""
+
+    def __init__(self, schedule: Schedule):
+        self.schedule = schedule
+        self.best, self.waited, self.factor = -math.inf, 0, 1.0
+
+    def update(self, score: float) -> bool:
+        """Hear a validation score; True when it is the best so far."""
+        if score > self.best:
+            self.best, self.waited = score, 0
+            return True
+        self.waited += 1
+        if self.schedule.name == "plateau" and self.waited % (self.schedule.patience + 1) == 0:
+            self.factor *= self.schedule.factor
+        return False

@@ -1,0 +1,249 @@
+"""Pictures and clips as they come: odd ones decode to known numbers, broken ones raise one clear error."""
+
+import io
+import struct
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from limner.data.media import MAX_SIDE, MediaError, read, read_image
+from limner.data.views import VIEWS
+from limner.types import Medium
+
+
+def save(path: Path, array: np.ndarray, mode: str | None = None, **options: object) -> Path:
+    image = Image.fromarray(array)
+    (image.convert(mode) if mode else image).save(path, **options)
+    return path
+
+
+def test_rgb_pixels_come_back_exactly_from_path_bytes_pil_and_array(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    path = save(tmp_path / "a.png", pixels)
+    for source in (path, str(path), path.read_bytes(), Image.open(path), pixels):
+        image = read_image(source)
+        assert image.dtype == np.uint8
+        np.testing.assert_array_equal(image, pixels[None])
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(tmp_path: Path, name: str, orientation: int) -> None:
+    upright = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    # where the first stored row and column lie in the upright picture, from the EXIF standard
+    stored = {
+        1: upright,  # top, left
+        2: upright[:, ::-1],  # top, right
+        3: upright[::-1, ::-1],  # bottom, right
+        4: upright[::-1],  # bottom, left
+        5: upright.swapaxes(0, 1),  # left, top
+        6: upright[:, ::-1].swapaxes(0, 1),  # right, top
+        7: upright[::-1, ::-1].swapaxes(0, 1),  # right, bottom
+        8: upright[::-1].swapaxes(0, 1),  # left, bottom
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True, "exact": True} if name.endswith("webp") else {}
+    path = save(tmp_path / name, np.ascontiguousarray(stored), exif=exif, **options)
+    np.testing.assert_array_equal(read_image(path)[0], upright)
+
+
+def test_cmyk_cyan(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.new("CMYK", (16, 16), (255, 0, 0, 0)).save(path, quality=100)
+    np.testing.assert_allclose(read_image(path)[0, 8, 8].astype(int), (0, 255, 255), atol=2)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_16_bit_grey_is_scaled_by_its_range_not_clipped(tmp_path: Path, name: str) -> None:
+    values = np.array([[0, 257, 32768, 65535]], np.uint16)
+    image = read_image(save(tmp_path / name, values))[0, 0]
+    assert image[0].tolist() == [0] * 3 and image[1].tolist() == [1] * 3
+    assert image[2, 0] in (127, 128) and image[3].tolist() == [255] * 3
+    np.testing.assert_array_equal(read_image(values)[0, 0], image)
+
+
+def test_16_bit_pgm(tmp_path: Path) -> None:
+    path = tmp_path / "a.pgm"
+    path.write_bytes(b"P5 2 1 65535\n" + struct.pack(">HH", 32768, 65535))
+    assert read_image(path)[0, 0, :, 0].tolist() == [127, 255]
+
+
+@pytest.mark.parametrize(("top", "expected"), [(1.0, 255), (255.0, 255)])
+def test_float_tiff_by_the_range_it_shows(tmp_path: Path, top: float, expected: int) -> None:
+    image = read_image(save(tmp_path / "a.tif", np.array([[0, top / 2, top]], np.float32)))
+    assert image[0, 0, :, 0].tolist() == [0, 127, expected]
+
+
+def test_grey_and_palette_and_bilevel(tmp_path: Path) -> None:
+    grey = read_image(save(tmp_path / "g.png", np.array([[0, 77, 255]], np.uint8)))
+    assert grey[0, 0].tolist() == [[0] * 3, [77] * 3, [255] * 3]
+    colours = np.array([[[255, 0, 0], [0, 0, 255]]], np.uint8)
+    assert read_image(save(tmp_path / "p.png", colours, "P"))[0].tolist() == colours.tolist()
+    assert read_image(save(tmp_path / "1.png", np.array([[0, 255]], np.uint8), "1"))[0, 0, :, 0].tolist() == [0, 255]
+
+
+def test_alpha_lies_on_white(tmp_path: Path) -> None:
+    pixels = np.array([[[255, 0, 0, 0], [255, 0, 0, 255], [0, 0, 0, 51]]], np.uint8)
+    for name in ("a.png", "a.webp"):
+        image = read_image(save(tmp_path / name, pixels, **({"lossless": True} if name.endswith("webp") else {})))
+        assert image[0, 0].tolist() == [[255] * 3, [255, 0, 0], [204] * 3]  # 255 * (1 - 51/255) = 204
+    np.testing.assert_array_equal(read_image(pixels), image)
+
+
+def test_transparent_palette_lies_on_white(tmp_path: Path) -> None:
+    image = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
+    image.putpalette([0, 0, 0, 0, 255, 0])
+    image.save(tmp_path / "a.png", transparency=0)
+    assert read_image(tmp_path / "a.png")[0, 0].tolist() == [[255] * 3, [0, 255, 0]]
+
+
+def test_an_animation_shows_its_first_frame(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert read(str(tmp_path / "a.gif")).tolist() == [[[[255, 0, 0]] * 4] * 4]
+
+
+def test_one_pixel(tmp_path: Path) -> None:
+    assert read_image(save(tmp_path / "a.png", np.array([[[1, 2, 3]]], np.uint8))).tolist() == [[[[1, 2, 3]]]]
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_12000_pixels_wide_is_scaled_down(tmp_path: Path, name: str) -> None:
+    Image.new("RGB", (12000, 60), (10, 200, 30)).save(tmp_path / name)
+    image = read_image(tmp_path / name)
+    assert image.shape == (1, 10, MAX_SIDE, 3)
+    np.testing.assert_allclose(image[0, 5, 1000].astype(int), (10, 200, 30), atol=2)
+
+
+def test_a_bomb_is_refused_clearly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(MediaError, match=r"a\.png: too many pixels .* scale it down"):
+        read_image(save(tmp_path / "a.png", np.zeros((30, 30, 3), np.uint8)))
+
+
+def jpeg() -> bytes:
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"bad\.jpg: the file is empty \(0 bytes\); replace or remove it"),
+        (b"<html>404</html>", r"bad\.jpg: not a picture .*; replace or remove it"),
+        (jpeg()[:700], r"bad\.jpg: the picture is damaged \(.*truncated.*\); replace or remove it"),
+        (jpeg()[:20] + bytes(3000), r"bad\.jpg: .*; replace or remove it"),
+        (None, r"bad\.jpg: there is no such file; check"),
+    ],
+)
+def test_broken_pictures_name_themselves_and_the_remedy(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "bad.jpg"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(MediaError, match=message):
+        read_image(path)
+    if content is not None:
+        with pytest.raises(MediaError, match="<bytes>: "):
+            read_image(content)
+
+
+def test_a_folder_and_wrong_arrays_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match="damaged"):
+        read_image(tmp_path)
+    with pytest.raises(MediaError, match="uint8"):
+        read_image(np.zeros((4, 4, 3), np.float32))
+    with pytest.raises(MediaError, match=r"not \(2, 4, 4, 3\)"):
+        read_image(np.zeros((2, 4, 4, 3), np.uint8))
+
+
+def test_an_unknown_suffix_lists_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match=r"'.txt' is neither a picture \(.jpg .* nor a clip \(.mp4"):
+        read(tmp_path / "a.txt")
+
+
+GREYS = 20  # frame k of a test clip is grey 10 * k
+
+
+def clip(path: Path, count: int = GREYS, rate: int = 10, codec: str = "mpeg4") -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=Fraction(rate))
+        stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
+        stream.options = {"qscale": "1"}
+        for k in range(count):
+            array = np.full((32, 64, 3), 10 * k, np.uint8)
+            array[:, :32] //= 2  # the left half is darker
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def right_grey(frames: np.ndarray) -> list[int]:
+    return [round(float(frame[8:24, 40:60].mean()) / 10) for frame in frames]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mkv"])
+def test_frames_are_the_middles_of_equal_parts(tmp_path: Path, suffix: str) -> None:
+    frames = read(clip(tmp_path / f"a{suffix}"), frames=5)
+    assert frames.shape == (5, 32, 64, 3)
+    assert right_grey(frames) == [2, 6, 10, 14, 18]  # 2 s in 5 parts of .4 s: middles at .2, .6, 1, 1.4, 1.8 s
+
+
+def test_start_and_end_cut_the_clip(tmp_path: Path) -> None:
+    path = str(clip(tmp_path / "a.mp4"))
+    assert right_grey(read(Medium("a", path, start=0.5, end=1.5), frames=2)) == [7, 12]  # at .75 and 1.25 s
+    assert right_grey(read(Medium("a", path, start=1.5, end=99.0), frames=1)) == [17]
+    with pytest.raises(MediaError, match=r"from 3.0 to 4.0 s lies outside the clip of 2\.00 s"):
+        read(Medium("a", path, start=3.0, end=4.0))
+
+
+def test_a_short_clip_repeats_its_frames(tmp_path: Path) -> None:
+    assert right_grey(read(clip(tmp_path / "a.mp4", count=2), frames=4)) == [0, 0, 1, 1]
+
+
+def test_a_clip_filmed_upright_stands_upright(tmp_path: Path) -> None:
+    path = clip(tmp_path / "a.mp4")
+    flat = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    turned = struct.pack(
+        ">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 32 << 16, 0, 1 << 30
+    )  # what a phone writes: 90 clockwise
+    content = path.read_bytes()
+    track = content.index(b"tkhd")
+    path.write_bytes(content[:track] + content[track:].replace(flat, turned, 1))
+    frame = read(path, frames=1)[0]
+    assert frame.shape == (64, 32, 3)
+    assert frame[:24].mean() < 0.6 * frame[40:].mean()  # the dark left half is now on top
+
+
+def test_broken_clips(tmp_path: Path) -> None:
+    path = clip(tmp_path / "a.mp4")
+    (tmp_path / "cut.mp4").write_bytes(path.read_bytes()[:300])
+    (tmp_path / "empty.avi").write_bytes(b"")
+    for name in ("cut.mp4", "empty.avi"):
+        with pytest.raises(MediaError, match=f"{name}: the clip cannot be decoded .*; replace or remove it"):
+            read(tmp_path / name)
+    with pytest.raises(MediaError, match=r"gone\.mp4: there is no such file"):
+        read(tmp_path / "gone.mp4")
+
+
+def test_views() -> None:
+    frames = np.arange(2 * 20 * 40 * 3, dtype=np.uint8).reshape(2, 20, 40, 3)
+    assert VIEWS["full"](frames) is frames
+    np.testing.assert_array_equal(VIEWS["flip"](frames)[:, :, 0], frames[:, :, -1])
+    for name, rows, columns in (
+        ("crop-tl", slice(0, 17), slice(0, 34)),
+        ("crop-tr", slice(0, 17), slice(6, 40)),
+        ("crop-bl", slice(3, 20), slice(0, 34)),
+        ("crop-br", slice(3, 20), slice(6, 40)),
+        ("crop-centre", slice(2, 19), slice(3, 37)),
+    ):
+        np.testing.assert_array_equal(VIEWS[name](frames), frames[:, rows, columns])
+        np.testing.assert_array_equal(VIEWS[f"flip-{name}"](frames), frames[:, rows, columns][:, :, ::-1])
+    assert VIEWS["crop-br"](frames[:, :1, :1]).shape == (2, 1, 1, 3)
+    assert len(VIEWS) == 12
