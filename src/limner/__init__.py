@@ -1,12 +1,8 @@
 """limner: train, run, evaluate and explain image and video captioners."""
 
-import importlib.metadata
 from typing import Any
 
-try:
-    __version__ = importlib.metadata.version("limner")
-except importlib.metadata.PackageNotFoundError:
-    __version__ = "uninstalled"
+from limner.version import __version__
 
 __all__ = ["Caption", "Pipeline", "__version__"]
 

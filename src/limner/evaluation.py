@@ -27,6 +27,8 @@ class Evaluation:
 
 def evaluate_run(run: Run, split: str = "test", decoding: Beam | None = None, limit: int | None = None) -> Evaluation:
     """Caption the media of `split` that have references and can be read, and score them."""
+    if run.encoder is None:
+        raise ValueError(f"{run.folder} has no encoder, so its inputs cannot be told; convert it again with --encoder")
     dataset = read_dataset(run.recipe.data)
     inputs = open_inputs(run.recipe, run.encoder)
     asked = dataset.split(split)[:limit]

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from limner.data.batches import Reader, from_files, from_store
-from limner.data.store import FeatureStore
-from limner.encoders import PretrainedConfig, build_encoder
+from limner.data.store import FeatureStore, entry_key
+from limner.encoders import build_encoder
 from limner.encoders.encoder import Encoder
 from limner.recipe import Recipe
 from limner.types import Medium
@@ -27,15 +27,16 @@ class Inputs:
         """Are some of the encoder's weights trained along?"""
         return self.store is None and any(parameter.requires_grad for parameter in self.encoder.parameters())
 
-    def usable(self, media: Sequence[Medium]) -> tuple[list[Medium], list[str]]:
-        """-> the media that can be read, and a line for each of the others.
+    def usable(self, media: Sequence[Medium], views: Sequence[str] = ("full",)) -> tuple[list[Medium], list[str]]:
+        """-> the media that can be read in all of `views`, and a line for each of the others.
 
         With a store this asks the index; raw files are opened one by one, so ask only for what is read many times.
         """
         kept, problems = [], []
         for medium in media:
             if self.store is not None:
-                reason = "" if medium.id in self.store else "not in the feature store"
+                absent = [view for view in views if entry_key(medium.id, view) not in self.store]
+                reason = f"not in the feature store in the views {', '.join(absent)}" if absent else ""
             else:
                 reason = _unreadable(self.reader, medium)
             kept += [medium] if not reason else []
@@ -58,7 +59,7 @@ def open_inputs(recipe: Recipe, encoder: Encoder | None = None) -> Inputs:
         return Inputs(
             encoder, from_files(encoder.preprocess, recipe.frames, CACHED_MEDIA if size <= CACHED_SIDE else 0)
         )
-    if isinstance(recipe.encoder, PretrainedConfig) and recipe.encoder.trainable_from is not None:
+    if getattr(recipe.encoder, "trainable_from", None) is not None:
         raise ValueError("encoder.trainable_from needs raw media: leave `features` empty, or freeze the encoder")
     store = FeatureStore(Path(recipe.features))
     store.require(encoder.provenance())

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from limner.data.media import MediaError, read, read_image
+from limner.data.ahead import ahead
+from limner.data.media import read, read_image
 from limner.decode.search import Beam, beam
 from limner.encoders.encoder import Encoder
 from limner.run import Run, load_run
-from limner.types import EOS, Captions, Features, Layout, Medium, Pixels
+from limner.types import BOS, EOS, PAD, Captions, Features, Layout, Medium, Pixels
 
 Source = str | PathLike[str] | Medium | Image.Image | np.ndarray | bytes
 
@@ -65,11 +66,8 @@ class Pipeline:
     ) -> Iterator[tuple[Source, Caption | Failure]]:
         """Caption many, in order; one that cannot be read gives a Failure and does not stop the others."""
         waiting: list[tuple[Source, torch.Tensor | Failure]] = []
-        for source in sources:
-            try:
-                waiting.append((source, self._pixels(source)))
-            except (MediaError, OSError) as error:
-                waiting.append((source, Failure(_name(source), str(error))))
+        for item in ahead(self._try, sources, window=2 * batch_size, workers=2):
+            waiting.append(item)
             if len(waiting) == batch_size:
                 yield from self._flush(waiting, decoding)
                 waiting = []
@@ -89,6 +87,12 @@ class Pipeline:
             pixels = [item for index in indices if isinstance(item := waiting[index][1], torch.Tensor)]
             found.update(zip(indices, self._decode(pixels, decoding), strict=True))
         return ((source, found[index]) for index, (source, _) in enumerate(waiting))
+
+    def _try(self, source: Source) -> torch.Tensor | Failure:
+        try:
+            return self._pixels(source)
+        except (ValueError, OSError) as error:  # MediaError, or a size that the encoder's preprocessing refuses
+            return Failure(_name(source), str(error))
 
     def _pixels(self, source: Source) -> torch.Tensor:
         return self.encoder.preprocess(frames_of(source, self.run.recipe.frames))
@@ -110,8 +114,9 @@ class Pipeline:
         ):
             finished = EOS in ids
             spoken = ids[: ids.index(EOS)] if finished else ids
-            words = tuple(self.vocabulary.decode([i]) for i in spoken)
-            maps = weights[: len(spoken)].reshape(len(spoken), *layout)
+            shown = [place for place, i in enumerate(spoken) if i not in (PAD, BOS)]  # imported models may say them
+            words = tuple(self.vocabulary.decode([spoken[place]]) for place in shown)
+            maps = weights[shown].reshape(len(shown), *layout)
             captions.append(Caption(self.vocabulary.decode(spoken), logprob, words, maps, finished))
         return captions
 

@@ -109,7 +109,11 @@ def load_recipe(path: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> 
 def build_recipe(tree: Any, overrides: Sequence[tuple[str, str]] = (), where: str = "recipe") -> Recipe:
     """Plain dicts and lists -> a checked recipe."""
     for name, text in overrides:
-        tree = override(tree, name.split("."), yaml.safe_load(text), name)
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"--{name} {text}: not a YAML value; put quotes inside the quotes") from error
+        tree = override(tree, name.split("."), value, name)
     _check_fields(Recipe, tree, "")
     try:
         return _RECIPE.validate_python(tree)

@@ -5,6 +5,8 @@ last.safetensors (resumable state), log.jsonl, tensorboard/, captions.json, scor
 """
 
 import json
+import zlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from limner import __version__
-from limner.encoders import PretrainedConfig, build_encoder
+from limner.encoders import Pretrained, PretrainedConfig, build_encoder
 from limner.encoders.encoder import Encoder
 from limner.files import atomic, read_json, write_json
 from limner.models import build_model
 from limner.models.captioner import Captioner, FromPixels
 from limner.recipe import Recipe, load_recipe, save_recipe
 from limner.text.vocabulary import Vocabulary
+from limner.version import __version__
 
 FORMAT = 1
 
@@ -51,11 +53,11 @@ class Run:
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Safetensors, written atomically."""
+    """Safetensors, written atomically, with a checksum of the values."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic(path) as temporary:
         try:
-            save_file(plain, str(temporary), metadata)
+            save_file(plain, str(temporary), {**(metadata or {}), "crc32": checksum(plain)})
         except SafetensorError as error:
             raise OSError(f"could not write {path}: {error}") from error
 
@@ -68,9 +70,20 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         )
     try:
         with safe_open(str(path), framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or no safetensors file ({error})") from error
+    if "crc32" in metadata and metadata["crc32"] != checksum(tensors):
+        raise ValueError(f"{path} is damaged: its values have changed since it was written; take it from a copy")
+    return tensors, metadata
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """CRC-32 over the values in key order; the format itself notices a damaged header, not a damaged weight."""
+    crc = 0
+    for _, tensor in sorted(tensors.items()):
+        crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, crc)
+    return f"{crc:08x}"
 
 
 def load_state(module: nn.Module, tensors: dict[str, Tensor], where: str | Path) -> None:
@@ -104,9 +117,7 @@ def load_run(folder: str | Path, encoder_source: str = "", device: str = "cpu") 
     folder = Path(folder)
     if not (folder / "run.json").is_file():
         raise FileNotFoundError(f"{folder} is not a run folder: it has no run.json")
-    info = RunInfo(**read_json(folder / "run.json"))
-    if info.format > FORMAT:
-        raise ValueError(f"{folder} has run format {info.format}; this limner reads up to {FORMAT}: update limner")
+    info = _read_info(folder)
     recipe = load_recipe(folder / "recipe.json")
     vocabulary = Vocabulary.load(folder / "vocabulary.json")
     tensors, _ = load_tensors(folder / "model.safetensors")
@@ -115,6 +126,18 @@ def load_run(folder: str | Path, encoder_source: str = "", device: str = "cpu") 
     load_state(model, {k: v for k, v in tensors.items() if not k.startswith("encoder.")}, folder / "model.safetensors")
     encoder = _load_encoder(folder, recipe, info, trained, encoder_source)
     return Run(folder, recipe, vocabulary, info, model.to(device).eval(), encoder.to(device) if encoder else None)
+
+
+def _read_info(folder: Path) -> RunInfo:
+    saved = read_json(folder / "run.json")
+    if not isinstance(saved, dict) or not isinstance(saved.get("format"), int):
+        raise ValueError(f"{folder / 'run.json'} does not describe a run: it has no format number")
+    if saved["format"] > FORMAT:  # asked first: a newer format may have fields that RunInfo does not know
+        raise ValueError(f"{folder} has run format {saved['format']}; this limner reads up to {FORMAT}: update limner")
+    try:
+        return RunInfo(**saved)
+    except TypeError as error:
+        raise ValueError(f"{folder / 'run.json'} does not describe a run ({error})") from error
 
 
 def _load_encoder(
@@ -139,11 +162,13 @@ def _load_encoder(
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """What model.safetensors holds: the captioner's tensors, and under "encoder." those of a trained encoder."""
+    """What model.safetensors holds: the captioner's tensors, and under "encoder." those of an encoder whose weights
+    are nowhere else: a trained one, or one of our own."""
     if not isinstance(model, FromPixels):
         return model.state_dict()
     tensors = dict(model.captioner.state_dict())
-    if any(parameter.requires_grad for parameter in model.encoder.parameters()):
+    trained = any(parameter.requires_grad for parameter in model.encoder.parameters())
+    if trained or not isinstance(model.encoder, Pretrained):
         tensors |= {f"encoder.{name}": value for name, value in model.encoder.state_dict().items()}
     return tensors
 

@@ -47,15 +47,14 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     failures = []
     with Progress(*columns, console=console, disable=not (console.is_terminal and options.out)) as bar:
         task = bar.add_task("caption", total=len(files), completed=len(files) - len(todo))
-        for file, result in pipeline.captions(todo, decoding, options.batch_size):
+        for file, (_, result) in zip(todo, pipeline.captions(todo, decoding, options.batch_size), strict=True):
             if isinstance(result, Failure):
                 failures.append(result.reason)
             else:
-                journal.add(row(str(file), result))
+                journal.add(row(file, result))
                 if options.out is None:
-                    console.print(
-                        result.text if len(files) == 1 else f"{file}: {result.text}", markup=False, highlight=False
-                    )
+                    line = result.text if len(files) == 1 else f"{file}: {result.text}"
+                    console.print(line, markup=False, highlight=False)
             bar.advance(task)
     if options.out:
         journal.finish([file for file in files if file in journal.rows])
@@ -86,7 +85,7 @@ def row(file: str, caption: Caption) -> Row:
 
 
 class Journal:
-    """Rows are appended to a side file as they come, so that nothing is lost; `finish` makes the real output of them."""
+    """Rows go to a side file as they come, so that nothing is lost; `finish` makes the real output of them."""
 
     def __init__(self, out: Path | None, resume: bool):
         self.out = out
@@ -109,7 +108,8 @@ class Journal:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def finish(self, order: Iterable[str]) -> None:
-        assert self.out is not None and self.path is not None
+        assert self.out is not None
+        assert self.path is not None
         first = list(order)
         rest = [file for file in self.rows if file not in set(first)]
         write_text(self.out, WRITERS[self.out.suffix]([self.rows[file] for file in [*first, *rest]]))
@@ -118,7 +118,8 @@ class Journal:
 
 def _partial(path: Path) -> Iterator[Row]:
     if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        # a kill may cut inside a character; and a caption may hold U+2028, where splitlines would cut
+        for line in path.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n"):
             try:
                 yield json.loads(line)
             except json.JSONDecodeError:

@@ -8,8 +8,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from limner import __version__
 from limner.apps import caption, convert, demo, evaluate, explain, extract, shapes, train
+from limner.version import __version__
 
 COMMANDS = {
     "extract": extract,

@@ -1,4 +1,4 @@
-"""Turn an old checkpoint into a run folder: limner convert --from show-attend-tell CHECKPOINT --word-map MAP.json --out RUN
+"""Turn an old checkpoint into a run folder: limner convert --from SYSTEM CHECKPOINT --word-map MAP.json --out RUN
 
 Nothing stored in a checkpoint is executed.
 """

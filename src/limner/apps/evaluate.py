@@ -11,6 +11,7 @@ from rich.console import Console
 
 from limner.apps.arguments import add_decoding, add_run, decoding_of, no_more, report_problems
 from limner.evaluation import evaluate_run, write_evaluation
+from limner.files import write_text
 from limner.metrics.report import table
 from limner.run import load_run
 
@@ -32,6 +33,9 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     Console().print(table(evaluation.report))
     out = Path(options.out or options.run)
     write_evaluation(evaluation, out, {"split": options.split, "decoding": asdict(decoding)})
+    for name in ("recipe.json", "log.jsonl"):  # small outputs that are kept elsewhere say how they came about
+        if out.resolve() != loaded.folder.resolve() and (loaded.folder / name).is_file():
+            write_text(out / name, (loaded.folder / name).read_text(encoding="utf-8"))
     print(f"wrote {out / 'scores.json'} and {out / 'captions.json'}")
     report_problems(evaluation.problems)
     return 3 if evaluation.problems else 0

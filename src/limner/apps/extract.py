@@ -1,5 +1,6 @@
-"""Encode a data set into a feature store: limner extract RECIPE.yaml, or --data NAME --media DIR --encoder PATH --out DIR
+"""Encode a data set into a feature store: limner extract RECIPE.yaml
 
+Without a recipe: limner extract --data NAME --media DIR --encoder PATH --out DIR
 A rerun continues an interrupted extraction.
 """
 

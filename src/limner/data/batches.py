@@ -3,7 +3,6 @@
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from limner.data.ahead import ahead
 from limner.data.media import MediaError, read
 from limner.data.store import FeatureStore
 from limner.data.views import VIEWS
@@ -33,8 +33,9 @@ def from_store(store: FeatureStore) -> Reader:
             layout = layouts[0]
         elif len({layout[1:] for layout in layouts}) == 1:
             layout = Layout(max(layout.t for layout in layouts), *layouts[0][1:])
-        else:
+        else:  # grids of different shape: a row of cells, each with the box it had in its own grid
             layout = Layout(1, 1, max(layout.cells for layout in layouts))
+            entries = [(grid, own, own.boxes() if box is None else box) for grid, own, box in entries]
         mask = torch.zeros(len(grids), layout.cells, dtype=torch.bool)
         for row, grid in enumerate(grids):
             mask[row, : len(grid)] = True
@@ -124,22 +125,14 @@ class TrainingBatches:
         """Batches `start`, `start + 1`, ... of an epoch; the next ones are read while one is in use."""
         order = self.order(epoch)
         chunks = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)][start:]
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            ahead = [pool.submit(self.batch, chunk) for chunk in chunks[:2]]
-            for i in range(len(chunks)):
-                batch = ahead.pop(0).result()
-                if i + 2 < len(chunks):
-                    ahead.append(pool.submit(self.batch, chunks[i + 2]))
-                yield batch
+        return (batch for _, batch in ahead(self.batch, chunks, window=2))
 
     def batch(self, chunk: Sequence[tuple[Pair, str]]) -> Batch:
         mine = chunk[self.rank :: self.world] or chunk[:1]  # a rank without a share repeats one pair: all must step
         try:
             inputs = self.read([(pair.medium, view) for pair, view in mine])
-        except MediaError:
-            mine = [(pair, view) for pair, view in mine if self.readable(pair.medium, view)]
-            if not mine:
-                raise
+        except ValueError:  # MediaError, or a size that the encoder's preprocessing refuses
+            mine = [(pair, view) for pair, view in mine if self.readable(pair.medium, view)] or [self.substitute()]
             inputs = self.read([(pair.medium, view) for pair, view in mine])
         tokens = pad_sequence([torch.tensor(pair.tokens) for pair, _ in mine], batch_first=True, padding_value=PAD)
         ids = tuple(pair.medium.id for pair, _ in mine)
@@ -149,9 +142,17 @@ class TrainingBatches:
         """Can it be read?  If not, it is remembered in `problems` and left out of its batch."""
         try:
             self.read([(medium, view)])
-        except MediaError as error:
+        except ValueError as error:
             self.problems[medium.id] = str(error)
-        return medium.id not in self.problems
+            return False
+        return True
+
+    def substitute(self) -> tuple[Pair, str]:
+        """The first pair that can be read, for a share in which nothing can: all ranks must step."""
+        for group in self.groups:
+            if self.readable(group[0].medium, self.views[0]):
+                return group[0], self.views[0]
+        raise MediaError(f"none of {len(self.groups)} training media can be read: {next(iter(self.problems.values()))}")
 
 
 def in_order(media: Sequence[Medium], read: Reader, batch_size: int) -> Iterator[Batch]:

@@ -26,9 +26,7 @@ def read_csv(annotations: str | Path, media: str | Path, file_column: str = "", 
         names = rows.fieldnames or []
         file_key = _column(annotations, names, file_column, FILE_COLUMNS, "file")
         caption_key = _column(annotations, names, caption_column, CAPTION_COLUMNS, "caption")
-        lines = (
-            (n, row[file_key], [row[caption_key]], row.get("split"), row.get("id")) for n, row in enumerate(rows, 2)
-        )
+        lines = ((rows.line_num, row[file_key], [row[caption_key]], row.get("split"), row.get("id")) for row in rows)
         return _group(annotations, Path(media), lines)
 
 
@@ -36,7 +34,7 @@ def read_jsonl(annotations: str | Path, media: str | Path, file_column: str = ""
     """One object per line with file and caption (or a list `captions`), optional split and id."""
 
     def lines() -> Iterator[tuple[int, str | None, list[str | None], str | None, str | None]]:
-        with open(annotations, encoding="utf-8") as file:
+        with open(annotations, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if not line.strip():
                     continue
@@ -50,11 +48,13 @@ def read_jsonl(annotations: str | Path, media: str | Path, file_column: str = ""
                 caption_key = _column(
                     f"{annotations}, line {number}", list(row), caption_column, CAPTION_COLUMNS, "caption"
                 )
-                captions = row[caption_key]
+                captions = row[caption_key] if isinstance(row[caption_key], list) else [row[caption_key]]
+                if not all(text is None or isinstance(text, str) for text in captions):
+                    raise ValueError(f"{annotations}, line {number}: a caption is text, got {row[caption_key]!r}")
                 yield (
                     number,
                     row[file_key],
-                    captions if isinstance(captions, list) else [captions],
+                    captions,
                     row.get("split"),
                     row.get("id"),
                 )

@@ -27,20 +27,11 @@ class Rules:
 
     def apply(self, scores: Float[Tensor, "R V"], tokens: Int[Tensor, "R t"]) -> Float[Tensor, "R V"]:
         """Logits or log-probabilities of the next word after `tokens` (without BOS)."""
+        forbidden = [] if self.unknown else [UNK]
         if tokens.shape[1] < self.min_length:
-            scores = forbid(scores, EOS)
-        if not self.unknown:
-            scores = forbid(scores, UNK)
+            forbidden.append(EOS)
+        scores = scores.clone()
+        scores[:, forbidden] = -torch.inf
         if self.no_repeat and tokens.shape[1]:
-            scores = no_repeat(scores, tokens)
+            scores.scatter_(1, tokens[:, -1:], -torch.inf)
         return scores
-
-
-def forbid(scores: Float[Tensor, "R V"], token: int) -> Float[Tensor, "R V"]:
-    scores = scores.clone()
-    scores[:, token] = -torch.inf
-    return scores
-
-
-def no_repeat(scores: Float[Tensor, "R V"], tokens: Int[Tensor, "R t"]) -> Float[Tensor, "R V"]:
-    return scores.scatter(1, tokens[:, -1:], -torch.inf)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from limner.decode.rules import Rules
@@ -77,6 +77,7 @@ def _walk(model: Captioner, inputs: Features | Pixels, count: int, rules: Rules,
             token = rules.apply(logp, tokens).argmax(-1)
         else:
             logp = (rules.apply(logits.float(), tokens) / temperature).log_softmax(-1)
+            _check(~logp.isnan().any(1))
             token = torch.multinomial(logp.exp(), 1).squeeze(1)
         total = total + logp.gather(1, token[:, None]).squeeze(1).where(
             alive, 0.0
@@ -87,7 +88,14 @@ def _walk(model: Captioner, inputs: Features | Pixels, count: int, rules: Rules,
         alive = alive & (token != EOS)
         if not alive.any():
             break
+    _check(total.isfinite())
     return Captions(tokens, total, torch.stack(maps, 1))
+
+
+def _check(sound: Bool[Tensor, " R"]) -> None:
+    if not sound.all():
+        rows = (~sound).nonzero().flatten().tolist()
+        raise FloatingPointError(f"the model's scores for rows {rows[:5]} of the batch are nan or all -inf")
 
 
 @torch.no_grad()
@@ -107,26 +115,25 @@ class _BeamSearch:
         B, K, device = len(inputs), options.size, inputs.device
         self.model, self.options = model, options
         self.memory: Any = model.encode(inputs)
-        self.state: Any = map_tensors(lambda x: x.repeat_interleave(K, 0), model.init_state(self.memory))
+        self.state: Any = model.init_state(self.memory)
         self.media = torch.arange(B, device=device)
         self.best: list[tuple[float, Tensor, Tensor] | None] = [None] * B  # logprob, tokens (L,), attention (L, N)
         self.best_score = torch.full((B,), -torch.inf, device=device)
-        self.score = torch.full((B, K), -torch.inf, device=device)
-        self.score[:, 0] = 0  # K copies of BOS: only one may speak first
+        self.score = torch.zeros(B, 1, device=device)  # one hypothesis, the empty one, until the first word
         self.slots = torch.full((B,), K, device=device)  # hypotheses that may still end
-        self.token = torch.full((B * K,), BOS, device=device)
-        self.tokens = torch.empty(B * K, 0, dtype=torch.long, device=device)
+        self.token = torch.full((B,), BOS, device=device)
+        self.tokens = torch.empty(B, 0, dtype=torch.long, device=device)
         self.attention: Tensor | None = None
 
     def step(self) -> bool:
         """One more word for every hypothesis; False when no medium is searching any more."""
-        K = self.options.size
-        B = len(self.media)
+        B, width = self.score.shape
         logits, state, attention = self.model.step(self.token, self.state, self.memory)
         logp = self.options.rules.apply(logits.float().log_softmax(-1), self.tokens)
-        scores = (self.score[..., None] + logp.view(B, K, -1)).flatten(1)
+        scores = logp.view(B, width, -1).add_(self.score[..., None]).flatten(1)
+        K = min(self.options.size, scores.shape[1])  # a beam larger than the vocabulary fills over several words
         score, best = scores.topk(K)
-        parents = (torch.arange(B, device=best.device)[:, None] * K + best // logp.shape[-1]).flatten()
+        parents = (torch.arange(B, device=best.device)[:, None] * width + best // logp.shape[-1]).flatten()
         self.token = (best % logp.shape[-1]).flatten()
         self.tokens = torch.cat([self.tokens[parents], self.token[:, None]], 1)
         self.state = map_tensors(lambda x: x.index_select(0, parents), state)
@@ -149,7 +156,7 @@ class _BeamSearch:
 
     def _remember(self, i: int, slot: int | float, logprob: float) -> None:
         assert self.attention is not None
-        row = i * self.options.size + int(slot)
+        row = i * (len(self.tokens) // len(self.media)) + int(slot)
         self.best[int(self.media[i])] = (logprob, self.tokens[row].clone(), self.attention[row].clone())
 
     def _drop_done(self) -> bool:
@@ -162,9 +169,9 @@ class _BeamSearch:
         lost = [int(self.media[i]) for i in (~live).nonzero().flatten() if self.best[int(self.media[i])] is None]
         if lost:
             raise FloatingPointError(f"the model's scores for media {lost[:5]} of the batch are nan or all -inf")
-        rows = live.repeat_interleave(self.options.size)
+        rows = live.repeat_interleave(self.score.shape[1])
         if (
-            live.sum() <= 0.75 * len(live) or not live.any()
+            live.sum() <= 0.9 * len(live) or not live.any()
         ):  # copying the memory each time would cost more than it saves
             self.media, self.slots, self.score = self.media[live], self.slots[live], self.score[live]
             self.best_score, self.token, self.tokens = self.best_score[live], self.token[rows], self.tokens[rows]

@@ -2,11 +2,16 @@
 
 from limner.encoders.encoder import Encoder
 from limner.encoders.pretrained import Pretrained, PretrainedConfig
+from limner.encoders.resnet import ResNet, ResNetConfig
 from limner.encoders.small_cnn import SmallCNN, SmallCNNConfig
 
-EncoderConfig = PretrainedConfig | SmallCNNConfig
+EncoderConfig = PretrainedConfig | ResNetConfig | SmallCNNConfig
 
-ENCODERS = {"pretrained": (PretrainedConfig, Pretrained), "small_cnn": (SmallCNNConfig, SmallCNN)}
+ENCODERS: dict[str, tuple[type, type[Encoder]]] = {
+    "pretrained": (PretrainedConfig, Pretrained),
+    "resnet": (ResNetConfig, ResNet),
+    "small_cnn": (SmallCNNConfig, SmallCNN),
+}
 
 
 def build_encoder(config: EncoderConfig) -> Encoder:
@@ -22,6 +27,8 @@ __all__ = [
     "EncoderConfig",
     "Pretrained",
     "PretrainedConfig",
+    "ResNet",
+    "ResNetConfig",
     "SmallCNN",
     "SmallCNNConfig",
     "build_encoder",

@@ -1,8 +1,6 @@
 """Media -> encoder -> feature store: read ahead in threads, bad media skipped and listed, resumed by a rerun."""
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from limner.data.ahead import ahead
 from limner.data.media import read
 from limner.data.store import StoreWriter, UnstorableError, entry_key
 from limner.data.views import VIEWS
@@ -76,7 +75,8 @@ def extract(
     failures: dict[str, str] = {}
     if progress:
         progress(done, len(jobs))
-    loaded = _read_ahead(todo, encoder, frames, workers, batch_size)
+    reading = ahead(lambda job: _load(job, encoder, frames), todo, window=2 * batch_size, workers=workers)
+    loaded = (found for _, found in reading)
     while chunk := list(islice(loaded, batch_size)):
         for job, grid, layout, reason in _encode(chunk, encoder, device):
             try:
@@ -117,24 +117,6 @@ def _load(job: Job, encoder: Encoder, frames: int) -> Loaded:
         return Loaded(job, encoder.preprocess(VIEWS[job.view](read(job.medium, frames))), "")
     except ValueError as error:  # MediaError, or a size that the encoder's preprocessing refuses
         return Loaded(job, None, str(error))
-
-
-def _read_ahead(jobs: Sequence[Job], encoder: Encoder, frames: int, workers: int, batch_size: int) -> Iterator[Loaded]:
-    """Loaded jobs in order, at most two batches ahead of the encoder; decoding and resizing release the GIL."""
-    if workers < 1:
-        yield from (_load(job, encoder, frames) for job in jobs)
-        return
-    waiting: deque[Future[Loaded]] = deque()
-    remaining = iter(jobs)
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            waiting.extend(pool.submit(_load, job, encoder, frames) for job in islice(remaining, 2 * batch_size))
-            while waiting:
-                yield waiting.popleft().result()
-                waiting.extend(pool.submit(_load, job, encoder, frames) for job in islice(remaining, 1))
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 @torch.no_grad()

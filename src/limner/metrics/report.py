@@ -8,7 +8,6 @@ import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from limner.metrics.bleu import bleu
 from limner.metrics.cider import cider
 from limner.metrics.references import Candidates, References, Score
 from limner.metrics.rouge import rouge_l
+from limner.version import __version__
 
 METRICS: dict[str, Callable[[Candidates, References], Score]] = {
     "BLEU-1": partial(bleu, order=1),
@@ -90,14 +90,7 @@ def _protocol(references: References) -> dict[str, str | int | float]:
         "references mean": float(references.per_image.mean()),
         "df source": "references of the evaluated images",
         "scale": "fractions",
-        "limner": _limner(),
+        "limner": __version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
-
-
-def _limner() -> str:
-    try:
-        return version("limner")
-    except PackageNotFoundError:  # a source tree on PYTHONPATH, not installed
-        return "uninstalled"

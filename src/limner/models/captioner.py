@@ -69,8 +69,11 @@ def unroll(model: Captioner, memory: Any, tokens: Int[Tensor, "B L"]) -> Taught:
 
 
 def map_tensors(fn: Callable[[Tensor], Tensor], tree: Any) -> Any:
-    """Apply `fn` to every tensor of a nested tuple."""
-    return fn(tree) if isinstance(tree, Tensor) else tuple(map_tensors(fn, item) for item in tree)
+    """Apply `fn` to every tensor of a nested tuple; named tuples keep their names."""
+    if isinstance(tree, Tensor):
+        return fn(tree)
+    items = [map_tensors(fn, item) for item in tree]
+    return type(tree)(*items) if hasattr(tree, "_fields") else tuple(items)
 
 
 class FromPixels(Captioner):

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from limner.types import BOS, PAD
 
-ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
+ACTIVATIONS = {"tanh": torch.tanh_, "relu": torch.relu_}  # in place: they see (B, K, N, A), a step's largest tensor
 
 
 class WordHead(nn.Linear):
@@ -22,7 +22,7 @@ class WordHead(nn.Linear):
         self.register_buffer("never", never, persistent=False)
 
     def forward(self, x: Float[Tensor, "*B H"]) -> Float[Tensor, "*B V"]:
-        return super().forward(x).masked_fill(self.never, -torch.inf)
+        return super().forward(x).masked_fill_(self.never, -torch.inf)
 
 
 class AdditiveAttention(nn.Module):
@@ -47,7 +47,12 @@ class AdditiveAttention(nn.Module):
     ) -> tuple[Float[Tensor, "R D"], Float[Tensor, "R N"]]:
         """-> context (R, D) and the weights over the cells (R, N); `keys` = `self.key(values)`."""
         beams = self.query(query).view(len(keys), -1, 1, keys.shape[-1])  # (B, K, 1, A)
-        scores = self.score(self.activation(beams + keys.unsqueeze(1))).squeeze(-1)  # (B, K, N)
+        if keys.device.type == "cpu" and not torch.is_grad_enabled():
+            # one medium at a time: its (K, N, A) fits the cache, those of a batch do not
+            pairs = zip(beams, keys, strict=True)
+            scores = torch.stack([self.score(self.activation(q + k)).squeeze(-1) for q, k in pairs])
+        else:
+            scores = self.score(self.activation(beams + keys.unsqueeze(1))).squeeze(-1)  # (B, K, N)
         weights = scores.masked_fill(~mask.unsqueeze(1), -torch.inf).softmax(-1)
         context = torch.bmm(weights.to(values.dtype), values)
         return context.flatten(0, 1), weights.flatten(0, 1)

@@ -66,7 +66,6 @@ class ShowAttendTell(Captioner):
         return Memory(cells, self.attend.key(cells), inputs.mask, mean)
 
     def init_state(self, memory: Memory) -> tuple[Tensor, Tensor]:
-        memory = Memory(*memory)
         return self.init_h(memory.mean), self.init_c(memory.mean)
 
     def advance(
@@ -86,7 +85,7 @@ class ShowAttendTell(Captioner):
 
     def step(self, token: Int[Tensor, " R"], state: tuple[Tensor, Tensor], memory: Memory) -> Step:
         word = self.word_dropout(self.embed(token))
-        h, c, context, attention = self.advance(word, *state, Memory(*memory))
+        h, c, context, attention = self.advance(word, *state, memory)
         return Step(self.words(h, context, word), (h, c), attention)
 
     def teach(self, memory: Memory, tokens: Int[Tensor, "B L"]) -> Taught:

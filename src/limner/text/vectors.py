@@ -15,17 +15,19 @@ def load_vectors(path: str | Path, vocabulary: Vocabulary, embedding: nn.Module)
     Raises ValueError when the vectors are not as wide as the embedding.
     """
     assert isinstance(embedding, nn.Embedding)
-    found = 0
+    found, width, found_width = 0, embedding.embedding_dim, False
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             word, *values = line.rstrip().split(" ")
             if number == 1 and len(values) == 1:
                 continue  # word2vec's header: count and width
-            if len(values) != embedding.embedding_dim:
+            if found_width and len(values) > width:  # GloVe 840B has words with blanks in them, such as ". . ."
+                word, *values = line.rstrip().rsplit(" ", width)
+            if len(values) != width:
                 raise ValueError(
-                    f"{path}, line {number}: a vector of {len(values)} numbers, "
-                    f"but model.embed is {embedding.embedding_dim}"
+                    f"{path}, line {number}: a vector of {len(values)} numbers, but model.embed is {width}"
                 )
+            found_width = True
             if word in vocabulary.ids:
                 embedding.weight[vocabulary.ids[word]] = torch.tensor([float(value) for value in values])
                 found += 1

@@ -60,7 +60,8 @@ class Vocabulary:
 
     def encode(self, caption: str, max_words: int | None = None) -> list[int]:
         """BOS w1 .. wn EOS; unknown words become UNK; n is cut at `max_words`."""
-        return [BOS, *(self.ids.get(word, UNK) for word in self.tokenize(caption)[:max_words]), EOS]
+        words = self.tokenize(caption)[:max_words]
+        return [BOS, *(max(UNK, self.ids.get(word, UNK)) for word in words), EOS]  # a written "<eos>" is no end
 
     def decode(self, ids: Sequence[int]) -> str:
         """Words up to the first EOS joined by blanks, without special tokens (an unknown word reads as `unk`)."""

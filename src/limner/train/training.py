@@ -101,7 +101,7 @@ class _Session:
         """Training and validation media that can be used; what is wrong with the others joins `problems`."""
         media = self.dataset.split("train")
         if self.inputs.store:  # raw training media are checked as they are read
-            media, problems = self.inputs.usable(media)
+            media, problems = self.inputs.usable(media, self.recipe.views)
             self.problems += problems
         asked = self.dataset.split(self.recipe.validation.split)[: self.recipe.validation.limit]
         validation, problems = self.inputs.usable([medium for medium in asked if medium.references])
@@ -148,9 +148,8 @@ class _Session:
                 {k: v for k, v in self.restored.items() if not k.startswith("average.")}, self.model, optimizer
             )
             if average is not None:
-                average.shadow = {
-                    k.removeprefix("average."): v for k, v in self.restored.items() if k.startswith("average.")
-                }
+                for name, value in average.shadow.items():  # copied, so that they lie where the model lies
+                    value.copy_(self.restored[f"average.{name}"])
                 average.count = self.position.step
             self.restored = {}
         learner, optimizer = self.accelerator.prepare(Learner(self.model, stage.objective), optimizer)
@@ -205,6 +204,8 @@ class _Session:
             if average is not None:
                 average.swap()
 
+        if index > 0 and self.position.step == 0:
+            checkpoint()  # where the stage starts is in no other file once model.safetensors has better weights
         fit(
             learner,
             optimizer,

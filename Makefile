@@ -1,0 +1,32 @@
+# Everything here sets itself up: the first call of any target makes .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: demo test check suite format clean
+
+demo: .venv/.installed          ## generate the micro-world, train on it, caption, score, explain
+	$(BIN)/limner demo --out demo
+
+test: check suite               ## everything that must pass
+
+check: .venv/.installed         ## lint, format, types, layers
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+suite: .venv/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+format: .venv/.installed
+	$(BIN)/ruff check --fix src tests benchmarks
+	$(BIN)/ruff format src tests benchmarks
+
+.venv/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,218 @@
+"""ResNet (He et al. 2016, arXiv:1512.03385) and ResNeXt (Xie et al. 2017, arXiv:1611.05431), for published weights.
+
+Parameters are named as in torchvision, so that its ImageNet weights and older captioning checkpoints fit.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from limner.encoders.encoder import Encoder
+from limner.encoders.pretrained import weights_sha256
+from limner.types import Features, Layout, Pixels
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for input channels 0, 1, 2 in either order
+PLANES = (64, 128, 256, 512)  # base width of the four stages
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """`blocks` per stage; ResNet-101 is (3, 4, 23, 3), ResNeXt-101 32x8d the same with groups 32, width_per_group 8.
+
+    `trainable_from` k trains the blocks from index k on, counted over all stages (negative: from the end); 0 trains
+    everything, None freezes everything: what an import does.
+    """
+
+    name: Literal["resnet"] = "resnet"
+    blocks: tuple[int, int, int, int] = (3, 4, 23, 3)
+    kind: Literal["bottleneck", "basic"] = "bottleneck"
+    groups: int = 1
+    width_per_group: int = 64
+    pool: int = 14  # cells are averaged adaptively to pool x pool; 0 = the last map as it is
+    size: int = 256  # side of the square input in pixels
+    channels: Literal["RGB", "BGR"] = "RGB"  # order in which the weights read a picture; see `preprocess`
+    trainable_from: int | None = 0
+
+
+class Basic(nn.Module):
+    """Two 3x3 convolutions around a shortcut."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, planes: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, planes, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.downsample = _shortcut(inputs, planes, stride)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
+        y = torch.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return torch.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 in groups, 1x1.  The 3x3 has the stride, as in torchvision (the paper gives it to the first 1x1)."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, planes: int, stride: int, groups: int, width_per_group: int) -> None:
+        super().__init__()
+        width, outputs = planes * width_per_group // 64 * groups, planes * self.expansion
+        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, groups=groups, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.downsample = _shortcut(inputs, outputs, stride)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
+        y = torch.relu(self.bn1(self.conv1(x)))
+        y = torch.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        return torch.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
+    if stride == 1 and inputs == outputs:
+        return None
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+
+class ResNet(Encoder):
+    """Stride 32; 256 x 256 pixels give an 8 x 8 map, averaged adaptively to `pool` x `pool` cells."""
+
+    def __init__(self, config: ResNetConfig) -> None:
+        """Weights are random.  Raises ValueError for sizes that make no network."""
+        super().__init__()
+        _check(config)
+        self.config = config
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        stages, inputs = [], 64
+        for stage, (planes, count) in enumerate(zip(PLANES, config.blocks, strict=True)):
+            blocks: list[nn.Module] = []
+            for i in range(count):
+                stride = 2 if stage and i == 0 else 1
+                block = (
+                    Basic(inputs, planes, stride)
+                    if config.kind == "basic"
+                    else Bottleneck(inputs, planes, stride, config.groups, config.width_per_group)
+                )
+                inputs = planes * block.expansion
+                blocks.append(block)
+            stages.append(nn.Sequential(*blocks))
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        self.dim = inputs
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self._freeze(config.trainable_from)
+        self.train(self.training)
+
+    def _freeze(self, first: int | None) -> None:
+        blocks: list[nn.Module] = [*self.layer1, *self.layer2, *self.layer3, *self.layer4]
+        if first is not None and not -len(blocks) <= first < len(blocks):
+            raise ValueError(
+                f"encoder.trainable_from is {first}, but this ResNet has {len(blocks)} blocks: "
+                f"give {-len(blocks)} .. {len(blocks) - 1}, or null to freeze it"
+            )
+        kept = len(blocks) if first is None else first % len(blocks)
+        self._frozen = [self.conv1, self.bn1, *blocks[:kept]] if kept else []
+        for module in self._frozen:
+            module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "ResNet":
+        """As usual, but frozen parts stay in evaluation: their BatchNorm statistics do not move."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+    def preprocess(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float[Tensor, "T 3 h w"]:
+        """RGB [0, 255] -> size x size (Pillow's antialiased bilinear; the aspect ratio is not kept), /255, normalised.
+
+        With channels "BGR" blue comes first but is normalised with the numbers of red: so the public code did with
+        pictures read by OpenCV, and its weights expect it.
+        """
+        side = (self.config.size, self.config.size)
+        images = (Image.fromarray(np.ascontiguousarray(frame)) for frame in frames)
+        resized = np.stack([np.asarray(image.resize(side, Image.Resampling.BILINEAR)) for image in images])
+        pixels = torch.from_numpy(resized).permute(0, 3, 1, 2).float() / 255
+        if self.config.channels == "BGR":
+            pixels = pixels.flip(1)
+        return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+
+    def forward(self, pixels: Pixels) -> Features:
+        """(B, T, 3, H, W) -> T * pool * pool cells (without pooling T * H/32 * W/32), all real."""
+        b, t = pixels.frames.shape[:2]
+        x = torch.relu(self.bn1(self.conv1(pixels.frames.flatten(0, 1))))
+        x = F.max_pool2d(x, 3, 2, 1)
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        if self.config.pool:
+            x = F.adaptive_avg_pool2d(x, self.config.pool)
+        h, w = x.shape[-2:]
+        grid = x.flatten(2).transpose(1, 2).reshape(b, t * h * w, self.dim)
+        return Features(grid, torch.ones(grid.shape[:2], dtype=torch.bool, device=grid.device), Layout(t, h, w))
+
+    def provenance(self) -> dict[str, Any]:
+        """The architecture and the hash of the weights as they are now."""
+        config = self.config
+        shape = f"{config.kind}, {config.blocks}, {config.groups}x{config.width_per_group}d, pool={config.pool}"
+        return {
+            "name": config.name,
+            "source": "limner",
+            "architecture": f"ResNet({shape})",
+            "sha256": weights_sha256(self),
+            "preprocessing": {
+                "size": config.size,
+                "resample": "bilinear",
+                "mean": list(MEAN),
+                "std": list(STD),
+                "channels": config.channels,
+            },
+            "dim": self.dim,
+        }
+
+
+def _check(config: ResNetConfig) -> None:
+    if min(config.blocks) < 1:
+        raise ValueError(f"encoder.blocks is {config.blocks}; every stage needs at least one block")
+    if config.size < 32 or config.pool < 0:
+        raise ValueError(f"expected encoder.size >= 32 and encoder.pool >= 0, got {config.size} and {config.pool}")
+    if config.groups < 1 or config.width_per_group < 1:
+        raise ValueError(
+            f"encoder.groups and width_per_group are at least 1, got {config.groups} and {config.width_per_group}"
+        )
+    if config.kind == "basic" and (config.groups, config.width_per_group) != (1, 64):
+        raise ValueError("basic blocks have groups 1 and width_per_group 64; others need kind: bottleneck")
+
+
+def config_of(tensors: dict[str, Tensor], channels: Literal["RGB", "BGR"] = "RGB") -> ResNetConfig:
+    """The frozen network that fits a state dict with torchvision's names.  Raises ValueError that names what is absent.
+
+    The tensors do not tell the size of the picture and the pooling: the defaults are those of the published captioner.
+    """
+    conv2 = tensors.get("layer1.0.conv2.weight")
+    counts = [len({key.split(".")[1] for key in tensors if key.startswith(f"layer{stage}.")}) for stage in range(1, 5)]
+    if conv2 is None or conv2.dim() != 4 or 0 in conv2.shape or 0 in counts:
+        raise ValueError(
+            f"no ResNet: blocks per stage are {counts}, and layer1.0.conv2.weight is "
+            f"{'missing' if conv2 is None else tuple(conv2.shape)}"
+        )
+    blocks = (counts[0], counts[1], counts[2], counts[3])
+    if "layer1.0.conv3.weight" not in tensors:
+        return ResNetConfig(blocks=blocks, kind="basic", channels=channels, trainable_from=None)
+    outputs, width = conv2.shape[:2]
+    return ResNetConfig(
+        blocks=blocks, groups=outputs // width, width_per_group=width, channels=channels, trainable_from=None
+    )

@@ -1,0 +1,60 @@
+"""Small random captioners of every kind: a new model adds one line to SMALL and passes the shared suite."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from limner.models import MODELS, build_model
+from limner.models.captioner import Captioner, map_tensors
+from limner.types import Features, Layout
+
+V, D, N = 9, 10, 6  # words, channels, cells
+
+SMALL: dict[str, dict[str, Any]] = {  # case -> the model's name and its sizes
+    "show_attend_tell": {"hidden": 7, "embed": 5, "attention": 4},
+    "show_attend_tell, all options": {
+        **{"hidden": 7, "embed": 5, "attention": 4, "project": 6, "activation": "tanh"},
+        **{"deep_output": True, "word_dropout": 0.3, "cell_dropout": 0.3},
+    },
+}
+assert {case.split(",")[0] for case in SMALL} == set(MODELS), "every model has a small version here"
+
+
+def small(case: str, seed: int = 0, **options: Any) -> Captioner:
+    """A random captioner in evaluation mode; its word head is spread out, so that captions differ."""
+    torch.manual_seed(seed)
+    name = case.split(",")[0]
+    model = build_model(MODELS[name][0](name=name, **(SMALL[case] | options)), V, D)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)
+    return model.eval()
+
+
+@pytest.fixture(params=SMALL)
+def model(request: pytest.FixtureRequest) -> Captioner:
+    return small(request.param)
+
+
+def random_features(media: int = 4, seed: int = 1, ragged: bool = True) -> Features:
+    """Random cells; medium 1 has four real ones and medium 2 a hole in the middle."""
+    grid = torch.randn(media, N, D, generator=torch.Generator().manual_seed(seed))
+    mask = torch.ones(media, N, dtype=torch.bool)
+    if ragged:
+        mask[1:2, 4:] = False
+        mask[2:3, 2:4] = False
+    return Features(grid, mask, Layout(1, 2, 3))
+
+
+@pytest.fixture
+def features() -> Features:
+    return random_features()
+
+
+def pick(features: Features, rows: list[int]) -> Features:
+    return features.map(lambda x: x[rows])
+
+
+def repeat(tree: Any, count: int) -> Any:
+    return map_tensors(lambda x: x.repeat_interleave(count, 0), tree)

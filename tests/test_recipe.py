@@ -1,0 +1,132 @@
+"""Recipes: what is written is what is run, and a slip of the pen is an error that helps."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from limner.encoders import PretrainedConfig, SmallCNNConfig
+from limner.recipe import Recipe, Stage, build_recipe, load_recipe, override, save_recipe
+
+TEXT = """
+data: {name: csv, annotations: a.csv, media: pictures}
+encoder: {name: pretrained, source: weights/x, trainable_from: -2}
+views: [full, flip]
+model: {name: show_attend_tell, hidden: 64, project: 32}
+stages:
+  - {objective: {name: xe, label_smoothing: 0.1}, epochs: 3, lr: 6.0e-4}
+  - {lr: 1e-4, schedule: {name: cosine, warmup: 0.1}, clip_norm: null}
+decoding: {size: 3, rules: {max_length: 25}}
+seed: 7
+"""
+SHIPPED = sorted((Path(__file__).parents[1] / "recipes").rglob("*.yaml"))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "r.yaml").write_text(TEXT)
+    return tmp_path / "r.yaml"
+
+
+def test_fields_arrive(file: Path):
+    recipe = load_recipe(file)
+    assert recipe.data.name == "csv" and recipe.encoder == PretrainedConfig("pretrained", "weights/x", -2)
+    assert recipe.views == ("full", "flip") and (recipe.model.hidden, recipe.model.project) == (64, 32)
+    assert [stage.lr for stage in recipe.stages] == [6e-4, 1e-4]  # YAML reads 1e-4 as text
+    assert recipe.stages[0].objective.label_smoothing == 0.1 and recipe.stages[1].clip_norm is None
+    assert recipe.stages[1].schedule.name == "cosine" and recipe.stages[1].epochs == Stage().epochs
+    assert recipe.decoding.rules.max_length == 25 and recipe.decoding.rules.min_length == 1
+
+
+def test_yaml_to_json_and_back(file: Path, tmp_path: Path):
+    recipe = load_recipe(file)
+    save_recipe(recipe, tmp_path / "r.json")
+    assert load_recipe(tmp_path / "r.json") == recipe
+    (tmp_path / "again.yaml").write_text(yaml.safe_dump(yaml.safe_load((tmp_path / "r.json").read_text())))
+    assert load_recipe(tmp_path / "again.yaml") == recipe
+
+
+def test_an_empty_recipe_is_the_default(tmp_path: Path):
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    assert load_recipe(tmp_path / "empty.yaml") == Recipe() == build_recipe({})
+    assert Recipe().encoder == SmallCNNConfig() and len(Recipe().stages) == 1
+
+
+def test_overrides(file: Path):
+    given = [
+        ("stages.0.lr", "1e-5"),
+        ("stages.-1.objective.doubly_stochastic", "1"),
+        ("data.restval", "false"),
+        ("views", "[full]"),
+        ("encoder", "{name: small_cnn, size: 32}"),
+        ("model.project", "null"),
+        ("seed", "3"),
+    ]
+    recipe = load_recipe(file, given)
+    assert recipe.stages[0].lr == 1e-5 and recipe.stages[0].epochs == 3  # the rest of the stage stays
+    assert recipe.stages[1].objective.doubly_stochastic == 1.0 and recipe.stages[0].objective.doubly_stochastic == 0
+    assert recipe.data.restval is False and recipe.views == ("full",) and recipe.encoder == SmallCNNConfig(size=32)
+    assert recipe.model.project is None and recipe.seed == 3
+    assert load_recipe(file).seed == 7
+
+
+def test_override_copies():
+    tree = {"a": [{"b": 1}, {"b": 2}]}
+    assert override(tree, ["a", "1", "b"], 5, "a.1.b") == {"a": [{"b": 1}, {"b": 5}]}
+    assert override(tree, ["c", "d"], 5, "c.d") == {**tree, "c": {"d": 5}}
+    assert tree == {"a": [{"b": 1}, {"b": 2}]}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("sed", "1", r"a recipe has no field 'sed'; it has data, encoder, features, .*, seed"),
+        ("data.medai", "x", r"data has no field 'medai'; it has name, media, annotations"),
+        ("encoder.size", "64", r"encoder has no field 'size'; it has name, source, trainable_from"),
+        ("model.hiden", "64", r"model has no field 'hiden'; it has name, hidden, embed"),
+        ("stages.0.learning_rte", "1", r"stages\.0 has no field 'learning_rte'; it has objective, epochs, .*\blr\b"),
+        ("stages.1.schedule.warm", "1", r"stages\.1\.schedule has no field 'warm'; it has name, warmup, factor"),
+        ("stages.0.objective.smoothing", "1", r"stages\.0\.objective has no field 'smoothing'; it has name, label_"),
+        ("decoding.rules.max", "9", r"decoding\.rules has no field 'max'; it has min_length, max_length"),
+        ("stages.2.lr", "1", r"stages\.2\.lr: the list has items 0 to 1, got '2'"),
+        ("stages.lr", "1", r"stages\.lr: the list has items 0 to 1, got 'lr'"),
+        ("seed.x", "1", r"seed\.x: 'x' is below a plain value, 7"),
+        ("data", "x", r"data takes fields, got 'x'"),
+        ("encoder.name", "resnet99", r"encoder\.name is 'resnet99'; known are pretrained, .*small_cnn"),
+        ("model.name", "gpt", r"model.*show_attend_tell.*got 'gpt'"),
+        ("data.name", "imagenet", r"data\.name: .*'coco', 'flickr8k'.*got 'imagenet'"),
+        ("stages.0.objective.name", "mse", r"'xe'.*got 'mse'"),
+        ("stages.0.lr", "fast", r"stages\.0\.lr: .*valid number.*got 'fast'"),
+        ("stages.0.epochs", "2.5", r"stages\.0\.epochs: .*integer.*got 2\.5"),
+        ("seed", "[1]", r"seed: .*integer"),
+        ("views", "full", r"views: .*tuple.*got 'full'"),
+        ("decoding.size", "0", "a beam has at least one hypothesis, got size 0"),
+        ("decoding.rules.min_length", "30", "expected 0 <= min_length < max_length, got 30 and 25"),
+        ("data.media", "@x", "--data.media @x: not a YAML value"),
+    ],
+)
+def test_slips_are_errors_that_help(file: Path, name: str, value: str, message: str):
+    with pytest.raises(ValueError, match=message) as caught:
+        load_recipe(file, [(name, value)])
+    assert "\n" not in str(caught.value)
+
+
+def test_slips_in_the_file_itself(tmp_path: Path):
+    for text, message in [
+        ("stages: [{optimiser: adam}]", r"stages\.0 has no field 'optimiser'; .*optimizer"),
+        ("- a\n- b\n", r"a recipe takes fields, got \['a', 'b'\]"),
+        ("data: {name: csv", r"bad\.yaml is not YAML"),
+    ]:
+        (tmp_path / "bad.yaml").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            load_recipe(tmp_path / "bad.yaml")
+    with pytest.raises(FileNotFoundError, match=r"no recipe at .*nowhere\.yaml"):
+        load_recipe(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_recipes(path: Path, tmp_path: Path):
+    recipe = load_recipe(path)
+    save_recipe(recipe, tmp_path / "r.json")
+    assert load_recipe(tmp_path / "r.json") == recipe
+    assert path.read_text().startswith("#"), "the comment on top says what it is"

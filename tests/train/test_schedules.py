@@ -1,0 +1,59 @@
+"""Rates by number."""
+
+from math import cos, pi
+
+import pytest
+
+from limner.recipe import Schedule
+from limner.train.schedules import Plateau, factor
+
+
+def course(schedule: Schedule, total: int) -> list[float]:
+    return [round(factor(schedule, step, total), 6) for step in range(total)]
+
+
+def test_constant():
+    assert course(Schedule(), 4) == [1, 1, 1, 1]
+    assert course(Schedule("constant", warmup=0.5), 4) == [0.5, 1, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["constant", "plateau", "cosine", "one_cycle"])
+def test_warm_up_is_a_line_that_ends_at_one(name: str):
+    assert course(Schedule(name, warmup=0.4), 10)[:4] == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_one_cycle():
+    """Up over 2 steps, then down over 4 in a line towards `final`."""
+    assert course(Schedule("one_cycle", warmup=1 / 3), 6) == [0.5, 1, 1, 0.75, 0.5, 0.25]
+    assert course(Schedule("one_cycle", warmup=1 / 3, final=0.2), 6) == [0.5, 1, 1, 0.8, 0.6, 0.4]
+
+
+def test_cosine():
+    expected = [1, 0.5 + 0.5 * cos(pi / 4), 0.5, 0.5 - 0.5 * cos(pi / 4)]
+    assert course(Schedule("cosine"), 4) == pytest.approx(expected, abs=1e-6)
+    assert course(Schedule("cosine", final=0.5), 4) == pytest.approx([0.5 + 0.5 * x for x in expected], abs=1e-6)
+    assert factor(Schedule("cosine", final=0.1), 99, 4) == pytest.approx(0.1)  # never beyond its end
+
+
+@pytest.mark.parametrize(
+    ("patience", "factors"),
+    [
+        (2, [1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125]),
+        (1, [1, 0.5, 0.25, 0.25, 0.125, 0.0625, 0.0625, 0.03125, 0.015625]),
+    ],
+)
+def test_plateau_falls_after_so_many_validations_without_a_better_score(patience: int, factors: list[float]):
+    plateau = Plateau(Schedule("plateau", factor=0.5, patience=patience))
+    found, better = [], []
+    for score in (0.3, 0.2, 0.3, 0.4, 0.1, 0.1, 0.5, 0.5, 0.4):  # an equal score is not a better one
+        better.append(plateau.update(score))
+        found.append(plateau.factor)
+    assert found == factors and better == [True, False, False, True, False, False, True, False, False]
+    assert (plateau.best, plateau.waited) == (0.5, 2)
+
+
+def test_other_schedules_only_count():
+    plateau = Plateau(Schedule("cosine", patience=1))
+    for score in (0.5, 0.4, 0.3):
+        plateau.update(score)
+    assert (plateau.best, plateau.waited, plateau.factor) == (0.5, 2, 1.0)

@@ -1,0 +1,216 @@
+"""Training learns, keeps the best, stops in time, and says what went wrong."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from limner.data.store import StoreWriter
+from limner.metrics.references import References
+from limner.metrics.report import evaluate
+from limner.pipeline import Pipeline
+from limner.recipe import Stage
+from limner.run import load_run, load_tensors
+from limner.train import training
+from limner.train.loop import Average
+from limner.train.training import build_vocabulary, collapse, train
+from limner.types import Layout
+from tests.train.world import CAPTIONS, Watched, log_of, pictures, recipe
+
+SAME_LENGTH = ("a red dog", "the blue bird", "one green fish", "two cows stand")
+
+
+def tensors_of(run: Path, name: str, prefix: str = "") -> dict[str, torch.Tensor]:
+    return {
+        key.removeprefix(prefix): value
+        for key, value in load_tensors(run / f"{name}.safetensors")[0].items()
+        if key.startswith(prefix)
+    }
+
+
+def test_four_captions_are_learnt_by_heart(tmp_path: Path):
+    """From pixels; decoded freely, the captions of the four pictures come back word by word."""
+    folder = pictures(tmp_path / "data", 4)
+    sizes = ("model.hidden", 32), ("model.embed", 16)
+    whole = recipe(folder, *sizes, ("validation.every", 100), epochs=100, lr=0.02, encoder_lr=0.002)
+    watch = Watched()
+    pipeline = Pipeline.load(train(whole, tmp_path / "run", watch=watch))
+    for k in range(4):
+        caption = pipeline.caption(folder / f"p{k}.png")
+        assert caption.text == CAPTIONS[k] and caption.finished and caption.words == tuple(CAPTIONS[k].split())
+        assert caption.logprob > math.log(0.8)
+    losses = [facts["loss"] for facts in watch.of("step")]
+    assert losses[0] == pytest.approx(math.log(14), rel=0.05)  # 12 words, UNK and EOS, and no idea yet
+    assert losses[-1] < 0.05
+    # exact captions of 3, 4 and 2 words score 10 in each of the n-gram orders 1 to 4 that they have
+    assert watch.of("validation")[-1]["CIDEr"] == pytest.approx((7.5 + 10 + 5) / 3)
+
+
+@pytest.mark.parametrize("objective", [{}, {"label_smoothing": 0.1, "doubly_stochastic": 1.0}])
+def test_two_batches_accumulated_are_one_of_twice_the_size(tmp_path: Path, objective: dict[str, float]):
+    """The same pairs in the same order; after one step Adam's first moment is a tenth of the gradient."""
+    folder = pictures(tmp_path / "data", 4, captions=SAME_LENGTH)
+    both = []
+    for size, accumulate in ((4, 1), (2, 2)):
+        stage = {"batch_size": size, "accumulate": accumulate, "clip_norm": None, "objective": {"name": "xe", **objective}}
+        run = train(recipe(folder, **stage), tmp_path / f"run{size}")
+        both.append(tensors_of(run, "last"))
+        assert log_of(run)[0]["step"] == 1
+    gradients = [key for key in both[0] if key.endswith("exp_avg")]
+    assert len(gradients) > 15 and any(both[0][key].abs().max() > 1e-3 for key in gradients)
+    for key in gradients:
+        torch.testing.assert_close(both[0][key], both[1][key], atol=1e-7, rtol=1e-5)
+
+
+def test_the_rate_of_every_step_is_the_schedules(tmp_path: Path):
+    """5 batches, accumulated in twos, are 3 steps an epoch: 6 steps, of which 2 warm up."""
+    folder = pictures(tmp_path / "data", 10)
+    stage = {"batch_size": 2, "accumulate": 2, "epochs": 2, "lr": 0.01}
+    watch = Watched()
+    train(recipe(folder, schedule={"name": "one_cycle", "warmup": 1 / 3}, **stage), tmp_path / "run", watch=watch)
+    rates = [facts["lr"] for facts in watch.of("step")]
+    assert rates == pytest.approx([0.005, 0.01, 0.01, 0.0075, 0.005, 0.0025])
+    assert [facts["batch"] for facts in watch.of("step")] == [2, 4, 5, 2, 4, 5]
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> list[dict[str, torch.Tensor]]:
+    """Validation gives these scores in turn -> the weights it saw each time."""
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def validate(session: training._Session, stage: int) -> float:
+        seen.append({name: value.clone() for name, value in training.weights_of(session.model).items()})
+        return scores[len(seen) - 1]
+
+    monkeypatch.setattr(training._Session, "validate", validate)
+    return seen
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_the_kept_weights_are_those_of_the_best_validation(tmp_path: Path, monkeypatch, average: float):
+    seen = scripted(monkeypatch, [0.1, 0.5, 0.3, 0.5])
+    run = train(recipe(pictures(tmp_path / "data", 8), epochs=4, average=average), tmp_path / "run")
+    kept, last = tensors_of(run, "model"), tensors_of(run, "last", "model.captioner.")
+    assert all(torch.equal(kept[name], value) for name, value in seen[1].items())
+    assert not torch.equal(seen[1]["head.weight"], seen[3]["head.weight"])
+    at_the_end = torch.equal(last["head.weight"], seen[3]["head.weight"])
+    assert at_the_end == (average == 0)  # with an average, validation sees other weights than the ones that learn on
+    loaded = load_run(run)
+    assert all(torch.equal(value, seen[1][name]) for name, value in loaded.model.state_dict().items())
+
+
+def test_a_plateau_lowers_the_rate_and_patience_stops(tmp_path: Path, monkeypatch):
+    scripted(monkeypatch, [0.5, 0.4, 0.6, 0.5, 0.5, 0.5, 0.9])
+    stage = {"epochs": 9, "patience": 3, "lr": 0.01, "schedule": {"name": "plateau", "factor": 0.5, "patience": 1}}
+    watch = Watched()
+    train(recipe(pictures(tmp_path / "data", 4), **stage), tmp_path / "run", watch=watch)
+    rates = [facts["lr"] for facts in watch.of("step")]
+    assert rates == pytest.approx([0.01, 0.01, 0.005, 0.005, 0.0025, 0.00125])  # and epochs 7, 8, 9 never come
+
+
+def test_validation_every_other_epoch_and_at_the_end(tmp_path: Path):
+    whole = recipe(pictures(tmp_path / "data", 4), ("validation.every", 2), ("validation.limit", 2), epochs=5)
+    watch = Watched()
+    train(whole, tmp_path / "run", watch=watch)
+    assert [facts["epoch"] for facts in watch.of("validation")] == [2, 4, 5]
+    assert watch.of("start")[-1]["validation media"] == 2
+
+
+def test_the_second_stage_starts_from_the_best_weights(tmp_path: Path, monkeypatch):
+    seen = scripted(monkeypatch, [0.5, 0.4, 0.3])
+    stages = [{"epochs": 2, "batch_size": 4, "lr": 0.01}, {"epochs": 1, "batch_size": 4, "lr": 0.0, "encoder_lr": 0.0}]
+    train(recipe(pictures(tmp_path / "data", 4), ("stages", stages)), tmp_path / "run")
+    for name in ("head.weight", "encoder.out.weight"):
+        assert torch.equal(seen[2][name], seen[0][name]) and not torch.equal(seen[1][name], seen[0][name])
+
+
+def test_the_moving_average_by_hand():
+    """Decay min(d, (1 + n) / (10 + n)): 2/11 and then 3/12 while the memory is short."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 1.0)
+    average = Average(model, 0.2)
+    expected = 1.0
+    for value, decay in ((2.0, 2 / 11), (5.0, 0.2), (-1.0, 0.2)):
+        nn.init.constant_(model.weight, value)
+        average.update()
+        expected = decay * expected + (1 - decay) * value
+        assert average.shadow["weight"].item() == pytest.approx(expected)
+    average.swap()
+    assert model.weight.item() == pytest.approx(expected) and average.shadow["weight"].item() == -1.0
+    average.swap()
+    assert model.weight.item() == -1.0
+
+
+def test_collapse_by_number():
+    def report(different: int, media: int) -> str:
+        captions = {str(k): f"word{k % different}" for k in range(media)}
+        return collapse(evaluate(captions, References({id: ["x"] for id in captions})), media)
+
+    assert "collapsed: 2 different sentences for 20 media" in report(2, 20)
+    assert report(3, 20) == "" == report(1, 19)  # three sentences, or too few media to tell
+    assert report(4, 200) and not report(5, 200)  # two per cent
+
+
+def test_a_collapse_is_told(tmp_path: Path):
+    """Nothing is learnt, and all pictures are the same."""
+    folder = pictures(tmp_path / "data", 20, 20)
+    for k in range(1, 20):
+        (folder / f"p{k}.png").write_bytes((folder / "p0.png").read_bytes())
+    watch = Watched()
+    train(recipe(folder, lr=0.0, encoder_lr=0.0, batch_size=20), tmp_path / "run", watch=watch)
+    assert ["collapsed: 1 different" in facts["text"] for facts in watch.of("warning")] == [True]
+
+
+def test_an_infinite_loss_names_step_and_media(tmp_path: Path):
+    whole = recipe(pictures(tmp_path / "data", 4), lr=1e30, encoder_lr=1e30, clip_norm=None, batch_size=2)
+    message = r"the loss is (nan|inf) at step 1; media \('p\d', 'p\d'\): lower the learning rate"
+    with pytest.raises(FloatingPointError, match=message):
+        train(whole, tmp_path / "run")
+
+
+def test_bad_pictures_are_told_and_the_others_learnt(tmp_path: Path):
+    folder = pictures(tmp_path / "data", 6, 2)
+    (folder / "p5.png").write_bytes(b"no picture")
+    (folder / "p1.png").unlink()
+    watch = Watched()
+    train(recipe(folder, batch_size=2, epochs=2), tmp_path / "run", watch=watch)
+    told = [facts["text"] for facts in watch.of("warning")]
+    assert len(told) == 2 and all("skipped: " in text for text in told)  # once, not every epoch
+    assert any("p5.png" in text for text in told) and any("p1.png" in text for text in told)
+    assert watch.of("start")[-1]["validation media"] == 1  # v1 is p1
+    assert len(watch.of("step")) == 6
+
+
+def test_the_vocabulary_is_of_the_training_split_only(tmp_path: Path):
+    folder = pictures(tmp_path / "data", 4)
+    with open(folder / "captions.jsonl", "a") as file:
+        file.write(json.dumps({"file": "p0.png", "id": "t", "split": "test", "caption": "unheard words"}) + "\n")
+    whole = recipe(folder)
+    words = build_vocabulary(whole, training.read_dataset(whole.data)).words[4:]
+    assert set(words) == set(" ".join(CAPTIONS[:4]).split())
+
+
+def test_features_of_another_encoder_are_refused(tmp_path: Path):
+    folder = pictures(tmp_path / "data", 4)
+    writer = StoreWriter(tmp_path / "store", {"name": "other", "dim": 8})
+    for id in ("p0", "p1", "p2", "p3", "v0", "v1", "v2"):
+        writer.add(id, "full", torch.zeros(4, 8), Layout(1, 2, 2))
+    writer.finish()
+    with pytest.raises(ValueError, match=r"another encoder[\s\S]*name: the store has 'other', wanted is 'small_cnn'"):
+        train(recipe(folder, ("features", str(tmp_path / "store"))), tmp_path / "run")
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_settings_that_cannot_work_are_refused(tmp_path: Path):
+    folder = pictures(tmp_path / "data", 4)
+    two = [{"epochs": 1}, {"epochs": 1, "precision": "bf16"}]
+    for overrides, message in [
+        (("validation.metric", "METEOR9"), "unknown metric 'METEOR9'; known are BLEU-1"),
+        (("validation.split", "dev"), r"no media in split 'dev'; the data set has \{'train': 4, 'val': 3\}"),
+        (("stages", two), "all stages of a recipe share one precision"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            train(recipe(folder, overrides), tmp_path / "run")
+    assert Stage().precision == "fp32"
