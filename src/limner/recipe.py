@@ -46,9 +46,10 @@ class Stage:
 
     objective: Objective = field(default_factory=CrossEntropy)
     epochs: int = 10
-    batch_size: int = 64  # pairs (or media) per step on all ranks together
+    batch_size: int = 64  # examples per step on all ranks together
     accumulate: int = 1  # batches per optimiser step
-    one_caption: bool = False  # one random caption per medium and epoch instead of all
+    captions: int | None = None  # an example is a medium with so many of its captions, drawn anew each epoch
+    # (None: every pair of a medium and a caption is an example of its own)
     optimizer: Literal["adam", "adamw"] = "adamw"
     lr: float = 4e-4
     encoder_lr: float = 1e-4  # for the encoder's trainable blocks

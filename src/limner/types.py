@@ -108,7 +108,7 @@ class Batch:
 
     ids: tuple[str, ...]
     inputs: Features | Pixels
-    tokens: Int[Tensor, "B L"]  # BOS w1 .. wn EOS PAD ..
+    tokens: Int[Tensor, "R L"]  # BOS w1 .. wn EOS PAD ..; R = K * B, K neighbouring captions per medium
     references: tuple[tuple[str, ...], ...] = ()
 
     def to(self, device: torch.device | str) -> "Batch":

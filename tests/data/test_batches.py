@@ -90,7 +90,7 @@ def test_ranks_partition_every_batch(world: int):
 
 
 def test_one_caption_per_medium_and_epoch():
-    batches = make(one_caption=True)
+    batches = make(captions=1)
     assert len(batches) == 2  # 5 captioned media in fours
     seen = Counter()
     for epoch in range(60):

@@ -14,8 +14,8 @@ from limner.pipeline import Pipeline
 from limner.recipe import Recipe, save_recipe
 from limner.run import load_run, load_tensors
 from limner.train.training import train
-from tests.encoders.test_pretrained import save
-from tests.train.world import Watched, log_of, pictures, recipe
+from tests.encoders.test_pretrained import CASES, save
+from tests.train.world import log_of, pictures, recipe
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +23,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pictures, and a small random ResNet of three blocks as transformers saves it."""
     root = pictures(tmp_path_factory.mktemp("tuning"), 4, side=32)
     save("resnet", root / "resnet")
+    torch.manual_seed(0)
+    CASES["resnet"][0]().save_pretrained(root / "resnet")  # with statistics that leave something behind the ReLUs
     return root
 
 
@@ -53,12 +55,7 @@ def test_exactly_the_chosen_blocks_move_at_their_own_rate(folder: Path, tmp_path
             assert change == pytest.approx(0.001, rel=1e-3), name
         else:
             assert change > 0, name  # BatchNorm's statistics follow the block they belong to
-    head = load_tensors(tmp_path / "run" / "last.safetensors")[0]["optimizer.0.exp_avg"]
-    assert head.abs().max() > 0
-
-    watch = Watched()
-    again = tuned(folder, folder / "resnet", -1, lr=0.0)
-    train(again, tmp_path / "still", watch=watch)
+    train(tuned(folder, folder / "resnet", -1, lr=0.0), tmp_path / "still")
     assert moves(tmp_path / "still", folder / "resnet")[chosen + "layer.0.convolution.weight"] > 0
     a, b = (load_tensors(tmp_path / name / "last.safetensors")[0] for name in ("run", "still"))
     change = (a["model.captioner.head.weight"] - b["model.captioner.head.weight"]).abs().max().item()

@@ -18,7 +18,7 @@ STAGE = {
     "accumulate": 2,
     "average": 0.9,
     "epochs": 3,
-    "one_caption": True,
+    "captions": 1,
     "schedule": {"name": "plateau", "factor": 0.5, "patience": 1},
     "objective": {"name": "xe", "label_smoothing": 0.1, "doubly_stochastic": 0.5},
 }

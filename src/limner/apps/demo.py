@@ -18,15 +18,22 @@ from limner.recipe import Recipe, build_recipe
 RECIPE = {
     "encoder": {"name": "small_cnn"},
     "vocabulary": {"min_count": 1},
-    "model": {"name": "show_attend_tell", "hidden": 256, "embed": 128, "attention": 128, "dropout": 0.1},
+    "model": {
+        "name": "show_attend_tell",
+        "hidden": 256,
+        "embed": 128,
+        "attention": 128,
+        "dropout": 0.0,
+        "deep_output": True,
+    },
     "stages": [
         {
             "objective": {"name": "xe", "doubly_stochastic": 0.0},
             "epochs": 16,
             "batch_size": 32,
-            "lr": 1e-3,
-            "encoder_lr": 1e-3,
-            "one_caption": True,
+            "lr": 2e-3,
+            "encoder_lr": 2e-3,
+            "captions": 1,
             "schedule": {"name": "one_cycle", "warmup": 0.1},
         }
     ],

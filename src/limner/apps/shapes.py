@@ -11,6 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=int, default=3000)
     parser.add_argument("--videos", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--objects", type=int, default=3, help="at most so many in a picture: 1, 2 or 3")
     parser.add_argument("--size", type=int, default=64, help="side in pixels")
 
 
@@ -18,6 +19,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     no_more(rest)
     from limner.data.shapes import generate
 
-    generate(Path(options.out), options.images, options.videos, options.seed, size=options.size)
+    generate(
+        Path(options.out), options.images, options.videos, options.seed, size=options.size, objects=options.objects
+    )
     print(f"{options.out}: {options.images} pictures, {options.videos} clips, truth.json")
     return 0

@@ -66,15 +66,18 @@ def from_files(preprocess: Callable[[np.ndarray], Tensor], frames: int = 8, cach
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One caption of one medium, encoded."""
+class Example:
+    """A medium and the encoded captions it is shown with."""
 
     medium: Medium
-    tokens: tuple[int, ...]
+    captions: tuple[tuple[int, ...], ...]
 
 
 class TrainingBatches:
-    """Shuffled (medium, caption) pairs.
+    """Shuffled examples: every (medium, caption) pair for itself, or each medium with `captions` of its captions.
+
+    With several captions per medium a batch's tokens have that many neighbouring rows for each of its media: what is
+    computed once per medium then serves them all.
 
     The order depends on (seed, epoch) alone, so `epoch(n, start=k)` continues exactly where an interrupted run
     stopped.  With several ranks each reads its share of every batch; `batch_size` counts all ranks together.
@@ -89,7 +92,7 @@ class TrainingBatches:
         seed: int = 0,
         views: Sequence[str] = ("full",),
         max_words: int = 30,
-        one_caption: bool = False,
+        captions: int | None = None,
         rank: int = 0,
         world: int = 1,
     ):
@@ -103,23 +106,26 @@ class TrainingBatches:
         if not captioned:
             raise ValueError(f"none of {len(media)} training media has a caption")
         self.groups = [
-            [Pair(medium, tuple(vocabulary.encode(text, max_words))) for text in medium.references]
+            [Example(medium, (tuple(vocabulary.encode(text, max_words)),)) for text in medium.references]
             for medium in captioned
         ]
-        self.one_caption = one_caption
+        self.captions = captions
         self.problems: dict[str, str] = {}  # media that could not be read, and why
 
     def __len__(self) -> int:
         """Batches per epoch."""
-        items = len(self.groups) if self.one_caption else sum(len(group) for group in self.groups)
+        items = sum(len(group) for group in self.groups) if self.captions is None else len(self.groups)
         return math.ceil(items / self.batch_size)
 
-    def order(self, epoch: int) -> list[tuple[Pair, str]]:
-        """The pairs of an epoch with the view each is read in."""
+    def order(self, epoch: int) -> list[tuple[Example, str]]:
+        """The examples of an epoch with the view each is read in."""
         draw = random.Random(f"{self.seed}/{epoch}")
-        pairs = [draw.choice(group) for group in self.groups] if self.one_caption else list(chain(*self.groups))
-        draw.shuffle(pairs)
-        return [(pair, draw.choice(self.views)) for pair in pairs]
+        if self.captions is None:
+            examples = list(chain(*self.groups))
+        else:
+            examples = [_some(group, self.captions, draw) for group in self.groups]
+        draw.shuffle(examples)
+        return [(example, draw.choice(self.views)) for example in examples]
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Batches `start`, `start + 1`, ... of an epoch; the next ones are read while one is in use."""
@@ -127,16 +133,17 @@ class TrainingBatches:
         chunks = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)][start:]
         return (batch for _, batch in ahead(self.batch, chunks, window=2))
 
-    def batch(self, chunk: Sequence[tuple[Pair, str]]) -> Batch:
-        mine = chunk[self.rank :: self.world] or chunk[:1]  # a rank without a share repeats one pair: all must step
+    def batch(self, chunk: Sequence[tuple[Example, str]]) -> Batch:
+        mine = chunk[self.rank :: self.world] or chunk[:1]  # a rank without a share repeats an example: all must step
         try:
-            inputs = self.read([(pair.medium, view) for pair, view in mine])
+            inputs = self.read([(example.medium, view) for example, view in mine])
         except ValueError:  # MediaError, or a size that the encoder's preprocessing refuses
-            mine = [(pair, view) for pair, view in mine if self.readable(pair.medium, view)] or [self.substitute()]
-            inputs = self.read([(pair.medium, view) for pair, view in mine])
-        tokens = pad_sequence([torch.tensor(pair.tokens) for pair, _ in mine], batch_first=True, padding_value=PAD)
-        ids = tuple(pair.medium.id for pair, _ in mine)
-        return Batch(ids, inputs, tokens, tuple(pair.medium.references for pair, _ in mine))
+            mine = [(it, view) for it, view in mine if self.readable(it.medium, view)] or [self.substitute()]
+            inputs = self.read([(example.medium, view) for example, view in mine])
+        rows = [torch.tensor(caption) for example, _ in mine for caption in example.captions]
+        ids = tuple(example.medium.id for example, _ in mine)
+        references = tuple(example.medium.references for example, _ in mine)
+        return Batch(ids, inputs, pad_sequence(rows, batch_first=True, padding_value=PAD), references)
 
     def readable(self, medium: Medium, view: str) -> bool:
         """Can it be read?  If not, it is remembered in `problems` and left out of its batch."""
@@ -147,12 +154,19 @@ class TrainingBatches:
             return False
         return True
 
-    def substitute(self) -> tuple[Pair, str]:
-        """The first pair that can be read, for a share in which nothing can: all ranks must step."""
+    def substitute(self) -> tuple[Example, str]:
+        """The first example that can be read, for a share in which nothing can: all ranks must step."""
         for group in self.groups:
             if self.readable(group[0].medium, self.views[0]):
-                return group[0], self.views[0]
+                return _some(group, self.captions or 1, random.Random(0)), self.views[0]
         raise MediaError(f"none of {len(self.groups)} training media can be read: {next(iter(self.problems.values()))}")
+
+
+def _some(group: Sequence[Example], count: int, draw: random.Random) -> Example:
+    """One medium with `count` of its captions; a medium that has fewer repeats some."""
+    captions = [example.captions[0] for example in group]
+    chosen = draw.sample(captions, min(count, len(captions)))
+    return Example(group[0].medium, tuple(chosen + draw.choices(captions, k=count - len(chosen))))
 
 
 def in_order(media: Sequence[Medium], read: Reader, batch_size: int) -> Iterator[Batch]:

@@ -46,20 +46,22 @@ def generate(
     seed: int = 0,
     *,
     size: int = 64,
+    objects: int = 3,
     splits: Sequence[float] = (0.8, 0.1, 0.1),
 ) -> None:
     """Write `images` PNG files and `videos` MP4 files of size x size pixels, and truth.json last.
 
-    `splits` are the shares of train, val and test; each holds for every prefix of the set to within a few items.
+    A picture shows 1 to 3 objects; `objects` bounds them (1 is the easiest world).  `splits` are the shares of train,
+    val and test; each holds for every prefix of the set to within a few items.
     The same seed gives the same bytes of PNG and truth, and the same frames before encoding.
     """
-    _check(images, videos, seed, size, splits)
+    _check(images, videos, seed, size, objects, splits)
     out = Path(out)
     (out / "images").mkdir(parents=True, exist_ok=True)
     (out / "truth.json").unlink(missing_ok=True)  # an old truth must never lie beside half of the new pictures
     items = []
     for i in range(images):
-        scene, sentences, canvas = make_picture(seed, i, size)
+        scene, sentences, canvas = make_picture(seed, i, size, objects)
         file = f"images/{i:06}.png"
         Image.fromarray(draw(scene, canvas)).save(out / file)
         items.append(_item(f"image-{i:06}", file, _split(i, splits), sentences, scene))
@@ -70,7 +72,14 @@ def generate(
         file = f"videos/{i:06}.mp4"
         _write_video(out / file, np.stack([draw(scene, canvas, frame) for frame in range(scene.frames)]), FPS)
         items.append(_item(f"video-{i:06}", file, _split(i, splits), sentences, scene))
-    head = {"format": FORMAT, "version": VERSION, "seed": seed, "size": size, "splits": list(splits)}
+    head = {
+        "format": FORMAT,
+        "version": VERSION,
+        "seed": seed,
+        "size": size,
+        "objects": objects,
+        "splits": list(splits),
+    }
     write_json(out / "truth.json", {**head, "items": items}, indent=None)
 
 
@@ -91,10 +100,10 @@ def read_truth(root: str | Path) -> dict[str, Scene]:
 # --- scenes -----------------------------------------------------------------------------------------------------------
 
 
-def make_picture(seed: int, i: int, size: int) -> tuple[Scene, tuple[str, ...], np.ndarray]:
+def make_picture(seed: int, i: int, size: int, objects: int = 3) -> tuple[Scene, tuple[str, ...], np.ndarray]:
     """Scene, references and empty background (uint8 (size, size, 3) RGB; it alone depends on size) of picture i."""
     rng = np.random.default_rng([seed, 0, i])
-    count = int(rng.choice([1, 2, 3], p=[0.25, 0.5, 0.25]))
+    count = min(objects, int(rng.choice([1, 2, 3], p=[0.25, 0.5, 0.25])))
     sizes = [str(rng.choice(list(SIZES))) for _ in range(count)]
     if count == 3:  # three in a row have room for one large one
         sizes = ["small"] * 3
@@ -102,8 +111,8 @@ def make_picture(seed: int, i: int, size: int) -> tuple[Scene, tuple[str, ...], 
             sizes[int(rng.integers(3))] = "large"
     boxes = _row([rng.uniform(*SIZES[word]) for word in sizes], bool(rng.integers(2)), rng)
     kinds = _kinds(count, rng)
-    objects = tuple(Thing(*kind, word, (box,)) for kind, word, box in zip(kinds, sizes, boxes, strict=True))
-    scene = Scene(objects, relations(objects))
+    things = tuple(Thing(*kind, word, (box,)) for kind, word, box in zip(kinds, sizes, boxes, strict=True))
+    scene = Scene(things, relations(things))
     return scene, references(scene, rng), backdrop(rng, size)
 
 
@@ -283,13 +292,15 @@ def _outline(shape: str) -> list[tuple[float, float]]:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def _check(images: int, videos: int, seed: int, size: int, splits: Sequence[float]) -> None:
+def _check(images: int, videos: int, seed: int, size: int, objects: int, splits: Sequence[float]) -> None:
     if images < 0 or videos < 0 or images + videos == 0:
         raise ValueError(f"images={images}, videos={videos}: ask for at least one picture or clip, and for no negative")
     if seed < 0:
         raise ValueError(f"seed={seed}: a seed is a whole number from 0 on")
     if size < 32 or size % 2:
         raise ValueError(f"size={size}: the side must be an even number of pixels (H.264) and at least 32")
+    if not 1 <= objects <= 3:
+        raise ValueError(f"objects={objects}: a picture shows at most 1, 2 or 3 of them")
     if len(splits) != 3 or min(splits) < 0 or abs(sum(splits) - 1) > 1e-6:
         raise ValueError(f"splits={tuple(splits)}: give the shares of train, val and test, such as 0.8 0.1 0.1 (sum 1)")
 

@@ -30,8 +30,9 @@ class Rules:
         forbidden = [] if self.unknown else [UNK]
         if tokens.shape[1] < self.min_length:
             forbidden.append(EOS)
-        scores = scores.clone()
-        scores[:, forbidden] = -torch.inf
-        if self.no_repeat and tokens.shape[1]:
-            scores.scatter_(1, tokens[:, -1:], -torch.inf)
+        repeated = tokens[:, -1:] if self.no_repeat else tokens[:, :0]
+        if forbidden or repeated.numel():
+            scores = scores.clone()
+            scores[:, forbidden] = -torch.inf
+            scores.scatter_(1, repeated, -torch.inf)
         return scores

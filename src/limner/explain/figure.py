@@ -69,7 +69,7 @@ def half_of(values: np.ndarray) -> tuple[float, float]:
     return float(ordered[index]), (index + 1) / len(ordered)
 
 
-def enlarge(picture: UInt8[np.ndarray, "H W 3"], side: int = 224, most: int = 640) -> UInt8[np.ndarray, "H W 3"]:
+def enlarge(picture: UInt8[np.ndarray, "H W 3"], side: int = 224, most: int = 640) -> UInt8[np.ndarray, "h w 3"]:
     """A picture whose shorter side has at least `side` and whose longer one at most `most` pixels, for smooth masks."""
     height, width = picture.shape[:2]
     scale = min(max(side / min(height, width), 1.0), most / max(height, width))

@@ -24,8 +24,8 @@ class Step(NamedTuple):
 class Taught(NamedTuple):
     """Teacher forcing: `logits[:, i]` predicts the token after `tokens[:, i]`; both are 0 once a row has ended."""
 
-    logits: Float[Tensor, "B L V"]
-    attention: Float[Tensor, "B L N"]
+    logits: Float[Tensor, "R L V"]
+    attention: Float[Tensor, "R L N"]
 
 
 class Captioner(nn.Module, ABC):
@@ -42,10 +42,10 @@ class Captioner(nn.Module, ABC):
         """One token in, scores of the next one out."""
 
     @abstractmethod
-    def teach(self, memory: Any, tokens: Int[Tensor, "B L"]) -> Taught:
+    def teach(self, memory: Any, tokens: Int[Tensor, "R L"]) -> Taught:
         """`step` along given tokens, as fast as the model allows; equal to `unroll`."""
 
-    def forward(self, inputs: Features | Pixels, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
+    def forward(self, inputs: Features | Pixels, tokens: Int[Tensor, "R L"]) -> Float[Tensor, "R L V"]:
         return self.teach(self.encode(inputs), tokens).logits
 
 
@@ -55,9 +55,11 @@ def running(tokens: Int[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
     return ended.cumsum(1) == 0
 
 
-def unroll(model: Captioner, memory: Any, tokens: Int[Tensor, "B L"]) -> Taught:
+def unroll(model: Captioner, memory: Any, tokens: Int[Tensor, "R L"]) -> Taught:
     """The slow twin of `teach`: one `step` after the other over the whole batch."""
     state, logits, attention = model.init_state(memory), [], []
+    captions = len(tokens) // len(first_tensor(state))
+    state = map_tensors(lambda x: x.repeat_interleave(captions, 0), state)
     alive = running(tokens)
     for i in range(tokens.shape[1]):
         out = model.step(tokens[:, i], state, memory)
@@ -66,6 +68,11 @@ def unroll(model: Captioner, memory: Any, tokens: Int[Tensor, "B L"]) -> Taught:
         logits.append(torch.where(keep, out.logits, torch.zeros_like(out.logits)))
         attention.append(torch.where(keep, out.attention, torch.zeros_like(out.attention)))
     return Taught(torch.stack(logits, 1), torch.stack(attention, 1))
+
+
+def first_tensor(tree: Any) -> Tensor:
+    """The first tensor of a nested tuple."""
+    return tree if isinstance(tree, Tensor) else first_tensor(tree[0])
 
 
 def map_tensors(fn: Callable[[Tensor], Tensor], tree: Any) -> Any:
@@ -93,5 +100,5 @@ class FromPixels(Captioner):
     def step(self, token: Int[Tensor, " R"], state: Any, memory: Any) -> Step:
         return self.captioner.step(token, state, memory)
 
-    def teach(self, memory: Any, tokens: Int[Tensor, "B L"]) -> Taught:
+    def teach(self, memory: Any, tokens: Int[Tensor, "R L"]) -> Taught:
         return self.captioner.teach(memory, tokens)

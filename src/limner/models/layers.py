@@ -22,7 +22,7 @@ class WordHead(nn.Linear):
         self.register_buffer("never", never, persistent=False)
 
     def forward(self, x: Float[Tensor, "*B H"]) -> Float[Tensor, "*B V"]:
-        return super().forward(x).masked_fill_(self.never, -torch.inf)
+        return nn.functional.linear(x, self.weight, self.bias.masked_fill(self.never, -torch.inf))
 
 
 class AdditiveAttention(nn.Module):

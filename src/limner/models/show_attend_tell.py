@@ -88,12 +88,13 @@ class ShowAttendTell(Captioner):
         h, c, context, attention = self.advance(word, *state, memory)
         return Step(self.words(h, context, word), (h, c), attention)
 
-    def teach(self, memory: Memory, tokens: Int[Tensor, "B L"]) -> Taught:
+    def teach(self, memory: Memory, tokens: Int[Tensor, "R L"]) -> Taught:
         """Rows are sorted by length, so that step t runs only the rows that still have a word to predict, and the
         word head runs once over all of them."""
         alive = running(tokens)
         order = alive.sum(1).argsort(descending=True, stable=True)
-        memory = Memory(*(tensor[order] for tensor in memory))
+        captions = len(tokens) // len(memory.cells)  # K rows of tokens share a row of memory
+        memory = Memory(*(tensor[order // captions] for tensor in memory))
         embedded = self.word_dropout(self.embed(tokens[order]))
         h, c = self.init_state(memory)
         hidden, contexts, attentions = [], [], []

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from limner.models.captioner import Captioner
-from limner.types import PAD, Batch, Loss
+from limner.types import PAD, Batch, Loss, Pixels
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,16 @@ def smoothed(logits: Float[Tensor, "M V"], targets: Int[Tensor, " M"], epsilon: 
     return loss.mean(), nll.detach().mean()
 
 
-def doubly_stochastic(attention: Float[Tensor, "B L N"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, ""]:
-    """Mean over (medium, real cell) of (1 - sum over the caption's own steps of alpha)^2 (Xu et al. 2015, eq. 14).
+def doubly_stochastic(attention: Float[Tensor, "R L N"], mask: Bool[Tensor, "R N"]) -> Float[Tensor, ""]:
+    """Mean over (caption, real cell) of (1 - sum over the caption's own steps of alpha)^2 (Xu et al. 2015, eq. 14).
 
     `attention` is 0 after a caption's end.  With uniform attention over P cells for T steps it is (1 - T / P)^2.
     """
     return (1 - attention.sum(1)).square()[mask].mean()
 
 
-def _mask(batch: Batch, attention: Tensor) -> Tensor:
-    mask = getattr(batch.inputs, "mask", None)
-    return torch.ones_like(attention[:, 0], dtype=torch.bool) if mask is None else mask
+def _mask(batch: Batch, attention: Float[Tensor, "R L N"]) -> Bool[Tensor, "R N"]:
+    """The real cells, a row for each caption.  An encoder's own cells are all real."""
+    if isinstance(batch.inputs, Pixels):
+        return torch.ones_like(attention[:, 0], dtype=torch.bool)
+    return batch.inputs.mask.repeat_interleave(len(attention) // len(batch.inputs), 0)

@@ -161,7 +161,7 @@ class _Session:
             self.recipe.seed + 1000 * index,
             self.recipe.views,
             self.recipe.vocabulary.max_words,
-            stage.one_caption,
+            stage.captions,
             self.accelerator.process_index,
             self.accelerator.num_processes,
         )
