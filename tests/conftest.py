@@ -1,6 +1,10 @@
-"""Set before anything imports torch or transformers: one thread, no network, shapes checked at every annotated border."""
+# ruff: noqa: E402
+"""Set before anything imports torch or transformers: one thread, no network, shapes checked at every border."""
 
 import os
+from pathlib import Path
+
+import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -15,10 +19,6 @@ install_import_hook("limner", "tests.checker.check")
 import torch
 
 torch.set_num_threads(1)
-
-from pathlib import Path
-
-import pytest
 
 TINY = """
 data: {{name: shapes, media: {world}}}

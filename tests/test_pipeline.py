@@ -44,7 +44,9 @@ def test_the_caption_is_that_of_the_parts(pipeline: Pipeline, files: list[Path])
     """Teacher forcing of the words of the caption gives its log-probability and its attention."""
     found = pipeline.caption(files[1], Beam(2, rules=Rules(max_length=30)))
     ids = [pipeline.vocabulary.ids[word] for word in found.words]
-    features = pipeline.encode(Pixels(pipeline.encoder.preprocess(np.asarray(Image.open(files[1]).convert("RGB"))[None])[None]))
+    features = pipeline.encode(
+        Pixels(pipeline.encoder.preprocess(np.asarray(Image.open(files[1]).convert("RGB"))[None])[None])
+    )
     tokens = torch.tensor([[1, *ids]])
     with torch.no_grad():
         taught = pipeline.model.teach(pipeline.model.encode(features), tokens)
@@ -65,7 +67,9 @@ def test_a_clip_is_an_array_of_frames(pipeline: Pipeline, files: list[Path]):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
-def test_many_keep_their_order_and_a_bad_one_stops_nobody(pipeline: Pipeline, files: list[Path], tmp_path: Path, batch_size):
+def test_many_keep_their_order_and_a_bad_one_stops_nobody(
+    pipeline: Pipeline, files: list[Path], tmp_path: Path, batch_size
+):
     (tmp_path / "bad.png").write_bytes(b"no picture")
     sources = [*files[:3], tmp_path / "bad.png", "nowhere.jpg", *files[3:], b"", np.zeros((2, 4, 4, 3), np.uint8)]
     results = list(pipeline.captions(sources, batch_size=batch_size))

@@ -139,11 +139,11 @@ def test_all_kinds_of_tensors_survive(tmp_path: Path):
 
 
 def test_what_is_missing_or_newer_is_said(tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match="is not a run folder: it has no run.json"):
+    with pytest.raises(FileNotFoundError, match=r"is not a run folder: it has no run.json"):
         load_run(tmp_path)
     make(tmp_path)
     edit(tmp_path, format=2, something_new=[1])
-    with pytest.raises(ValueError, match="has run format 2; this limner reads up to 1: update limner"):
+    with pytest.raises(ValueError, match=r"has run format 2; this limner reads up to 1: update limner"):
         load_run(tmp_path)
     edit(tmp_path, format=1)
     with pytest.raises(ValueError, match=r"run\.json does not describe a run.*something_new"):
@@ -174,7 +174,9 @@ def half_written(tensors: dict[str, Tensor], path: str, metadata: object) -> Non
     full_disk()
 
 
-@pytest.mark.parametrize(("where", "name", "fault"), [(run_module, "save_file", half_written), (os, "replace", full_disk)])
+@pytest.mark.parametrize(
+    ("where", "name", "fault"), [(run_module, "save_file", half_written), (os, "replace", full_disk)]
+)
 def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path, monkeypatch, where, name: str, fault):
     old, new = {"a": torch.zeros(3)}, {"a": torch.ones(3)}
     save_last(tmp_path, old, Position(step=4))

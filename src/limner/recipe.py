@@ -129,6 +129,21 @@ def save_recipe(recipe: Recipe, path: str | Path) -> None:
     write_json(path, _RECIPE.dump_python(recipe, mode="json"))
 
 
+def changes(old: Recipe, new: Recipe) -> list[str]:
+    """The fields that differ, a line each: `seed: 0 -> 1`."""
+
+    def walk(before: Any, after: Any, name: str) -> list[str]:
+        if isinstance(before, dict) and isinstance(after, dict):
+            keys = list(dict.fromkeys([*before, *after]))
+            return [line for key in keys for line in walk(before.get(key), after.get(key), f"{name}.{key}")]
+        if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+            pairs = enumerate(zip(before, after, strict=True))
+            return [line for index, (a, b) in pairs for line in walk(a, b, f"{name}.{index}")]
+        return [] if before == after else [f"{name[1:]}: {before!r} -> {after!r}"]
+
+    return walk(_RECIPE.dump_python(old, mode="json"), _RECIPE.dump_python(new, mode="json"), "")
+
+
 def override(tree: Any, path: Sequence[str], value: Any, name: str) -> Any:
     """A copy of `tree` with `value` at the dotted place; list items by number, missing objects are made."""
     if not path:

@@ -42,9 +42,7 @@ def make(reader: Reader | None = None, batch_size: int = 4, **options) -> Traini
 
 
 def content(batches) -> list[tuple[str, tuple[int, ...]]]:
-    return [
-        (id, tuple(row)) for batch in batches for id, row in zip(batch.ids, batch.tokens.tolist(), strict=True)
-    ]
+    return [(id, tuple(row)) for batch in batches for id, row in zip(batch.ids, batch.tokens.tolist(), strict=True)]
 
 
 def pairs(batches) -> Counter:
@@ -100,6 +98,17 @@ def test_one_caption_per_medium_and_epoch():
     assert seen.keys() == EVERY.keys()  # the rarest, one of five, is missed in 60 epochs with probability .8^60
 
 
+def test_several_captions_of_a_medium_are_neighbouring_rows():
+    """Three of each medium's captions without repeats; a medium that has fewer shows all of them, and some again."""
+    for batch in make(captions=3).epoch(0):
+        assert len(batch.tokens) == 3 * len(batch.ids) == 3 * len(batch.inputs)
+        for k, id in enumerate(batch.ids):
+            rows = [tuple(t for t in row if t != PAD) for row in batch.tokens[3 * k : 3 * k + 3].tolist()]
+            own = {tuple(VOCABULARY.encode(text)) for text in MEDIA[int(id[1:])].references}
+            assert set(rows) <= own and len(set(rows)) == min(3, len(own))
+    assert [len(batch.ids) for batch in make(captions=3).epoch(0)] == [4, 1]
+
+
 def test_views_are_drawn_evenly():
     reader = Reader()
     batches = make(reader, views=("full", "flip"))
@@ -131,12 +140,12 @@ def test_a_batch_in_which_nothing_can_be_read_gets_a_pair_that_can():
     found = [batch.ids for batch in batches.epoch(0)]
     assert len(found) == 15 and set(batches.problems) == {"m2"}
     assert Counter(found) == {("m0",): 1 + 3, ("m1",): 2, ("m3",): 4, ("m4",): 5}  # m0 stands in for m2's three
-    with pytest.raises(MediaError, match="none of 5 training media can be read: m[0-4]: broken"):
+    with pytest.raises(MediaError, match=r"none of 5 training media can be read: m[0-4]: broken"):
         list(make(Reader(bad=["m0", "m1", "m2", "m3", "m4"])).epoch(0))
 
 
 def test_wrong_settings():
-    with pytest.raises(ValueError, match="batch_size 1 counts all ranks together and must be at least .*, 2"):
+    with pytest.raises(ValueError, match=r"batch_size 1 counts all ranks together and must be at least .*, 2"):
         make(batch_size=1, world=2)
     with pytest.raises(ValueError, match="none of 1 training media has a caption"):
         TrainingBatches(MEDIA[-1:], VOCABULARY, Reader(), 4)

@@ -42,7 +42,9 @@ def test_unusual_columns(tmp_path: Path):
     assert captions(csv(tmp_path, text, file_column="photo", caption_column="what")) == {"a.jpg": ("first",)}
     config = DataConfig("csv", "p", str(tmp_path / "captions.csv"), file_column="photo", caption_column="what")
     assert captions(read_dataset(config)) == {"a.jpg": ("first",)}
-    with pytest.raises(ValueError, match=r"the columns \['photo', 'what', 'caption'\]; none .* \(one of file, filename,"):
+    with pytest.raises(
+        ValueError, match=r"the columns \['photo', 'what', 'caption'\]; none .* \(one of file, filename,"
+    ):
         csv(tmp_path, text)
     with pytest.raises(ValueError, match="has no column 'pic'; it has photo, what, caption"):
         csv(tmp_path, text, file_column="pic")
@@ -91,7 +93,8 @@ def jsonl(tmp_path: Path, text: str) -> DataSet:
 
 
 def test_jsonl(tmp_path: Path):
-    text = '\ufeff{"file": "a.jpg", "caption": "A \\"dog\\""}\n\n{"image": "b.mp4", "captions": ["x", "y"], "split": "test"}\n'
+    text = '\ufeff{"file": "a.jpg", "caption": "A \\"dog\\""}\n\n'
+    text += '{"image": "b.mp4", "captions": ["x", "y"], "split": "test"}\n'
     found = jsonl(tmp_path, text + '{"file": "a.jpg", "caption": "again"}\n{"file": "c.jpg", "caption": null}')
     assert captions(found) == {"a.jpg": ('A "dog"', "again"), "b.mp4": ("x", "y"), "c.jpg": ()}
     assert found.media[1].split == "test" and found.problems == ("c.jpg: 1 empty caption(s) dropped",)

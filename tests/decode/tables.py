@@ -1,6 +1,6 @@
-"""A captioner that is a table: the next word's scores are looked up by the last two tokens, so all can be enumerated."""
+"""A captioner that is a table: the next word's scores are looked up by the last two tokens, so all is known."""
 
-from itertools import product
+from itertools import pairwise, product
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ class Table(Captioner):
 
 
 def tables(media: int, words: int, seed: int = 0, end: float = 0.0, spread: float = 1.5) -> Table:
-    """Random scores for the four special tokens and `words` words; PAD and BOS are never said; `end` is added to EOS."""
+    """Random scores for the four special tokens and `words` words; PAD and BOS never; `end` is added to EOS."""
     size = 4 + words
     scores = spread * torch.randn(media, size, size, size, generator=torch.Generator().manual_seed(seed))
     scores[..., EOS] += end
@@ -79,7 +79,7 @@ def allowed(words: tuple[int, ...], rules: Rules) -> bool:
         EOS not in spoken
         and not (words[-1] == EOS and len(spoken) < rules.min_length)
         and (rules.unknown or UNK not in words)
-        and not (rules.no_repeat and any(a == b for a, b in zip(words, words[1:], strict=False)))
+        and not (rules.no_repeat and any(a == b for a, b in pairwise(words)))
         and PAD not in words
         and BOS not in words
     )

@@ -91,7 +91,12 @@ def test_the_beam_shrinks_by_one_for_each_end():
     At the first word EOS takes one place of the beam for good, with 4 (and 5, when there are three places); at the
     second 5 EOS takes another.  So 2 and 3 hypotheses leave a single place for 4 4, and only 4 hypotheses keep 4 5.
     """
-    arrows = {(BOS, BOS): {EOS: 0.4, 4: 0.35, 5: 0.25}, (BOS, 4): {4: 0.51, 5: 0.49}, (4, 5): {6: 1.0}, (5, 6): {7: 1.0}}
+    arrows = {
+        (BOS, BOS): {EOS: 0.4, 4: 0.35, 5: 0.25},
+        (BOS, 4): {4: 0.51, 5: 0.49},
+        (4, 5): {6: 1.0},
+        (5, 6): {7: 1.0},
+    }
     world = chain(8, arrows)
     for size, words in ((1, (EOS,)), (2, (4, 4, EOS)), (3, (4, 4, EOS)), (4, (4, 5, 6, 7, EOS))):
         assert sentences(beam(world, media(0), Beam(size, 5.0, FREE))) == [words]
@@ -101,7 +106,11 @@ def test_length_penalty_by_hand():
     """.5 for (4 EOS), .4 for (5 6 7 EOS): log .5 / 2^a = log .4 / 4^a at a = log2(log .4 / log .5) = .4026."""
     arrows = {(BOS, BOS): {4: 0.5, 5: 0.4, 6: 0.1}, (BOS, 5): {6: 1.0}, (5, 6): {7: 1.0}}
     border = log(log(0.4) / log(0.5), 2)
-    for penalty, words, share in ((0.0, (4, EOS), 0.5), (border - 0.01, (4, EOS), 0.5), (border + 0.01, (5, 6, 7, EOS), 0.4)):
+    for penalty, words, share in (
+        (0.0, (4, EOS), 0.5),
+        (border - 0.01, (4, EOS), 0.5),
+        (border + 0.01, (5, 6, 7, EOS), 0.4),
+    ):
         found = beam(chain(8, arrows), media(0), Beam(3, penalty, FREE))
         assert sentences(found) == [words]
         assert found.logprob.item() == pytest.approx(log(share))  # reported without the penalty
@@ -236,11 +245,11 @@ def test_nothing_left_to_say_is_an_error():
 
 
 def test_wrong_options():
-    with pytest.raises(ValueError, match="at least one hypothesis, got size 0"):
+    with pytest.raises(ValueError, match=r"at least one hypothesis, got size 0"):
         Beam(0)
-    with pytest.raises(ValueError, match="expected temperature > 0 and count >= 1, got 0.0 and 1"):
+    with pytest.raises(ValueError, match=r"expected temperature > 0 and count >= 1, got 0.0 and 1"):
         Sample(temperature=0.0)
-    with pytest.raises(ValueError, match="expected 0 <= min_length < max_length, got 5 and 5"):
+    with pytest.raises(ValueError, match=r"expected 0 <= min_length < max_length, got 5 and 5"):
         Rules(5, 5)
 
 
@@ -248,5 +257,7 @@ def test_search_leaves_the_model_as_it_was():
     captioner = small("show_attend_tell").train()
     before = {name: value.clone() for name, value in captioner.state_dict().items()}
     beam(captioner, random_features())
-    assert captioner.training and all(torch.equal(before[name], value) for name, value in captioner.state_dict().items())
+    assert captioner.training and all(
+        torch.equal(before[name], value) for name, value in captioner.state_dict().items()
+    )
     assert all(parameter.grad is None for parameter in captioner.parameters())

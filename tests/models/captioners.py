@@ -24,7 +24,7 @@ assert {case.split(",")[0] for case in SMALL} == set(MODELS), "every model has a
 def small(case: str, seed: int = 0, **options: Any) -> Captioner:
     """A random captioner in evaluation mode; its word head is spread out, so that captions differ."""
     torch.manual_seed(seed)
-    name = case.split(",")[0]
+    name = case.split(",", maxsplit=1)[0]
     model = build_model(MODELS[name][0](name=name, **(SMALL[case] | options)), V, D)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -45,6 +45,15 @@ def test_teaching_equals_stepping(model: Captioner, features: Features, order: l
     assert (fast.logits[~running(tokens)] == 0).all() and (fast.attention[~running(tokens)] == 0).all()
 
 
+def test_captions_of_a_medium_share_its_memory(model: Captioner, features: Features):
+    """Two captions for each of two media, from two rows of memory: what four repeated rows give."""
+    memory = model.encode(pick(features, [1, 0]))
+    alone = model.teach(model.encode(pick(features, [1, 1, 0, 0])), TOKENS)
+    for shared in (model.teach(memory, TOKENS), unroll(model, memory, TOKENS)):
+        close(shared.logits, alone.logits)
+        close(shared.attention, alone.attention)
+
+
 def test_teaching_when_no_row_has_a_successor_in_the_last_columns(model: Captioner, features: Features):
     tokens = torch.tensor([[BOS, 4, EOS, PAD, PAD]] * 4)
     fast, slow = (way(model.encode(features), tokens) for way in (model.teach, lambda *x: unroll(model, *x)))

@@ -1,5 +1,6 @@
 """Losses in closed form, by hand, and against a plain loop over tokens."""
 
+from itertools import pairwise
 from math import log
 
 import pytest
@@ -77,7 +78,7 @@ def plain_loop(model: Captioner, batch: Batch, epsilon: float, weight: float) ->
         inputs = batch.inputs.map(lambda x, row=row: x[row : row + 1])
         memory = model.encode(inputs)
         state, looked = model.init_state(memory), torch.zeros(inputs.grid.shape[1])
-        for word, following in zip(words[:-1], words[1:], strict=True):
+        for word, following in pairwise(words):
             out = model.step(torch.tensor([word]), state, memory)
             state, looked = out.state, looked + out.attention[0]
             logp = [score - out.logits[0].logsumexp(0).item() for score in out.logits[0].tolist()]
@@ -93,6 +94,14 @@ def test_the_loss_equals_a_plain_loop(model: Captioner, features: Features, epsi
     assert loss.value.item() == pytest.approx(plain_loop(model, batch_of(features), epsilon, weight), rel=1e-5)
     assert loss.logs["xe"] == pytest.approx(plain_loop(model, batch_of(features), 0, 0), rel=1e-5)
     assert ("doubly_stochastic" in loss.logs) == (weight > 0)
+
+
+def test_several_captions_of_a_medium_cost_what_repeated_media_cost(model: Captioner, features: Features):
+    objective = CrossEntropy("xe", 0.1, 1.0)
+    few, many = (features.map(lambda x, rows=rows: x[rows]) for rows in ([1, 2], [1, 1, 2, 2]))
+    shared, alone = objective(model, batch_of(few)), objective(model, batch_of(many))
+    torch.testing.assert_close(shared.value, alone.value)
+    assert shared.logs == pytest.approx(alone.logs)
 
 
 def test_padding_changes_nothing(model: Captioner, features: Features):

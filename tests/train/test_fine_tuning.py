@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,9 +94,9 @@ def test_a_frozen_encoder_is_not_copied_and_is_checked(folder: Path, tmp_path: P
 
 
 def test_tuning_needs_pixels(folder: Path, tmp_path: Path):
+    whole = replace(tuned(folder, folder / "resnet", -1), features="somewhere")
     with pytest.raises(ValueError, match=r"encoder.trainable_from needs raw media: leave `features` empty"):
-        whole = tuned(folder, folder / "resnet", -1)
-        train(Recipe(**{**whole.__dict__, "features": "somewhere"}), tmp_path / "run")
+        train(whole, tmp_path / "run")
 
 
 @pytest.mark.slow

@@ -115,7 +115,7 @@ def test_a_half_written_log_line_does_not_hurt(world: tuple[Recipe, Path], tmp_p
 
 
 def test_a_full_disk_after_the_best_weights_of_a_new_stage(world: tuple[Recipe, Path], tmp_path: Path, monkeypatch):
-    """When stage 1's first checkpoint fails, model.safetensors is its own already: resuming must not start from that."""
+    """When stage 1's first checkpoint fails, model.safetensors is its own already: it must not start from that."""
     whole = replace(world[0], checkpoint_steps=1000)
     monkeypatch.setattr(training._Session, "validate", lambda session, stage: 100.0 * stage + session.position.step)
 

@@ -55,8 +55,8 @@ def test_two_batches_accumulated_are_one_of_twice_the_size(tmp_path: Path, objec
     folder = pictures(tmp_path / "data", 4, captions=SAME_LENGTH)
     both = []
     for size, accumulate in ((4, 1), (2, 2)):
-        stage = {"batch_size": size, "accumulate": accumulate, "clip_norm": None, "objective": {"name": "xe", **objective}}
-        run = train(recipe(folder, **stage), tmp_path / f"run{size}")
+        stage = {"batch_size": size, "accumulate": accumulate, "objective": {"name": "xe", **objective}}
+        run = train(recipe(folder, clip_norm=None, **stage), tmp_path / f"run{size}")
         both.append(tensors_of(run, "last"))
         assert log_of(run)[0]["step"] == 1
     gradients = [key for key in both[0] if key.endswith("exp_avg")]

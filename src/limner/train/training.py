@@ -24,7 +24,7 @@ from limner.metrics.references import References
 from limner.metrics.report import METRICS, Report, evaluate
 from limner.models import build_model
 from limner.models.captioner import Captioner, FromPixels
-from limner.recipe import Recipe
+from limner.recipe import Recipe, changes, load_recipe
 from limner.run import (
     RunInfo,
     append_log,
@@ -48,14 +48,19 @@ def train(recipe: Recipe, folder: str | Path, resume: bool = False, watch: Watch
     """Train all stages of `recipe` into the run folder `folder`.
 
     With `resume` an interrupted run goes on bit for bit from its last checkpoint.  Raises FileExistsError when the
-    folder holds a run and `resume` is not asked for.
+    folder holds a run and `resume` is not asked for, ValueError when it was started with another recipe.
     """
     folder = Path(folder)
-    if (folder / "last.safetensors").is_file() and not resume:
+    begun = (folder / "last.safetensors").is_file()
+    if begun and not resume:
         raise FileExistsError(f"{folder} already holds a run; continue it with --resume or choose another folder")
+    if begun and (changed := changes(load_recipe(folder / "recipe.json"), recipe)):
+        raise ValueError(
+            f"{folder} was started with another recipe, which --resume cannot change: {'; '.join(changed)}"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     session = _Session(recipe, folder, watch)
-    if resume and (folder / "last.safetensors").is_file():
+    if begun:
         session.resume()
     session.run()
     return folder
