@@ -61,6 +61,14 @@ class Stage:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     patience: int | None = None  # stop after so many validations without a better score
 
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate", "captions", "patience", "lr"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be above 0, got {value}")
+        if not 0 <= self.average < 1:
+            raise ValueError(f"average is a decay in [0, 1), got {self.average}")
+
 
 @dataclass(frozen=True)
 class Validation:
@@ -71,6 +79,10 @@ class Validation:
     every: int = 1  # epochs
     split: str = "val"
     limit: int | None = None  # at most so many media
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.beam < 1 or (self.limit is not None and self.limit < 1):
+            raise ValueError(f"every, beam and limit must be at least 1, got {self.every}, {self.beam}, {self.limit}")
 
 
 @dataclass(frozen=True)

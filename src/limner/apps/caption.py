@@ -8,6 +8,7 @@ import argparse
 import csv
 import io
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         raise ValueError(f"--out {options.out}: the ending says the format; known are {', '.join(WRITERS)}")
     files, problems = expand(options.sources)
     journal = Journal(options.out, options.resume)
-    todo = [file for file in files if file not in journal.rows]
+    todo = [file for file in files if printable(file) not in journal.rows]
     pipeline = Pipeline.load(options.model, options.encoder, options.device)
     decoding = decoding_of(options, pipeline.run.recipe.decoding)
     console = Console(soft_wrap=True)
@@ -57,7 +58,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
                     console.print(line, markup=False, highlight=False)
             bar.advance(task)
     if options.out:
-        journal.finish([file for file in files if file in journal.rows])
+        journal.finish([name for file in files if (name := printable(file)) in journal.rows])
         print(f"{options.out}: {len(journal.rows)} captions")
     problems += failures
     report_problems(problems)
@@ -80,8 +81,18 @@ def expand(sources: Iterable[str]) -> tuple[list[str], list[str]]:
     return list(files), problems
 
 
+def printable(file: str) -> str:
+    """A file name as text: bytes that are no UTF-8 become the replacement sign."""
+    return os.fsencode(file).decode("utf-8", errors="replace")
+
+
 def row(file: str, caption: Caption) -> Row:
-    return {"file": file, "caption": caption.text, "logprob": round(caption.logprob, 4), "finished": caption.finished}
+    return {
+        "file": printable(file),
+        "caption": caption.text,
+        "logprob": round(caption.logprob, 4),
+        "finished": caption.finished,
+    }
 
 
 class Journal:

@@ -4,6 +4,7 @@ Exit status: 0 all went well, 1 the command could not be done, 2 wrong arguments
 """
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -46,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         if os.environ.get("LIMNER_DEBUG"):
             raise
-        print(f"limner: {error}", file=sys.stderr)
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        advice = ": free some space; what was written before is intact, and --resume continues from it" if full else ""
+        print(f"limner: {error}{advice}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("limner: interrupted; what is finished is kept", file=sys.stderr)

@@ -60,7 +60,14 @@ def from_files(preprocess: Callable[[np.ndarray], Tensor], frames: int = 8, cach
         return kept[medium.id, view]
 
     def collate(items: Sequence[Item]) -> Pixels:
-        return Pixels(torch.stack([pixels(item) for item in items]))
+        found = [pixels(item) for item in items]
+        for item, tensor in zip(items, found, strict=True):
+            if tensor.shape != found[0].shape:
+                raise ValueError(
+                    f"{items[0][0].id} has frames {tuple(found[0].shape)} but {item[0].id} has {tuple(tensor.shape)}: "
+                    "pictures and clips cannot share a batch of raw frames; train on one kind, or extract features"
+                )
+        return Pixels(torch.stack(found))
 
     return collate
 

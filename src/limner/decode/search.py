@@ -79,12 +79,11 @@ def _walk(model: Captioner, inputs: Features | Pixels, count: int, rules: Rules,
             logp = (rules.apply(logits.float(), tokens) / temperature).log_softmax(-1)
             _check(~logp.isnan().any(1))
             token = torch.multinomial(logp.exp(), 1).squeeze(1)
-        total = total + logp.gather(1, token[:, None]).squeeze(1).where(
-            alive, 0.0
-        )  # `* alive` would give -inf * 0 = nan
+        spoken = logp.gather(1, token[:, None]).squeeze(1)
+        total = total + spoken.where(alive, 0.0)  # `spoken * alive` would give -inf * 0 = nan
         token = token.masked_fill(~alive, PAD)
         tokens = torch.cat([tokens, token[:, None]], 1)
-        maps.append(attention)
+        maps.append(attention.where(alive[:, None], 0.0))
         alive = alive & (token != EOS)
         if not alive.any():
             break
