@@ -89,6 +89,16 @@ def test_what_cannot_be_read_is_an_error(pipeline: Pipeline):
     assert list(pipeline.captions([])) == []
 
 
+@pytest.mark.parametrize(
+    "frames", [np.zeros((2, 8, 8, 3)), np.zeros((2, 8, 8, 4), np.uint8), np.zeros((0, 8, 8, 3), np.uint8)]
+)
+def test_a_clip_of_another_kind_is_refused(pipeline: Pipeline, frames: np.ndarray):
+    message = rf"a clip's array is uint8 RGB \(T,H,W,3\) in \[0, 255\], got {frames.dtype} \({frames.shape[0]}, 8"
+    with pytest.raises(MediaError, match=message):
+        pipeline.caption(frames)
+    assert isinstance(next(pipeline.captions([frames]))[1], Failure)
+
+
 def test_reading_tokens_by_hand(pipeline: Pipeline):
     words = pipeline.vocabulary.words
     found = Captions(

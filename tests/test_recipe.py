@@ -1,12 +1,17 @@
 """Recipes: what is written is what is run, and a slip of the pen is an error that helps."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+from limner.data.datasets import DataConfig
+from limner.decode.rules import Rules
+from limner.decode.search import Beam
 from limner.encoders import PretrainedConfig, SmallCNNConfig
-from limner.recipe import Recipe, Stage, build_recipe, load_recipe, override, save_recipe
+from limner.recipe import Recipe, Schedule, Stage, build_recipe, check_recipe, load_recipe, override, save_recipe
 
 TEXT = """
 data: {name: csv, annotations: a.csv, media: pictures}
@@ -48,7 +53,12 @@ def test_yaml_to_json_and_back(file: Path, tmp_path: Path):
 
 def test_an_empty_recipe_is_the_default(tmp_path: Path):
     (tmp_path / "empty.yaml").write_text("# nothing\n")
-    assert load_recipe(tmp_path / "empty.yaml") == Recipe() == build_recipe({})
+    with pytest.raises(ValueError, match=r"empty\.yaml: data\.media is required: the folder"):
+        load_recipe(tmp_path / "empty.yaml")
+    with pytest.raises(ValueError, match=r"recipe: data\.media is required"):
+        build_recipe({"data": {"name": "csv", "media": ""}})
+    (tmp_path / "empty.yaml").write_text("data: {media: x}\n")
+    assert load_recipe(tmp_path / "empty.yaml") == replace(Recipe(), data=DataConfig(media="x"))
     assert Recipe().encoder == SmallCNNConfig() and len(Recipe().stages) == 1
 
 
@@ -68,6 +78,64 @@ def test_overrides(file: Path):
     assert recipe.data.restval is False and recipe.views == ("full",) and recipe.encoder == SmallCNNConfig(size=32)
     assert recipe.model.project is None and recipe.seed == 3
     assert load_recipe(file).seed == 7
+
+
+def test_overrides_of_what_the_file_leaves_at_its_default():
+    tree = {"data": {"media": "x"}}
+    given = [
+        ("stages.0.epochs", "1"),
+        ("stages.0.schedule.name", "cosine"),
+        ("encoder.size", "32"),
+        ("views.0", "flip"),
+        ("decoding.rules.max_length", "9"),
+        ("features", ""),
+    ]
+    expected = replace(
+        Recipe(),
+        data=DataConfig(media="x"),
+        stages=(replace(Stage(), epochs=1, schedule=Schedule("cosine")),),
+        encoder=SmallCNNConfig(size=32),
+        views=("flip",),
+        decoding=Beam(rules=Rules(max_length=9)),
+    )
+    assert build_recipe(tree, given) == expected
+    other = build_recipe(tree, [("encoder.name", "pretrained"), ("encoder.source", "w")])
+    assert other.encoder == PretrainedConfig(source="w")  # and nothing of the default encoder
+    assert build_recipe({**tree, "features": "store"}, [("features", "")]).features == ""
+    assert build_recipe({**tree, "stages": [{"lr": 1.0}, {"lr": 2.0}]}, [("stages.1.epochs", "3")]).stages[1].lr == 2.0
+    with pytest.raises(ValueError, match=r"stages\.1\.lr: the list has items 0 to 0, got '1'"):
+        build_recipe(tree, [("stages.1.lr", "1")])
+
+
+IMPOSSIBLE = [
+    *((f"stages.0.{name}", "0") for name in ("epochs", "batch_size", "accumulate", "captions", "patience", "lr")),
+    *((f"stages.0.{name}", "-1") for name in ("weight_decay", "encoder_lr", "clip_norm", "clip_value")),
+    *((f"stages.0.{name}", "1") for name in ("average", "objective.label_smoothing")),
+    *(("stages.0.lr", value) for value in (".nan", ".inf")),
+    ("stages.0.objective.doubly_stochastic", "-1"),
+    ("stages.0.schedule.warmup", "1.5"),
+    ("stages.0.schedule.factor", "0"),
+    ("stages.0.schedule.patience", "0"),
+    *((f"validation.{name}", "0") for name in ("every", "beam", "limit")),
+    *((f"model.{name}", "0") for name in ("hidden", "embed", "attention", "project")),
+    *((f"model.{name}", "1") for name in ("dropout", "word_dropout", "cell_dropout")),
+    *((f"vocabulary.{name}", "0") for name in ("min_count", "max_words")),
+    *((name, "0") for name in ("frames", "checkpoint_steps")),
+    *((name, "[]") for name in ("stages", "views")),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), IMPOSSIBLE)
+def test_numbers_that_cannot_be_are_named(file: Path, name: str, value: str):
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(file))}: {re.escape(name)}: .* got "):
+        load_recipe(file, [(name, value)])
+
+
+def test_a_recipe_built_in_python_is_checked_as_well():
+    fine = replace(Recipe(), data=DataConfig(media="x"))
+    check_recipe(fine)
+    with pytest.raises(ValueError, match=r"stages\.0\.epochs: .*greater than 0, got 0"):
+        check_recipe(replace(fine, stages=(replace(Stage(), epochs=0),)))
 
 
 def test_override_copies():
@@ -102,24 +170,30 @@ def test_override_copies():
         ("views", "full", r"views: .*tuple.*got 'full'"),
         ("decoding.size", "0", "a beam has at least one hypothesis, got size 0"),
         ("decoding.rules.min_length", "30", "expected 0 <= min_length < max_length, got 30 and 25"),
+        ("views", "[full, flop]", r"views\.1: .*known views are full, flip, .*got 'flop'"),
         ("data.media", "@x", "--data.media @x: not a YAML value"),
     ],
 )
 def test_slips_are_errors_that_help(file: Path, name: str, value: str, message: str):
     with pytest.raises(ValueError, match=message) as caught:
         load_recipe(file, [(name, value)])
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and str(caught.value).startswith(f"{file}: ")
 
 
 def test_slips_in_the_file_itself(tmp_path: Path):
     for text, message in [
         ("stages: [{optimiser: adam}]", r"stages\.0 has no field 'optimiser'; .*optimizer"),
         ("- a\n- b\n", r"a recipe takes fields, got \['a', 'b'\]"),
-        ("data: {name: csv", r"bad\.yaml is not YAML"),
+        ("seed: 1\ndata: {name: csv\n", r"bad\.yaml is not YAML \(line 3\): expected ',' or '}'"),
+        ("seed: \x07", r"bad\.yaml is not YAML: .*special characters"),
     ]:
         (tmp_path / "bad.yaml").write_text(text)
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=message) as caught:
             load_recipe(tmp_path / "bad.yaml")
+        assert "\n" not in str(caught.value) and "bad.yaml" in str(caught.value)
+    (tmp_path / "bad.yaml").write_bytes(b"seed: \xff")
+    with pytest.raises(ValueError, match=r"bad\.yaml is not YAML: 'utf-8' codec"):
+        load_recipe(tmp_path / "bad.yaml")
     with pytest.raises(FileNotFoundError, match=r"no recipe at .*nowhere\.yaml"):
         load_recipe(tmp_path / "nowhere.yaml")
 

@@ -1,5 +1,6 @@
 """Run folders: what was saved is what is loaded, and damage is named."""
 
+import errno
 import json
 import os
 from dataclasses import replace
@@ -7,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from limner import run as run_module
+from limner import files
 from limner.encoders import SmallCNN, SmallCNNConfig
 from limner.models import build_model
 from limner.models.captioner import FromPixels
@@ -161,7 +163,21 @@ def test_an_encoder_with_other_weights_is_refused(tmp_path: Path):
     """A run whose encoder was not trained along stores its hash only."""
     model = make(tmp_path)
     save_tensors(tmp_path / "model.safetensors", model.captioner.state_dict())
-    with pytest.raises(ValueError, match=r"has weights [0-9a-f]{12}, but this run was trained with [0-9a-f]{12}"):
+    message = (
+        r"small_cnn is not the one that .* trained with \(limner\): sha256: the run has '[0-9a-f]{64}', this encoder "
+    )
+    with pytest.raises(ValueError, match=message + r"'[0-9a-f]{64}'; give the right folder or hub id with --encoder"):
+        load_run(tmp_path)
+
+
+def test_an_encoder_that_sees_other_pixels_is_refused(tmp_path: Path):
+    """Weights alone do not make the features; where they lie does not matter."""
+    make(tmp_path)
+    saved = json.loads((tmp_path / "run.json").read_text())["encoder"]
+    edit(tmp_path, encoder={**saved, "source": "elsewhere", "sha256": "of the weights it began with"})
+    load_run(tmp_path)
+    edit(tmp_path, encoder={**saved, "preprocessing": {**saved["preprocessing"], "size": 48}})
+    with pytest.raises(ValueError, match=r"preprocessing\.size: the run has 48, this encoder 32; give"):
         load_run(tmp_path)
 
 
@@ -174,8 +190,20 @@ def half_written(tensors: dict[str, Tensor], path: str, metadata: object) -> Non
     full_disk()
 
 
+def rust_is_full(*arguments: object) -> None:
+    raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+def test_a_full_disk_is_an_ordinary_error(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(files, "save_file", rust_is_full)
+    with pytest.raises(OSError, match=r"No space left on device: .*a\.safetensors") as caught:
+        save_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(3)})
+    assert caught.value.errno == errno.ENOSPC and not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
-    ("where", "name", "fault"), [(run_module, "save_file", half_written), (os, "replace", full_disk)]
+    ("where", "name", "fault"),
+    [(files, "save_file", half_written), (files, "save_file", rust_is_full), (os, "replace", full_disk)],
 )
 def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path, monkeypatch, where, name: str, fault):
     old, new = {"a": torch.zeros(3)}, {"a": torch.ones(3)}

@@ -1,6 +1,6 @@
 """A run's captions for a split of its data, scored; the files are COCO results and plain JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,21 +8,27 @@ from typing import Any
 from limner.data.datasets import read_dataset
 from limner.decode.generate import generate
 from limner.decode.search import Beam
+from limner.encoders.encoder import Encoder
 from limner.files import write_json
 from limner.inputs import open_inputs
 from limner.metrics.references import References
 from limner.metrics.report import Report, evaluate, to_json
 from limner.models.captioner import FromPixels
 from limner.run import Run
+from limner.types import Medium
+
+CHUNK = 64  # raw media that are kept decoded at a time: each is read to see whether it can be, and then captioned
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Captions by id, their scores, and a line for each medium that was left out."""
+    """Captions by id, their scores, and a line for each medium of the split that was left out or mended;
+    `other_problems` are about the rest of the data set."""
 
     captions: dict[str, str]
     report: Report
     problems: tuple[str, ...]
+    other_problems: tuple[str, ...] = ()
 
 
 def evaluate_run(run: Run, split: str = "test", decoding: Beam | None = None, limit: int | None = None) -> Evaluation:
@@ -30,22 +36,44 @@ def evaluate_run(run: Run, split: str = "test", decoding: Beam | None = None, li
     if run.encoder is None:
         raise ValueError(f"{run.folder} has no encoder, so its inputs cannot be told; convert it again with --encoder")
     dataset = read_dataset(run.recipe.data)
-    inputs = open_inputs(run.recipe, run.encoder)
     asked = dataset.split(split)[:limit]
-    media, problems = inputs.usable([medium for medium in asked if medium.references])
+    ids = {medium.id for medium in asked}
+    problems: list[str] = []
+    others: list[str] = []
+    for line in dataset.problems:
+        (problems if line.partition(": ")[0] in ids else others).append(line)
     problems += [f"{medium.id}: no references" for medium in asked if not medium.references]
-    model = run.model if inputs.store else FromPixels(inputs.encoder, run.model)
-    options = decoding or run.recipe.decoding
-    captions = generate(model.eval(), media, inputs.reader, run.vocabulary, options)
-    references = References({medium.id: medium.references for medium in media}, run.vocabulary.tokenizer)
-    return Evaluation(captions, evaluate(captions, references), (*dataset.problems, *problems))
+    scored = [medium for medium in asked if medium.references]
+    captions, unread = _captions(run, run.encoder, scored, decoding or run.recipe.decoding)
+    if not captions:
+        raise ValueError(f"none of {len(asked)} media can be evaluated; the first: {[*unread, *problems][0]}")
+    references = References({m.id: m.references for m in scored if m.id in captions}, run.vocabulary.tokenizer)
+    return Evaluation(captions, evaluate(captions, references), (*problems, *unread), tuple(others))
+
+
+def _captions(run: Run, encoder: Encoder, media: Sequence[Medium], options: Beam) -> tuple[dict[str, str], list[str]]:
+    """Captions in the order of the media, and a line for each medium that could not be read."""
+    captions: dict[str, str] = {}
+    problems: list[str] = []
+    inputs = open_inputs(run.recipe, encoder)
+    model = (run.model if inputs.store else FromPixels(encoder, run.model)).eval()
+    size = len(media) if inputs.store else CHUNK
+    for start in range(0, len(media), max(1, size)):
+        if inputs.store is None:
+            inputs = open_inputs(run.recipe, encoder, cache=size)  # forgets the chunk before
+        kept, bad = inputs.sort_out(media[start : start + size])
+        found = generate(model, kept, inputs.reader, run.vocabulary, options)
+        captions |= {medium.id: found[medium.id] for medium in kept}
+        problems += bad
+    return captions, problems
 
 
 def write_evaluation(evaluation: Evaluation, folder: str | Path, about: Mapping[str, Any]) -> None:
     """`captions.json` (COCO results) and `scores.json` (scores, protocol, per-medium rows) into `folder`."""
     folder = Path(folder)
     write_json(folder / "captions.json", coco_results(evaluation.captions))
-    write_json(folder / "scores.json", {**about, **to_json(evaluation.report), "problems": evaluation.problems})
+    problems = {"problems": evaluation.problems, "other_problems": evaluation.other_problems}
+    write_json(folder / "scores.json", {**about, **to_json(evaluation.report), **problems})
 
 
 def coco_results(captions: Mapping[str, str]) -> list[dict[str, str | int]]:

@@ -32,6 +32,15 @@ class Inputs:
 
         With a store this asks the index; raw files are opened one by one, so ask only for what is read many times.
         """
+        kept, problems = self.sort_out(media, views)
+        if not kept:
+            raise ValueError(
+                f"none of {len(media)} media can be read; the first: {problems[0] if problems else 'none given'}"
+            )
+        return kept, problems
+
+    def sort_out(self, media: Sequence[Medium], views: Sequence[str] = ("full",)) -> tuple[list[Medium], list[str]]:
+        """`usable`, which may also be none."""
         kept, problems = [], []
         for medium in media:
             if self.store is not None:
@@ -41,15 +50,12 @@ class Inputs:
                 reason = _unreadable(self.reader, medium)
             kept += [medium] if not reason else []
             problems += [f"{medium.id}: {reason}"] if reason else []
-        if not kept:
-            raise ValueError(
-                f"none of {len(media)} media can be read; the first: {problems[0] if problems else 'none given'}"
-            )
         return kept, problems
 
 
-def open_inputs(recipe: Recipe, encoder: Encoder | None = None) -> Inputs:
-    """Build (or take) the encoder and the reader that a recipe asks for.
+def open_inputs(recipe: Recipe, encoder: Encoder | None = None, cache: int = 0) -> Inputs:
+    """Build (or take) the encoder and the reader that a recipe asks for.  Raw media are kept decoded when they are
+    small, and the first `cache` of them in any case.
 
     Raises ValueError when the feature store was made by another encoder or lacks a view of the recipe.
     """
@@ -57,7 +63,7 @@ def open_inputs(recipe: Recipe, encoder: Encoder | None = None) -> Inputs:
     if not recipe.features:
         size = getattr(recipe.encoder, "size", CACHED_SIDE + 1)
         return Inputs(
-            encoder, from_files(encoder.preprocess, recipe.frames, CACHED_MEDIA if size <= CACHED_SIDE else 0)
+            encoder, from_files(encoder.preprocess, recipe.frames, CACHED_MEDIA if size <= CACHED_SIDE else cache)
         )
     if getattr(recipe.encoder, "trainable_from", None) is not None:
         raise ValueError("encoder.trainable_from needs raw media: leave `features` empty, or freeze the encoder")

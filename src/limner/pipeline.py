@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from limner.data.ahead import ahead
-from limner.data.media import read, read_image
+from limner.data.media import MediaError, read, read_image
 from limner.decode.search import Beam, beam
-from limner.encoders.encoder import Encoder
+from limner.encoders.encoder import Encoder, same_shape
 from limner.run import Run, load_run
 from limner.types import BOS, EOS, PAD, Captions, Features, Layout, Medium, Pixels
 
@@ -76,14 +76,10 @@ class Pipeline:
     def _flush(
         self, waiting: Sequence[tuple[Source, torch.Tensor | Failure]], decoding: Beam | None
     ) -> Iterator[tuple[Source, Caption | Failure]]:
-        found: dict[int, Caption | Failure] = {}
-        shapes: dict[tuple[int, ...], list[int]] = {}
-        for index, (_, item) in enumerate(waiting):
-            if isinstance(item, Failure):
-                found[index] = item
-            else:
-                shapes.setdefault(tuple(item.shape), []).append(index)
-        for indices in shapes.values():
+        found: dict[int, Caption | Failure] = {
+            index: item for index, (_, item) in enumerate(waiting) if isinstance(item, Failure)
+        }
+        for indices in same_shape([None if isinstance(item, Failure) else item for _, item in waiting]):
             pixels = [item for index in indices if isinstance(item := waiting[index][1], torch.Tensor)]
             found.update(zip(indices, self._decode(pixels, decoding), strict=True))
         return ((source, found[index]) for index, (source, _) in enumerate(waiting))
@@ -124,6 +120,10 @@ class Pipeline:
 def frames_of(source: Source, frames: int) -> np.ndarray:
     """Anything a user may hold -> uint8 (T, H, W, 3) RGB."""
     if isinstance(source, np.ndarray) and source.ndim == 4:
+        if source.dtype != np.uint8 or source.shape[3] != 3 or 0 in source.shape:
+            raise MediaError(
+                f"<ndarray>: a clip's array is uint8 RGB (T,H,W,3) in [0, 255], got {source.dtype} {source.shape}"
+            )
         return source
     if isinstance(source, (np.ndarray, Image.Image, bytes)):
         return read_image(source)

@@ -9,23 +9,25 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from limner.data.datasets import DataConfig
+from limner.data.views import VIEWS
 from limner.decode.search import Beam
 from limner.encoders import EncoderConfig, SmallCNNConfig
 from limner.files import read_json, write_json
 from limner.models import ModelConfig, ShowAttendTellConfig
 from limner.objectives import CrossEntropy, Objective
+from limner.ranges import Below1, Count, NotNegative, Positive, Share
 
 
 @dataclass(frozen=True)
 class VocabularyConfig:
     """Built from the training split; a word is kept when its count >= min_count."""
 
-    min_count: int = 5
+    min_count: Count = 5
     tokenizer: str = "simple"
-    max_words: int = 30  # longer training captions are cut
+    max_words: Count = 30  # longer training captions are cut
     vectors: str = ""  # GloVe text file (word v1 v2 ...), as wide as model.embed
 
 
@@ -34,10 +36,10 @@ class Schedule:
     """The learning rate's course, as a factor of a stage's `lr`."""
 
     name: Literal["constant", "plateau", "cosine", "one_cycle"] = "constant"
-    warmup: float = 0.0  # share of the stage's steps in which the rate rises linearly
-    factor: float = 0.8  # plateau: multiply by this ...
-    patience: int = 2  # ... after so many validations without a better score
-    final: float = 0.0  # cosine, one_cycle: factor at the end
+    warmup: Share = 0.0  # share of the stage's steps in which the rate rises linearly
+    factor: Annotated[float, Field(gt=0, le=1)] = 0.8  # plateau: multiply by this ...
+    patience: Count = 2  # ... after so many validations without a better score
+    final: Share = 0.0  # cosine, one_cycle: factor at the end
 
 
 @dataclass(frozen=True)
@@ -45,29 +47,21 @@ class Stage:
     """One objective for some epochs.  Stages run in order."""
 
     objective: Objective = field(default_factory=CrossEntropy)
-    epochs: int = 10
-    batch_size: int = 64  # examples per step on all ranks together
-    accumulate: int = 1  # batches per optimiser step
-    captions: int | None = None  # an example is a medium with so many of its captions, drawn anew each epoch
+    epochs: Count = 10
+    batch_size: Count = 64  # examples per step on all ranks together
+    accumulate: Count = 1  # batches per optimiser step
+    captions: Count | None = None  # an example is a medium with so many of its captions, drawn anew each epoch
     # (None: every pair of a medium and a caption is an example of its own)
     optimizer: Literal["adam", "adamw"] = "adamw"
-    lr: float = 4e-4
-    encoder_lr: float = 1e-4  # for the encoder's trainable blocks
-    weight_decay: float = 0.0
+    lr: Positive = 4e-4
+    encoder_lr: NotNegative = 1e-4  # for the encoder's trainable blocks
+    weight_decay: NotNegative = 0.0
     schedule: Schedule = field(default_factory=Schedule)
-    clip_norm: float | None = 5.0
-    clip_value: float | None = None
-    average: float = 0.0  # decay of an exponential moving average of the weights that is validated and kept; 0 = off
+    clip_norm: Positive | None = 5.0
+    clip_value: Positive | None = None
+    average: Below1 = 0.0  # decay of an exponential moving average of the weights that is validated and kept; 0 = off
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    patience: int | None = None  # stop after so many validations without a better score
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "captions", "patience", "lr"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} must be above 0, got {value}")
-        if not 0 <= self.average < 1:
-            raise ValueError(f"average is a decay in [0, 1), got {self.average}")
+    patience: Count | None = None  # stop after so many validations without a better score
 
 
 @dataclass(frozen=True)
@@ -75,14 +69,19 @@ class Validation:
     """Captions are generated freely (never teacher-forced) and scored; the best score picks the kept weights."""
 
     metric: str = "CIDEr"
-    beam: int = 1
-    every: int = 1  # epochs
+    beam: Count = 1
+    every: Count = 1  # epochs
     split: str = "val"
-    limit: int | None = None  # at most so many media
+    limit: Count | None = None  # at most so many media
 
-    def __post_init__(self) -> None:
-        if self.every < 1 or self.beam < 1 or (self.limit is not None and self.limit < 1):
-            raise ValueError(f"every, beam and limit must be at least 1, got {self.every}, {self.beam}, {self.limit}")
+
+def _known_view(name: str) -> str:
+    if name not in VIEWS:
+        raise ValueError(f"known views are {', '.join(VIEWS)}")
+    return name
+
+
+View = Annotated[str, AfterValidator(_known_view)]
 
 
 @dataclass(frozen=True)
@@ -90,51 +89,69 @@ class Recipe:
     data: DataConfig = field(default_factory=DataConfig)
     encoder: Annotated[EncoderConfig, Field(discriminator="name")] = field(default_factory=SmallCNNConfig)
     features: str = ""  # folder of a feature store; empty = the encoder runs on raw files, and may be trained
-    views: tuple[str, ...] = ("full",)  # training draws one of these views of a medium each time
-    frames: int = 8  # sampled from a clip
+    # training draws one of these views of a medium each time
+    views: Annotated[tuple[View, ...], Field(min_length=1)] = ("full",)
+    frames: Count = 8  # sampled from a clip
     vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
     model: ModelConfig = field(default_factory=ShowAttendTellConfig)
-    stages: tuple[Stage, ...] = (Stage(),)
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = (Stage(),)
     validation: Validation = field(default_factory=Validation)
     decoding: Beam = field(default_factory=Beam)  # what evaluate and caption use unless told otherwise
-    checkpoint_steps: int = 1000  # a resumable state is written so often, and after every epoch
+    checkpoint_steps: Count = 1000  # a resumable state is written so often, and after every epoch
     seed: int = 0
 
 
 _RECIPE = TypeAdapter(Recipe)
+DEFAULTS = {"encoder": {"name": "small_cnn"}, "views": ["full"], "stages": [{}]}  # what an override may point into
 
 
 def load_recipe(path: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> Recipe:
     """Read YAML (or a run's JSON) and apply overrides such as ("stages.0.lr", "1e-4").
 
-    Raises ValueError for a field that does not exist, listing the real ones, and for a value of the wrong kind.
+    Raises ValueError, naming file and field, for a field that does not exist, listing the real ones, and for a value
+    that cannot be.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no recipe at {path}")
     try:
         tree = read_json(path) if path.suffix == ".json" else yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
+    except yaml.MarkedYAMLError as error:
+        line = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
+        raise ValueError(f"{path} is not YAML{line}: {error.problem}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     return build_recipe({} if tree is None else tree, overrides, str(path))
 
 
 def build_recipe(tree: Any, overrides: Sequence[tuple[str, str]] = (), where: str = "recipe") -> Recipe:
-    """Plain dicts and lists -> a checked recipe."""
-    for name, text in overrides:
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ValueError(f"--{name} {text}: not a YAML value; put quotes inside the quotes") from error
-        tree = override(tree, name.split("."), value, name)
-    _check_fields(Recipe, tree, "")
+    """Plain dicts and lists -> a checked recipe.  `where` begins every error."""
     try:
+        for name, text in overrides:
+            tree = override(tree, name.split("."), _value(name, text), name, DEFAULTS)
+        _check_fields(Recipe, tree, "")
+        if not tree.get("data", {}).get("media"):
+            raise ValueError("data.media is required: the folder of the pictures or clips")
         return _RECIPE.validate_python(tree)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise ValueError(f"{where}: {name}: {first['msg']}, got {first.get('input')!r}{more}") from error
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _value(name: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text) if text else ""
+    except yaml.YAMLError as error:
+        raise ValueError(f"--{name} {text}: not a YAML value; put quotes inside the quotes") from error
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raises ValueError, naming the field, for numbers that cannot be: a recipe may also be built in Python."""
+    build_recipe(_RECIPE.dump_python(recipe))
 
 
 def save_recipe(recipe: Recipe, path: str | Path) -> None:
@@ -156,19 +173,23 @@ def changes(old: Recipe, new: Recipe) -> list[str]:
     return walk(_RECIPE.dump_python(old, mode="json"), _RECIPE.dump_python(new, mode="json"), "")
 
 
-def override(tree: Any, path: Sequence[str], value: Any, name: str) -> Any:
-    """A copy of `tree` with `value` at the dotted place; list items by number, missing objects are made."""
+def override(tree: Any, path: Sequence[str], value: Any, name: str, default: Any = None) -> Any:
+    """A copy of `tree` with `value` at the dotted place; list items by number.  What `tree` leaves out begins as in
+    `default`, and missing objects are made."""
     if not path:
         return value
     head, rest = path[0], path[1:]
+    tree = default if tree is None else tree
     if isinstance(tree, list):
         if not head.lstrip("-").isdigit() or not -len(tree) <= int(head) < len(tree):
             raise ValueError(f"{name}: the list has items 0 to {len(tree) - 1}, got '{head}'")
         index = int(head) % len(tree)
-        return [override(item, rest, value, name) if i == index else item for i, item in enumerate(tree)]
+        inner = default[0] if isinstance(default, list) and default else None
+        return [override(item, rest, value, name, inner) if i == index else item for i, item in enumerate(tree)]
     if tree is not None and not isinstance(tree, Mapping):
         raise ValueError(f"{name}: '{head}' is below a plain value, {tree!r}")
-    return {**(tree or {}), head: override((tree or {}).get(head), rest, value, name)}
+    inner = default.get(head) if isinstance(default, Mapping) else None
+    return {**(tree or {}), head: override((tree or {}).get(head), rest, value, name, inner)}
 
 
 def _check_fields(kind: Any, tree: Any, where: str) -> None:

@@ -7,18 +7,18 @@ last.safetensors (resumable state), log.jsonl, tensorboard/, captions.json, scor
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from limner.data.store import differences, identity
 from limner.encoders import Pretrained, PretrainedConfig, build_encoder
 from limner.encoders.encoder import Encoder
-from limner.files import atomic, read_json, write_json
+from limner.files import read_json, write_json, write_safetensors
 from limner.models import build_model
 from limner.models.captioner import Captioner, FromPixels
 from limner.recipe import Recipe, load_recipe, save_recipe
@@ -55,11 +55,7 @@ class Run:
 def save_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Safetensors, written atomically, with a checksum of the values."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with atomic(path) as temporary:
-        try:
-            save_file(plain, str(temporary), {**(metadata or {}), "crc32": checksum(plain)})
-        except SafetensorError as error:
-            raise OSError(f"could not write {path}: {error}") from error
+    write_safetensors(path, plain, {**(metadata or {}), "crc32": checksum(plain)})
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -149,14 +145,20 @@ def _load_encoder(
     if isinstance(config, PretrainedConfig):
         local = folder / "encoder"
         chosen = source or (str(local) if local.is_dir() else config.source)
-        config = PretrainedConfig(source=chosen, trainable_from=config.trainable_from)
-    encoder = build_encoder(config)
-    if trained:
+        config = replace(config, source=chosen)
+    try:
+        encoder = build_encoder(config)
+    except ValueError as error:
+        hint = "; --encoder says where it lies now" if isinstance(config, PretrainedConfig) else ""
+        raise ValueError(f"{error}{hint}") from error
+    stored, found = identity(info.encoder), identity(json.loads(json.dumps(encoder.provenance())))
+    if trained:  # the hash is that of the weights it began with
         load_state(encoder, trained, folder / "model.safetensors")
-    elif encoder.provenance()["sha256"] != info.encoder["sha256"]:
+        stored, found = {**stored, "sha256": ""}, {**found, "sha256": ""}
+    if lines := differences(stored, found, "the run"):
         raise ValueError(
-            f"the encoder at {config} has weights {encoder.provenance()['sha256'][:12]}, but this run was trained with "
-            f"{info.encoder['sha256'][:12]} ({info.encoder.get('source')}); give the right folder or hub id"
+            f"the encoder {getattr(config, 'source', config.name)} is not the one that {folder} was trained with "
+            f"({info.encoder.get('source')}): {'; '.join(lines)}; give the right folder or hub id with --encoder"
         )
     return encoder.eval()
 
@@ -183,18 +185,27 @@ def put_weights(model: nn.Module, tensors: dict[str, Tensor], where: str | Path)
 
 
 def pack_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Weights, optimiser moments and the random state as one flat dict of tensors."""
+    """Weights, optimiser moments and this process's random state as one flat dict of tensors."""
     tensors = {f"model.{name}": value for name, value in module.state_dict().items()}
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in moments.items()}
-    tensors["rng.cpu"] = torch.get_rng_state()
+    return tensors | random_state()
+
+
+def random_state(rank: int = 0) -> dict[str, Tensor]:
+    """This process's random state; that of the first process has the plain names."""
+    ending = f".{rank}" if rank else ""
+    state = {f"rng.cpu{ending}": torch.get_rng_state()}
     if torch.cuda.is_available():
-        tensors["rng.cuda"] = torch.cuda.get_rng_state()
-    return tensors
+        state[f"rng.cuda{ending}"] = torch.cuda.get_rng_state()
+    return state
 
 
-def unpack_state(tensors: dict[str, Tensor], module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """The inverse of `pack_state`."""
+def unpack_state(
+    tensors: dict[str, Tensor], module: nn.Module, optimizer: torch.optim.Optimizer, rank: int = 0
+) -> None:
+    """The inverse of `pack_state`.  A process that was not there when the state was saved takes the first one's
+    random state."""
     weights = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
     load_state(module, weights, "last.safetensors")
     state: dict[int, dict[str, Tensor]] = {}
@@ -203,9 +214,10 @@ def unpack_state(tensors: dict[str, Tensor], module: nn.Module, optimizer: torch
             _, index, name = key.split(".", 2)
             state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    torch.set_rng_state(tensors["rng.cpu"])
-    if "rng.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["rng.cuda"])
+    ending = f".{rank}" if f"rng.cpu.{rank}" in tensors else ""
+    torch.set_rng_state(tensors[f"rng.cpu{ending}"])
+    if f"rng.cuda{ending}" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors[f"rng.cuda{ending}"])
 
 
 def append_log(folder: Path, row: dict[str, Any]) -> None:

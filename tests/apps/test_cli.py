@@ -3,22 +3,27 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from limner import evaluation
 from limner.apps import caption as caption_app
 from limner.apps.arguments import overrides
 from limner.apps.cli import COMMANDS, main
 from limner.data import shapes
+from limner.encoders import SmallCNN
 from limner.evaluation import coco_results
 from limner.metrics.references import References
 from limner.metrics.report import evaluate
 from limner.pipeline import Pipeline
 from limner.recipe import load_recipe
 from limner.run import load_run
+
+BY = {"model": "00ff", "decoding": {"size": 1}}
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +109,8 @@ def test_every_text_survives_every_format(tmp_path: Path, ending: str):
     text = 'a "dog", a\u2028cat;\n\tand «ö»'
     row = {"file": 'a,"b".png', "caption": text, "logprob": -1.25, "finished": False}
     (tmp_path / f"x{ending}").write_text(caption_app.WRITERS[ending]([row]), encoding="utf-8", newline="")
-    (tmp_path / f"x{ending}.partial").write_text(caption_app.to_jsonl([row | {"file": "b"}]), encoding="utf-8")
-    journal = caption_app.Journal(tmp_path / f"x{ending}", resume=True)
+    (tmp_path / f"x{ending}.partial").write_text(caption_app.to_jsonl([BY, row | {"file": "b"}]), encoding="utf-8")
+    journal = caption_app.Journal(tmp_path / f"x{ending}", resume=True, by=BY)
     assert list(journal.rows.values()) == [row, row | {"file": "b"}]
 
 
@@ -136,7 +141,7 @@ def test_interrupted_and_resumed(tiny: Path, photos: Path, tmp_path: Path, monke
     assert main([*command, str(out)]) == 130
     assert "what is finished is kept" in one_line(capsys) and not out.exists()
     data = partial.read_bytes()
-    assert data.count(b"\n") == 3
+    assert data.count(b"\n") == 1 + 3  # what made the captions, and three of them
     partial.write_bytes(data[:-20])  # the kill came within a line
     assert main([*command, str(out), "--resume"]) == 0
     assert len(asked[0]) == 5 and len(asked[1]) == 3  # two whole rows were kept
@@ -146,9 +151,10 @@ def test_interrupted_and_resumed(tiny: Path, photos: Path, tmp_path: Path, monke
 
 
 def test_a_cut_within_a_letter(tiny: Path, photos: Path, tmp_path: Path):
-    row = caption_app.to_jsonl([{"file": str(photos / "7.png"), "caption": "kept", "logprob": -1.0, "finished": True}])
+    by = caption_app.made_by(tiny / "run", load_run(tiny / "run").recipe.decoding)
+    row = {"file": str(photos / "7.png"), "caption": "kept", "logprob": -1.0, "finished": True}
     cut = caption_app.to_jsonl([{"file": str(photos / "ö.png"), "caption": "", "logprob": -1.0, "finished": True}])
-    data = row.encode() + cut.encode().split("ö".encode())[0] + "ö".encode()[:1]
+    data = caption_app.to_jsonl([by, row]).encode() + cut.encode().split("ö".encode())[0] + "ö".encode()[:1]
     (tmp_path / "c.jsonl.partial").write_bytes(data)
     out = ["--out", str(tmp_path / "c.jsonl"), "--resume"]
     assert main(["caption", str(photos), "--model", str(tiny / "run"), *out]) == 0
@@ -190,6 +196,16 @@ def test_explain(tiny: Path, photos: Path, tmp_path: Path, capsys, beam: str):
     assert len(re.findall(r"<image ", (tmp_path / "f.svg").read_text())) == len(words) + 1
 
 
+def test_explain_asks_the_encoder_what_it_saw(tiny: Path, tmp_path: Path, monkeypatch):
+    """A picture 10 high and 30 wide, of which the encoder says it saw the middle third."""
+    seen = []
+    monkeypatch.setattr(SmallCNN, "view_of", lambda encoder, height, width: (height / width, 0, 2 * height / width, 1))
+    monkeypatch.setattr("limner.explain.figure.attention_figure", lambda *_, view: seen.append(view))
+    Image.new("RGB", (30, 10)).save(tmp_path / "x.png")
+    assert main(["explain", str(tiny / "run"), str(tmp_path / "x.png"), "--out", str(tmp_path / "f.png")]) == 0
+    assert seen == [(1 / 3, 0, 2 / 3, 1)]
+
+
 def test_mistakes_are_one_line_and_exit_status_one(tiny: Path, photos: Path, tmp_path: Path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run, recipe, photo = str(tiny / "run"), str(tiny / "tiny.yaml"), str(photos / "7.png")
@@ -198,7 +214,9 @@ def test_mistakes_are_one_line_and_exit_status_one(tiny: Path, photos: Path, tmp
         (["caption", photo, "--model", run, "--out", "c.txt"], "--out c.txt: the ending says the format"),
         (["caption", photo, "--model", run, "--resume"], "--resume needs --out"),
         (["caption", photo, "--model", run, "--bean", "3"], "unknown arguments: --bean 3"),
-        (["caption", photo, "--model", run, "--beam", "0"], "a beam has at least one hypothesis, got size 0"),
+        (["caption", photo, "--model", run, "--out", "."], "--out .: the ending says the format"),
+        (["caption", photo, "--model", run, "--device", "foo"], "--device foo cannot be used: "),
+        (["explain", run, "clip.MP4", "--out", "f.png"], "clip.MP4: clips: explain a frame picture"),
         (["evaluate", run, "extra"], "unknown arguments: extra"),
         (["explain", run, "nowhere.jpg", "--out", "f.png"], "nowhere.jpg: there is no such file"),
         (["explain", run, photo, "--out", "f.bmp"], "f.bmp: the ending says the format"),
@@ -211,6 +229,43 @@ def test_mistakes_are_one_line_and_exit_status_one(tiny: Path, photos: Path, tmp
     ]:
         assert main(arguments) == 1, arguments
         assert message in one_line(capsys), arguments
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["caption", "x.png", "--model", "r", "--batch-size", "0"],
+        ["caption", "x.png", "--model", "r", "--batch-size", "-3"],
+        ["caption", "x.png", "--model", "r", "--beam", "0"],
+        ["caption", "x.png", "--model", "r", "--max-length", "1.5"],
+        ["evaluate", "r", "--limit", "0"],
+        ["evaluate", "r", "--limit", "-2"],
+        ["extract", "r.yaml", "--frames", "0"],
+        ["extract", "r.yaml", "--batch-size", "x"],
+    ],
+)
+def test_counts_begin_at_one(arguments: list[str], capsys):
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == 2
+    shown = f"argument {arguments[-2]}: expected a whole number from 1 on, got '{arguments[-1]}'"
+    assert shown in capsys.readouterr().err
+
+
+def test_only_problems_of_the_evaluated_split_count(tiny: Path, tmp_path: Path, monkeypatch, capsys):
+    """A caption dropped in another split is mentioned, and the exit status stays 0."""
+    read = evaluation.read_dataset
+
+    def with_problems(lines: tuple[str, ...]) -> int:
+        monkeypatch.setattr(evaluation, "read_dataset", lambda config: replace(read(config), problems=lines))
+        return main(["evaluate", str(tiny / "run"), "--split", "val", "--beam", "1", "--out", str(tmp_path)])
+
+    dataset = read(load_run(tiny / "run").recipe.data)
+    train, val = dataset.split("train")[0].id, dataset.split("val")[0].id
+    assert with_problems((f"{train}: 1 empty caption(s) dropped", "line 4: no file name")) == 0
+    assert capsys.readouterr().err == "and 2 outside of what was evaluated, see scores.json\n"
+    assert with_problems((f"{val}: 1 empty caption(s) dropped",)) == 3
+    assert capsys.readouterr().err == f"1 skipped or mended:\n  {val}: 1 empty caption(s) dropped\n"
 
 
 def test_a_missing_file_is_skipped_and_named(tiny: Path, photos: Path, capsys):

@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from limner.data.batches import Item, TrainingBatches, from_files, from_store, in_order
+from limner.data.batches import Item, ShapesError, TrainingBatches, from_files, from_store, in_order
 from limner.data.media import MediaError
 from limner.data.store import FeatureStore, StoreWriter
 from limner.text.vocabulary import Vocabulary
-from limner.types import BOS, EOS, PAD, Batch, Features, Layout, Medium
+from limner.types import BOS, EOS, PAD, Batch, Features, Layout, Medium, Pixels
 
 WORDS = ("zero", "one", "two", "three", "four")
 VOCABULARY = Vocabulary.build([" ".join(WORDS)], 1)
@@ -212,6 +212,30 @@ def test_files_are_read_in_their_view_and_kept(tmp_path: Path):
             bright = frames.amax((1, 2, 3)).argmax(1).tolist()
             assert bright == [0, 9]
         assert len(calls) == expected
+
+
+def mixed(items: Sequence[Item]) -> Pixels:
+    """Odd numbers are clips of two frames, even ones are pictures."""
+    frames = [torch.full((1 + int(medium.id[1:]) % 2, 3, 1, 1), float(medium.id[1:])) for medium, _ in items]
+    if len({tensor.shape for tensor in frames}) > 1:
+        raise ShapesError("cannot share a batch")
+    return Pixels(torch.stack(frames))
+
+
+def test_evaluation_gives_pictures_and_clips_batches_of_their_own():
+    batches = list(in_order(MEDIA[:5], mixed, 4))
+    assert [batch.ids for batch in batches] == [("m0", "m2"), ("m1", "m3"), ("m4",)]
+    assert [tuple(batch.inputs.frames.shape[:2]) for batch in batches] == [(2, 1), (2, 2), (1, 1)]
+    for batch in batches:
+        assert batch.inputs.frames[:, 0, 0, 0, 0].tolist() == [float(id[1:]) for id in batch.ids]
+    assert batches[1].references == (MEDIA[1].references, MEDIA[3].references)
+
+
+def test_training_on_pictures_and_clips_is_refused_and_none_is_called_unreadable():
+    batches = TrainingBatches(MEDIA, VOCABULARY, mixed, 15)
+    with pytest.raises(ShapesError, match="cannot share a batch"):
+        list(batches.epoch(0))
+    assert batches.problems == {}
 
 
 def test_evaluation_reads_every_medium_once_in_order():

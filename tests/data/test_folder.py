@@ -1,6 +1,7 @@
 """The user's own captions: tables and folders, tidy or not."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,53 @@ def test_ids_are_unique():
 
     with pytest.raises(ValueError, match=r"1 ids stand twice in the data set, for example \['7'\]"):
         DataSet((Medium("7", "a"), Medium("8", "b"), Medium("7", "c")))
+
+
+def test_columns_in_capitals(tmp_path: Path):
+    found = csv(tmp_path, "Image, Caption ,SPLIT,Id\na.jpg,x,val,7\n")
+    assert [(m.id, m.path, m.split, m.references) for m in found.media] == [("7", "pictures/a.jpg", "val", ("x",))]
+    assert captions(csv(tmp_path, "Photo,Text\na.jpg,x\n", file_column="photo")) == {"a.jpg": ("x",)}
+    assert captions(csv(tmp_path, "File,file,caption\nno,yes,x\n")) == {"yes": ("x",)}  # the exact one first
+    assert captions(jsonl(tmp_path, '{"File": "a.jpg", "Captions": ["x"], "ID": 7}')) == {"7": ("x",)}
+
+
+def test_a_quote_that_is_left_open(tmp_path: Path):
+    text = 'file,caption\na.jpg,fine\nb.jpg,"open\n' + "c.jpg,fine\n" * 20_000  # beyond csv's limit of 131,072 letters
+    with pytest.raises(ValueError, match=r"captions\.csv, line 3: field larger .*; has a quote been left open there"):
+        csv(tmp_path, text)
+
+
+@pytest.mark.parametrize("value", ["12", '["a.jpg"]', "true"])
+def test_names_and_splits_are_text(tmp_path: Path, value: str):
+    with pytest.raises(ValueError, match="line 1: a file name is text, got "):
+        jsonl(tmp_path, f'{{"file": {value}, "caption": "x"}}')
+    with pytest.raises(ValueError, match="line 1: a split is text, got "):
+        jsonl(tmp_path, f'{{"file": "a.jpg", "caption": "x", "split": {value}}}')
+
+
+def test_files_that_are_not_utf8(tmp_path: Path):
+    text = "file,caption\na.jpg,Bär\n"
+    for data in (text.encode("latin-1"), text.encode("utf-16"), b"file,caption\n" + b"a.jpg,x\n" * 999 + b"\xff,x\n"):
+        with pytest.raises(ValueError, match=r"captions\.csv is not UTF-8 text \(.*\); save it as UTF-8"):
+            csv(tmp_path, data)
+    (tmp_path / "l.jsonl").write_bytes('{"file": "a.jpg", "caption": "Bär"}'.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"l\.jsonl is not UTF-8 text"):
+        read_jsonl(tmp_path / "l.jsonl", "pictures")
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "a.jpg").touch()
+    (tmp_path / "m" / "a.txt").write_bytes("Bär".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"a\.txt is not UTF-8 text"):
+        read_folder("", tmp_path / "m")
+    (tmp_path / "m" / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo")
+    assert captions(read_folder("", tmp_path / "m")) == {"a.jpg": ("one", "two")}
+
+
+def test_a_picture_whose_name_is_not_utf8_is_left_out(tmp_path: Path):
+    (tmp_path / "a.jpg").touch()
+    try:
+        (tmp_path / os.fsdecode(b"b\xff.jpg")).touch()
+    except OSError:
+        pytest.skip("this file system wants UTF-8 names")
+    found = read_folder("", tmp_path)
+    assert list(captions(found)) == ["a.jpg"]
+    assert found.problems == ("b\\udcff.jpg: the file name is not UTF-8; rename it",)

@@ -221,7 +221,7 @@ def test_truth_is_written_last(tmp_path, monkeypatch):
     monkeypatch.setattr(shapes, "draw", fail_at_the_third)
     with pytest.raises(OSError, match="disk full"):
         generate(tmp_path, images=3, seed=1)
-    with pytest.raises(ValueError, match=r"truth\.json does not exist.*generate"):
+    with pytest.raises(ValueError, match=r"truth\.json does not exist; make .*: limner shapes --out "):
         load(tmp_path)
 
 

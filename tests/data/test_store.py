@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from limner.data import store as store_module
+from limner import files
 from limner.data.store import FeatureStore, StoreWriter, UnstorableError, differences, provenance_hash
 from limner.types import Layout
 
@@ -132,7 +133,7 @@ def test_another_encoder_is_refused_field_by_field(tmp_path: Path) -> None:
     fill(tmp_path / "finished", range(2))
     fill(tmp_path / "unfinished", range(4), finish=False)
     other = {**MADE_BY, "sha256": "xyz", "preprocessing": {"size": 9, "mean": [0.5]}}
-    expected = r"(?s)another encoder.*preprocessing.size: the store has 8, wanted is 9.*sha256: the store has 'abc'"
+    expected = r"(?s)another encoder.*preprocessing.size: the store has 8, this encoder 9.*sha256: the store has 'abc'"
     for folder in ("finished", "unfinished"):
         before = contents(tmp_path / folder)
         with pytest.raises(ValueError, match=expected):
@@ -147,9 +148,44 @@ def test_another_encoder_is_refused_field_by_field(tmp_path: Path) -> None:
 def test_provenance_hash_and_differences_by_hand() -> None:
     assert provenance_hash({"a": 1, "b": 2}) == provenance_hash({"b": 2, "a": 1}) != provenance_hash({"a": 1, "b": 3})
     assert differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 4}) == [
-        "a.c: the store has 2, wanted is 3",
-        "d: the store has None, wanted is 4",
+        "a.c: the store has 2, this encoder 3",
+        "d: the store has None, this encoder 4",
     ]
+
+
+def test_the_folder_of_the_weights_does_not_matter(tmp_path: Path) -> None:
+    here, there = {**MADE_BY, "source": "weights"}, {**MADE_BY, "source": "elsewhere"}
+    assert provenance_hash(here) == provenance_hash(there) != provenance_hash({**here, "dim": 5})
+    fill(tmp_path, range(3), finish=False)  # made without a source
+    writer = StoreWriter(tmp_path, here, 1)
+    writer.add("m7", "full", grid(7), LAYOUT)
+    writer.finish()
+    assert len(StoreWriter(tmp_path, there)) == 1
+    FeatureStore(tmp_path).require(there)
+
+
+def test_a_shard_with_a_hash_of_earlier_days_is_kept(tmp_path: Path) -> None:
+    """Its hash went over the source as well."""
+    fill(tmp_path, range(4), finish=False)
+    path = tmp_path / "shard-00000.safetensors"
+    with safe_open(path, "pt") as shard:
+        facts = json.loads(shard.metadata()["limner"])
+    save_file(load_file(path), path, {"limner": json.dumps({**facts, "provenance_hash": "0" * 64})})
+    assert len(StoreWriter(tmp_path, {**MADE_BY, "source": "elsewhere"})) == 4
+
+
+@pytest.mark.data
+def test_the_store_of_flickr8k_can_be_used() -> None:
+    from limner.encoders import PretrainedConfig, build_encoder
+
+    root = Path(__file__).parents[2]
+    store = FeatureStore(root / "features" / "flickr8k_mobilenet_v2")
+    assert store.get(store.ids[0])[0].shape == (49, 1280)
+    source = str(root.parent / "shared" / "weights" / "mobilenet_v2_1.0_224")
+    provenance = build_encoder(PretrainedConfig(source=source)).provenance()
+    store.require({**provenance, "source": "a copy"})
+    with pytest.raises(ValueError, match="sha256"):
+        store.require({**provenance, "sha256": "x"})
 
 
 def test_a_full_disk_leaves_the_old_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +197,7 @@ def test_a_full_disk_leaves_the_old_store(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "save_file", full)
+        patch.setattr(files, "save_file", full)
         with pytest.raises(OSError, match="No space left"):
             fill(tmp_path, range(9))
     assert contents(tmp_path) == before

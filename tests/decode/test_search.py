@@ -237,11 +237,27 @@ def test_scores_that_are_not_numbers_are_an_error_and_not_a_caption():
     assert len(sentences(beam(world, media(0, 2)))) == 2
 
 
-def test_nothing_left_to_say_is_an_error():
-    world = chain(5, {(BOS, BOS): {UNK: 1.0}})  # the only word is forbidden
-    for search in (beam, greedy, sample):
-        with pytest.raises(FloatingPointError, match="all -inf"):
-            search(world, media(0))
+def test_rules_that_leave_nothing_are_not_applied():
+    """One word and the special tokens, of which PAD and BOS never come: after 4 the rules forbid 4, EOS and UNK."""
+    one = Table(torch.full((1, 5, 5, 5), -torch.inf))
+    with torch.no_grad():
+        one.tables[..., EOS], one.tables[..., UNK], one.tables[..., 4] = 0.0, -1.0, 2.0
+    for search, options in ((greedy, Rules(3, 6)), (sample, Sample(temperature=0.05, rules=Rules(3, 6)))):
+        torch.manual_seed(0)
+        assert sentences(search(one, media(0), options)) == [(4, 4, 4, EOS)]
+    # -.17 for each 4 and -2.17 for EOS: of the two that a beam keeps, the one that ends at once is the likelier
+    assert sentences(beam(one, media(0), Beam(2, rules=Rules(3, 6)))) == [(4, EOS)]
+    only_unknown = chain(5, {(BOS, BOS): {UNK: 1.0}})
+    for found in (beam(only_unknown, media(0)), greedy(only_unknown, media(0)), sample(only_unknown, media(0))):
+        assert sentences(found) == [(UNK, EOS)] and found.logprob.item() == 0
+
+
+def test_rules_are_lifted_row_by_row():
+    scores = torch.tensor([[-torch.inf, -torch.inf, 1.0, 2.0, 3.0], [-torch.inf, -torch.inf, 1.0, 2.0, -torch.inf]])
+    ruled = Rules(3, 6).apply(scores, torch.tensor([[2], [2]]))
+    low = -torch.inf
+    assert ruled.tolist() == [[low, low, low, low, 3], [low, low, 1, 2, low]]
+    assert Rules(3, 6).apply(torch.full((1, 5), torch.nan), torch.tensor([[2]])).isnan().any()  # stays an error
 
 
 def test_wrong_options():

@@ -14,7 +14,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from limner.encoders import Pretrained, PretrainedConfig, build_encoder
+from limner.encoders import Pretrained, PretrainedConfig, SmallCNNConfig, build_encoder
 from limner.types import Layout, Pixels
 
 SIDE = 32
@@ -266,3 +266,43 @@ def test_sources_that_cannot_be_loaded_say_so(tmp_path: Path, folders: dict[str,
     config = json.loads((tmp_path / "few" / "config.json").read_text())
     (tmp_path / "few" / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 4}))
     fails(tmp_path / "few", r"lacks weights of ViTModel \(16 missing.*features would be random")
+
+
+# processor -> the part of a picture 100 high and 300 wide that it keeps, by hand: the shortest edge becomes 32, so 300
+# becomes 96, of which a crop of 28 begins at (96 - 28) // 2 = 34, and in the 32 rows at 2
+VIEWS: list[tuple[str, dict[str, Any], tuple[float, float, float, float]]] = [
+    ("CLIP", {"size": {"shortest_edge": 32}, "crop_size": 32}, (1 / 3, 0, 2 / 3, 1)),
+    ("Bit", {"size": {"shortest_edge": 32}, "crop_size": 28}, (34 / 96, 2 / 32, 62 / 96, 30 / 32)),
+    ("Bit", {"size": {"shortest_edge": 32}, "do_center_crop": False}, (0, 0, 1, 1)),
+    ("Bit", {"size": {"shortest_edge": 32}, "do_resize": False, "crop_size": 50}, (125 / 300, 0.25, 175 / 300, 0.75)),
+    ("MobileNetV2", {"size": {"shortest_edge": 32}, "crop_size": 28}, (34 / 96, 2 / 32, 62 / 96, 30 / 32)),
+    ("ConvNext", {"size": {"shortest_edge": 28}, "crop_pct": 0.875}, (34 / 96, 2 / 32, 62 / 96, 30 / 32)),
+    ("ConvNext", {"size": {"shortest_edge": 384}, "crop_pct": 0.875}, (0, 0, 1, 1)),  # from 384 on it warps
+    ("ConvNext", {}, (0, 0, 1, 1)),
+    ("ViT", {"size": {"height": 32, "width": 32}}, (0, 0, 1, 1)),
+    ("Siglip", {"size": {"height": 32, "width": 32}}, (0, 0, 1, 1)),
+    ("CLIP", {"size": {"shortest_edge": 16}, "crop_size": 32}, (8 / 48, -0.5, 40 / 48, 1.5)),  # padded above and below
+]
+
+
+@pytest.mark.parametrize(("name", "options", "box"), VIEWS)
+def test_the_view_is_where_the_pixels_come_from(folders, name: str, options: dict[str, Any], box) -> None:
+    """Against hand-worked boxes, and against the pixels: a ramp tells of every column which one it was."""
+    encoder = load(folders, "vit")
+    encoder.processor = getattr(transformers, f"{name}ImageProcessorPil")(
+        **options, do_normalize=False, rescale_factor=1.0, resample=2
+    )
+    assert encoder.view_of(100, 300) == pytest.approx(box)
+    left, top, right, bottom = encoder.view_of(100, 250)
+    across = np.broadcast_to(np.arange(250, dtype=np.uint8)[:, None], (100, 250, 3))
+    down = np.broadcast_to(np.arange(100, dtype=np.uint8)[:, None, None], (100, 250, 3))
+    x = encoder.preprocess(across[None])[0, 0].float().amax(0).numpy()
+    y = encoder.preprocess(down[None])[0, 0].float().amax(1).numpy()
+    for found, first, last, size in ((x, left, right, 250), (y, top, bottom, 100)):
+        middles = (first + (last - first) * (np.arange(len(found)) + 0.5) / len(found)) * size - 0.5
+        inside = (middles > 5) & (middles < size - 6)  # resampling looks over the border there
+        assert inside.sum() >= 10 and np.abs(found - middles)[inside].max() <= 1
+
+
+def test_encoders_without_a_crop_see_the_whole_picture() -> None:
+    assert build_encoder(SmallCNNConfig()).view_of(100, 300) == (0, 0, 1, 1)

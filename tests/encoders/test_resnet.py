@@ -84,7 +84,8 @@ def test_torchvision_s_names_and_the_published_shapes() -> None:
 def test_numbers_of_another_implementation(kind: str) -> None:
     """transformers has the same network under other names."""
     torch.manual_seed(0)
-    config = build_recipe({"encoder": {"name": "resnet", "blocks": [1, 2, 1, 1], "kind": kind, "pool": 0}}).encoder
+    given = {"name": "resnet", "blocks": [1, 2, 1, 1], "kind": kind, "pool": 0}
+    config = build_recipe({"data": {"media": "x"}, "encoder": given}).encoder
     ours = build_encoder(config).eval()
     unsettle(ours)
     sizes = [size * (1 if kind == "basic" else 4) for size in (64, 128, 256, 512)]

@@ -35,7 +35,7 @@ def test_cells_follow_the_frames_row_by_row() -> None:
 
 
 def test_equal_patches_differ_only_by_their_place() -> None:
-    encoder = SmallCNN(SmallCNNConfig(width=8, dim=6))
+    encoder = SmallCNN(SmallCNNConfig(width=8, dim=6)).eval()
     grid = encoder(Pixels(torch.zeros(1, 1, 3, 64, 64))).grid.reshape(8, 8, 6)
     right = grid[3, 4] - grid[3, 3]  # in the middle, where padding is out of sight: one step to the right
     torch.testing.assert_close(right, encoder.out.weight[:, -2, 0, 0] * 2 / 7, rtol=1e-4, atol=1e-5)

@@ -56,7 +56,7 @@ def test_exactly_the_chosen_blocks_move_at_their_own_rate(folder: Path, tmp_path
             assert change == pytest.approx(0.001, rel=1e-3), name
         else:
             assert change > 0, name  # BatchNorm's statistics follow the block they belong to
-    train(tuned(folder, folder / "resnet", -1, lr=0.0), tmp_path / "still")
+    train(tuned(folder, folder / "resnet", -1, lr=1e-30), tmp_path / "still")
     assert moves(tmp_path / "still", folder / "resnet")[chosen + "layer.0.convolution.weight"] > 0
     a, b = (load_tensors(tmp_path / name / "last.safetensors")[0] for name in ("run", "still"))
     change = (a["model.captioner.head.weight"] - b["model.captioner.head.weight"]).abs().max().item()
@@ -84,12 +84,14 @@ def test_a_frozen_encoder_is_not_copied_and_is_checked(folder: Path, tmp_path: P
     assert not any(moves(run, source).values())
     text = Pipeline.load(run).caption(folder / "p0.png").text
     source.rename(tmp_path / "moved")
-    with pytest.raises(ValueError, match=r"encoder.source: .*weights is no folder"):
+    with pytest.raises(ValueError, match=r"encoder.source: .*weights is no folder.*; --encoder says where it lies now"):
         load_run(run)
     assert Pipeline.load(run, str(tmp_path / "moved")).caption(folder / "p0.png").text == text
     torch.manual_seed(7)
     save("vit", tmp_path / "other")
-    with pytest.raises(ValueError, match=r"has weights [0-9a-f]{12}, but this run was trained with [0-9a-f]{12} \(wei"):
+    with pytest.raises(
+        ValueError, match=r"other is not the one that .* trained with \(weights\): architecture: .*--encoder"
+    ):
         load_run(run, str(tmp_path / "other"))
 
 

@@ -1,10 +1,13 @@
 """Interrupted and resumed, a run is the same to the bit."""
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from limner.recipe import Recipe
 from limner.run import load_tensors
@@ -74,7 +77,7 @@ def test_the_same_recipe_gives_the_same_run(world: tuple[Recipe, Path], tmp_path
 @pytest.mark.parametrize(
     "stop",
     [
-        ("step", 1),  # before any checkpoint
+        ("step", 1),  # only the start is on disk
         ("step", 3),  # checkpoint in the middle of epoch 0
         ("step", 6),  # in the middle of epoch 1
         ("validation", 2),  # logged, but not in the checkpoint
@@ -119,10 +122,10 @@ def test_a_full_disk_after_the_best_weights_of_a_new_stage(world: tuple[Recipe, 
     whole = replace(world[0], checkpoint_steps=1000)
     monkeypatch.setattr(training._Session, "validate", lambda session, stage: 100.0 * stage + session.position.step)
 
-    def full(folder: Path, tensors: dict[str, torch.Tensor], position: Position) -> None:
+    def full(folder: Path, tensors: dict[str, torch.Tensor], position: Position, scaler: None) -> None:
         if (position.stage, position.epoch) == (1, 1):
             raise OSError(28, "No space left on device")
-        save_last(folder, tensors, position)
+        save_last(folder, tensors, position, scaler)
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "save_last", full)
@@ -143,3 +146,79 @@ def test_resuming_a_finished_run_changes_nothing(world: tuple[Recipe, Path]):
 def test_a_run_is_not_overwritten_by_accident(world: tuple[Recipe, Path]):
     with pytest.raises(FileExistsError, match="already holds a run; continue it with --resume or choose another"):
         train(world[0], world[1])
+
+
+def test_a_run_without_a_resumable_state_is_not_overwritten(world: tuple[Recipe, Path], tmp_path: Path):
+    """A converted run, or one whose last.safetensors was deleted."""
+    shutil.copytree(world[1], tmp_path / "run")
+    (tmp_path / "run" / "last.safetensors").unlink()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
+    with pytest.raises(FileExistsError, match="already holds a run"):
+        train(world[0], tmp_path / "run")
+    with pytest.raises(ValueError, match=r"weights but no resumable state: it has no last\.safetensors"):
+        train(world[0], tmp_path / "run", resume=True)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_killed_before_its_first_checkpoint_starts_anew(world: tuple[Recipe, Path], tmp_path: Path, resume: bool):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "log.jsonl").write_text('{"stage": 0, "epoch": 1, "step": 1, "loss": 9.0}\n')
+    watch = Watched()
+    train(world[0], tmp_path / "run", resume, watch)
+    same(world[1], tmp_path / "run")
+    told = [facts["text"] for facts in watch.of("warning") if "holds no run to resume: starting anew" in facts["text"]]
+    assert len(told) == resume
+
+
+def test_the_end_tells_the_best_also_of_a_finished_run(world: tuple[Recipe, Path]):
+    scores = [row["CIDEr"] for row in log_of(world[1]) if "CIDEr" in row]
+    watch = Watched()
+    train(world[0], world[1], resume=True, watch=watch)
+    (end,) = watch.of("end")
+    assert end["best"] == pytest.approx(max(scores), rel=1e-5) and (end["metric"], end["skipped"]) == ("CIDEr", 0)
+
+
+def test_steps_go_on_over_the_stages(world: tuple[Recipe, Path], tmp_path: Path):
+    watch = Watched(("step", 11))
+    with pytest.raises(KeyboardInterrupt):
+        train(world[0], tmp_path / "run", watch=watch)
+    assert [facts["total_step"] for facts in watch.of("step")] == list(range(1, 12))
+    again = Watched()
+    train(world[0], tmp_path / "run", resume=True, watch=again)
+    assert again.of("start")[-1]["total_step"] == 9  # the second stage had begun, no step of it was saved
+    assert [facts["total_step"] for facts in again.of("step")] == [10, 11, 12, 13, 14, 15]
+    assert [facts["total_step"] for facts in again.of("validation")] == [12, 15]
+    assert {facts["stages"] for facts in again.of("step")} == {2}
+
+
+class Scaled(Accelerator):
+    """fp16's loss scaling on a CPU: doubled after every second step without an overflow."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=2)
+
+    def unscale_gradients(self, optimizer=None):
+        self.scaler.unscale_(optimizer.optimizer)  # raises when it is done twice in a step
+
+
+def test_the_scale_of_fp16_is_resumed_and_does_not_change_the_numbers(
+    world: tuple[Recipe, Path], tmp_path: Path, monkeypatch
+):
+    """Scales are powers of two, so that the gradients are the same to the bit; both kinds of clip at once."""
+    first, second = (replace(stage, clip_value=0.01, clip_norm=0.05) for stage in world[0].stages)
+    whole = replace(world[0], stages=(first, second))
+    train(whole, tmp_path / "plain")
+    monkeypatch.setattr(training, "Accelerator", Scaled)
+    train(whole, tmp_path / "scaled")
+    with pytest.raises(KeyboardInterrupt):
+        train(whole, tmp_path / "killed", watch=Watched(("step", 10)))
+    train(whole, tmp_path / "killed", resume=True)
+    same(tmp_path / "scaled", tmp_path / "killed")
+    for name in ("scaled", "killed"):
+        _, metadata = load_tensors(tmp_path / name / "last.safetensors")
+        assert json.loads(metadata["scaler"])["scale"] == 1024.0 * 2**7  # after 15 steps
+    assert torch.equal(
+        *(load_tensors(tmp_path / n / "model.safetensors")[0]["head.weight"] for n in ("plain", "scaled"))
+    )

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from limner.data.store import StoreWriter
+from limner.evaluation import evaluate_run
 from limner.metrics.references import References
 from limner.metrics.report import evaluate
 from limner.pipeline import Pipeline
@@ -18,7 +19,7 @@ from limner.train import training
 from limner.train.loop import Average
 from limner.train.training import build_vocabulary, collapse, train
 from limner.types import Layout
-from tests.train.world import CAPTIONS, Watched, log_of, pictures, recipe
+from tests.train.world import CAPTIONS, Watched, clip, log_of, pictures, recipe
 
 SAME_LENGTH = ("a red dog", "the blue bird", "one green fish", "two cows stand")
 
@@ -50,8 +51,12 @@ def test_four_captions_are_learnt_by_heart(tmp_path: Path):
 
 
 @pytest.mark.parametrize("objective", [{}, {"label_smoothing": 0.1, "doubly_stochastic": 1.0}])
-def test_two_batches_accumulated_are_one_of_twice_the_size(tmp_path: Path, objective: dict[str, float]):
-    """The same pairs in the same order; after one step Adam's first moment is a tenth of the gradient."""
+def test_two_batches_accumulated_are_one_of_twice_the_size(tmp_path: Path, monkeypatch, objective: dict[str, float]):
+    """The same pairs in the same order; after one step Adam's first moment is a tenth of the gradient.
+
+    Statistics of a batch, which do depend on its size, are left out.
+    """
+    monkeypatch.setattr(nn.BatchNorm2d, "train", lambda module, mode=True: nn.Module.train(module, False))
     folder = pictures(tmp_path / "data", 4, captions=SAME_LENGTH)
     both = []
     for size, accumulate in ((4, 1), (2, 2)):
@@ -120,7 +125,10 @@ def test_validation_every_other_epoch_and_at_the_end(tmp_path: Path):
 
 def test_the_second_stage_starts_from_the_best_weights(tmp_path: Path, monkeypatch):
     seen = scripted(monkeypatch, [0.5, 0.4, 0.3])
-    stages = [{"epochs": 2, "batch_size": 4, "lr": 0.01}, {"epochs": 1, "batch_size": 4, "lr": 0.0, "encoder_lr": 0.0}]
+    stages = [
+        {"epochs": 2, "batch_size": 4, "lr": 0.01},
+        {"epochs": 1, "batch_size": 4, "lr": 1e-30, "encoder_lr": 0.0},
+    ]
     train(recipe(pictures(tmp_path / "data", 4), ("stages", stages)), tmp_path / "run")
     for name in ("head.weight", "encoder.out.weight"):
         assert torch.equal(seen[2][name], seen[0][name]) and not torch.equal(seen[1][name], seen[0][name])
@@ -159,7 +167,7 @@ def test_a_collapse_is_told(tmp_path: Path):
     for k in range(1, 20):
         (folder / f"p{k}.png").write_bytes((folder / "p0.png").read_bytes())
     watch = Watched()
-    train(recipe(folder, lr=0.0, encoder_lr=0.0, batch_size=20), tmp_path / "run", watch=watch)
+    train(recipe(folder, lr=1e-30, encoder_lr=0.0, batch_size=20), tmp_path / "run", watch=watch)
     assert ["collapsed: 1 different" in facts["text"] for facts in watch.of("warning")] == [True]
 
 
@@ -198,9 +206,49 @@ def test_features_of_another_encoder_are_refused(tmp_path: Path):
     for id in ("p0", "p1", "p2", "p3", "v0", "v1", "v2"):
         writer.add(id, "full", torch.zeros(4, 8), Layout(1, 2, 2))
     writer.finish()
-    with pytest.raises(ValueError, match=r"another encoder[\s\S]*name: the store has 'other', wanted is 'small_cnn'"):
+    with pytest.raises(
+        ValueError, match=r"another encoder[\s\S]*name: the store has 'other', this encoder 'small_cnn'"
+    ):
         train(recipe(folder, ("features", str(tmp_path / "store"))), tmp_path / "run")
     assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_pictures_and_clips_cannot_be_trained_from_pixels_together(tmp_path: Path):
+    folder = pictures(tmp_path / "data", 4, 2)
+    films = folder / "captions.jsonl"
+    rows = [json.loads(line) for line in films.read_text().splitlines()]
+    clip(folder / "c.mp4")
+    rows.append({"file": "c.mp4", "id": "film", "split": "val", "caption": "a film"})
+    films.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    watch = Watched()
+    whole = recipe(folder, ("frames", 3))
+    run = train(whole, tmp_path / "run", watch=watch)  # to validate on both is fine
+    assert watch.of("start")[-1]["validation media"] == 3 and len(watch.of("validation")) == 1
+    evaluation = evaluate_run(load_run(run), "val")
+    pipeline = Pipeline.load(run)
+    assert list(evaluation.captions) == ["v0", "v1", "film"]
+    for id, file in (("v0", "p0.png"), ("v1", "p1.png"), ("film", "c.mp4")):
+        assert evaluation.captions[id] == pipeline.caption(folder / file, load_run(run).recipe.decoding).text
+    films.write_text(
+        "".join(json.dumps({**row, "split": "train"} if row["id"] == "film" else row) + "\n" for row in rows)
+    )
+    with pytest.raises(ValueError, match="pictures and clips cannot share a batch of raw frames; train on one kind"):
+        train(recipe(folder, ("frames", 3), batch_size=8), tmp_path / "other")
+
+
+def test_one_process_may_train_in_one_precision_after_another(tmp_path: Path):
+    folder = pictures(tmp_path / "data", 4)
+    for precision in ("fp32", "bf16", "fp32"):
+        train(recipe(folder, precision=precision), tmp_path / f"run-{len(list(tmp_path.iterdir()))}")
+    heads = [load_tensors(tmp_path / f"run-{k}" / "model.safetensors")[0]["head.weight"] for k in (1, 2, 3)]
+    assert torch.equal(heads[0], heads[2]) and not torch.equal(heads[0], heads[1])
+
+
+def test_the_average_follows_what_is_trained(tmp_path: Path):
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 2))
+    model[0].requires_grad_(False)
+    average = Average(model, 0.5)
+    assert average.shadow.keys() == {"1.weight", "1.bias", "1.running_mean", "1.running_var", "2.weight", "2.bias"}
 
 
 def test_settings_that_cannot_work_are_refused(tmp_path: Path):
@@ -209,6 +257,8 @@ def test_settings_that_cannot_work_are_refused(tmp_path: Path):
     for overrides, message in [
         (("validation.metric", "METEOR9"), "unknown metric 'METEOR9'; known are BLEU-1"),
         (("validation.split", "dev"), r"no media in split 'dev'; the data set has \{'train': 4, 'val': 3\}"),
+        (("stages.0.epochs", 0), r"recipe: stages\.0\.epochs: .*greater than 0, got 0"),
+        (("stages.0.precision", "fp16"), "fp16 needs CUDA; use bf16 or fp32"),
         (("stages", two), "all stages of a recipe share one precision"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 from PIL import Image
 
@@ -23,6 +24,18 @@ def pictures(folder: Path, train: int, val: int = 3, side: int = 16, captions: t
     rows += [{**row, "id": f"v{k}", "split": "val"} for k, row in enumerate(rows[:val])]
     (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
+
+
+def clip(path: Path, frames: int = 6, side: int = 16) -> None:
+    """A second of changing grey."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=frames)
+        stream.width = stream.height = side
+        stream.pix_fmt = "yuv420p"
+        for k in range(frames):
+            pixels = np.full((side, side, 3), 20 * k, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
 
 
 def recipe(folder: Path, *overrides: tuple[str, Any], **stage: Any) -> Recipe:

@@ -30,12 +30,19 @@ def overrides(rest: Sequence[str]) -> list[tuple[str, str]]:
     return pairs
 
 
+def positive(text: str) -> int:
+    """A whole number from 1 on, as an argument's type."""
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got '{text}'")
+    return int(text)
+
+
 def add_decoding(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("decoding (defaults: the run's recipe)")
-    group.add_argument("--beam", type=int, metavar="K", help="hypotheses per medium; 1 is greedy")
+    group.add_argument("--beam", type=positive, metavar="K", help="hypotheses per medium; 1 is greedy")
     group.add_argument("--length-penalty", type=float, metavar="A", help="score = log-probability / length^A")
     group.add_argument("--min-length", type=int, metavar="N", help="words before the caption may end")
-    group.add_argument("--max-length", type=int, metavar="N", help="longest caption in tokens, its end included")
+    group.add_argument("--max-length", type=positive, metavar="N", help="longest caption in tokens, its end included")
     group.add_argument("--allow-unknown", action="store_true", default=None, help="let the unknown word be spoken")
     group.add_argument("--allow-repeats", action="store_true", default=None, help="let a word follow itself")
 

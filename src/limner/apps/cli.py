@@ -25,13 +25,19 @@ COMMANDS = {
 
 
 def parser() -> argparse.ArgumentParser:
-    root = argparse.ArgumentParser(prog="limner", description="Train, run, evaluate and explain captioners.")
+    root = argparse.ArgumentParser(
+        prog="limner", description="Train, run, evaluate and explain captioners.", allow_abbrev=False
+    )
     root.add_argument("--version", action="version", version=f"limner {__version__}")
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in COMMANDS.items():
         summary = (module.__doc__ or "").strip().splitlines()[0]
         sub = commands.add_parser(
-            name, help=summary, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+            name,
+            help=summary,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,  # --re is no --resume: what is not a command's own may be a field of a recipe
         )
         module.add_arguments(sub)
         sub.set_defaults(command=module.run)
@@ -43,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, rest = parser().parse_known_args(arguments)
     command: Callable[[argparse.Namespace, list[str]], int] = options.command
     try:
+        if hasattr(options, "device"):
+            check_device(options.device)
         return command(options, rest)
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         if os.environ.get("LIMNER_DEBUG"):
@@ -54,6 +62,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("limner: interrupted; what is finished is kept", file=sys.stderr)
         return 130
+
+
+def check_device(name: str) -> None:
+    """Raises ValueError for a device that torch does not know or that this machine does not have."""
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch that was built without CUDA
+        raise ValueError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from error
 
 
 def entry() -> None:

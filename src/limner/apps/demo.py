@@ -25,11 +25,12 @@ RECIPE = {
         "attention": 128,
         "dropout": 0.0,
         "deep_output": True,
+        "initial": "max",
     },
     "stages": [
         {
             "objective": {"name": "xe", "doubly_stochastic": 0.0},
-            "epochs": 16,
+            "epochs": 20,
             "batch_size": 32,
             "lr": 2e-3,
             "encoder_lr": 2e-3,
@@ -69,9 +70,10 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     begin = time.monotonic()
     world, folder = options.out / "shapes", options.out / "run"
     console.print(f"1. drawing {options.images} pictures of coloured shapes in {world}")
-    generate(world, options.images, seed=options.seed)
+    generate(world, options.images, seed=options.seed, objects=2)
     console.print("2. training Show, Attend and Tell from their pixels")
-    shutil.rmtree(folder, ignore_errors=True)
+    if (folder / "run.json").is_file():  # an earlier demo; anything else is left alone
+        shutil.rmtree(folder)
     with Watcher(folder) as watcher:
         train(recipe(world, options.seed, options.epochs), folder, watch=watcher)
     console.print("3. captioning the held-out test pictures")

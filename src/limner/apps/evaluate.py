@@ -4,12 +4,13 @@ Prints the table and writes scores.json and captions.json (COCO results format) 
 """
 
 import argparse
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 
-from limner.apps.arguments import add_decoding, add_run, decoding_of, no_more, report_problems
+from limner.apps.arguments import add_decoding, add_run, decoding_of, no_more, positive, report_problems
 from limner.evaluation import evaluate_run, write_evaluation
 from limner.files import write_text
 from limner.metrics.report import table
@@ -19,7 +20,7 @@ from limner.run import load_run
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="run folder")
     parser.add_argument("--split", default="test")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N media")
+    parser.add_argument("--limit", type=positive, metavar="N", help="only the first N media")
     parser.add_argument("--out", help="folder for scores.json and captions.json (default: the run folder)")
     add_decoding(parser)
     add_run(parser)
@@ -38,4 +39,6 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
             write_text(out / name, (loaded.folder / name).read_text(encoding="utf-8"))
     print(f"wrote {out / 'scores.json'} and {out / 'captions.json'}")
     report_problems(evaluation.problems)
+    if evaluation.other_problems:
+        print(f"and {len(evaluation.other_problems)} outside of what was evaluated, see scores.json", file=sys.stderr)
     return 3 if evaluation.problems else 0

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from limner.apps.arguments import add_decoding, add_run, decoding_of, no_more
+from limner.data.media import VIDEO_SUFFIXES
 from limner.pipeline import Pipeline, frames_of
 
 
@@ -17,11 +18,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     no_more(rest)
+    if Path(options.source).suffix.lower() in VIDEO_SUFFIXES:
+        raise ValueError(f"{options.source}: clips: explain a frame picture; the clip overlay is not there yet")
     from limner.explain.figure import attention_figure
 
     pipeline = Pipeline.load(options.run, options.encoder, options.device)
     frames = frames_of(options.source, 1)
     caption = pipeline.caption(frames, decoding_of(options, pipeline.run.recipe.decoding))
-    attention_figure(frames[0], caption, options.out)
+    view = pipeline.encoder.view_of(*frames.shape[1:3])
+    attention_figure(frames[0], caption, options.out, view=view)
     print(f"{caption.text}\nwrote {options.out}")
     return 0

@@ -1,6 +1,7 @@
 """Encode a data set into a feature store: limner extract RECIPE.yaml
 
 Without a recipe: limner extract --data NAME --media DIR --encoder PATH --out DIR
+With the encoder that a run has trained or imported: limner extract RUN --out DIR
 A rerun continues an interrupted extraction.
 """
 
@@ -11,15 +12,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from limner.apps.arguments import overrides, report_problems
+from limner.apps.arguments import no_more, overrides, positive, report_problems
 from limner.data.datasets import DATASETS, DataConfig, read_dataset
 from limner.data.views import VIEWS
-from limner.encoders import PretrainedConfig, build_encoder
+from limner.encoders import Encoder, PretrainedConfig, build_encoder
 from limner.recipe import Recipe, load_recipe
+from limner.run import load_run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", nargs="?", help="take data, encoder, views and store folder from this recipe")
+    parser.add_argument("recipe", nargs="?", help="take data, encoder, views and store folder from this recipe or run")
     parser.add_argument("--data", choices=sorted(DATASETS), help="kind of data set (without a recipe)")
     parser.add_argument("--media", help="folder of pictures or clips")
     parser.add_argument("--annotations", default="", help="caption file")
@@ -28,15 +30,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--views", help=f"comma-separated, of {', '.join(VIEWS)}; others than full for training media only"
     )
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--frames", type=int, help="frames sampled from a clip")
+    parser.add_argument("--batch-size", type=positive, default=32)
+    parser.add_argument("--frames", type=positive, help="frames sampled from a clip")
     parser.add_argument("--device", default="cpu")
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     from limner.encoders.extract import extract
 
-    recipe = _recipe(options, rest)
+    recipe, encoder = _recipe_and_encoder(options, rest)
     out = options.out or recipe.features
     if not out:
         raise ValueError("where should the features go? give --out FOLDER, or `features` in the recipe")
@@ -48,7 +50,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         task = bar.add_task("extract")
         report = extract(
             dataset.media,
-            build_encoder(recipe.encoder),
+            encoder,
             Path(out),
             views,
             batch_size=options.batch_size,
@@ -57,19 +59,37 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     console.print(f"{out}: {report}")
-    report_problems([f"{id}: {reason}" for id, reason in report.failures])
+    report_problems([*dataset.problems, *(f"{id}: {reason}" for id, reason in report.failures)])
     return 3 if report.failures else 0
 
 
-def _recipe(options: argparse.Namespace, rest: list[str]) -> Recipe:
+def _recipe_and_encoder(options: argparse.Namespace, rest: list[str]) -> tuple[Recipe, Encoder]:
+    if options.recipe and (options.data or options.media or options.annotations):
+        raise ValueError("give a recipe or run, or --data, --media and --annotations, not both")
+    if options.recipe and Path(options.recipe).is_dir():
+        return _of_run(Path(options.recipe), options.encoder or "", overrides(rest))
     if options.recipe:
-        if options.data or options.media:
-            raise ValueError("give a recipe, or --data and --media, not both")
         recipe = load_recipe(options.recipe, overrides(rest))
     else:
+        no_more(rest)
         if not (options.data and options.media and options.encoder):
-            raise ValueError("give a recipe, or --data, --media and --encoder")
+            raise ValueError("give a recipe or run, or --data, --media and --encoder")
         recipe = Recipe(data=DataConfig(options.data, options.media, options.annotations))
     if options.encoder:
         recipe = replace(recipe, encoder=PretrainedConfig(source=options.encoder))
-    return recipe
+    if not isinstance(recipe.encoder, PretrainedConfig):
+        raise ValueError(
+            f"{recipe.encoder.name} has no trained weights of its own: train it from pixels, without extract"
+        )
+    return recipe, build_encoder(recipe.encoder)
+
+
+def _of_run(folder: Path, source: str, changes: list[tuple[str, str]]) -> tuple[Recipe, Encoder]:
+    """A run's recipe, in which all but the encoder may be changed, and its encoder with the weights of the run."""
+    run = load_run(folder, source)
+    recipe = load_recipe(folder / "recipe.json", changes)
+    if recipe.encoder != run.recipe.encoder:
+        raise ValueError(f"the encoder is that of {folder} and cannot be changed")
+    if run.encoder is None:
+        raise ValueError(f"{folder} has no encoder: it was trained on features without a known one")
+    return recipe, run.encoder

@@ -5,6 +5,7 @@ Several processes: torchrun --nproc_per_node 2 -m limner train RECIPE.yaml
 """
 
 import argparse
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -29,19 +30,21 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
     with Watcher(folder) as watcher:
         train(recipe, folder, options.resume, watcher)
-    watcher.console.print(f"run folder: {folder}   best {recipe.validation.metric} {watcher.best:.4f}")
-    return 0
+    return 3 if watcher.skipped else 0
 
 
 class Watcher:
-    """Shows training as it goes: a live bar on a terminal, lines elsewhere; TensorBoard beside the log."""
+    """Shows training as it goes: a live bar on a terminal, lines elsewhere; TensorBoard beside the log.
+
+    Of several processes only the first one's is told of anything.
+    """
 
     def __init__(self, folder: Path | None = None):
         self.folder = folder
         self.console = Console(soft_wrap=True)
-        self.live = self.console.is_terminal
+        self.live = self.console.is_terminal and int(os.environ.get("RANK", "0")) == 0
         self.bar = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
+            TextColumn("{task.fields[where]}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("loss {task.fields[loss]:.3f}  lr {task.fields[lr]:.1e}"),
@@ -52,7 +55,7 @@ class Watcher:
         )
         self.task: Any = None
         self.board: Any = None
-        self.best, self.spoken = float("-inf"), 0.0
+        self.stage, self.spoken, self.begun, self.skipped = -1, 0.0, 0, 0
 
     def __enter__(self) -> "Watcher":
         self.bar.start()
@@ -67,7 +70,7 @@ class Watcher:
         getattr(self, f"_{event}")(facts)
 
     def _start(self, facts: dict[str, Any]) -> None:
-        problems = facts.pop("problems", [])
+        problems, self.begun = facts.pop("problems", []), facts.pop("total_step", 0)
         self.console.print("  ".join(f"{name} {value}" for name, value in facts.items()))
         for line in problems[:10]:
             self.console.print(f"  skipped or mended: {line}")
@@ -76,28 +79,31 @@ class Watcher:
 
     def _step(self, facts: dict[str, Any]) -> None:
         total = facts["batches"] * facts["epochs"]
-        fields = {"epoch": f"{facts['epoch'] + 1}/{facts['epochs']}", "loss": facts["loss"], "lr": facts["lr"]}
-        if self.task is None or self.bar.tasks[self.task].total != total:
-            self.task = self.bar.add_task("train", total=total, **fields)
+        where = f"{_stage(facts)}epoch {facts['epoch'] + 1}/{facts['epochs']}"
+        fields = {"where": where, "loss": facts["loss"], "lr": facts["lr"]}
+        if self.stage != facts["stage"]:
+            self.stage, self.task = facts["stage"], self.bar.add_task("train", total=total, **fields)
         self.bar.update(self.task, completed=facts["epoch"] * facts["batches"] + facts["batch"], **fields)
         if not self.live and time.monotonic() - self.spoken > 30:
             self.spoken = time.monotonic()
-            self.console.print(
-                f"epoch {fields['epoch']}  batch {facts['batch']}/{facts['batches']}  loss {facts['loss']:.3f}"
-            )
+            self.console.print(f"{where}  batch {facts['batch']}/{facts['batches']}  loss {facts['loss']:.3f}")
         if facts["step"] % 20 == 0:
             self._scalars(facts, ("loss", "xe", "doubly_stochastic", "lr", "grad_norm"), "train")
 
     def _validation(self, facts: dict[str, Any]) -> None:
-        self.best = max(self.best, facts["CIDEr"])
+        names = dict.fromkeys((facts["metric"], "CIDEr", "BLEU-4"))
         self.console.print(
-            f"epoch {facts['epoch']}: CIDEr {facts['CIDEr']:.4f}  BLEU-4 {facts['BLEU-4']:.4f}  "
+            f"{_stage(facts)}epoch {facts['epoch']}: {'  '.join(f'{name} {facts[name]:.4f}' for name in names)}  "
             f'{facts["distinct"]} different captions  {facts["seconds"]:.0f} s   e.g. "{facts["example"]}"'
         )
-        self._scalars(facts, ("CIDEr", "BLEU-4", "ROUGE-L", "distinct"), facts["split"])
+        self._scalars(facts, (*names, "ROUGE-L", "distinct"), facts["split"])
 
     def _warning(self, facts: dict[str, Any]) -> None:
         self.console.print(f"[bold yellow]warning:[/] {facts['text']}")
+
+    def _end(self, facts: dict[str, Any]) -> None:
+        self.skipped = facts["skipped"]
+        self.console.print(f"run folder: {self.folder}   best {facts['metric']} {facts['best']:.4f}")
 
     def _scalars(self, facts: dict[str, Any], names: tuple[str, ...], group: str) -> None:
         if self.folder is None:
@@ -105,7 +111,13 @@ class Watcher:
         if self.board is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.board = SummaryWriter(str(self.folder / "tensorboard"))
-        for name in names:
+            # what an interrupted run wrote after its last checkpoint is forgotten
+            self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.begun + 1)
+        for name in dict.fromkeys(names):
             if name in facts:
-                self.board.add_scalar(f"{group}/{name}", facts[name], facts["step"])
+                self.board.add_scalar(f"{group}/{name}", facts[name], facts["total_step"])
+
+
+def _stage(facts: dict[str, Any]) -> str:
+    """Which stage, when there are several."""
+    return f"stage {facts['stage'] + 1}/{facts['stages']} " if facts["stages"] > 1 else ""

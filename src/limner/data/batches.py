@@ -22,6 +22,10 @@ Item = tuple[Medium, str]  # a medium and the name of the view to read it in
 Reader = Callable[[Sequence[Item]], Features | Pixels]
 
 
+class ShapesError(ValueError):
+    """Raw media of different shapes that cannot share a batch; each of them can be read."""
+
+
 def from_store(store: FeatureStore) -> Reader:
     """Reads features; cells are padded to the longest medium of the batch and masked."""
 
@@ -63,7 +67,7 @@ def from_files(preprocess: Callable[[np.ndarray], Tensor], frames: int = 8, cach
         found = [pixels(item) for item in items]
         for item, tensor in zip(items, found, strict=True):
             if tensor.shape != found[0].shape:
-                raise ValueError(
+                raise ShapesError(
                     f"{items[0][0].id} has frames {tuple(found[0].shape)} but {item[0].id} has {tuple(tensor.shape)}: "
                     "pictures and clips cannot share a batch of raw frames; train on one kind, or extract features"
                 )
@@ -144,6 +148,8 @@ class TrainingBatches:
         mine = chunk[self.rank :: self.world] or chunk[:1]  # a rank without a share repeats an example: all must step
         try:
             inputs = self.read([(example.medium, view) for example, view in mine])
+        except ShapesError:
+            raise
         except ValueError:  # MediaError, or a size that the encoder's preprocessing refuses
             mine = [(it, view) for it, view in mine if self.readable(it.medium, view)] or [self.substitute()]
             inputs = self.read([(example.medium, view) for example, view in mine])
@@ -177,9 +183,25 @@ def _some(group: Sequence[Example], count: int, draw: random.Random) -> Example:
 
 
 def in_order(media: Sequence[Medium], read: Reader, batch_size: int) -> Iterator[Batch]:
-    """Every medium once, for evaluation; the tokens are empty."""
+    """Every medium once, for evaluation; the tokens are empty.  Pictures and clips among `batch_size` neighbours come
+    in a batch for each shape."""
     for i in range(0, len(media), batch_size):
         part = media[i : i + batch_size]
-        inputs = read([(medium, "full") for medium in part])
-        empty = torch.empty(len(part), 0, dtype=torch.long)
-        yield Batch(tuple(m.id for m in part), inputs, empty, tuple(m.references for m in part))
+        try:
+            batches = [(part, read([(medium, "full") for medium in part]))]
+        except ShapesError:
+            batches = list(_by_shape(part, read))
+        for some, inputs in batches:
+            empty = torch.empty(len(some), 0, dtype=torch.long)
+            yield Batch(tuple(m.id for m in some), inputs, empty, tuple(m.references for m in some))
+
+
+def _by_shape(media: Sequence[Medium], read: Reader) -> Iterator[tuple[Sequence[Medium], Pixels]]:
+    groups: dict[torch.Size, list[tuple[Medium, Tensor]]] = {}
+    for medium in media:
+        inputs = read([(medium, "full")])
+        assert isinstance(inputs, Pixels), "features are padded, not refused"
+        groups.setdefault(inputs.frames.shape, []).append((medium, inputs.frames))
+    for group in groups.values():
+        some, frames = zip(*group, strict=True)
+        yield some, Pixels(torch.cat(frames))

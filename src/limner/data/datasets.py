@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Literal, get_args
 
 from limner.data import folder, karpathy, shapes
@@ -24,11 +25,18 @@ class DataConfig:
 
 
 def _table(reader: Callable[..., DataSet], config: DataConfig) -> DataSet:
+    _require_file(config, f"a {config.name.upper()} file with file and caption")
     return reader(config.annotations, config.media, config.file_column, config.caption_column)
 
 
 def _karpathy(config: DataConfig) -> DataSet:
+    _require_file(config, f"Karpathy's dataset_{config.name}.json")
     return karpathy.read(config.annotations, config.media, config.restval)
+
+
+def _require_file(config: DataConfig, expected: str) -> None:
+    if not Path(config.annotations).is_file():
+        raise FileNotFoundError(f"data.annotations: no file at '{config.annotations}', expected {expected}")
 
 
 DATASETS: dict[str, Callable[[DataConfig], DataSet]] = {

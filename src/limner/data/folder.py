@@ -3,7 +3,9 @@
 import csv
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from limner.data.dataset import SPLITS, DataSet, drop_empty, hashed_split
 from limner.data.media import MEDIA_SUFFIXES
@@ -14,27 +16,34 @@ CAPTION_COLUMNS = ("caption", "captions", "text", "description", "sentence")
 
 
 def read_csv(annotations: str | Path, media: str | Path, file_column: str = "", caption_column: str = "") -> DataSet:
-    """Columns file and caption (usual other names are understood), optional split and id; one caption per row.
+    """Columns file and caption (usual other names are understood, in capitals too), optional split and id; one caption
+    per row.
 
     Rows without a split get one from a hash of their id (about 80/10/10).  Raises ValueError naming the columns found.
     """
-    with open(annotations, newline="", encoding="utf-8-sig") as file:
+    with _text(annotations) as file:
         sample = file.read(4096)
         file.seek(0)
         delimiter = "\t" if sample.split("\n", 1)[0].count("\t") else ";" if ";" in sample.split("\n", 1)[0] else ","
         rows = csv.DictReader(file, delimiter=delimiter)
-        names = rows.fieldnames or []
-        file_key = _column(annotations, names, file_column, FILE_COLUMNS, "file")
-        caption_key = _column(annotations, names, caption_column, CAPTION_COLUMNS, "caption")
-        lines = ((rows.line_num, row[file_key], [row[caption_key]], row.get("split"), row.get("id")) for row in rows)
-        return _group(annotations, Path(media), lines)
+        try:
+            names = rows.fieldnames or []
+            file_key = _column(annotations, names, file_column, FILE_COLUMNS, "file")
+            caption_key = _column(annotations, names, caption_column, CAPTION_COLUMNS, "caption")
+            split, id = _find("split", names) or "split", _find("id", names) or "id"
+            lines = ((rows.line_num, row[file_key], [row[caption_key]], row.get(split), row.get(id)) for row in rows)
+            return _group(annotations, Path(media), lines)
+        except csv.Error as error:
+            raise ValueError(
+                f"{annotations}, line {rows.line_num + 1}: {error}; has a quote been left open there?"
+            ) from error
 
 
 def read_jsonl(annotations: str | Path, media: str | Path, file_column: str = "", caption_column: str = "") -> DataSet:
     """One object per line with file and caption (or a list `captions`), optional split and id."""
 
     def lines() -> Iterator[tuple[int, str | None, list[str | None], str | None, str | None]]:
-        with open(annotations, encoding="utf-8-sig") as file:
+        with _text(annotations) as file:
             for number, line in enumerate(file, 1):
                 if not line.strip():
                     continue
@@ -51,13 +60,11 @@ def read_jsonl(annotations: str | Path, media: str | Path, file_column: str = ""
                 captions = row[caption_key] if isinstance(row[caption_key], list) else [row[caption_key]]
                 if not all(text is None or isinstance(text, str) for text in captions):
                     raise ValueError(f"{annotations}, line {number}: a caption is text, got {row[caption_key]!r}")
-                yield (
-                    number,
-                    row[file_key],
-                    captions,
-                    row.get("split"),
-                    row.get("id"),
-                )
+                split, id = row.get(_find("split", row)), row.get(_find("id", row))
+                for what, value in (("file name", row[file_key]), ("split", split)):
+                    if not (value is None or isinstance(value, str)):
+                        raise ValueError(f"{annotations}, line {number}: a {what} is text, got {value!r}")
+                yield number, row[file_key], captions, split, id
 
     return _group(annotations, Path(media), lines())
 
@@ -72,28 +79,50 @@ def read_folder(annotations: str | Path, media: str | Path) -> DataSet:
     if not root.is_dir():
         raise ValueError(f"{root} is not a folder; expected one with pictures or clips")
     texts = Path(annotations) if str(annotations) not in ("", ".") else root
-    found = []
+    found, problems = [], []
     for path in sorted(path for path in root.rglob("*") if path.suffix.lower() in MEDIA_SUFFIXES):
         relative = path.relative_to(root)
+        name = str(relative).encode(errors="backslashreplace").decode()
+        if name != str(relative):  # it could stand in no output
+            problems.append(f"{name}: the file name is not UTF-8; rename it")
+            continue
         text = (texts / relative).with_suffix(".txt")
-        captions = tuple(text.read_text(encoding="utf-8").splitlines()) if text.is_file() else ()
+        captions: tuple[str, ...] = ()
+        if text.is_file():
+            with _text(text) as file:
+                captions = tuple(file.read().splitlines())
         split = next((part for part in relative.parts[:-1] if part in SPLITS), hashed_split(relative.as_posix()))
         found.append(Medium(relative.as_posix(), str(path), split, tuple(line for line in captions if line.strip())))
     if not found:
         raise ValueError(f"no picture or clip below {root}; known endings are {' '.join(sorted(MEDIA_SUFFIXES))}")
-    return drop_empty(found)
+    cleaned = drop_empty(found)
+    return DataSet(cleaned.media, (*problems, *cleaned.problems))
 
 
 def _column(where: str | Path, names: Iterable[str], given: str, usual: tuple[str, ...], what: str) -> str:
     names = list(names)
+    for name in (given,) if given else usual:
+        if found := _find(name, names):
+            return found
     if given:
-        if given not in names:
-            raise ValueError(f"{where} has no column '{given}'; it has {', '.join(names)}")
-        return given
-    for name in usual:
-        if name in names:
-            return name
+        raise ValueError(f"{where} has no column '{given}'; it has {', '.join(names)}")
     raise ValueError(f"{where} has the columns {names}; none of them is a {what} column (one of {', '.join(usual)})")
+
+
+def _find(name: str, names: Iterable[str]) -> str:
+    """The one of `names` that is `name`, or else is like it but for capitals and blanks around it; "" if none."""
+    names = list(names)
+    return name if name in names else next((other for other in names if other.strip().lower() == name.lower()), "")
+
+
+@contextmanager
+def _text(path: str | Path) -> Iterator[TextIO]:
+    """A UTF-8 file with its line ends as they are."""
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        try:
+            yield file
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
 
 
 def _group(

@@ -31,6 +31,13 @@ def read(annotations: str | Path, media: str | Path, restval: bool = True) -> Da
     return drop_empty(found)
 
 
+def coco_id(name: str) -> int | str:
+    """The number by which COCO's tools know a picture, if `name` is one: 42 for 42 and COCO_val2014_000000000042."""
+    number = name.rsplit("_", 1)[-1].lstrip("0") or "0" if name.startswith("COCO_") else name
+    plain = number.isascii() and number.isdigit() and str(int(number)) == number
+    return int(number) if plain else name
+
+
 def _medium(image: dict[str, Any], root: Path, restval: bool) -> Medium | None:
     split = image["split"]
     if split == "restval":

@@ -320,9 +320,7 @@ def _item(id: str, file: str, split: str, sentences: tuple[str, ...], scene: Sce
 def _read(root: Path) -> dict[str, Any]:
     path = root / "truth.json"
     if not path.exists():
-        raise ValueError(
-            f"{path} does not exist; make the micro-world with limner.data.shapes.generate({str(root)!r}, ...)"
-        )
+        raise ValueError(f"{path} does not exist; make the micro-world with: limner shapes --out {root}")
     value = read_json(path)
     found = (value.get("format"), value.get("version")) if isinstance(value, dict) else type(value).__name__
     if found != (FORMAT, VERSION):

@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from limner.data.views import VIEWS
-from limner.files import atomic, read_json, sha256, write_json
+from limner.files import read_json, sha256, write_json, write_safetensors
 from limner.types import Layout
 
 FORMAT, VERSION = "limner-features", 1
@@ -36,20 +35,27 @@ def entry_key(id: str, view: str = "full") -> str:
     return id if view == "full" else f"{id}#{view}"
 
 
+def identity(provenance: dict[str, Any]) -> dict[str, Any]:
+    """What decides whether two encoders give the same features: not the folder or hub id that holds the weights."""
+    return {key: value for key, value in provenance.items() if key != "source"}
+
+
 def provenance_hash(provenance: dict[str, Any]) -> str:
-    """Hex digest that is equal for equal provenance, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()
+    """Hex digest that is equal for encoders of equal identity, whatever the order of the keys."""
+    return hashlib.sha256(json.dumps(identity(provenance), sort_keys=True).encode()).hexdigest()
 
 
-def differences(stored: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
+def differences(
+    stored: dict[str, Any], wanted: dict[str, Any], holder: str = "the store", prefix: str = ""
+) -> list[str]:
     """One line per field that differs, by dotted name."""
     lines: list[str] = []
     for key in sorted(stored.keys() | wanted.keys()):
         have, want = stored.get(key), wanted.get(key)
         if isinstance(have, dict) and isinstance(want, dict):
-            lines += differences(have, want, f"{prefix}{key}.")
+            lines += differences(have, want, holder, f"{prefix}{key}.")
         elif have != want:
-            lines.append(f"{prefix}{key}: the store has {have!r}, wanted is {want!r}")
+            lines.append(f"{prefix}{key}: {holder} has {have!r}, this encoder {want!r}")
     return lines
 
 
@@ -155,9 +161,8 @@ class StoreWriter:
             "provenance": self.provenance,
             "provenance_hash": provenance_hash(self.provenance),
         }
-        with atomic(path) as temporary:
-            # one string: safetensors writes several in random order, and equal features shall give equal files
-            save_file(tensors, temporary, {METADATA: json.dumps(facts, sort_keys=True)})
+        # one string: safetensors writes several in random order, and equal features shall give equal files
+        write_safetensors(path, tensors, {METADATA: json.dumps(facts, sort_keys=True)})
         self._shards[path.name] = {
             "file": path.name,
             "sha256": sha256(path),
@@ -276,7 +281,7 @@ class FeatureStore:
             raise ValueError(f"changed since extraction: {', '.join(broken)}; delete them and {RERUN}")
 
     def require(self, provenance: dict[str, Any]) -> None:
-        """Raises ValueError, naming each field that differs, unless the store was made by exactly this encoder."""
+        """Raises ValueError, naming each field that differs, unless the store was made by this encoder."""
         _check_same(self.provenance, json.loads(json.dumps(provenance)), self.folder)
 
 
@@ -322,7 +327,7 @@ def _describe(path: Path, provenance: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _check_same(stored: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
-    lines = differences(stored, wanted)
+    lines = differences(identity(stored), identity(wanted))
     if lines:
         raise ValueError(
             f"{folder} was made by another encoder:\n  " + "\n  ".join(lines) + "\n"

@@ -1,6 +1,5 @@
-"""Rules that forbid words while decoding: functions (scores, tokens so far) -> scores with -inf where forbidden."""
+"""Rules that forbid words while decoding: their scores become -inf."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -8,8 +7,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from limner.types import EOS, UNK
-
-Rule = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -26,13 +23,17 @@ class Rules:
             raise ValueError(f"expected 0 <= min_length < max_length, got {self.min_length} and {self.max_length}")
 
     def apply(self, scores: Float[Tensor, "R V"], tokens: Int[Tensor, "R t"]) -> Float[Tensor, "R V"]:
-        """Logits or log-probabilities of the next word after `tokens` (without BOS)."""
+        """Logits or log-probabilities of the next word after `tokens` (without BOS).
+
+        A row in which the rules would leave nothing keeps its scores, so that there always is a next word.
+        """
         forbidden = [] if self.unknown else [UNK]
         if tokens.shape[1] < self.min_length:
             forbidden.append(EOS)
         repeated = tokens[:, -1:] if self.no_repeat else tokens[:, :0]
         if forbidden or repeated.numel():
-            scores = scores.clone()
-            scores[:, forbidden] = -torch.inf
-            scores.scatter_(1, repeated, -torch.inf)
+            ruled = scores.clone()
+            ruled[:, forbidden] = -torch.inf
+            ruled.scatter_(1, repeated, -torch.inf)
+            return torch.where(ruled.amax(1, keepdim=True) == -torch.inf, scores, ruled)  # amax keeps nan
         return scores

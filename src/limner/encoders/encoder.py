@@ -1,6 +1,7 @@
 """What every encoder offers: its own preprocessing, and pixels -> cells."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,10 @@ class Encoder(nn.Module, ABC):
     def preprocess(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float[Tensor, "T 3 h w"]:
         """RGB [0, 255] frames of any size -> what `forward` eats, exactly as the weights were trained."""
 
+    def view_of(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """The part of a height x width picture that `preprocess` keeps, relative xyxy; beyond [0, 1] where it pads."""
+        return 0.0, 0.0, 1.0, 1.0
+
     @abstractmethod
     def forward(self, pixels: Pixels) -> Features:
         """(B, T, 3, h, w) -> cells with layout (T, h', w'), all real."""
@@ -26,3 +31,12 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def provenance(self) -> dict[str, Any]:
         """Plain JSON values that say where features came from: name, source, sha256 of the weights, preprocessing."""
+
+
+def same_shape(frames: Sequence[Tensor | None]) -> list[list[int]]:
+    """The places of tensors that can be stacked, group by group; None stands in no group."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for place, item in enumerate(frames):
+        if item is not None:
+            groups.setdefault(tuple(item.shape), []).append(place)
+    return list(groups.values())

@@ -14,7 +14,7 @@ from limner.data.ahead import ahead
 from limner.data.media import read
 from limner.data.store import StoreWriter, UnstorableError, entry_key
 from limner.data.views import VIEWS
-from limner.encoders.encoder import Encoder
+from limner.encoders.encoder import Encoder, same_shape
 from limner.types import Layout, Medium, Pixels
 
 
@@ -124,12 +124,8 @@ def _encode(
     chunk: Sequence[Loaded], encoder: Encoder, device: torch.device | str
 ) -> list[tuple[Job, Tensor | None, Layout, str]]:
     """Cells of every loaded job, in the order of the chunk; frames of equal shape go through the encoder together."""
-    groups: dict[torch.Size, list[int]] = {}
-    for place, item in enumerate(chunk):
-        if item.frames is not None:
-            groups.setdefault(item.frames.shape, []).append(place)
     cells: dict[int, tuple[Tensor, Layout]] = {}
-    for places in groups.values():
+    for places in same_shape([item.frames for item in chunk]):
         stack = torch.stack([frames for place in places if (frames := chunk[place].frames) is not None])
         features = encoder(Pixels(stack.to(device)))
         for place, grid in zip(places, features.grid.cpu(), strict=True):

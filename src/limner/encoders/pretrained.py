@@ -121,6 +121,24 @@ class Pretrained(Encoder):
         images = [np.ascontiguousarray(frame) for frame in frames]
         return self.processor(images=images, input_data_format="channels_last", return_tensors="pt")["pixel_values"]
 
+    def view_of(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """The whole picture, or what the central crop of its resized copy leaves of it."""
+        from transformers.image_transforms import get_size_with_aspect_ratio
+
+        settings = _preprocessing(self.processor)
+        size = settings["size"] if settings.get("do_resize") else {}
+        crop = settings["crop_size"] if settings.get("do_center_crop") else {}
+        edge = size.get("shortest_edge")
+        if edge and "crop_pct" in settings:  # ConvNeXT's processor: a crop for small sides, from 384 on the whole
+            crop = {"height": edge, "width": edge} if edge < 384 else {}
+            size, edge = (size, int(edge / settings["crop_pct"])) if crop else ({}, None)
+        h, w = size.get("height", height), size.get("width", width)
+        if edge:
+            h, w = get_size_with_aspect_ratio((height, width), edge, size.get("longest_edge"))
+        crop_h, crop_w = crop.get("height", h), crop.get("width", w)
+        top, left = (h - crop_h) // 2, (w - crop_w) // 2
+        return left / w, top / h, (left + crop_w) / w, (top + crop_h) / h
+
     def forward(self, pixels: Pixels) -> Features:
         """(B, T, 3, H, W) -> N = T*h*w cells, row-major over (t, h, w), all real."""
         frames = pixels.frames

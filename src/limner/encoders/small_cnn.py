@@ -30,9 +30,9 @@ class Residual(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.down = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False)
-        self.norm = nn.GroupNorm(8, outputs)  # no batch statistics: one picture gives the same cells as a batch
+        self.norm = nn.BatchNorm2d(outputs)
         self.conv = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.conv_norm = nn.GroupNorm(8, outputs)
+        self.conv_norm = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         x = torch.relu(self.norm(self.down(x)))
@@ -51,7 +51,13 @@ class SmallCNN(Encoder):
         self.config = config
         self.dim = config.dim
         width = config.width
-        self.stem = nn.Conv2d(3, width, 3, stride=2, padding=1)
+        self.stem = nn.Sequential(  # two layers before the second halving: shapes of a dozen pixels are told apart here
+            nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
         self.body = nn.Sequential(Residual(width, 2 * width), Residual(2 * width, 4 * width))
         self.out = nn.Conv2d(4 * width + 2, config.dim, 1)
 

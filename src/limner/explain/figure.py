@@ -8,19 +8,27 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from limner.explain.overlay import shade, upsample
+from limner.explain.overlay import WHOLE, shade, upsample
 from limner.files import atomic
 from limner.pipeline import Caption
 
 COLUMNS = 5
+TALLEST = 3.0  # panels are at most so many times as high as wide: Agg draws no figure of more than 65535 pixels
 FORMATS = (".png", ".pdf", ".svg", ".jpg")
 
 
-def attention_figure(picture: UInt8[np.ndarray, "H W 3"], caption: Caption, out: str | Path, title: str = "") -> Path:
+def attention_figure(
+    picture: UInt8[np.ndarray, "H W 3"],
+    caption: Caption,
+    out: str | Path,
+    title: str = "",
+    view: tuple[float, float, float, float] = WHOLE,
+) -> Path:
     """Write the figure of a still picture.  The format follows the ending of `out`; raises ValueError for others.
 
-    Each panel is headed by its word and the share of attention that its outlined area, the smallest one holding half
-    of all the weight, takes of the picture.
+    Each panel is headed by its word and the share of the whole picture that its outlined area takes: the smallest one
+    holding half of all the weight.  `view` is the box that the encoder saw (`Encoder.view_of`); the rest has no weight.
+    Letters that matplotlib's font lacks, such as Chinese ones, are drawn as boxes, and matplotlib warns of them.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -33,25 +41,26 @@ def attention_figure(picture: UInt8[np.ndarray, "H W 3"], caption: Caption, out:
             f"attention over {caption.attention.shape[1]} frames needs a clip's overlay, not a picture's figure"
         )
     picture = enlarge(picture)
+    height, width = picture.shape[:2]
     panels = len(caption.words) + 1
     columns = min(COLUMNS, panels)
     rows = math.ceil(panels / columns)
-    aspect = picture.shape[0] / picture.shape[1]
+    aspect = min(height / width, TALLEST)
     figure = Figure(figsize=(2.3 * columns, 0.55 + rows * (2.3 * aspect + 0.35)), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title or caption.text, fontsize=13, wrap=True)
+    figure.suptitle(title or caption.text, fontsize=13, wrap=True, parse_math=False)  # "$5" is no formula
     axes = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
     for axis in axes:
         axis.axis("off")
     axes[0].imshow(picture)
     axes[0].set_title("picture", fontsize=11, color="0.4")
     for axis, word, weights in zip(axes[1:], caption.words, caption.attention[:, 0], strict=False):
-        axis.imshow(shade(picture, weights))
-        values = upsample(weights, *picture.shape[:2])
+        values = upsample(weights, height, width, view)
+        axis.imshow(shade(picture, values))
         level, share = half_of(values)
-        if 0 < share < 1:
+        if 0 < share < 1 and min(values.shape) > 1:  # a line of pixels has no outline
             axis.contour(values, levels=[level], colors=["#ffd23f"], linewidths=1.2)
-        axis.set_title(f"{word}  ({share:.0%})", fontsize=11, fontweight="bold")
+        axis.set_title(f"{word}  ({share:.0%})", fontsize=11, fontweight="bold", parse_math=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=out.suffix[1:].lower())
     with atomic(out) as temporary:

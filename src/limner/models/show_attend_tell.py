@@ -9,20 +9,22 @@ from torch import Tensor, nn
 
 from limner.models.captioner import Captioner, Step, Taught, running
 from limner.models.layers import AdditiveAttention, WordHead
+from limner.ranges import Below1, Count
 from limner.types import Features, Pixels
 
 
 @dataclass(frozen=True)
 class ShowAttendTellConfig:
     name: Literal["show_attend_tell"] = "show_attend_tell"
-    hidden: int = 512
-    embed: int = 512
-    attention: int = 512
-    project: int | None = None  # cells are first mapped to this width (LayerNorm, ReLU); None = raw cells as published
+    hidden: Count = 512
+    embed: Count = 512
+    attention: Count = 512
+    project: Count | None = None  # cells are first brought to this width (LayerNorm, ReLU); None = raw, as published
     activation: Literal["relu", "tanh"] = "relu"  # the paper's MLP leaves it open; the public model uses ReLU
-    dropout: float = 0.5  # before the word head
-    word_dropout: float = 0.0  # on the embedded words
-    cell_dropout: float = 0.0  # on the (projected) cells
+    initial: Literal["mean", "max"] = "mean"  # the first state is made of the cells' mean (published) or maximum
+    dropout: Below1 = 0.5  # before the word head
+    word_dropout: Below1 = 0.0  # on the embedded words
+    cell_dropout: Below1 = 0.0  # on the (projected) cells
     deep_output: bool = False  # eq. 7: the word head also reads the last word and the context
     closed: bool = True  # PAD and BOS are outside the softmax
 
@@ -31,7 +33,7 @@ class Memory(NamedTuple):
     cells: Float[Tensor, "B N D"]
     keys: Float[Tensor, "B N A"]  # attention's projection of the cells, computed once
     mask: Tensor
-    mean: Float[Tensor, "B D"]
+    pooled: Float[Tensor, "B D"]
 
 
 class ShowAttendTell(Captioner):
@@ -62,11 +64,14 @@ class ShowAttendTell(Captioner):
     def encode(self, inputs: Features | Pixels) -> Memory:
         assert isinstance(inputs, Features), "a captioner without an encoder in front reads features"
         cells = self.cell_dropout(self.project(inputs.grid))
-        mean = Features(cells, inputs.mask, inputs.layout).pooled
-        return Memory(cells, self.attend.key(cells), inputs.mask, mean)
+        if self.config.initial == "mean":
+            pooled = Features(cells, inputs.mask, inputs.layout).pooled
+        else:  # small things are not averaged away: learns faster from pixels
+            pooled = cells.masked_fill(~inputs.mask[..., None], -torch.inf).amax(1)
+        return Memory(cells, self.attend.key(cells), inputs.mask, pooled)
 
     def init_state(self, memory: Memory) -> tuple[Tensor, Tensor]:
-        return self.init_h(memory.mean), self.init_c(memory.mean)
+        return self.init_h(memory.pooled), self.init_c(memory.pooled)
 
     def advance(
         self, word: Float[Tensor, "R E"], h: Float[Tensor, "R H"], c: Float[Tensor, "R H"], memory: Memory

@@ -2,5 +2,4 @@
 
 from limner.objectives.cross_entropy import CrossEntropy
 
-OBJECTIVES = {"xe": CrossEntropy}
 Objective = CrossEntropy

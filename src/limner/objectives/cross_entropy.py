@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from limner.models.captioner import Captioner
+from limner.ranges import Below1, NotNegative
 from limner.types import PAD, Batch, Loss, Pixels
 
 
@@ -16,8 +17,8 @@ class CrossEntropy:
     """Mean over the words (EOS included) of -log p, plus `doubly_stochastic` times the attention penalty."""
 
     name: Literal["xe"] = "xe"
-    label_smoothing: float = 0.0  # epsilon, spread over the V - 1 other words that the model may say
-    doubly_stochastic: float = 0.0  # the paper's lambda (eq. 14); the public code calls it alpha_c and uses 1
+    label_smoothing: Below1 = 0.0  # epsilon, spread over the V - 1 other words that the model may say
+    doubly_stochastic: NotNegative = 0.0  # the paper's lambda (eq. 14); the public code calls it alpha_c and uses 1
 
     def __call__(self, model: Captioner, batch: Batch) -> Loss:
         memory = model.encode(batch.inputs)

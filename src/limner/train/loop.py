@@ -28,6 +28,7 @@ class Position:
     best: float = float("-inf")  # validation score
     waited: int = 0  # validations since
     rate: float = 1.0  # the plateau schedule's factor
+    before: int = 0  # optimiser steps of the earlier stages
     seconds: float = 0.0
     done: bool = False
 
@@ -48,23 +49,25 @@ class Average:
 
     def __init__(self, model: nn.Module, decay: float):
         self.model, self.decay, self.count = model, decay, 0
-        self.shadow = {name: value.detach().clone() for name, value in self._floats()}
+        self.shadow = {name: value.detach().clone() for name, value in self._moving()}
 
-    def _floats(self) -> Iterator[tuple[str, Tensor]]:
-        return ((name, value) for name, value in self.model.state_dict().items() if value.is_floating_point())
+    def _moving(self) -> Iterator[tuple[str, Tensor]]:
+        """What training changes: trained parameters, and buffers such as BatchNorm's statistics."""
+        yield from ((name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad)
+        yield from ((name, value) for name, value in self.model.named_buffers() if value.is_floating_point())
 
     @torch.no_grad()
     def update(self) -> None:
         self.count += 1
         decay = min(self.decay, (1 + self.count) / (10 + self.count))
-        for name, value in self._floats():
+        for name, value in self._moving():
             self.shadow[name].lerp_(value, 1 - decay)
 
     @torch.no_grad()
     def swap(self) -> None:
         """Exchange the model's weights with the averaged ones."""
-        for name, value in self._floats():
-            kept = value.clone()
+        for name, value in self._moving():
+            kept = value.detach().clone()
             value.copy_(self.shadow[name])
             self.shadow[name] = kept
 
@@ -166,10 +169,12 @@ def _step(
         for name, value in {"loss": loss.value.item(), **loss.logs}.items():
             sums[name] = sums.get(name, 0.0) + value / len(group)
     parameters = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+    if stage.clip_value is not None or stage.clip_norm is not None:
+        accelerator.unscale_gradients(optimizer)  # once: accelerate's own clipping would do it for each kind of clip
     if stage.clip_value is not None:
-        accelerator.clip_grad_value_(parameters, stage.clip_value)
+        nn.utils.clip_grad_value_(parameters, stage.clip_value)
     if stage.clip_norm is not None:
-        sums["grad_norm"] = float(accelerator.clip_grad_norm_(parameters, stage.clip_norm))
+        sums["grad_norm"] = float(nn.utils.clip_grad_norm_(parameters, stage.clip_norm))
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return sums

@@ -31,6 +31,6 @@ class Plateau:
             self.best, self.waited = score, 0
             return True
         self.waited += 1
-        if self.schedule.name == "plateau" and self.waited % max(1, self.schedule.patience) == 0:
+        if self.schedule.name == "plateau" and self.waited % self.schedule.patience == 0:
             self.factor *= self.schedule.factor
         return False

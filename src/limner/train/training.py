@@ -2,13 +2,15 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object, set_seed
 from torch import Tensor
 
@@ -24,7 +26,7 @@ from limner.metrics.references import References
 from limner.metrics.report import METRICS, Report, evaluate
 from limner.models import build_model
 from limner.models.captioner import Captioner, FromPixels
-from limner.recipe import Recipe, changes, load_recipe
+from limner.recipe import Recipe, changes, check_recipe, load_recipe
 from limner.run import (
     RunInfo,
     append_log,
@@ -32,6 +34,7 @@ from limner.run import (
     load_tensors,
     pack_state,
     put_weights,
+    random_state,
     save_tensors,
     unpack_state,
     weights_of,
@@ -41,19 +44,24 @@ from limner.text.vocabulary import Vocabulary
 from limner.train.loop import Average, Learner, Position, fit, make_optimizer
 from limner.types import Medium
 
-Watch = Callable[[str, dict[str, Any]], None]  # told of every "start", "step", "validation", "best", "warning"
+# told of every "start", "step", "validation", "warning", and of the "end"; in the first process only
+Watch = Callable[[str, dict[str, Any]], None]
 
 
-def train(recipe: Recipe, folder: str | Path, resume: bool = False, watch: Watch = lambda event, facts: None) -> Path:
+def silent(event: str, facts: dict[str, Any]) -> None:
+    """A watch that says nothing."""
+
+
+def train(recipe: Recipe, folder: str | Path, resume: bool = False, watch: Watch = silent) -> Path:
     """Train all stages of `recipe` into the run folder `folder`.
 
-    With `resume` an interrupted run goes on bit for bit from its last checkpoint.  Raises FileExistsError when the
-    folder holds a run and `resume` is not asked for, ValueError when it was started with another recipe.
+    With `resume` an interrupted run goes on from its last checkpoint: bit for bit in one process; with several, as
+    exactly as their reductions repeat, and with as many as before.  Raises FileExistsError when the folder holds a run
+    and `resume` is not asked for, ValueError when it was started with another recipe or has nothing to resume from.
     """
     folder = Path(folder)
-    begun = (folder / "last.safetensors").is_file()
-    if begun and not resume:
-        raise FileExistsError(f"{folder} already holds a run; continue it with --resume or choose another folder")
+    check_recipe(recipe)
+    begun = _begun(folder, resume)
     if begun and (changed := changes(load_recipe(folder / "recipe.json"), recipe)):
         raise ValueError(
             f"{folder} was started with another recipe, which --resume cannot change: {'; '.join(changed)}"
@@ -62,21 +70,46 @@ def train(recipe: Recipe, folder: str | Path, resume: bool = False, watch: Watch
     session = _Session(recipe, folder, watch)
     if begun:
         session.resume()
+    elif session.main:
+        (folder / "log.jsonl").unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
+    if resume and not begun:
+        session.watch("warning", {"text": f"{folder} holds no run to resume: starting anew"})
     session.run()
     return folder
+
+
+def _begun(folder: Path, resume: bool) -> bool:
+    """Is there a state to go on from?  Raises when training would overwrite a run, or cannot resume one."""
+    last, model = folder / "last.safetensors", folder / "model.safetensors"
+    if not resume and (last.is_file() or model.is_file()):
+        raise FileExistsError(f"{folder} already holds a run; continue it with --resume or choose another folder")
+    if model.is_file() and not last.is_file():
+        raise ValueError(
+            f"{folder} has weights but no resumable state: it has no {last.name}, so it was converted or has been "
+            "tidied up; choose another folder"
+        )
+    return last.is_file()
+
+
+def _accelerator(precisions: set[str]) -> Accelerator:
+    if len(precisions) > 1:
+        raise ValueError("all stages of a recipe share one precision")
+    (precision,) = precisions
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise ValueError("stages.0.precision: fp16 needs CUDA; use bf16 or fp32")
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        AcceleratorState._reset_state()  # it would hold every training of this process to the first one's precision
+    return Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=not torch.cuda.is_available())
 
 
 class _Session:
     """What the stages of one run share."""
 
     def __init__(self, recipe: Recipe, folder: Path, watch: Watch):
-        self.recipe, self.folder, self.watch = recipe, folder, watch
-        first = recipe.stages[0]
-        precision = "no" if first.precision == "fp32" else first.precision
-        if len({stage.precision for stage in recipe.stages}) > 1:
-            raise ValueError("all stages of a recipe share one precision")
-        self.accelerator = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
+        self.recipe, self.folder = recipe, folder
+        self.accelerator = _accelerator({stage.precision for stage in recipe.stages})
         self.main = self.accelerator.is_main_process
+        self.watch = watch if self.main else silent
         self.dataset = read_dataset(recipe.data)
         set_seed(recipe.seed)
         self.vocabulary = build_vocabulary(recipe, self.dataset)
@@ -88,19 +121,20 @@ class _Session:
         model = build_model(recipe.model, len(self.vocabulary), info.feature_dim)
         if recipe.vocabulary.vectors:
             found = load_vectors(recipe.vocabulary.vectors, self.vocabulary, model.get_submodule("embed"))
-            watch("start", {"word vectors found": found, "words": len(self.vocabulary)})
+            self.watch("start", {"word vectors found": found, "words": len(self.vocabulary)})
         self.model: Captioner = model if self.inputs.store else FromPixels(encoder, model)
         self.model.to(self.accelerator.device)
         self.problems = list(self.dataset.problems)
         self.media, self.validation = self._media()
         self.references = References({m.id: m.references for m in self.validation}, recipe.vocabulary.tokenizer)
+        self.unread: dict[str, str] = {}  # training media that could not be read, and why
         self.position = Position()
         self.restored: dict[str, Tensor] = {}
+        self.scaler: dict[str, Any] = {}
         if self.main:
             create_run(folder, recipe, self.vocabulary, info)
             if isinstance(encoder, Pretrained) and info.encoder_trained:
                 encoder.save(folder / "encoder")
-        watch("start", self._facts())
 
     def _media(self) -> tuple[list[Medium], list[Medium]]:
         """Training and validation media that can be used; what is wrong with the others joins `problems`."""
@@ -119,6 +153,7 @@ class _Session:
             "captions": sum(len(medium.references) for medium in self.media),
             "validation media": len(self.references.ids),
             "words": len(self.vocabulary),
+            "total_step": self.position.before + self.position.step,
             "parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
             "problems": self.problems,
             "device": str(self.accelerator.device),
@@ -129,6 +164,7 @@ class _Session:
         """Read the last checkpoint and forget log lines written after it."""
         self.restored, metadata = load_tensors(self.folder / "last.safetensors")
         self.position = Position(**json.loads(metadata["position"]))
+        self.scaler = json.loads(metadata.get("scaler", "{}"))
         log = self.folder / "log.jsonl"
         if self.main and log.is_file():
             rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
@@ -137,94 +173,27 @@ class _Session:
             write_text(log, "".join(json.dumps(row) + "\n" for row in kept))
 
     def run(self) -> None:
+        self.watch("start", self._facts())
         for index in range(self.position.stage, len(self.recipe.stages)):
             if index > self.position.stage:  # the next stage starts from the best weights, which it has to beat
+                self.accelerator.wait_for_everyone()  # the first process writes them
                 tensors, _ = load_tensors(self.folder / "model.safetensors")
                 put_weights(self.model, tensors, self.folder / "model.safetensors")
-                self.position = Position(stage=index, best=self.position.best, seconds=self.position.seconds)
-            self.stage(index)
-
-    def stage(self, index: int) -> None:
-        stage = self.recipe.stages[index]
-        optimizer = make_optimizer(self.model, stage)
-        average = Average(self.model, stage.average) if stage.average else None
-        if self.restored:
-            unpack_state(
-                {k: v for k, v in self.restored.items() if not k.startswith("average.")}, self.model, optimizer
-            )
-            if average is not None:
-                for name, value in average.shadow.items():  # copied, so that they lie where the model lies
-                    value.copy_(self.restored[f"average.{name}"])
-                average.count = self.position.step
-            self.restored = {}
-        learner, optimizer = self.accelerator.prepare(Learner(self.model, stage.objective), optimizer)
-        batches = TrainingBatches(
-            self.media,
-            self.vocabulary,
-            self.inputs.reader,
-            stage.batch_size,
-            self.recipe.seed + 1000 * index,
-            self.recipe.views,
-            self.recipe.vocabulary.max_words,
-            stage.captions,
-            self.accelerator.process_index,
-            self.accelerator.num_processes,
+                done = self.position
+                self.position = Position(index, best=done.best, seconds=done.seconds, before=done.before + done.step)
+            _StageRun(self, index).run()
+        self.watch(
+            "end",
+            {
+                "metric": self.recipe.validation.metric,
+                "best": self.position.best,
+                "skipped": len(self.problems) + len(self.unread),
+            },
         )
-        clock = _Clock(self.position)
-        told: set[str] = set()
 
-        def checkpoint() -> None:
-            clock.tick()
-            if self.main:
-                tensors = pack_state(self.model, optimizer.optimizer)
-                if average is not None:
-                    tensors |= {f"average.{name}": value for name, value in average.shadow.items()}
-                save_last(self.folder, tensors, self.position)
-
-        def on_step(logs: dict[str, float]) -> None:
-            facts = {"stage": index, "epoch": self.position.epoch, "step": self.position.step, **logs}
-            self.watch("step", facts | {"batch": self.position.batch, "batches": len(batches), "epochs": stage.epochs})
-            if self.main and (self.position.step % 50 == 0 or self.position.batch == len(batches)):
-                append_log(self.folder, {key: _short(value) for key, value in facts.items()})
-
-        def on_epoch() -> float | None:
-            for id in batches.problems.keys() - told:
-                told.add(id)
-                self.watch("warning", {"text": f"skipped: {batches.problems[id]}"})
-            if self.position.epoch % self.recipe.validation.every and self.position.epoch < stage.epochs:
-                return None
-            clock.tick()
-            if average is not None:
-                average.swap()
-            score = self.validate(index)
-            if average is not None:
-                average.swap()
-            return score
-
-        def on_best() -> None:
-            if average is not None:
-                average.swap()
-            if self.main:
-                save_tensors(self.folder / "model.safetensors", weights_of(self.model))
-            if average is not None:
-                average.swap()
-
-        if index > 0 and self.position.step == 0:
-            checkpoint()  # where the stage starts is in no other file once model.safetensors has better weights
-        fit(
-            learner,
-            optimizer,
-            batches,
-            stage,
-            self.accelerator,
-            self.position,
-            average=average,
-            on_step=on_step,
-            on_epoch=on_epoch,
-            on_best=on_best,
-            checkpoint=checkpoint,
-            checkpoint_steps=self.recipe.checkpoint_steps,
-        )
+    def progress(self) -> dict[str, int]:
+        """What a watch is told beside the facts that are logged."""
+        return {"stages": len(self.recipe.stages), "total_step": self.position.before + self.position.step}
 
     def validate(self, stage: int) -> float:
         """Free-running captions of the validation split, scored; every rank decodes its share."""
@@ -246,11 +215,118 @@ class _Session:
         facts |= {"distinct": report.distinct, "seconds": round(self.position.seconds, 1)}
         if self.main:
             append_log(self.folder, facts)
-        self.watch("validation", facts | {"example": captions[media[0].id]})
+        more = {"metric": self.recipe.validation.metric, "example": captions[media[0].id], **self.progress()}
+        self.watch("validation", facts | more)
         warning = collapse(report, len(media))
         if warning:
             self.watch("warning", {"text": warning})
         return score
+
+
+class _StageRun:
+    """One stage: its optimiser, batches and average, and what `fit` calls back."""
+
+    def __init__(self, session: _Session, index: int):
+        recipe, accelerator = session.recipe, session.accelerator
+        self.session, self.index, self.stage, self.position = session, index, recipe.stages[index], session.position
+        self.main, self.rank = session.main, accelerator.process_index
+        optimizer = make_optimizer(session.model, self.stage)
+        self.average = Average(session.model, self.stage.average) if self.stage.average else None
+        if session.restored:
+            self.restore(optimizer)
+        accelerator.free_memory()  # the optimiser of the stage before
+        self.learner, self.optimizer = accelerator.prepare(Learner(session.model, self.stage.objective), optimizer)
+        self.batches = TrainingBatches(
+            session.media,
+            session.vocabulary,
+            session.inputs.reader,
+            self.stage.batch_size,
+            recipe.seed + 1000 * index,
+            recipe.views,
+            recipe.vocabulary.max_words,
+            self.stage.captions,
+            self.rank,
+            accelerator.num_processes,
+        )
+        self.clock = _Clock(self.position)
+
+    def restore(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take over the session's checkpoint, once."""
+        session, tensors = self.session, self.session.restored
+        state = {name: value for name, value in tensors.items() if not name.startswith("average.")}
+        unpack_state(state, session.model, optimizer, self.rank)
+        if self.average is not None:
+            for name, value in self.average.shadow.items():  # copied, so that they lie where the model lies
+                value.copy_(tensors[f"average.{name}"])
+            self.average.count = self.position.step
+        if session.scaler and session.accelerator.scaler is not None:
+            session.accelerator.scaler.load_state_dict(session.scaler)
+        session.restored = {}
+
+    def run(self) -> None:
+        if self.position.step == 0:
+            self.checkpoint()  # from now on there is always a state to resume from, also once better weights are kept
+        fit(
+            self.learner,
+            self.optimizer,
+            self.batches,
+            self.stage,
+            self.session.accelerator,
+            self.position,
+            average=self.average,
+            on_step=self.on_step,
+            on_epoch=self.on_epoch,
+            on_best=self.on_best,
+            checkpoint=self.checkpoint,
+            checkpoint_steps=self.session.recipe.checkpoint_steps,
+        )
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The model holds the averaged weights, if there are any."""
+        if self.average is not None:
+            self.average.swap()
+        yield
+        if self.average is not None:
+            self.average.swap()
+
+    def checkpoint(self) -> None:
+        self.clock.tick()
+        others = {} if self.main else {name: value.cpu() for name, value in random_state(self.rank).items()}
+        states = gather_object([others])
+        if self.main:
+            tensors = pack_state(self.session.model, self.optimizer.optimizer)
+            if self.average is not None:
+                tensors |= {f"average.{name}": value for name, value in self.average.shadow.items()}
+            for state in states:
+                tensors |= state
+            scaler = self.session.accelerator.scaler
+            save_last(self.session.folder, tensors, self.position, scaler.state_dict() if scaler is not None else None)
+
+    def on_step(self, logs: dict[str, float]) -> None:
+        position, batches = self.position, len(self.batches)
+        facts = {"stage": self.index, "epoch": position.epoch, "step": position.step, **logs}
+        more = {"batch": position.batch, "batches": batches, "epochs": self.stage.epochs, **self.session.progress()}
+        self.session.watch("step", facts | more)
+        if self.main and (position.step % 50 == 0 or position.batch == batches):
+            append_log(self.session.folder, {key: _short(value) for key, value in facts.items()})
+
+    def on_epoch(self) -> float | None:
+        session = self.session
+        for id, reason in gather_object(list(self.batches.problems.items())):
+            if id not in session.unread:
+                session.unread[id] = reason
+                session.watch("warning", {"text": f"skipped: {reason}"})
+        if self.position.epoch % session.recipe.validation.every and self.position.epoch < self.stage.epochs:
+            return None
+        self.clock.tick()
+        with self.averaged():
+            return session.validate(self.index)
+
+    def on_best(self) -> None:
+        with self.averaged():
+            if self.main:
+                save_tensors(self.session.folder / "model.safetensors", weights_of(self.session.model))
 
 
 class _Clock:
@@ -283,10 +359,13 @@ def collapse(report: Report, media: int) -> str:
     )
 
 
-def save_last(folder: Path, tensors: dict[str, torch.Tensor], position: Position) -> None:
-    """Replace the resumable state as a whole."""
+def save_last(
+    folder: Path, tensors: dict[str, torch.Tensor], position: Position, scaler: dict[str, Any] | None = None
+) -> None:
+    """Replace the resumable state as a whole.  `scaler` is the state of fp16's loss scaling."""
+    metadata = {"position": json.dumps(asdict(position))} | ({"scaler": json.dumps(scaler)} if scaler else {})
     try:
-        save_tensors(folder / "last.safetensors", tensors, {"position": json.dumps(asdict(position))})
+        save_tensors(folder / "last.safetensors", tensors, metadata)
     except OSError as error:
         raise OSError(
             f"the checkpoint in {folder} could not be written ({error}); the previous one is intact: free some space "

@@ -1,0 +1,193 @@
+"""`limner caption`: whose rows are kept, whose are refused, and what identifies a picture."""
+
+import errno
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from limner.apps.caption import Journal, expand, image_ids, printable, to_jsonl
+from limner.apps.cli import main
+from limner.data.karpathy import coco_id
+from limner.evaluation import coco_results
+from limner.pipeline import Pipeline
+
+BY = {"model": "00ff", "decoding": {"size": 1}}
+ROW = {"file": "a.png", "caption": "a dog", "logprob": -1.5, "finished": True}
+
+
+def picture(path: Path, grey: int = 0) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((8, 8, 3), grey, np.uint8)).save(path)
+    return str(path)
+
+
+def test_the_rows_of_an_interrupted_call_are_not_overwritten(tmp_path: Path):
+    partial = tmp_path / "c.csv.partial"
+    partial.write_text(to_jsonl([BY, ROW]))
+    message = re.escape(
+        f"{partial} holds 1 captions of an interrupted call: continue it with --resume, or delete the file"
+    )
+    with pytest.raises(ValueError, match=message):
+        Journal(tmp_path / "c.csv", False, BY)
+    assert partial.read_text() == to_jsonl([BY, ROW])
+    assert Journal(tmp_path / "c.csv", True, BY).rows == {"a.png": ROW}
+    for nothing in ("", to_jsonl([BY])):  # nothing to lose
+        partial.write_text(nothing)
+        assert Journal(tmp_path / "c.csv", False, BY | {"model": "other"}).rows == {}
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_rows(tmp_path: Path, capsys):
+    (tmp_path / "c.csv.partial").write_text(to_jsonl([BY, ROW]))
+    command = ["caption", "a.png", "--model", "nowhere", "--resume", "--out", str(tmp_path / "c.csv")]
+    assert main(command) == 1 and "nowhere is not a run folder" in capsys.readouterr().err
+    assert (tmp_path / "c.csv.partial").read_text() == to_jsonl([BY, ROW])
+
+
+@pytest.mark.parametrize(
+    ("by", "what"),
+    [
+        ({**BY, "model": "11"}, "model"),
+        ({**BY, "decoding": {"size": 2}}, "decoding"),
+        ({"model": "11", "decoding": {}}, "model and decoding"),
+    ],
+)
+def test_captions_of_two_models_or_searches_are_not_mixed(tmp_path: Path, by: dict, what: str):
+    (tmp_path / "c.csv.partial").write_text(to_jsonl([BY, ROW]))
+    with pytest.raises(ValueError, match=f"was begun with another {what}, which its first line tells"):
+        Journal(tmp_path / "c.csv", True, by)
+
+
+def test_another_beam_is_noticed_from_the_command_line(tiny: Path, tmp_path: Path, monkeypatch, capsys):
+    files = [picture(tmp_path / f"{k}.png", k) for k in range(2)]
+    command = ["caption", *files, "--model", str(tiny / "run"), "--batch-size", "1", "--out", str(tmp_path / "c.csv")]
+    whole = Pipeline.captions
+
+    def full(pipeline, *arguments):
+        yield next(whole(pipeline, *arguments))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Pipeline, "captions", full)
+    assert main([*command, "--beam", "1"]) == 1
+    assert "No space left on device: free some space" in (error := capsys.readouterr().err) and "--resume" in error
+    monkeypatch.setattr(Pipeline, "captions", whole)
+    assert main([*command, "--beam", "2", "--resume"]) == 1
+    assert "was begun with another decoding" in capsys.readouterr().err
+    assert main([*command, "--beam", "1"]) == 1 and "continue it with --resume" in capsys.readouterr().err
+    assert main([*command, "--beam", "1", "--resume"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "place"),
+    [
+        ("c.csv", "file,caption\na.png,a dog\n", "c.csv, line 2"),
+        ("c.csv", "file,caption,logprob,finished\na.png,a dog,high,True\n", "c.csv, line 2"),
+        ("c.json", '[{"image_id": 1, "caption": "a dog"}]', "c.json, item 1"),
+        ("c.jsonl", '{"image": "a.png"}\n', "c.jsonl, line 1"),
+        ("c.jsonl", "[1, 2]\n", "c.jsonl, line 1"),
+    ],
+)
+def test_an_output_from_elsewhere_is_no_output_to_resume(tmp_path: Path, name: str, text: str, place: str):
+    (tmp_path / name).write_text(text)
+    message = re.escape(place) + ": --resume expects an output of this command, with file, caption, logprob, finished"
+    with pytest.raises(ValueError, match=message):
+        Journal(tmp_path / name, True, BY)
+    assert (tmp_path / name).read_text() == text
+
+
+def test_json_that_is_no_list(tmp_path: Path):
+    (tmp_path / "c.json").write_text('{"images": []}')
+    with pytest.raises(ValueError, match=r"c\.json: expected a list of captions"):
+        Journal(tmp_path / "c.json", True, BY)
+    (tmp_path / "c.csv.partial").write_text(to_jsonl([ROW]))
+    with pytest.raises(ValueError, match=r"c\.csv\.partial, line 1: expected the model and the decoding"):
+        Journal(tmp_path / "c.csv", True, BY)
+
+
+@pytest.mark.parametrize("name", ["c.jsonl", "c.jsonl.partial"])
+def test_only_the_last_line_may_be_cut(tmp_path: Path, name: str):
+    head = [BY] if name.endswith("partial") else []
+    text = to_jsonl([*head, ROW])
+    (tmp_path / name).write_text(text + '{"file": "b.p')
+    assert list(Journal(tmp_path / "c.jsonl", True, BY).rows) == ["a.png"]
+    (tmp_path / "c.jsonl.partial").unlink()
+    (tmp_path / name).write_text(text + '{"file": "b.p\n' + to_jsonl([ROW | {"file": "c.png"}]))
+    message = rf"{name}, line {len(head) + 2}: not JSON \(.*\), and more lines follow"
+    with pytest.raises(ValueError, match=message):
+        Journal(tmp_path / "c.jsonl", True, BY)
+
+
+def test_one_file_has_one_row(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    picture(tmp_path / "in" / "dog.png")
+    sources = ["in/dog.png", "./in/dog.png", "in", "./in/", "in/../in/dog.png"]
+    assert expand(sources) == (["in/dog.png"], [])
+
+
+def test_names_that_are_not_utf8(tiny: Path, tmp_path: Path, capsys):
+    """Two such files stay two, on the screen, in the output and on resuming."""
+    folder = os.fsencode(tmp_path) + b"/in"
+    os.mkdir(folder)
+    source = picture(tmp_path / "x.png")
+    for name in (b"a\xff.png", b"a\xfe.png"):
+        try:
+            Path(os.fsdecode(folder + b"/" + name)).write_bytes(Path(source).read_bytes())
+        except OSError:
+            pytest.skip("this file system wants UTF-8 names")
+    names = [f"{tmp_path}/in/a\\xfe.png", f"{tmp_path}/in/a\\xff.png"]
+    assert [printable(file) for file in expand([os.fsdecode(folder)])[0]] == names
+    command = ["caption", os.fsdecode(folder), "--model", str(tiny / "run")]
+    assert main(command) == 0
+    assert [line.split(": ")[0] for line in capsys.readouterr().out.splitlines()] == names
+    for ending in ("csv", "json", "jsonl"):
+        out = tmp_path / f"c.{ending}"
+        assert main([*command, "--out", str(out)]) == 0
+        written = out.read_bytes()
+        assert main([*command, "--out", str(out), "--resume"]) == 0
+        assert out.read_bytes() == written and f"{out}: 2 captions" in capsys.readouterr().out
+
+
+def test_an_output_that_cannot_be_is_noticed_before_captioning(tiny: Path, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setattr(Pipeline, "captions", lambda *_: pytest.fail("too late"))
+    source = picture(tmp_path / "x.png")
+    (tmp_path / "d.csv").mkdir()
+    for out, message in (
+        (tmp_path / "d.csv", "d.csv is a folder; name a file in it"),
+        (Path(source) / "c.csv", "x.png"),
+    ):
+        assert main(["caption", source, "--model", str(tiny / "run"), "--out", str(out)]) == 1
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "id"),
+    [
+        ("42", 42),
+        ("0", 0),
+        ("COCO_val2014_000000000042", 42),
+        ("001", "001"),
+        ("-1", "-1"),
+        ("²", "²"),
+        ("a_42", "a_42"),
+        ("COCO_x", "COCO_x"),
+    ],
+)
+def test_coco_numbers(name: str, id: int | str):
+    assert coco_id(name) == id
+    if not name.startswith("COCO_"):
+        assert coco_results({name: ""})[0]["image_id"] == id
+
+
+def test_ids_differ():
+    files = ["dog.png", "dog.jpg", "sub/001.png", "two/1.png", "a/7.png", "b/7.png", "c/COCO_val2014_000000000009.jpg"]
+    ids = image_ids(files)
+    assert list(ids.values()) == ["dog.png", "dog.jpg", "001", 1, "a/7", "b/7", 9]
+    hard = ["dog.png", "dog.jpg", "dog.png.jpg", "x/dog.png", "7.png", "7.mp4"]
+    assert len(set(image_ids(hard).values())) == len(hard)
+    assert image_ids([]) == {}
+    text = json.loads(json.dumps(image_ids(["a/7.png", "8.png"])))
+    assert text == {"a/7.png": 7, "8.png": 8}

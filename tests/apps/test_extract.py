@@ -1,0 +1,67 @@
+"""`limner extract`: features of a trained encoder, never of a random one."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from limner.apps.cli import main
+from limner.data import datasets, shapes
+from limner.data.dataset import DataSet
+from limner.data.store import FeatureStore
+from limner.pipeline import Pipeline, frames_of
+from limner.run import load_run
+from limner.types import Pixels
+
+
+def test_a_run_lends_its_own_encoder(tiny: Path, tmp_path: Path, monkeypatch, capsys):
+    """The stored cells are those of the trained network, to float16; problems of the data set are shown."""
+    monkeypatch.setitem(
+        datasets.DATASETS, "shapes", lambda config: DataSet(tuple(shapes.load(config.media)[:6]), ("line 4: no file",))
+    )
+    assert main(["extract", str(tiny / "run"), "--out", str(tmp_path / "f"), "--batch-size", "4"]) == 0
+    shown = capsys.readouterr()
+    assert "6 entries written, 0 already there, 0 media failed" in shown.out
+    assert shown.err == "1 skipped or mended:\n  line 4: no file\n"
+    store, pipeline = FeatureStore(tmp_path / "f"), Pipeline(load_run(tiny / "run"))
+    store.require(pipeline.encoder.provenance())
+    for medium in shapes.load(tiny / "world")[:6]:
+        cells = pipeline.encode(Pixels(pipeline.encoder.preprocess(frames_of(medium, 4))[None]))
+        torch.testing.assert_close(store.get(medium.id)[0].float(), cells.grid[0], rtol=1e-3, atol=1e-3)
+
+
+def test_what_cannot_be_extracted(tiny: Path, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    recipe, run = str(tiny / "tiny.yaml"), str(tiny / "run")
+    resnet = tmp_path / "resnet.yaml"
+    resnet.write_text("data: {media: x}\nencoder: {name: resnet}\n")
+    given = ["--data", "shapes", "--media", "x", "--encoder", "e", "--out", "f"]
+    advice = "has no trained weights of its own: train it from pixels, without extract"
+    for arguments, message in [
+        ([recipe, "--out", "f"], f"small_cnn {advice}"),
+        ([str(resnet), "--out", "f"], f"resnet {advice}"),
+        ([run], "where should the features go?"),
+        ([run, "--out", "f", "--encoder.dim", "16"], "the encoder is that of"),
+        ([".", "--out", "f"], "is not a run folder"),
+        ([run, *given], "give a recipe or run, or --data, --media and --annotations, not both"),
+        ([*given, "--bean=3"], "unknown arguments: --bean=3"),
+        (["--out", "f"], "give a recipe or run, or --data, --media and --encoder"),
+    ]:
+        assert main(["extract", *arguments]) == 1, arguments
+        assert message in capsys.readouterr().err, arguments
+    assert not (tmp_path / "f").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("csv", "a CSV file with file and caption"),
+        ("jsonl", "a JSONL file with file and caption"),
+        ("coco", "Karpathy's dataset_coco.json"),
+        ("flickr8k", "Karpathy's dataset_flickr8k.json"),
+    ],
+)
+def test_captions_that_are_not_there(name, expected: str):
+    for given in ("", "nowhere/x"):
+        with pytest.raises(FileNotFoundError, match=f"data.annotations: no file at '{given}', expected {expected}"):
+            datasets.read_dataset(datasets.DataConfig(name, "m", given))
