@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from limner.data.datasets import read_dataset
+from limner.data.karpathy import coco_id
 from limner.decode.generate import generate
 from limner.decode.search import Beam
 from limner.encoders.encoder import Encoder
@@ -78,8 +79,4 @@ def write_evaluation(evaluation: Evaluation, folder: str | Path, about: Mapping[
 
 def coco_results(captions: Mapping[str, str]) -> list[dict[str, str | int]]:
     """COCO's results format; an id made of digits becomes a number, as COCO's tools expect."""
-    return [{"image_id": int(id) if _numeric(id) else id, "caption": text} for id, text in captions.items()]
-
-
-def _numeric(id: str) -> bool:
-    return id.isascii() and id.isdigit() and str(int(id)) == id
+    return [{"image_id": coco_id(id), "caption": text} for id, text in captions.items()]

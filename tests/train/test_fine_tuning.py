@@ -119,3 +119,16 @@ def test_two_processes_train_one_run(folder: Path, tmp_path: Path):
     }
     assert json.loads((tmp_path / "run" / "run.json").read_text())["encoder_trained"]
     assert Pipeline.load(tmp_path / "run").caption(folder / "p0.png").text
+
+
+def test_frozen_statistics_stay_while_the_weights_of_their_block_learn(folder: Path, tmp_path: Path):
+    source = folder / "resnet"
+    run = train(tuned(folder, source, 0, epochs=1), tmp_path / "free")
+    frozen = tuned(folder, source, 0, epochs=1)
+    frozen = replace(frozen, encoder=replace(frozen.encoder, freeze_statistics=True))
+    still = train(frozen, tmp_path / "frozen")
+    statistics = {name: moved for name, moved in moves(still, source).items() if "running" in name}
+    assert statistics
+    assert not any(statistics.values())
+    assert any(moved for name, moved in moves(still, source).items() if name.endswith("weight"))
+    assert any(moved for name, moved in moves(run, source).items() if "running" in name)

@@ -264,3 +264,14 @@ def test_settings_that_cannot_work_are_refused(tmp_path: Path):
         with pytest.raises(ValueError, match=message):
             train(recipe(folder, overrides), tmp_path / "run")
     assert Stage().precision == "fp32"
+
+
+def test_a_run_starts_from_another_ones_words_and_best_weights(tmp_path: Path):
+    """With a learning rate of nothing the second run ends where the first one's best weights were."""
+    folder = pictures(tmp_path / "data", 4)
+    first = train(recipe(folder, epochs=3), tmp_path / "first")
+    second = train(recipe(folder, ("start", str(first)), epochs=1, lr=1e-30, encoder_lr=1e-30), tmp_path / "second")
+    before, after = tensors_of(first, "model"), tensors_of(second, "model")
+    learnt = {name for name in before if "running" not in name and "tracked" not in name}
+    assert all(torch.equal(before[name], after[name]) for name in learnt)
+    assert (second / "vocabulary.json").read_bytes() == (first / "vocabulary.json").read_bytes()

@@ -340,7 +340,7 @@ def _scene(value: dict[str, Any]) -> Scene:
 
 
 def _write_video(path: Path, frames: np.ndarray, fps: int) -> None:
-    """Encode uint8 (T, H, W, 3) RGB as H.264, which browsers play.  One thread: the same frames give the same file."""
+    """Encode uint8 (T, H, W, 3) RGB as H.264, which browsers play."""
     import av
 
     with av.open(str(path), "w") as container:

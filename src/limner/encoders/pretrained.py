@@ -31,6 +31,7 @@ class PretrainedConfig:
     name: Literal["pretrained"] = "pretrained"
     source: str = ""
     trainable_from: int | None = None
+    freeze_statistics: bool = False  # BatchNorm keeps its statistics in trained blocks too (small batches)
 
 
 class Family(NamedTuple):
@@ -114,6 +115,10 @@ class Pretrained(Encoder):
         super().train(mode)
         for module in self._frozen:
             module.training = False
+        if self.config.freeze_statistics:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.training = False
         return self
 
     def preprocess(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float[Tensor, "T 3 h w"]:

@@ -123,6 +123,9 @@ class _Session:
             found = load_vectors(recipe.vocabulary.vectors, self.vocabulary, model.get_submodule("embed"))
             self.watch("start", {"word vectors found": found, "words": len(self.vocabulary)})
         self.model: Captioner = model if self.inputs.store else FromPixels(encoder, model)
+        if recipe.start:
+            weights = Path(recipe.start) / "model.safetensors"
+            put_weights(self.model, load_tensors(weights)[0], weights)
         self.model.to(self.accelerator.device)
         self.problems = list(self.dataset.problems)
         self.media, self.validation = self._media()
@@ -342,7 +345,9 @@ class _Clock:
 
 
 def build_vocabulary(recipe: Recipe, dataset: DataSet) -> Vocabulary:
-    """From the training split only."""
+    """That of the run this one starts from, else built from the training split only."""
+    if recipe.start:
+        return Vocabulary.load(Path(recipe.start) / "vocabulary.json")
     config = recipe.vocabulary
     captions = [text for medium in dataset.split("train") for text in medium.references]
     return Vocabulary.build(captions, config.min_count, config.tokenizer)
