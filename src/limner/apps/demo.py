@@ -105,6 +105,6 @@ def accuracy_table(exact: dict[str, float]) -> Table:
 
 
 def showcase(captions: dict[str, str]) -> str:
-    """A picture whose caption names a relation between two objects, if there is one."""
-    related = [id for id, text in captions.items() if " of " in text or "above" in text or "below" in text]
-    return min(related or captions, key=lambda id: (len(captions[id]), id))
+    """The first picture whose caption says how two objects lie, right or wrong; the first one if none does."""
+    related = [id for id, text in captions.items() if {"left", "right", "above", "below"} & set(text.split())]
+    return min(related or captions)
