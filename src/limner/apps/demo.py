@@ -30,7 +30,7 @@ RECIPE = {
     "stages": [
         {
             "objective": {"name": "xe", "doubly_stochastic": 0.0},
-            "epochs": 20,
+            "epochs": 16,
             "batch_size": 32,
             "lr": 2e-3,
             "encoder_lr": 2e-3,
