@@ -30,6 +30,6 @@ def test_words_of_words_are_the_same_words(text):
 
 
 def test_names():
-    assert tokenizer("split")("A b.") == ["A", "b."]
+    assert tokenizer("split")(["A  b.", ""]) == ["A b.", ""]
     with pytest.raises(ValueError, match=", ".join(TOKENIZERS)):
         tokenizer("ptb3")

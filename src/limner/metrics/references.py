@@ -9,6 +9,7 @@ Letters in shapes: I images, R references of all images, E n-gram entries, U (im
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -109,7 +110,8 @@ class References:
         _check(texts)
         self.tokenizer = tokenizer
         self.ids = tuple(texts)
-        self.lines = tuple(tuple(" ".join(tokenise(text)) for text in texts[id]) for id in self.ids)
+        lines = iter(tokenise([text for id in self.ids for text in texts[id]]))
+        self.lines = tuple(tuple(islice(lines, len(texts[id]))) for id in self.ids)
         self.per_image = np.array([len(lines) for lines in self.lines])
         self.owner = np.repeat(np.arange(len(self.ids)), self.per_image)
         # A token may hold a no-break space (PTB's "4 1/2"): BLEU and CIDEr split there, ROUGE-L does not.
@@ -140,7 +142,7 @@ class References:
         self._match(captions)
         tokenise = find_tokenizer(self.tokenizer)
         texts = tuple(captions[id] for id in self.ids)
-        lines = tuple(" ".join(tokenise(text)) for text in texts)
+        lines = tuple(tokenise(texts))
         words = [line.split() for line in lines]
         table = tabulate(words, lambda gram: self._number.get(gram, UNSEEN))
         pair = np.full(len(table.gram), -1)

@@ -1,4 +1,4 @@
-"""Text to words, for metrics: a caption goes in, a list of words comes out.
+"""Text to words: captions go in, as many lines come out, their tokens joined by one blank.
 
 **Stand-in.**  Published scores are computed on PTB tokens; until `text/ptb.py` exists, `simple` takes its place, and a
 report made with it says so.  `split` is for text that is tokenised already.
@@ -6,7 +6,7 @@ report made with it says so.  `split` is for text that is tokenised already.
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 WORD = re.compile(r"[^\s'-]+(?:['-][^\s'-]+)*")
 
@@ -33,10 +33,16 @@ def simple(text: str) -> list[str]:
     return WORD.findall(unicodedata.normalize("NFC", text.lower()).translate(_KEPT))
 
 
-TOKENIZERS: dict[str, Callable[[str], list[str]]] = {"simple": simple, "split": str.split}
+def each(words: Callable[[str], list[str]]) -> Callable[[Sequence[str]], list[str]]:
+    """A tokenizer of lists from one that looks at a caption alone."""
+    return lambda captions: [" ".join(words(caption)) for caption in captions]
 
 
-def tokenizer(name: str) -> Callable[[str], list[str]]:
+# They take the whole list because PTB's, as coco-caption calls it, looks at a caption's neighbours.
+TOKENIZERS: dict[str, Callable[[Sequence[str]], list[str]]] = {"simple": each(simple), "split": each(str.split)}
+
+
+def tokenizer(name: str) -> Callable[[Sequence[str]], list[str]]:
     """The tokenizer of that name.  Raises ValueError that lists the known names."""
     if name not in TOKENIZERS:
         raise ValueError(f"unknown tokenizer {name!r}; known: {', '.join(TOKENIZERS)}")

@@ -38,7 +38,7 @@ class Vocabulary:
         if min_count < 1:
             raise ValueError(f"min_count is the smallest count that keeps a word, at least 1; got {min_count}")
         split = tokenizer(tokenizer_name)
-        counts = Counter(word for caption in captions for word in split(caption))
+        counts = Counter(word for caption in captions for word in split([caption])[0].split())
         kept = sorted((word for word in counts if counts[word] >= min_count), key=lambda word: (-counts[word], word))
         kept = [word for word in kept if word not in SPECIALS]
         if not kept:
@@ -56,7 +56,7 @@ class Vocabulary:
         return {word: i for i, word in enumerate(self.words)}
 
     def tokenize(self, caption: str) -> list[str]:
-        return tokenizer(self.tokenizer)(caption)
+        return tokenizer(self.tokenizer)([caption])[0].split()
 
     def encode(self, caption: str, max_words: int | None = None) -> list[int]:
         """BOS w1 .. wn EOS; unknown words become UNK; n is cut at `max_words`."""
