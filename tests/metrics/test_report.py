@@ -77,7 +77,10 @@ def test_an_unknown_tokenizer_lists_the_known():
 
 def test_a_no_break_space_splits_a_token_for_bleu_but_not_for_rouge(monkeypatch):
     # PTB's mixed fraction; here a tokenizer that cuts at commas.  BLEU: "4", "1/2" of 2 words; ROUGE: one word, wrong.
-    monkeypatch.setattr("limner.metrics.references.find_tokenizer", lambda name: lambda texts: [" ".join(text.split(",")) for text in texts])
+    monkeypatch.setattr(
+        "limner.metrics.references.find_tokenizer",
+        lambda name: lambda texts: [" ".join(text.split(",")) for text in texts],
+    )
     report = evaluate({"x": "4 1/2"}, References({"x": ["4\u00a01/2"]}))
     assert report.scores["BLEU-1"] == pytest.approx(1, abs=1e-8)
     assert report.scores["ROUGE-L"] == 0
