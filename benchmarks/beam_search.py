@@ -66,16 +66,17 @@ def pictures(seed: int = 1) -> Features:
 
 
 @torch.no_grad()
-def published(model: ShowAttendTell, cells: Tensor) -> tuple[list[int], float]:
-    """Cells (N, D) of one picture -> the words after BOS, EOS included, and their log-probability."""
+def published(model: ShowAttendTell, cells: Tensor) -> tuple[list[int], float, Tensor]:
+    """Cells (N, D) of one picture -> the words after BOS, EOS included, their log-probability and attention (L, N)."""
     k = BEAMS
     mean_cell = cells.mean(0, keepdim=True)
     h, c = model.init_h(mean_cell).expand(k, -1), model.init_c(mean_cell).expand(k, -1)
     values = cells.expand(k, *cells.shape)  # (k, N, D)
     previous = torch.full((k,), BOS)
     top_scores = torch.zeros(k, 1)
-    sequences = torch.full((k, 1), BOS)
+    sequences, maps = torch.full((k, 1), BOS), torch.ones(k, 1, len(cells))
     complete: list[list[int]] = []
+    complete_maps: list[Tensor] = []
     complete_scores: list[float] = []
     for step in range(LONGEST):
         embedded = model.embed(previous)
@@ -90,20 +91,23 @@ def published(model: ShowAttendTell, cells: Tensor) -> tuple[list[int], float]:
         parents = torch.div(top_words, VOCABULARY, rounding_mode="floor")
         words = top_words % VOCABULARY
         sequences = torch.cat([sequences[parents], words.unsqueeze(1)], 1)
+        maps = torch.cat([maps[parents], alpha[parents].unsqueeze(1)], 1)
         incomplete = [i for i, word in enumerate(words.tolist()) if word != EOS]
         ended = sorted(set(range(k)) - set(incomplete))
         if ended:
             complete.extend(sequences[ended].tolist())
+            complete_maps.extend(maps[ended])
             complete_scores.extend(top_scores[ended].tolist())
         k -= len(ended)
         if k == 0:
             break
-        sequences, top_scores = sequences[incomplete], top_scores[incomplete].unsqueeze(1)
-        h, c, values, previous = h[parents[incomplete]], c[parents[incomplete]], values[:k], words[incomplete]
+        sequences, maps, top_scores = sequences[incomplete], maps[incomplete], top_scores[incomplete].unsqueeze(1)
+        rows = parents[incomplete]
+        h, c, values, previous = h[rows], c[rows], values[rows], words[incomplete]
     if not complete:  # where the public code crashes
-        complete, complete_scores = sequences.tolist(), top_scores.flatten().tolist()
+        complete, complete_maps, complete_scores = sequences.tolist(), list(maps), top_scores.flatten().tolist()
     best = complete_scores.index(max(complete_scores))
-    return complete[best][1:], complete_scores[best]
+    return complete[best][1:], complete_scores[best], complete_maps[best][1:]
 
 
 def words_of(captions: Captions) -> list[list[int]]:
@@ -116,15 +120,17 @@ def main() -> int:
     options = Beam(BEAMS, rules=PUBLISHED_RULES)
     fast = beam(model, features, options)
     slow = [published(model, cells) for cells in features.grid]
-    lengths = [len(words) for words, _ in slow]
+    lengths = [len(words) for words, _, _ in slow]
     print(
         f"{PICTURES} captions of {min(lengths)} to {max(lengths)} tokens, EOS included (mean {mean(lengths):.1f}), "
-        f"{len({tuple(words) for words, _ in slow})} different, {sum(words[-1] != EOS for words, _ in slow)} unfinished"
+        f"{len({tuple(words) for words, _, _ in slow})} different, "
+        f"{sum(words[-1] != EOS for words, _, _ in slow)} unfinished"
     )
-    unequal = sum(a != b for a, (b, _) in zip(words_of(fast), slow, strict=True))
-    gap = max(abs(a - b) for a, (_, b) in zip(fast.logprob.tolist(), slow, strict=True))
-    print(f"unequal captions: {unequal}; largest difference of log-probability {gap:.1e}")
-    if unequal or gap > 1e-3:
+    unequal = sum(a != b for a, (b, _, _) in zip(words_of(fast), slow, strict=True))
+    gap = max(abs(a - b) for a, (_, b, _) in zip(fast.logprob.tolist(), slow, strict=True))
+    maps = max(float((a[: len(b)] - b).abs().max()) for a, (_, _, b) in zip(fast.attention, slow, strict=True))
+    print(f"unequal captions: {unequal}; largest difference of log-probability {gap:.1e}, of attention {maps:.1e}")
+    if unequal or gap > 1e-3 or maps > 1e-4:
         return 1
     variants = {
         "limner.beam, batch of 64": lambda: beam(model, features, options),

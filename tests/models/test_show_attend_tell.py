@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from limner.decode.search import Beam, beam
+from limner.models.captioner import map_tensors
 from limner.models.layers import AdditiveAttention, WordHead
 from limner.models.show_attend_tell import ShowAttendTell, ShowAttendTellConfig
 from limner.types import BOS, EOS, Features, Layout
@@ -71,7 +72,7 @@ LSTM = {  # gates i, f, g, o read (word, context) and h: only the candidate g re
 
 def test_the_start_is_the_mean_of_the_cells():
     model = one_dimensional(init_h_weight=[[2.0]], init_h_bias=[1.0], init_c_weight=[[-1.0]])
-    h, c = model.init_state(model.encode(PAIR))
+    h, c, _ = model.init_state(model.encode(PAIR))
     assert h.tolist() == [[5.0]] and c.tolist() == [[-2.0]]  # mean (1 + 3) / 2 = 2
 
 
@@ -98,7 +99,7 @@ def test_one_step_by_hand(f_beta: float):
     z = sigmoid(2 * f_beta) * (1 * a1 + 3 * a2)  # f_beta = 0: half of the context
     c1 = 0.5 * tanh(z)
     h1 = 0.5 * tanh(c1)
-    torch.testing.assert_close(out.state, (torch.tensor([[h1]]), torch.tensor([[c1]])))
+    torch.testing.assert_close(out.state[:2], (torch.tensor([[h1]]), torch.tensor([[c1]])))
     expected = [-torch.inf, -torch.inf, h1 + 0.1, 2 * h1 + 0.2, 3 * h1 + 0.3]
     torch.testing.assert_close(out.logits, torch.tensor([expected]))
 
@@ -116,7 +117,7 @@ def test_the_gate_and_the_attention_read_the_previous_h():
     model = one_dimensional(init_h_weight=[[1.0]], gate_weight=[[1.0]], **LSTM)
     memory = model.encode(PAIR)
     zero = torch.zeros(1, 1)
-    h0, c0 = model.init_state(memory)
+    h0, c0, _ = model.init_state(memory)
     h1, c1, first, _ = model.advance(zero, h0, c0, memory)
     _, _, second, _ = model.advance(zero, h1, c1, memory)
     assert first.item() == pytest.approx(sigmoid(2.0) * 2.0) and second.item() == pytest.approx(sigmoid(h1.item()) * 2)
@@ -137,6 +138,22 @@ def test_projected_cells_by_hand():
     put(model, project_0_weight=[1.0, 1.0], project_1_weight=[[2.0, 0.0], [0.0, 3.0]], project_1_bias=[0.5, 0.0])
     pair = Features(torch.tensor([[[1.0, 3.0]]]), torch.ones(1, 1, dtype=torch.bool), Layout(1, 1, 1))
     torch.testing.assert_close(model.encode(pair).cells, torch.tensor([[[0.0, 3.0]]]), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_what_siblings_share_changes_nothing():
+    """Four rows per medium, as a search leaves them: two continue one hypothesis, two say one word, two are equal."""
+    model, features = small("show_attend_tell, all options"), random_features(3)
+    memory = model.encode(features)
+    start = map_tensors(lambda x: x.repeat_interleave(4, 0), model.init_state(memory))
+    state = model.step(torch.tensor([BOS] * 4 + [5] * 4 + [4, 5, 6, 7]), start, memory).state
+    rows = torch.tensor([0, 1, 1, 3, 7, 7, 7, 7, 11, 10, 9, 11])
+    state = map_tensors(lambda x: x.index_select(0, rows), state)
+    token = torch.tensor([4, 4, 5, 5, 6, 6, 7, 7, 4, 5, 6, 7])
+    shared = model.step(token, state, memory)
+    with torch.enable_grad():
+        alone = model.step(token, state, memory)  # every row for itself
+    torch.testing.assert_close(shared, alone)
 
 
 def test_cells_are_projected_once_per_medium():

@@ -71,7 +71,8 @@ def _walk(model: Captioner, inputs: Features | Pixels, count: int, rules: Rules,
     tokens = torch.empty(rows, 0, dtype=torch.long, device=device)
     alive, total, maps = torch.ones(rows, dtype=torch.bool, device=device), torch.zeros(rows, device=device), []
     for _ in range(rules.max_length):
-        logits, state, attention = model.step(token, state, memory)
+        out = model.step(token, state, memory)
+        logits, state, attention = out.logits, out.state, out.attention
         if temperature is None:
             logp = logits.float().log_softmax(-1)
             token = rules.apply(logp, tokens).argmax(-1)
@@ -127,7 +128,8 @@ class _BeamSearch:
     def step(self) -> bool:
         """One more word for every hypothesis; False when no medium is searching any more."""
         B, width = self.score.shape
-        logits, state, attention = self.model.step(self.token, self.state, self.memory)
+        spoken = self.model.step(self.token, self.state, self.memory)
+        logits, state, attention = spoken.logits, spoken.state, spoken.attention
         logp = self.options.rules.apply(logits.float().log_softmax(-1), self.tokens)
         scores = logp.view(B, width, -1).add_(self.score[..., None]).flatten(1)
         K = min(self.options.size, scores.shape[1])  # a beam larger than the vocabulary fills over several words
@@ -135,7 +137,6 @@ class _BeamSearch:
         parents = (torch.arange(B, device=best.device)[:, None] * width + best // logp.shape[-1]).flatten()
         self.token = (best % logp.shape[-1]).flatten()
         self.tokens = torch.cat([self.tokens[parents], self.token[:, None]], 1)
-        self.state = map_tensors(lambda x: x.index_select(0, parents), state)
         history = attention[:, None] if self.attention is None else torch.cat([self.attention, attention[:, None]], 1)
         self.attention = history[parents]
         usable = (torch.arange(K, device=best.device) < self.slots[:, None]) & score.isfinite()
@@ -143,6 +144,14 @@ class _BeamSearch:
         self._set_aside(score.masked_fill(~ended, -torch.inf))
         self.slots = self.slots - ended.sum(1)
         self.score = score.masked_fill(~usable | ended, -torch.inf)
+        hopeless = self._bound() <= self.best_score[:, None]
+        self.score.masked_fill_(hopeless, -torch.inf)
+        # a slot without a hypothesis repeats its medium's best one, which costs models that know siblings nothing
+        best = torch.where(
+            self.score.isfinite(), torch.arange(K, device=self.score.device), self.score.argmax(1, keepdim=True)
+        )
+        parents = parents.view(B, K).gather(1, best).flatten()
+        self.state = map_tensors(lambda x: x.index_select(0, parents), state)
         return self._drop_done()
 
     def _set_aside(self, ended: Float[Tensor, "B K"]) -> None:
@@ -158,11 +167,13 @@ class _BeamSearch:
         row = i * (len(self.tokens) // len(self.media)) + int(slot)
         self.best[int(self.media[i])] = (logprob, self.tokens[row].clone(), self.attention[row].clone())
 
+    def _bound(self) -> Float[Tensor, "B K"]:
+        """The best normalised score a hypothesis can still reach: log-probabilities only fall."""
+        return self.score / self.options.rules.max_length ** max(self.options.length_penalty, 0.0)
+
     def _drop_done(self) -> bool:
         """A medium is done when no hypothesis is left that could still beat its best ended one."""
-        longest = self.options.rules.max_length ** max(self.options.length_penalty, 0.0)
-        hope = self.score.max(1).values / longest  # log-probabilities only fall
-        live = hope > self.best_score
+        live = self.score.isfinite().any(1)
         if live.all():
             return True
         lost = [int(self.media[i]) for i in (~live).nonzero().flatten() if self.best[int(self.media[i])] is None]

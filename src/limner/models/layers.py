@@ -28,7 +28,7 @@ class WordHead(nn.Linear):
 class AdditiveAttention(nn.Module):
     """score = w . f(Wq q + Wk k), f = tanh (Bahdanau et al. 2015, arXiv:1409.0473, A.1.2) or ReLU.
 
-    `keys` is computed once per medium; queries may have K rows for each row of keys.
+    `keys` is computed once per medium; queries may have K rows for each row of keys, or `counts[i]` for row i.
     """
 
     def __init__(self, query_dim: int, key_dim: int, dim: int, activation: str = "tanh"):
@@ -44,15 +44,21 @@ class AdditiveAttention(nn.Module):
         values: Float[Tensor, "B N D"],
         keys: Float[Tensor, "B N A"],
         mask: Bool[Tensor, "B N"],
+        counts: list[int] | None = None,
     ) -> tuple[Float[Tensor, "R D"], Float[Tensor, "R N"]]:
         """-> context (R, D) and the weights over the cells (R, N); `keys` = `self.key(values)`."""
-        beams = self.query(query).view(len(keys), -1, 1, keys.shape[-1])  # (B, K, 1, A)
-        if keys.device.type == "cpu" and not torch.is_grad_enabled():
+        query = self.query(query)
+        if counts is not None or (keys.device.type == "cpu" and not torch.is_grad_enabled()):
             # one medium at a time: its (K, N, A) fits the cache, those of a batch do not
-            pairs = zip(beams, keys, strict=True)
-            scores = torch.stack([self.score(self.activation(q + k)).squeeze(-1) for q, k in pairs])
-        else:
-            scores = self.score(self.activation(beams + keys.unsqueeze(1))).squeeze(-1)  # (B, K, N)
+            counts = counts or [len(query) // len(keys)] * len(keys)
+            pairs = zip(query.unsqueeze(1).split(counts), keys, strict=True)
+            scores = torch.cat([self.score(self.activation(q + k)).squeeze(-1) for q, k in pairs])  # (R, N)
+            real = mask.repeat_interleave(torch.tensor(counts, device=mask.device), 0)
+            weights = scores.masked_fill(~real, -torch.inf).softmax(-1)
+            parts = zip(weights.to(values.dtype).split(counts), values, strict=True)
+            return torch.cat([part @ value for part, value in parts]), weights
+        beams = query.view(len(keys), -1, 1, keys.shape[-1])  # (B, K, 1, A)
+        scores = self.score(self.activation(beams + keys.unsqueeze(1))).squeeze(-1)  # (B, K, N)
         weights = scores.masked_fill(~mask.unsqueeze(1), -torch.inf).softmax(-1)
         context = torch.bmm(weights.to(values.dtype), values)
         return context.flatten(0, 1), weights.flatten(0, 1)

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from limner.models.captioner import Captioner, Step, Taught, running
 from limner.models.layers import AdditiveAttention, WordHead
@@ -34,6 +35,12 @@ class Memory(NamedTuple):
     keys: Float[Tensor, "B N A"]  # attention's projection of the cells, computed once
     mask: Tensor
     pooled: Float[Tensor, "B D"]
+
+
+class State(NamedTuple):
+    h: Float[Tensor, "R H"]
+    c: Float[Tensor, "R H"]
+    row: Int[Tensor, " R"]  # of the last step; after a search has picked rows, those of equal `row` are siblings
 
 
 class ShowAttendTell(Captioner):
@@ -70,8 +77,9 @@ class ShowAttendTell(Captioner):
             pooled = cells.masked_fill(~inputs.mask[..., None], -torch.inf).amax(1)
         return Memory(cells, self.attend.key(cells), inputs.mask, pooled)
 
-    def init_state(self, memory: Memory) -> tuple[Tensor, Tensor]:
-        return self.init_h(memory.pooled), self.init_c(memory.pooled)
+    def init_state(self, memory: Memory) -> State:
+        h = self.init_h(memory.pooled)
+        return State(h, self.init_c(memory.pooled), torch.arange(len(h), device=h.device))
 
     def advance(
         self, word: Float[Tensor, "R E"], h: Float[Tensor, "R H"], c: Float[Tensor, "R H"], memory: Memory
@@ -88,10 +96,36 @@ class ShowAttendTell(Captioner):
             h = torch.tanh(self.deep(torch.cat([h, context, word], -1)))
         return self.head(self.dropout(h))
 
-    def step(self, token: Int[Tensor, " R"], state: tuple[Tensor, Tensor], memory: Memory) -> Step:
+    def step(self, token: Int[Tensor, " R"], state: State, memory: Memory) -> Step:
         word = self.word_dropout(self.embed(token))
-        h, c, context, attention = self.advance(word, *state, memory)
-        return Step(self.words(h, context, word), (h, c), attention)
+        if token.device.type == "cpu" and not torch.is_grad_enabled():
+            h, c, context, attention = self._advance_siblings(token, state, memory)
+        else:
+            h, c, context, attention = self.advance(word, state.h, state.c, memory)
+        state = State(h, c, torch.arange(len(h), device=h.device))
+        return Step(self.words(h, context, word), state, attention)
+
+    def _advance_siblings(
+        self, token: Int[Tensor, " R"], state: State, memory: Memory
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """`advance` for a beam: rows that continue the same hypothesis have the same h, so its attention, gate and
+        products are computed once, and the product of a word once for all rows that say it."""
+        _, sibling = state.row.unique(return_inverse=True)
+        first = torch.empty(int(sibling.max()) + 1, dtype=torch.long)
+        first[sibling] = torch.arange(len(token))
+        media = len(memory.cells)
+        counts = torch.bincount(first // (len(token) // media), minlength=media).tolist()
+        h = state.h[first]
+        context, attention = self.attend(h, memory.cells, memory.keys, memory.mask, counts)
+        context = torch.sigmoid(self.gate(h)) * context
+        read_word, read_context = self.lstm.weight_ih.split([self.config.embed, context.shape[1]], 1)
+        gates = linear(h, self.lstm.weight_hh, self.lstm.bias_ih + self.lstm.bias_hh) + linear(context, read_context)
+        spoken, which = token.unique(return_inverse=True)
+        gates = gates.index_select(0, sibling).add_(linear(self.embed(spoken), read_word).index_select(0, which))
+        i, f, g, o = gates.chunk(4, 1)
+        c = torch.sigmoid(f) * state.c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        return h, c, context.index_select(0, sibling), attention.index_select(0, sibling)
 
     def teach(self, memory: Memory, tokens: Int[Tensor, "R L"]) -> Taught:
         """Rows are sorted by length, so that step t runs only the rows that still have a word to predict, and the
@@ -101,7 +135,7 @@ class ShowAttendTell(Captioner):
         captions = len(tokens) // len(memory.cells)  # K rows of tokens share a row of memory
         memory = Memory(*(tensor[order // captions] for tensor in memory))
         embedded = self.word_dropout(self.embed(tokens[order]))
-        h, c = self.init_state(memory)
+        h, c, _ = self.init_state(memory)
         hidden, contexts, attentions = [], [], []
         counts = alive.sum(0).tolist()
         for t, n in enumerate(counts):
