@@ -8,10 +8,10 @@ import torch
 from limner.apps.cli import main
 from limner.data import datasets, shapes
 from limner.data.dataset import DataSet
-from limner.data.store import FeatureStore
+from limner.data.store import FeatureStore, StoreWriter
 from limner.pipeline import Pipeline, frames_of
 from limner.run import load_run
-from limner.types import Pixels
+from limner.types import Layout, Pixels
 
 
 def test_a_run_lends_its_own_encoder(tiny: Path, tmp_path: Path, monkeypatch, capsys):
@@ -28,6 +28,22 @@ def test_a_run_lends_its_own_encoder(tiny: Path, tmp_path: Path, monkeypatch, ca
     for medium in shapes.load(tiny / "world")[:6]:
         cells = pipeline.encode(Pixels(pipeline.encoder.preprocess(frames_of(medium, 4))[None]))
         torch.testing.assert_close(store.get(medium.id)[0].float(), cells.grid[0], rtol=1e-3, atol=1e-3)
+
+
+def test_a_store_is_verified(tmp_path: Path, capsys):
+    writer = StoreWriter(tmp_path, {"encoder": "e"})
+    writer.add("7", "full", torch.ones(4, 3), Layout(1, 2, 2))
+    writer.finish()
+    assert main(["extract", "--verify", "--out", str(tmp_path)]) == 0
+    assert "1 entries, every shard is as it was written" in capsys.readouterr().out
+    shard = tmp_path / "shard-00000.safetensors"
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    assert main(["extract", "--verify", "--out", str(tmp_path)]) == 1
+    assert f"changed since extraction: {shard}; delete them and" in capsys.readouterr().err
+    assert main(["extract", "--verify"]) == 1
+    assert "which store should be verified?" in capsys.readouterr().err
 
 
 def test_what_cannot_be_extracted(tiny: Path, tmp_path: Path, monkeypatch, capsys):

@@ -2,7 +2,7 @@
 
 Without a recipe: limner extract --data NAME --media DIR --encoder PATH --out DIR
 With the encoder that a run has trained or imported: limner extract RUN --out DIR
-A rerun continues an interrupted extraction.
+A rerun continues an interrupted extraction; --verify reads a finished one again, against its checksums.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from limner.apps.arguments import no_more, overrides, positive, report_problems
 from limner.data.datasets import DATASETS, DataConfig, read_dataset
+from limner.data.store import FeatureStore
 from limner.data.views import VIEWS
 from limner.encoders import Encoder, PretrainedConfig, build_encoder
 from limner.recipe import Recipe, load_recipe
@@ -33,11 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=positive, default=32)
     parser.add_argument("--frames", type=positive, help="frames sampled from a clip")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--verify", action="store_true", help="encode nothing, check every shard of the store's bytes")
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     from limner.encoders.extract import extract
 
+    if options.verify:
+        return _verify(options, rest)
     recipe, encoder = _recipe_and_encoder(options, rest)
     out = options.out or recipe.features
     if not out:
@@ -61,6 +65,16 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     console.print(f"{out}: {report}")
     report_problems([*dataset.problems, *(f"{id}: {reason}" for id, reason in report.failures)])
     return 3 if report.failures else 0
+
+
+def _verify(options: argparse.Namespace, rest: list[str]) -> int:
+    out = options.out or (load_recipe(options.recipe, overrides(rest)).features if options.recipe else "")
+    if not out:
+        raise ValueError("which store should be verified? give --out FOLDER, or a recipe that names `features`")
+    store = FeatureStore(out)
+    store.verify()
+    print(f"{out}: {len(store)} entries, every shard is as it was written")
+    return 0
 
 
 def _recipe_and_encoder(options: argparse.Namespace, rest: list[str]) -> tuple[Recipe, Encoder]:
