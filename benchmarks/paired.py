@@ -1,7 +1,7 @@
 """Paired timing on a shared machine: variants take turns in one process, and ratios are what counts.
 
 CPU seconds of this process (not wall time) are measured, because the neighbours on the machine come and go; taking
-turns spreads what is left of them over all variants.
+turns spreads what is left of them over all variants.  Where a variant works in child processes, wall time it has to be.
 """
 
 import gc
@@ -22,22 +22,24 @@ def arguments(description: str | None, rounds: int) -> Namespace:
     return parser.parse_args()
 
 
-def take_turns(variants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """CPU seconds of each variant in each round; every other round runs in reverse order."""
+def take_turns(
+    variants: dict[str, Callable[[], Any]], rounds: int, clock: Callable[[], float] = time.process_time
+) -> dict[str, list[float]]:
+    """Seconds of each variant in each round; every other round runs in reverse order."""
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for turn in range(rounds):
         for name in list(variants)[:: -1 if turn % 2 else 1]:
             gc.collect()
-            begin = time.process_time()
+            begin = clock()
             variants[name]()
-            seconds[name].append(time.process_time() - begin)
+            seconds[name].append(clock() - begin)
     return seconds
 
 
-def report(seconds: dict[str, list[float]], bars: dict[str, float]) -> None:
+def report(seconds: dict[str, list[float]], bars: dict[str, float], measured: str = "CPU time") -> None:
     """One line per variant, then how many times longer than the first one each other takes, and the bar for that."""
     for name, times in seconds.items():
-        print(f"{name:<44} min {min(times):8.3f} s   median {median(times):8.3f} s   ({len(times)} rounds, CPU time)")
+        print(f"{name:<44} min {min(times):8.3f} s   median {median(times):8.3f} s   ({len(times)} rounds, {measured})")
     (name, fast), *others = seconds.items()
     for other, slow in others:
         ratios = [b / a for a, b in zip(fast, slow, strict=True)]

@@ -74,5 +74,5 @@ def test_equals_coco_caption(seed):
         )
     for order in (1, 2, 3, 4):
         found = score(captions, references, order)
-        assert found.corpus == pytest.approx(whole[order - 1], rel=0, abs=1e-9)
-        assert found.segments == pytest.approx(parts[order - 1], rel=0, abs=1e-9)
+        assert found.corpus == pytest.approx(whole[order - 1], rel=0, abs=1e-14)
+        assert found.segments == pytest.approx(parts[order - 1], rel=0, abs=1e-14)

@@ -1,7 +1,7 @@
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from limner.metrics.references import References, Score, positions
@@ -49,6 +49,7 @@ def test_an_empty_caption_is_one_empty_word():
 words = st.lists(st.sampled_from("abcd"), max_size=80)
 
 
+@settings(deadline=None)
 @given(words, words)
 def test_the_bit_parallel_lcs_equals_the_table(a, b):
     assert lcs(a, positions(b), len(b)) == slow_lcs(a, b)
@@ -67,5 +68,4 @@ def test_equals_coco_caption(seed):
     captions, references = corpus(seed)
     whole, parts = oracle.Rouge().compute_score(references, {id: [text] for id, text in captions.items()})
     found = score(captions, references)
-    assert found.corpus == pytest.approx(whole, rel=0, abs=1e-9)
-    assert found.segments == pytest.approx(parts, rel=0, abs=1e-9)
+    assert found.corpus == whole and found.segments.tolist() == list(parts)

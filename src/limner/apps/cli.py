@@ -9,14 +9,16 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from limner.apps import caption, convert, demo, evaluate, explain, extract, shapes, train
+from limner.apps import caption, compare, convert, demo, evaluate, explain, extract, score, shapes, train
 from limner.version import __version__
 
 COMMANDS = {
     "extract": extract,
     "train": train,
     "evaluate": evaluate,
+    "score": score,
     "caption": caption,
+    "compare": compare,
     "explain": explain,
     "convert": convert,
     "shapes": shapes,

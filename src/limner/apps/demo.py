@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from limner.apps.arguments import no_more
 from limner.apps.train import Watcher
@@ -57,11 +56,10 @@ def recipe(media: Path, seed: int, epochs: int | None = None) -> Recipe:
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     no_more(rest)
-    from limner.data.shapes import generate, read_truth
+    from limner.data.shapes import generate
     from limner.evaluation import evaluate_run, write_evaluation
     from limner.explain.figure import attention_figure
-    from limner.metrics.microworld import accuracy
-    from limner.metrics.report import table
+    from limner.metrics.report import exact_table, table
     from limner.pipeline import Pipeline, frames_of
     from limner.run import load_run
     from limner.train.training import train
@@ -80,10 +78,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     loaded = load_run(folder)
     evaluation = evaluate_run(loaded, "test")
     write_evaluation(evaluation, folder, {"split": "test"})
-    scenes = read_truth(world)
-    exact = accuracy(evaluation.captions, {id: scenes[id] for id in evaluation.captions})
     console.print(table(evaluation.report))
-    console.print(accuracy_table(exact))
+    console.print(exact_table(evaluation.report.exact))
     console.print("4. explaining one of them")
     pipeline = Pipeline(loaded)
     id = showcase(evaluation.captions)
@@ -93,15 +89,6 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     console.print(f"   {caption.text}")
     console.print(f"[bold]figure: {figure}   run: {folder}   all of it took {time.monotonic() - begin:.0f} s")
     return 0
-
-
-def accuracy_table(exact: dict[str, float]) -> Table:
-    """Shares of captions that are exactly right, against the micro-world's truth."""
-    made = Table(title="exact truth (share of captions)")
-    for name in exact:
-        made.add_column(name, justify="right")
-    made.add_row(*(f"{value:.1%}" for value in exact.values()))
-    return made
 
 
 def showcase(captions: dict[str, str]) -> str:

@@ -5,15 +5,13 @@ Prints the table and writes scores.json and captions.json (COCO results format) 
 
 import argparse
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from rich.console import Console
-
 from limner.apps.arguments import add_decoding, add_run, decoding_of, no_more, positive, report_problems
+from limner.apps.score import add_metrics, metrics_of, show
 from limner.evaluation import evaluate_run, write_evaluation
 from limner.files import write_text
-from limner.metrics.report import table
 from limner.run import load_run
 
 
@@ -22,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N media")
     parser.add_argument("--out", help="folder for scores.json and captions.json (default: the run folder)")
+    add_metrics(parser)
     add_decoding(parser)
     add_run(parser)
 
@@ -30,8 +29,11 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     no_more(rest)
     loaded = load_run(options.run, options.encoder, device=options.device)
     decoding = decoding_of(options, loaded.recipe.decoding)
-    evaluation = evaluate_run(loaded, options.split, decoding, options.limit)
-    Console().print(table(evaluation.report))
+    metrics, extra, protocol = metrics_of(options)
+    evaluation = evaluate_run(loaded, options.split, decoding, options.limit, metrics, extra)
+    report = replace(evaluation.report, protocol=evaluation.report.protocol | protocol)
+    evaluation = replace(evaluation, report=report)
+    show(report)
     out = Path(options.out or options.run)
     write_evaluation(evaluation, out, {"split": options.split, "decoding": asdict(decoding)})
     for name in ("recipe.json", "log.jsonl"):  # small outputs that are kept elsewhere say how they came about

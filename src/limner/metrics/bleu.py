@@ -3,7 +3,8 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-from limner.metrics.references import ORDERS, Candidates, References, Score
+from limner.metrics.ngrams import ORDERS
+from limner.metrics.references import Candidates, References, Score
 
 TINY, SMALL = 1e-15, 1e-9  # keep a precision without a match above 0, and one without an n-gram defined
 
@@ -14,36 +15,39 @@ def bleu(candidates: Candidates, references: References, order: int = 4) -> Scor
     The corpus value pools matches and lengths over the images (it is not the mean of the segments).
     Raises ValueError for another order.
     """
+    parts = counts(candidates, references, order)
+    return Score(float(of_counts(*(part.sum(0) for part in parts))), np.asarray(of_counts(*parts)))
+
+
+def counts(
+    candidates: Candidates, references: References, order: int
+) -> tuple[Float[np.ndarray, "I n"], Int[np.ndarray, "I n"], Int[np.ndarray, " I"], Int[np.ndarray, " I"]]:
+    """Per image what `of_counts` takes; sums over images give the BLEU of these images together."""
     if not 1 <= order <= ORDERS:
         raise ValueError(f"BLEU-{order} is not defined here; order is 1 to {ORDERS}")
     table, images = candidates.table, len(references.ids)
-    clipped = np.minimum(table.count, references.peak[candidates.pair])  # section 2.1
+    clipped = np.minimum(table.count, references.postings.peak[candidates.pair])  # section 2.1
     correct = table.total(clipped, images)
     guess = np.maximum(0, candidates.lengths[:, None] - np.arange(ORDERS))
     closest = _closest(candidates.lengths, references)
-    segments = _bleu(correct[:, :order], guess[:, :order], candidates.lengths, closest)
-    pooled = [x.sum(0, keepdims=True) for x in (correct[:, :order], guess[:, :order], candidates.lengths, closest)]
-    return Score(float(_bleu(*pooled)[0]), segments)
+    return correct[:, :order], guess[:, :order], candidates.lengths, closest
 
 
-def _bleu(
-    correct: Float[np.ndarray, "I n"],
-    guess: Int[np.ndarray, "I n"],
-    length: Int[np.ndarray, " I"],
-    reference: Int[np.ndarray, " I"],
-) -> Float[np.ndarray, " I"]:
+def of_counts(
+    correct: Float[np.ndarray, "... n"],
+    guess: Int[np.ndarray, "... n"],
+    length: Int[np.ndarray, "..."] | np.integer,
+    reference: Int[np.ndarray, "..."] | np.integer,
+) -> Float[np.ndarray, "..."] | float:
     """Geometric mean of the n precisions, times the brevity penalty exp(1 - r/c) where c < r (section 2.3)."""
     precision = (correct + TINY) / (guess + SMALL)
     ratio = (length + TINY) / (reference + SMALL)
-    return precision.prod(1) ** (1 / correct.shape[1]) * np.exp(np.minimum(0, 1 - 1 / ratio))
+    # multiplied in order, and by numpy's scalar power for the corpus: the reference tool's value to the last bit
+    return precision.cumprod(-1).T[-1] ** (1 / correct.shape[-1]) * np.exp(np.minimum(0, 1 - 1 / ratio))
 
 
 def _closest(lengths: Int[np.ndarray, " I"], references: References) -> Int[np.ndarray, " I"]:
     """Per image the reference length nearest to the hypothesis'; of two as near, the shorter."""
-    options = np.split(references.lengths, np.cumsum(references.per_image)[:-1])
-    return np.array(
-        [
-            min((abs(reference - length), reference) for reference in option.tolist())[1]
-            for length, option in zip(lengths.tolist(), options, strict=True)
-        ]
-    )
+    reference, beyond = references.lengths, int(references.lengths.max()) + 1
+    ranked = np.abs(reference - lengths[references.owner]) * beyond + reference
+    return np.minimum.reduceat(ranked, references.postings.first) % beyond

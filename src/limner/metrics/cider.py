@@ -8,13 +8,26 @@ The document frequencies are those of the references at hand: a score depends on
 and with one image every idf, and so every score, is 0.
 """
 
-import numpy as np
-from jaxtyping import Float
+from typing import NamedTuple
 
-from limner.metrics.references import ORDERS, Candidates, References, Score, sums
+import numpy as np
+from jaxtyping import Float, Int
+
+from limner.metrics.ngrams import ORDERS, Postings, Table, ranges, sums
+from limner.metrics.references import Candidates, References, Score
 
 SIGMA = 6.0  # width of the length penalty, in words (section 5)
 SCALE = 10.0
+
+
+class Sentences(NamedTuple):
+    """Hypotheses as tf-idf vectors beside the references of their images."""
+
+    table: Table
+    idf: Float[np.ndarray, " E"]  # of each entry
+    pair: Int[np.ndarray, " E"]  # see Postings.find
+    lengths: Int[np.ndarray, " S"]
+    image: Int[np.ndarray, " S"]
 
 
 def cider(candidates: Candidates, references: References) -> Score:
@@ -22,10 +35,7 @@ def cider(candidates: Candidates, references: References) -> Score:
 
     pycocoevalcap's "CIDEr" and the literature's "CIDEr-D" are this one function; CIDEr "120" is 1.20 here.
     """
-    cosine = _similarity(candidates, references, clip=True)
-    # The reference tool measures length in bigrams, which differs from words for an empty sentence only.
-    bigrams = np.maximum(0, candidates.lengths - 1)[references.owner] - np.maximum(0, references.lengths - 1)
-    return _score(cosine * np.exp(-(bigrams**2) / (2 * SIGMA**2)), references)
+    return _score(cider_d(_sentences(candidates, references), references.postings, references.norms))
 
 
 def cider_unclipped(candidates: Candidates, references: References) -> Score:
@@ -34,30 +44,57 @@ def cider_unclipped(candidates: Candidates, references: References) -> Score:
     Not what coco-caption prints as "CIDEr".  The paper's x10 belongs to CIDEr-D; it is applied here too, so that both
     are on one scale.  Words are not stemmed.
     """
-    return _score(_similarity(candidates, references, clip=False), references)
+    compared = _compare(_sentences(candidates, references), references.postings, references.norms, clip=False)
+    return _score(SCALE * compared.mean(compared.cosine))
 
 
-def _score(similarity: Float[np.ndarray, " R"], references: References) -> Score:
-    """Mean over an image's references, then over the images."""
-    segments = SCALE * np.bincount(references.owner, similarity) / references.per_image
+def cider_d(hypotheses: Sentences, references: Postings, norms: Float[np.ndarray, "R 4"]) -> Float[np.ndarray, " S"]:
+    """CIDEr-D (eq. 4) of each hypothesis against the references of its image, in [0, 10]; `norms` of the references."""
+    compared = _compare(hypotheses, references, norms, clip=True)
+    # The reference tool measures length in bigrams, which differs from words for an empty sentence only.
+    bigrams = np.maximum(0, hypotheses.lengths - 1)[compared.left]
+    bigrams = bigrams - np.maximum(0, references.lengths - 1)[compared.right]
+    return SCALE * compared.mean(compared.cosine * np.exp(-(bigrams**2) / (2 * SIGMA**2)))
+
+
+def _sentences(candidates: Candidates, references: References) -> Sentences:
+    idf = references.idf[candidates.table.gram]
+    return Sentences(candidates.table, idf, candidates.pair, candidates.lengths, np.arange(len(references.ids)))
+
+
+def _score(segments: Float[np.ndarray, " I"]) -> Score:
     return Score(float(segments.mean()), segments)
 
 
-def _similarity(candidates: Candidates, references: References, clip: bool) -> Float[np.ndarray, " R"]:
-    """Cosine of the tf-idf vectors of each reference and its image's hypothesis, averaged over n = 1..4.
+class _Compared(NamedTuple):
+    """Every hypothesis with every reference of its image."""
 
-    `clip` limits a hypothesis' count to the reference's (in the product only, not in the norm), as eq. 4 does.
-    """
-    table, hit = candidates.table, np.flatnonzero(candidates.pair >= 0)
-    pair = candidates.pair[hit]
-    runs = references.start[pair + 1] - references.start[pair]
+    left: Int[np.ndarray, " P"]  # which hypothesis
+    right: Int[np.ndarray, " P"]  # which reference
+    many: Int[np.ndarray, " S"]  # references of a hypothesis' image
+    cosine: Float[np.ndarray, " P"]  # of the tf-idf vectors, averaged over n = 1..4
+
+    def mean(self, value: Float[np.ndarray, " P"]) -> Float[np.ndarray, " S"]:
+        """Over the references."""
+        return np.bincount(self.left, value, minlength=len(self.many)) / self.many
+
+
+def _compare(hypotheses: Sentences, references: Postings, norms: Float[np.ndarray, "R 4"], clip: bool) -> _Compared:
+    """`clip` limits a hypothesis' count to the reference's (in the product only, not in the norm), as eq. 4 does."""
+    table, image, count = hypotheses.table, hypotheses.image, len(hypotheses.lengths)
+    many, first = references.per_image[image], references.first[image]
+    left, right = np.repeat(np.arange(count), many), ranges(first, many)
+
+    hit = np.flatnonzero(hypotheses.pair >= 0)
+    start = references.start[hypotheses.pair[hit]]
+    runs = references.start[hypotheses.pair[hit] + 1] - start
     entry = np.repeat(hit, runs)  # of the hypotheses' table, once for each reference that holds the n-gram
-    offset = np.arange(len(entry)) - np.repeat(np.cumsum(runs) - runs, runs)
-    posting = references.posting[np.repeat(references.start[pair], runs) + offset]
-    h, r = table.count[entry], references.table.count[posting]
-    weight = (np.minimum(h, r) if clip else h) * r * references.idf[table.gram[entry]] ** 2
+    posting = ranges(start, runs)
+    h, r, row = table.count[entry], references.table.count[posting], table.row[entry]
+    weight = (np.minimum(h, r) if clip else h) * r * hypotheses.idf[entry] ** 2
+    pair = (np.cumsum(many) - many - first)[row] + references.table.row[posting]
 
-    rows = len(references.owner)
-    product = sums(references.table.row[posting] * ORDERS + table.order[entry], weight, rows)
-    norms = table.norms(references.idf, len(references.ids))[references.owner] * references.norms
-    return np.divide(product, norms, out=np.zeros_like(product), where=norms > 0).mean(1)
+    product = sums(pair * ORDERS + table.order[entry], weight, len(left))
+    length = table.norms(hypotheses.idf, count)[left] * norms[right]
+    cosine = np.divide(product, length, out=np.zeros_like(product), where=length > 0).mean(1)
+    return _Compared(left, right, many, cosine)

@@ -1,26 +1,24 @@
 """Reference captions, counted once, so that an evaluation during training pays for the hypotheses only.
 
-    references = References({"7": ["a cat sat", "the cat sat down"]}, tokenizer="simple")
+    references = References({"7": ["a cat sat", "the cat sat down"]})
     candidates = references.candidates({"7": "a cat"})      # every metric reads these two
 
-Letters in shapes: I images, R references of all images, E n-gram entries, U (image, n-gram) pairs, G distinct n-grams.
+Letters in shapes: I images, R references of all images, E n-gram entries, G distinct n-grams.
 """
 
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import NamedTuple
+from itertools import chain, islice
+from numbers import Integral
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from limner.metrics.ngrams import Postings, Table, tabulate
 from limner.text.tokens import tokenizer as find_tokenizer
 
-ORDERS = 4  # n-grams of 1..4 words, in BLEU and in CIDEr
-UNSEEN = -1  # an n-gram no reference holds; indexes the last entry of `idf`
-
-Ngram = tuple[Hashable, ...]
+T = TypeVar("T")
 
 
 class Score(NamedTuple):
@@ -30,45 +28,12 @@ class Score(NamedTuple):
     segments: Float[np.ndarray, " I"]  # one per image, in the order of References.ids
 
 
-@dataclass(frozen=True)
-class Table:
-    """n-gram counts of many sentences: one entry per sentence and distinct n-gram."""
+class _Numbers(dict[str, int]):
+    """Numbers words in the order they are asked for."""
 
-    row: Int[np.ndarray, " E"]  # which sentence
-    gram: Int[np.ndarray, " E"]  # which n-gram, or UNSEEN
-    order: Int[np.ndarray, " E"]  # n - 1
-    count: Int[np.ndarray, " E"]
-
-    def total(self, weight: Float[np.ndarray, " E"] | Int[np.ndarray, " E"], rows: int) -> Float[np.ndarray, "rows 4"]:
-        """Sum of `weight` per sentence and order."""
-        return sums(self.row * ORDERS + self.order, weight, rows)
-
-    def norms(self, idf: Float[np.ndarray, " G"], rows: int) -> Float[np.ndarray, "rows 4"]:
-        """Euclidean length of each sentence's tf-idf vector, per order."""
-        return np.sqrt(self.total((self.count * idf[self.gram]) ** 2, rows))
-
-
-def sums(
-    cell: Int[np.ndarray, " E"], weight: Float[np.ndarray, " E"] | Int[np.ndarray, " E"], rows: int
-) -> Float[np.ndarray, "rows 4"]:
-    """Sum of the weights that fall in each cell, `cell` being row * ORDERS + order."""
-    # bincount of nothing is of integers, whatever the weights
-    return np.bincount(cell, weight, minlength=rows * ORDERS).astype(np.float64).reshape(rows, ORDERS)
-
-
-def ngrams(tokens: Sequence[Hashable]) -> Counter[Ngram]:
-    """How often each n-gram of 1..4 tokens occurs; tokens may be words or ids."""
-    return Counter(tuple(tokens[i : i + n]) for n in range(1, ORDERS + 1) for i in range(len(tokens) - n + 1))
-
-
-def tabulate(sentences: Iterable[Sequence[Hashable]], index: Callable[[Ngram], int]) -> Table:
-    """Count the n-grams of every sentence; `index` numbers an n-gram."""
-    entries = [
-        (row, index(gram), len(gram) - 1, count)
-        for row, tokens in enumerate(sentences)
-        for gram, count in ngrams(tokens).items()
-    ]
-    return Table(*np.array(entries, dtype=np.int64).reshape(-1, 4).T.copy())
+    def __missing__(self, word: str) -> int:
+        self[word] = number = len(self)
+        return number
 
 
 def positions(words: Sequence[str]) -> dict[str, int]:
@@ -79,15 +44,15 @@ def positions(words: Sequence[str]) -> dict[str, int]:
     return masks
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Candidates:
     """Hypotheses in the order of `References.ids`, tokenised and counted; made by `References.candidates`."""
 
     texts: tuple[str, ...]
     lines: tuple[str, ...]  # tokens joined by one blank
     lengths: Int[np.ndarray, " I"]
-    table: Table
-    pair: Int[np.ndarray, " E"]  # where the image's references hold the entry's n-gram (into References.peak), or -1
+    table: Table  # n-grams by their number in `References.postings`, or UNSEEN
+    pair: Int[np.ndarray, " E"]  # where the image's references hold the entry's n-gram (see Postings), or UNSEEN
 
 
 class References:
@@ -95,65 +60,58 @@ class References:
 
     ids        one per image, in the order given
     lines      per image its references as tokens joined by one blank
-    owner      (R,) which image a reference belongs to;  `lengths` (R,) words in it;  `table` its n-grams
+    owner      (R,) which image a reference belongs to;  `lengths` (R,) words in it
     per_image  (I,) how many references an image has
+    masks      per image and reference, for ROUGE-L: its length and the `positions` of its words
+    postings   n-gram counts, and which references of an image hold an n-gram
     idf        (G+1,) log(images) - log(images whose references hold the n-gram); last: an n-gram no reference holds
     norms      (R, 4) length of a reference's tf-idf vector, per order
-    masks      per image and reference, for ROUGE-L: its length and the `positions` of its words
-    peak       (U+1,) largest count of an n-gram in one reference of an image; last: 0, for an n-gram they lack
-    start      (U+1,) the pair u is held by the references `posting[start[u]:start[u+1]]`, as entries of `table`
+
+    An object is equal to itself only, so that a metric may keep what it knows of it in a WeakKeyDictionary.
     """
 
-    def __init__(self, texts: Mapping[str, Sequence[str]], tokenizer: str = "simple") -> None:
-        """Raises ValueError for an unknown tokenizer, an empty mapping, or an image without a list of references."""
-        tokenise = find_tokenizer(tokenizer)
-        _check(texts)
+    def __init__(
+        self, texts: Mapping[str, Sequence[str]] | Mapping[int, Sequence[str]], tokenizer: str = "ptb"
+    ) -> None:
+        """Ids are strings; an integer id is taken as its digits, here and in `candidates`.
+
+        Raises ValueError for an unknown tokenizer, an empty mapping, an image without a list of references, ids that
+        are neither strings nor integers, or 7 beside "7".
+        """
         self.tokenizer = tokenizer
-        self.ids = tuple(texts)
-        lines = iter(tokenise([text for id in self.ids for text in texts[id]]))
-        self.lines = tuple(tuple(islice(lines, len(texts[id]))) for id in self.ids)
+        named = _named(texts)
+        _check(named)
+        self.ids = tuple(named)
+        lines = iter(_tokenise(find_tokenizer(tokenizer), [text for id in self.ids for text in named[id]]))
+        self.lines = tuple(tuple(islice(lines, len(named[id]))) for id in self.ids)
         self.per_image = np.array([len(lines) for lines in self.lines])
         self.owner = np.repeat(np.arange(len(self.ids)), self.per_image)
         # A token may hold a no-break space (PTB's "4 1/2"): BLEU and CIDEr split there, ROUGE-L does not.
-        words = [line.split() for lines in self.lines for line in lines]
-        self.lengths = np.array([len(sentence) for sentence in words])
         self.masks = [[(len(w), positions(w)) for w in (line.split(" ") for line in lines)] for lines in self.lines]
+        self._words = _Numbers()
+        tokens, self.lengths = _count(chain.from_iterable(self.lines), self._words)
+        self.postings = Postings(tokens, self.lengths, self.per_image)
+        self.idf = np.log(len(self.ids)) - np.log(np.maximum(1, np.append(self.postings.frequency, 0)))
+        table = self.postings.table
+        self.norms = table.norms(self.idf[table.gram], len(self.lengths))
 
-        self._number: dict[Ngram, int] = {}
-        self.table = tabulate(words, lambda gram: self._number.setdefault(gram, len(self._number)))
-        keys = self._key(self.owner[self.table.row], self.table.gram)
-        self.posting = np.argsort(keys, kind="stable")
-        self._pairs, first = np.unique(keys[self.posting], return_index=True)
-        self.start = np.append(first, len(keys))
-        counts = self.table.count[self.posting]
-        self.peak = np.append(np.maximum.reduceat(counts, first) if len(first) else counts, 0)
-        df = np.bincount(self._pairs % max(1, len(self._number)), minlength=len(self._number) + 1)
-        self.idf = np.log(len(self.ids)) - np.log(np.maximum(1, df))
-        self.norms = self.table.norms(self.idf, len(self.lengths))
-
-    def _key(self, image: Int[np.ndarray, " E"], gram: Int[np.ndarray, " E"]) -> Int[np.ndarray, " E"]:
-        return image * len(self._number) + gram
-
-    def candidates(self, captions: Mapping[str, str]) -> Candidates:
+    def candidates(self, captions: Mapping[str, str] | Mapping[int, str]) -> Candidates:
         """Tokenise and count one caption per image.
 
         Raises ValueError when the ids are not exactly those of the references, or when a caption is not a string.
         """
-        self._match(captions)
-        tokenise = find_tokenizer(self.tokenizer)
-        texts = tuple(captions[id] for id in self.ids)
-        lines = tuple(tokenise(texts))
-        words = [line.split() for line in lines]
-        table = tabulate(words, lambda gram: self._number.get(gram, UNSEEN))
-        pair = np.full(len(table.gram), -1)
-        known = np.flatnonzero(table.gram != UNSEEN)
-        wanted = self._key(table.row[known], table.gram[known])
-        found = np.searchsorted(self._pairs, wanted)
-        hit = self._pairs[np.minimum(found, len(self._pairs) - 1)] == wanted
-        pair[known[hit]] = found[hit]
-        return Candidates(texts, lines, np.array([len(sentence) for sentence in words]), table, pair)
+        named = _named(captions)
+        self._match(named)
+        texts = tuple(named[id] for id in self.ids)
+        lines = tuple(_tokenise(find_tokenizer(self.tokenizer), texts))
+        words = _Numbers(self._words)
+        tokens, lengths = _count(lines, words)
+        ngrams, table = tabulate(tokens, lengths)
+        gram = self.postings.ngrams.find(ngrams)[table.gram]
+        pair = self.postings.find(gram, table.row)
+        return Candidates(texts, lines, lengths, Table(table.row, gram, table.order, table.count), pair)
 
-    def _match(self, captions: Mapping[str, str]) -> None:
+    def _match(self, captions: Mapping[str, Any]) -> None:
         wanted = set(self.ids)
         without = [id for id in self.ids if id not in captions]
         extra = [id for id in captions if id not in wanted]
@@ -168,15 +126,45 @@ class References:
                 raise ValueError(f"the caption of {id!r} is {caption!r}; expected one string per image")
 
 
-def _check(texts: Mapping[str, Sequence[str]]) -> None:
+def _named(by_id: Mapping[Any, T]) -> dict[str, T]:
+    """The same under ids that are strings."""
+    named: dict[str, T] = {}
+    for id, value in by_id.items():
+        if not isinstance(id, str | Integral):
+            raise ValueError(f"an image id is {id!r}; expected a string or an integer")
+        if str(id) in named:
+            raise ValueError(f"image id {str(id)!r} is there twice, as a string and as an integer; keep one")
+        named[str(id)] = value
+    return named
+
+
+def _check(texts: Mapping[str, Any]) -> None:
     if not texts:
         raise ValueError("no references: the mapping is empty; expected image id -> list of reference captions")
     for id, captions in texts.items():
-        if isinstance(captions, str) or not all(isinstance(caption, str) for caption in captions):
+        if (
+            isinstance(captions, str)
+            or not isinstance(captions, Sequence)
+            or not all(isinstance(caption, str) for caption in captions)
+        ):
             raise ValueError(f"the references of {id!r} are {captions!r}; expected a list of strings")
     without = [id for id, captions in texts.items() if not len(captions)]
     if without:
         raise ValueError(f"no reference caption for {_some(without)}; leave such images out, or give them one")
+
+
+def _tokenise(tokenise: Callable[[Sequence[str]], list[str]], texts: Sequence[str]) -> list[str]:
+    lines = tokenise(texts)
+    assert len(lines) == len(texts), f"{len(texts)} captions became {len(lines)} lines of tokens"
+    return lines
+
+
+def _count(lines: Iterable[str], numbers: _Numbers) -> tuple[Int[np.ndarray, " T"], Int[np.ndarray, " S"]]:
+    """The words of all lines as numbers, and how many each line has."""
+    words = [line.split() for line in lines]
+    lengths = np.fromiter(map(len, words), np.int64, len(words))
+    each = map(numbers.__getitem__, chain.from_iterable(words))
+    return np.fromiter(each, np.int64, int(lengths.sum())), lengths
 
 
 def _some(ids: Sequence[str]) -> str:

@@ -1,12 +1,15 @@
 """Text to words: captions go in, as many lines come out, their tokens joined by one blank.
 
-**Stand-in.**  Published scores are computed on PTB tokens; until `text/ptb.py` exists, `simple` takes its place, and a
-report made with it says so.  `split` is for text that is tokenised already.
+Published scores are computed on PTB tokens (`text/ptb.py`).  `simple` is plainer, for a smaller vocabulary; `split` is
+for text that is tokenised already.
 """
 
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
+from functools import partial
+
+from limner.text import ptb
 
 WORD = re.compile(r"[^\s'-]+(?:['-][^\s'-]+)*")
 
@@ -28,7 +31,7 @@ _KEPT = _Kept({ord("’"): "'", ord("‐"): "-", ord("‑"): "-"})
 def simple(text: str) -> list[str]:
     """Lower-cased NFC words of letters and digits; inner apostrophes and hyphens stay, other punctuation is dropped.
 
-    A stand-in until PTB tokenisation: scores on these words are not comparable with published ones.
+    Scores on these words are not comparable with published ones.
     """
     return WORD.findall(unicodedata.normalize("NFC", text.lower()).translate(_KEPT))
 
@@ -39,7 +42,12 @@ def each(words: Callable[[str], list[str]]) -> Callable[[Sequence[str]], list[st
 
 
 # They take the whole list because PTB's, as coco-caption calls it, looks at a caption's neighbours.
-TOKENIZERS: dict[str, Callable[[Sequence[str]], list[str]]] = {"simple": each(simple), "split": each(str.split)}
+TOKENIZERS: dict[str, Callable[[Sequence[str]], list[str]]] = {
+    "ptb": ptb.tokenize,
+    "ptb-isolated": partial(ptb.tokenize, isolated=True),
+    "simple": each(simple),
+    "split": each(str.split),
+}
 
 
 def tokenizer(name: str) -> Callable[[Sequence[str]], list[str]]:

@@ -1,0 +1,201 @@
+"""Score captions of any tool: limner score --candidates preds.json --references refs.json
+
+Both are files of any usual layout, recognised by their content: COCO results, COCO annotations, Karpathy, MSR-VTT (also
+zipped), MSVD sentences, CSV, JSONL, {id: captions}, a folder of media with text files, a micro-world.
+Prints the scores x100; --out writes them as fractions, with a row per image.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from limner.apps.arguments import no_more, positive
+from limner.data.captions_file import SHAPES, read_captions
+from limner.data.media import MEDIA_SUFFIXES
+from limner.data.pairing import Pairs, pair, plain_id, some
+from limner.data.shapes import read_truth
+from limner.data.shapes_words import Scene
+from limner.files import write_json
+from limner.metrics.references import Candidates, References, Score
+from limner.metrics.report import (
+    METRICS,
+    Metric,
+    Report,
+    SampleReport,
+    choose,
+    evaluate,
+    evaluate_samples,
+    exact_table,
+    sample_table,
+    table,
+    to_json,
+)
+from limner.text.tokens import TOKENIZERS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--candidates", required=True, metavar="FILE", help="the captions to score, one per id")
+    parser.add_argument("--references", required=True, metavar="FILE", help="what they are held against")
+    parser.add_argument("--split", default="", help="score this split of the references only (train, val, test)")
+    parser.add_argument("--tokenizer", default="ptb", choices=list(TOKENIZERS), help="default: %(default)s")
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="write scores, protocol and a row per image")
+    parser.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="leave out references without a candidate, as coco-caption's demo does",
+    )
+    parser.add_argument("--training", metavar="FILE", help="training captions: adds the share of novel captions")
+    parser.add_argument(
+        "--diversity",
+        action="store_true",
+        help="candidates are several captions per id: their diversity, mean and best",
+    )
+    add_metrics(parser)
+    group = parser.add_argument_group("CLIPScore and RefCLIPScore")
+    group.add_argument(
+        "--clip", metavar="CLIP", help="folder or hub id of a CLIP; published: openai/clip-vit-base-patch32"
+    )
+    group.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="pictures or clips, named like the ids or in a file"
+    )
+    group.add_argument("--frames", type=positive, default=8, help="of a clip; the score is their mean (%(default)s)")
+    group.add_argument("--device", default="cpu", help="cpu, cuda, mps")
+
+
+def add_metrics(parser: argparse.ArgumentParser) -> None:
+    """Which scores; read by `metrics_of`."""
+    parser.add_argument(
+        "--metrics",
+        default="all",
+        metavar="NAMES",
+        help=f"comma-separated, of {', '.join(METRICS)} (default: %(default)s)",
+    )
+    parser.add_argument("--spice-jar", metavar="PATH", help="add SPICE by your spice-1.0.jar; needs Java 8 or 11")
+
+
+def metrics_of(
+    options: argparse.Namespace,
+) -> tuple[dict[str, Metric] | None, dict[str, Metric], dict[str, str | int | float]]:
+    """What is asked for, what comes on top, and what the protocol says of that."""
+    from limner.metrics.spice import ready, spice
+
+    extra: dict[str, Metric] = {}
+    about: dict[str, str | int | float] = {}
+    if jar := options.spice_jar:
+        extra["SPICE"] = partial(spice, jar=jar)
+        about["SPICE"] = f"{Path(jar).name}, Java {ready(jar)}"
+    return None if options.metrics == "all" else choose(options.metrics.split(",")), extra, about
+
+
+def run(options: argparse.Namespace, rest: list[str]) -> int:
+    no_more(rest)
+    _check(options)
+    candidates, references = read_captions(options.candidates), read_captions(options.references)
+    pairs = pair(candidates, references, options.split, options.allow_missing, several=options.diversity)
+    metrics, extra, about = metrics_of(options)
+    training = _training(options.training) if options.training else None
+    known = References(pairs.references, options.tokenizer)
+    report: Report | SampleReport
+    if options.diversity:
+        report = evaluate_samples(pairs.candidates, known, metrics, extra=extra, training=training)
+    else:
+        captions = {id: texts[0] for id, texts in pairs.candidates.items()}
+        scenes = _scenes(options.references, captions) if references.format == SHAPES else None
+        if options.clip:
+            scores, provenance = _clip_scores(options, captions, pairs)
+            extra, about = extra | scores, about | provenance
+        report = evaluate(captions, known, metrics, extra=extra, training=training, scenes=scenes)
+    report = replace(report, protocol=report.protocol | about, notes=(*pairs.notes, *report.notes))
+    show(report)
+    if options.out:
+        given = {name: str(getattr(options, name)) for name in ("candidates", "references", "split")}
+        write_json(options.out, given | to_json(report))
+        print(f"wrote {options.out} (fractions, not x100)")
+    return 0
+
+
+def show(report: Report | SampleReport) -> None:
+    """Tables on stdout, notes on stderr."""
+    console = Console()
+    if isinstance(report, Report):
+        console.print(table(report))
+        if report.exact:
+            console.print(exact_table(report.exact))
+    else:
+        console.print(sample_table(report))
+    for note in report.notes:
+        print(f"note: {note}", file=sys.stderr)
+
+
+def find_media(ids: Sequence[str], files: Mapping[str, str], folder: Path | None) -> dict[str, str]:
+    """The picture or clip of each id: the file that a caption file names (below `folder`, if given), or else the one
+    below `folder` whose name is the id.  Raises ValueError for ids without one, or with several."""
+    below: dict[str, list[str]] = {}
+    for path in sorted(folder.rglob("*")) if folder else ():
+        if path.suffix.lower() in MEDIA_SUFFIXES:
+            below.setdefault(plain_id(path.name), []).append(str(path))
+    found = {}
+    for id in ids:
+        named = Path(folder or "", files.get(id, ""))
+        found[id] = [str(named)] if named.is_file() else below.get(plain_id(id), [])
+    if without := [id for id in ids if not found[id]]:
+        where = f"below {folder}" if folder else "where the caption files say; give their folder with --images"
+        raise ValueError(f"CLIPScore: no picture or clip of {some(without)} {where}")
+    if several := [id for id in ids if len(found[id]) > 1]:
+        raise ValueError(f"CLIPScore: more than one picture or clip of {some(several)} below {folder}")
+    return {id: paths[0] for id, paths in found.items()}
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse what would not be looked at."""
+    if options.images and not options.clip:
+        raise ValueError("--images is for CLIPScore: give --clip too")
+    if options.clip and options.diversity:
+        raise ValueError("--clip scores one caption per id: leave out --diversity")
+
+
+def _training(path: str) -> list[str]:
+    """All captions of a file, or those of its split train where it knows splits."""
+    file = read_captions(path)
+    if file.splits:
+        file = file.split("train")
+    return [text for texts in file.captions.values() for text in texts]
+
+
+def _scenes(references: str, captions: Mapping[str, str]) -> dict[str, Scene]:
+    path = Path(references)
+    truth = read_truth(path if path.is_dir() else path.parent)
+    return {id: truth[id] for id in captions}
+
+
+def _clip_scores(
+    options: argparse.Namespace, captions: Mapping[str, str], pairs: Pairs
+) -> tuple[dict[str, Metric], dict[str, str | int | float]]:
+    from limner.metrics.clipscore import clip_score, load_clip
+
+    media = find_media(list(captions), pairs.files, options.images)
+    clip = load_clip(options.clip, options.device)
+    console = Console(soft_wrap=True)
+    columns = (TextColumn("CLIPScore"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=len(media))
+        scores = clip_score(
+            media, captions, pairs.references, clip, options.frames, lambda done: bar.update(task, completed=done)
+        )
+    assert scores.reference is not None
+    found = {"CLIPScore": scores.score, "RefCLIPScore": scores.reference}
+    return {name: partial(_known, score) for name, score in found.items()}, {
+        **clip.provenance(),
+        "CLIP frames": options.frames,
+    }
+
+
+def _known(score: Score, candidates: Candidates, references: References) -> Score:
+    """A metric that has been computed already."""
+    return score

@@ -1,0 +1,46 @@
+"""Small pieces of HTML: any text shown as text, a side's mark, a table that scrolls on its own."""
+
+import html
+import re
+from collections.abc import Sequence
+
+from limner.comparison.compare import Measured
+
+LONG = 500  # characters of a text that are shown
+
+_UNSEEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")  # what a page must not or cannot hold
+
+
+def shown(text: str, most: int = LONG) -> str:
+    """Any text as HTML that shows it: nothing in it is markup, and what cannot be shown is a replacement character."""
+    cut = text if len(text) <= most else f"{text[:most]}\u2026 ({len(text):,} characters)"
+    return html.escape(_UNSEEN.sub("\ufffd", cut))
+
+
+def mark(measured: Measured) -> str:
+    """A side's letter in its colour."""
+    return f'<b class="{look(measured)}">{measured.letter}</b>'
+
+
+def look(measured: Measured) -> str:
+    """The class of a side's colour; six colours, then from the start again."""
+    return f"s{(ord(measured.letter) - ord('A')) % 6}"
+
+
+def table(name: str, heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], look: str = "") -> str:
+    """`name` is its id; rows are a label and `cell`s, all HTML already."""
+    head = "".join(f"<th>{text}</th>" for text in heads)
+    body = "".join(f'<tr><th scope="row">{label}</th>{"".join(cells)}</tr>' for label, cells in rows)
+    top = f"<thead><tr><th></th>{head}</tr></thead>" if heads else ""
+    return f'<div class="wide" tabindex="0"><table id="{name}" class="{look}">{top}<tbody>{body}</tbody></table></div>'
+
+
+def cell(text: str, *below: str, look: str = "") -> str:
+    """A table cell, with smaller lines below."""
+    kind = f' class="{look}"' if look else ""
+    return f"<td{kind}>{text}{''.join(f'<small>{line}</small>' for line in below)}</td>"
+
+
+def soft(text: str) -> str:
+    """A paragraph that explains."""
+    return f'<p class="soft">{text}</p>'
