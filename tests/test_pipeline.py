@@ -124,3 +124,15 @@ def test_a_run_without_encoder_cannot_read_pictures(tiny: Path):
 
     with pytest.raises(ValueError, match="was trained on features without a known encoder"):
         Pipeline(replace(load_run(tiny / "run"), encoder=None))
+
+
+def test_a_clip_counts_for_all_its_frames(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    encoded = []
+    encode = Pipeline.encode
+    monkeypatch.setattr(
+        Pipeline, "encode", lambda self, pixels: encoded.append(tuple(pixels.frames.shape[:2])) or encode(self, pixels)
+    )
+    clips = [np.full((4, 8, 8, 3), 20 * k, np.uint8) for k in range(5)]
+    results = [result for _, result in pipeline.captions(clips, batch_size=8)]
+    assert encoded == [(2, 4), (2, 4), (1, 4)]
+    assert [result.text for result in results] == [pipeline.caption(clip).text for clip in clips]

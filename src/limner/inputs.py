@@ -1,13 +1,17 @@
-"""How a recipe's media become model inputs: through the encoder from raw files, or from a feature store."""
+"""How a recipe's media become inputs: raw files through the encoder, a feature store, or others' feature files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from limner.data.batches import Reader, from_files, from_store
+from limner.data.feature_files import FeatureFiles, are_feature_files
+from limner.data.media import is_clip
 from limner.data.store import FeatureStore, entry_key
 from limner.encoders import build_encoder
 from limner.encoders.encoder import Encoder
+from limner.models.captioner import Captioner, FromPixels
 from limner.recipe import Recipe
 from limner.types import Medium
 
@@ -16,21 +20,55 @@ CACHED_SIDE, CACHED_MEDIA = 128, 20_000  # raw pictures up to this size and numb
 
 @dataclass(frozen=True)
 class Inputs:
-    """An encoder and a reader; with a store the reader already yields features."""
+    """An encoder and a reader; with a store or files the reader already yields features.  The encoder that made others'
+    files is not known."""
 
-    encoder: Encoder
+    encoder: Encoder | None
     reader: Reader
     store: FeatureStore | None = None
+    files: FeatureFiles | None = None
+    frames: int = 1  # of a raw clip
+
+    @property
+    def stored(self) -> bool:
+        """Are the features there already?"""
+        return self.store is not None or self.files is not None
+
+    @property
+    def dim(self) -> int:
+        """Channels of a cell."""
+        if self.files is not None:
+            return self.files.dim
+        assert self.encoder is not None
+        return self.encoder.dim
 
     @property
     def trained(self) -> bool:
         """Are some of the encoder's weights trained along?"""
-        return self.store is None and any(parameter.requires_grad for parameter in self.encoder.parameters())
+        if self.stored or self.encoder is None:
+            return False
+        return any(parameter.requires_grad for parameter in self.encoder.parameters())
+
+    def provenance(self) -> dict[str, Any]:
+        """What is known of the encoder; nothing for others' files."""
+        return {} if self.encoder is None else self.encoder.provenance()
+
+    def read_by(self, model: Captioner) -> Captioner:
+        """`model` as it reads these inputs: behind the encoder when they are pixels."""
+        if self.stored:
+            return model
+        assert self.encoder is not None
+        return FromPixels(self.encoder, model)
+
+    def together(self, media: Sequence[Medium], most: int = 64) -> int:
+        """How many of `media` go through a model at a time: raw clips only as many as have `most` frames together."""
+        clips = not self.stored and any(is_clip(medium.path) for medium in media)
+        return max(1, most // self.frames) if clips else most
 
     def usable(self, media: Sequence[Medium], views: Sequence[str] = ("full",)) -> tuple[list[Medium], list[str]]:
         """-> the media that can be read in all of `views`, and a line for each of the others.
 
-        With a store this asks the index; raw files are opened one by one, so ask only for what is read many times.
+        With a store this asks the index; feature files and raw media are read one by one.
         """
         kept, problems = self.sort_out(media, views)
         if not kept:
@@ -49,7 +87,8 @@ class Inputs:
             else:
                 reason = _unreadable(self.reader, medium)
             kept += [medium] if not reason else []
-            problems += [f"{medium.id}: {reason}"] if reason else []
+            named = reason.startswith(f"{medium.id}: ")
+            problems += [reason if named else f"{medium.id}: {reason}"] if reason else []
         return kept, problems
 
 
@@ -57,25 +96,52 @@ def open_inputs(recipe: Recipe, encoder: Encoder | None = None, cache: int = 0) 
     """Build (or take) the encoder and the reader that a recipe asks for.  Raw media are kept decoded when they are
     small, and the first `cache` of them in any case.
 
-    Raises ValueError when the feature store was made by another encoder or lacks a view of the recipe.
+    Raises ValueError when the feature store was made by another encoder or lacks a view of the recipe, or when there
+    are no features where the recipe says.
     """
+    if reads_files(recipe):
+        return _open_files(recipe)
     encoder = build_encoder(recipe.encoder) if encoder is None else encoder
     if not recipe.features:
         size = getattr(recipe.encoder, "size", CACHED_SIDE + 1)
         return Inputs(
-            encoder, from_files(encoder.preprocess, recipe.frames, CACHED_MEDIA if size <= CACHED_SIDE else cache)
+            encoder,
+            from_files(
+                encoder.preprocess, recipe.frames, CACHED_MEDIA if size <= CACHED_SIDE else cache, recipe.sampling
+            ),
+            frames=recipe.frames,
         )
     if getattr(recipe.encoder, "trainable_from", None) is not None:
         raise ValueError("encoder.trainable_from needs raw media: leave `features` empty, or freeze the encoder")
-    store = FeatureStore(Path(recipe.features))
+    (folder,) = feature_paths(recipe)
+    store = FeatureStore(Path(folder))
     store.require(encoder.provenance())
     absent = [view for view in recipe.views if view not in store.views]
     if absent:
         raise ValueError(
-            f"the store {recipe.features} has the views {', '.join(store.views)} but not {', '.join(absent)}; "
+            f"the store {folder} has the views {', '.join(store.views)} but not {', '.join(absent)}; "
             f"run limner extract with --views {','.join(recipe.views)}"
         )
     return Inputs(encoder, from_store(store), store)
+
+
+def feature_paths(recipe: Recipe) -> tuple[str, ...]:
+    """Where the features lie; none when the encoder runs on raw media."""
+    features = (recipe.features,) if isinstance(recipe.features, str) else recipe.features
+    return tuple(path for path in features if path)
+
+
+def reads_files(recipe: Recipe) -> bool:
+    """Are the features files of others, rather than a store of ours?"""
+    paths = feature_paths(recipe)
+    return len(paths) > 1 or any(are_feature_files(path) for path in paths)
+
+
+def _open_files(recipe: Recipe) -> Inputs:
+    if recipe.views != ("full",):
+        raise ValueError(f"feature files hold one view of a medium: views must be [full], not {[*recipe.views]}")
+    files = FeatureFiles(feature_paths(recipe), recipe.frames, recipe.sampling, recipe.feature_rows)
+    return Inputs(None, files.read, None, files)
 
 
 def _unreadable(reader: Reader, medium: Medium) -> str:

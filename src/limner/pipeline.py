@@ -4,12 +4,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 
 from limner.data.ahead import ahead
+from limner.data.frames import UNIFORM, Sampling
 from limner.data.media import MediaError, read, read_image
 from limner.decode.search import Beam, beam
 from limner.encoders.encoder import Encoder, same_shape
@@ -28,6 +30,7 @@ class Caption:
     words: tuple[str, ...]  # what `attention` has a map for
     attention: np.ndarray  # (words, t, h, w), every word's map sums to 1
     finished: bool = True  # False: the length limit came before the end of the sentence
+    notes: tuple[str, ...] = ()  # what was damaged in the file, if it could be read all the same
 
 
 @dataclass(frozen=True)
@@ -41,57 +44,68 @@ class Failure:
 class Pipeline:
     """`Pipeline.load("runs/x").caption("photo.jpg").text`"""
 
-    def __init__(self, run: Run, device: str = "cpu"):
+    def __init__(self, run: Run, device: str = "cpu", frames: int | None = None):
         if run.encoder is None:
             raise ValueError(f"{run.folder} was trained on features without a known encoder; it cannot read raw media")
         self.run, self.device = run, device
+        self.frames = frames or run.recipe.frames
         self.encoder: Encoder = run.encoder.to(device).eval()
         self.model = run.model.to(device).eval()
         self.vocabulary = run.vocabulary
 
     @classmethod
-    def load(cls, run: str | PathLike[str], encoder: str = "", device: str = "cpu") -> "Pipeline":
-        """`run` is a run folder; `encoder` replaces the folder or hub id of a pretrained encoder that has moved."""
-        return cls(load_run(Path(run), encoder), device)
+    def load(
+        cls, run: str | PathLike[str], encoder: str = "", device: str = "cpu", frames: int | None = None
+    ) -> "Pipeline":
+        """`run` is a run folder; `encoder` replaces the folder or hub id of a pretrained encoder that has moved;
+        `frames` are sampled from a clip (None: as many as in training)."""
+        return cls(load_run(Path(run), encoder), device, frames)
 
     def caption(self, source: Source, decoding: Beam | None = None) -> Caption:
         """Caption one picture or clip: a path, PIL image, encoded bytes, or RGB uint8 array (H,W,3) or (T,H,W,3).
 
         Raises MediaError (a ValueError) when it cannot be read.
         """
-        return self._decode([self._pixels(source)], decoding)[0]
+        notes: list[str] = []
+        return replace(self._decode([self._pixels(source, notes)], decoding)[0], notes=tuple(notes))
 
     def captions(
         self, sources: Iterable[Source], decoding: Beam | None = None, batch_size: int = 16
     ) -> Iterator[tuple[Source, Caption | Failure]]:
-        """Caption many, in order; one that cannot be read gives a Failure and does not stop the others."""
-        waiting: list[tuple[Source, torch.Tensor | Failure]] = []
-        for item in ahead(self._try, sources, window=2 * batch_size, workers=2):
+        """Caption many, in order; one that cannot be read gives a Failure and does not stop the others.
+
+        `batch_size` is the number of pictures that go through the encoder together; a clip counts for all its frames.
+        """
+        waiting: list[tuple[Source, _Read]] = []
+        for item in ahead(self._try, sources, window=batch_size, workers=2):
             waiting.append(item)
-            if len(waiting) == batch_size:
+            together = sum(1 if done.pixels is None else len(done.pixels) for _, done in waiting)
+            if together >= batch_size:
                 yield from self._flush(waiting, decoding)
                 waiting = []
         yield from self._flush(waiting, decoding)
 
     def _flush(
-        self, waiting: Sequence[tuple[Source, torch.Tensor | Failure]], decoding: Beam | None
+        self, waiting: Sequence[tuple[Source, "_Read"]], decoding: Beam | None
     ) -> Iterator[tuple[Source, Caption | Failure]]:
         found: dict[int, Caption | Failure] = {
-            index: item for index, (_, item) in enumerate(waiting) if isinstance(item, Failure)
+            index: item.failure for index, (_, item) in enumerate(waiting) if item.failure is not None
         }
-        for indices in same_shape([None if isinstance(item, Failure) else item for _, item in waiting]):
-            pixels = [item for index in indices if isinstance(item := waiting[index][1], torch.Tensor)]
-            found.update(zip(indices, self._decode(pixels, decoding), strict=True))
+        for indices in same_shape([item.pixels for _, item in waiting]):
+            pixels = [some for index in indices if (some := waiting[index][1].pixels) is not None]
+            for index, caption in zip(indices, self._decode(pixels, decoding), strict=True):
+                found[index] = replace(caption, notes=waiting[index][1].notes)
         return ((source, found[index]) for index, (source, _) in enumerate(waiting))
 
-    def _try(self, source: Source) -> torch.Tensor | Failure:
+    def _try(self, source: Source) -> "_Read":
+        notes: list[str] = []
         try:
-            return self._pixels(source)
+            return _Read(self._pixels(source, notes), tuple(notes))
         except (ValueError, OSError) as error:  # MediaError, or a size that the encoder's preprocessing refuses
-            return Failure(_name(source), str(error))
+            return _Read(failure=Failure(_name(source), str(error)))
 
-    def _pixels(self, source: Source) -> torch.Tensor:
-        return self.encoder.preprocess(frames_of(source, self.run.recipe.frames))
+    def _pixels(self, source: Source, notes: list[str]) -> torch.Tensor:
+        return self.encoder.preprocess(frames_of(source, self.frames, self.run.recipe.sampling, notes))
 
     def _decode(self, pixels: Sequence[torch.Tensor], decoding: Beam | None) -> list[Caption]:
         features = self.encode(Pixels(torch.stack(list(pixels)).to(self.device)))
@@ -117,7 +131,15 @@ class Pipeline:
         return captions
 
 
-def frames_of(source: Source, frames: int) -> np.ndarray:
+class _Read(NamedTuple):
+    """What became of a source: pixels, or a failure."""
+
+    pixels: torch.Tensor | None = None
+    notes: tuple[str, ...] = ()
+    failure: Failure | None = None
+
+
+def frames_of(source: Source, frames: int, sampling: Sampling = UNIFORM, notes: list[str] | None = None) -> np.ndarray:
     """Anything a user may hold -> uint8 (T, H, W, 3) RGB."""
     if isinstance(source, np.ndarray) and source.ndim == 4:
         if source.dtype != np.uint8 or source.shape[3] != 3 or 0 in source.shape:
@@ -127,7 +149,7 @@ def frames_of(source: Source, frames: int) -> np.ndarray:
         return source
     if isinstance(source, (np.ndarray, Image.Image, bytes)):
         return read_image(source)
-    return read(source, frames)
+    return read(source, frames, sampling, notes)
 
 
 def with_beam(decoding: Beam, size: int | None = None, length_penalty: float | None = None, **rules: object) -> Beam:

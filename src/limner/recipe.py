@@ -12,6 +12,8 @@ import yaml
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from limner.data.datasets import DataConfig
+from limner.data.feature_files import FeatureRows
+from limner.data.frames import Sampling
 from limner.data.views import VIEWS
 from limner.decode.search import Beam
 from limner.encoders import EncoderConfig, SmallCNNConfig
@@ -26,7 +28,7 @@ class VocabularyConfig:
     """Built from the training split; a word is kept when its count >= min_count."""
 
     min_count: Count = 5
-    tokenizer: str = "simple"
+    tokenizer: str = "ptb"
     max_words: Count = 30  # longer training captions are cut
     vectors: str = ""  # GloVe text file (word v1 v2 ...), as wide as model.embed
 
@@ -35,27 +37,32 @@ class VocabularyConfig:
 class Schedule:
     """The learning rate's course, as a factor of a stage's `lr`."""
 
-    name: Literal["constant", "plateau", "cosine", "one_cycle"] = "constant"
+    name: Literal["constant", "plateau", "cosine", "one_cycle", "poly"] = "constant"
     warmup: Share = 0.0  # share of the stage's steps in which the rate rises linearly
     factor: Annotated[float, Field(gt=0, le=1)] = 0.8  # plateau: multiply by this ...
-    patience: Count = 2  # ... after so many validations without a better score
-    final: Share = 0.0  # cosine, one_cycle: factor at the end
+    patience: Count = 2  # ... after so many validations without a better score ...
+    start: Annotated[int, Field(ge=0)] = 0  # ... but not before so many epochs
+    final: Share = 0.0  # cosine, one_cycle, poly: factor at the end
+    power: Positive = 0.9  # poly: (1 - step / steps) ** power
 
 
 @dataclass(frozen=True)
 class Stage:
     """One objective for some epochs.  Stages run in order."""
 
-    objective: Objective = field(default_factory=CrossEntropy)
+    objective: Annotated[Objective, Field(discriminator="name")] = field(default_factory=CrossEntropy)
     epochs: Count = 10
     batch_size: Count = 64  # examples per step on all ranks together
     accumulate: Count = 1  # batches per optimiser step
     captions: Count | None = None  # an example is a medium with so many of its captions, drawn anew each epoch
     # (None: every pair of a medium and a caption is an example of its own)
-    optimizer: Literal["adam", "adamw"] = "adamw"
+    optimizer: Literal["adam", "adamw", "amsgrad", "sgd", "adabound"] = "adamw"
     lr: Positive = 4e-4
     encoder_lr: NotNegative = 1e-4  # for the encoder's trainable blocks
     weight_decay: NotNegative = 0.0
+    momentum: Below1 = 0.9  # sgd
+    nesterov: bool = False  # sgd
+    final_lr: Positive = 0.1  # adabound: the rate that it tends to
     schedule: Schedule = field(default_factory=Schedule)
     clip_norm: Positive | None = 5.0
     clip_value: Positive | None = None
@@ -88,12 +95,16 @@ View = Annotated[str, AfterValidator(_known_view)]
 class Recipe:
     data: DataConfig = field(default_factory=DataConfig)
     encoder: Annotated[EncoderConfig, Field(discriminator="name")] = field(default_factory=SmallCNNConfig)
-    features: str = ""  # folder of a feature store; empty = the encoder runs on raw files, and may be trained
+    # folder of a feature store, or feature files of others (HDF5, folders of .npy, .npz, .pth), several joined on D;
+    # empty = the encoder runs on raw files, and may be trained
+    features: str | tuple[str, ...] = ""
+    feature_rows: FeatureRows = field(default_factory=FeatureRows)  # of others' files
     # training draws one of these views of a medium each time
     views: Annotated[tuple[View, ...], Field(min_length=1)] = ("full",)
-    frames: Count = 8  # sampled from a clip
+    frames: Count = 8  # sampled from a clip, or from the rows of a feature file
+    sampling: Sampling = field(default_factory=Sampling)
     vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
-    model: ModelConfig = field(default_factory=ShowAttendTellConfig)
+    model: Annotated[ModelConfig, Field(discriminator="name")] = field(default_factory=ShowAttendTellConfig)
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = (Stage(),)
     validation: Validation = field(default_factory=Validation)
     decoding: Beam = field(default_factory=Beam)  # what evaluate and caption use unless told otherwise
@@ -103,7 +114,12 @@ class Recipe:
 
 
 _RECIPE = TypeAdapter(Recipe)
-DEFAULTS = {"encoder": {"name": "small_cnn"}, "views": ["full"], "stages": [{}]}  # what an override may point into
+DEFAULTS = {  # what an override may point into
+    "encoder": {"name": "small_cnn"},
+    "views": ["full"],
+    "model": {"name": "show_attend_tell"},
+    "stages": [{"objective": {"name": "xe"}}],
+}
 
 
 def load_recipe(path: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> Recipe:
@@ -131,16 +147,29 @@ def build_recipe(tree: Any, overrides: Sequence[tuple[str, str]] = (), where: st
         for name, text in overrides:
             tree = override(tree, name.split("."), _value(name, text), name, DEFAULTS)
         _check_fields(Recipe, tree, "")
-        if not tree.get("data", {}).get("media"):
+        if "media" not in tree.get("data", {}) and not tree.get("features"):
             raise ValueError("data.media is required: the folder of the pictures or clips")
         return _RECIPE.validate_python(tree)
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
+        name = _dotted(first["loc"], tree)
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise ValueError(f"{where}: {name}: {first['msg']}, got {first.get('input')!r}{more}") from error
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+
+
+def _dotted(place: Sequence[str | int], tree: Any) -> str:
+    """The field at `place`, without the tags by which pydantic tells unions apart."""
+    names = []
+    for part in place:
+        if not (isinstance(tree, Mapping) and part not in tree and part == tree.get("name")):
+            names.append(str(part))
+            items = (
+                tree if isinstance(tree, Mapping) else dict(enumerate(tree if isinstance(tree, (list, tuple)) else ()))
+            )
+            tree = items.get(part)
+    return ".".join(names)
 
 
 def _value(name: str, text: str) -> Any:

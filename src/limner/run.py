@@ -1,7 +1,8 @@
 """A run folder: everything a trained captioner needs, and the state to go on training.
 
 recipe.json, vocabulary.json, run.json (sizes, encoder's provenance, best score), model.safetensors (best weights),
-last.safetensors (resumable state), log.jsonl, tensorboard/, captions.json, scores.json.  No pickles.
+last.safetensors (resumable state), log.jsonl, tensorboard/, captions.json, scores.json, and of an objective with
+parameters of its own objective.safetensors (what they were beside the best weights).  No pickles.
 """
 
 import json
@@ -184,9 +185,29 @@ def put_weights(model: nn.Module, tensors: dict[str, Tensor], where: str | Path)
         load_state(model.encoder, theirs, where)
 
 
-def pack_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Weights, optimiser moments and this process's random state as one flat dict of tensors."""
+def save_objective(objective: nn.Module, folder: str | Path, name: str) -> None:
+    """Beside the weights of the captioner that it was trained with; `name` is its name in a recipe."""
+    save_tensors(Path(folder) / "objective.safetensors", objective.state_dict(), {"name": name})
+
+
+def load_objective(objective: nn.Module, folder: str | Path, name: str) -> bool:
+    """Take over what a run has kept; False when `folder` keeps nothing by that name (or is "")."""
+    path = Path(folder) / "objective.safetensors"
+    if not folder or not path.is_file():
+        return False
+    tensors, metadata = load_tensors(path)
+    if metadata.get("name") != name:
+        return False
+    load_state(objective, tensors, path)
+    return True
+
+
+def pack_state(module: nn.Module, optimizer: torch.optim.Optimizer, objective: object = None) -> dict[str, Tensor]:
+    """Weights, optimiser moments and this process's random state as one flat dict of tensors; with the parameters of
+    an objective that has some."""
     tensors = {f"model.{name}": value for name, value in module.state_dict().items()}
+    if isinstance(objective, nn.Module):
+        tensors |= {f"objective.{name}": value for name, value in objective.state_dict().items()}
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in moments.items()}
     return tensors | random_state()
@@ -202,12 +223,19 @@ def random_state(rank: int = 0) -> dict[str, Tensor]:
 
 
 def unpack_state(
-    tensors: dict[str, Tensor], module: nn.Module, optimizer: torch.optim.Optimizer, rank: int = 0
+    tensors: dict[str, Tensor],
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    rank: int = 0,
+    objective: object = None,
 ) -> None:
     """The inverse of `pack_state`.  A process that was not there when the state was saved takes the first one's
     random state."""
     weights = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
     load_state(module, weights, "last.safetensors")
+    if isinstance(objective, nn.Module):
+        own = {key.removeprefix("objective."): value for key, value in tensors.items() if key.startswith("objective.")}
+        load_state(objective, own, "last.safetensors")
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer."):

@@ -34,7 +34,8 @@ class Layout(NamedTuple):
 
 @dataclass(frozen=True)
 class Medium:
-    """One picture or clip and what is known about it.  `start` and `end` cut a clip, in seconds."""
+    """One picture or clip and what is known about it.  `start` and `end` cut a clip, in seconds; `draw` is the seed of
+    a random choice among its frames (None: no chance plays)."""
 
     id: str
     path: str
@@ -42,6 +43,7 @@ class Medium:
     references: tuple[str, ...] = ()
     start: float | None = None
     end: float | None = None
+    draw: int | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from limner.apps.cli import COMMANDS, main
 from limner.data import shapes
 from limner.encoders import SmallCNN
 from limner.evaluation import coco_results
+from limner.metrics.microworld import accuracy
 from limner.metrics.references import References
 from limner.metrics.report import evaluate
 from limner.pipeline import Pipeline
@@ -75,6 +76,9 @@ def test_evaluate(tiny: Path, tmp_path: Path, capsys):
     scores = json.loads((tmp_path / "scores.json").read_text())
     again = evaluate({row["image_id"]: row["caption"] for row in captions}, References(truth))
     assert scores["scores"] == pytest.approx(again.scores) and scores["split"] == "val"
+    scenes = shapes.read_truth(tiny / "world")
+    judged = {row["image_id"]: row["caption"] for row in captions}
+    assert scores["exact"] == accuracy(judged, {id: scenes[id] for id in judged}) and 0 <= scores["novelty"] <= 1
     assert scores["decoding"]["size"] == 1 and [row["id"] for row in scores["segments"]] == list(truth)
     shown = capsys.readouterr().out
     assert "CIDEr" in shown and f"{len(truth)} images" in shown
@@ -131,7 +135,7 @@ def test_interrupted_and_resumed(tiny: Path, photos: Path, tmp_path: Path, monke
 
     def stopping(pipeline, sources, *rest):
         asked.append(list(sources))
-        for number, item in enumerate(whole(pipeline, sources, *rest)):
+        for number, item in enumerate(whole(pipeline, asked[-1], *rest)):
             if number == 3 and len(asked) == 1:
                 raise KeyboardInterrupt
             yield item

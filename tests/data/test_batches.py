@@ -10,10 +10,12 @@ import torch
 from PIL import Image
 
 from limner.data.batches import Item, ShapesError, TrainingBatches, from_files, from_store, in_order
+from limner.data.frames import Sampling
 from limner.data.media import MediaError
 from limner.data.store import FeatureStore, StoreWriter
 from limner.text.vocabulary import Vocabulary
 from limner.types import BOS, EOS, PAD, Batch, Features, Layout, Medium, Pixels
+from tests.data.videos import greys, write
 
 WORDS = ("zero", "one", "two", "three", "four")
 VOCABULARY = Vocabulary.build([" ".join(WORDS)], 1)
@@ -243,3 +245,34 @@ def test_evaluation_reads_every_medium_once_in_order():
     assert [batch.ids for batch in batches] == [("m0", "m1"), ("m2", "m3"), ("m4",)]
     assert all(batch.tokens.shape == (len(batch.ids), 0) for batch in batches)
     assert batches[2].references == (MEDIA[4].references,)
+
+
+def test_a_medium_gets_a_seed_of_its_own_in_every_epoch():
+    class Remembering(Reader):
+        def __call__(self, items):
+            self.draws = [*getattr(self, "draws", []), *((medium.id, medium.draw) for medium, _ in items)]
+            return super().__call__(items)
+
+    def seeds(start: int, **options) -> list:
+        reader = Remembering()
+        for epoch in (0, 1):
+            for batch in make(reader, captions=1, **options).epoch(epoch, start if epoch else 0):
+                assert batch.inputs is not None
+        return reader.draws
+
+    whole = seeds(0, draws=True)
+    assert len({draw for _, draw in whole}) == 10  # five media in two epochs
+    assert seeds(1, draws=True) == whole[:5] + whole[9:]  # resumed in the middle of the second
+    assert {draw for _, draw in seeds(0)} == {None}
+
+
+def test_frames_that_are_drawn_are_not_kept(tmp_path: Path):
+    path = str(write(tmp_path / "a.mp4", greys(20)))
+
+    def preprocess(frames: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(frames.copy()).permute(0, 3, 1, 2).float()
+
+    reader = from_files(preprocess, 1, 10, Sampling("random"))
+    seen = {round(reader([(Medium("a", path, draw=k), "full")]).frames.mean().item() / 10) for k in range(12)}
+    assert len(seen) > 5
+    assert len({reader([(Medium("a", path), "full")]).frames.mean().item() for _ in range(3)}) == 1

@@ -225,8 +225,8 @@ def test_broken_clips(tmp_path: Path) -> None:
     path = clip(tmp_path / "a.mp4")
     (tmp_path / "cut.mp4").write_bytes(path.read_bytes()[:300])
     (tmp_path / "empty.avi").write_bytes(b"")
-    for name in ("cut.mp4", "empty.avi"):
-        with pytest.raises(MediaError, match=f"{name}: the clip cannot be decoded .*; replace or remove it"):
+    for name, what in (("cut.mp4", "the clip cannot be decoded .*"), ("empty.avi", r"the file is empty \(0 bytes\)")):
+        with pytest.raises(MediaError, match=f"{name}: {what}; replace or remove it"):
             read(tmp_path / name)
     with pytest.raises(MediaError, match=r"gone\.mp4: there is no such file"):
         read(tmp_path / "gone.mp4")

@@ -11,10 +11,12 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from limner.data.frames import Sampling
 from limner.data.store import FeatureStore, StoreWriter
 from limner.encoders.encoder import Encoder
 from limner.encoders.extract import extract
 from limner.types import Features, Layout, Medium, Pixels
+from tests.data.videos import greys, noise, tone, write
 
 
 class Means(Encoder):
@@ -125,3 +127,18 @@ def test_wrong_calls(tmp_path: Path) -> None:
         extract([Medium("x", str(tmp_path / "x.png"))], Means(), tmp_path / "out", workers=0)
     with pytest.raises(ValueError, match="batch_size is 0"):
         extract(media, Means(), tmp_path / "out", batch_size=0)
+
+
+def test_clips_by_a_policy_and_damage_is_told(tmp_path: Path) -> None:
+    whole = write(tmp_path / "whole.mp4", greys(20))
+    cut = write(tmp_path / "cut.mkv", noise(40))
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    paths = (whole, cut, tone(tmp_path / "sound.mp4"))
+    media = [Medium(path.stem, str(path), "train") for path in paths]
+    report = extract(media, Means(), tmp_path / "s", frames=3, sampling=Sampling("tail"))
+    assert [id for id, _ in report.failures] == ["sound"]
+    (line,) = report.mended
+    assert line.startswith(f"{cut}: cut short: ") and line.endswith(" of 4.0 s can be read")
+    assert str(report) == "2 entries written, 0 already there, 1 media failed, 1 damaged but read"
+    grid, layout, _ = FeatureStore(tmp_path / "s").get("whole")
+    assert layout == Layout(3, 1, 1) and (grid.float().mean(1) / 10).round().tolist() == [17, 18, 19]

@@ -17,6 +17,14 @@ SMALL: dict[str, dict[str, Any]] = {  # case -> the model's name and its sizes
         **{"hidden": 7, "embed": 5, "attention": 4, "project": 6, "activation": "tanh"},
         **{"deep_output": True, "word_dropout": 0.3, "cell_dropout": 0.3},
     },
+    "first_token": {"hidden": 7, "embed": 5, "noise": 0.1},
+    "first_token, all options": {"hidden": 7, "embed": 5, "layers": 2, "pool": "max", "dropout": 0.3},
+    "spatio_temporal": {"hidden": 7, "embed": 5, "attention": 4, "noise": 0.1},
+    "sa_lstm": {"hidden": 7, "embed": 5, "attention": 4},
+    "sa_lstm, all options": {
+        **{"rnn": "gru", "layers": 2, "hidden": 7, "embed": 5, "attention": 4, "project": 6, "places": True},
+        **{"word_dropout": 0.3, "cell_dropout": 0.3},
+    },
 }
 assert {case.split(",")[0] for case in SMALL} == set(MODELS), "every model has a small version here"
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from limner.models.captioner import Captioner
 from limner.objectives import CrossEntropy
-from limner.objectives.cross_entropy import doubly_stochastic, smoothed
+from limner.objectives.cross_entropy import doubly_stochastic, entropy, smoothed
 from limner.types import BOS, EOS, PAD, Batch, Features, Layout
 from tests.decode.tables import Table
 from tests.models.captioners import V, features, model, random_features
@@ -68,6 +68,40 @@ def test_doubly_stochastic_by_hand_with_ragged_captions():
     mask = torch.tensor([[True, True], [True, False]])
     assert doubly_stochastic(attention, mask).item() == pytest.approx(0.02 / 3)
     assert doubly_stochastic(attention, torch.ones_like(mask)).item() == pytest.approx(1.02 / 4)
+
+
+def test_entropy_by_hand():
+    """Of (1/2, 1/4, 1/4, 0): 1.5 log 2; the gradient of softmax through a forbidden place is finite and right."""
+    p = torch.tensor([[0.5, 0.25, 0.25, 0.0], [1.0, 0.0, 0.0, 0.0], [0.25] * 4])
+    assert entropy(p).tolist() == pytest.approx([1.5 * log(2), 0.0, log(4)])
+    closed = torch.tensor([[0.3, -1.0, -INF]], requires_grad=True)
+    open_ = torch.tensor([[0.3, -1.0]], requires_grad=True)
+    (entropy(closed.softmax(-1)).sum() + entropy(open_.softmax(-1)).sum()).backward()
+    torch.testing.assert_close(closed.grad[:, :2], open_.grad)
+    assert closed.grad[0, 2] == 0 and open_.grad.abs().min() > 0.01
+
+
+@pytest.mark.parametrize("weight", [0.5, -0.5])
+def test_entropies_are_means_over_the_words(model: Captioner, features: Features, weight: float):
+    """Word by word, each over its own distribution; padding, neighbours and forbidden words count for nothing."""
+    batch = batch_of(features)
+    taught = model.teach(model.encode(features), TOKENS[:, :-1])
+    words, looks = [], []
+    for row in range(4):
+        for step in range(3):
+            if TOKENS[row, step + 1] != PAD:
+                p = taught.logits[row, step].softmax(-1)
+                words.append(-sum(x * log(x) for x in p.tolist() if x > 0))
+                looks.append(-sum(x * log(x) for x in taught.attention[row, step].tolist() if x > 0))
+    assert len(words) == 9
+    plain = CrossEntropy()(model, batch).value.item()
+    for name, values in (("entropy", words), ("attention_entropy", looks)):
+        loss = CrossEntropy(**{name: weight})(model, batch)
+        assert loss.logs[name] == pytest.approx(sum(values) / 9, rel=1e-4, abs=1e-6)
+        assert loss.value.item() == pytest.approx(plain + weight * sum(values) / 9, rel=1e-4)
+        model.zero_grad()
+        loss.value.backward()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
 def plain_loop(model: Captioner, batch: Batch, epsilon: float, weight: float) -> float:

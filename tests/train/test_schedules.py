@@ -17,7 +17,7 @@ def test_constant():
     assert course(Schedule("constant", warmup=0.5), 4) == [0.5, 1, 1, 1]
 
 
-@pytest.mark.parametrize("name", ["constant", "plateau", "cosine", "one_cycle"])
+@pytest.mark.parametrize("name", ["constant", "plateau", "cosine", "one_cycle", "poly"])
 def test_warm_up_is_a_line_that_ends_at_one(name: str):
     assert course(Schedule(name, warmup=0.4), 10)[:4] == [0.25, 0.5, 0.75, 1.0]
 
@@ -26,6 +26,14 @@ def test_one_cycle():
     """Up over 2 steps, then down over 4 in a line towards `final`."""
     assert course(Schedule("one_cycle", warmup=1 / 3), 6) == [0.5, 1, 1, 0.75, 0.5, 0.25]
     assert course(Schedule("one_cycle", warmup=1 / 3, final=0.2), 6) == [0.5, 1, 1, 0.8, 0.6, 0.4]
+
+
+def test_poly():
+    """base * (1 - step / steps) ** power; after a warm-up the steps that are left count."""
+    assert course(Schedule("poly", power=2), 4) == [1, 0.5625, 0.25, 0.0625]
+    assert course(Schedule("poly"), 10) == [round((1 - k / 10) ** 0.9, 6) for k in range(10)]
+    assert course(Schedule("poly", warmup=1 / 3, power=2, final=0.2), 6) == [0.5, 1, 1, 0.65, 0.4, 0.25]
+    assert factor(Schedule("poly"), 99, 4) == 0  # never beyond its end
 
 
 def test_cosine():
@@ -57,3 +65,15 @@ def test_other_schedules_only_count():
     for score in (0.5, 0.4, 0.3):
         plateau.update(score)
     assert (plateau.best, plateau.waited, plateau.factor) == (0.5, 2, 1.0)
+
+
+def test_plateau_does_not_fall_before_its_start():
+    """From epoch 3 on, as soon as the waiting is a multiple of the patience."""
+    plateau = Plateau(Schedule("plateau", factor=0.5, patience=2, start=3))
+    factors = []
+    for epoch, score in enumerate((0.5, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4), start=1):
+        plateau.update(score, epoch)
+        factors.append(plateau.factor)
+    assert factors == [1, 1, 0.5, 0.5, 0.25, 0.25, 0.125]
+    early = Plateau(Schedule("plateau", factor=0.5, patience=1, start=3))
+    assert [(early.update(0.1, epoch), early.factor)[1] for epoch in (1, 2, 3)] == [1, 1, 0.5]

@@ -1,8 +1,9 @@
-"""Caption raw pictures and clips: limner caption photo.jpg folder/ --model RUN --out captions.csv
+"""Caption raw pictures and clips: limner caption photo.jpg clip.mp4 folder/ --model RUN --out captions.csv
 
-The output is CSV, JSONL or JSON (COCO results format) by its ending, or lines on the screen without --out.  Files
-that cannot be read are listed at the end and make the exit status 3; --resume keeps what an interrupted call has done,
-and what a finished output holds.
+The output is CSV, JSONL or JSON (COCO results format) by its ending, or lines on the screen without --out.  Rows of
+clips have start and end in seconds.  A clip of more than a minute is cut into shots with a caption each; --shots,
+--every and --whole say otherwise.  --srt and --vtt write subtitles as well.  Files that cannot be read are listed at
+the end and make the exit status 3; --resume keeps what an interrupted call has done, and what a finished output holds.
 """
 
 import argparse
@@ -10,8 +11,8 @@ import csv
 import io
 import json
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,18 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from limner.apps import subtitles
 from limner.apps.arguments import add_decoding, add_run, decoding_of, no_more, positive, report_problems
+from limner.apps.pieces import Cut, Piece, pieces
 from limner.data.karpathy import coco_id
-from limner.data.media import MEDIA_SUFFIXES
+from limner.data.media import MEDIA_SUFFIXES, is_clip
 from limner.decode.search import Beam
 from limner.files import read_json, sha256, write_text
-from limner.pipeline import Caption, Failure, Pipeline
+from limner.pipeline import Caption, Failure, Pipeline, Source
 
 Row = dict[str, Any]
 FIELDS = {"file": str, "caption": str, "logprob": float, "finished": bool}
+TIMES = ("start", "end")  # seconds; rows of clips have them
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,8 +40,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="file ending in .csv, .jsonl or .json")
     parser.add_argument("--resume", action="store_true", help="skip what the output of an interrupted call holds")
     parser.add_argument("--batch-size", type=positive, default=16)
+    group = parser.add_argument_group("clips")
+    group.add_argument("--frames", type=positive, metavar="N", help="frames sampled from a clip or a piece of it")
+    cutting = group.add_mutually_exclusive_group()
+    cutting.add_argument("--shots", action="store_true", help="cut every clip into shots")
+    cutting.add_argument("--every", type=seconds, metavar="SECONDS", help="cut clips into windows of so many seconds")
+    cutting.add_argument("--whole", action="store_true", help="one caption for every clip, however long it is")
+    for name in ("srt", "vtt"):
+        group.add_argument(
+            f"--{name}", nargs="?", const="", metavar="PATH",
+            help=f".{name} file of the one clip, or folder (default: beside the clips)",
+        )  # fmt: skip
     add_decoding(parser)
     add_run(parser)
+
+
+def seconds(text: str) -> float:
+    """A length of time, as an argument's type."""
+    try:
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"expected seconds, more than 0, got '{text}'")
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
@@ -47,30 +72,76 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     if options.out and options.out.is_dir():
         raise ValueError(f"--out {options.out} is a folder; name a file in it")
     files, problems = expand(options.sources)
-    pipeline = Pipeline.load(options.model, options.encoder, options.device)
+    clips = [file for file in files if is_clip(file)]
+    asked = {f".{name}": getattr(options, name) for name in ("srt", "vtt") if getattr(options, name) is not None}
+    places = {suffix: subtitles.places(option, suffix, clips) for suffix, option in asked.items()}
+    pipeline = Pipeline.load(options.model, options.encoder, options.device, options.frames)
     decoding = decoding_of(options, pipeline.run.recipe.decoding)
-    journal = Journal(options.out, options.resume, made_by(pipeline.run.folder, decoding))
-    todo = [file for file in files if printable(file) not in journal.rows]
-    console = Console(soft_wrap=True)
-    columns = (TextColumn("caption"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    failures = []
-    with Progress(*columns, console=console, disable=not (console.is_terminal and options.out)) as bar:
-        task = bar.add_task("caption", total=len(files), completed=len(files) - len(todo))
-        for file, (_, result) in zip(todo, pipeline.captions(todo, decoding, options.batch_size), strict=True):
-            if isinstance(result, Failure):
-                failures.append(result.reason)
-            else:
-                journal.add(row(file, result))
-                if options.out is None:
-                    line = result.text if len(files) == 1 else f"{printable(file)}: {result.text}"
-                    console.print(line, markup=False, highlight=False)
-            bar.advance(task)
+    cut = Cut(options.every, options.shots, options.whole)
+    by = made_by(pipeline.run.folder, decoding)
+    if clips:
+        by["clips"] = {"frames": pipeline.frames, **asdict(cut)}
+    journal = Journal(options.out, options.resume, by)
+    caption_all(files, pipeline, decoding, cut, journal, options.batch_size, problems)
     if options.out:
-        journal.finish([name for file in files if (name := printable(file)) in journal.rows])
+        journal.finish([printable(file) for file in files])
         print(f"{printable(str(options.out))}: {len(journal.rows)} captions")
-    problems += failures
+    for suffix, where in places.items():
+        written = subtitles.write({clip: cues_of(clip, journal.rows.values()) for clip in clips}, where, suffix)
+        more = f" and {len(written) - 1} more" if len(written) > 1 else ""
+        print(f"{printable(str(written[0]))}{more} written" if written else f"no {suffix} file written")
     report_problems(problems)
     return 3 if problems else 0
+
+
+def caption_all(
+    files: Sequence[str],
+    pipeline: Pipeline,
+    decoding: Beam,
+    cut: Cut,
+    journal: "Journal",
+    batch_size: int,
+    problems: list[str],
+) -> None:
+    """Caption what the journal does not hold yet, with a bar, or lines when there is no output file."""
+    done = {row["file"] for row in journal.rows.values()}
+    todo = [file for file in files if printable(file) not in done]
+    place = {file: number for number, file in enumerate(todo, len(files) - len(todo))}
+    waiting: deque[Piece] = deque()
+
+    def sources() -> Iterator[Source]:
+        for piece, source in pieces(todo, cut, pipeline.frames, pipeline.run.recipe.sampling, problems):
+            waiting.append(piece)
+            yield source
+
+    console = Console(soft_wrap=True)
+    columns = (TextColumn("caption"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not (console.is_terminal and journal.out)) as bar:
+        task = bar.add_task("caption", total=len(files), completed=len(files) - len(todo))
+        for _, result in pipeline.captions(sources(), decoding, batch_size):
+            piece = waiting.popleft()
+            bar.update(task, completed=place[piece.file] + 1)
+            if isinstance(result, Failure):
+                problems.append(result.reason)
+                continue
+            problems += result.notes
+            journal.add(row(piece, result))
+            if journal.out is None:
+                console.print(line_of(piece, result, len(files)), markup=False, highlight=False)
+
+
+def line_of(piece: Piece, caption: Caption, files: int) -> str:
+    """What the screen shows of a caption: as much before it as is needed to know what it is about."""
+    name = [] if files == 1 else [printable(piece.file)]
+    if not piece.alone and piece.start is not None and piece.end is not None:
+        name.append(f"{subtitles.clock(piece.start)} - {subtitles.clock(piece.end)}")
+    return ": ".join([" ".join(name), caption.text] if name else [caption.text])
+
+
+def cues_of(clip: str, rows: Iterable[Row]) -> list[subtitles.Cue]:
+    """The subtitles of a clip."""
+    mine = [row for row in rows if row["file"] == printable(clip) and "start" in row]
+    return [subtitles.Cue(row["start"], row["end"], row["caption"]) for row in mine]
 
 
 def expand(sources: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -97,13 +168,20 @@ def printable(file: str) -> str:
     return os.fsencode(file).decode("utf-8", errors="backslashreplace")
 
 
-def row(file: str, caption: Caption) -> Row:
+def row(piece: Piece, caption: Caption) -> Row:
+    times = {} if piece.start is None or piece.end is None else {"start": piece.start, "end": piece.end}
     return {
-        "file": printable(file),
+        "file": printable(piece.file),
         "caption": caption.text,
         "logprob": round(caption.logprob, 4),
         "finished": caption.finished,
+        **{name: round(value, 3) for name, value in times.items()},
     }
+
+
+def key(row: Row) -> Hashable:
+    """What a row is about."""
+    return (row["file"], row["start"]) if "start" in row else row["file"]
 
 
 def made_by(folder: Path, decoding: Beam) -> dict[str, Any]:
@@ -121,7 +199,7 @@ class Journal:
     def __init__(self, out: Path | None, resume: bool, by: dict[str, Any]):
         self.out = out
         self.path = out.with_name(out.name + ".partial") if out else None
-        self.rows: dict[str, Row] = {}
+        self.rows: dict[Hashable, Row] = {}
         if self.path is None or out is None:
             if resume:
                 raise ValueError("--resume needs --out: it continues an output file")
@@ -132,28 +210,31 @@ class Journal:
                 f"{self.path} holds {len(done)} captions of an interrupted call: continue it with --resume, "
                 "or delete the file"
             )
-        if done and (changed := [key for key in by if head[key] != by[key]]):
+        if done and (changed := [name for name in by if head.get(name) != by[name]]):
             raise ValueError(
                 f"{self.path} was begun with another {' and '.join(changed)}, which its first line tells: "
                 "caption as before, or delete the file"
             )
         if resume:
-            self.rows = {row["file"]: row for row in [*_finished(out), *done]}
+            if done and "start" in done[-1]:  # pieces of its clip may be missing
+                done = [row for row in done if row["file"] != done[-1]["file"]]
+            self.rows = {key(row): row for row in [*_finished(out), *done]}
         out.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.path, to_jsonl([by, *self.rows.values()]))  # without a line that a kill cut off
 
     def add(self, row: Row) -> None:
-        self.rows[row["file"]] = row
+        self.rows[key(row)] = row
         if self.path is not None:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(to_jsonl([row]))
 
-    def finish(self, order: Iterable[str]) -> None:
+    def finish(self, order: Sequence[str]) -> None:
+        """Rows in the order of their files; those of files that are not named come last."""
         assert self.out is not None
         assert self.path is not None
-        first = list(order)
-        rest = [file for file in self.rows if file not in set(first)]
-        write_text(self.out, WRITERS[self.out.suffix]([self.rows[file] for file in [*first, *rest]]))
+        place = {file: number for number, file in enumerate(order)}
+        rows = sorted(self.rows.values(), key=lambda row: place.get(row["file"], len(place)))
+        write_text(self.out, WRITERS[self.out.suffix](rows))
         self.path.unlink()
 
 
@@ -162,7 +243,7 @@ def _partial(path: Path) -> tuple[dict[str, Any], list[Row]]:
     if not path.is_file() or path.stat().st_size == 0:
         return {}, []
     (_, head), *lines = [*_lines(path)] or [("", {})]
-    if not isinstance(head, dict) or head.keys() != {"model", "decoding"}:
+    if not isinstance(head, dict) or not {"model", "decoding"} <= head.keys():
         raise ValueError(f"{path}, line 1: expected the model and the decoding that made the captions; delete the file")
     return head, [_row(item, where) for where, item in lines]
 
@@ -199,14 +280,15 @@ def _lines(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _row(item: Any, where: str) -> Row:
-    """The four fields of a row; CSV has them as text."""
+    """The fields of a row; CSV has them as text."""
     try:
         row = {name: item[name] for name in FIELDS}
+        times = {name: float(item[name]) for name in TIMES if item.get(name) not in (None, "")}
         if isinstance(row["logprob"], str):
             row["logprob"], row["finished"] = float(row["logprob"]), {"True": True, "False": False}[row["finished"]]
         if all(isinstance(row[name], kind) for name, kind in FIELDS.items()):
-            return row
-    except (KeyError, TypeError, ValueError):
+            return row | times
+    except (KeyError, TypeError, ValueError, AttributeError):
         pass
     raise ValueError(
         f"{where}: --resume expects an output of this command, with {', '.join(FIELDS)}; got {item!r:.200}"
@@ -215,7 +297,8 @@ def _row(item: Any, where: str) -> Row:
 
 def to_csv(rows: list[Row]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*FIELDS], lineterminator="\n")
+    times = [name for name in TIMES if any(name in row for row in rows)]
+    writer = csv.DictWriter(text, [*FIELDS, *times], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
@@ -226,10 +309,19 @@ def to_jsonl(rows: list[Row]) -> str:
 
 
 def to_json(rows: list[Row]) -> str:
-    """COCO results: image_id is the file's stem, as a number where COCO has one."""
-    ids = image_ids([row["file"] for row in rows])
-    items = [{"image_id": ids[row["file"]], **row} for row in rows]
+    """COCO results: image_id is the file's stem, as a number where COCO has one; pieces of a clip are called as in
+    MSVD, <stem>_<start>_<end>."""
+    count = Counter(row["file"] for row in rows)
+    ids = image_ids(count)
+    items = [
+        {"image_id": ids[row["file"]] if count[row["file"]] == 1 else _piece_id(ids[row["file"]], row), **row}
+        for row in rows
+    ]
     return json.dumps(items, indent=1, ensure_ascii=False) + "\n"
+
+
+def _piece_id(id: int | str, row: Row) -> str:
+    return f"{id}_{row['start']:g}_{row['end']:g}"
 
 
 def image_ids(files: Iterable[str]) -> dict[str, int | str]:

@@ -11,7 +11,12 @@ from limner.apps.arguments import no_more
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", help="state dict, or a checkpoint that holds it")
-    parser.add_argument("--from", dest="system", required=True, help="the system it comes from: show-attend-tell")
+    parser.add_argument(
+        "--from",
+        dest="system",
+        required=True,
+        help="the system it comes from, such as show-attend-tell or sa-lstm; an unknown name lists all",
+    )
     parser.add_argument("--word-map", required=True, help="JSON file {word: id}")
     parser.add_argument(
         "--encoder", default="", help="transformers backbone, when the checkpoint holds the decoder alone"

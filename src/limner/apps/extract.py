@@ -17,6 +17,7 @@ from limner.data.datasets import DATASETS, DataConfig, read_dataset
 from limner.data.store import FeatureStore
 from limner.data.views import VIEWS
 from limner.encoders import Encoder, PretrainedConfig, build_encoder
+from limner.inputs import feature_paths, reads_files
 from limner.recipe import Recipe, load_recipe
 from limner.run import load_run
 
@@ -43,7 +44,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     if options.verify:
         return _verify(options, rest)
     recipe, encoder = _recipe_and_encoder(options, rest)
-    out = options.out or recipe.features
+    out = options.out or _store(recipe)
     if not out:
         raise ValueError("where should the features go? give --out FOLDER, or `features` in the recipe")
     dataset = read_dataset(recipe.data)
@@ -60,15 +61,23 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
             batch_size=options.batch_size,
             device=options.device,
             frames=options.frames or recipe.frames,
+            sampling=recipe.sampling,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     console.print(f"{out}: {report}")
-    report_problems([*dataset.problems, *(f"{id}: {reason}" for id, reason in report.failures)])
+    report_problems([*dataset.problems, *report.mended, *(f"{id}: {reason}" for id, reason in report.failures)])
     return 3 if report.failures else 0
 
 
+def _store(recipe: Recipe) -> str:
+    """The feature store that a recipe names."""
+    if reads_files(recipe):
+        raise ValueError(f"the recipe reads the feature files {', '.join(feature_paths(recipe))}: give --out FOLDER")
+    return next(iter(feature_paths(recipe)), "")
+
+
 def _verify(options: argparse.Namespace, rest: list[str]) -> int:
-    out = options.out or (load_recipe(options.recipe, overrides(rest)).features if options.recipe else "")
+    out = options.out or (_store(load_recipe(options.recipe, overrides(rest))) if options.recipe else "")
     if not out:
         raise ValueError("which store should be verified? give --out FOLDER, or a recipe that names `features`")
     store = FeatureStore(out)

@@ -4,9 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from limner.convert.recnet import convert as from_recnet
+from limner.convert.sa_lstm import convert as from_sa_lstm
 from limner.convert.show_attend_tell import convert
+from limner.convert.video_captioning_3d import convert as video_captioning_3d
 
 # (checkpoint, word map, run folder to write, transformers encoder or "", channel order) -> what was done, in words
-SYSTEMS: dict[str, Callable[[Path, Path, Path, str, Literal["RGB", "BGR"]], str]] = {"show-attend-tell": convert}
+SYSTEMS: dict[str, Callable[[Path, Path, Path, str, Literal["RGB", "BGR"]], str]] = {
+    "show-attend-tell": convert,
+    "video-captioning-3d": video_captioning_3d,
+    "sa-lstm": from_sa_lstm,
+    "recnet": from_recnet,
+}
 
 __all__ = ["SYSTEMS"]

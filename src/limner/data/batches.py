@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from limner.data.ahead import ahead
+from limner.data.frames import UNIFORM, Sampling
 from limner.data.media import MediaError, read
 from limner.data.store import FeatureStore
 from limner.data.views import VIEWS
@@ -50,15 +51,17 @@ def from_store(store: FeatureStore) -> Reader:
     return collate
 
 
-def from_files(preprocess: Callable[[np.ndarray], Tensor], frames: int = 8, cache: int = 0) -> Reader:
+def from_files(
+    preprocess: Callable[[np.ndarray], Tensor], frames: int = 8, cache: int = 0, sampling: Sampling = UNIFORM
+) -> Reader:
     """Reads and preprocesses raw media; up to `cache` of them are kept in memory (small pictures, small data sets)."""
     kept: dict[tuple[str, str], Tensor] = {}
 
     def pixels(item: Item) -> Tensor:
         medium, view = item
         if (medium.id, view) not in kept:
-            tensor = preprocess(VIEWS[view](read(medium, frames)))
-            if len(kept) >= cache:
+            tensor = preprocess(VIEWS[view](read(medium, frames, sampling)))
+            if len(kept) >= cache or (medium.draw is not None and sampling.policy == "random"):
                 return tensor
             kept[medium.id, view] = tensor
         return kept[medium.id, view]
@@ -91,7 +94,8 @@ class TrainingBatches:
     computed once per medium then serves them all.
 
     The order depends on (seed, epoch) alone, so `epoch(n, start=k)` continues exactly where an interrupted run
-    stopped.  With several ranks each reads its share of every batch; `batch_size` counts all ranks together.
+    stopped.  With several ranks each reads its share of every batch; `batch_size` counts all ranks together.  With
+    `draws` every medium has a seed of its own in every epoch, for frames that are drawn from it at random.
     """
 
     def __init__(
@@ -106,13 +110,14 @@ class TrainingBatches:
         captions: int | None = None,
         rank: int = 0,
         world: int = 1,
+        draws: bool = False,
     ):
         if batch_size < world:
             raise ValueError(
                 f"batch_size {batch_size} counts all ranks together and must be at least their number, {world}"
             )
         self.read, self.batch_size, self.seed, self.views = read, batch_size, seed, tuple(views)
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.draws = rank, world, draws
         captioned = [medium for medium in media if medium.references]
         if not captioned:
             raise ValueError(f"none of {len(media)} training media has a caption")
@@ -136,6 +141,8 @@ class TrainingBatches:
         else:
             examples = [_some(group, self.captions, draw) for group in self.groups]
         draw.shuffle(examples)
+        if self.draws:
+            examples = [replace(it, medium=replace(it.medium, draw=draw.getrandbits(32))) for it in examples]
         return [(example, draw.choice(self.views)) for example in examples]
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:

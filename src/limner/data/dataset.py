@@ -44,6 +44,25 @@ def drop_empty(media: Iterable[Medium]) -> DataSet:
     return DataSet(tuple(kept), tuple(problems))
 
 
+def without_captions(media: Iterable[Medium]) -> list[str]:
+    """A line for every medium without a caption, or for a split in which none has one."""
+    bare: dict[str, list[str]] = {}
+    total: Counter[str] = Counter()
+    for medium in media:
+        total[medium.split] += 1
+        if not medium.references:
+            bare.setdefault(medium.split, []).append(medium.id)
+    lines = []
+    for split, ids in bare.items():
+        whole = len(ids) == total[split] > 1
+        lines += (
+            [f"split {split}: none of its {len(ids)} media has a caption"]
+            if whole
+            else [f"{id}: no caption" for id in ids]
+        )
+    return lines
+
+
 def hashed_split(id: str) -> str:
     """A split that depends on the id alone: about 80 % train, 10 % val, 10 % test, stable when media are added."""
     share = int(hashlib.sha256(id.encode()).hexdigest()[:8], 16) / 2**32

@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
-from limner.data import folder, karpathy, shapes
+from limner.data import folder, karpathy, msrvtt, msvd, shapes
 from limner.data.dataset import DataSet
+from limner.data.split_lists import read_lists, use_lists
 
-Name = Literal["coco", "flickr8k", "flickr30k", "csv", "jsonl", "folder", "shapes"]
+Name = Literal["coco", "flickr8k", "flickr30k", "csv", "jsonl", "folder", "msrvtt", "msvd", "shapes"]
 
 
 @dataclass(frozen=True)
@@ -17,11 +18,14 @@ class DataConfig:
     """Where a data set lies.  Paths are relative to the working directory."""
 
     name: Name = "folder"
-    media: str = "."  # folder of pictures or clips
-    annotations: str = ""  # caption file
+    media: str = ""  # folder of pictures or clips; may be left out where features are read
+    annotations: str = ""  # caption file; MSR-VTT, MSVD: or the folder of theirs
+    splits: str = ""  # folder of split lists (train, val, test), in place of the data set's own split
     restval: bool = True  # COCO: restval pictures join the training split
     file_column: str = ""  # csv, jsonl: when the file has unusual column names
     caption_column: str = ""
+    mapping: str = ""  # MSVD: youtube_mapping.txt, when it is not beside the annotations
+    categories: tuple[str, ...] = ()  # MSR-VTT: only these of category.txt
 
 
 def _table(reader: Callable[..., DataSet], config: DataConfig) -> DataSet:
@@ -32,6 +36,21 @@ def _table(reader: Callable[..., DataSet], config: DataConfig) -> DataSet:
 def _karpathy(config: DataConfig) -> DataSet:
     _require_file(config, f"Karpathy's dataset_{config.name}.json")
     return karpathy.read(config.annotations, config.media, config.restval)
+
+
+def _msrvtt(config: DataConfig) -> DataSet:
+    _require(config, "MSR-VTT's videodatainfo JSON, a ZIP with it, or their folder")
+    return msrvtt.read(config.annotations, config.media, config.categories)
+
+
+def _msvd(config: DataConfig) -> DataSet:
+    _require(config, f"{msvd.EXPECTED}")
+    return msvd.read(config.annotations, config.media, config.mapping, config.splits)
+
+
+def _require(config: DataConfig, expected: str) -> None:
+    if not config.annotations or not Path(config.annotations).exists():
+        raise FileNotFoundError(f"data.annotations: nothing at '{config.annotations}', expected {expected}")
 
 
 def _require_file(config: DataConfig, expected: str) -> None:
@@ -45,6 +64,8 @@ DATASETS: dict[str, Callable[[DataConfig], DataSet]] = {
     "flickr30k": _karpathy,
     "csv": partial(_table, folder.read_csv),
     "jsonl": partial(_table, folder.read_jsonl),
+    "msrvtt": _msrvtt,
+    "msvd": _msvd,
     "folder": lambda config: folder.read_folder(config.annotations, config.media),
     "shapes": lambda config: DataSet(tuple(shapes.load(config.media))),
 }
@@ -55,4 +76,7 @@ def read_dataset(config: DataConfig) -> DataSet:
     """All media of a data set.  Raises FileNotFoundError or ValueError that say what was expected."""
     if config.name not in DATASETS:
         raise ValueError(f"unknown data set '{config.name}'; known are {', '.join(DATASETS)}")
-    return DATASETS[config.name](config)
+    dataset = DATASETS[config.name](config)
+    if config.splits and config.name != "msvd":  # whose clips have two names each
+        return use_lists(dataset, read_lists(config.splits), config.splits)
+    return dataset

@@ -1,222 +1,57 @@
-"""Decode a picture, or uniformly sampled frames of a clip: anything in, uint8 RGB (T,H,W,3) in [0, 255] out."""
+"""Read a picture or a clip by its suffix: a file in, uint8 RGB (T,H,W,3) in [0, 255] out."""
 
-import io
-from fractions import Fraction
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import ExifTags, Image
 
+from limner.data.clips import read_clip
+from limner.data.frames import UNIFORM, Sampling
+from limner.data.pictures import MAX_SIDE, MediaError, Picture, read_image
 from limner.types import Medium
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp")
 MEDIA_SUFFIXES = IMAGE_SUFFIXES + VIDEO_SUFFIXES
-MAX_SIDE = 2048  # pixels; no encoder looks closer, and it bounds the memory of everything after decoding
 
-_TURNS = {  # EXIF orientation -> what makes the picture upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-Picture = str | PathLike[str] | bytes | Image.Image | np.ndarray
-
-
-class MediaError(ValueError):
-    """A picture or clip that cannot be read: says which, what is wrong with it and what to do."""
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MAX_SIDE",
+    "MEDIA_SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "MediaError",
+    "Picture",
+    "is_clip",
+    "read",
+    "read_clip",
+    "read_image",
+]
 
 
-def read(medium: Medium | str | PathLike[str], frames: int = 8) -> UInt8[np.ndarray, "T H W 3"]:
-    """RGB [0, 255] frames of a file: T = 1 for a picture, T = `frames` for a clip.
+def read(
+    medium: Medium | str | PathLike[str],
+    frames: int = 8,
+    sampling: Sampling = UNIFORM,
+    notes: list[str] | None = None,
+) -> UInt8[np.ndarray, "T H W 3"]:
+    """RGB [0, 255] frames of a file: T = 1 for a picture, T = `frames` for a clip (policy "every": at most so many).
 
-    Raises MediaError when the file is missing, broken or of an unknown suffix.
+    What was damaged but could be read all the same is added to `notes`.  Raises MediaError when the file is missing,
+    broken or of an unknown suffix.
     """
     if not isinstance(medium, Medium):
         medium = Medium(id=Path(medium).stem, path=str(medium))
+    if is_clip(medium.path):
+        return read_clip(medium.path, frames, medium.start, medium.end, sampling, medium.draw, notes=notes)
     suffix = Path(medium.path).suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         return read_image(medium.path)
-    if suffix in VIDEO_SUFFIXES:
-        return read_clip(medium.path, frames, medium.start, medium.end)
     raise MediaError(
         f"{medium.path}: the suffix {suffix!r} is neither a picture ({' '.join(IMAGE_SUFFIXES)}) "
         f"nor a clip ({' '.join(VIDEO_SUFFIXES)}); rename or convert the file"
     )
 
 
-def read_image(source: Picture, max_side: int = MAX_SIDE) -> UInt8[np.ndarray, "1 H W 3"]:
-    """RGB [0, 255] pixels of a path, encoded bytes, a PIL picture or an array ((H,W) or (H,W,1|3|4); uint8, uint16).
-
-    Upright by EXIF, alpha over white, the first frame of an animation, 16-bit grey scaled by its range (65535 -> 255);
-    sides longer than `max_side` pixels are scaled down to it.  Raises MediaError that names the picture.
-    """
-    name = str(source) if isinstance(source, str | PathLike) else f"<{type(source).__name__}>"
-    try:
-        with _open(source) as image:
-            # JPEG is decoded at 1/2, 1/4 or 1/8 already; the factor 2 leaves the thumbnail something to average
-            image.draft(None, (2 * max_side, 2 * max_side))
-            image.load()
-            # read before and applied after scaling, which saves a full-size copy; TIFF has turned itself by now
-            turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-            rgb = _to_rgb(image, max_side)
-            rgb = rgb if turn is None else rgb.transpose(turn)
-    except MediaError as error:
-        raise MediaError(f"{name}: {error}") from error
-    except FileNotFoundError as error:
-        raise MediaError(f"{name}: there is no such file; check the path or the image folder") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise MediaError(f"{name}: too many pixels to decode safely ({error}); scale it down first") from error
-    except MemoryError as error:
-        raise MediaError(f"{name}: not enough memory to decode it; scale it down first") from error
-    except Image.UnidentifiedImageError as error:
-        raise MediaError(f"{name}: {_what_is_it(source)}; replace or remove it") from error
-    except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, ValueError, EOFError, ...
-        raise MediaError(f"{name}: the picture is damaged ({error}); replace or remove it") from error
-    return np.array(rgb)[None]  # a copy, because PIL's own memory is read-only
-
-
-def read_clip(
-    path: str | PathLike[str], frames: int = 8, start: float | None = None, end: float | None = None
-) -> UInt8[np.ndarray, "T H W 3"]:
-    """`frames` upright RGB frames from the middles of equal parts of [start, end] seconds (None: the clip's own ends).
-
-    A clip with fewer pictures than `frames` repeats them.  Decoding is sequential: it is exact for every container, and
-    faster than seeking on long groups of pictures.  Raises MediaError.
-    """
-    import av  # 0.1 s that pictures need not pay
-
-    if frames < 1:
-        raise ValueError(f"frames is {frames}; it must be at least 1")
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise MediaError(f"{path}: the file has no video stream; replace or remove it")
-            first, last = _span(container)
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            stream.thread_type = "SLICE" if stream.codec_context.name == "mpeg4" else "AUTO"
-            begin = first if start is None else first + Fraction(start).limit_denominator(1000)
-            finish = last if end is None else min(last, first + Fraction(end).limit_denominator(1000))
-            if begin >= finish:
-                raise MediaError(
-                    f"{path}: the cut from {start} to {end} s lies outside the clip of {float(last - first):.2f} s"
-                )
-            targets = [begin + (finish - begin) * (2 * k + 1) / (2 * frames) for k in range(frames)]
-            pace = 1 / Fraction(stream.average_rate or 25)
-            picked = _pick(container.decode(stream), targets, first, pace)
-    except MediaError:
-        raise
-    except FileNotFoundError as error:
-        raise MediaError(f"{path}: there is no such file; check the path or the clip folder") from error
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise MediaError(f"{path}: the clip cannot be decoded ({error}); replace or remove it") from error
-    if not picked:
-        raise MediaError(f"{path}: the clip holds no frame that can be decoded; replace or remove it")
-    return np.stack(picked)
-
-
-def _open(source: Picture) -> Image.Image:
-    if isinstance(source, Image.Image):
-        return source.copy()  # the caller's picture stays open and undrafted
-    if isinstance(source, bytes):
-        return Image.open(io.BytesIO(source))
-    if isinstance(source, np.ndarray):
-        return _from_array(source)
-    if isinstance(source, str | PathLike):
-        return Image.open(source)
-    raise MediaError("a picture is a path, bytes, a PIL image or an array")
-
-
-def _from_array(array: np.ndarray) -> Image.Image:
-    squeezed = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
-    shape_fits = squeezed.ndim == 2 or (squeezed.ndim == 3 and squeezed.shape[-1] in (3, 4))
-    if not shape_fits or 0 in squeezed.shape:
-        raise MediaError(f"an array must be (H,W), (H,W,3) or (H,W,4), not {array.shape}")
-    if squeezed.dtype == np.uint16:
-        squeezed = (squeezed // 257).astype(np.uint8)
-    elif squeezed.dtype == np.bool_:
-        squeezed = squeezed.astype(np.uint8) * 255
-    elif squeezed.dtype != np.uint8:
-        raise MediaError(
-            f"an array must be uint8 in [0, 255], uint16 or bool, not {array.dtype}; scale and cast it first"
-        )
-    return Image.fromarray(np.ascontiguousarray(squeezed))
-
-
-def _to_rgb(image: Image.Image, max_side: int) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        image = _to_8_bit(image)
-    if image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-    elif image.mode not in ("L", "RGB"):
-        image = image.convert("RGB")
-    if max(image.size) > max_side:
-        image.thumbnail((max_side, max_side), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    if image.mode == "RGBA":
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
-
-
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    """16-bit grey (modes I;16*, and I for PGM) by 65535 -> 255; floats by the range they show, [0, 1] or [0, 255]."""
-    values = np.asarray(image)
-    scaled = np.nan_to_num(values) * (255 if np.nanmax(values) <= 1 else 1) if image.mode == "F" else values // 257
-    return Image.fromarray(np.clip(scaled, 0, 255).astype(np.uint8))
-
-
-def _what_is_it(source: Picture) -> str:
-    size = len(source) if isinstance(source, bytes) else Path(str(source)).stat().st_size
-    return "the file is empty (0 bytes)" if size == 0 else "not a picture in a format that Pillow reads"
-
-
-def _span(container: Any) -> tuple[Fraction, Fraction]:
-    """First and last second of the video stream, from its packets: headers lie about cut and damaged clips."""
-    stream = container.streams.video[0]
-    first = last = None
-    for packet in container.demux(stream):
-        stamp = packet.pts if packet.pts is not None else packet.dts
-        if stamp is None:
-            continue
-        length = packet.duration or (1 / (stream.average_rate or 25) / stream.time_base)
-        first = stamp if first is None else min(first, stamp)
-        last = stamp + length if last is None else max(last, stamp + length)
-    if first is None or last is None:
-        raise MediaError(f"{container.name}: the clip holds no frame; replace or remove it")
-    return Fraction(first * stream.time_base), Fraction(last * stream.time_base)
-
-
-def _pick(decoded: Any, targets: list[Fraction], first: Fraction, pace: Fraction) -> list[np.ndarray]:
-    """The frame on screen at every target second; what lies past the last frame shows the last frame.
-
-    Frames without a time stamp (old AVI files) are `pace` seconds apart from second `first` on.
-    """
-    picked: list[np.ndarray] = []
-    shown = None
-    for number, frame in enumerate(decoded):
-        second = first + number * pace if frame.pts is None else frame.pts * frame.time_base
-        while shown is not None and len(picked) < len(targets) and second > targets[len(picked)]:
-            picked.append(_upright(shown))
-        if len(picked) == len(targets):
-            break
-        shown = frame
-    if shown is not None:
-        picked += [_upright(shown)] * (len(targets) - len(picked))
-    return picked
-
-
-def _upright(frame: Any) -> UInt8[np.ndarray, "H W 3"]:
-    image = Image.fromarray(frame.to_ndarray(format="rgb24"))
-    rotation = frame.rotation  # degrees counterclockwise, from the display matrix
-    if rotation:
-        image = image.rotate(rotation, expand=True)
-    if max(image.size) > MAX_SIDE:
-        image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    return np.asarray(image)
+def is_clip(path: str | PathLike[str]) -> bool:
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES

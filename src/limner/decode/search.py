@@ -22,16 +22,20 @@ class Beam:
     """`size` hypotheses per medium; one that ends is set aside and the beam shrinks by one (Xu et al.'s own search).
 
     The best ended hypothesis wins by logprob / length ** length_penalty, EOS counted; when none has ended at
-    `rules.max_length` the best unfinished one is returned.
+    `rules.max_length` the best unfinished one is returned.  With `contest` it is SA-LSTM's search, for parity: an ended
+    hypothesis keeps its place only until better ones take all places, and in the end the unfinished ones compete.
     """
 
     size: int = 5
     length_penalty: float = 0.0
     rules: Rules = field(default_factory=Rules)
+    contest: bool = False
 
     def __post_init__(self) -> None:
         if self.size < 1:
             raise ValueError(f"a beam has at least one hypothesis, got size {self.size}")
+        if self.contest and self.length_penalty:
+            raise ValueError("contest compares plain log-probabilities: set length_penalty to 0")
 
 
 @dataclass(frozen=True)
@@ -139,10 +143,13 @@ class _BeamSearch:
         self.tokens = torch.cat([self.tokens[parents], self.token[:, None]], 1)
         history = attention[:, None] if self.attention is None else torch.cat([self.attention, attention[:, None]], 1)
         self.attention = history[parents]
+        if self.options.contest and self.options.size == K:  # the best ended one is pushed out when all are better
+            self.best_score.masked_fill_((score > self.best_score[:, None]).all(1), -torch.inf)
         usable = (torch.arange(K, device=best.device) < self.slots[:, None]) & score.isfinite()
         ended = usable & (self.token.view(B, K) == EOS)
         self._set_aside(score.masked_fill(~ended, -torch.inf))
-        self.slots = self.slots - ended.sum(1)
+        if not self.options.contest:
+            self.slots = self.slots - ended.sum(1)
         self.score = score.masked_fill(~usable | ended, -torch.inf)
         hopeless = self._bound() <= self.best_score[:, None]
         self.score.masked_fill_(hopeless, -torch.inf)
@@ -194,7 +201,8 @@ class _BeamSearch:
         """The best per medium; one that never ended gives its likeliest unfinished hypothesis."""
         top, which = self.score.max(1) if len(self.media) else (self.score, self.score)
         for i, medium in enumerate(self.media.tolist()):
-            if self.best[medium] is None:
+            better = self.options.contest and bool(top[i] > self.best_score[i])
+            if self.best[medium] is None or better:
                 self._remember(i, which[i].item(), top[i].item())
         found = [item for item in self.best if item is not None]
         assert len(found) == len(self.best), "every medium has a caption"

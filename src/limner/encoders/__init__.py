@@ -3,14 +3,18 @@
 from limner.encoders.encoder import Encoder
 from limner.encoders.pretrained import Pretrained, PretrainedConfig
 from limner.encoders.resnet import ResNet, ResNetConfig
+from limner.encoders.resnet3d import ResNet3D, ResNet3DConfig
 from limner.encoders.small_cnn import SmallCNN, SmallCNNConfig
+from limner.encoders.small_cnn3d import SmallCNN3D, SmallCNN3DConfig
 
-EncoderConfig = PretrainedConfig | ResNetConfig | SmallCNNConfig
+EncoderConfig = PretrainedConfig | ResNetConfig | ResNet3DConfig | SmallCNNConfig | SmallCNN3DConfig
 
 ENCODERS: dict[str, tuple[type, type[Encoder]]] = {
     "pretrained": (PretrainedConfig, Pretrained),
     "resnet": (ResNetConfig, ResNet),
+    "resnet3d": (ResNet3DConfig, ResNet3D),
     "small_cnn": (SmallCNNConfig, SmallCNN),
+    "small_cnn3d": (SmallCNN3DConfig, SmallCNN3D),
 }
 
 
@@ -28,8 +32,12 @@ __all__ = [
     "Pretrained",
     "PretrainedConfig",
     "ResNet",
+    "ResNet3D",
+    "ResNet3DConfig",
     "ResNetConfig",
     "SmallCNN",
+    "SmallCNN3D",
+    "SmallCNN3DConfig",
     "SmallCNNConfig",
     "build_encoder",
 ]

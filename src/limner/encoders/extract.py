@@ -1,8 +1,7 @@
 """Media -> encoder -> feature store: read ahead in threads, bad media skipped and listed, resumed by a rerun."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from limner.data.ahead import ahead
-from limner.data.media import read
+from limner.data.frames import UNIFORM, Sampling
+from limner.data.media import is_clip, read
 from limner.data.store import StoreWriter, UnstorableError, entry_key
 from limner.data.views import VIEWS
 from limner.encoders.encoder import Encoder, same_shape
@@ -25,9 +25,13 @@ class ExtractReport:
     written: int
     present: int  # found in the store and kept
     failures: tuple[tuple[str, str], ...]  # (id, reason), one per medium
+    mended: tuple[str, ...] = ()  # damaged media that could be read all the same, a line each
 
     def __str__(self) -> str:
-        return f"{self.written} entries written, {self.present} already there, {len(self.failures)} media failed"
+        mended = f", {len(self.mended)} damaged but read" if self.mended else ""
+        return (
+            f"{self.written} entries written, {self.present} already there, {len(self.failures)} media failed{mended}"
+        )
 
 
 class Job(NamedTuple):
@@ -43,6 +47,7 @@ class Loaded(NamedTuple):
     job: Job
     frames: Float[Tensor, "T 3 h w"] | None
     reason: str
+    notes: tuple[str, ...] = ()  # what was damaged
 
 
 def extract(
@@ -57,12 +62,15 @@ def extract(
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
     frames: int = 8,
+    sampling: Sampling = UNIFORM,
 ) -> ExtractReport:
     """Encode every medium once per view into the store at `out`; all media in the first view come first.
 
-    Views other than "full" are made only for media of `view_splits`.  Clips are sampled at `frames` frames.  `progress`
-    is told (done, total) entries.  Entries that are there already are kept, so the same call continues a killed run.
-    Raises ValueError for unknown views, duplicate ids, or a store of another encoder; a bad medium is never fatal.
+    Views other than "full" are made only for media of `view_splits`.  Clips are sampled at `frames` frames, which
+    `sampling` chooses; `batch_size` counts frames that go through the encoder together, of one clip at least.
+    `progress` is told (done, total) entries.  Entries that are there already are kept, so the same call continues a
+    killed run.  Raises ValueError for unknown views, duplicate ids, or a store of another encoder; a bad medium is
+    never fatal.
     """
     if batch_size < 1 or frames < 1:
         raise ValueError(f"batch_size is {batch_size} and frames is {frames}; both must be at least 1")
@@ -75,9 +83,12 @@ def extract(
     failures: dict[str, str] = {}
     if progress:
         progress(done, len(jobs))
-    reading = ahead(lambda job: _load(job, encoder, frames), todo, window=2 * batch_size, workers=workers)
-    loaded = (found for _, found in reading)
-    while chunk := list(islice(loaded, batch_size)):
+    mended: dict[str, None] = {}
+    clips = any(is_clip(job.medium.path) for job in todo)
+    window = max(workers, 2 * batch_size // (frames if clips else 1))
+    reading = ahead(lambda job: _load(job, encoder, frames, sampling), todo, window=window, workers=workers)
+    for chunk in _chunks((found for _, found in reading), batch_size):
+        mended |= dict.fromkeys(note for item in chunk for note in item.notes)
         for job, grid, layout, reason in _encode(chunk, encoder, device):
             try:
                 if grid is None:
@@ -92,7 +103,7 @@ def extract(
     for id, reason in failures.items():
         writer.fail(id, reason)
     writer.finish()
-    return ExtractReport(len(writer) - before, present, tuple(failures.items()))
+    return ExtractReport(len(writer) - before, present, tuple(failures.items()), tuple(mended))
 
 
 def _jobs(media: Sequence[Medium], views: Sequence[str], view_splits: Sequence[str]) -> list[Job]:
@@ -112,11 +123,25 @@ def _jobs(media: Sequence[Medium], views: Sequence[str], view_splits: Sequence[s
     ]
 
 
-def _load(job: Job, encoder: Encoder, frames: int) -> Loaded:
+def _load(job: Job, encoder: Encoder, frames: int, sampling: Sampling) -> Loaded:
+    notes: list[str] = []
     try:
-        return Loaded(job, encoder.preprocess(VIEWS[job.view](read(job.medium, frames))), "")
+        pixels = encoder.preprocess(VIEWS[job.view](read(job.medium, frames, sampling, notes)))
+        return Loaded(job, pixels, "", tuple(notes))
     except ValueError as error:  # MediaError, or a size that the encoder's preprocessing refuses
         return Loaded(job, None, str(error))
+
+
+def _chunks(loaded: Iterable[Loaded], frames: int) -> Iterator[list[Loaded]]:
+    """Neighbours that hold at least `frames` frames together; what could not be read counts as one."""
+    chunk: list[Loaded] = []
+    for item in loaded:
+        chunk.append(item)
+        if sum(1 if some.frames is None else len(some.frames) for some in chunk) >= frames:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from limner.encoders.encoder import Encoder
+from limner.encoders.video import clip_cells
 from limner.types import Features, Layout, Pixels
 
 
@@ -44,6 +45,7 @@ class Family(NamedTuple):
         str, ...
     ] = ()  # parts that only serve the pooled output; dropped, so that every weight left has a gradient
     options: tuple[tuple[str, Any], ...] = ()
+    clips: bool = False  # reads several frames together; see limner.encoders.video
 
 
 FAMILIES: dict[str, Family] = {
@@ -58,11 +60,14 @@ FAMILIES: dict[str, Family] = {
     "clip_vision_model": Family("CLIPVisionModel", tokens=True, resizes=True, unused=("post_layernorm",)),
     "siglip": Family("SiglipVisionModel", tokens=True, resizes=True, unused=("head",)),
     "siglip_vision_model": Family("SiglipVisionModel", tokens=True, resizes=True, unused=("head",)),
+    "videomae": Family("VideoMAEModel", tokens=True, clips=True),
+    "timesformer": Family("TimesformerModel", tokens=True, clips=True),
 }
 
 
 class Pretrained(Encoder):
-    """A backbone with its own preprocessing.  CNNs yield their last map, ViT-like models their patch tokens."""
+    """A backbone with its own preprocessing.  CNNs yield their last map, ViT-like models their patch tokens; video
+    models read clips of a fixed number of frames and yield cells (T', h, w)."""
 
     def __init__(self, config: PretrainedConfig) -> None:
         """Raises ValueError when the source is missing, incomplete, of an unsupported kind, or has too few blocks."""
@@ -124,7 +129,8 @@ class Pretrained(Encoder):
     def preprocess(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float[Tensor, "T 3 h w"]:
         """RGB [0, 255] frames -> resized, cropped and normalised as the folder's preprocessor_config.json says."""
         images = [np.ascontiguousarray(frame) for frame in frames]
-        return self.processor(images=images, input_data_format="channels_last", return_tensors="pt")["pixel_values"]
+        pixels = self.processor(images=images, input_data_format="channels_last", return_tensors="pt")["pixel_values"]
+        return pixels[0] if self.family.clips else pixels
 
     def view_of(self, height: int, width: int) -> tuple[float, float, float, float]:
         """The whole picture, or what the central crop of its resized copy leaves of it."""
@@ -145,8 +151,12 @@ class Pretrained(Encoder):
         return left / w, top / h, (left + crop_w) / w, (top + crop_h) / h
 
     def forward(self, pixels: Pixels) -> Features:
-        """(B, T, 3, H, W) -> N = T*h*w cells, row-major over (t, h, w), all real."""
+        """(B, T, 3, H, W) -> N = T*h*w cells, row-major over (t, h, w), all real.  Raises ValueError when a video model
+        cannot read so many frames."""
         frames = pixels.frames
+        if self.family.clips:
+            grid, layout = clip_cells(self.backbone, frames)
+            return Features(grid, torch.ones(grid.shape[:2], dtype=torch.bool, device=grid.device), layout)
         b, t, _, height, width = frames.shape
         grid, h, w = self._cells(frames.reshape(b * t, 3, height, width))
         grid = grid.reshape(b, t * h * w, self.dim)

@@ -22,10 +22,11 @@ class Step(NamedTuple):
 
 
 class Taught(NamedTuple):
-    """Teacher forcing: `logits[:, i]` predicts the token after `tokens[:, i]`; both are 0 once a row has ended."""
+    """Teacher forcing: `logits[:, i]` predicts the token after `tokens[:, i]`; all are 0 once a row has ended."""
 
     logits: Float[Tensor, "R L V"]
     attention: Float[Tensor, "R L N"]
+    hidden: Float[Tensor, "R L H"] | None = None  # `Captioner.hidden` after every token
 
 
 class Captioner(nn.Module, ABC):
@@ -45,6 +46,11 @@ class Captioner(nn.Module, ABC):
     def teach(self, memory: Any, tokens: Int[Tensor, "R L"]) -> Taught:
         """`step` along given tokens, as fast as the model allows; equal to `unroll`."""
 
+    def hidden(self, state: Any) -> Float[Tensor, "R H"] | None:
+        """What the last step's scores were read from, for objectives that look at it; None when there is no such
+        vector."""
+        return None
+
     def forward(self, inputs: Features | Pixels, tokens: Int[Tensor, "R L"]) -> Float[Tensor, "R L V"]:
         return self.teach(self.encode(inputs), tokens).logits
 
@@ -57,7 +63,7 @@ def running(tokens: Int[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
 
 def unroll(model: Captioner, memory: Any, tokens: Int[Tensor, "R L"]) -> Taught:
     """The slow twin of `teach`: one `step` after the other over the whole batch."""
-    state, logits, attention = model.init_state(memory), [], []
+    state, steps = model.init_state(memory), []
     captions = len(tokens) // len(first_tensor(state))
     state = map_tensors(lambda x: x.repeat_interleave(captions, 0), state)
     alive = running(tokens)
@@ -65,9 +71,9 @@ def unroll(model: Captioner, memory: Any, tokens: Int[Tensor, "R L"]) -> Taught:
         out = model.step(tokens[:, i], state, memory)
         state = out.state
         keep = alive[:, i, None]
-        logits.append(torch.where(keep, out.logits, torch.zeros_like(out.logits)))
-        attention.append(torch.where(keep, out.attention, torch.zeros_like(out.attention)))
-    return Taught(torch.stack(logits, 1), torch.stack(attention, 1))
+        given = [x for x in (out.logits, out.attention, model.hidden(state)) if x is not None]
+        steps.append([torch.where(keep, x, torch.zeros_like(x)) for x in given])
+    return Taught(*(torch.stack(column, 1) for column in zip(*steps, strict=True)))
 
 
 def first_tensor(tree: Any) -> Tensor:
@@ -102,3 +108,6 @@ class FromPixels(Captioner):
 
     def teach(self, memory: Any, tokens: Int[Tensor, "R L"]) -> Taught:
         return self.captioner.teach(memory, tokens)
+
+    def hidden(self, state: Any) -> Float[Tensor, "R H"] | None:
+        return self.captioner.hidden(state)

@@ -1,37 +1,53 @@
-"""Teacher-forced cross entropy with label smoothing and the doubly stochastic attention term."""
+"""Cross entropy, teacher-forced or with scheduled sampling, with label smoothing and terms that shape attention."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
+from pydantic import Field
 from torch import Tensor
 
-from limner.models.captioner import Captioner
+from limner.models.captioner import Captioner, Taught
+from limner.objectives.scheduled_sampling import ScheduledSampling
 from limner.ranges import Below1, NotNegative
 from limner.types import PAD, Batch, Loss, Pixels
+
+Weight = Annotated[float, Field(allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """Mean over the words (EOS included) of -log p, plus `doubly_stochastic` times the attention penalty."""
+    """Mean over the words (EOS included) of -log p, plus the weights below times their terms."""
 
     name: Literal["xe"] = "xe"
     label_smoothing: Below1 = 0.0  # epsilon, spread over the V - 1 other words that the model may say
     doubly_stochastic: NotNegative = 0.0  # the paper's lambda (eq. 14); the public code calls it alpha_c and uses 1
+    # entropies in nats, means over the words; a positive weight makes surer, a negative one punishes being sure
+    entropy: Weight = 0.0  # of the next word's distribution (SA-LSTM's reg_lambda; its code sums over the batch axis)
+    attention_entropy: Weight = 0.0  # of the attention over the cells
+    sampling: ScheduledSampling = field(default_factory=ScheduledSampling)
 
-    def __call__(self, model: Captioner, batch: Batch) -> Loss:
-        memory = model.encode(batch.inputs)
-        taught = model.teach(memory, batch.tokens[:, :-1])
+    def __call__(self, model: Captioner, batch: Batch, epoch: int = 0) -> Loss:
+        return self.score(self.teach(model, model.encode(batch.inputs), batch, epoch), batch)
+
+    def teach(self, model: Captioner, memory: Any, batch: Batch, epoch: int) -> Taught:
+        return self.sampling.teach(model, memory, batch.tokens[:, :-1], epoch)
+
+    def score(self, taught: Taught, batch: Batch) -> Loss:
         targets = batch.tokens[:, 1:]
         keep = targets != PAD
-        loss, nll = smoothed(taught.logits[keep].float(), targets[keep], self.label_smoothing)
-        logs = {"xe": nll.item()}
+        logits = taught.logits[keep].float()
+        loss, nll = smoothed(logits, targets[keep], self.label_smoothing)
+        logs, terms = {"xe": nll.item()}, {}
         if self.doubly_stochastic:
-            cells = _mask(batch, taught.attention)
-            penalty = doubly_stochastic(taught.attention.float(), cells)
-            loss = loss + self.doubly_stochastic * penalty
-            logs["doubly_stochastic"] = penalty.item()
+            terms["doubly_stochastic"] = doubly_stochastic(taught.attention.float(), _mask(batch, taught.attention))
+        if self.entropy:
+            terms["entropy"] = entropy(logits.softmax(-1)).mean()
+        if self.attention_entropy:
+            terms["attention_entropy"] = entropy(taught.attention[keep].float()).mean()
+        for name, term in terms.items():
+            loss, logs[name] = loss + getattr(self, name) * term, term.item()
         return Loss(loss, logs)
 
 
@@ -48,6 +64,11 @@ def smoothed(logits: Float[Tensor, "M V"], targets: Int[Tensor, " M"], epsilon: 
     rest = -logp.masked_fill(~allowed, 0.0).sum(-1) - nll
     loss = (1 - epsilon) * nll + epsilon * rest / (allowed.sum(-1) - 1)
     return loss.mean(), nll.detach().mean()
+
+
+def entropy(p: Float[Tensor, "M K"]) -> Float[Tensor, " M"]:
+    """-sum p log p, and a finite gradient where p is 0."""
+    return -(p * p.clamp(min=torch.finfo(p.dtype).tiny).log()).sum(-1)
 
 
 def doubly_stochastic(attention: Float[Tensor, "R L N"], mask: Bool[Tensor, "R N"]) -> Float[Tensor, ""]:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from limner.data.batches import TrainingBatches
 from limner.models.captioner import Captioner, FromPixels
-from limner.objectives import Objective
+from limner.objectives import Learnt
 from limner.recipe import Stage
+from limner.train.adabound import AdaBound
 from limner.train.schedules import Plateau, factor
 from limner.types import Batch, Loss
 
@@ -36,12 +37,12 @@ class Position:
 class Learner(nn.Module):
     """A model and its objective as one module, so that autocast and data-parallel hooks see one forward."""
 
-    def __init__(self, model: Captioner, objective: Objective):
+    def __init__(self, model: Captioner, objective: Learnt):
         super().__init__()
         self.model, self.objective = model, objective
 
-    def forward(self, batch: Batch) -> Loss:
-        return self.objective(self.model, batch)
+    def forward(self, batch: Batch, epoch: int = 0) -> Loss:
+        return self.objective(self.model, batch, epoch)
 
 
 class Average:
@@ -72,17 +73,25 @@ class Average:
             self.shadow[name] = kept
 
 
-def make_optimizer(model: Captioner, stage: Stage) -> torch.optim.Optimizer:
-    """Parameter groups: the captioner at `lr`, an encoder's trainable blocks at `encoder_lr`."""
+def make_optimizer(model: Captioner, stage: Stage, objective: Learnt | None = None) -> torch.optim.Optimizer:
+    """Parameter groups: captioner and objective at `lr`, an encoder's trainable blocks at `encoder_lr`."""
     encoder = list(model.encoder.parameters()) if isinstance(model, FromPixels) else []
     theirs = {id(parameter) for parameter in encoder}
     own = [parameter for parameter in model.parameters() if id(parameter) not in theirs]
+    own += objective.parameters() if isinstance(objective, nn.Module) else []
     groups: list[dict[str, Any]] = [{"params": own, "lr": stage.lr, "base": stage.lr}]
     trained = [parameter for parameter in encoder if parameter.requires_grad]
     if trained:
         groups.append({"params": trained, "lr": stage.encoder_lr, "base": stage.encoder_lr})
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[stage.optimizer]
-    return kind(groups, weight_decay=stage.weight_decay)
+    if stage.optimizer == "sgd":
+        return torch.optim.SGD(
+            groups, weight_decay=stage.weight_decay, momentum=stage.momentum, nesterov=stage.nesterov
+        )
+    if stage.optimizer == "adabound":
+        return AdaBound(groups, weight_decay=stage.weight_decay, final_lr=stage.final_lr)
+    if stage.optimizer == "adamw":
+        return torch.optim.AdamW(groups, weight_decay=stage.weight_decay)
+    return torch.optim.Adam(groups, weight_decay=stage.weight_decay, amsgrad=stage.optimizer == "amsgrad")
 
 
 def fit(
@@ -114,7 +123,7 @@ def fit(
             scale = factor(stage.schedule, position.step, total) * plateau.factor
             for parameters in optimizer.param_groups:
                 parameters["lr"] = parameters["base"] * scale
-            logs = _step(learner, optimizer, group, stage, accelerator, position.step)
+            logs = _step(learner, optimizer, group, stage, accelerator, position)
             if average is not None:
                 average.update()
             position.step += 1
@@ -126,7 +135,7 @@ def fit(
         score = on_epoch()
         learner.train()
         if score is not None:
-            better = plateau.update(score)
+            better = plateau.update(score, position.epoch)
             position.best, position.waited, position.rate = plateau.best, plateau.waited, plateau.factor
             position.done = stage.patience is not None and plateau.waited >= stage.patience
             if better:
@@ -152,18 +161,18 @@ def _step(
     group: Sequence[Batch],
     stage: Stage,
     accelerator: Accelerator,
-    step: int,
+    position: Position,
 ) -> dict[str, float]:
     """One optimiser step over a group of batches -> mean logs."""
     sums: dict[str, float] = {}
     for index, batch in enumerate(group):
         last = index == len(group) - 1
         with nullcontext() if last else accelerator.no_sync(learner):
-            loss = learner(batch.to(accelerator.device))
+            loss = learner(batch.to(accelerator.device), position.epoch)
             if not loss.value.isfinite():
                 raise FloatingPointError(
-                    f"the loss is {loss.value.item()} at step {step}; media {batch.ids[:4]}: lower the learning rate, "
-                    "clip gradients, or look for NaN in the features of these media"
+                    f"the loss is {loss.value.item()} at step {position.step}; media {batch.ids[:4]}: lower the "
+                    "learning rate, clip gradients, or look for NaN in the features of these media"
                 )
             accelerator.backward(loss.value / len(group))
         for name, value in {"loss": loss.value.item(), **loss.logs}.items():

@@ -15,7 +15,8 @@ def factor(schedule: Schedule, step: int, total: int) -> float:
     share = min(1.0, (step - warm) / max(1, total - warm))
     if schedule.name == "cosine":
         return schedule.final + (1 - schedule.final) * 0.5 * (1 + math.cos(math.pi * share))
-    return schedule.final + (1 - schedule.final) * (1 - share)  # one_cycle: up in a line, down in a line
+    power = schedule.power if schedule.name == "poly" else 1.0  # one_cycle: up in a line, down in a line
+    return schedule.final + (1 - schedule.final) * (1 - share) ** power
 
 
 class Plateau:
@@ -25,12 +26,13 @@ class Plateau:
         self.schedule = schedule
         self.best, self.waited, self.factor = -math.inf, 0, 1.0
 
-    def update(self, score: float) -> bool:
-        """Hear a validation score; True when it is the best so far."""
+    def update(self, score: float, epoch: int = 0) -> bool:
+        """Hear the validation score after `epoch` epochs; True when it is the best so far."""
         if score > self.best:
             self.best, self.waited = score, 0
             return True
         self.waited += 1
-        if self.schedule.name == "plateau" and self.waited % self.schedule.patience == 0:
+        due = self.waited % self.schedule.patience == 0 and epoch >= self.schedule.start
+        if self.schedule.name == "plateau" and due:
             self.factor *= self.schedule.factor
         return False

@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object, set_seed
-from torch import Tensor
+from torch import Tensor, nn
 
 from limner.data.batches import TrainingBatches
 from limner.data.dataset import DataSet
@@ -25,16 +25,19 @@ from limner.inputs import open_inputs
 from limner.metrics.references import References
 from limner.metrics.report import METRICS, Report, evaluate
 from limner.models import build_model
-from limner.models.captioner import Captioner, FromPixels
+from limner.models.captioner import Captioner
+from limner.objectives import build_objective
 from limner.recipe import Recipe, changes, check_recipe, load_recipe
 from limner.run import (
     RunInfo,
     append_log,
     create_run,
+    load_objective,
     load_tensors,
     pack_state,
     put_weights,
     random_state,
+    save_objective,
     save_tensors,
     unpack_state,
     weights_of,
@@ -117,19 +120,22 @@ class _Session:
             raise ValueError(f"unknown metric '{recipe.validation.metric}'; known are {', '.join(METRICS)}")
         self.inputs = open_inputs(recipe)
         encoder = self.inputs.encoder
-        info = RunInfo(encoder.dim, encoder.provenance(), self.inputs.trained)
+        info = RunInfo(self.inputs.dim, self.inputs.provenance(), self.inputs.trained)
+        self.feature_dim = info.feature_dim
         model = build_model(recipe.model, len(self.vocabulary), info.feature_dim)
         if recipe.vocabulary.vectors:
             found = load_vectors(recipe.vocabulary.vectors, self.vocabulary, model.get_submodule("embed"))
             self.watch("start", {"word vectors found": found, "words": len(self.vocabulary)})
-        self.model: Captioner = model if self.inputs.store else FromPixels(encoder, model)
+        self.model: Captioner = self.inputs.read_by(model)
         if recipe.start:
             weights = Path(recipe.start) / "model.safetensors"
             put_weights(self.model, load_tensors(weights)[0], weights)
         self.model.to(self.accelerator.device)
         self.problems = list(self.dataset.problems)
         self.media, self.validation = self._media()
-        self.references = References({m.id: m.references for m in self.validation}, recipe.vocabulary.tokenizer)
+        self.references = References({m.id: m.references for m in self.validation})
+        # METEOR needs an extra, and is computed in validations only where it is what chooses
+        self.metrics = {n: m for n, m in METRICS.items() if n != "METEOR" or recipe.validation.metric == n}
         self.unread: dict[str, str] = {}  # training media that could not be read, and why
         self.position = Position()
         self.restored: dict[str, Tensor] = {}
@@ -142,7 +148,7 @@ class _Session:
     def _media(self) -> tuple[list[Medium], list[Medium]]:
         """Training and validation media that can be used; what is wrong with the others joins `problems`."""
         media = self.dataset.split("train")
-        if self.inputs.store:  # raw training media are checked as they are read
+        if self.inputs.stored:  # raw training media are checked as they are read
             media, problems = self.inputs.usable(media, self.recipe.views)
             self.problems += problems
         asked = self.dataset.split(self.recipe.validation.split)[: self.recipe.validation.limit]
@@ -203,10 +209,10 @@ class _Session:
         media = self.validation
         mine = media[self.accelerator.process_index :: self.accelerator.num_processes]
         options = Beam(self.recipe.validation.beam, self.recipe.decoding.length_penalty, self.recipe.decoding.rules)
-        captions = dict(
-            gather_object(list(generate(self.model, mine, self.inputs.reader, self.vocabulary, options).items()))
-        )
-        report = evaluate(captions, self.references)
+        together = self.inputs.together(mine)
+        found = generate(self.model, mine, self.inputs.reader, self.vocabulary, options, together)
+        captions = dict(gather_object(list(found.items())))
+        report = evaluate(captions, self.references, self.metrics)
         score = report.scores[self.recipe.validation.metric]
         facts = {
             "stage": stage,
@@ -233,12 +239,17 @@ class _StageRun:
         recipe, accelerator = session.recipe, session.accelerator
         self.session, self.index, self.stage, self.position = session, index, recipe.stages[index], session.position
         self.main, self.rank = session.main, accelerator.process_index
-        optimizer = make_optimizer(session.model, self.stage)
+        self.objective = build_objective(self.stage.objective, recipe.model.hidden, session.feature_dim)
+        if isinstance(self.objective, nn.Module):  # goes on where the stage or run before has left it
+            before = str(session.folder) if index else recipe.start
+            load_objective(self.objective, before, self.stage.objective.name)
+            self.objective.to(accelerator.device)
+        optimizer = make_optimizer(session.model, self.stage, self.objective)
         self.average = Average(session.model, self.stage.average) if self.stage.average else None
         if session.restored:
             self.restore(optimizer)
         accelerator.free_memory()  # the optimiser of the stage before
-        self.learner, self.optimizer = accelerator.prepare(Learner(session.model, self.stage.objective), optimizer)
+        self.learner, self.optimizer = accelerator.prepare(Learner(session.model, self.objective), optimizer)
         self.batches = TrainingBatches(
             session.media,
             session.vocabulary,
@@ -250,6 +261,7 @@ class _StageRun:
             self.stage.captions,
             self.rank,
             accelerator.num_processes,
+            recipe.sampling.policy == "random",
         )
         self.clock = _Clock(self.position)
 
@@ -257,7 +269,7 @@ class _StageRun:
         """Take over the session's checkpoint, once."""
         session, tensors = self.session, self.session.restored
         state = {name: value for name, value in tensors.items() if not name.startswith("average.")}
-        unpack_state(state, session.model, optimizer, self.rank)
+        unpack_state(state, session.model, optimizer, self.rank, self.objective)
         if self.average is not None:
             for name, value in self.average.shadow.items():  # copied, so that they lie where the model lies
                 value.copy_(tensors[f"average.{name}"])
@@ -298,7 +310,7 @@ class _StageRun:
         others = {} if self.main else {name: value.cpu() for name, value in random_state(self.rank).items()}
         states = gather_object([others])
         if self.main:
-            tensors = pack_state(self.session.model, self.optimizer.optimizer)
+            tensors = pack_state(self.session.model, self.optimizer.optimizer, self.objective)
             if self.average is not None:
                 tensors |= {f"average.{name}": value for name, value in self.average.shadow.items()}
             for state in states:
@@ -330,6 +342,8 @@ class _StageRun:
         with self.averaged():
             if self.main:
                 save_tensors(self.session.folder / "model.safetensors", weights_of(self.session.model))
+                if isinstance(self.objective, nn.Module):
+                    save_objective(self.objective, self.session.folder, self.stage.objective.name)
 
 
 class _Clock:

@@ -1,0 +1,91 @@
+"""Our own small residual CNN over time and space: trained together with a video captioner, from scratch, on a CPU."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor, nn
+
+from limner.encoders.encoder import Encoder
+from limner.encoders.pretrained import weights_sha256
+from limner.ranges import Count
+from limner.types import Features, Layout, Pixels
+
+
+@dataclass(frozen=True)
+class SmallCNN3DConfig:
+    """`size`: side of the square input in pixels; `width`: channels of the first layer; `dim`: channels of a cell."""
+
+    name: Literal["small_cnn3d"] = "small_cnn3d"
+    size: int = 64
+    width: Count = 24
+    dim: Count = 128
+
+
+class Residual3D(nn.Module):
+    """Halve the sides, then one residual block (He et al. 2016) at the new resolution; time keeps its length."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.down = nn.Conv3d(inputs, outputs, 3, (1, 2, 2), 1, bias=False)
+        self.norm = nn.BatchNorm3d(outputs)
+        self.conv = nn.Conv3d(outputs, outputs, 3, 1, 1, bias=False)
+        self.conv_norm = nn.BatchNorm3d(outputs)
+
+    def forward(self, x: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B D T h w"]:
+        x = torch.relu(self.norm(self.down(x)))
+        return torch.relu(x + self.conv_norm(self.conv(x)))
+
+
+class SmallCNN3D(Encoder):
+    """Stride 2 in time and 8 in space: 16 x 64 x 64 pixels give 8 x 8 x 8 cells.  Every cell is told when and where it
+    is, so that the order of events and their places can be put into words."""
+
+    def __init__(self, config: SmallCNN3DConfig) -> None:
+        """Raises ValueError when `size` is not a positive multiple of 8."""
+        super().__init__()
+        if config.size < 8 or config.size % 8:
+            raise ValueError(f"encoder.size is {config.size}; it must be a positive multiple of 8")
+        self.config = config
+        self.dim = config.dim
+        width = config.width
+        self.stem = nn.Sequential(  # two layers before the second halving: shapes of a dozen pixels are told apart here
+            nn.Conv3d(3, width, (1, 3, 3), (1, 2, 2), (0, 1, 1), bias=False),
+            nn.BatchNorm3d(width),
+            nn.ReLU(),
+            nn.Conv3d(width, width, 3, (2, 1, 1), 1, bias=False),
+            nn.BatchNorm3d(width),
+        )
+        self.body = nn.Sequential(Residual3D(width, 2 * width), Residual3D(2 * width, 4 * width))
+        self.out = nn.Conv3d(4 * width + 3, config.dim, 1)
+
+    def preprocess(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float[Tensor, "T 3 h w"]:
+        """RGB [0, 255] -> size x size (bilinear, antialiased; the aspect ratio is not kept), scaled to [-1, 1]."""
+        side = (self.config.size, self.config.size)
+        images = (Image.fromarray(np.ascontiguousarray(frame)) for frame in frames)
+        resized = np.stack([np.asarray(image.resize(side, Image.Resampling.BILINEAR)) for image in images])
+        return torch.from_numpy(resized).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+    def forward(self, pixels: Pixels) -> Features:
+        """(B, T, 3, H, W) in [-1, 1] -> T/2 * H/8 * W/8 cells (T/2 rounded up), all real."""
+        x = self.body(torch.relu(self.stem(pixels.frames.transpose(1, 2))))
+        axes = [torch.linspace(-1, 1, n) if n > 1 else torch.zeros(1) for n in x.shape[2:]]
+        place = torch.stack(torch.meshgrid(*axes, indexing="ij")).to(x).expand(len(x), -1, -1, -1, -1)
+        cells = self.out(torch.cat([x, place], 1))
+        grid = cells.flatten(2).transpose(1, 2)
+        mask = torch.ones(grid.shape[:2], dtype=torch.bool, device=grid.device)
+        return Features(grid, mask, Layout(*cells.shape[2:]))
+
+    def provenance(self) -> dict[str, Any]:
+        """The architecture and the hash of the weights as they are now."""
+        return {
+            "name": self.config.name,
+            "source": "limner",
+            "architecture": f"SmallCNN3D(width={self.config.width})",
+            "sha256": weights_sha256(self),
+            "preprocessing": {"size": self.config.size, "resample": "bilinear", "scale": [-1, 1]},
+            "dim": self.dim,
+        }

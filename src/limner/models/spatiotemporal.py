@@ -1,0 +1,221 @@
+"""Captioners for maps over time and space (T, H, W): the clip as the LSTM's first input, and attention over its cells.
+
+`FirstToken` is the reference system (yiskw713/VideoCaptioning after Vinyals et al. 2015, arXiv:1411.4555): a vector of
+the clip is the LSTM's input of step 0, the words follow, nothing is attended.  Its step 0 is trained to predict
+<start>.  Here step 0 is `init_state` and what it predicts is `opening`; BOS is the input of the first `step`, so that
+decoding, teaching and every objective see the words alone.
+
+`SpatioTemporal` is ours: `ShowAttendTell` over all T x H x W cells, each of which is told when and where it is.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from limner.models.captioner import Captioner, Step, Taught, running
+from limner.models.layers import WordHead
+from limner.models.positions import WAVES, places, waves
+from limner.models.show_attend_tell import ShowAttendTell, ShowAttendTellConfig
+from limner.ranges import Below1, Count, NotNegative
+from limner.types import Features, Layout, Pixels
+
+
+@dataclass(frozen=True)
+class FirstTokenConfig:
+    name: Literal["first_token"] = "first_token"
+    embed: Count = 256
+    hidden: Count = 512
+    layers: Count = 1
+    align: tuple[Count, Count, Count] | None = None  # maps are first resampled to this (T, H, W); published: 10, 7, 7
+    pool: Literal["mean", "max"] = "mean"  # of the cells; maximum learns small things faster from pixels
+    noise: NotNegative = 0.0  # standard deviation of Gaussian noise on the features in training; published: 0.01
+    dropout: Below1 = 0.0  # before the word head
+    closed: bool = True  # PAD and BOS are outside the softmax
+
+
+class Noise(nn.Module):
+    """Adds Gaussian noise in training."""
+
+    def __init__(self, deviation: float) -> None:
+        super().__init__()
+        self.deviation = deviation
+
+    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        return x + self.deviation * torch.randn_like(x) if self.training and self.deviation else x
+
+
+class Memory(NamedTuple):
+    cells: Float[Tensor, "B M D"]  # after the 1x1x1 convolution, before its BatchNorm: what Grad-CAM differentiates by
+    video: Float[Tensor, "B E"]  # the LSTM's first input
+    attention: Float[Tensor, "B N"]  # the same for all real cells and every word
+
+
+class State(NamedTuple):
+    h: Float[Tensor, "R S H"]  # S layers
+    c: Float[Tensor, "R S H"]
+
+
+class FirstToken(Captioner):
+    def __init__(self, config: FirstTokenConfig, vocabulary_size: int, feature_dim: int):
+        super().__init__()
+        self.config = config
+        self.noise = Noise(config.noise)
+        self.conv = nn.Linear(feature_dim, feature_dim)  # over the channels of a cell: a 1x1x1 convolution
+        self.conv_norm = nn.BatchNorm1d(feature_dim)
+        self.linear = nn.Linear(feature_dim, config.embed)
+        self.norm = nn.BatchNorm1d(config.embed, momentum=0.01)
+        self.embed = nn.Embedding(vocabulary_size, config.embed)
+        self.lstm = nn.LSTM(config.embed, config.hidden, config.layers, batch_first=True)
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = WordHead(config.hidden, vocabulary_size, config.closed)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """As published: Xavier, biases 0, words uniform in [0, 1]."""
+        nn.init.xavier_normal_(self.conv.weight)
+        for weight in (self.linear.weight, self.head.weight, *(p for p in self.lstm.parameters() if p.dim() == 2)):
+            nn.init.xavier_uniform_(weight)
+        for bias in (
+            self.conv.bias,
+            self.linear.bias,
+            self.head.bias,
+            *(p for p in self.lstm.parameters() if p.dim() == 1),
+        ):
+            nn.init.zeros_(bias)
+        nn.init.uniform_(self.embed.weight)
+
+    def encode(self, inputs: Features | Pixels) -> Memory:
+        """Raises ValueError when `align` is asked for cells that are no whole map."""
+        assert isinstance(inputs, Features), "a captioner without an encoder in front reads features"
+        attention = inputs.mask / inputs.mask.sum(1, keepdim=True).clamp(min=1)
+        grid, mask = inputs.grid, inputs.mask
+        if self.config.align is not None:
+            grid = resampled(inputs, Layout(*self.config.align))
+            mask = torch.ones(grid.shape[:2], dtype=torch.bool, device=grid.device)
+        cells = self.conv(self.noise(grid))
+        whole = bool(mask.all())  # else padding is taken out: it has no part in the statistics
+        real = torch.relu(_normalised(self.conv_norm, cells.flatten(0, 1) if whole else cells[mask]))
+        spread = real.view_as(cells) if whole else real.new_zeros(cells.shape).masked_scatter(mask[..., None], real)
+        if self.config.pool == "mean":
+            pooled = spread.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+        else:
+            pooled = spread.amax(1)  # nothing is below 0
+        return Memory(cells, _normalised(self.norm, self.linear(pooled)), attention.to(grid.dtype))
+
+    def init_state(self, memory: Memory) -> State:
+        """Step 0: the clip is read from the zero state."""
+        _, (h, c) = self.lstm(memory.video[:, None])
+        return State(h.transpose(0, 1), c.transpose(0, 1))
+
+    def opening(self, memory: Memory) -> Float[Tensor, "B V"]:
+        """Scores of step 0, before any word: the published model is trained to say <start> here."""
+        return self.head(self.dropout(self.init_state(memory).h[:, -1]))
+
+    def step(self, token: Int[Tensor, " R"], state: State, memory: Memory) -> Step:
+        out, (h, c) = self.lstm(self.embed(token)[:, None], _layers_first(state))
+        attention = memory.attention.repeat_interleave(len(token) // len(memory.attention), 0)
+        return Step(self.head(self.dropout(out[:, 0])), State(h.transpose(0, 1), c.transpose(0, 1)), attention)
+
+    def teach(self, memory: Memory, tokens: Int[Tensor, "R L"]) -> Taught:
+        """One pass of the LSTM over all words of all rows; the word head runs over those that have a successor."""
+        alive = running(tokens)
+        captions = len(tokens) // len(memory.video)
+        state = State(*(x.repeat_interleave(captions, 0) for x in self.init_state(memory)))
+        lengths = alive.sum(1).clamp(min=1).cpu()
+        packed = pack_padded_sequence(self.embed(tokens), lengths, batch_first=True, enforce_sorted=False)
+        hidden, _ = pad_packed_sequence(self.lstm(packed, _layers_first(state))[0], True, total_length=tokens.shape[1])
+        words = self.head(self.dropout(hidden[alive]))
+        logits = words.new_zeros(*tokens.shape, words.shape[-1]).masked_scatter(alive[..., None], words)
+        attention = memory.attention.repeat_interleave(captions, 0)[:, None] * alive[..., None]
+        return Taught(logits, attention, hidden * alive[..., None])
+
+    def hidden(self, state: State) -> Float[Tensor, "R H"]:
+        """The top layer's."""
+        return state.h[:, -1]
+
+
+def _normalised(norm: nn.BatchNorm1d, x: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
+    """A lone row has no variance: a last batch of one clip is normalised by the running statistics."""
+    if len(x) > 1:
+        return norm(x)
+    return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+
+
+def _layers_first(state: State) -> tuple[Tensor, Tensor]:
+    return state.h.transpose(0, 1).contiguous(), state.c.transpose(0, 1).contiguous()
+
+
+def resampled(features: Features, layout: Layout) -> Float[Tensor, "B M D"]:
+    """Every clip's own frames, padding left out, brought to `layout` trilinearly (corners not aligned).
+
+    Raises ValueError when a clip's cells are no whole map of some frames.
+    """
+    t, h, w = features.layout
+    frames = features.mask.unflatten(1, (t, h * w))
+    lengths = frames.any(2).sum(1)
+    whole = torch.arange(t, device=lengths.device)[None] < lengths[:, None]
+    if not torch.equal(frames, whole[..., None].expand_as(frames)) or not lengths.all():
+        raise ValueError(
+            f"model.align resamples whole maps, but cells are missing within the layout {tuple(features.layout)}; "
+            "detected regions have no map: set model.align to null"
+        )
+    maps = features.grid.unflatten(1, (t, h, w)).movedim(-1, 1)
+    rows = []
+    for one, length in zip(maps, lengths.tolist(), strict=True):
+        rows.append(F.interpolate(one[None, :, :length], tuple(layout), mode="trilinear", align_corners=False))
+    return torch.cat(rows).flatten(2).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class SpatioTemporalConfig:
+    """The sizes mean what they mean in `ShowAttendTellConfig`."""
+
+    name: Literal["spatio_temporal"] = "spatio_temporal"
+    hidden: Count = 512
+    embed: Count = 512
+    attention: Count = 512
+    project: Count | None = None
+    activation: Literal["relu", "tanh"] = "tanh"
+    initial: Literal["mean", "max"] = "mean"
+    dropout: Below1 = 0.5
+    word_dropout: Below1 = 0.0
+    cell_dropout: Below1 = 0.0
+    deep_output: bool = False
+    closed: bool = True
+    noise: NotNegative = 0.0  # standard deviation of Gaussian noise on the features in training
+
+
+class SpatioTemporal(Captioner):
+    def __init__(self, config: SpatioTemporalConfig, vocabulary_size: int, feature_dim: int):
+        super().__init__()
+        self.config = config
+        self.noise = Noise(config.noise)
+        self.place = nn.Linear(3 * 2 * WAVES, feature_dim, bias=False)
+        sizes = {name: value for name, value in vars(config).items() if name not in ("name", "noise")}
+        self.captioner = ShowAttendTell(ShowAttendTellConfig(**sizes), vocabulary_size, feature_dim)
+
+    @property
+    def embed(self) -> nn.Embedding:
+        return self.captioner.embed
+
+    def encode(self, inputs: Features | Pixels) -> Any:
+        assert isinstance(inputs, Features), "a captioner without an encoder in front reads features"
+        grid = self.noise(inputs.grid) + self.place(waves(places(inputs)).to(inputs.grid.dtype))
+        return self.captioner.encode(Features(grid, inputs.mask, inputs.layout, inputs.regions))
+
+    def init_state(self, memory: Any) -> Any:
+        return self.captioner.init_state(memory)
+
+    def step(self, token: Int[Tensor, " R"], state: Any, memory: Any) -> Step:
+        return self.captioner.step(token, state, memory)
+
+    def teach(self, memory: Any, tokens: Int[Tensor, "R L"]) -> Taught:
+        return self.captioner.teach(memory, tokens)
+
+    def hidden(self, state: Any) -> Float[Tensor, "R H"] | None:
+        return self.captioner.hidden(state)

@@ -1,0 +1,312 @@
+"""Clips as they come: what is on screen when, that nothing is decoded in vain, and what becomes of damaged files."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from limner.data import clips
+from limner.data.clips import choose, decoded, frames_at, index, read_clip, read_parts
+from limner.data.frames import Sampling
+from limner.data.media import MediaError, read
+from limner.data.shots import cuts, histograms
+from limner.types import Medium
+from tests.data.videos import greys, moving, noise, shown, tone, write
+
+SHARED = Path(os.environ.get("LIMNER_SHARED", Path(__file__).parents[3] / "shared")) / "data"
+POLICIES = [Sampling(), Sampling("head"), Sampling("tail"), Sampling("random"), Sampling("every", 7)]
+
+
+def encode(path: Path, codec: str, **options: str) -> Path:
+    try:
+        return write(path, moving(90), codec, 25, **options)
+    except av.error.FFmpegError as error:
+        pytest.skip(f"this PyAV cannot write {codec}: {error}")
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options", "apart"),
+    [
+        ("b-frames.mp4", "libx264", {"g": "20", "bf": "3"}, True),
+        ("b-frames.mkv", "libx264", {"g": "35", "bf": "5"}, True),
+        ("refresh.mkv", "libx264", {"x264-params": "intra-refresh=1:keyint=20"}, None),
+        ("plain.mp4", "mpeg4", {"g": "20", "sc_threshold": "1000000000"}, True),
+        ("leading.mp4", "mpeg4", {"g": "20", "bf": "2"}, False),  # frames that follow the key frame are shown before it
+        ("vp8.webm", "libvpx", {"g": "20", "deadline": "realtime", "cpu-used": "8"}, True),
+        ("stream.ts", "libx264", {"g": "20"}, False),
+        ("old.avi", "libx264", {"g": "20"}, False),
+        ("older.avi", "mpeg4", {"g": "20"}, False),
+    ],
+)
+def test_leaving_out_what_nobody_asked_for_changes_nothing(tmp_path: Path, name, codec, options, apart: bool | None):
+    known = index(encode(tmp_path / name, codec, **options))
+    assert apart in (None, known.groups is not None) and len(known.stamps) == 90
+    everything = replace(known, groups=None)
+    for sampling in POLICIES:
+        for frames in (1, 5, 30):
+            wanted = choose(known, frames, sampling=sampling, draw=3)
+            fast, slow = list(frames_at(known, wanted)), list(frames_at(everything, wanted))
+            assert len(fast) == len(slow) == len(wanted)
+            np.testing.assert_array_equal(np.stack(fast), np.stack(slow))
+
+
+def test_groups_without_a_wanted_frame_are_not_decoded(tmp_path: Path):
+    known = index(encode(tmp_path / "a.mp4", "mpeg4", g="10", sc_threshold="1000000000"))  # nine groups of ten frames
+    assert known.groups is not None and [known.groups.count(group) for group in range(9)] == [10] * 9
+    wanted = [known.stamps[25], known.stamps[61]]
+    assert [known.stamps.index(stamp) for stamp, _ in decoded(known, wanted)] == [20, 21, 22, 23, 24, 25, 60, 61]
+    assert len(list(decoded(replace(known, groups=None), wanted))) == 90
+
+
+def test_frames_to_which_none_refers_are_not_decoded(tmp_path: Path):
+    known = index(encode(tmp_path / "a.mp4", "libx264", g="90", bf="3", sc_threshold="0"))
+    count = len(list(decoded(known, [known.stamps[80]])))
+    assert 20 <= count <= 60  # of 81: every third or second one is referred to
+
+
+def test_only_wanted_frames_become_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path, made = write(tmp_path / "a.mkv", greys(20)), []
+    upright = clips.upright
+    monkeypatch.setattr(clips, "upright", lambda *some: made.append(1) or upright(*some))
+    assert shown(read_clip(path, 4)) == [2, 7, 12, 17] and len(made) == 4
+    assert shown(read_clip(path, 8, 0.0, 0.2)) == [0] * 4 + [1] * 4 and len(made) == 4 + 2
+
+
+def test_decoding_ends_with_the_last_wanted_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    known = replace(index(write(tmp_path / "a.mp4", greys(20))), groups=None)
+    given, was = [], clips.decoded
+    monkeypatch.setattr(clips, "decoded", lambda *some: (given.append(item[0]) or item for item in was(*some)))
+    assert shown(np.stack(list(frames_at(known, [known.stamps[3]] * 2)))) == [3, 3]
+    assert given == list(known.stamps[:5])  # the one behind tells that it was on screen
+
+
+def test_a_variable_frame_rate_goes_by_the_clock(tmp_path: Path):
+    """One picture for 1.8 s, eight of .02 s, the last for .1 s: the last tenth's middle is 1.957 s; number 8 came at
+    1.94 s."""
+    times = [0, *range(1800, 1980, 20)]
+    path = write(tmp_path / "a.mkv", greys(10), "libx264", times=times, qp="0")
+    known = index(path)
+    assert [round(known.time(stamp) * 1000) for stamp in known.stamps] == times
+    assert known.seconds == pytest.approx(2.06) and shown(read_clip(path, 10)) == [0] * 9 + [8]
+    assert shown(read_clip(path, 3, sampling=Sampling("head"))) == [0, 1, 2]
+    assert shown(read_clip(path, 3, sampling=Sampling("tail"))) == [7, 8, 9]
+
+
+@pytest.mark.parametrize(
+    ("sampling", "expected"),
+    [
+        (Sampling(), [2, 7, 12, 17]),
+        (Sampling("head"), [0, 1, 2, 3]),
+        (Sampling("tail"), [16, 17, 18, 19]),
+        (Sampling("every", 6), [0, 6, 12, 18]),
+        (Sampling("every", 8), [0, 8, 16]),
+        (Sampling("random"), [2, 7, 12, 17]),  # without a seed the middles
+    ],
+)
+def test_policies(tmp_path: Path, sampling: Sampling, expected: list[int]):
+    path = write(tmp_path / "a.mp4", greys(20))
+    assert shown(read_clip(path, 4, sampling=sampling)) == expected
+
+
+@pytest.mark.parametrize(
+    ("sampling", "expected"),
+    [
+        (Sampling(), [5, 6, 7, 8]),
+        (Sampling("head"), [5, 6, 7, 8]),
+        (Sampling("tail"), [5, 6, 7, 8]),
+        (Sampling("every", 2), [5, 7]),
+    ],
+)
+def test_policies_within_a_cut(tmp_path: Path, sampling: Sampling, expected: list[int]):
+    path = write(tmp_path / "a.mp4", greys(20))
+    assert shown(read_clip(path, 4, 0.5, 0.9, sampling)) == expected
+
+
+def test_a_short_clip_shows_its_last_frame_again(tmp_path: Path):
+    path = write(tmp_path / "a.mp4", greys(2))
+    for policy, expected in (("head", [0, 1, 1, 1]), ("tail", [0, 1, 1, 1]), ("every", [0]), ("uniform", [0, 0, 1, 1])):
+        assert shown(read_clip(path, 4, sampling=Sampling(policy))) == expected
+    assert shown(read_clip(path, 3, 0.02, 0.04, Sampling("head"))) == [0, 0, 0]  # between two frames
+
+
+def test_random_frames_differ_by_draw_and_stay_in_their_parts(tmp_path: Path):
+    path = str(write(tmp_path / "a.mp4", greys(20)))
+    seen = [tuple(shown(read(Medium("a", path, draw=k), 2, Sampling("random")))) for k in range(12)]
+    assert len(set(seen)) > 6 and all(a < 10 <= b < 20 for a, b in seen)
+    assert seen[3] == tuple(shown(read(Medium("a", path, draw=3), 2, Sampling("random"))))
+
+
+def test_parts_are_read_in_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = write(tmp_path / "a.mp4", greys(20), g="5")
+    parts = [(0.0, 0.55), (0.55, 1.2), (1.2, 2.0)]
+    known = index(path)
+    alone = [read_clip(path, 3, *part) for part in parts]
+    opened, was = [], av.open
+    monkeypatch.setattr(av, "open", lambda *given, **named: opened.append(given) or was(*given, **named))
+    together = list(read_parts(known, parts, 3))
+    assert len(opened) == 1
+    for part, expected in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(part, expected)
+
+
+def test_a_side_is_bounded_one_picture_at_a_time(tmp_path: Path):
+    path = write(tmp_path / "a.mp4", greys(4, size=(64, 128)))
+    assert read_clip(path, 2, max_side=32).shape == (2, 16, 32, 3)
+
+
+# --- files as users have them -----------------------------------------------------------------------------------------
+
+
+def test_one_frame_half_a_second_and_odd_sides(tmp_path: Path):
+    assert shown(read(write(tmp_path / "one.mp4", greys(1)), 3)) == [0, 0, 0]
+    assert shown(read(write(tmp_path / "half.mp4", greys(5)), 2)) == [1, 3]
+    pictures = [np.full((33, 17, 3), 10 * k, np.uint8) for k in range(4)]
+    assert read(write(tmp_path / "odd.mp4", pictures), 2).shape == (2, 33, 17, 3)
+
+
+def test_two_hours(tmp_path: Path):
+    """7,200 frames, one a second: the ends of a long clip are where they should be."""
+    small = [np.full((16, 16, 3), k, np.uint8) for k in (0, 80, 160, 240)]
+    pictures = [small[k * 4 // 7200] for k in range(7200)]
+    path = write(tmp_path / "a.mp4", pictures, "mpeg4", 1, g="250")
+    assert index(path).seconds == 7200
+    assert shown(read(path, 4), 80) == [0, 1, 2, 3]
+    assert shown(read(Medium("a", str(path), start=7100.0), 2), 80) == [3, 3]
+
+
+def test_nothing_to_see(tmp_path: Path):
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "page.mp4").write_text("<html>404</html>")
+    (tmp_path / "folder.mp4").mkdir()
+    for path, message in (
+        (
+            tone(tmp_path / "sound.mp4"),
+            r"sound\.mp4: the file has no video stream \(it holds audio\); replace or remove",
+        ),
+        (tmp_path / "empty.mp4", r"empty\.mp4: the file is empty \(0 bytes\); replace or remove it"),
+        (tmp_path / "page.mp4", r"page\.mp4: the clip cannot be decoded .*; replace or remove it"),
+        (tmp_path / "folder.mp4", r"folder\.mp4: the clip cannot be decoded .*; replace or remove it"),
+        (tmp_path / "gone.mp4", r"gone\.mp4: there is no such file; check"),
+    ):
+        with pytest.raises(MediaError, match=message):
+            read(path)
+
+
+def test_an_mp4_without_its_end_has_no_table_of_contents(tmp_path: Path):
+    path = write(tmp_path / "a.mp4", moving(40))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(MediaError, match=r"a\.mp4: the clip cannot be decoded .*; replace or remove it"):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.avi", "front.mp4"])
+def test_what_is_left_of_a_cut_file_is_read_and_noted(tmp_path: Path, name: str):
+    """Half of a clip of 4 s, in a container that tells its length at the front."""
+    path = tmp_path / name
+    if name == "front.mp4":
+        with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+            fill(container, noise(40))
+    else:
+        write(path, noise(40))
+    whole = read(path, 40)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    notes: list[str] = []
+    found = read(path, 40, notes=notes)
+    known = index(path)
+    assert 1 < known.seconds < 3 and len(notes) >= 1 and f"{name}: " in notes[0] and "can be read" in notes[0]
+    count = len(known.stamps) - 1  # the last one may be half a frame
+    head = read_clip(path, count, sampling=Sampling("head"))
+    np.testing.assert_array_equal(head[:count], whole[:count])
+    assert found.shape == whole.shape
+
+
+def fill(container: av.container.OutputContainer, pictures: Sequence[np.ndarray]) -> None:
+    stream = container.add_stream("mpeg4", rate=10)
+    stream.height, stream.width = pictures[0].shape[:2]
+    stream.pix_fmt, stream.options = "yuv420p", {"qscale": "1"}
+    for picture in pictures:
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode())
+
+
+def test_damage_in_the_middle_is_passed_over(tmp_path: Path):
+    """Zeros over some packets: the frames before and behind are still there."""
+    path = write(tmp_path / "a.mkv", noise(60), g="10")
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 3000] = bytes(3000)
+    whole = read(path, 60)
+    path.write_bytes(data)
+    found = read(path, 60)
+    assert found.shape == whole.shape
+    np.testing.assert_array_equal(found[:20], whole[:20])
+
+
+def test_a_cover_picture_is_no_clip(tmp_path: Path):
+    """What music players show: a video stream of one picture, marked as such."""
+    path = tmp_path / "a.mkv"
+    write(path, greys(3))
+
+    class Stream:
+        disposition = av.stream.Disposition.attached_pic
+        type = "video"
+
+    class Container:
+        class streams:
+            video = (Stream,)
+
+            def __iter__(self):
+                return iter(self.video)
+
+        streams = streams()
+
+    with pytest.raises(MediaError, match="no video stream"):
+        clips._video(Container, path)
+
+
+def test_stamps_ascend(tmp_path: Path):
+    known = index(encode(tmp_path / "a.mp4", "libx264", g="20", bf="3"))
+    assert all(a < b for a, b in pairwise(known.stamps)) and known.seconds == pytest.approx(3.6)
+    assert known.on_screen(known.stamps[7] + 1) == known.stamps[7]
+    assert known.on_screen(known.stamps[0] - 5) == known.stamps[0]
+    with pytest.raises(MediaError, match=r"the cut from 5.0 to 6.0 s lies outside the clip of 3\.60 s"):
+        known.cut(5.0, 6.0)
+    with pytest.raises(ValueError, match="frames is 0"):
+        choose(known, 0)
+
+
+@pytest.mark.data
+def test_real_clips():
+    """Ten clips: the same pictures with and without leaving out frames, and the 15 cuts that an eye sees."""
+    paths = sorted(SHARED.glob("ms*/clips/*"))
+    if not paths:
+        pytest.skip(f"no clips below {SHARED}")
+    found: dict[str, list[float]] = {}
+    for path in paths:
+        known = index(path)
+        assert known.groups is not None or path.suffix == ".avi"
+        for sampling in POLICIES:
+            wanted = choose(known, 28, sampling=sampling, draw=1)
+            for fast, slow in zip(
+                frames_at(known, wanted), frames_at(replace(known, groups=None), wanted), strict=True
+            ):
+                np.testing.assert_array_equal(fast, slow)
+        found[path.stem] = [round(cut, 1) for cut in cuts(histograms(known))]
+    assert found == {
+        "video7310": [5.8],  # and none of its dozen camera flashes
+        "video7586": [0.0, 2.5, 5.7, 6.6, 8.8, 10.8],
+        "video9301": [],
+        "video9969": [],
+        "video9974": [1.9, 4.0, 6.2],
+        "0lh_UWF9ZP4_62_69": [0.9, 5.5],
+        "778mkceE0UQ_40_46": [0.2],  # a fade, no cut
+        "PeUHy0A1GF0_114_121": [1.7, 2.1, 4.8],
+        "TZ860P4iTaM_15_28": [],
+        "klteYv1Uv9A_27_33": [],
+    }

@@ -1,0 +1,69 @@
+"""Split lists in place of a data set's own split."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from limner.data.dataset import DataSet
+from limner.data.datasets import DataConfig, read_dataset
+from limner.data.split_lists import read_lists, split_name, use_lists
+from limner.types import Medium
+
+
+def lists(folder: Path, **texts: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, text in texts.items():
+        (folder / name.replace("__", ".")).write_text(text)
+    return folder
+
+
+def test_an_id_per_line_or_a_json_array(tmp_path: Path):
+    folder = lists(
+        tmp_path, train__txt="a\nb \r\n\n", valid__list=json.dumps(["c", 7]), Test__json='["d"]', notes__txt="x"
+    )
+    assert read_lists(folder) == {"a": "train", "b": "train", "c": "val", "7": "val", "d": "test"}
+
+
+def test_a_data_set_by_its_lists(tmp_path: Path):
+    media = tuple(Medium(id, "", "train", ("a dog",)) for id in "abcd")
+    dataset = DataSet(media, ("a: mended", "d: mended", "line 3: no file name"))
+    found = use_lists(dataset, {"b": "test", "a": "val", "x": "train"}, "here")
+    assert [(m.id, m.split) for m in found.media] == [("a", "val"), ("b", "test")]
+    assert found.problems == (
+        "a: mended",
+        "line 3: no file name",
+        "x: in the train list of here, but the annotations do not have it",
+    )
+    with pytest.raises(ValueError, match=r"here: none of its 1 ids \(z, ...\) is in the data set \(a, b, ...\)"):
+        use_lists(dataset, {"z": "val"}, "here")
+
+
+def test_any_data_set_takes_them(tmp_path: Path):
+    (tmp_path / "c.csv").write_text("file,caption\na.png,a dog\nb.png,a cat\nc.png,a cow\n")
+    folder = lists(tmp_path / "lists", train__txt="c.png\n", test__txt="a.png\n")
+    config = DataConfig("csv", str(tmp_path), str(tmp_path / "c.csv"), splits=str(folder))
+    assert [(m.id, m.split) for m in read_dataset(config).media] == [("a.png", "test"), ("c.png", "train")]
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ({}, r"holds no split list; expected files train, val, test ending in \.txt"),
+        ({"train__txt": "a\n", "training__list": "b\n"}, r"two lists for the split train: .*train\.txt and .*training"),
+        ({"train__txt": "a\n", "test__txt": "a\n"}, r"'a' is in two split lists of .*: test and train"),
+        ({"train__json": '{"a": 1}'}, r"train\.json: expected a JSON array of ids"),
+        ({"train__json": '["a"'}, r"train\.json is not a JSON file"),
+    ],
+)
+def test_wrong_lists(tmp_path: Path, texts: dict[str, str], message: str):
+    with pytest.raises(ValueError, match=message):
+        read_lists(lists(tmp_path, **texts))
+    with pytest.raises(ValueError, match="holds no split list"):
+        read_lists(tmp_path / "nowhere")
+
+
+def test_names_of_splits():
+    assert [split_name(text) for text in ("train", "Validate", " val ", "test")] == ["train", "val", "val", "test"]
+    with pytest.raises(ValueError, match="'dev' is no split"):
+        split_name("dev")
