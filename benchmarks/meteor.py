@@ -220,8 +220,8 @@ def aligner(jar: Jar, segments: list[Segment], rounds: int) -> None:
 
 
 def timed(references: list[list[str]], first: list[str], second: list[str]) -> dict[str, tuple[float, float]]:
-    """Wall and CPU seconds of opening the tables, of a first evaluation (that, numba and the references included), and of
-    a second one."""
+    """Wall and CPU seconds of opening the tables, of a first evaluation (that, numba and the references included), of a
+    second."""
 
     def since(begin: tuple[float, float]) -> tuple[float, float]:
         return time.perf_counter() - begin[0], time.process_time() - begin[1]

@@ -17,8 +17,12 @@ import tests.checker  # noqa: F401  (the hook looks it up by name)
 install_import_hook("limner", "tests.checker.check")
 
 import torch
+from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
+# a busy machine is no reason to fail: nothing here is timed
+settings.register_profile("limner", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("limner")
 
 TINY = """
 data: {{name: shapes, media: {world}}}

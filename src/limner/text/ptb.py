@@ -146,7 +146,7 @@ class Rule(NamedTuple):
 RULES = (
     # Words that fall apart
     Rule("cannot -> can not", f"((?i:{FIRST_OF_TWO}))(?i:{SECOND_OF_TWO})(?!{NAME_PART})"),
-    Rule("don't -> do n't", f"([A-Za-z]*[A-MO-Za-mo-z])[nN]{ANY_QUOTE}[tT]"),
+    Rule("don't -> do n't", rf"([A-Za-z\xad]*[A-MO-Za-mo-z]\xad*)[nN]{ANY_QUOTE}[tT]", _without_soft_hyphens),
     Rule("X'll -> x 'll", rf"({WORDS})(?:'|{CURLY}){CLITIC}", _without_soft_hyphens),
     Rule("n’t -> n't", f"([nN]{ANY_QUOTE}[tT])(?![A-Za-z])", _clitic),
     Rule("he'll -> he 'll", f"('{CLITIC})(?![A-Za-z])"),
@@ -239,10 +239,10 @@ def shape(text: str) -> str:
 
 
 def _lower(token: str) -> str:
-    """As in Java, where a capital sigma becomes a final one neither before a digit nor before a hyphen with a letter."""
+    """As in Java, where a capital sigma is no final one before a digit or hyphen that is inside a word."""
     if "Σ" not in token or "İ" in token:  # the latter is two characters in lower case
         return token.lower()
-    lowered = re.sub(r"[-‐_](?=[^\W\d_])|\d", "'", token).lower()  # to Unicode, an apostrophe is inside a word
+    lowered = re.sub(r"[-‐_](?=[^\W\d_])|\d(?=\w)", "'", token).lower()  # to Unicode, ' is inside a word
     return "".join(low if low != "'" else char for char, low in zip(token, lowered, strict=True))
 
 
@@ -283,8 +283,9 @@ HALVES = re.compile("[\ud800-\udfff]+")
 PLAIN = re.compile("([A-Za-z]+)([.,]?)")  # chunks, the text between blanks, that need no rules ...
 TWO_WORDS = frozenset(map("".join, JOINED))
 STOPPED = re.compile(rf"(?i:[a-z]|{ABBREVIATION}|{TITLE}|{NUMBERED})")
-# ... and those whose last token can depend on what comes behind the blank: digits, brackets, tags, letters with a stop
-OPEN = re.compile(rf"\s|\d\)?$|<|(?<![A-Za-z])(?:[A-Za-z]|{NUMBERED})\.$")
+# ... and those whose last token can depend on what comes behind the blank: a number, a bracket or a tag
+OPEN = re.compile(r"\s|\d\)?$|<")
+LETTER_WITH_STOP = re.compile(r"[a-z]\.")
 CACHED = 300_000  # chunks to remember; all of COCO has 70,000
 
 
@@ -306,7 +307,10 @@ def _chunk(chunk: str) -> str | None:
     if OPEN.search(chunk):
         return None
     tokens = [*cut(chunk + "\n", len(chunk))]
-    return None if tokens and tokens[-1] != tokens[-1].rstrip() else _kept(tokens)
+    last, before = (*tokens[:-3:-1], "", "")[:2]
+    if LETTER_WITH_STOP.fullmatch(last) or (last == "." and before in NUMBER_ABBREVIATIONS) or last != last.rstrip():
+        return None
+    return _kept(tokens)
 
 
 _chunks = cache(_Chunks)
