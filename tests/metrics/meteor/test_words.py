@@ -26,6 +26,12 @@ def test_lines_are_normalised_as_by_the_jar(line: str, expected: str) -> None:
     assert normalise(line, PREFIXES) == expected.split(" ") if expected else normalise(line, PREFIXES) == []
 
 
+def test_control_characters_at_the_ends_are_gone_before_stops_are_looked_at() -> None:
+    # over the protocol; from a file the jar keeps the vertical tab for a while, and "No." is no prefix
+    assert normalise("\x0bNo. 5 a\x1c", PREFIXES) == ["no.", "5", "a"]
+    assert normalise("\u00a0\x1cNo. 5", PREFIXES) == ["no.", "5"]
+
+
 @given(st.text())
 def test_no_word_is_empty_or_holds_a_blank(line: str) -> None:
     for word in normalise(line, PREFIXES):

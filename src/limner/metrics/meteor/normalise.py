@@ -43,7 +43,7 @@ def normalise(line: str, prefixes: Prefixes) -> list[str]:
     """The words of a line as METEOR compares them."""
     if line.isascii() and line.replace(" ", "").isalnum() and line == line.lower():
         return line.split()
-    text = f" {line.translate(_DASHES_AND_QUOTES)} "
+    text = f" {line.strip(_TRIMMED).translate(_DASHES_AND_QUOTES)} "
     for pattern, replacement in _STEPS:
         text = pattern.sub(replacement, text)
     words = _words(text)
