@@ -159,6 +159,24 @@ def _marked(rng: random.Random) -> str:
     )
 
 
+PIECES = [
+    "'s", "'ll", "’re", "n't", "'D", "'VE", "he'll", "Y'all", "'tis", "o'clock", "...", "?!", "--", "U.S.",
+    "No.", "Mr.", "Ph.D.", "a.m.", "e.g.", "$5.00", "1/2", "3:30", "555-1234", "(x)", "[y]", "{z}",
+    "http://a.co/b?c=d", "www.x.org", "a@b.com", "#tag", "@me", ":)", ":-(", "<3", "<br>", "&amp;", "AT&T",
+    "C++", "F#", "é", "ñ", "日本", "😀", "…", "“q”", "‘w’", "«v»", "10%", "50k", "1,000.5", "-3", "+7", "x-ray",
+    "can't", "cannot", "gonna", "d'ye", "more'n", "'em", "'til", "vs.", "etc.", "St.", "Jan.", "Inc.", "word",
+    "The", "a", "cat", "dogs'", "1st", "90s", "'90s", "'n'", "and/or", "w/o", "*", "~", "^", "_", "|", "\\",
+    "=", "§", "°", "½", "²",
+]  # fmt: skip
+
+
+def _pieces(rng: random.Random) -> str:
+    """Clitics, dots with blanks in between, abbreviations, faces and figures in a row."""
+    gaps = [" ", " ", " ", "", "", "", "\t", "\u00a0"]
+    pieces = [*PIECES, ". .", ". . .", ". . . .", ". . . . ."]
+    return "".join(rng.choice(pieces) + rng.choice(gaps) for _ in range(rng.randint(1, 9)))
+
+
 def _noise(rng: random.Random) -> str:
     return "".join(rng.choices(rng.choice(NOISE), k=rng.randint(1, 10)))
 
@@ -181,7 +199,7 @@ def hard_strings(count: int, seed: int) -> list[str]:
     breaks = dict.fromkeys(map(ord, "\n\r\x0b\x0c\x85\u2028\u2029"), " ")
     captions: list[str] = []
     while len(captions) < count:
-        caption = rng.choice([_words, _glued, _marked, _marked, _noise, _unicode])(rng).translate(breaks)
+        caption = rng.choice([_words, _glued, _marked, _marked, _pieces, _noise, _unicode])(rng).translate(breaks)
         if not LEFT_OPEN.search(caption):
             captions.append(caption)
     return captions

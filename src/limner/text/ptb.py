@@ -149,7 +149,7 @@ RULES = (
     Rule("don't -> do n't", rf"([A-Za-z\xad]*[A-MO-Za-mo-z]\xad*)[nN]{ANY_QUOTE}[tT]", _without_soft_hyphens),
     Rule("X'll -> x 'll", rf"({WORDS})(?:'|{CURLY}){CLITIC}", _without_soft_hyphens),
     Rule("n’t -> n't", f"([nN]{ANY_QUOTE}[tT])(?![A-Za-z])", _clitic),
-    Rule("he'll -> he 'll", f"('{CLITIC})(?![A-Za-z])"),
+    Rule("he'll -> he 'll", "('(?i:[sdm](?![a-z])|(?:ll|re|ve)(?=[^a-z])))"),
     Rule("he’llx -> he 'll x", f"({CURLY}{CLITIC})", _clitic),
     # Words, also with a stop, ! or ? inside
     Rule("soon.Then -> soon.then", f"({WORDS}{STOP})", _without_soft_hyphens),
@@ -203,7 +203,7 @@ RULES = (
     # Marks
     Rule("C++ F# -> c++ f#", r"([cC]\+\+|[cCfF]#)"),
     Rule("What?! -> what ?!", "([!?]+)"),
-    Rule("x . . .5 -> x 5", r"(\.{3,5}|\.[ \xa0]\.[ \xa0]\.)", lambda token: "..."),
+    Rule("x . . .5 -> x 5", r"(\.{3,5}|\.(?:[ \xa0]\.){2,4})", lambda token: "..."),
     Rule("x---5 -> x 5", "(-{2,4})", lambda token: "--"),
     Rule("----- -> -----", "(-{5,})"),
     Rule("‘“ -> ```", "([‘’“”„‹›`]{1,2})", _signs),
