@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from limner import files
-from limner.encoders import SmallCNN, SmallCNNConfig
+from limner.encoders import ResNet3D, ResNet3DConfig, SmallCNN, SmallCNNConfig
 from limner.models import build_model
 from limner.models.captioner import FromPixels
 from limner.models.show_attend_tell import ShowAttendTellConfig
@@ -64,6 +64,25 @@ def test_what_was_saved_is_loaded(tmp_path: Path):
             assert torch.equal(value, theirs.state_dict()[name]), name
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"recipe.json", "vocabulary.json", "run.json", "model.safetensors"}  # and no pickle
+
+
+def test_weights_of_a_file_are_needed_only_where_the_run_has_no_copy(tmp_path: Path):
+    """A 3-D ResNet begun from a .pth file: trained along it is in the run; for stored features it stays in its file."""
+    torch.manual_seed(0)
+    network = ResNet3D(ResNet3DConfig(depth=10, width=4))
+    torch.save(network.state_dict(), tmp_path / "r3d.pth")
+    recipe = replace(RECIPE, encoder=ResNet3DConfig(depth=10, width=4, size=32, source=str(tmp_path / "r3d.pth")))
+    model = FromPixels(ResNet3D(recipe.encoder), build_model(recipe.model, len(VOCABULARY), network.dim))
+    info = RunInfo(network.dim, model.encoder.provenance(), encoder_trained=True)
+    for name, tensors in {"whole": weights_of(model), "features": model.captioner.state_dict()}.items():
+        create_run(tmp_path / name, recipe, VOCABULARY, info)
+        save_tensors(tmp_path / name / "model.safetensors", tensors)
+    (tmp_path / "r3d.pth").rename(tmp_path / "moved.pth")
+    for loaded in (load_run(tmp_path / "whole"), load_run(tmp_path / "features", str(tmp_path / "moved.pth"))):
+        assert loaded.encoder is not None
+        assert torch.equal(loaded.encoder.conv1.weight, network.conv1.weight)
+    with pytest.raises(ValueError, match=r"is no file.*--encoder says where it lies now"):
+        load_run(tmp_path / "features")
 
 
 def test_put_weights_is_the_inverse_of_weights_of(tmp_path: Path):

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from limner.data.store import differences, identity
-from limner.encoders import Pretrained, PretrainedConfig, build_encoder
+from limner.encoders import Pretrained, PretrainedConfig, ResNet3DConfig, build_encoder
 from limner.encoders.encoder import Encoder
 from limner.files import read_json, write_json, write_safetensors
 from limner.models import build_model
@@ -147,10 +147,12 @@ def _load_encoder(
         local = folder / "encoder"
         chosen = source or (str(local) if local.is_dir() else config.source)
         config = replace(config, source=chosen)
+    elif isinstance(config, ResNet3DConfig) and config.source:  # a file, needed only where the run has no copy
+        config = replace(config, source="" if trained else source or config.source)
     try:
         encoder = build_encoder(config)
     except ValueError as error:
-        hint = "; --encoder says where it lies now" if isinstance(config, PretrainedConfig) else ""
+        hint = "; --encoder says where it lies now" if getattr(config, "source", "") else ""
         raise ValueError(f"{error}{hint}") from error
     stored, found = identity(info.encoder), identity(json.loads(json.dumps(encoder.provenance())))
     if trained:  # the hash is that of the weights it began with

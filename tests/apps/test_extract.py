@@ -9,6 +9,7 @@ from limner.apps.cli import main
 from limner.data import datasets, shapes
 from limner.data.dataset import DataSet
 from limner.data.store import FeatureStore, StoreWriter
+from limner.encoders import ResNet3D, ResNet3DConfig
 from limner.pipeline import Pipeline, frames_of
 from limner.run import load_run
 from limner.types import Layout, Pixels
@@ -28,6 +29,23 @@ def test_a_run_lends_its_own_encoder(tiny: Path, tmp_path: Path, monkeypatch, ca
     for medium in shapes.load(tiny / "world")[:6]:
         cells = pipeline.encode(Pixels(pipeline.encoder.preprocess(frames_of(medium, 4))[None]))
         torch.testing.assert_close(store.get(medium.id)[0].float(), cells.grid[0], rtol=1e-3, atol=1e-3)
+
+
+def test_weights_of_a_3d_resnet(tmp_path: Path, capsys):
+    """Their file alone says which network it is; a window begins at every frame."""
+    shapes.generate(tmp_path / "world", 0, 2, size=32)
+    torch.manual_seed(0)
+    network = ResNet3D(ResNet3DConfig(depth=10, width=4))
+    torch.save({"state_dict": {f"module.{k}": v for k, v in network.state_dict().items()}}, tmp_path / "r3d.pth")
+    given = ["extract", "--data", "shapes", "--media", str(tmp_path / "world"), "--encoder", str(tmp_path / "r3d.pth")]
+    assert main([*given, "--out", str(tmp_path / "maps"), "--frames", "5"]) == 0
+    features, layout = FeatureStore(tmp_path / "maps").get("video-000001")[:2]
+    assert layout == Layout(1, 7, 7) and features.shape == (49, 32)
+    assert main([*given, "--out", str(tmp_path / "windows"), "--frames", "5", "--window", "4"]) == 0
+    features, layout = FeatureStore(tmp_path / "windows").get("video-000001")[:2]
+    assert layout == Layout(5, 1, 1) and features.shape == (5, 32)
+    assert main([*given[:-1], "some/vit", "--out", "f", "--window", "4"]) == 1
+    assert "--window 4 is of 3-D ResNets; the encoder is pretrained" in capsys.readouterr().err
 
 
 def test_a_store_is_verified(tmp_path: Path, capsys):
@@ -58,6 +76,7 @@ def test_what_cannot_be_extracted(tiny: Path, tmp_path: Path, monkeypatch, capsy
         ([str(resnet), "--out", "f"], f"resnet {advice}"),
         ([run], "where should the features go?"),
         ([run, "--out", "f", "--encoder.dim", "16"], "the encoder is that of"),
+        ([run, "--out", "f", "--window", "4"], "--window changes the encoder, which is that of"),
         ([".", "--out", "f"], "is not a run folder"),
         ([run, *given], "give a recipe or run, or --data, --media and --annotations, not both"),
         ([*given, "--bean=3"], "unknown arguments: --bean=3"),

@@ -16,10 +16,13 @@ from limner.apps.arguments import no_more, overrides, positive, report_problems
 from limner.data.datasets import DATASETS, DataConfig, read_dataset
 from limner.data.store import FeatureStore
 from limner.data.views import VIEWS
-from limner.encoders import Encoder, PretrainedConfig, build_encoder
+from limner.encoders import Encoder, EncoderConfig, PretrainedConfig, ResNet3DConfig, build_encoder
+from limner.encoders.resnet3d import config_of, read_weights
 from limner.inputs import feature_paths, reads_files
 from limner.recipe import Recipe, load_recipe
 from limner.run import load_run
+
+WEIGHTS = (".pth", ".pt", ".tar")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", choices=sorted(DATASETS), help="kind of data set (without a recipe)")
     parser.add_argument("--media", help="folder of pictures or clips")
     parser.add_argument("--annotations", default="", help="caption file")
-    parser.add_argument("--encoder", help="transformers backbone: local folder or hub id")
+    parser.add_argument(
+        "--encoder", help="transformers backbone (local folder or hub id), or the weights of a 3-D ResNet (.pth)"
+    )
+    parser.add_argument(
+        "--window",
+        type=positive,
+        help="3-D ResNet: a vector for each frame, of the so many frames that begin with it; published: 16",
+    )
     parser.add_argument("--out", help="feature store folder (default: the recipe's `features`)")
     parser.add_argument(
         "--views", help=f"comma-separated, of {', '.join(VIEWS)}; others than full for training media only"
@@ -90,6 +100,8 @@ def _recipe_and_encoder(options: argparse.Namespace, rest: list[str]) -> tuple[R
     if options.recipe and (options.data or options.media or options.annotations):
         raise ValueError("give a recipe or run, or --data, --media and --annotations, not both")
     if options.recipe and Path(options.recipe).is_dir():
+        if options.window:
+            raise ValueError(f"--window changes the encoder, which is that of {options.recipe}: leave it out")
         return _of_run(Path(options.recipe), options.encoder or "", overrides(rest))
     if options.recipe:
         recipe = load_recipe(options.recipe, overrides(rest))
@@ -99,12 +111,27 @@ def _recipe_and_encoder(options: argparse.Namespace, rest: list[str]) -> tuple[R
             raise ValueError("give a recipe or run, or --data, --media and --encoder")
         recipe = Recipe(data=DataConfig(options.data, options.media, options.annotations))
     if options.encoder:
-        recipe = replace(recipe, encoder=PretrainedConfig(source=options.encoder))
-    if not isinstance(recipe.encoder, PretrainedConfig):
+        recipe = replace(recipe, encoder=_config(options.encoder))
+    if options.window:
+        recipe = replace(recipe, encoder=_windowed(recipe.encoder, options.window))
+    if not getattr(recipe.encoder, "source", ""):
         raise ValueError(
             f"{recipe.encoder.name} has no trained weights of its own: train it from pixels, without extract"
         )
     return recipe, build_encoder(recipe.encoder)
+
+
+def _config(source: str) -> EncoderConfig:
+    """A file of weights is one of a 3-D ResNet, whose depth and width the weights tell."""
+    if Path(source).suffix in WEIGHTS:
+        return replace(config_of(read_weights(source)), source=source)
+    return PretrainedConfig(source=source)
+
+
+def _windowed(config: EncoderConfig, window: int) -> EncoderConfig:
+    if not isinstance(config, ResNet3DConfig):
+        raise ValueError(f"--window {window} is of 3-D ResNets; the encoder is {config.name}")
+    return replace(config, window=window)
 
 
 def _of_run(folder: Path, source: str, changes: list[tuple[str, str]]) -> tuple[Recipe, Encoder]:

@@ -1,12 +1,13 @@
 """Our own small residual CNN over time and space: trained together with a video captioner, from scratch, on a CPU."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
+from pydantic import Field
 from torch import Tensor, nn
 
 from limner.encoders.encoder import Encoder
@@ -17,22 +18,31 @@ from limner.types import Features, Layout, Pixels
 
 @dataclass(frozen=True)
 class SmallCNN3DConfig:
-    """`size`: side of the square input in pixels; `width`: channels of the first layer; `dim`: channels of a cell."""
+    """`size`: side of the square input in pixels; `width`: channels of the first layer; `dim`: channels of a cell.
+
+    `reach`: how many of the layers see the moments before and after; from 1 to 5 of them a cell knows of
+    3, 7, 11, 15 or 19 frames.  With few of them, what attention falls on is what happens then.
+    `pool`: "space" leaves one cell per moment, with the maximum of every channel.
+    """
 
     name: Literal["small_cnn3d"] = "small_cnn3d"
     size: int = 64
     width: Count = 24
     dim: Count = 128
+    reach: Annotated[int, Field(ge=1, le=5)] = 5
+    pool: Literal["none", "space"] = "none"
 
 
 class Residual3D(nn.Module):
     """Halve the sides, then one residual block (He et al. 2016) at the new resolution; time keeps its length."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, reach: int = 2) -> None:
+        """`reach`: how many of the two layers see the moments before and after."""
         super().__init__()
-        self.down = nn.Conv3d(inputs, outputs, 3, (1, 2, 2), 1, bias=False)
+        first, second = ((3 if reach > layer else 1) for layer in range(2))
+        self.down = nn.Conv3d(inputs, outputs, (first, 3, 3), (1, 2, 2), (first // 2, 1, 1), bias=False)
         self.norm = nn.BatchNorm3d(outputs)
-        self.conv = nn.Conv3d(outputs, outputs, 3, 1, 1, bias=False)
+        self.conv = nn.Conv3d(outputs, outputs, (second, 3, 3), 1, (second // 2, 1, 1), bias=False)
         self.conv_norm = nn.BatchNorm3d(outputs)
 
     def forward(self, x: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B D T h w"]:
@@ -59,7 +69,9 @@ class SmallCNN3D(Encoder):
             nn.Conv3d(width, width, 3, (2, 1, 1), 1, bias=False),
             nn.BatchNorm3d(width),
         )
-        self.body = nn.Sequential(Residual3D(width, 2 * width), Residual3D(2 * width, 4 * width))
+        self.body = nn.Sequential(
+            Residual3D(width, 2 * width, config.reach - 1), Residual3D(2 * width, 4 * width, config.reach - 3)
+        )
         self.out = nn.Conv3d(4 * width + 3, config.dim, 1)
 
     def preprocess(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float[Tensor, "T 3 h w"]:
@@ -70,21 +82,24 @@ class SmallCNN3D(Encoder):
         return torch.from_numpy(resized).permute(0, 3, 1, 2).float() / 127.5 - 1
 
     def forward(self, pixels: Pixels) -> Features:
-        """(B, T, 3, H, W) in [-1, 1] -> T/2 * H/8 * W/8 cells (T/2 rounded up), all real."""
+        """(B, T, 3, H, W) in [-1, 1] -> T/2 * H/8 * W/8 cells, or T/2 when pooled (T/2 rounded up), all real."""
         x = self.body(torch.relu(self.stem(pixels.frames.transpose(1, 2))))
         axes = [torch.linspace(-1, 1, n) if n > 1 else torch.zeros(1) for n in x.shape[2:]]
         place = torch.stack(torch.meshgrid(*axes, indexing="ij")).to(x).expand(len(x), -1, -1, -1, -1)
         cells = self.out(torch.cat([x, place], 1))
+        if self.config.pool == "space":
+            cells = cells.amax((3, 4), keepdim=True)
         grid = cells.flatten(2).transpose(1, 2)
         mask = torch.ones(grid.shape[:2], dtype=torch.bool, device=grid.device)
         return Features(grid, mask, Layout(*cells.shape[2:]))
 
     def provenance(self) -> dict[str, Any]:
         """The architecture and the hash of the weights as they are now."""
+        config = self.config
         return {
-            "name": self.config.name,
+            "name": config.name,
             "source": "limner",
-            "architecture": f"SmallCNN3D(width={self.config.width})",
+            "architecture": f"SmallCNN3D(width={config.width}, reach={config.reach}, pool={config.pool})",
             "sha256": weights_sha256(self),
             "preprocessing": {"size": self.config.size, "resample": "bilinear", "scale": [-1, 1]},
             "dim": self.dim,
