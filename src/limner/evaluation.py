@@ -77,7 +77,7 @@ def _captions(run: Run, media: Sequence[Medium], options: Beam) -> tuple[dict[st
     size = len(media) if inputs.stored else inputs.together(media, CHUNK)
     for start in range(0, len(media), max(1, size)):
         if not inputs.stored:
-            inputs = open_inputs(run.recipe, run.encoder, cache=size)  # forgets the chunk before
+            inputs = open_inputs(run.recipe, run.encoder, keep=True)  # forgets the chunk before
         kept, bad = inputs.sort_out(media[start : start + size])
         found = generate(model, kept, inputs.reader, run.vocabulary, options)
         captions |= {medium.id: found[medium.id] for medium in kept}

@@ -1,5 +1,6 @@
 """How a recipe's media become inputs: raw files through the encoder, a feature store, or others' feature files."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from limner.models.captioner import Captioner, FromPixels
 from limner.recipe import Recipe
 from limner.types import Medium
 
-CACHED_SIDE, CACHED_MEDIA = 128, 20_000  # raw pictures up to this size and number are kept decoded: 4 GB at most
+SMALL, ROOM = 128, 4 << 30  # raw media that an encoder sees at this side or a smaller one are kept, up to 4 GB
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,9 @@ class Inputs:
         return kept, problems
 
 
-def open_inputs(recipe: Recipe, encoder: Encoder | None = None, cache: int = 0) -> Inputs:
-    """Build (or take) the encoder and the reader that a recipe asks for.  Raw media are kept decoded when they are
-    small, and the first `cache` of them in any case.
+def open_inputs(recipe: Recipe, encoder: Encoder | None = None, keep: bool = False) -> Inputs:
+    """Build (or take) the encoder and the reader that a recipe asks for.  Raw media are kept in memory when they are
+    small, and with `keep` in any case.
 
     Raises ValueError when the feature store was made by another encoder or lacks a view of the recipe, or when there
     are no features where the recipe says.
@@ -103,14 +104,10 @@ def open_inputs(recipe: Recipe, encoder: Encoder | None = None, cache: int = 0) 
         return _open_files(recipe)
     encoder = build_encoder(recipe.encoder) if encoder is None else encoder
     if not recipe.features:
-        size = getattr(recipe.encoder, "size", CACHED_SIDE + 1)
-        return Inputs(
-            encoder,
-            from_files(
-                encoder.preprocess, recipe.frames, CACHED_MEDIA if size <= CACHED_SIDE else cache, recipe.sampling
-            ),
-            frames=recipe.frames,
-        )
+        small = getattr(recipe.encoder, "size", SMALL + 1) <= SMALL
+        room = sys.maxsize if keep else ROOM if small else 0
+        reader = from_files(encoder.preprocess, recipe.frames, room, recipe.sampling)
+        return Inputs(encoder, reader, frames=recipe.frames)
     if getattr(recipe.encoder, "trainable_from", None) is not None:
         raise ValueError("encoder.trainable_from needs raw media: leave `features` empty, or freeze the encoder")
     (folder,) = feature_paths(recipe)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from limner.data import batches
 from limner.data.batches import Item, ShapesError, TrainingBatches, from_files, from_store, in_order
 from limner.data.frames import Sampling
 from limner.data.media import MediaError
@@ -195,20 +196,21 @@ def test_boxes_follow_their_cells(tmp_path: Path):
     assert mixed[1, 1].tolist() == [0.25, 0, 0.5, 1]
 
 
-def test_files_are_read_in_their_view_and_kept(tmp_path: Path):
+def test_files_are_read_in_their_view_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As 240 bytes each."""
     pixels = np.zeros((8, 10, 3), np.uint8)
     pixels[:, 0] = 255
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    calls = []
+    calls: list[Medium] = []
+    monkeypatch.setattr(batches, "read", lambda medium, *_: calls.append(medium) or pixels[None])
 
     def preprocess(frames: np.ndarray) -> torch.Tensor:
-        calls.append(frames.shape)
         return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()
 
     medium = Medium("a", str(tmp_path / "a.png"))
-    for cache, expected in ((0, 4), (1, 3), (2, 2)):
+    for room, expected in ((0, 4), (239, 4), (240, 3), (480, 2)):
         calls.clear()
-        reader = from_files(preprocess, cache=cache)
+        reader = from_files(preprocess, room=room)
         for _ in range(2):
             frames = reader([(medium, "full"), (medium, "flip")]).frames
             bright = frames.amax((1, 2, 3)).argmax(1).tolist()
@@ -272,7 +274,7 @@ def test_frames_that_are_drawn_are_not_kept(tmp_path: Path):
     def preprocess(frames: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(frames.copy()).permute(0, 3, 1, 2).float()
 
-    reader = from_files(preprocess, 1, 10, Sampling("random"))
+    reader = from_files(preprocess, 1, 1 << 20, Sampling("random"))
     seen = {round(reader([(Medium("a", path, draw=k), "full")]).frames.mean().item() / 10) for k in range(12)}
     assert len(seen) > 5
     assert len({reader([(Medium("a", path), "full")]).frames.mean().item() for _ in range(3)}) == 1

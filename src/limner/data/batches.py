@@ -52,19 +52,27 @@ def from_store(store: FeatureStore) -> Reader:
 
 
 def from_files(
-    preprocess: Callable[[np.ndarray], Tensor], frames: int = 8, cache: int = 0, sampling: Sampling = UNIFORM
+    preprocess: Callable[[np.ndarray], Tensor], frames: int = 8, room: int = 0, sampling: Sampling = UNIFORM
 ) -> Reader:
-    """Reads and preprocesses raw media; up to `cache` of them are kept in memory (small pictures, small data sets)."""
-    kept: dict[tuple[str, str], Tensor] = {}
+    """Reads and preprocesses raw media; the first of them are kept, up to `room` bytes: decoded, or preprocessed where
+    that takes less."""
+    kept: dict[tuple[str, str], np.ndarray | Tensor] = {}
+    left = room
 
     def pixels(item: Item) -> Tensor:
+        nonlocal left
         medium, view = item
-        if (medium.id, view) not in kept:
-            tensor = preprocess(VIEWS[view](read(medium, frames, sampling)))
-            if len(kept) >= cache or (medium.draw is not None and sampling.policy == "random"):
-                return tensor
-            kept[medium.id, view] = tensor
-        return kept[medium.id, view]
+        known = kept.get((medium.id, view))
+        if isinstance(known, Tensor):
+            return known
+        decoded = VIEWS[view](read(medium, frames, sampling)) if known is None else known
+        tensor = preprocess(decoded)
+        if known is None and not (medium.draw is not None and sampling.policy == "random"):
+            smaller = decoded if decoded.nbytes < tensor.nbytes else tensor
+            if smaller.nbytes <= left:
+                kept[medium.id, view] = smaller
+                left -= smaller.nbytes
+        return tensor
 
     def collate(items: Sequence[Item]) -> Pixels:
         found = [pixels(item) for item in items]
