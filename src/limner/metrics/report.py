@@ -215,6 +215,7 @@ def _table(protocol: Mapping[str, str | int | float], about: str, columns: Seque
     shown = Table(
         title=f"scores x100, {protocol['images']} images, {protocol['references mean']:.3g} references each",
         caption=f"tokenizer: {protocol['tokenizer']}. {about}",
+        min_width=60,  # of a single metric too: what is told below it is a sentence
     )
     for name in columns:
         shown.add_column(name, justify="right")
