@@ -95,6 +95,25 @@ def test_videos_hold_what_was_drawn(world):
         assert np.abs(np.stack(frames) - drawn).mean() < 6  # of 255: the codec halves the resolution of colour
 
 
+@pytest.mark.parametrize("frames", [16, 17, 40])
+def test_longer_clips_have_pauses_and_not_longer_events(frames: int):
+    """One thing takes 8 to 13 frames, one of two 5 to 7, however long the clip; they fall all over it."""
+    scenes = [make_clip(3, i, 32, frames)[0] for i in range(60)]
+    for scene in scenes:
+        assert scene.frames == frames and scene.events[-1].end <= (frames - 1) / 8
+        spans = [(event.end - event.start) * 8 for event in scene.events]
+        assert all(8 <= span <= 13 for span in spans) if len(spans) == 1 else all(5 <= span <= 7 for span in spans)
+        if len(spans) == 2:
+            assert scene.events[0].end < scene.events[1].start
+        for k, thing in enumerate(scene.objects):
+            changes = {f for f in range(1, frames) if thing.boxes[f] != thing.boxes[f - 1]}
+            own = [event for event in scene.events if event.object == k]
+            assert changes <= {f for event in own for f in range(frames) if event.start < f / 8 <= event.end}
+    begins = [scene.events[0].start for scene in scenes]
+    assert (min(begins) < 0.5) and ((max(begins) > 2) == (frames == 40))
+    assert scenes[0] == make_clip(3, 0, 64, frames)[0]
+
+
 def test_boxes_are_where_the_pixels_change():
     """Every object alone, of every shape, on plain grey: the changed pixels span its box to within one pixel."""
     canvas = np.full((SIZE, SIZE, 3), 128, np.uint8)

@@ -33,7 +33,7 @@ from limner.files import read_json, write_json
 from limner.types import Medium
 
 FORMAT, VERSION = "limner.shapes", 1
-FPS, FRAMES = 8, 16  # a clip lasts two seconds
+FPS, FRAMES = 8, 16  # a clip lasts two seconds, unless it is made longer
 EDGE, GAP = 0.02, 0.05  # least distance to the border and between two objects, relative to the picture
 STEP = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 SUPERSAMPLING = 4
@@ -47,15 +47,17 @@ def generate(
     *,
     size: int = 64,
     objects: int = 3,
+    frames: int = FRAMES,
     splits: Sequence[float] = (0.8, 0.1, 0.1),
 ) -> None:
     """Write `images` PNG files and `videos` MP4 files of size x size pixels, and truth.json last.
 
-    A picture shows 1 to 3 objects; `objects` bounds them (1 is the easiest world).  `splits` are the shares of train,
-    val and test; each holds for every prefix of the set to within a few items.
+    A picture shows 1 to 3 objects; `objects` bounds them (1 is the easiest world).  In a clip of more than 16 `frames`
+    nothing takes longer than in one of 16: there are pauses before, between and after.  `splits` are the shares of
+    train, val and test; each holds for every prefix of the set to within a few items.
     The same seed gives the same bytes of PNG and truth, and the same frames before encoding.
     """
-    _check(images, videos, seed, size, objects, splits)
+    _check(images, videos, seed, size, objects, frames, splits)
     out = Path(out)
     (out / "images").mkdir(parents=True, exist_ok=True)
     (out / "truth.json").unlink(missing_ok=True)  # an old truth must never lie beside half of the new pictures
@@ -68,7 +70,7 @@ def generate(
     if videos:
         (out / "videos").mkdir(exist_ok=True)
     for i in range(videos):
-        scene, sentences, canvas = make_clip(seed, i, size)
+        scene, sentences, canvas = make_clip(seed, i, size, frames)
         file = f"videos/{i:06}.mp4"
         _write_video(out / file, np.stack([draw(scene, canvas, frame) for frame in range(scene.frames)]), FPS)
         items.append(_item(f"video-{i:06}", file, _split(i, splits), sentences, scene))
@@ -78,6 +80,7 @@ def generate(
         "seed": seed,
         "size": size,
         "objects": objects,
+        "frames": frames,
         "splits": list(splits),
     }
     write_json(out / "truth.json", {**head, "items": items}, indent=None)
@@ -116,7 +119,7 @@ def make_picture(seed: int, i: int, size: int, objects: int = 3) -> tuple[Scene,
     return scene, references(scene, rng), backdrop(rng, size)
 
 
-def make_clip(seed: int, i: int, size: int) -> tuple[Scene, tuple[str, ...], np.ndarray]:
+def make_clip(seed: int, i: int, size: int, frames: int = FRAMES) -> tuple[Scene, tuple[str, ...], np.ndarray]:
     """Scene, references and empty background, uint8 (size, size, 3) RGB, of clip i: one or two events in sequence."""
     rng = np.random.default_rng([seed, 1, i])
     count, happenings = int(rng.integers(1, 3)), int(rng.integers(1, 3))
@@ -124,9 +127,9 @@ def make_clip(seed: int, i: int, size: int) -> tuple[Scene, tuple[str, ...], np.
     kinds = _kinds(count, rng)
     alone = len(set(movers)) == 1  # the same object does not do the same thing twice
     motions = [str(motion) for motion in rng.choice(list(MOTIONS), happenings, replace=not alone)]
-    times = _times(happenings, rng)
+    times = _times(happenings, frames, rng)
     while True:  # until nothing leaves the picture and nothing touches
-        starts, tracks = zip(*(_track(k, movers, motions, times, rng) for k in range(count)), strict=True)
+        starts, tracks = zip(*(_track(k, movers, motions, times, frames, rng) for k in range(count)), strict=True)
         if all(_inside(box) for track in tracks for box in track) and not any(map(_touch, *_pairs(tracks))):
             break
     objects = tuple(Thing(*kind, word, track) for kind, word, track in zip(kinds, starts, tracks, strict=True))
@@ -161,15 +164,28 @@ def _row(sides: list[float], horizontal: bool, rng: np.random.Generator) -> list
     return [_box(x, y, side) for (x, y), side in zip(corners, sides, strict=True)]
 
 
-def _times(happenings: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+def _times(happenings: int, frames: int, rng: np.random.Generator) -> list[tuple[int, int]]:
     """First and last frame of every event; the second begins after the first has ended."""
     if happenings == 1:
-        return [(int(rng.integers(1, 4)), int(rng.integers(11, 15)))]
-    return [(int(rng.integers(0, 2)), int(rng.integers(6, 8))), (int(rng.integers(8, 10)), int(rng.integers(14, 16)))]
+        times = [(int(rng.integers(1, 4)), int(rng.integers(11, 15)))]
+    else:
+        times = [
+            (int(rng.integers(0, 2)), int(rng.integers(6, 8))),
+            (int(rng.integers(8, 10)), int(rng.integers(14, 16))),
+        ]
+    if frames > FRAMES:
+        pauses = np.sort(rng.integers(0, frames - FRAMES + 1, happenings)).tolist()
+        times = [(first + pause, last + pause) for (first, last), pause in zip(times, pauses, strict=True)]
+    return times
 
 
 def _track(
-    thing: int, movers: list[int], motions: list[str], times: list[tuple[int, int]], rng: np.random.Generator
+    thing: int,
+    movers: list[int],
+    motions: list[str],
+    times: list[tuple[int, int]],
+    frames: int,
+    rng: np.random.Generator,
 ) -> tuple[str, tuple[Box, ...]]:
     """Size in the first frame, and a box per frame, of one object: still but from first to last frame of its events."""
     own = [(motion, *span) for mover, motion, span in zip(movers, motions, times, strict=True) if mover == thing]
@@ -177,14 +193,14 @@ def _track(
     start = {"grows": "small", "shrinks": "large"}[resized[0]] if resized else str(rng.choice(list(SIZES)))
     sides = {word: rng.uniform(*bounds) for word, bounds in SIZES.items()}
     x, y = rng.uniform(EDGE + sides[start] / 2, 1 - EDGE - sides[start] / 2, 2)
-    path = np.tile([x, y, sides[start]], (FRAMES, 1))  # centre and side
+    path = np.tile([x, y, sides[start]], (frames, 1))  # centre and side
     for motion, first, last in own:
         target = path[first].copy()
         if motion in ("grows", "shrinks"):
             target[2] = sides["large" if motion == "grows" else "small"]
         else:
             target[:2] += np.array(STEP[motion.split()[1]]) * rng.uniform(0.25, 0.45)
-        share = np.clip((np.arange(FRAMES) - first) / (last - first), 0, 1)[:, None]
+        share = np.clip((np.arange(frames) - first) / (last - first), 0, 1)[:, None]
         path = np.where(share > 0, path[first] + share * (target - path[first]), path)
     return start, tuple(_box(cx - side / 2, cy - side / 2, side) for cx, cy, side in path)
 
@@ -292,7 +308,7 @@ def _outline(shape: str) -> list[tuple[float, float]]:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def _check(images: int, videos: int, seed: int, size: int, objects: int, splits: Sequence[float]) -> None:
+def _check(images: int, videos: int, seed: int, size: int, objects: int, frames: int, splits: Sequence[float]) -> None:
     if images < 0 or videos < 0 or images + videos == 0:
         raise ValueError(f"images={images}, videos={videos}: ask for at least one picture or clip, and for no negative")
     if seed < 0:
@@ -301,6 +317,8 @@ def _check(images: int, videos: int, seed: int, size: int, objects: int, splits:
         raise ValueError(f"size={size}: the side must be an even number of pixels (H.264) and at least 32")
     if not 1 <= objects <= 3:
         raise ValueError(f"objects={objects}: a picture shows at most 1, 2 or 3 of them")
+    if frames < FRAMES:
+        raise ValueError(f"frames={frames}: two things one after the other need a clip of at least {FRAMES} frames")
     if len(splits) != 3 or min(splits) < 0 or abs(sum(splits) - 1) > 1e-6:
         raise ValueError(f"splits={tuple(splits)}: give the shares of train, val and test, such as 0.8 0.1 0.1 (sum 1)")
 
