@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from limner.apps import caption, compare, convert, demo, evaluate, explain, extract, score, shapes, train
+from limner.apps import caption, compare, convert, demo, evaluate, explain, extract, profile, score, shapes, train
 from limner.version import __version__
 
 COMMANDS = {
@@ -20,6 +20,7 @@ COMMANDS = {
     "caption": caption,
     "compare": compare,
     "explain": explain,
+    "profile": profile,
     "convert": convert,
     "shapes": shapes,
     "demo": demo,
