@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from limner.apps import caption, compare, convert, demo, evaluate, explain, extract, profile, score, shapes, train
+from limner.apps import caption, compare, convert, demo, evaluate, explain, extract, pack, profile, score, shapes, train
 from limner.version import __version__
 
 COMMANDS = {
@@ -22,6 +22,7 @@ COMMANDS = {
     "explain": explain,
     "profile": profile,
     "convert": convert,
+    "pack": pack,
     "shapes": shapes,
     "demo": demo,
 }

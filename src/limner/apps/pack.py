@@ -1,0 +1,39 @@
+"""Make a run a model that can be passed on: limner pack RUN --out model.limner
+
+The folder holds weights (safetensors), JSON, a card and a hash of every file, and captions wherever a run does.
+"""
+
+import argparse
+from pathlib import Path
+
+from limner.apps.arguments import no_more
+from limner.packed import pack, push_to_hub, unpack
+from limner.run import load_run
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", help="run folder, or with --verify or --push a packed model")
+    parser.add_argument("--out", type=Path, help="folder to write, such as model.limner")
+    parser.add_argument("--card", type=Path, metavar="FILE", help="model card (Markdown) to put in")
+    parser.add_argument("--verify", action="store_true", help="write nothing, check every file of a packed model")
+    parser.add_argument("--push", metavar="OWNER/NAME", help="upload the packed model to the hub")
+    parser.add_argument("--private", action="store_true", help="with --push: a new repository is private")
+    parser.add_argument("--encoder", default="", metavar="PATH", help="where the run's pretrained encoder lies now")
+
+
+def run(options: argparse.Namespace, rest: list[str]) -> int:
+    no_more(rest)
+    if options.verify:
+        print(f"{unpack(options.run)}: every file is as it was packed")
+        return 0
+    folder = Path(options.run)
+    if options.out:
+        card = options.card.read_text(encoding="utf-8") if options.card else ""
+        folder = pack(load_run(options.run, options.encoder), options.out, card)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        print(f"wrote {folder}: {size / 1e6:.1f} MB")
+    elif not options.push:
+        raise ValueError("where should the model go? give --out FOLDER (or --verify, --push)")
+    if options.push:
+        print(push_to_hub(folder, options.push, options.private))
+    return 0
