@@ -1,17 +1,18 @@
 """A run's captions for a split of its data, scored; the files are COCO results and plain JSON."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from limner.data.datasets import read_dataset
 from limner.data.karpathy import coco_id
 from limner.data.shapes import read_truth
-from limner.decode.generate import generate
-from limner.decode.search import Beam
+from limner.decode.ensemble import Average, Ensemble, share_words
+from limner.decode.generate import generate_several
+from limner.decode.options import Decoding
 from limner.files import write_json
-from limner.inputs import open_inputs, reads_files
+from limner.inputs import feature_paths, open_inputs
 from limner.metrics.references import References
 from limner.metrics.report import Metric, Report, evaluate, to_json
 from limner.run import Run
@@ -29,30 +30,44 @@ class Evaluation:
     report: Report
     problems: tuple[str, ...]
     other_problems: tuple[str, ...] = ()
+    several: Mapping[str, Sequence[str]] = field(default_factory=dict)  # where more than one caption was asked for
 
 
 def evaluate_run(
     run: Run,
     split: str = "test",
-    decoding: Beam | None = None,
+    decoding: Decoding | None = None,
     limit: int | None = None,
     metrics: Mapping[str, Metric] | None = None,
     extra: Mapping[str, Metric] | None = None,
+    others: Sequence[Run] = (),
+    weights: Sequence[float] | None = None,
+    average: Average = "probabilities",
 ) -> Evaluation:
-    """Caption the media of `split` that have references and can be read, and score them: `report.evaluate` of them."""
-    if run.encoder is None and not reads_files(run.recipe):
-        raise ValueError(f"{run.folder} has no encoder, so its inputs cannot be told; convert it again with --encoder")
+    """Caption the media of `split` that have references and can be read, and score them: `report.evaluate` of them.
+
+    `others` make an ensemble of it, each member reading its own features of `run`'s data; `weights` and `average` are
+    `Ensemble`'s.  Of several captions per medium the first is scored.
+    """
+    for member in (run, *others):
+        if member.encoder is None and not feature_paths(member.recipe):
+            raise ValueError(
+                f"{member.folder} has no encoder, so its inputs cannot be told; convert it again with --encoder"
+            )
+    share_words([(str(member.folder), member.vocabulary) for member in (run, *others)])
     dataset = read_dataset(run.recipe.data)
     asked = dataset.split(split)[:limit]
     ids = {medium.id for medium in asked}
     problems: list[str] = []
-    others: list[str] = []
+    elsewhere: list[str] = []
     for line in dataset.problems:
-        (problems if line.partition(": ")[0] in ids else others).append(line)
+        (problems if line.partition(": ")[0] in ids else elsewhere).append(line)
     told = {line.partition(": ")[0] for line in problems}
     problems += [f"{medium.id}: no references" for medium in asked if not medium.references and medium.id not in told]
     scored = [medium for medium in asked if medium.references]
-    captions, unread = _captions(run, scored, decoding or run.recipe.decoding)
+    options = decoding or run.recipe.decoding
+    several, unread = _captions((run, *others), scored, options, weights, average)
+    captions = {id: found[0] for id, found in several.items()}
     if not captions:
         raise ValueError(f"none of {len(asked)} media can be evaluated; the first: {[*unread, *problems][0]}")
     references = References({m.id: m.references for m in scored if m.id in captions})
@@ -60,34 +75,50 @@ def evaluate_run(
     truth = read_truth(run.recipe.data.media) if run.recipe.data.name == "shapes" else None
     scenes = None if truth is None else {id: truth[id] for id in captions}
     report = evaluate(captions, references, metrics, extra=extra, training=training or None, scenes=scenes)
-    return Evaluation(captions, report, (*problems, *unread), tuple(others))
+    more = several if options.keep > 1 else {}
+    return Evaluation(captions, report, (*problems, *unread), tuple(elsewhere), more)
 
 
-def _captions(run: Run, media: Sequence[Medium], options: Beam) -> tuple[dict[str, str], list[str]]:
+def _captions(
+    runs: Sequence[Run],
+    media: Sequence[Medium],
+    options: Decoding,
+    weights: Sequence[float] | None,
+    average: Average,
+) -> tuple[dict[str, list[str]], list[str]]:
     """Captions in the order of the media, and a line for each medium that could not be read."""
-    captions: dict[str, str] = {}
+    captions: dict[str, list[str]] = {}
     problems: list[str] = []
-    inputs = open_inputs(run.recipe, run.encoder)
-    if inputs.dim != run.info.feature_dim:
-        raise ValueError(
-            f"{run.folder} was trained on features of {run.info.feature_dim} channels, {run.recipe.features} has "
-            f"{inputs.dim}: give the features it was trained on"
-        )
-    model = inputs.read_by(run.model).eval()
-    size = len(media) if inputs.stored else inputs.together(media, CHUNK)
+    inputs = [open_inputs(run.recipe, run.encoder) for run in runs]
+    for run, its in zip(runs, inputs, strict=True):
+        if its.dim != run.info.feature_dim:
+            raise ValueError(
+                f"{run.folder} was trained on features of {run.info.feature_dim} channels, {run.recipe.features} has "
+                f"{its.dim}: give the features it was trained on"
+            )
+    members = [its.read_by(run.model) for run, its in zip(runs, inputs, strict=True)]
+    model = (members[0] if len(members) == 1 else Ensemble(members, weights, average)).eval()
+    raw = [its for its in inputs if not its.stored]
+    size = min((its.together(media, CHUNK) for its in raw), default=len(media))
     for start in range(0, len(media), max(1, size)):
-        if not inputs.stored:
-            inputs = open_inputs(run.recipe, run.encoder, keep=True)  # forgets the chunk before
-        kept, bad = inputs.sort_out(media[start : start + size])
-        found = generate(model, kept, inputs.reader, run.vocabulary, options)
+        if raw:  # forgets the chunk before
+            inputs = [open_inputs(run.recipe, run.encoder, keep=True) for run in runs]
+        kept: Sequence[Medium] = media[start : start + size]
+        for its in inputs:
+            kept, bad = its.sort_out(kept)
+            problems += bad
+        reader = inputs[0].reader if len(inputs) == 1 else tuple(its.reader for its in inputs)
+        found = generate_several(model, kept, reader, runs[0].vocabulary, options)
         captions |= {medium.id: found[medium.id] for medium in kept}
-        problems += bad
     return captions, problems
 
 
 def write_evaluation(evaluation: Evaluation, folder: str | Path, about: Mapping[str, Any]) -> None:
-    """`captions.json` (COCO results) and `scores.json` (scores, protocol, per-medium rows) into `folder`."""
+    """`captions.json` (COCO results) and `scores.json` (scores, protocol, per-medium rows) into `folder`;
+    `several.json`, captions by id, where there are several per medium."""
     folder = Path(folder)
+    if evaluation.several:
+        write_json(folder / "several.json", evaluation.several)
     write_json(folder / "captions.json", coco_results(evaluation.captions))
     problems = {"problems": evaluation.problems, "other_problems": evaluation.other_problems}
     write_json(folder / "scores.json", {**about, **to_json(evaluation.report), **problems})

@@ -9,6 +9,7 @@ from typing import Any
 from limner.data.batches import Reader, from_files, from_store
 from limner.data.feature_files import FeatureFiles, are_feature_files
 from limner.data.media import is_clip
+from limner.data.regions import PROVENANCE
 from limner.data.store import FeatureStore, entry_key
 from limner.encoders import build_encoder
 from limner.encoders.encoder import Encoder
@@ -40,6 +41,8 @@ class Inputs:
         """Channels of a cell."""
         if self.files is not None:
             return self.files.dim
+        if self.encoder is None and self.store is not None:
+            return self.store.dim
         assert self.encoder is not None
         return self.encoder.dim
 
@@ -102,24 +105,30 @@ def open_inputs(recipe: Recipe, encoder: Encoder | None = None, keep: bool = Fal
     """
     if reads_files(recipe):
         return _open_files(recipe)
+    store = FeatureStore(Path(folder)) if (folder := next(iter(feature_paths(recipe)), "")) else None
+    if store is not None and store.provenance == PROVENANCE:
+        return Inputs(None, _in_views(recipe, store), store)
     encoder = build_encoder(recipe.encoder) if encoder is None else encoder
-    if not recipe.features:
+    if store is None:
         small = getattr(recipe.encoder, "size", SMALL + 1) <= SMALL
         room = sys.maxsize if keep else ROOM if small else 0
         reader = from_files(encoder.preprocess, recipe.frames, room, recipe.sampling)
         return Inputs(encoder, reader, frames=recipe.frames)
     if getattr(recipe.encoder, "trainable_from", None) is not None:
         raise ValueError("encoder.trainable_from needs raw media: leave `features` empty, or freeze the encoder")
-    (folder,) = feature_paths(recipe)
-    store = FeatureStore(Path(folder))
     store.require(encoder.provenance())
+    return Inputs(encoder, _in_views(recipe, store), store)
+
+
+def _in_views(recipe: Recipe, store: FeatureStore) -> Reader:
+    """Raises ValueError when the store lacks a view of the recipe."""
     absent = [view for view in recipe.views if view not in store.views]
     if absent:
         raise ValueError(
-            f"the store {folder} has the views {', '.join(store.views)} but not {', '.join(absent)}; "
+            f"the store {store.folder} has the views {', '.join(store.views)} but not {', '.join(absent)}; "
             f"run limner extract with --views {','.join(recipe.views)}"
         )
-    return Inputs(encoder, from_store(store), store)
+    return from_store(store)
 
 
 def feature_paths(recipe: Recipe) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ class VocabularyConfig:
     min_count: Count = 5
     tokenizer: str = "ptb"
     max_words: Count = 30  # longer training captions are cut
+    byte_pairs: str = ""  # folder with CLIP's vocab.json and merges.txt: words are its pieces, none is built or unknown
     vectors: str = ""  # GloVe text file (word v1 v2 ...), as wide as model.embed
 
 
@@ -37,13 +38,23 @@ class VocabularyConfig:
 class Schedule:
     """The learning rate's course, as a factor of a stage's `lr`."""
 
-    name: Literal["constant", "plateau", "cosine", "one_cycle", "poly"] = "constant"
+    # noam (Vaswani et al. 2017, section 5.3): up in a line, then down as 1 / sqrt(step).  `lr` is its peak, published
+    # as factor * d^-0.5 * warmup^-0.5: 4.42e-4 for factor 1, d = 512 and 10,000 steps
+    name: Literal["constant", "plateau", "step", "cosine", "one_cycle", "poly", "noam"] = "constant"
     warmup: Share = 0.0  # share of the stage's steps in which the rate rises linearly
-    factor: Annotated[float, Field(gt=0, le=1)] = 0.8  # plateau: multiply by this ...
-    patience: Count = 2  # ... after so many validations without a better score ...
-    start: Annotated[int, Field(ge=0)] = 0  # ... but not before so many epochs
+    factor: Annotated[float, Field(gt=0, le=1)] = 0.8  # plateau, step: multiply by this ...
+    patience: Count = 2  # ... plateau: after so many validations without a better score ...
+    every: Count = 3  # ... step: after every so many epochs ...
+    start: Annotated[int, Field(ge=0)] = 0  # ... plateau: but not before so many epochs; step: counted from here
     final: Share = 0.0  # cosine, one_cycle, poly: factor at the end
     power: Positive = 0.9  # poly: (1 - step / steps) ** power
+    warmup_steps: Annotated[int, Field(ge=0)] = 0  # the warm-up in optimiser steps; not both
+
+    def __post_init__(self) -> None:
+        if self.warmup and self.warmup_steps:
+            raise ValueError("the warm-up is told twice: give warmup (a share) or warmup_steps")
+        if self.name == "noam" and not (self.warmup or self.warmup_steps):
+            raise ValueError("noam is made of its warm-up: give warmup_steps (or warmup, a share of the steps)")
 
 
 @dataclass(frozen=True)
@@ -56,10 +67,15 @@ class Stage:
     accumulate: Count = 1  # batches per optimiser step
     captions: Count | None = None  # an example is a medium with so many of its captions, drawn anew each epoch
     # (None: every pair of a medium and a caption is an example of its own)
-    optimizer: Literal["adam", "adamw", "amsgrad", "sgd", "adabound"] = "adamw"
+    optimizer: Literal["adam", "adamw", "amsgrad", "sgd", "adabound", "rmsprop", "adagrad"] = "adamw"
     lr: Positive = 4e-4
     encoder_lr: NotNegative = 1e-4  # for the encoder's trainable blocks
     weight_decay: NotNegative = 0.0
+    betas: tuple[Below1, Below1] = (
+        0.9,
+        0.999,
+    )  # adam, adamw, amsgrad, adabound; rmsprop averages squares by the second
+    eps: Positive | None = None  # None: torch's own, 1e-8 (adagrad 1e-10); with noam 0.9, 0.98 and 1e-9 are published
     momentum: Below1 = 0.9  # sgd
     nesterov: bool = False  # sgd
     final_lr: Positive = 0.1  # adabound: the rate that it tends to

@@ -117,6 +117,7 @@ def load_run(folder: str | Path, encoder_source: str = "", device: str = "cpu") 
     info = _read_info(folder)
     recipe = load_recipe(folder / "recipe.json")
     vocabulary = Vocabulary.load(folder / "vocabulary.json")
+    recipe = replace(recipe, decoding=recipe.decoding.bind(vocabulary))
     tensors, _ = load_tensors(folder / "model.safetensors")
     model = build_model(recipe.model, len(vocabulary), info.feature_dim)
     trained = {key.removeprefix("encoder."): value for key, value in tensors.items() if key.startswith("encoder.")}

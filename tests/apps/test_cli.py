@@ -204,7 +204,7 @@ def test_explain_asks_the_encoder_what_it_saw(tiny: Path, tmp_path: Path, monkey
     """A picture 10 high and 30 wide, of which the encoder says it saw the middle third."""
     seen = []
     monkeypatch.setattr(SmallCNN, "view_of", lambda encoder, height, width: (height / width, 0, 2 * height / width, 1))
-    monkeypatch.setattr("limner.explain.figure.attention_figure", lambda *_, view: seen.append(view))
+    monkeypatch.setattr("limner.apps.explain.word_figure", lambda *_, view: seen.append(view))
     Image.new("RGB", (30, 10)).save(tmp_path / "x.png")
     assert main(["explain", str(tiny / "run"), str(tmp_path / "x.png"), "--out", str(tmp_path / "f.png")]) == 0
     assert seen == [(1 / 3, 0, 2 / 3, 1)]
@@ -220,7 +220,7 @@ def test_mistakes_are_one_line_and_exit_status_one(tiny: Path, photos: Path, tmp
         (["caption", photo, "--model", run, "--bean", "3"], "unknown arguments: --bean 3"),
         (["caption", photo, "--model", run, "--out", "."], "--out .: the ending says the format"),
         (["caption", photo, "--model", run, "--device", "foo"], "--device foo cannot be used: "),
-        (["explain", run, "clip.MP4", "--out", "f.png"], "clip.MP4: clips: explain a frame picture"),
+        (["explain", run, "clip.MP4", "--out", "f.png"], "clip.MP4: there is no such file"),
         (["evaluate", run, "extra"], "unknown arguments: extra"),
         (["explain", run, "nowhere.jpg", "--out", "f.png"], "nowhere.jpg: there is no such file"),
         (["explain", run, photo, "--out", "f.bmp"], "f.bmp: the ending says the format"),

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from limner.decode.rules import Rules
 from limner.models.captioner import Captioner, Step, Taught, unroll
-from limner.types import BOS, EOS, PAD, UNK, Features, Layout, Pixels
+from limner.types import BOS, EOS, PAD, UNK, Captions, Features, Layout, Pixels
 
 
 class Table(Captioner):
@@ -56,6 +56,11 @@ def chain(size: int, arrows: dict[tuple[int, int], dict[int, float]]) -> Table:
         for word, share in nexts.items():
             scores[0, before, last, word] = torch.tensor(share).log()
     return Table(scores)
+
+
+def said(found: Captions) -> list[tuple[int, ...]]:
+    """Tokens of every row without the padding; rows of several captions per medium may be empty."""
+    return [tuple(token for token in row if token != PAD) for row in found.tokens.tolist()]
 
 
 def media(*numbers: int) -> Features:

@@ -1,15 +1,23 @@
 """Attention laid over the picture: weights, shares and panels worked out by hand."""
 
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from limner.explain.figure import attention_figure, enlarge, half_of
+from limner.explain import figure
+from limner.explain.figure import attention_figure, enlarge, half_of, strip_figure, word_figure
+from limner.explain.maps import Explanation
 from limner.explain.overlay import shade, upsample
+from limner.explain.subject import Shown
 from limner.pipeline import Caption
+from limner.types import Layout
+from tests.data.videos import greys
 
 
 def caption(words: tuple[str, ...], cells: int = 4, frames: int = 1) -> Caption:
@@ -112,8 +120,126 @@ def test_what_makes_no_figure(tmp_path: Path):
     picture = np.zeros((4, 4, 3), np.uint8)
     with pytest.raises(ValueError, match=r"f\.bmp: the ending says the format; known are \.png"):
         attention_figure(picture, caption(("a",)), tmp_path / "f.bmp")
-    with pytest.raises(ValueError, match="attention over 3 frames needs a clip's overlay"):
-        attention_figure(picture, caption(("a",), frames=3), tmp_path / "f.png")
+    with pytest.raises(ValueError, match=r"f\.mp4: the ending says the format"):
+        strip_figure(clip(2), explanation(np.zeros((1, 2)), Layout(2, 1, 1)), tmp_path / "f.mp4")
+    with pytest.raises(ValueError, match="says nothing about it: give it a sentence to explain"):
+        strip_figure(clip(2), explanation(np.zeros((0, 2)), Layout(2, 1, 1)), tmp_path / "f.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_s_cells_that_have_a_time_are_summed(tmp_path: Path):
+    """As a video network has them: the figure is that of the sum, to the last byte."""
+    picture = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    timed = np.random.default_rng(1).random((2, 3, 4, 4)).astype(np.float32)
+    for name, maps in (("timed", timed), ("summed", timed.sum(1, keepdims=True)), ("first", timed[:, :1])):
+        attention_figure(picture, Caption("a b", -1.0, ("a", "b"), maps), tmp_path / f"{name}.png")
+    assert (tmp_path / "timed.png").read_bytes() == (tmp_path / "summed.png").read_bytes()
+    assert (tmp_path / "timed.png").read_bytes() != (tmp_path / "first.png").read_bytes()
+
+
+def svg(path: Path, draw: Callable[[Path], object]) -> str:
+    """With letters that stay letters."""
+    import matplotlib
+
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        draw(path)
+    return path.read_text(encoding="utf-8")
+
+
+def test_methods_other_than_attention_show_what_lies_above_the_mean(tmp_path: Path):
+    """Of eight cells in a row one has 1, another .5, the rest .25 (mean .34): the two take half of it at least in a
+    quarter of the picture.  Attention shows all that it pays.  A map without weight says so."""
+    maps = np.full((2, 8), 0.25)
+    maps[0, 2:4], maps[1] = (1, 0.5), 0
+    found = explanation(maps, Layout(1, 1, 8))
+    picture = np.zeros((224, 640, 3), np.uint8)
+    text = svg(tmp_path / "f.svg", lambda path: word_figure(picture, found, path))
+    assert "w1  (nothing stands out)" in text and ">gradcam<" in text
+    share = int(re.findall(r"w0 {1,2}\((\d+)%\)", text)[0])
+    attended = replace(found, method="attention")
+    text = svg(tmp_path / "g.svg", lambda path: word_figure(picture, attended, path))
+    assert int(re.findall(r"w0 {1,2}\((\d+)%\)", text)[0]) > 25 and share < 13 and ">attention<" in text
+
+
+# --- the strip of a clip ----------------------------------------------------------------------------------------------
+
+
+def explanation(maps: np.ndarray, layout: Layout) -> Explanation:
+    words = tuple(f"w{k}" for k in range(len(maps)))
+    real = np.ones(layout.cells, dtype=bool)
+    return Explanation(" ".join(words), words, maps, layout, "gradcam", np.ones(len(maps)), real)
+
+
+def clip(count: int, seconds: bool = True) -> Shown:
+    """Frame k is grey k, as many pixels as a strip shows; `count` frames in 4 seconds."""
+    moments = (np.arange(count) + 0.5) / count
+    return Shown(np.stack(greys(count, 1, (120, 160))), moments, 4 * moments if seconds else None)
+
+
+@pytest.fixture
+def sheets(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """What strips are made of: (sheet, explanation, times, title, out)."""
+    made: list[tuple] = []
+
+    def recorded(*parts: Any) -> Path:
+        made.append(parts)
+        return parts[-1]
+
+    monkeypatch.setattr(figure, "_print", recorded)
+    return made
+
+
+@pytest.mark.parametrize(("times", "columns", "first"), [(1, 1, 40), (2, 2, 20), (5, 5, 8), (8, 8, 5), (20, 8, 5)])
+def test_a_frame_for_each_time_of_cells(sheets: list[tuple], times: int, columns: int, first: int):
+    """80 frames: with n columns the middle of the first of n parts is frame 80 / 2n, and the next is 80 / n later."""
+    strip_figure(clip(80), explanation(np.zeros((2, times)), Layout(times, 1, 1)), "f.png")
+    sheet, _, seconds, title, _ = sheets[0]
+    assert sheet.shape == (2 * 124 - 4, columns * 164 - 4, 3) and title == "w0 w1"
+    shown = [int(sheet[row * 124 + 60, column * 164 + 80, 0]) for row in range(2) for column in range(columns)]
+    assert np.abs(np.array(shown) - [first + k * 80 // columns for k in range(columns)] * 2).max() <= 1
+    assert [float(second.split()[0]) for second in seconds] == pytest.approx(
+        [4 * (k + 0.5) / columns for k in range(columns)], abs=0.08
+    )
+
+
+def test_heat_in_the_row_of_its_word_and_the_column_of_its_time(sheets: list[tuple]):
+    """Word 1 has the lower right cell of the third time; word 0 has nothing."""
+    maps = np.zeros((2, 16))
+    maps[1, 2 * 4 + 3] = 1
+    strip_figure(clip(40), explanation(maps, Layout(4, 2, 2)), "f.png")
+    sheet = sheets[0][0].astype(int)
+    for row in range(2):
+        for column in range(4):
+            block = sheet[row * 124 : row * 124 + 120, column * 164 : column * 164 + 160]
+            coloured = np.ptp(block, axis=-1) > 60
+            if (row, column) == (1, 2):
+                assert coloured[75:, 100:].all() and not coloured[:30].any() and not coloured[:, :40].any()
+            else:
+                assert not np.ptp(block, axis=-1).any()
+    assert (sheet[120:124] == 255).all()
+
+
+def test_the_strip_s_words_times_and_scale(tmp_path: Path):
+    """Words are black, or grey where nothing stands out; without seconds the parts are counted."""
+    maps = np.array([[0.0, 0.0, 1.0], [0.5, 0.5, 0.5]])
+    found = explanation(maps, Layout(3, 1, 1))
+    text = svg(tmp_path / "f.svg", lambda path: strip_figure(clip(33), found, path, title="$5 a & b"))
+    for shown in ("w0", "w1", "0.7 s", "2.0 s", "3.3 s", "average", "most", "gradcam", "$5 a &amp; b"):
+        assert f">{shown}<" in text, shown
+    grey = re.findall(r"<text style=\"[^\"]*fill: #a6a6a6[^\"]*\"[^>]*>([^<]*)<", text)
+    assert grey == ["w1"]
+    text = svg(tmp_path / "g.svg", lambda path: strip_figure(clip(33, seconds=False), found, path))
+    assert ">2 of 3<" in text and " s<" not in text
+
+
+@pytest.mark.parametrize("words", [1, 3, 30])
+def test_strips_are_as_high_as_their_words_need(tmp_path: Path, words: int):
+    """110 pixels of the sheet are an inch of 120 dots; below stand 0.4 inches, above at least 0.5."""
+    strip_figure(clip(20), explanation(np.eye(words, 40), Layout(40, 1, 1)), tmp_path / "f.png")
+    width, height = Image.open(tmp_path / "f.png").size
+    sheet = (words * 124 - 4) / 110 * 120
+    assert sheet + 0.9 * 120 - 2 <= height <= sheet + 2 * 120
+    assert width == pytest.approx(((8 * 164 - 4) / 110 + 0.3 + 0.13 * len(f"w{words - 1}") + 1.1) * 120, abs=2)
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")

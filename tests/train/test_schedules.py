@@ -77,3 +77,33 @@ def test_plateau_does_not_fall_before_its_start():
     assert factors == [1, 1, 0.5, 0.5, 0.25, 0.25, 0.125]
     early = Plateau(Schedule("plateau", factor=0.5, patience=1, start=3))
     assert [(early.update(0.1, epoch), early.factor)[1] for epoch in (1, 2, 3)] == [1, 1, 0.5]
+
+
+def test_noam_is_the_published_course():
+    """factor * d^-0.5 * min(s^-0.5, s * warmup^-1.5), with lr its peak: 4.42e-4 for d = 512 and 10,000 steps."""
+    schedule, peak = Schedule("noam", warmup_steps=10_000), 512**-0.5 * 10_000**-0.5
+    assert peak == pytest.approx(4.42e-4, abs=5e-7)
+    steps = [1, 2, 5000, 9999, 10_000, 10_001, 40_000, 1_000_000]
+    expected = [512**-0.5 * min(s**-0.5, s * 10_000**-1.5) for s in steps]
+    assert [peak * factor(schedule, s - 1, 77) for s in steps] == pytest.approx(expected, rel=1e-12)
+    assert course(Schedule("noam", warmup=0.5), 8) == [0.25, 0.5, 0.75, 1, 0.894427, 0.816497, 0.755929, 0.707107]
+
+
+def test_step_falls_every_so_many_epochs_from_its_start_on():
+    """Times .8 every 3 epochs: as the lineage of self-critical.pytorch has it, first after start + 3 epochs."""
+    found = [factor(Schedule("step", factor=0.8, every=3, start=2), 99, 100, epoch) for epoch in range(12)]
+    assert found == pytest.approx([1] * 5 + [0.8] * 3 + [0.64] * 3 + [0.512])
+    assert factor(Schedule("step", warmup_steps=4), 0, 100, 50) == 0.25
+
+
+def test_warm_up_in_steps_and_then_a_cosine():
+    expected = [0.25, 0.5, 0.75, 1, 1, 0.853553, 0.5, 0.146447]
+    assert course(Schedule("cosine", warmup_steps=4), 8) == pytest.approx(expected, abs=1e-6)
+    assert course(Schedule("cosine", warmup_steps=4), 8) == course(Schedule("cosine", warmup=0.5), 8)
+
+
+def test_warm_up_that_cannot_be():
+    with pytest.raises(ValueError, match="told twice"):
+        Schedule("cosine", warmup=0.1, warmup_steps=10)
+    with pytest.raises(ValueError, match="noam is made of its warm-up"):
+        Schedule("noam")

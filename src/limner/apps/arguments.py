@@ -3,8 +3,10 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
-from limner.decode.search import Beam
+from limner.decode.options import Beam, Decoding, Sample
+from limner.decode.rules import ENDINGS
 from limner.pipeline import with_beam
 
 
@@ -57,6 +59,70 @@ def decoding_of(options: argparse.Namespace, default: Beam) -> Beam:
         unknown=options.allow_unknown,
         no_repeat=None if options.allow_repeats is None else False,
     )
+
+
+def add_search(parser: argparse.ArgumentParser) -> None:
+    """Other searches than a beam, several captions, rules about words, and ensembles."""
+    group = parser.add_argument_group("search")
+    group.add_argument("--normalise", choices=["power", "wu", "avg"], help="how --length-penalty is applied")
+    group.add_argument("--n-best", type=positive, metavar="N", help="the N best captions of the beam")
+    group.add_argument("--groups", type=positive, metavar="G", help="diverse beam search: G groups of K / G hypotheses")
+    group.add_argument("--diversity", type=float, metavar="L", help="how much groups avoid each other's words (0.5)")
+    group.add_argument("--sample", type=positive, metavar="N", help="draw N captions instead of searching")
+    group.add_argument("--temperature", type=float, metavar="T", help="of drawing; below 1 is surer")
+    group.add_argument("--top-k", type=positive, metavar="K", help="draw from the K likeliest words only")
+    group.add_argument("--top-p", type=float, metavar="P", help="draw from the likeliest words that sum to P only")
+    group.add_argument("--seed", type=int, default=0, help="of drawing")
+    group.add_argument("--no-trigrams", action="store_true", default=None, help="never the same three words twice")
+    group.add_argument("--no-bad-endings", action="store_true", help="never end with an article, a preposition, ...")
+    group.add_argument("--never", type=listed, metavar="WORD,...", help="words that must not appear")
+    group.add_argument("--must", type=listed, metavar="WORD,...", help="words that must appear")
+    group = parser.add_argument_group("ensemble")
+    group.add_argument("--with", dest="others", action="append", default=[], metavar="RUN", help="a further member")
+    group.add_argument("--weights", type=numbers, metavar="W,...", help="one per member, RUN's first (default: equal)")
+    group.add_argument("--average", choices=["probabilities", "log_probabilities"], default="probabilities")
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """Words between commas, as an argument's type."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def numbers(text: str) -> list[float]:
+    """Numbers between commas, as an argument's type."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected numbers between commas, got '{text}'") from None
+
+
+def search_of(options: argparse.Namespace, default: Beam) -> Decoding:
+    """What `add_decoding` and `add_search` ask for."""
+    beam = decoding_of(options, default)
+    rules = beam.rules
+    if options.no_trigrams:
+        rules = replace(rules, no_trigram=True)
+    if options.no_bad_endings:
+        rules = replace(rules, not_last=ENDINGS)
+    if options.never is not None:
+        rules = replace(rules, never=options.never)
+    drawing = {"temperature": options.temperature, "top_k": options.top_k, "top_p": options.top_p}
+    given = {name: value for name, value in drawing.items() if value is not None}
+    asked = {
+        **{"normalise": options.normalise, "keep": options.n_best, "groups": options.groups},
+        **{"diversity": options.diversity, "must": options.must},
+    }
+    searching = {name: value for name, value in asked.items() if value is not None}
+    if options.sample is None:
+        if given:
+            raise ValueError(f"{', '.join(given)} are about drawing captions: give --sample N too")
+        return replace(beam, rules=rules, **searching)
+    if searching or options.beam is not None:
+        raise ValueError("--sample draws captions: --beam and what belongs to a beam cannot be given with it")
+    import torch
+
+    torch.manual_seed(options.seed)
+    return Sample(options.sample, rules=rules, **given)
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

@@ -21,11 +21,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from limner.apps import subtitles
-from limner.apps.arguments import add_decoding, add_run, decoding_of, no_more, positive, report_problems
+from limner.apps.arguments import add_decoding, add_run, add_search, no_more, positive, report_problems, search_of
 from limner.apps.pieces import Cut, Piece, pieces
 from limner.data.karpathy import coco_id
 from limner.data.media import MEDIA_SUFFIXES, is_clip
-from limner.decode.search import Beam
+from limner.decode.options import Decoding
 from limner.files import read_json, sha256, write_text
 from limner.pipeline import Caption, Failure, Pipeline, Source
 
@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help=f".{name} file of the one clip, or folder (default: beside the clips)",
         )  # fmt: skip
     add_decoding(parser)
+    add_search(parser)
     add_run(parser)
 
 
@@ -75,10 +76,14 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     clips = [file for file in files if is_clip(file)]
     asked = {f".{name}": getattr(options, name) for name in ("srt", "vtt") if getattr(options, name) is not None}
     places = {suffix: subtitles.places(option, suffix, clips) for suffix, option in asked.items()}
-    pipeline = Pipeline.load(options.model, options.encoder, options.device, options.frames)
-    decoding = decoding_of(options, pipeline.run.recipe.decoding)
+    ensemble = (options.others, options.weights, options.average)
+    pipeline = Pipeline.load(options.model, options.encoder, options.device, options.frames, *ensemble)
+    decoding = search_of(options, pipeline.run.recipe.decoding)
     cut = Cut(options.every, options.shots, options.whole)
     by = made_by(pipeline.run.folder, decoding)
+    if options.others:
+        members = [sha256(other.run.folder / "model.safetensors") for other in pipeline.others]
+        by["ensemble"] = {"members": members, "weights": options.weights, "of": options.average}
     if clips:
         by["clips"] = {"frames": pipeline.frames, **asdict(cut)}
     journal = Journal(options.out, options.resume, by)
@@ -97,7 +102,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 def caption_all(
     files: Sequence[str],
     pipeline: Pipeline,
-    decoding: Beam,
+    decoding: Decoding,
     cut: Cut,
     journal: "Journal",
     batch_size: int,
@@ -128,6 +133,8 @@ def caption_all(
             journal.add(row(piece, result))
             if journal.out is None:
                 console.print(line_of(piece, result, len(files)), markup=False, highlight=False)
+                for other in result.others:
+                    console.print(f"    {other.text}", markup=False, highlight=False)
 
 
 def line_of(piece: Piece, caption: Caption, files: int) -> str:
@@ -176,6 +183,7 @@ def row(piece: Piece, caption: Caption) -> Row:
         "logprob": round(caption.logprob, 4),
         "finished": caption.finished,
         **{name: round(value, 3) for name, value in times.items()},
+        **({"others": [[it.text, round(it.logprob, 4)] for it in caption.others]} if caption.others else {}),
     }
 
 
@@ -184,9 +192,10 @@ def key(row: Row) -> Hashable:
     return (row["file"], row["start"]) if "start" in row else row["file"]
 
 
-def made_by(folder: Path, decoding: Beam) -> dict[str, Any]:
+def made_by(folder: Path, decoding: Decoding) -> dict[str, Any]:
     """What decides about the captions: the model's weights and the search."""
-    return {"model": sha256(folder / "model.safetensors"), "decoding": asdict(decoding)}
+    plain = json.loads(json.dumps(asdict(decoding)))  # as it is read back from a file
+    return {"model": sha256(folder / "model.safetensors"), "decoding": plain}
 
 
 class Journal:
@@ -286,8 +295,12 @@ def _row(item: Any, where: str) -> Row:
         times = {name: float(item[name]) for name in TIMES if item.get(name) not in (None, "")}
         if isinstance(row["logprob"], str):
             row["logprob"], row["finished"] = float(row["logprob"]), {"True": True, "False": False}[row["finished"]]
+        others = item.get("others") or []
+        others = [
+            [text, float(logprob)] for text, logprob in (json.loads(others) if isinstance(others, str) else others)
+        ]
         if all(isinstance(row[name], kind) for name, kind in FIELDS.items()):
-            return row | times
+            return row | times | ({"others": others} if others else {})
     except (KeyError, TypeError, ValueError, AttributeError):
         pass
     raise ValueError(
@@ -297,14 +310,14 @@ def _row(item: Any, where: str) -> Row:
 
 def to_csv(rows: list[Row]) -> str:
     text = io.StringIO()
-    times = [name for name in TIMES if any(name in row for row in rows)]
-    writer = csv.DictWriter(text, [*FIELDS, *times], lineterminator="\n")
+    more = [name for name in (*TIMES, "others") if any(name in row for row in rows)]
+    writer = csv.DictWriter(text, [*FIELDS, *more], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({**row, "others": to_jsonl([row["others"]]).strip()} if "others" in row else row for row in rows)
     return text.getvalue()
 
 
-def to_jsonl(rows: list[Row]) -> str:
+def to_jsonl(rows: Sequence[Any]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 

@@ -7,8 +7,9 @@ import argparse
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-from limner.apps.arguments import add_decoding, add_run, decoding_of, no_more, positive, report_problems
+from limner.apps.arguments import add_decoding, add_run, add_search, no_more, positive, report_problems, search_of
 from limner.apps.score import add_metrics, metrics_of, show
 from limner.evaluation import evaluate_run, write_evaluation
 from limner.files import write_text
@@ -22,20 +23,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", help="folder for scores.json and captions.json (default: the run folder)")
     add_metrics(parser)
     add_decoding(parser)
+    add_search(parser)
     add_run(parser)
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     no_more(rest)
     loaded = load_run(options.run, options.encoder, device=options.device)
-    decoding = decoding_of(options, loaded.recipe.decoding)
+    decoding = search_of(options, loaded.recipe.decoding)
+    others = [load_run(other, device=options.device) for other in options.others]
     metrics, extra, protocol = metrics_of(options)
-    evaluation = evaluate_run(loaded, options.split, decoding, options.limit, metrics, extra)
+    evaluation = evaluate_run(
+        loaded, options.split, decoding, options.limit, metrics, extra, others, options.weights, options.average
+    )
     report = replace(evaluation.report, protocol=evaluation.report.protocol | protocol)
     evaluation = replace(evaluation, report=report)
     show(report)
     out = Path(options.out or options.run)
-    write_evaluation(evaluation, out, {"split": options.split, "decoding": asdict(decoding)})
+    about: dict[str, Any] = {"split": options.split, "decoding": asdict(decoding)}
+    if others:
+        about["ensemble"] = {"runs": [options.run, *options.others], "weights": options.weights, "of": options.average}
+    write_evaluation(evaluation, out, about)
     for name in ("recipe.json", "log.jsonl"):  # small outputs that are kept elsewhere say how they came about
         if out.resolve() != loaded.folder.resolve() and (loaded.folder / name).is_file():
             write_text(out / name, (loaded.folder / name).read_text(encoding="utf-8"))

@@ -14,9 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from limner.apps.arguments import no_more, overrides, positive, report_problems
 from limner.data.datasets import DATASETS, DataConfig, read_dataset
+from limner.data.sftcap import write_frame_features
 from limner.data.store import FeatureStore
 from limner.data.views import VIEWS
-from limner.encoders import Encoder, EncoderConfig, PretrainedConfig, ResNet3DConfig, build_encoder
+from limner.encoders import ClipFramesConfig, Encoder, EncoderConfig, PretrainedConfig, ResNet3DConfig, build_encoder
 from limner.encoders.resnet3d import config_of, read_weights
 from limner.inputs import feature_paths, reads_files
 from limner.recipe import Recipe, load_recipe
@@ -45,6 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=positive, default=32)
     parser.add_argument("--frames", type=positive, help="frames sampled from a clip")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--frame-features",
+        metavar="DIR",
+        help="write the frame vectors as SFTCap reads them too: DIR/frame_feature/ID.npy, float32 (n, D)",
+    )
     parser.add_argument("--verify", action="store_true", help="encode nothing, check every shard of the store's bytes")
 
 
@@ -75,6 +81,9 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     console.print(f"{out}: {report}")
+    if options.frame_features:
+        written = write_frame_features(FeatureStore(out), options.frame_features, [m.id for m in dataset.media])
+        console.print(f"{options.frame_features}: {len(written)} files")
     report_problems([*dataset.problems, *report.mended, *(f"{id}: {reason}" for id, reason in report.failures)])
     return 3 if report.failures else 0
 
@@ -111,7 +120,9 @@ def _recipe_and_encoder(options: argparse.Namespace, rest: list[str]) -> tuple[R
             raise ValueError("give a recipe or run, or --data, --media and --encoder")
         recipe = Recipe(data=DataConfig(options.data, options.media, options.annotations))
     if options.encoder:
-        recipe = replace(recipe, encoder=_config(options.encoder))
+        moved = isinstance(recipe.encoder, ClipFramesConfig)  # a recipe of frame vectors stays one
+        encoder = replace(recipe.encoder, source=options.encoder) if moved else _config(options.encoder)
+        recipe = replace(recipe, encoder=encoder)
     if options.window:
         recipe = replace(recipe, encoder=_windowed(recipe.encoder, options.window))
     if not getattr(recipe.encoder, "source", ""):

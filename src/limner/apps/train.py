@@ -88,8 +88,8 @@ class Watcher:
             self.spoken = time.monotonic()
             self.console.print(f"{where}  batch {facts['batch']}/{facts['batches']}  loss {facts['loss']:.3f}")
         if facts["step"] % 20 == 0:
-            terms = ("loss", "xe", "doubly_stochastic", "entropy", "attention_entropy", "reconstruction")
-            self._scalars(facts, (*terms, "lr", "grad_norm"), "train")
+            places = {"step", "total_step", "stage", "stages", "epoch", "epochs", "batch", "batches"}
+            self._scalars(facts, tuple(name for name in facts if name not in places), "train")
 
     def _validation(self, facts: dict[str, Any]) -> None:
         names = dict.fromkeys((facts["metric"], "CIDEr", "BLEU-4"))

@@ -6,11 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
-from limner.data import folder, karpathy, msrvtt, msvd, shapes
+from limner.data import folder, karpathy, msrvtt, msvd, sftcap, shapes
 from limner.data.dataset import DataSet
 from limner.data.split_lists import read_lists, use_lists
 
-Name = Literal["coco", "flickr8k", "flickr30k", "csv", "jsonl", "folder", "msrvtt", "msvd", "shapes"]
+Name = Literal["coco", "flickr8k", "flickr30k", "csv", "jsonl", "folder", "msrvtt", "msvd", "sftcap", "shapes"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,11 @@ def _msvd(config: DataConfig) -> DataSet:
     return msvd.read(config.annotations, config.media, config.mapping, config.splits)
 
 
+def _sftcap(config: DataConfig) -> DataSet:
+    _require(config, "a folder with splits/NAME_train_list.pkl, ... and language/NAME_caption.json")
+    return sftcap.read(config.annotations, config.media)
+
+
 def _require(config: DataConfig, expected: str) -> None:
     if not config.annotations or not Path(config.annotations).exists():
         raise FileNotFoundError(f"data.annotations: nothing at '{config.annotations}', expected {expected}")
@@ -66,6 +71,7 @@ DATASETS: dict[str, Callable[[DataConfig], DataSet]] = {
     "jsonl": partial(_table, folder.read_jsonl),
     "msrvtt": _msrvtt,
     "msvd": _msvd,
+    "sftcap": _sftcap,
     "folder": lambda config: folder.read_folder(config.annotations, config.media),
     "shapes": lambda config: DataSet(tuple(shapes.load(config.media))),
 }

@@ -1,29 +1,65 @@
 """Captions for many media."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from limner.data.batches import Reader, in_order
-from limner.decode.search import Beam, beam
+import torch
+
+from limner.data.batches import Reader, ShapesError, in_order
+from limner.decode.ensemble import Inputs, Together
+from limner.decode.options import Decoding
+from limner.decode.search import search
 from limner.models.captioner import Captioner
 from limner.text.vocabulary import Vocabulary
-from limner.types import Medium
+from limner.types import PAD, Medium
 
 
 def generate(
     model: Captioner,
     media: Sequence[Medium],
-    reader: Reader,
+    reader: Reader | tuple[Reader, ...],
     vocabulary: Vocabulary,
-    options: Beam,
+    options: Decoding,
     batch_size: int = 64,
 ) -> dict[str, str]:
-    """Captions by id, in evaluation mode; the model's mode is put back."""
+    """The best (or first drawn) caption by id, in evaluation mode; the model's mode is put back.  An `Ensemble` has a
+    reader for each member."""
+    several = generate_several(model, media, reader, vocabulary, options, batch_size)
+    return {id: captions[0] for id, captions in several.items()}
+
+
+def generate_several(
+    model: Captioner,
+    media: Sequence[Medium],
+    reader: Reader | tuple[Reader, ...],
+    vocabulary: Vocabulary,
+    options: Decoding,
+    batch_size: int = 64,
+) -> dict[str, list[str]]:
+    """Up to `options.keep` captions by id: the best ones, best first, or those drawn."""
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    captions: dict[str, str] = {}
-    for batch in in_order(media, reader, batch_size):
-        tokens = beam(model, batch.to(device).inputs, options).tokens.tolist()
-        captions |= {id: vocabulary.decode(row) for id, row in zip(batch.ids, tokens, strict=True)}
+    options = options.bind(vocabulary)
+    captions: dict[str, list[str]] = {}
+    for ids, inputs in _batches(media, reader, batch_size, device):
+        rows = search(model, inputs, options).tokens.tolist()
+        for i, id in enumerate(ids):
+            mine = rows[i * options.keep : (i + 1) * options.keep]
+            captions[id] = [vocabulary.decode(row) for row in mine if row[0] != PAD] or [""]
     model.train(was_training)
     return captions
+
+
+def _batches(
+    media: Sequence[Medium], reader: Reader | tuple[Reader, ...], batch_size: int, device: torch.device
+) -> Iterator[tuple[tuple[str, ...], Inputs]]:
+    if not isinstance(reader, tuple):
+        yield from ((batch.ids, batch.to(device).inputs) for batch in in_order(media, reader, batch_size))
+        return
+    for i in range(0, len(media), batch_size):
+        part = media[i : i + batch_size]
+        try:
+            groups = [(part, Together(tuple(read([(medium, "full") for medium in part]) for read in reader)))]
+        except ShapesError:  # pictures and clips among them
+            groups = [([medium], Together(tuple(read([(medium, "full")]) for read in reader))) for medium in part]
+        yield from ((tuple(medium.id for medium in some), inputs.to(device)) for some, inputs in groups)

@@ -5,83 +5,59 @@ the distribution that is drawn from, rules included, is the one that is reported
 must differentiate.
 """
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from limner.decode.constrained import constrained
+from limner.decode.diverse import diverse
+from limner.decode.ensemble import Inputs, encode
+from limner.decode.nbest import Found, NBest
+from limner.decode.options import Beam, Decoding, Sample
 from limner.decode.rules import Rules
-from limner.models.captioner import Captioner, map_tensors
-from limner.types import BOS, EOS, PAD, Captions, Features, Pixels
+from limner.models.captioner import Captioner, first_tensor, map_tensors
+from limner.types import BOS, EOS, PAD, Captions
 
-
-@dataclass(frozen=True)
-class Beam:
-    """`size` hypotheses per medium; one that ends is set aside and the beam shrinks by one (Xu et al.'s own search).
-
-    The best ended hypothesis wins by logprob / length ** length_penalty, EOS counted; when none has ended at
-    `rules.max_length` the best unfinished one is returned.  With `contest` it is SA-LSTM's search, for parity: an ended
-    hypothesis keeps its place only until better ones take all places, and in the end the unfinished ones compete.
-    """
-
-    size: int = 5
-    length_penalty: float = 0.0
-    rules: Rules = field(default_factory=Rules)
-    contest: bool = False
-
-    def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"a beam has at least one hypothesis, got size {self.size}")
-        if self.contest and self.length_penalty:
-            raise ValueError("contest compares plain log-probabilities: set length_penalty to 0")
-
-
-@dataclass(frozen=True)
-class Sample:
-    """`count` captions per medium drawn from softmax(logits / temperature)."""
-
-    count: int = 1
-    temperature: float = 1.0
-    rules: Rules = field(default_factory=Rules)
-
-    def __post_init__(self) -> None:
-        if self.temperature <= 0 or self.count < 1:
-            raise ValueError(
-                f"expected temperature > 0 and count >= 1, got {self.temperature} and {self.count}; "
-                "for the likeliest words use greedy()"
-            )
+__all__ = ["Beam", "Sample", "beam", "greedy", "sample", "search", "walk"]
 
 
 @torch.no_grad()
-def greedy(model: Captioner, inputs: Features | Pixels, rules: Rules = Rules()) -> Captions:
+def greedy(model: Captioner, inputs: Inputs, rules: Rules = Rules()) -> Captions:
     """The likeliest word at every step."""
-    return _walk(model, inputs, 1, rules, None)
+    return walk(model, encode(model, inputs), rules)
 
 
 @torch.no_grad()  # not inference_mode: self-critical training feeds these tokens back through the model
-def sample(model: Captioner, inputs: Features | Pixels, options: Sample = Sample()) -> Captions:
+def sample(model: Captioner, inputs: Inputs, options: Sample = Sample()) -> Captions:  # noqa: B008  # frozen
     """Random captions; rows `count * i ... count * i + count - 1` belong to medium i."""
-    return _walk(model, inputs, options.count, options.rules, options.temperature)
+    return walk(model, encode(model, inputs), options)
 
 
-def _walk(model: Captioner, inputs: Features | Pixels, count: int, rules: Rules, temperature: float | None) -> Captions:
-    """One path per row; `temperature` None takes the likeliest word."""
-    memory = model.encode(inputs)
+def search(model: Captioner, inputs: Inputs, options: Decoding) -> Captions:
+    """`beam` or `sample`: `options.keep` neighbouring rows per medium."""
+    return sample(model, inputs, options) if isinstance(options, Sample) else beam(model, inputs, options)
+
+
+@torch.no_grad()
+def walk(model: Captioner, memory: Any, options: Sample | Rules) -> Captions:
+    """What `sample` draws, or `greedy` takes, for media that are encoded already: one path per row."""
+    drawn = options if isinstance(options, Sample) else None
+    rules, count = (options.rules, options.count) if isinstance(options, Sample) else (options, 1)
     state = map_tensors(lambda x: x.repeat_interleave(count, 0), model.init_state(memory))
-    rows, device = len(inputs) * count, inputs.device
+    rows, device = len(first_tensor(state)), first_tensor(state).device
     token = torch.full((rows,), BOS, device=device)
     tokens = torch.empty(rows, 0, dtype=torch.long, device=device)
     alive, total, maps = torch.ones(rows, dtype=torch.bool, device=device), torch.zeros(rows, device=device), []
     for _ in range(rules.max_length):
         out = model.step(token, state, memory)
         logits, state, attention = out.logits, out.state, out.attention
-        if temperature is None:
+        if drawn is None:
             logp = logits.float().log_softmax(-1)
             token = rules.apply(logp, tokens).argmax(-1)
         else:
-            logp = (rules.apply(logits.float(), tokens) / temperature).log_softmax(-1)
+            logp = drawn.restrict(logits.float(), tokens).log_softmax(-1)
             _check(~logp.isnan().any(1))
             token = torch.multinomial(logp.exp(), 1).squeeze(1)
         spoken = logp.gather(1, token[:, None]).squeeze(1)
@@ -103,8 +79,13 @@ def _check(sound: Bool[Tensor, " R"]) -> None:
 
 
 @torch.no_grad()
-def beam(model: Captioner, inputs: Features | Pixels, options: Beam = Beam()) -> Captions:
-    """The best of `options.size` hypotheses per medium.  Beam 1 is greedy; a beam of V^L is exhaustive search."""
+def beam(model: Captioner, inputs: Inputs, options: Beam = Beam()) -> Captions:  # noqa: B008  # frozen
+    """The best of `options.size` hypotheses per medium, or the `options.keep` best: rows `keep * i ...` belong to
+    medium i, best first.  Beam 1 is greedy; a beam of V^L is exhaustive search."""
+    if options.must:
+        return constrained(model, inputs, options)
+    if options.groups > 1:
+        return diverse(model, inputs, options)
     search = _BeamSearch(model, inputs, options)
     for _ in range(options.rules.max_length):
         if not search.step():
@@ -115,14 +96,14 @@ def beam(model: Captioner, inputs: Features | Pixels, options: Beam = Beam()) ->
 class _BeamSearch:
     """All media at once: B' media still searching, K hypotheses each.  Media that are done leave the batch."""
 
-    def __init__(self, model: Captioner, inputs: Features | Pixels, options: Beam):
+    def __init__(self, model: Captioner, inputs: Inputs, options: Beam):
         B, K, device = len(inputs), options.size, inputs.device
         self.model, self.options = model, options
-        self.memory: Any = model.encode(inputs)
+        self.memory: Any = encode(model, inputs)
         self.state: Any = model.init_state(self.memory)
         self.media = torch.arange(B, device=device)
-        self.best: list[tuple[float, Tensor, Tensor] | None] = [None] * B  # logprob, tokens (L,), attention (L, N)
-        self.best_score = torch.full((B,), -torch.inf, device=device)
+        self.best = NBest(B, options.keep)
+        self.best_score = torch.full((B,), -torch.inf, device=device)  # the last of the `keep` best: what is to beat
         self.score = torch.zeros(B, 1, device=device)  # one hypothesis, the empty one, until the first word
         self.slots = torch.full((B,), K, device=device)  # hypotheses that may still end
         self.token = torch.full((B,), BOS, device=device)
@@ -162,28 +143,32 @@ class _BeamSearch:
         return self._drop_done()
 
     def _set_aside(self, ended: Float[Tensor, "B K"]) -> None:
-        """Keep the best ended hypothesis of each medium."""
-        top, which = ended.max(1)
-        normalised = top / self.tokens.shape[1] ** self.options.length_penalty
-        for i in (normalised > self.best_score).nonzero().flatten().tolist():
-            self.best_score[i] = normalised[i]
-            self._remember(i, which[i].item(), top[i].item())
+        """Keep the best ended hypotheses of each medium."""
+        top, which = ended.topk(min(self.options.keep, ended.shape[1]))
+        normalised = top / self.options.divisor(self.tokens.shape[1])
+        for i, place in (normalised > self.best_score[:, None]).nonzero().tolist():
+            self._remember(i, which[i, place].item(), top[i, place].item())
 
     def _remember(self, i: int, slot: int | float, logprob: float) -> None:
         assert self.attention is not None
         row = i * (len(self.tokens) // len(self.media)) + int(slot)
-        self.best[int(self.media[i])] = (logprob, self.tokens[row].clone(), self.attention[row].clone())
+        medium = int(self.media[i])
+        if self.options.contest:
+            self.best.found[medium].clear()
+        score = logprob / self.options.divisor(self.tokens.shape[1])
+        self.best.add(medium, Found(score, logprob, self.tokens[row].clone(), self.attention[row].clone()))
+        self.best_score[i] = self.best.worst(medium)
 
     def _bound(self) -> Float[Tensor, "B K"]:
         """The best normalised score a hypothesis can still reach: log-probabilities only fall."""
-        return self.score / self.options.rules.max_length ** max(self.options.length_penalty, 0.0)
+        return self.score / max(1.0, self.options.divisor(self.options.rules.max_length))
 
     def _drop_done(self) -> bool:
         """A medium is done when no hypothesis is left that could still beat its best ended one."""
         live = self.score.isfinite().any(1)
         if live.all():
             return True
-        lost = [int(self.media[i]) for i in (~live).nonzero().flatten() if self.best[int(self.media[i])] is None]
+        lost = [int(self.media[i]) for i in (~live).nonzero().flatten() if not self.best.found[int(self.media[i])]]
         if lost:
             raise FloatingPointError(f"the model's scores for media {lost[:5]} of the batch are nan or all -inf")
         rows = live.repeat_interleave(self.score.shape[1])
@@ -198,17 +183,21 @@ class _BeamSearch:
         return bool(live.any())
 
     def finish(self) -> Captions:
-        """The best per medium; one that never ended gives its likeliest unfinished hypothesis."""
-        top, which = self.score.max(1) if len(self.media) else (self.score, self.score)
+        """The best per medium; places that no ended one has taken go to the likeliest unfinished hypotheses."""
         for i, medium in enumerate(self.media.tolist()):
-            better = self.options.contest and bool(top[i] > self.best_score[i])
-            if self.best[medium] is None or better:
-                self._remember(i, which[i].item(), top[i].item())
-        found = [item for item in self.best if item is not None]
-        assert len(found) == len(self.best), "every medium has a caption"
-        length = max(len(tokens) for _, tokens, _ in found)
-        tokens = torch.stack(
-            [torch.nn.functional.pad(tokens, (0, length - len(tokens)), value=PAD) for _, tokens, _ in found]
-        )
-        maps = torch.stack([torch.nn.functional.pad(maps, (0, 0, 0, length - len(maps))) for _, _, maps in found])
-        return Captions(tokens, torch.tensor([logprob for logprob, _, _ in found], device=tokens.device), maps)
+            found = self.best.found[medium]
+            order = [
+                slot for slot in self.score[i].argsort(descending=True, stable=True).tolist() if self._live(i, slot)
+            ]
+            if self.options.contest:
+                order = [slot for slot in order[:1] if self.score[i, slot] > self.best_score[i]]
+                found[: len(order)] = []
+            for slot in order[: self.options.keep - len(found)]:
+                row = i * self.score.shape[1] + slot
+                logprob = self.score[i, slot].item()
+                assert self.attention is not None
+                found.append(Found(logprob, logprob, self.tokens[row], self.attention[row]))
+        return self.best.captions()
+
+    def _live(self, i: int, slot: int) -> bool:
+        return bool(self.score[i, slot].isfinite())

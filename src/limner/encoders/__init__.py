@@ -1,5 +1,7 @@
 """Encoders: frames in, cells out.  `ENCODERS` is the list of names a recipe may use."""
 
+from limner.encoders.clip_frames import ClipFrames, ClipFramesConfig
+from limner.encoders.detector import Detector, DetectorConfig
 from limner.encoders.encoder import Encoder
 from limner.encoders.pretrained import Pretrained, PretrainedConfig
 from limner.encoders.resnet import ResNet, ResNetConfig
@@ -7,10 +9,20 @@ from limner.encoders.resnet3d import ResNet3D, ResNet3DConfig
 from limner.encoders.small_cnn import SmallCNN, SmallCNNConfig
 from limner.encoders.small_cnn3d import SmallCNN3D, SmallCNN3DConfig
 
-EncoderConfig = PretrainedConfig | ResNetConfig | ResNet3DConfig | SmallCNNConfig | SmallCNN3DConfig
+EncoderConfig = (
+    PretrainedConfig
+    | DetectorConfig
+    | ClipFramesConfig
+    | ResNetConfig
+    | ResNet3DConfig
+    | SmallCNNConfig
+    | SmallCNN3DConfig
+)
 
 ENCODERS: dict[str, tuple[type, type[Encoder]]] = {
     "pretrained": (PretrainedConfig, Pretrained),
+    "detector": (DetectorConfig, Detector),
+    "clip_frames": (ClipFramesConfig, ClipFrames),
     "resnet": (ResNetConfig, ResNet),
     "resnet3d": (ResNet3DConfig, ResNet3D),
     "small_cnn": (SmallCNNConfig, SmallCNN),
@@ -27,6 +39,10 @@ def build_encoder(config: EncoderConfig) -> Encoder:
 
 __all__ = [
     "ENCODERS",
+    "ClipFrames",
+    "ClipFramesConfig",
+    "Detector",
+    "DetectorConfig",
     "Encoder",
     "EncoderConfig",
     "Pretrained",

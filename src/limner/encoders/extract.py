@@ -89,12 +89,12 @@ def extract(
     reading = ahead(lambda job: _load(job, encoder, frames, sampling), todo, window=window, workers=workers)
     for chunk in _chunks((found for _, found in reading), batch_size):
         mended |= dict.fromkeys(note for item in chunk for note in item.notes)
-        for job, grid, layout, reason in _encode(chunk, encoder, device):
+        for job, grid, layout, boxes, reason in _encode(chunk, encoder, device):
             try:
                 if grid is None:
                     failures.setdefault(job.medium.id, reason)
                 else:
-                    writer.add(job.medium.id, job.view, grid, layout)
+                    writer.add(job.medium.id, job.view, grid, layout, boxes)
             except UnstorableError as error:
                 failures.setdefault(job.medium.id, str(error))
         done += len(chunk)
@@ -147,13 +147,14 @@ def _chunks(loaded: Iterable[Loaded], frames: int) -> Iterator[list[Loaded]]:
 @torch.no_grad()
 def _encode(
     chunk: Sequence[Loaded], encoder: Encoder, device: torch.device | str
-) -> list[tuple[Job, Tensor | None, Layout, str]]:
+) -> list[tuple[Job, Tensor | None, Layout, Tensor | None, str]]:
     """Cells of every loaded job, in the order of the chunk; frames of equal shape go through the encoder together."""
-    cells: dict[int, tuple[Tensor, Layout]] = {}
+    cells: dict[int, tuple[Tensor, Layout, Tensor | None]] = {}
     for places in same_shape([item.frames for item in chunk]):
         stack = torch.stack([frames for place in places if (frames := chunk[place].frames) is not None])
         features = encoder(Pixels(stack.to(device)))
-        for place, grid in zip(places, features.grid.cpu(), strict=True):
-            cells[place] = (grid, features.layout)
-    nothing = (None, Layout(0, 0, 0))
+        boxes = [None] * len(places) if features.regions is None else features.regions.cpu()  # a detector's
+        for place, grid, found in zip(places, features.grid.cpu(), boxes, strict=True):
+            cells[place] = (grid, features.layout, found)
+    nothing = (None, Layout(0, 0, 0), None)
     return [(item.job, *cells.get(place, nothing), item.reason) for place, item in enumerate(chunk)]

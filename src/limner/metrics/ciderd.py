@@ -145,18 +145,15 @@ class CiderD:
         self, hypotheses: Integer[np.ndarray, "R L"], image: Integer[np.ndarray, " R"]
     ) -> Float[np.ndarray, " R"]:
         """Of rows sorted by image, which makes what is looked up sorted too."""
-        stop = (hypotheses == EOS) | (hypotheses == PAD)
-        counted = (np.cumsum(stop, 1) - stop == 0) & (hypotheses != PAD)
-        lengths, tokens = counted.sum(1), hypotheses[counted].astype(np.int64)
-        _check(tokens, "hypothesis")
+        tokens, lengths = spoken(hypotheses)
         ngrams, table = tabulate(tokens, lengths)
         images, image = np.unique(image, return_inverse=True)
-        references, rows = self._of(images)
+        references, rows = self.postings(images)
         pair = references.find(references.ngrams.find(ngrams)[table.gram], image[table.row])
         idf = self._idf(ngrams)[table.gram]
         return cider_d(Sentences(table, idf, pair, lengths, image), references, self._norms[rows])
 
-    def _of(self, images: Int[np.ndarray, " B"]) -> tuple[Postings, Int[np.ndarray, " _"]]:
+    def postings(self, images: Int[np.ndarray, " B"]) -> tuple[Postings, Int[np.ndarray, " _"]]:
         """The references of these images, and which rows of all references they are."""
         many = self._per_image[images]
         rows = ranges(self._first[images], many)
@@ -165,6 +162,15 @@ class CiderD:
 
     def _idf(self, ngrams: Ngrams) -> Float[np.ndarray, " G"]:
         return self.frequencies.idf[self.frequencies.ngrams.find(ngrams)]
+
+
+def spoken(hypotheses: Integer[np.ndarray, "R L"]) -> tuple[Int[np.ndarray, " T"], Int[np.ndarray, " R"]]:
+    """Ids end to end and ids per row: a row ends with its first EOS, or before its first PAD."""
+    stop = (hypotheses == EOS) | (hypotheses == PAD)
+    counted = (np.cumsum(stop, 1) - stop == 0) & (hypotheses != PAD)
+    tokens = hypotheses[counted].astype(np.int64)
+    _check(tokens, "hypothesis")
+    return tokens, counted.sum(1)
 
 
 def _flat(references: Sequences) -> tuple[Int[np.ndarray, " T"], Int[np.ndarray, " R"], Int[np.ndarray, " I"]]:

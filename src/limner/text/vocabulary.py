@@ -80,6 +80,10 @@ class Vocabulary:
     def load(cls, path: str | Path) -> "Vocabulary":
         saved = read_json(path)
         try:
+            if "merges" in saved:  # pieces of words
+                from limner.text.clip_bpe import ClipVocabulary
+
+                return ClipVocabulary.restore(saved)
             return cls(tuple(saved["words"]), saved["tokenizer"], saved["min_count"])
         except (KeyError, TypeError) as error:
             raise ValueError(

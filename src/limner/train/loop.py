@@ -83,15 +83,21 @@ def make_optimizer(model: Captioner, stage: Stage, objective: Learnt | None = No
     trained = [parameter for parameter in encoder if parameter.requires_grad]
     if trained:
         groups.append({"params": trained, "lr": stage.encoder_lr, "base": stage.encoder_lr})
+    shared: dict[str, Any] = {"weight_decay": stage.weight_decay}
     if stage.optimizer == "sgd":
-        return torch.optim.SGD(
-            groups, weight_decay=stage.weight_decay, momentum=stage.momentum, nesterov=stage.nesterov
-        )
+        return torch.optim.SGD(groups, momentum=stage.momentum, nesterov=stage.nesterov, **shared)
+    if stage.eps is not None:
+        shared["eps"] = stage.eps
+    if stage.optimizer == "rmsprop":
+        return torch.optim.RMSprop(groups, alpha=stage.betas[1], **shared)
+    if stage.optimizer == "adagrad":
+        return torch.optim.Adagrad(groups, **shared)
+    shared["betas"] = stage.betas
     if stage.optimizer == "adabound":
-        return AdaBound(groups, weight_decay=stage.weight_decay, final_lr=stage.final_lr)
+        return AdaBound(groups, final_lr=stage.final_lr, **shared)
     if stage.optimizer == "adamw":
-        return torch.optim.AdamW(groups, weight_decay=stage.weight_decay)
-    return torch.optim.Adam(groups, weight_decay=stage.weight_decay, amsgrad=stage.optimizer == "amsgrad")
+        return torch.optim.AdamW(groups, **shared)
+    return torch.optim.Adam(groups, amsgrad=stage.optimizer == "amsgrad", **shared)
 
 
 def fit(
@@ -120,7 +126,7 @@ def fit(
     learner.train()
     while position.epoch < stage.epochs and not position.done:
         for group in _groups(batches.epoch(position.epoch, position.batch), stage.accumulate):
-            scale = factor(stage.schedule, position.step, total) * plateau.factor
+            scale = factor(stage.schedule, position.step, total, position.epoch) * plateau.factor
             for parameters in optimizer.param_groups:
                 parameters["lr"] = parameters["base"] * scale
             logs = _step(learner, optimizer, group, stage, accelerator, position)

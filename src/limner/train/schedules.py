@@ -5,11 +5,16 @@ import math
 from limner.recipe import Schedule
 
 
-def factor(schedule: Schedule, step: int, total: int) -> float:
-    """The factor at optimiser step `step` (from 0) of `total`.  Plateau's part is in `Plateau`."""
-    warm = round(schedule.warmup * total)
+def factor(schedule: Schedule, step: int, total: int, epoch: int = 0) -> float:
+    """The factor at optimiser step `step` (from 0) of `total`, in epoch `epoch` (from 0).  Plateau's part is in
+    `Plateau`."""
+    warm = schedule.warmup_steps or round(schedule.warmup * total)
     if step < warm:
         return (step + 1) / warm
+    if schedule.name == "noam":  # min(s^-0.5, s * warm^-1.5), divided by its peak at s = warm
+        return math.sqrt(max(1, warm) / (step + 1))
+    if schedule.name == "step":
+        return schedule.factor ** max(0, (epoch - schedule.start) // schedule.every)
     if schedule.name in ("constant", "plateau"):
         return 1.0
     share = min(1.0, (step - warm) / max(1, total - warm))

@@ -20,7 +20,7 @@ from limner.data.datasets import read_dataset
 from limner.decode.generate import generate
 from limner.decode.search import Beam
 from limner.encoders import Pretrained
-from limner.files import write_text
+from limner.files import read_json, write_text
 from limner.inputs import open_inputs
 from limner.metrics.references import References
 from limner.metrics.report import METRICS, Report, evaluate
@@ -42,6 +42,7 @@ from limner.run import (
     unpack_state,
     weights_of,
 )
+from limner.text.clip_bpe import read_clip
 from limner.text.vectors import load_vectors
 from limner.text.vocabulary import Vocabulary
 from limner.train.loop import Average, Learner, Position, fit, make_optimizer
@@ -129,7 +130,11 @@ class _Session:
         self.model: Captioner = self.inputs.read_by(model)
         if recipe.start:
             weights = Path(recipe.start) / "model.safetensors"
-            put_weights(self.model, load_tensors(weights)[0], weights)
+            tensors, _ = load_tensors(weights)
+            put_weights(self.model, tensors, weights)
+            if self.inputs.stored and read_json(Path(recipe.start) / "run.json").get("encoder_trained"):
+                text = f"the encoder of {recipe.start} was trained along with its captioner: {recipe.features} must be "
+                self.watch("warning", {"text": text + f"features of that encoder (limner extract {recipe.start})"})
         self.model.to(self.accelerator.device)
         self.problems = list(self.dataset.problems)
         self.media, self.validation = self._media()
@@ -208,7 +213,10 @@ class _Session:
         """Free-running captions of the validation split, scored; every rank decodes its share."""
         media = self.validation
         mine = media[self.accelerator.process_index :: self.accelerator.num_processes]
-        options = Beam(self.recipe.validation.beam, self.recipe.decoding.length_penalty, self.recipe.decoding.rules)
+        decoding = self.recipe.decoding
+        options = Beam(
+            self.recipe.validation.beam, decoding.length_penalty, decoding.rules, normalise=decoding.normalise
+        )
         together = self.inputs.together(mine)
         found = generate(self.model, mine, self.inputs.reader, self.vocabulary, options, together)
         captions = dict(gather_object(list(found.items())))
@@ -239,7 +247,14 @@ class _StageRun:
         recipe, accelerator = session.recipe, session.accelerator
         self.session, self.index, self.stage, self.position = session, index, recipe.stages[index], session.position
         self.main, self.rank = session.main, accelerator.process_index
-        self.objective = build_objective(self.stage.objective, recipe.model.hidden, session.feature_dim)
+        self.objective = build_objective(
+            self.stage.objective,
+            getattr(recipe.model, "hidden", 0),  # only models with such states can be reconstructed from
+            session.feature_dim,
+            session.dataset.split("train"),
+            session.vocabulary,
+            lambda text: session.watch("warning", {"text": text}),
+        )
         if isinstance(self.objective, nn.Module):  # goes on where the stage or run before has left it
             before = str(session.folder) if index else recipe.start
             load_objective(self.objective, before, self.stage.objective.name)
@@ -363,6 +378,8 @@ def build_vocabulary(recipe: Recipe, dataset: DataSet) -> Vocabulary:
     if recipe.start:
         return Vocabulary.load(Path(recipe.start) / "vocabulary.json")
     config = recipe.vocabulary
+    if config.byte_pairs:
+        return read_clip(config.byte_pairs)
     captions = [text for medium in dataset.split("train") for text in medium.references]
     return Vocabulary.build(captions, config.min_count, config.tokenizer)
 

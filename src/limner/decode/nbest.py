@@ -1,0 +1,46 @@
+"""The best captions of every medium that a search has found so far."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from limner.types import PAD, Captions
+
+
+class Found(NamedTuple):
+    score: float  # what the search compares: the log-probability, normalised by length
+    logprob: float
+    tokens: Tensor  # (L,)
+    attention: Tensor  # (L, N)
+
+
+class NBest:
+    """The `keep` best of each medium, best first; of equal ones the first to come, of two alike only one."""
+
+    def __init__(self, media: int, keep: int):
+        self.keep = keep
+        self.found: list[list[Found]] = [[] for _ in range(media)]
+
+    def add(self, medium: int, new: Found) -> None:
+        mine = self.found[medium]
+        if self.keep == 1 or not any(torch.equal(new.tokens, old.tokens) for old in mine):
+            mine.append(new)
+            mine.sort(key=lambda found: -found.score)
+            del mine[self.keep :]
+
+    def worst(self, medium: int) -> float:
+        """What a caption must beat to be kept."""
+        mine = self.found[medium]
+        return mine[-1].score if len(mine) == self.keep else float("-inf")
+
+    def captions(self) -> Captions:
+        """`keep` rows per medium.  Rows that a medium lacks are empty, of log-probability -inf."""
+        some = next(found for mine in self.found for found in mine)
+        nothing = Found(float("-inf"), float("-inf"), some.tokens[:0], some.attention[:0])
+        rows = [found for mine in self.found for found in [*mine, *[nothing] * (self.keep - len(mine))]]
+        length = max(len(found.tokens) for found in rows)
+        tokens = torch.stack([pad(found.tokens, (0, length - len(found.tokens)), value=PAD) for found in rows])
+        maps = torch.stack([pad(found.attention, (0, 0, 0, length - len(found.tokens))) for found in rows])
+        return Captions(tokens, torch.tensor([found.logprob for found in rows], device=tokens.device), maps)

@@ -1,0 +1,120 @@
+"""How captions are searched or drawn: the options of a beam and of sampling."""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from limner.decode.rules import Rules, Words, word_ids
+from limner.text.vocabulary import Vocabulary
+
+MUST = 6  # words that a caption can be made to hold; a search has 2^MUST beams
+
+
+@dataclass(frozen=True)
+class Beam:
+    """`size` hypotheses per medium; one that ends is set aside and the beam shrinks by one (Xu et al.'s own search).
+
+    The best ended hypothesis wins by logprob / `divisor`; when none has ended at `rules.max_length` the best unfinished
+    one is returned.  With `contest` it is SA-LSTM's search, for parity: an ended hypothesis keeps its place only until
+    better ones take all places, and in the end the unfinished ones compete.
+
+    With `groups` it is diverse beam search (see `decode.diverse`), with `must` constrained (see `decode.constrained`).
+    """
+
+    size: int = 5
+    length_penalty: float = 0.0
+    rules: Rules = field(default_factory=Rules)
+    contest: bool = False
+    # power: length ** length_penalty.  wu: ((5 + length) / 6) ** length_penalty (Wu et al. 2016, arXiv:1609.08144, eq.
+    # 14).  avg: length, whatever the length_penalty
+    normalise: Literal["power", "wu", "avg"] = "power"
+    keep: int = 1  # captions per medium that are returned, best first
+    groups: int = 1  # of size / groups hypotheses each, which avoid each other's words ...
+    diversity: float = 0.5  # ... by so much log-probability
+    must: Words = ()  # words that the caption has to hold
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"a beam has at least one hypothesis, got size {self.size}")
+        if self.contest and (self.length_penalty or self.normalise != "power"):
+            raise ValueError("contest compares plain log-probabilities: set length_penalty to 0")
+        if self.contest and (self.groups > 1 or self.keep > 1 or self.must):
+            raise ValueError("contest is one beam with one caption: groups, keep and must are of other searches")
+        if not 1 <= self.keep <= self.size:
+            raise ValueError(f"a beam of {self.size} finds 1 to {self.size} captions per medium, keep is {self.keep}")
+        if self.groups < 1 or self.size % self.groups:
+            raise ValueError(f"{self.size} hypotheses cannot be parted into {self.groups} equal groups")
+        if self.must and self.groups > 1:
+            raise ValueError("must and groups are two searches: give one of them")
+        if len(self.must) > MUST:
+            raise ValueError(f"{len(self.must)} words that must appear; at most {MUST}")
+
+    def divisor(self, length: int) -> float:
+        """What the log-probability of a caption of `length` tokens, EOS counted, is divided by."""
+        if self.normalise == "avg":
+            return float(length)
+        return float((length if self.normalise == "power" else (5 + length) / 6) ** self.length_penalty)
+
+    def bind(self, vocabulary: Vocabulary) -> "Beam":
+        """The same with words as ids.  Raises ValueError for words that must appear but cannot."""
+        rules = self.rules.bind(vocabulary)
+        spoken = [word for entry in self.must if isinstance(entry, str) for word in vocabulary.tokenize(entry)]
+        words = tuple(dict.fromkeys([*spoken, *(entry for entry in self.must if isinstance(entry, int))]))
+        unknown = [word for word in words if isinstance(word, str) and word not in vocabulary.ids]
+        if unknown:
+            raise ValueError(f"the vocabulary has no {', '.join(map(repr, unknown))}, which must appear")
+        ids = tuple(dict.fromkeys(word_ids(words, vocabulary)))  # type: ignore[arg-type]
+        if both := set(ids) & set(rules.never):
+            raise ValueError(f"{', '.join(repr(vocabulary.words[i]) for i in both)} must appear and must never appear")
+        return replace(self, rules=rules, must=ids)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """`count` captions per medium drawn from softmax(logits / temperature), of the likeliest words only when `top_k`
+    or `top_p` say so."""
+
+    count: int = 1
+    temperature: float = 1.0
+    rules: Rules = field(default_factory=Rules)
+    top_k: int | None = None  # only the k likeliest words (Fan et al. 2018, arXiv:1805.04833)
+    top_p: float | None = None  # only the fewest words that sum to p (Holtzman et al. 2020, arXiv:1904.09751)
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0 or self.count < 1:
+            raise ValueError(
+                f"expected temperature > 0 and count >= 1, got {self.temperature} and {self.count}; "
+                "for the likeliest words use greedy()"
+            )
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k is a number of words, 1 or more; got {self.top_k}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is a probability above 0; got {self.top_p}")
+
+    @property
+    def keep(self) -> int:
+        """Captions per medium that are returned, in the order drawn."""
+        return self.count
+
+    def bind(self, vocabulary: Vocabulary) -> "Sample":
+        """The same with words as ids."""
+        return replace(self, rules=self.rules.bind(vocabulary))
+
+    def restrict(self, logits: Float[Tensor, "R V"], tokens: Int[Tensor, "R t"]) -> Float[Tensor, "R V"]:
+        """Scores of the next word after `tokens` (without BOS) whose softmax is drawn from: rules, then temperature,
+        then top-k, then top-p among the words that are left."""
+        scores = self.rules.apply(logits, tokens) / self.temperature
+        if self.top_k is not None and self.top_k < scores.shape[1]:
+            least = scores.topk(self.top_k, 1).values[:, -1:]
+            scores = scores.masked_fill(scores < least, -torch.inf)  # words that tie with the k-th stay
+        if self.top_p is not None and self.top_p < 1:
+            ordered, order = scores.softmax(1).sort(1, descending=True)
+            before = ordered.cumsum(1) - ordered  # the likeliest word always stays
+            scores = scores.masked_fill((before >= self.top_p).gather(1, order.argsort(1)), -torch.inf)
+        return scores
+
+
+Decoding = Beam | Sample

@@ -1,0 +1,203 @@
+"""Spatial transformer: a pre-norm encoder and decoder over cells that are told where in the picture they lie.
+
+The model of sidharth5n/Spatial-Image-Captioning (positions gxg, g2, box; cross attention dot-product or X-linear), with
+`geometry` that of the Object Relation Transformer (arXiv:1906.05963), and with neither the transformer of
+ruotianluo/self-critical.pytorch.  What every layer of the decoder reads of the cells is computed once per medium, and
+`step` keeps the keys and values of the words that were said.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from limner.models.attention_blocks import NORMS, DotProduct, FeedForward, Known, sinusoids
+from limner.models.captioner import Captioner, Step, Taught, map_tensors, running
+from limner.models.geometry import GeometryBias, box_waves, relations
+from limner.models.grid_positions import POSITIONS, side_of
+from limner.models.layers import WordHead
+from limner.models.positions import WAVES, places, waves
+from limner.models.xlinear import XLinear
+from limner.ranges import Below1, Count
+from limner.types import Features, Pixels
+
+
+@dataclass(frozen=True)
+class SpatialTransformerConfig:
+    """The defaults suit some thousand pictures; as published: 6 layers each, dim 512, hidden 2048, feature_norm off."""
+
+    name: Literal["spatial_transformer"] = "spatial_transformer"
+    encoder_layers: Count = 2
+    decoder_layers: Count = 3
+    dim: Count = 256
+    hidden: Count = 1024  # of the feed-forward layers
+    heads: Count = 8
+    norm: Literal["layer", "rms", "unbiased"] = "layer"  # unbiased: that of the Annotated Transformer and its children
+    activation: Literal["relu", "gelu"] = "relu"
+    cross_attention: Literal["dot-product", "xlinear"] = "dot-product"  # xlinear has one head, whatever `heads` says
+    positions: Literal["gxg", "g2", "box", "sinusoidal", "none"] = "gxg"
+    num_grids: Count = 144  # G, a square number: gxg, g2 and sinusoidal see a grid of so many cells
+    geometry: bool = False  # the encoder's attention knows how boxes lie to each other
+    places: bool = False  # cells of clips are told when and where they are, in another way than `positions`
+    feature_norm: bool = True  # LayerNorm on the features
+    dropout: Below1 = 0.2  # after every sublayer, on attention weights, and inside feed-forward layers
+    cell_dropout: Below1 = 0.2  # on the embedded cells
+    closed: bool = True  # PAD and BOS are outside the softmax
+
+    def __post_init__(self) -> None:
+        side_of(self.num_grids)
+        if self.dim % self.heads or self.dim % 2:
+            raise ValueError(f"dim {self.dim} must be even and a multiple of the number of heads, {self.heads}")
+
+
+class Memory(NamedTuple):
+    known: tuple[Known, ...]  # what each layer of the decoder reads of the cells, (B, N, D) each
+    mask: Bool[Tensor, "B N"]
+
+
+State = tuple[Known, ...]  # of each layer the keys and values of the words so far, (R, t, D) each
+
+
+class SpatialTransformer(Captioner):
+    def __init__(self, config: SpatialTransformerConfig, vocabulary_size: int, feature_dim: int):
+        super().__init__()
+        self.config = config
+        dim = config.dim
+        self.place = nn.Linear(3 * 2 * WAVES, feature_dim, bias=False) if config.places else None
+        self.feature_norm = nn.LayerNorm(feature_dim) if config.feature_norm else nn.Identity()
+        self.cells = nn.Linear(feature_dim, dim)
+        self.positions = POSITIONS[config.positions](dim, config.num_grids)
+        self.cell_layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
+        self.cell_norm = NORMS[config.norm](dim)
+        self.embed = nn.Embedding(vocabulary_size, dim)
+        self.word_layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
+        self.word_norm = NORMS[config.norm](dim)
+        self.head = WordHead(dim, vocabulary_size, config.closed)
+        self.dropout = nn.Dropout(config.dropout)
+        self.cell_dropout = nn.Dropout(config.cell_dropout)
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+        nn.init.zeros_(self.head.bias)
+        if self.place is not None:
+            nn.init.normal_(self.place.weight, std=0.02)
+
+    def encode(self, inputs: Features | Pixels) -> Memory:
+        assert isinstance(inputs, Features), "a captioner without an encoder in front reads features"
+        cells, mask = self.located(self.embedded(inputs), inputs), inputs.mask
+        bias = self.relations(inputs)
+        for layer in self.cell_layers:
+            cells = layer(cells, mask, bias)
+        cells = self.cell_norm(cells)
+        return Memory(tuple(cast(DecoderLayer, layer).attend_cells.project(cells) for layer in self.word_layers), mask)
+
+    def embedded(self, features: Features) -> Float[Tensor, "B N D"]:
+        """Linear and ReLU; padding is 0 (not the ReLU of the bias)."""
+        grid = features.grid
+        if self.place is not None and grid.shape[1]:
+            grid = grid + self.place(waves(places(features)).to(grid.dtype))
+        cells = torch.relu(self.cells(self.feature_norm(grid)))
+        return self.cell_dropout(cells.masked_fill(~features.mask[..., None], 0.0))
+
+    def located(self, cells: Float[Tensor, "B N D"], features: Features) -> Float[Tensor, "B N D"]:
+        """Cells that know where in the picture they lie."""
+        located = self.positions(cells, features.boxes.to(cells.dtype))
+        return located if self.config.positions == "none" else self.dropout(located)
+
+    def relations(self, features: Features) -> Float[Tensor, "b N N 64"] | None:
+        """b = 1 where all media have the boxes of the layout."""
+        if not self.config.geometry:
+            return None
+        boxes = features.boxes if features.regions is not None else features.boxes[:1]
+        return box_waves(relations(boxes.float())).to(features.grid.dtype)
+
+    def init_state(self, memory: Memory) -> State:
+        empty = memory.mask.new_zeros(len(memory.mask), 0, self.config.dim, dtype=self.embed.weight.dtype)
+        return tuple(Known(empty, empty) for _ in self.word_layers)
+
+    def read(
+        self, tokens: Int[Tensor, "R L"], state: State, memory: Memory
+    ) -> tuple[Float[Tensor, "R L D"], State, Float[Tensor, "R L N"]]:
+        """L more words for each row, after the t that `state` holds -> what the scores are read from, the new state,
+        and the attention: the mean over layers and heads."""
+        said, length = state[0].key.shape[1], tokens.shape[1]
+        place = torch.arange(said, said + length, device=tokens.device)
+        x = self.dropout(self.embed(tokens) * self.config.dim**0.5 + sinusoids(place, self.config.dim))
+        seen = torch.ones(1, length, said + length, dtype=torch.bool, device=tokens.device).tril(said)
+        after, attention = [], []
+        for layer, past, known in zip(self.word_layers, state, memory.known, strict=True):
+            x, words, weights = layer(x, past, seen, known, memory.mask)
+            after.append(words)
+            attention.append(weights)
+        return self.word_norm(x), tuple(after), torch.stack(attention).mean(0)
+
+    def step(self, token: Int[Tensor, " R"], state: State, memory: Memory) -> Step:
+        x, state, attention = self.read(token[:, None], state, memory)
+        return Step(self.head(x[:, 0]), state, attention[:, 0])
+
+    def teach(self, memory: Memory, tokens: Int[Tensor, "R L"]) -> Taught:
+        """All words at once; each sees those before it.  The word head runs where a word is to be predicted."""
+        alive = running(tokens)
+        longest = int(alive.sum(1).max())
+        captions = len(tokens) // len(memory.mask)  # K rows of tokens share a row of memory
+        state = map_tensors(lambda x: x.repeat_interleave(captions, 0), self.init_state(memory))
+        x, _, weights = self.read(tokens[:, :longest], state, memory)
+        row, time = alive.nonzero(as_tuple=True)
+        spoken = self.head(x[row, time])
+        logits = spoken.new_zeros(*tokens.shape, spoken.shape[-1]).index_put((row, time), spoken)
+        attention = weights.new_zeros(*tokens.shape, weights.shape[-1]).index_put((row, time), weights[row, time])
+        return Taught(logits, attention)
+
+
+class EncoderLayer(nn.Module):
+    def __init__(self, config: SpatialTransformerConfig):
+        super().__init__()
+        self.norms = nn.ModuleList(NORMS[config.norm](config.dim) for _ in range(2))
+        self.attend = DotProduct(config.dim, config.heads, config.dropout)
+        self.geometry = GeometryBias(config.heads) if config.geometry else None
+        self.feed_forward = FeedForward(config.dim, config.hidden, config.activation, config.dropout)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"], relations: Float[Tensor, "b N N 64"] | None
+    ) -> Float[Tensor, "B N D"]:
+        bias = None if self.geometry is None or relations is None else self.geometry(relations)
+        normed = self.norms[0](x)
+        read, _ = self.attend(normed, self.attend.project(normed), mask[:, None], bias)
+        x = x + self.dropout(read)
+        return x + self.dropout(self.feed_forward(self.norms[1](x)))
+
+
+class DecoderLayer(nn.Module):
+    def __init__(self, config: SpatialTransformerConfig):
+        super().__init__()
+        self.norms = nn.ModuleList(NORMS[config.norm](config.dim) for _ in range(3))
+        self.attend_words = DotProduct(config.dim, config.heads, config.dropout)
+        self.attend_cells: DotProduct | XLinear = (
+            XLinear(config.dim, dropout=config.dropout)
+            if config.cross_attention == "xlinear"
+            else DotProduct(config.dim, config.heads, config.dropout)
+        )
+        self.feed_forward = FeedForward(config.dim, config.hidden, config.activation, config.dropout)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        x: Float[Tensor, "R L D"],
+        past: Known,
+        seen: Bool[Tensor, "1 L T"],
+        cells: Known,
+        mask: Bool[Tensor, "B N"],
+    ) -> tuple[Float[Tensor, "R L D"], Known, Float[Tensor, "R L N"]]:
+        """-> the words, the keys and values that the next ones will see, and the attention over the cells."""
+        normed = self.norms[0](x)
+        own = self.attend_words.project(normed)
+        past = Known(torch.cat([past.key, own.key], 1), torch.cat([past.value, own.value], 1))
+        x = x + self.dropout(self.attend_words(normed, past, seen)[0])
+        queries = self.norms[1](x).reshape(len(mask), -1, x.shape[-1])  # the rows of a medium read its cells together
+        read, weights = self.attend_cells(queries, cells, mask[:, None])
+        x = x + self.dropout(read.reshape(x.shape))
+        x = x + self.dropout(self.feed_forward(self.norms[2](x)))
+        return x, past, weights.reshape(*x.shape[:2], -1)

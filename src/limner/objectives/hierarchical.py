@@ -1,0 +1,299 @@
+"""SFTCap's total loss: both sides' captions, and what is told at three levels: objects, actions, the whole sentence.
+
+    L = T L_teacher + (1 - T) L_student + lam_o L_objects + lam_a L_actions + lam_s L_sentence
+
+L_teacher and L_student are label-smoothed losses of the same caption.  L_objects names the caption's nouns from the
+object slots, L_actions its verbs from the action slots; which slot names which word is the cheapest assignment (Kuhn
+1955).  L_sentence tells all words of the caption from the global vector.  Each is a mean over its words, and those of
+the levels are T times the teacher's plus (1 - T) times the student's.
+
+`published` follows ccc000-png/SFTCap to the letter: divergences to the smoothed target, summed over the batch, so that
+the scale depends on it; no assignment, slot i names piece i of the first noun; actions are the student's, which are its
+objects, and their labels the objects'.  There the labels come from the video's caption with the rarest words.
+
+The word matrix is multiplied once, with the states of real words alone, of both sides and all levels together.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import log
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from limner.models.captioner import Captioner, FromPixels
+from limner.models.sft import Path, Sft, written
+from limner.models.sft_head import SftHead
+from limner.ranges import Below1, NotNegative, Share
+from limner.text.vocabulary import Vocabulary
+from limner.text.word_classes import nouns_and_verbs
+from limner.types import EOS, PAD, Batch, Features, Loss, Medium, Pixels
+
+NOUN = "man"  # when a caption has none, as published
+
+
+@dataclass(frozen=True)
+class SftLoss:
+    name: Literal["sft"] = "sft"
+    teacher: Share = 0.5  # T
+    T_loss: Annotated[float, Field(ge=0, le=10)] | None = None  # T in tenths, as in the old command; replaces `teacher`
+    objects: NotNegative = 0.0  # lam_o
+    actions: NotNegative = 0.0  # lam_a
+    sentence: NotNegative = 0.0  # lam_s
+    label_smoothing: Below1 = 0.1  # epsilon, spread over the V - 1 other words that the model may say; published: 0.3
+    published: bool = False
+
+    def __post_init__(self) -> None:
+        if self.published and self.sentence:
+            raise ValueError("sentence is a level of ours: set it to 0, or published to false")
+
+    @property
+    def share(self) -> float:
+        """T in [0, 1]."""
+        return self.teacher if self.T_loss is None else self.T_loss * 0.1
+
+    def build(self, media: Sequence[Medium], vocabulary: Vocabulary) -> "SftTraining":
+        """`media` are those of the training split."""
+        return SftTraining(self, Labels(vocabulary, media))
+
+
+class Labels:
+    """Nouns and verbs of captions, as ids."""
+
+    def __init__(self, vocabulary: Vocabulary, media: Sequence[Medium] = ()):
+        self.vocabulary = vocabulary
+        captions = [text for medium in media for text in medium.references]
+        self.count = len(captions)
+        self.frequency = Counter(word for text in captions for word in set(text.lower().split()))
+        self.of_text = lru_cache(maxsize=1 << 17)(self._of_text)
+
+    def of_tokens(self, rows: Int[Tensor, "K L"]) -> tuple[list[int], list[int]]:
+        """Nouns and verbs of all captions of a medium, each id once."""
+        nouns: dict[int, None] = {}
+        verbs: dict[int, None] = {}
+        for row in rows.tolist():
+            named, done = self.of_text(self.vocabulary.decode(row))
+            nouns |= dict.fromkeys(named)
+            verbs |= dict.fromkeys(done)
+        return list(nouns), list(verbs)
+
+    def _of_text(self, text: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        nouns, verbs = nouns_and_verbs(text.lower().split())
+        return self._ids(nouns), self._ids(verbs)
+
+    def _ids(self, words: Sequence[str]) -> tuple[int, ...]:
+        return tuple(id for word in words for id in self.vocabulary.encode(word)[1:-1])
+
+    def published(self, references: Sequence[str], slots: int) -> list[int]:
+        """Pieces of the first noun of the chosen caption, EOS, and zeros: a label for each slot."""
+        nouns, _ = nouns_and_verbs(self.teacher_caption(references).lower().split())
+        ids = [*self._ids(nouns[:1] or [NOUN]), EOS][:slots]
+        return ids + [PAD] * (slots - len(ids))
+
+    def teacher_caption(self, references: Sequence[str]) -> str:
+        """The one with the highest mean TF-IDF; the first of equals."""
+
+        def rarity(text: str) -> float:
+            words = text.lower().split()
+            idf = [log((1 + self.count) / (1 + self.frequency[word])) for word in words]
+            return sum(idf) / max(1, len(words))
+
+        return max(references, key=rarity)
+
+
+class Term(NamedTuple):
+    """States, the words to be told from them, and where they count."""
+
+    name: str
+    head: SftHead
+    hidden: Float[Tensor, "M h"]
+    targets: Int[Tensor, " M"]
+    weight: float
+
+
+class SftTraining:
+    """The objective."""
+
+    def __init__(self, config: SftLoss, labels: Labels):
+        self.config, self.labels = config, labels
+
+    def __call__(self, model: Captioner, batch: Batch, epoch: int = 0) -> Loss:
+        """Raises ValueError for another captioner than `sft`."""
+        captioner, features = opened(model, batch)
+        if self.config.published:
+            slots = captioner.config.max_objects or features.layout.cells
+            labels = [self.labels.published(references, slots) for references in batch.references]
+            return self.published(captioner, features, batch.tokens, torch.tensor(labels).to(batch.tokens))
+        share = self.config.share
+        if 0 < share < 1:
+            paths = captioner.paths(features)
+        else:
+            name = "teacher" if share else "student"
+            paths = {name: captioner.see(features, name)}
+        terms = [self.caption(name, path, batch.tokens) for name, path in paths.items()]
+        for name, path in paths.items():
+            terms += self.levels(name, path, batch.tokens)
+        return self.total(terms, paths, batch.tokens)
+
+    def published(self, model: Sft, features: Features, tokens: Int[Tensor, "R L"], labels: Int[Tensor, "B J"]) -> Loss:
+        """Sums of divergences; `labels` name the slots, 0 where there is none."""
+        paths = model.paths(features)
+        student, keep = paths["student"], labels != PAD
+        terms = [self.caption(name, path, tokens) for name, path in paths.items()]
+        weights = {"objects": self.config.objects, "actions": self.config.actions}
+        asked = {"objects": student.seen.object_semantics, "actions": student.seen.action_semantics}
+        for level, semantics in asked.items():
+            terms.append(Term(level, student.head, student.head.tell(semantics[keep]), labels[keep], weights[level]))
+        loss, logs = tokens.new_zeros((), dtype=torch.float32), {}
+        for term, (smoothed, _) in zip(terms, surprises(terms, self.config.label_smoothing), strict=True):
+            words = int((~term.head.words.never).sum())
+            value = smoothed.sum() - len(smoothed) * uncertainty(self.config.label_smoothing, words)
+            loss, logs[term.name] = loss + term.weight * value, value.item()
+        return Loss(loss, logs)
+
+    def weight(self, name: str) -> float:
+        return self.config.share if name == "teacher" else 1 - self.config.share
+
+    def caption(self, name: str, path: Path, tokens: Int[Tensor, "R L"]) -> Term:
+        keep = tokens[:, 1:] != PAD
+        hidden, _ = written(path.head, path.memory, tokens[:, :-1])
+        return Term(f"xe_{name}", path.head, hidden[keep], tokens[:, 1:][keep], self.weight(name))
+
+    def levels(self, name: str, path: Path, tokens: Int[Tensor, "R L"]) -> list[Term]:
+        """Objects and actions, if they count: the slots that name a word."""
+        asked = {"objects": path.seen.object_semantics, "actions": path.seen.action_semantics}
+        weights = {"objects": self.config.objects, "actions": self.config.actions}
+        if not any(weights.values()):
+            return []
+        media = len(path.seen.present)
+        words = [self.labels.of_tokens(rows) for rows in tokens.unflatten(0, (media, -1))]
+        found = []
+        for place, (level, semantics) in enumerate(asked.items()):
+            if not weights[level]:
+                continue
+            told = path.head.tell(semantics)
+            row, slot, word = assign(path.head, told, path.seen.present, [pair[place] for pair in words])
+            if len(word):
+                weight = weights[level] * self.weight(name)
+                found.append(Term(f"{level}_{name}", path.head, told[row, slot], word, weight))
+        return found
+
+    def total(self, terms: list[Term], paths: dict[str, Path], tokens: Int[Tensor, "R L"]) -> Loss:
+        # a gradient of 0 for the semantics that do not count: data-parallel training waits for one from every layer
+        seen = [path.seen for path in paths.values()]
+        idle = [part.sum() for side in seen for part in (side.object_semantics, side.action_semantics)]
+        loss, logs = 0.0 * torch.stack(idle).sum().float(), {}
+        for term, (smoothed, nll) in zip(terms, surprises(terms, self.config.label_smoothing), strict=True):
+            loss = loss + term.weight * smoothed.mean()
+            logs[term.name] = nll.mean().item()
+        if self.config.sentence:
+            for name, path in paths.items():
+                told = sentence_loss(path, tokens)
+                loss = loss + self.config.sentence * self.weight(name) * told
+                logs[f"sentence_{name}"] = told.item()
+        return Loss(loss, logs)
+
+
+def opened(model: Captioner, batch: Batch) -> tuple[Sft, Features]:
+    """The captioner, and the batch as features, through the encoder when it is pixels."""
+    captioner = model.captioner if isinstance(model, FromPixels) else model
+    if not isinstance(captioner, Sft):
+        raise ValueError(f"objective sft trains model sft, not {type(captioner).__name__}; use xe or distil")
+    inputs = batch.inputs
+    return captioner, model.get_submodule("encoder")(inputs) if isinstance(inputs, Pixels) else inputs
+
+
+def uncertainty(epsilon: float, words: int) -> float:
+    """Entropy of the smoothed target, in nats: what cross entropy has more than divergence."""
+    rest = epsilon * log(epsilon / (words - 1)) if epsilon else 0.0
+    return -((1 - epsilon) * log(1 - epsilon) + rest)
+
+
+def surprises(terms: Sequence[Term], epsilon: float) -> list[tuple[Tensor, Tensor]]:
+    """(smoothed loss, -log p) of every term's words, all terms of a head in one product with its word matrix."""
+    found: list[tuple[Tensor, Tensor]] = [(torch.empty(0), torch.empty(0))] * len(terms)
+    for head in {id(term.head): term.head for term in terms}.values():
+        places = [place for place, term in enumerate(terms) if term.head is head]
+        hidden, targets = (
+            torch.cat([getattr(terms[place], part) for place in places]) for part in ("hidden", "targets")
+        )
+        both = head.surprise(hidden, targets, epsilon)
+        sizes = [len(terms[place].targets) for place in places]
+        for place, loss, nll in zip(places, both[0].split(sizes), both[1].split(sizes), strict=True):
+            found[place] = loss, nll
+    return found
+
+
+def sentence_loss(path: Path, tokens: Int[Tensor, "R L"]) -> Float[Tensor, ""]:
+    """Mean over the different words of every medium's captions of -log p, told from its global vector."""
+    head = path.head
+    logp = head.words(head.tell(head.read_frames(path.seen.vector))).float().log_softmax(-1)
+    said = torch.zeros(logp.shape, dtype=torch.bool, device=logp.device)
+    said.scatter_(1, tokens.reshape(len(logp), -1), True)
+    said[:, : EOS + 1] = False
+    return -logp[said & logp.isfinite()].mean() if said.any() else logp.new_zeros(())
+
+
+@torch.no_grad()
+def assign(
+    head: SftHead, told: Float[Tensor, "B J h"], present: Tensor, words: Sequence[Sequence[int]]
+) -> tuple[Int[Tensor, " M"], Int[Tensor, " M"], Int[Tensor, " M"]]:
+    """-> medium, slot and word of every pair.  A slot's score for a word is its logit: the softmax over all words,
+    which orders a slot's words alike, is left to the pairs that are chosen."""
+    rows, slots, chosen = [], [], []
+    for row, wanted in enumerate(words):
+        if not wanted:
+            continue
+        real = present[row].nonzero().flatten().tolist()
+        ids = torch.tensor(wanted, device=told.device)
+        scores = told[row, real].float() @ head.words.weight[ids].float().T + head.words.bias[ids]
+        for slot, word in match((-scores).tolist()):
+            rows.append(row)
+            slots.append(real[slot])
+            chosen.append(wanted[word])
+    pairs = torch.tensor([rows, slots, chosen], dtype=torch.long, device=told.device).view(3, -1)
+    return pairs[0], pairs[1], pairs[2]
+
+
+def match(cost: Sequence[Sequence[float]]) -> list[tuple[int, int]]:
+    """The pairs (row, column) of least total cost, min(rows, columns) of them, rows ascending: the Hungarian method
+    with potentials and shortest augmenting paths, O(n^2 m)."""
+    if not cost or not cost[0]:
+        return []
+    if len(cost) > len(cost[0]):
+        return sorted((row, column) for column, row in match(list(zip(*cost, strict=True))))
+    columns = len(cost[0])
+    inf = float("inf")
+    price_row, price_column = [0.0] * len(cost), [0.0] * columns
+    owner: list[int | None] = [None] * columns
+    for new in range(len(cost)):
+        gap, before, done = [inf] * columns, [-1] * columns, [False] * columns
+        row: int | None = new
+        here = -1
+        while row is not None:
+            for column in range(columns):
+                if not done[column]:
+                    slack = cost[row][column] - price_row[row] - price_column[column]
+                    if slack < gap[column]:
+                        gap[column], before[column] = slack, here
+            nearest = min((c for c in range(columns) if not done[c]), key=gap.__getitem__)
+            step = gap[nearest]
+            price_row[new] += step
+            for column in range(columns):
+                if done[column]:
+                    holder = owner[column]
+                    assert holder is not None
+                    price_row[holder] += step
+                    price_column[column] -= step
+                else:
+                    gap[column] -= step
+            done[nearest], here, row = True, nearest, owner[nearest]
+        while here != -1:
+            owner[here] = new if before[here] == -1 else owner[before[here]]
+            here = before[here]
+    return sorted((row, column) for column, row in enumerate(owner) if row is not None)

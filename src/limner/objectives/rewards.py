@@ -1,0 +1,127 @@
+"""What a sampled caption is worth: sentence scores against all references of its medium, on ids, the end included."""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Integer
+from safetensors import SafetensorError, safe_open
+
+import limner.text
+from limner.files import write_safetensors
+from limner.metrics.bleu import of_counts
+from limner.metrics.ciderd import CiderD, spoken
+from limner.metrics.ngrams import ORDERS, ranges, tabulate
+from limner.text.vocabulary import Vocabulary
+from limner.types import Medium
+
+Ids = list[list[list[int]]]  # per medium, per reference: ids up to and including EOS, without BOS
+
+
+class Bleu4:
+    """BLEU-4 of single captions in [0, 1], as coco-caption scores a segment (closest reference length)."""
+
+    def __init__(self, references: CiderD) -> None:
+        self.references = references
+
+    def score(
+        self, hypotheses: Integer[np.ndarray, "R L"], image: Integer[np.ndarray, " R"]
+    ) -> Float[np.ndarray, " R"]:
+        """As `CiderD.score`: rows of ids, and which medium each is of."""
+        tokens, lengths = spoken(hypotheses)
+        ngrams, table = tabulate(tokens, lengths)
+        images, image = np.unique(image, return_inverse=True)
+        references, _ = self.references.postings(images)
+        pair = references.find(references.ngrams.find(ngrams)[table.gram], image[table.row])
+        correct = table.total(np.minimum(table.count, references.peak[pair]), len(lengths))
+        guess = np.maximum(0, lengths[:, None] - np.arange(ORDERS))
+        many = references.per_image[image]
+        theirs = references.lengths[ranges(references.first[image], many)]
+        beyond = int(theirs.max(initial=0)) + 1
+        ranked = np.abs(theirs - np.repeat(lengths, many)) * beyond + theirs  # of two as near, the shorter
+        closest = np.minimum.reduceat(ranked, np.cumsum(many) - many) % beyond
+        return np.asarray(of_counts(correct, guess, lengths, closest))
+
+
+REWARDS: dict[str, Callable[[CiderD], CiderD | Bleu4]] = {
+    "cider_d": lambda references: references,  # in [0, 10]; document frequencies of the training split
+    "bleu_4": Bleu4,  # in [0, 1]
+}
+
+
+class Rewards:
+    """A weighted sum of `REWARDS` for the media of the training split."""
+
+    def __init__(self, weights: Mapping[str, float], media: Sequence[Medium], vocabulary: Vocabulary) -> None:
+        """Raises ValueError for a reward that is not there, or when no medium has a reference."""
+        if not weights or set(weights) - set(REWARDS):
+            raise ValueError(f"reward {dict(weights)}: give weights to some of {', '.join(REWARDS)}")
+        captioned = [medium for medium in media if medium.references]
+        if not captioned:
+            raise ValueError(f"none of {len(media)} training media has a caption: there is nothing to reward by")
+        self.place = {medium.id: place for place, medium in enumerate(captioned)}
+        references = CiderD(encoded(captioned, vocabulary))
+        self.scorers = {name: (weight, REWARDS[name](references)) for name, weight in weights.items()}
+
+    def score(
+        self, hypotheses: Integer[np.ndarray, "R L"], ids: Sequence[str]
+    ) -> tuple[Float[np.ndarray, " R"], dict[str, Float[np.ndarray, " R"]]]:
+        """Of rows of ids, R / len(ids) neighbouring ones per medium -> the weighted sum, and each score by itself."""
+        image = np.repeat([self.place[id] for id in ids], len(hypotheses) // len(ids))
+        parts = {name: scorer.score(hypotheses, image) for name, (_, scorer) in self.scorers.items()}
+        total = sum(weight * parts[name] for name, (weight, _) in self.scorers.items())
+        return np.asarray(total), parts
+
+
+def encoded(media: Sequence[Medium], vocabulary: Vocabulary) -> Ids:
+    """The references as ids, from the user's cache where they are in it (PTB tokens take minutes for COCO).
+
+    The cache is LIMNER_CACHE, or limner's folder in XDG_CACHE_HOME (~/.cache); `key` is the name of the file.
+    """
+    path = cache() / f"references-{key(media, vocabulary)}.safetensors"
+    if path.is_file():
+        try:
+            return _load(path)
+        except (SafetensorError, ValueError, KeyError) as error:
+            print(f"{path} is damaged ({error}); it is built anew", file=sys.stderr)
+    found = [[vocabulary.encode(text)[1:] for text in medium.references] for medium in media]
+    try:
+        _save(found, path)
+    except OSError as error:
+        print(f"references could not be kept in {path} ({error}); the next run encodes them again", file=sys.stderr)
+    return found
+
+
+def key(media: Sequence[Medium], vocabulary: Vocabulary) -> str:
+    """Hash of all that the ids depend on: the captions, the vocabulary's words, the tokenizer and its source code."""
+    code = "".join(file.read_text(encoding="utf-8") for file in sorted(Path(limner.text.__path__[0]).glob("*.py")))
+    what = [code, vocabulary.tokenizer, vocabulary.words, [medium.references for medium in media]]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
+
+
+def cache() -> Path:
+    """Where encoded references are kept."""
+    base = os.environ.get("LIMNER_CACHE")
+    return Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "limner"
+
+
+def _save(ids: Ids, path: Path) -> None:
+    flat = [i for references in ids for one in references for i in one]
+    lengths = [len(one) for references in ids for one in references]
+    columns = {"ids": flat, "lengths": lengths, "references": [len(references) for references in ids]}
+    write_safetensors(path, {name: torch.tensor(column) for name, column in columns.items()}, {})
+
+
+def _load(path: Path) -> Ids:
+    with safe_open(path, "pt") as file:
+        flat, lengths, many = (file.get_tensor(name).tolist() for name in ("ids", "lengths", "references"))
+    if sum(lengths) != len(flat) or sum(many) != len(lengths):
+        raise ValueError("its parts do not fit")
+    one = iter(flat)
+    each = iter([[next(one) for _ in range(length)] for length in lengths])
+    return [[next(each) for _ in range(count)] for count in many]

@@ -1,0 +1,27 @@
+"""What tests of converters share: where golden data lie, and how far numbers are from them."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def goldens(system: str) -> list[Path]:
+    """Folders of golden data; LIMNER_GOLDENS names others, separated by colons."""
+    default = Path(os.environ.get("LIMNER_SHARED", str(Path(__file__).parents[3] / "shared"))) / "goldens"
+    folders = [Path(name) for name in os.environ.get("LIMNER_GOLDENS", str(default)).split(os.pathsep)]
+    return [inner if (inner := folder / system).is_dir() else folder for folder in folders]
+
+
+class Near:
+    """Remembers the largest deviation of every kind of number."""
+
+    def __init__(self) -> None:
+        self.worst: dict[str, float] = {}
+
+    def __call__(self, name: str, ours: Any, theirs: Any, tolerance: float) -> None:
+        ours, theirs = torch.as_tensor(ours), torch.as_tensor(theirs)
+        assert ours.shape == theirs.shape, name
+        self.worst[name] = max(self.worst.get(name, 0.0), (ours - theirs).abs().max().item() if ours.numel() else 0.0)
+        assert self.worst[name] <= tolerance, name

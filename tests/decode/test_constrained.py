@@ -1,0 +1,63 @@
+"""Words that must appear, against all sequences there are."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from limner.decode.rules import Rules
+from limner.decode.search import Beam, beam
+from limner.models.captioner import Captioner
+from limner.types import BOS, EOS, Features
+from tests.decode.tables import chain, every, media, said, tables
+from tests.decode.test_search import FREE, STRICT, forced
+from tests.models.captioners import features, model
+
+__all__ = ["features", "model"]
+
+
+@pytest.mark.parametrize("must", [(4,), (6, 4), (4, 5, 6)])
+@pytest.mark.parametrize("rules", [replace(FREE, max_length=4), replace(STRICT, max_length=5)])
+def test_a_beam_of_everything_finds_the_best_that_holds_them(must: tuple[int, ...], rules: Rules):
+    world = tables(5, 3, seed=8, end=0.5)
+    found = beam(world, media(*range(5)), Beam(260, 0.3, rules, keep=4, must=must))
+    for medium in range(5):
+        ended = {w: s for w, s in every(world, medium, rules)[0].items() if set(must) <= set(w)}
+        expected = sorted(ended, key=lambda words: -ended[words] / len(words) ** 0.3)[:4]
+        rows = slice(4 * medium, 4 * medium + 4)
+        assert said(found)[rows] == expected and len(expected) == 4
+        assert found.logprob[rows].tolist() == pytest.approx([ended[words] for words in expected], abs=1e-4)
+
+
+def test_a_narrow_beam_holds_them_too(model: Captioner, features: Features):
+    """Also words that a model does not say of its own accord."""
+    plain = said(beam(model, features, Beam(2)))
+    unsaid = tuple(word for word in range(4, 9) if word not in plain[0])[:2]
+    for must in ((4,), (8, 6), unsaid):
+        found = beam(model, features, Beam(2, must=must))
+        assert all(set(must) <= set(words) for words in said(found))
+        torch.testing.assert_close(found.logprob, forced(model, features, found), rtol=1e-4, atol=1e-4)
+
+
+def test_nothing_to_hold_is_a_beam():
+    """What is anyhow in every caption costs nothing: the beam of the whole set is the plain beam."""
+    world = chain(7, {(BOS, BOS): {4: 1.0}, (BOS, 4): {5: 0.6, 6: 0.4}, (4, 5): {6: 0.5, EOS: 0.5}})
+    held, plain = (beam(world, media(0), Beam(3, rules=FREE, keep=3, must=must)) for must in ((4,), ()))
+    assert said(held) == said(plain)
+    torch.testing.assert_close(held.logprob, plain.logprob)
+
+
+def test_words_that_cannot_all_be_said():
+    """Two tokens have no place for three words: the likeliest unfinished caption of those with most of them."""
+    world = tables(3, 4, seed=9)
+    found = beam(world, media(0, 1, 2), Beam(50, rules=Rules(0, 2), must=(4, 5, 6)))
+    for medium, words in enumerate(said(found)):
+        _, unfinished = every(world, medium, Rules(0, 2))
+        two = {w: s for w, s in unfinished.items() if len({4, 5, 6} & set(w)) == 2}
+        best = max(two.values())
+        assert len({4, 5, 6} & set(words)) == 2 and found.logprob[medium].item() <= best + 1e-5
+
+
+def test_words_need_a_vocabulary():
+    with pytest.raises(AssertionError, match=r"Beam\.bind"):
+        beam(tables(1, 3), media(0), Beam(must=("dog",)))

@@ -1,0 +1,113 @@
+"""Rules about words: against a twin that looks at whole sentences, and by hand."""
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+import torch
+
+from limner.decode.rules import ENDINGS, Rules
+from limner.decode.search import Beam, Sample, beam, greedy, sample
+from limner.text.vocabulary import Vocabulary
+from limner.types import EOS, UNK
+from tests.decode.tables import every, media, said, score, tables
+
+WORDS = Vocabulary(("<pad>", "<bos>", "<eos>", "<unk>", "a", "dog", "runs"))
+RULES = {
+    "trigrams": Rules(0, 8, no_repeat=False, unknown=True, no_trigram=True),
+    "endings": Rules(1, 5, not_last=(4, 5)),
+    "never": Rules(0, 5, no_repeat=False, never=(5,)),
+    "all": Rules(2, 8, True, False, True, (4,), (6,)),
+}
+
+
+def obeys(words: tuple[int, ...], rules: Rules) -> bool:
+    """What the new rules say, written again for a whole sentence."""
+    spoken = words[:-1] if words[-1] == EOS else words
+    thirds = [words[i : i + 3] for i in range(len(words) - 2)]
+    return (
+        (not rules.no_trigram or len(set(thirds)) == len(thirds))
+        and not (words[-1] == EOS and spoken and spoken[-1] in rules.not_last)
+        and not set(rules.never) & set(words)
+    )
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_what_is_forbidden_is_never_said(name: str):
+    """Samples, greedy captions and beams of random worlds; unruled ones break each rule."""
+    rules, world = RULES[name], tables(40, 5, seed=1, end=-1.0)
+    torch.manual_seed(0)
+    for found in (
+        sample(world, media(*range(40)), Sample(20, rules=rules)),
+        greedy(world, media(*range(40)), rules),
+        beam(world, media(*range(40)), Beam(4, rules=rules, keep=3)),
+    ):
+        assert all(obeys(words, rules) for words in said(found) if words)
+    free = replace(rules, no_trigram=False, not_last=(), never=())
+    assert not all(obeys(words, rules) for words in said(sample(world, media(*range(40)), Sample(20, rules=free))))
+
+
+@pytest.mark.parametrize("name", ["endings", "never"])
+def test_the_best_of_all_that_obey(name: str):
+    rules, world = replace(RULES[name], max_length=4), tables(8, 3, seed=2, end=0.5)
+    found = beam(world, media(*range(8)), Beam(150, rules=rules))
+    for medium, words in enumerate(said(found)):
+        ended = {w: s for w, s in every(world, medium, rules)[0].items() if obeys(w, rules)}
+        assert words == max(ended, key=ended.__getitem__)
+
+
+def test_a_repeated_trigram_by_hand():
+    """After 4 5 6 4 5 only the word that would make 4 5 6 again is forbidden, row by row."""
+    rules = Rules(0, 9, no_repeat=False, unknown=True, no_trigram=True)
+    tokens = torch.tensor([[4, 5, 6, 4, 5], [4, 4, 4, 4, 4], [4, 5, 6, 5, 4], [5, 4, 5, 4, 5]])
+    ruled = rules.apply(torch.zeros(4, 7), tokens)
+    assert [(row == -torch.inf).nonzero().flatten().tolist() for row in ruled] == [[6], [4], [], [4]]
+    assert torch.equal(rules.apply(torch.zeros(4, 7), tokens[:, :2]), torch.zeros(4, 7))
+
+
+def test_words_become_ids():
+    rules = Rules(not_last=("a", "zebra"), never=("dog",)).bind(WORDS)
+    assert rules == Rules(not_last=(4,), never=(5,)) and rules.bind(WORDS) == rules
+    assert {"a", "the", "of", "with"} <= set(ENDINGS) and len(set(ENDINGS)) == len(ENDINGS)
+    with pytest.raises(AssertionError, match="bound to a vocabulary first"):
+        Rules(never=("dog",)).apply(torch.zeros(1, 7), torch.zeros(1, 0, dtype=torch.long))
+    bound = Beam(must=("Dog runs", "a"), rules=Rules(never=("zebra",))).bind(WORDS)
+    assert bound.must == (5, 6, 4) and bound.bind(WORDS) == bound
+    with pytest.raises(ValueError, match="the vocabulary has no 'zebra', which must appear"):
+        Beam(must=("zebra",)).bind(WORDS)
+    with pytest.raises(ValueError, match="'dog' must appear and must never appear"):
+        Beam(must=("dog",), rules=Rules(never=("dog",))).bind(WORDS)
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(2, None), (None, 0.55), (3, 0.7), (99, 1.0)])
+def test_top_k_and_top_p_by_the_definition(top_k: int | None, top_p: float | None):
+    """For every history of one world: the words that are left, and their shares among themselves."""
+    world, rules = tables(1, 4, seed=7), Rules(1, 9)
+    options = Sample(1, 0.8, rules, top_k, top_p)
+    for before, last in product(range(4, 8), repeat=2):
+        logits = world.tables[0, before, last].detach()
+        found = options.restrict(logits[None], torch.tensor([[before, last]]))[0].softmax(0)
+        shares = (logits / 0.8).double()
+        shares[[UNK, last]] = -torch.inf
+        ranked = sorted(((p, i) for i, p in enumerate(shares.softmax(0).tolist()) if p), reverse=True)[:top_k]
+        total, kept = sum(p for p, _ in ranked), []
+        for p, i in ranked:
+            if top_p is None or sum(q for q, _ in kept) < top_p:
+                kept.append((p / total, i))
+        mass = sum(p for p, _ in kept)
+        expected = torch.zeros(8, dtype=torch.double)
+        for p, i in kept:
+            expected[i] = p / mass
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_drawn_words_are_among_the_likeliest():
+    world = tables(3, 5, seed=3)
+    torch.manual_seed(0)
+    found = sample(world, media(0, 1, 2), Sample(200, rules=Rules(0, 2, False, True), top_k=2))
+    for medium in range(3):
+        rows = said(found)[200 * medium : 200 * medium + 200]
+        likely = world.tables[medium, 1, 1].topk(2).indices.tolist()
+        assert {words[0] for words in rows} == set(likely)
+    first = said(found)[0]
+    assert found.logprob[0] > score(world, 0, first)  # of the narrower distribution
