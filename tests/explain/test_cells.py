@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from limner.explain.cells import bare, log_probabilities, loose
+from limner.explain.cells import bare, log_probabilities
 from limner.models.captioner import FromPixels
-from limner.models.spatiotemporal import SpatioTemporal, places, waves
+from limner.models.positions import places, waves
+from limner.models.spatiotemporal import SpatioTemporal
 from limner.types import BOS, Features, Layout
 from tests.models.captioners import SMALL, pick, random_features, small
 
@@ -28,7 +29,7 @@ def test_a_loose_pair_says_the_same(case: str, row: int):
 def test_aligned_maps_are_resampled_beforehand(options: dict):
     model = small("first_token", **options)
     features = Features(torch.randn(1, 12, 10), torch.ones(1, 12, dtype=torch.bool), Layout(3, 2, 2))
-    other, free = loose(model, features)
+    other, free = model.loose(features)
     assert free.layout == Layout(*options["align"])
     expected = F.interpolate(features.grid.transpose(1, 2).view(1, 10, 3, 2, 2), options["align"], mode="trilinear")
     torch.testing.assert_close(free.grid[0].T, expected.flatten(2)[0])
@@ -55,7 +56,7 @@ def test_a_cell_keeps_its_time_when_the_others_go(case: str, options: dict):
     grid = torch.randn(1, 6, 10, generator=torch.Generator().manual_seed(3))
     whole = Features(grid, torch.ones(1, 6, dtype=torch.bool), Layout(6, 1, 1))
     alone = torch.arange(6)[None] == 2
-    other, free = loose(model, whole)
+    other, free = model.loose(whole)
     kept = log_probabilities(other, Features(free.grid, alone, free.layout), WORDS)
     told = grid + model.place(waves(places(whole)))  # type: ignore[union-attr, operator]
     if isinstance(model, SpatioTemporal):
@@ -71,7 +72,7 @@ def test_unmasked_sa_lstm_attends_padding_as_before():
     model = small("sa_lstm, all options", masked=False)
     features = pick(random_features(), [1])
     torch.testing.assert_close(log_probabilities(*_pair(model, features)), log_probabilities(model, features, WORDS))
-    assert loose(model, features)[1].mask.all()
+    assert model.loose(features)[1].mask.all()
 
 
 def test_an_encoder_in_front_is_left_off():
@@ -80,4 +81,4 @@ def test_an_encoder_in_front_is_left_off():
 
 
 def _pair(model, features):
-    return (*loose(model, features), WORDS)
+    return (*model.loose(features), WORDS)

@@ -1,7 +1,5 @@
 """Cells that can be taken away, and what a captioner says of words when they are."""
 
-import copy
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,44 +7,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from limner.models.captioner import Captioner, FromPixels, Taught, first_tensor
-from limner.models.positions import places, waves
-from limner.models.sa_lstm import SaLstm
-from limner.models.spatiotemporal import FirstToken, SpatioTemporal, resampled
-from limner.types import BOS, Features, Layout
+from limner.types import BOS, Features
 
 
 def bare(model: Captioner) -> Captioner:
     """Without an encoder in front, whose cells are what is explained."""
     return model.captioner if isinstance(model, FromPixels) else model
-
-
-@torch.no_grad()
-def loose(model: Captioner, features: Features) -> tuple[Captioner, Features]:
-    """The same captioner and media, in a form in which what a cell says does not depend on which others are there.
-
-    A model that tells cells when they come takes the last real frame for the clip's end, and one that resamples maps
-    needs them whole: with cells taken away both would be shown another clip.  Here cells are told, and maps resampled,
-    beforehand.
-    """
-    if isinstance(model, SpatioTemporal):
-        told = features.grid + model.place(waves(places(features)).to(features.grid.dtype))
-        return model.captioner, replace(features, grid=told)
-    place = getattr(model, "place", None)  # that of SaLstm and of the models of pictures which read clips too
-    if place is not None:
-        told = place(waves(places(features)).to(features.grid.dtype))
-        grid, mask = features.grid, features.mask
-        if isinstance(model, SaLstm) and not model.config.masked:
-            grid, mask = grid.masked_fill(~mask[..., None], 0.0), torch.ones_like(mask)
-        twin = copy.copy(model)
-        twin._modules = {**model._modules, "place": None}
-        return twin, replace(features, grid=grid + told, mask=mask)
-    if isinstance(model, FirstToken) and model.config.align is not None:
-        layout = Layout(*model.config.align)
-        grid = resampled(features, layout)
-        aligned = copy.copy(model)
-        aligned.config = replace(model.config, align=None)
-        return aligned, Features(grid, torch.ones(grid.shape[:2], dtype=torch.bool, device=grid.device), layout)
-    return model, features
 
 
 def teach(model: Captioner, memory: Any, words: Int[Tensor, " L"]) -> Float[Tensor, "B L V"]:
@@ -68,7 +34,7 @@ def log_probabilities(model: Captioner, features: Features, words: Int[Tensor, "
 @torch.no_grad()
 def attended(model: Captioner, features: Features, words: Int[Tensor, " L"]) -> Float[Tensor, "L N"]:
     """Features of one medium -> the captioner's attention at every word: a distribution over the cells."""
-    model, features = loose(model, features)
+    model, features = model.loose(features)
     return _taught(model, model.encode(features), words).attention[0]
 
 

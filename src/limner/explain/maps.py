@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from limner.explain.cells import attended, bare, log_probabilities, loose
+from limner.explain.cells import attended, bare, log_probabilities
 from limner.explain.gradcam import gradcam, gradcam_plus_plus, stretched
 from limner.explain.saliency import saliency
 from limner.models.captioner import Captioner
@@ -88,7 +88,7 @@ def explain(
     if len(features) != 1:
         raise ValueError(f"one medium is explained at a time, got features of {len(features)}")
     model = bare(model)
-    seen = loose(model, features)[1]
+    seen = model.loose(features)[1]
     real = seen.mask[0]
     maps, logprob = torch.zeros(0, len(real)), torch.zeros(0)
     if sentence.ids:

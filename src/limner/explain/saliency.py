@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from limner.explain.cells import log_probabilities, loose, rows_at_once
+from limner.explain.cells import log_probabilities, rows_at_once
 from limner.models.captioner import Captioner
 from limner.types import Features, Layout
 
@@ -43,7 +43,7 @@ def saliency(
 
     Blocks at the far edges are smaller where the layout is no multiple of them.  One without a real cell is -inf.
     """
-    model, features = loose(model, features)
+    model, features = model.loose(features)
     found = torch.full((len(words), features.layout.cells), -torch.inf, device=features.device)
     for layout, blocks in _blocks(features.layout, block):
         there = blocks[features.mask[0].cpu()[blocks].any(1)].to(features.device)

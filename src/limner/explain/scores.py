@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from limner.explain.cells import bare, log_probabilities, loose, rows_at_once
+from limner.explain.cells import bare, log_probabilities, rows_at_once
 from limner.explain.maps import Sentence
 from limner.models.captioner import Captioner
 from limner.types import Features
@@ -61,7 +61,7 @@ def curves(
     Of n real cells 1, n/levels, 2n/levels, ..., n are kept: the highest ones for insertion, the lowest ones for
     deletion, any for random.  Cells of equal value are ordered by chance.
     """
-    model, features = loose(bare(model), features)
+    model, features = bare(model).loose(features)
     real = features.mask[0].nonzero().flatten().cpu().numpy()
     kept = sorted({max(1, round(len(real) * level / levels)) for level in range(levels + 1)})
     drawn = np.random.default_rng(seed)

@@ -4,15 +4,19 @@ Rows: a memory has B rows, one per medium.  Tokens and states have R = K * B row
 (the beams or samples of that medium), so that nothing computed once per picture is copied K times.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from limner.models.positions import Places
 from limner.types import EOS, PAD, Features, Pixels
+
+Own = TypeVar("Own", bound="Captioner")
 
 
 class Step(NamedTuple):
@@ -30,6 +34,8 @@ class Taught(NamedTuple):
 
 
 class Captioner(nn.Module, ABC):
+    place: Places | None  # of those that have one, it tells cells when and where they are
+
     @abstractmethod
     def encode(self, inputs: Features | Pixels) -> Any:
         """Everything that is computed once per medium: a nested tuple of tensors, B rows each."""
@@ -50,6 +56,23 @@ class Captioner(nn.Module, ABC):
         """What the last step's scores were read from, for objectives that look at it; None when there is no such
         vector."""
         return None
+
+    @torch.no_grad()
+    def loose(self, features: Features) -> "tuple[Captioner, Features]":
+        """The same captioner and media, in a form in which what a cell says does not depend on which others are there:
+        for explanations, which take cells away.
+
+        A model that tells cells when they come takes the last real frame for the clip's end, and one that resamples
+        maps needs them whole: both would be shown another clip.  So cells are told, and maps resampled, beforehand.
+        """
+        place = getattr(self, "place", None)
+        return (self, features) if place is None else (self.without("place"), place.tell(features))
+
+    def without(self: Own, *parts: str) -> Own:
+        """A shallow copy that shares all weights and lacks these parts."""
+        twin = copy.copy(self)
+        twin._modules = {**self._modules, **dict.fromkeys(parts)}
+        return twin
 
     def forward(self, inputs: Features | Pixels, tokens: Int[Tensor, "R L"]) -> Float[Tensor, "R L V"]:
         return self.teach(self.encode(inputs), tokens).logits

@@ -7,7 +7,7 @@ Of a context c = sum_n a_n v_n the first layer needs only W c = sum_n a_n W v_n.
 beam, many captions) W v_n is computed once per cell and the contexts themselves never are.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from limner.models.captioner import Captioner, Step, Taught, map_tensors, running
 from limner.models.layers import AdditiveAttention, WordHead
-from limner.models.positions import WAVES, places, waves
+from limner.models.positions import Places
 from limner.ranges import Below1, Count
 from limner.types import Features, Pixels
 
@@ -58,7 +58,7 @@ class SaLstm(Captioner):
         super().__init__()
         self.config = config
         width, gates = config.project or feature_dim, GATES[config.rnn] * config.hidden
-        self.place = nn.Linear(3 * 2 * WAVES, feature_dim, bias=False) if config.places else None
+        self.place = Places(feature_dim) if config.places else None
         self.project = (
             nn.Sequential(nn.LayerNorm(feature_dim), nn.Linear(feature_dim, width), nn.ReLU())
             if config.project
@@ -88,14 +88,21 @@ class SaLstm(Captioner):
 
     def encode(self, inputs: Features | Pixels) -> Memory:
         assert isinstance(inputs, Features), "a captioner without an encoder in front reads features"
-        grid, mask = inputs.grid, inputs.mask
-        if not self.config.masked:
-            grid, mask = grid.masked_fill(~mask[..., None], 0.0), torch.ones_like(mask)
-        if self.place is not None:
-            grid = grid + self.place(waves(places(inputs)).to(grid.dtype))
-        cells = self.cell_dropout(self.project(grid))
-        memory = Memory(cells, cells.new_empty(len(cells), 0, 0), self.attend.key(cells), mask)
+        inputs = self.located(inputs)
+        cells = self.cell_dropout(self.project(inputs.grid))
+        memory = Memory(cells, cells.new_empty(len(cells), 0, 0), self.attend.key(cells), inputs.mask)
         return memory if torch.is_grad_enabled() or cells.shape[1] > FEW else self.read(memory)
+
+    def located(self, features: Features) -> Features:
+        """Cells as they are attended: told their places; unmasked, padding is 0 but for its place, and attended too."""
+        if not self.config.masked:
+            features = replace(features, grid=features.grid.masked_fill(~features.mask[..., None], 0.0))
+        told = self.place.tell(features) if self.place else features
+        return told if self.config.masked else replace(told, mask=torch.ones_like(told.mask))
+
+    @torch.no_grad()
+    def loose(self, features: Features) -> tuple[Captioner, Features]:
+        return (self.without("place"), self.located(features)) if self.place else (self, features)
 
     def read(self, memory: Memory) -> Memory:
         """The memory of which only `reads` is left, not the cells."""

@@ -18,7 +18,7 @@ from limner.models.captioner import Captioner, Step, Taught, map_tensors, runnin
 from limner.models.geometry import GeometryBias, box_waves, relations
 from limner.models.grid_positions import POSITIONS, side_of
 from limner.models.layers import WordHead
-from limner.models.positions import WAVES, places, waves
+from limner.models.positions import Places
 from limner.models.xlinear import XLinear
 from limner.ranges import Below1, Count
 from limner.types import Features, Pixels
@@ -65,7 +65,7 @@ class SpatialTransformer(Captioner):
         super().__init__()
         self.config = config
         dim = config.dim
-        self.place = nn.Linear(3 * 2 * WAVES, feature_dim, bias=False) if config.places else None
+        self.place = Places(feature_dim) if config.places else None
         self.feature_norm = nn.LayerNorm(feature_dim) if config.feature_norm else nn.Identity()
         self.cells = nn.Linear(feature_dim, dim)
         self.positions = POSITIONS[config.positions](dim, config.num_grids)
@@ -95,9 +95,7 @@ class SpatialTransformer(Captioner):
 
     def embedded(self, features: Features) -> Float[Tensor, "B N D"]:
         """Linear and ReLU; padding is 0 (not the ReLU of the bias)."""
-        grid = features.grid
-        if self.place is not None and grid.shape[1]:
-            grid = grid + self.place(waves(places(features)).to(grid.dtype))
+        grid = (self.place.tell(features) if self.place else features).grid
         cells = torch.relu(self.cells(self.feature_norm(grid)))
         return self.cell_dropout(cells.masked_fill(~features.mask[..., None], 0.0))
 

@@ -8,7 +8,7 @@ decoding, teaching and every objective see the words alone.
 `SpatioTemporal` is ours: `ShowAttendTell` over all T x H x W cells, each of which is told when and where it is.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from limner.models.captioner import Captioner, Step, Taught, running
 from limner.models.layers import WordHead
-from limner.models.positions import WAVES, places, waves
+from limner.models.positions import Places
 from limner.models.show_attend_tell import ShowAttendTell, ShowAttendTellConfig
 from limner.ranges import Below1, Count, NotNegative
 from limner.types import Features, Layout, Pixels
@@ -107,6 +107,16 @@ class FirstToken(Captioner):
             pooled = spread.amax(1)  # nothing is below 0
         return Memory(cells, _normalised(self.norm, self.linear(pooled)), attention.to(grid.dtype))
 
+    @torch.no_grad()
+    def loose(self, features: Features) -> tuple[Captioner, Features]:
+        if self.config.align is None:
+            return self, features
+        layout = Layout(*self.config.align)
+        grid = resampled(features, layout)
+        aligned = self.without()
+        aligned.config = replace(self.config, align=None)
+        return aligned, Features(grid, torch.ones(grid.shape[:2], dtype=torch.bool, device=grid.device), layout)
+
     def init_state(self, memory: Memory) -> State:
         """Step 0: the clip is read from the zero state."""
         _, (h, c) = self.lstm(memory.video[:, None])
@@ -191,11 +201,13 @@ class SpatioTemporalConfig:
 
 
 class SpatioTemporal(Captioner):
+    place: Places
+
     def __init__(self, config: SpatioTemporalConfig, vocabulary_size: int, feature_dim: int):
         super().__init__()
         self.config = config
         self.noise = Noise(config.noise)
-        self.place = nn.Linear(3 * 2 * WAVES, feature_dim, bias=False)
+        self.place = Places(feature_dim)
         sizes = {name: value for name, value in vars(config).items() if name not in ("name", "noise")}
         self.captioner = ShowAttendTell(ShowAttendTellConfig(**sizes), vocabulary_size, feature_dim)
 
@@ -205,8 +217,11 @@ class SpatioTemporal(Captioner):
 
     def encode(self, inputs: Features | Pixels) -> Any:
         assert isinstance(inputs, Features), "a captioner without an encoder in front reads features"
-        grid = self.noise(inputs.grid) + self.place(waves(places(inputs)).to(inputs.grid.dtype))
-        return self.captioner.encode(Features(grid, inputs.mask, inputs.layout, inputs.regions))
+        return self.captioner.encode(self.place.tell(replace(inputs, grid=self.noise(inputs.grid))))
+
+    @torch.no_grad()
+    def loose(self, features: Features) -> tuple[Captioner, Features]:
+        return self.captioner, self.place.tell(features)
 
     def init_state(self, memory: Any) -> Any:
         return self.captioner.init_state(memory)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from limner.models.captioner import Captioner, Step, Taught, map_tensors, running
 from limner.models.layers import AdditiveAttention, WordHead
-from limner.models.positions import WAVES, places, waves
+from limner.models.positions import Places
 from limner.ranges import Below1, Count
 from limner.types import Features, Pixels
 
@@ -50,7 +50,7 @@ class UpDown(Captioner):
         super().__init__()
         self.config = config
         hidden = config.hidden
-        self.place = nn.Linear(3 * 2 * WAVES, feature_dim, bias=False) if config.places else None
+        self.place = Places(feature_dim) if config.places else None
         self.whole = nn.Linear(feature_dim, hidden)
         self.cells = nn.Linear(feature_dim, hidden)
         self.embed = nn.Embedding(vocabulary_size, config.embed)
@@ -64,9 +64,7 @@ class UpDown(Captioner):
 
     def encode(self, inputs: Features | Pixels) -> Memory:
         assert isinstance(inputs, Features), "a captioner without an encoder in front reads features"
-        grid = inputs.grid
-        if self.place is not None and grid.shape[1]:
-            grid = grid + self.place(waves(places(inputs)).to(grid.dtype))
+        grid = (self.place.tell(inputs) if self.place else inputs).grid
         whole = self.dropout(torch.relu(self.whole(Features(grid, inputs.mask, inputs.layout).pooled)))
         cells = self.dropout(torch.relu(self.cells(grid)))
         return Memory(cells, self.attend.key(cells), inputs.mask, whole)

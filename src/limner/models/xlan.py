@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from limner.models.attention_blocks import Known
 from limner.models.captioner import Captioner, Step, Taught, map_tensors, running
 from limner.models.layers import WordHead
-from limner.models.positions import WAVES, places, waves
+from limner.models.positions import Places
 from limner.models.xlinear import XLinear
 from limner.ranges import Below1, Count
 from limner.types import Features, Pixels
@@ -63,7 +63,7 @@ class Xlan(Captioner):
         def attention() -> XLinear:
             return XLinear(dim, config.heads, config.mid, ALPHA, config.map_dropout)
 
-        self.place = nn.Linear(3 * 2 * WAVES, feature_dim, bias=False) if config.places else None
+        self.place = Places(feature_dim) if config.places else None
         self.cells = nn.Linear(feature_dim, dim)
         self.embed = nn.Embedding(vocabulary_size, dim)
         self.refine = nn.ModuleList(attention() for _ in range(layers))
@@ -88,9 +88,7 @@ class Xlan(Captioner):
 
     def refined(self, features: Features) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B D"]]:
         """-> the cells and the vector of the whole: each layer attends with the vector, then tells the cells."""
-        grid = features.grid
-        if self.place is not None and grid.shape[1]:
-            grid = grid + self.place(waves(places(features)).to(grid.dtype))
+        grid = (self.place.tell(features) if self.place else features).grid
         cells = self.dropout(F.celu(self.cells(grid), ALPHA))
         vectors = [Features(cells, features.mask, features.layout).pooled]
         for layer, join, norm in zip(self.refine, self.join, self.join_norms, strict=True):
