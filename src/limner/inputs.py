@@ -105,6 +105,8 @@ def open_inputs(recipe: Recipe, encoder: Encoder | None = None, keep: bool = Fal
     """
     if reads_files(recipe):
         return _open_files(recipe)
+    if feature_paths(recipe) and getattr(recipe.encoder, "trainable_from", None) is not None:
+        raise ValueError("encoder.trainable_from needs raw media: leave `features` empty, or freeze the encoder")
     store = FeatureStore(Path(folder)) if (folder := next(iter(feature_paths(recipe)), "")) else None
     if store is not None and store.provenance == PROVENANCE:
         return Inputs(None, _in_views(recipe, store), store)
@@ -114,8 +116,6 @@ def open_inputs(recipe: Recipe, encoder: Encoder | None = None, keep: bool = Fal
         room = sys.maxsize if keep else ROOM if small else 0
         reader = from_files(encoder.preprocess, recipe.frames, room, recipe.sampling)
         return Inputs(encoder, reader, frames=recipe.frames)
-    if getattr(recipe.encoder, "trainable_from", None) is not None:
-        raise ValueError("encoder.trainable_from needs raw media: leave `features` empty, or freeze the encoder")
     store.require(encoder.provenance())
     return Inputs(encoder, _in_views(recipe, store), store)
 
