@@ -31,7 +31,7 @@ def model(tiny: Path, tmp_path: Path) -> Path:
 def test_it_captions_as_the_run_does(tiny: Path, model: Path):
     picture = tiny / "world" / "images" / "000001.png"
     expected = Pipeline.load(tiny / "run").caption(picture)
-    found = Pipeline(load_run(unpack(model))).caption(picture)
+    found = Pipeline.from_pretrained(model).caption(picture)
     assert (found.text, found.logprob) == (expected.text, expected.logprob)
     names = {str(path.relative_to(model)) for path in model.rglob("*") if path.is_file()}
     assert names == {"README.md", "manifest.json", "model.safetensors", "recipe.json", "run.json", "vocabulary.json"}

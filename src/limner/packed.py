@@ -58,7 +58,7 @@ def pack(run: Run, out: str | Path, card: str = "") -> Path:
     return out
 
 
-def unpack(source: str | Path) -> Path:
+def unpack(source: str | os.PathLike[str]) -> Path:
     """A packed model's folder, every file of it checked against its hash.  `source`: the folder, or a hub id.
 
     Raises ValueError that names the file which was changed, is missing, does not belong, or could execute code; or says
@@ -66,7 +66,7 @@ def unpack(source: str | Path) -> Path:
     """
     folder = Path(source).expanduser()
     if not folder.is_dir():
-        folder = _from_hub(str(source))
+        folder = _from_hub(os.fspath(source))
     path = folder / MANIFEST
     if not path.is_file():
         raise ValueError(

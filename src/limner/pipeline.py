@@ -18,6 +18,7 @@ from limner.decode.ensemble import Average, Ensemble, Inputs, Together, share_wo
 from limner.decode.options import Beam, Decoding
 from limner.decode.search import search
 from limner.encoders.encoder import Encoder
+from limner.packed import unpack
 from limner.run import Run, load_run
 from limner.types import BOS, EOS, PAD, Captions, Features, Layout, Medium, Pixels
 
@@ -88,6 +89,14 @@ class Pipeline:
         further members."""
         members = [cls(load_run(Path(other)), device, frames) for other in others]
         return cls(load_run(Path(run), encoder), device, frames, members, weights, average)
+
+    @classmethod
+    def from_pretrained(cls, source: str | PathLike[str], device: str = "cpu", frames: int | None = None) -> "Pipeline":
+        """A packed model (`limner pack`): its folder or hub id.  Every file is held against its hash first.
+
+        Raises ValueError when one was changed, could execute code, or cannot be fetched.
+        """
+        return cls(load_run(unpack(source)), device, frames)
 
     def caption(self, source: Source, decoding: Decoding | None = None) -> Caption:
         """Caption one picture or clip: a path, PIL image, encoded bytes, or RGB uint8 array (H,W,3) or (T,H,W,3).

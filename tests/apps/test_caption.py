@@ -1,6 +1,7 @@
 """`limner caption`: whose rows are kept, whose are refused, and what identifies a picture."""
 
 import errno
+import io
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from limner.apps.cli import main
 from limner.data.karpathy import coco_id
 from limner.evaluation import coco_results
 from limner.pipeline import Pipeline
+from limner.text.alt_text import alt_text
 
 BY = {"model": "00ff", "decoding": {"size": 1}}
 ROW = {"file": "a.png", "caption": "a dog", "logprob": -1.5, "finished": True}
@@ -191,3 +193,38 @@ def test_ids_differ():
     assert image_ids([]) == {}
     text = json.loads(json.dumps(image_ids(["a/7.png", "8.png"])))
     assert text == {"a/7.png": 7, "8.png": 8}
+
+
+def test_alternative_text(tiny: Path, tmp_path: Path, capsys):
+    picture, out = str(tiny / "world" / "images" / "000001.png"), tmp_path / "c.jsonl"
+    given = ["caption", picture, "--model", str(tiny / "run")]
+    assert main(given) == 0
+    plain = capsys.readouterr().out.strip()
+    assert main([*given, "--style", "alt-text"]) == 0
+    assert capsys.readouterr().out.strip() == alt_text(plain)
+    assert main([*given, "--style", "alt-text", "--max-chars", "12", "--out", str(out)]) == 0
+    assert json.loads(out.read_text())["caption"] == alt_text(plain, 12)
+    assert main([*given, "--max-chars", "12"]) == 1
+    assert "--max-chars is about alternative text" in capsys.readouterr().err
+
+
+def test_patterns_and_a_list(tiny: Path, tmp_path: Path, monkeypatch):
+    """A pattern that the shell has not resolved; a list of files on the standard input, beside others."""
+    folder = tiny / "world" / "images"
+    files = [str(folder / f"00000{n}.png") for n in (1, 2, 3)]
+    assert expand([str(folder / "00000[1-3].png")]) == (files, [])
+    assert expand([str(folder / "x*.png")]) == ([], [f"{folder / 'x*.png'}: no file is called like this"])
+    odd = tmp_path / "a[1].png"
+    odd.touch()
+    assert expand([str(odd)]) == ([str(odd)], [])  # a file may be called like a pattern
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{files[1]}\n\n{files[2]}\r\n"))
+    assert expand([files[0], "-"]) == (files, [])
+
+
+def test_without_files_it_is_a_prompt(tiny: Path, monkeypatch, capsys):
+    picture = tiny / "world" / "images" / "000001.png"
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{picture}\n:quit\n"))
+    assert main(["caption", "--model", str(tiny / "run"), "--style", "alt-text"]) == 0
+    assert capsys.readouterr().out.strip() == alt_text(Pipeline.load(tiny / "run").caption(picture).text)
+    assert main(["caption", "--model", str(tiny / "run"), "--out", "c.csv"]) == 1
+    assert "nothing to caption: name files (--out is of no use in the prompt)" in capsys.readouterr().err

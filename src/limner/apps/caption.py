@@ -1,5 +1,6 @@
 """Caption raw pictures and clips: limner caption photo.jpg clip.mp4 folder/ --model RUN --out captions.csv
 
+Without files it is a prompt that answers paths with captions; `-` reads a list of files from the standard input.
 The output is CSV, JSONL or JSON (COCO results format) by its ending, or lines on the screen without --out.  Rows of
 clips have start and end in seconds.  A clip of more than a minute is cut into shots with a caption each; --shots,
 --every and --whole say otherwise.  --srt and --vtt write subtitles as well.  Files that cannot be read are listed at
@@ -8,12 +9,16 @@ the end and make the exit status 3; --resume keeps what an interrupted call has 
 
 import argparse
 import csv
+import glob
 import io
 import json
 import os
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +30,10 @@ from limner.apps.arguments import add_decoding, add_run, add_search, no_more, po
 from limner.apps.pieces import Cut, Piece, pieces
 from limner.data.karpathy import coco_id
 from limner.data.media import MEDIA_SUFFIXES, is_clip
-from limner.decode.options import Decoding
+from limner.decode.options import Beam, Decoding
 from limner.files import read_json, sha256, write_text
 from limner.pipeline import Caption, Failure, Pipeline, Source
+from limner.text.alt_text import MAX_CHARS, alt_text
 
 Row = dict[str, Any]
 FIELDS = {"file": str, "caption": str, "logprob": float, "finished": bool}
@@ -35,11 +41,13 @@ TIMES = ("start", "end")  # seconds; rows of clips have them
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("sources", nargs="+", help="pictures, clips, and folders of them")
+    parser.add_argument("sources", nargs="*", help="pictures, clips, folders and patterns of them; - reads a list")
     parser.add_argument("--model", required=True, metavar="RUN", help="run folder")
     parser.add_argument("--out", type=Path, help="file ending in .csv, .jsonl or .json")
     parser.add_argument("--resume", action="store_true", help="skip what the output of an interrupted call holds")
     parser.add_argument("--batch-size", type=positive, default=16)
+    parser.add_argument("--style", choices=["plain", "alt-text"], default="plain", help="alt-text: for screen readers")
+    parser.add_argument("--max-chars", type=positive, metavar="N", help="of alternative text (default: 125)")
     group = parser.add_argument_group("clips")
     group.add_argument("--frames", type=positive, metavar="N", help="frames sampled from a clip or a piece of it")
     cutting = group.add_mutually_exclusive_group()
@@ -72,6 +80,10 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         raise ValueError(f"--out {options.out}: the ending says the format; known are {', '.join(WRITERS)}")
     if options.out and options.out.is_dir():
         raise ValueError(f"--out {options.out} is a folder; name a file in it")
+    if options.max_chars and options.style != "alt-text":
+        raise ValueError("--max-chars is about alternative text: give --style alt-text")
+    if not options.sources:
+        return converse(options)
     files, problems = expand(options.sources)
     clips = [file for file in files if is_clip(file)]
     asked = {f".{name}": getattr(options, name) for name in ("srt", "vtt") if getattr(options, name) is not None}
@@ -81,13 +93,16 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     decoding = search_of(options, pipeline.run.recipe.decoding)
     cut = Cut(options.every, options.shots, options.whole)
     by = made_by(pipeline.run.folder, decoding)
+    if options.style == "alt-text":
+        by["style"] = {"alt-text": options.max_chars or MAX_CHARS}
     if options.others:
         members = [sha256(other.run.folder / "model.safetensors") for other in pipeline.others]
         by["ensemble"] = {"members": members, "weights": options.weights, "of": options.average}
     if clips:
         by["clips"] = {"frames": pipeline.frames, **asdict(cut)}
     journal = Journal(options.out, options.resume, by)
-    caption_all(files, pipeline, decoding, cut, journal, options.batch_size, problems)
+    styled = style_of(options)
+    caption_all(files, pipeline, decoding, cut, journal, options.batch_size, problems, styled)
     if options.out:
         journal.finish([printable(file) for file in files])
         print(f"{printable(str(options.out))}: {len(journal.rows)} captions")
@@ -99,6 +114,27 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     return 3 if problems else 0
 
 
+def converse(options: argparse.Namespace) -> int:
+    """The prompt."""
+    from limner.apps.prompt import talk
+
+    unset: tuple[object, ...] = (None, False, [], ())
+    names = ("out", "resume", "srt", "vtt", "others", "sample")
+    if idle := [name for name in names if getattr(options, name) not in unset]:
+        raise ValueError(f"nothing to caption: name files (--{idle[0]} is of no use in the prompt)")
+    pipeline = Pipeline.load(options.model, options.encoder, options.device, options.frames)
+    decoding = search_of(options, pipeline.run.recipe.decoding)
+    assert isinstance(decoding, Beam)
+    return talk(pipeline, decoding, style_of(options))
+
+
+def style_of(options: argparse.Namespace) -> Callable[[str], str]:
+    """What is made of a caption."""
+    if options.style == "plain":
+        return str
+    return partial(alt_text, max_chars=options.max_chars or MAX_CHARS)
+
+
 def caption_all(
     files: Sequence[str],
     pipeline: Pipeline,
@@ -107,6 +143,7 @@ def caption_all(
     journal: "Journal",
     batch_size: int,
     problems: list[str],
+    styled: Callable[[str], str],
 ) -> None:
     """Caption what the journal does not hold yet, with a bar, or lines when there is no output file."""
     done = {row["file"] for row in journal.rows.values()}
@@ -130,10 +167,12 @@ def caption_all(
                 problems.append(result.reason)
                 continue
             problems += result.notes
-            journal.add(row(piece, result))
+            others = tuple(replace(other, text=styled(other.text)) for other in result.others)
+            caption = replace(result, text=styled(result.text), others=others)
+            journal.add(row(piece, caption))
             if journal.out is None:
-                console.print(line_of(piece, result, len(files)), markup=False, highlight=False)
-                for other in result.others:
+                console.print(line_of(piece, caption, len(files)), markup=False, highlight=False)
+                for other in caption.others:
                     console.print(f"    {other.text}", markup=False, highlight=False)
 
 
@@ -151,16 +190,23 @@ def cues_of(clip: str, rows: Iterable[Row]) -> list[subtitles.Cue]:
     return [subtitles.Cue(row["start"], row["end"], row["caption"]) for row in mine]
 
 
-def expand(sources: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Folders become the media below them, in name order -> (files without doubles, a line for each useless source).
+def expand(sources: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Folders become the media below them, in name order, patterns the files that are called so, and "-" the lines of
+    the standard input -> (files without doubles, a line for each useless source).
 
     `./dog.png` is `dog.png`.
     """
     files: dict[str, None] = {}
     problems = []
-    for source in sources:
+    listed = (line.rstrip("\r\n") for line in sys.stdin) if "-" in sources else ()
+    for source in chain((source for source in sources if source != "-"), filter(None, listed)):
         path = Path(os.path.normpath(source))
-        if path.is_dir():
+        if glob.has_magic(source) and not path.exists():
+            found = sorted(name for name in glob.glob(source, recursive=True) if os.path.isfile(name))
+            if not found:
+                problems.append(f"{source}: no file is called like this")
+            files.update(dict.fromkeys(found))
+        elif path.is_dir():
             found = sorted(str(p) for p in path.rglob("*") if p.suffix.lower() in MEDIA_SUFFIXES and p.is_file())
             if not found:
                 problems.append(f"{source}: no picture or clip in this folder")

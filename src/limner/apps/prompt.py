@@ -27,6 +27,7 @@ class Prompt:
     pipeline: Pipeline
     decoding: Beam
     say: Callable[[str], None] = print
+    style: Callable[[str], str] = str
     last: str = ""  # path of the last caption
 
     def answer(self, line: str) -> bool:
@@ -68,7 +69,7 @@ class Prompt:
             )
         caption = self.pipeline.caption(path, self.decoding)
         self.last = path
-        self.say(caption.text or "(the model says nothing about it)")
+        self.say(self.style(caption.text) or "(the model says nothing about it)")
         for note in caption.notes:
             self.say(f"! {note}")
 
@@ -118,9 +119,9 @@ def complete(text: str, files: Callable[[str], Iterable[str]] = lambda folder: o
     return [path + "/" if os.path.isdir(path) else path for path in paths]
 
 
-def talk(pipeline: Pipeline, decoding: Beam) -> int:
+def talk(pipeline: Pipeline, decoding: Beam, style: Callable[[str], str] = str) -> int:
     """Read lines until the user has had enough; lines of a pipe are answered alike, without a prompt."""
-    prompt, asked = Prompt(pipeline, decoding), sys.stdin.isatty()
+    prompt, asked = Prompt(pipeline, decoding, style=style), sys.stdin.isatty()
     if asked:
         _edit_lines()
         print(f"{pipeline.run.folder}: give the path of a picture or clip (:help says more)")
