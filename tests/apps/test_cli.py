@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,6 +85,23 @@ def test_evaluate(tiny: Path, tmp_path: Path, capsys):
     assert "CIDEr" in shown and f"{len(truth)} images" in shown
     assert main(["evaluate", str(tiny / "run"), "--split", "dev"]) == 1
     assert "no media in split 'dev'" in one_line(capsys)
+
+
+def test_data_that_lie_elsewhere_by_now(tiny: Path, tmp_path: Path, capsys):
+    """The same scores from a copy of the pictures, whose place the run does not know."""
+    shutil.copytree(tiny / "world", tmp_path / "moved")
+    shutil.copytree(tiny / "run", tmp_path / "run")
+    text = (tiny / "run" / "recipe.json").read_text().replace(str(tiny / "world"), str(tmp_path / "gone"))
+    (tmp_path / "run" / "recipe.json").write_text(text)
+    given = [str(tmp_path / "run"), "--limit", "2"]
+    assert main(["evaluate", *given, "--split", "val"]) == 1
+    assert (
+        main(["evaluate", *given, "--split", "val", "--data.media", str(tmp_path / "moved"), "--metrics", "CIDEr"]) == 0
+    )
+    assert main(["explain", *given, "--score", "--method", "attention", "--data.media", str(tmp_path / "moved")]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", *given, "--model.hidden", "3"]) == 1
+    assert "unknown arguments: --model.hidden (see --help; of a run's recipe data, features," in one_line(capsys)
 
 
 def test_coco_ids_are_numbers():

@@ -1,6 +1,7 @@
 """Caption a split of a run's data and score it: limner evaluate RUN --split test
 
 Prints the table and writes scores.json and captions.json (COCO results format) into the run folder.
+Where the data lie elsewhere by now: --data.media DIR, --data.annotations FILE, --features STORE.
 """
 
 import argparse
@@ -9,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from limner.apps.arguments import add_decoding, add_run, add_search, no_more, positive, report_problems, search_of
+from limner.apps.arguments import add_decoding, add_run, add_search, elsewhere, positive, report_problems, search_of
 from limner.apps.score import add_metrics, metrics_of, show
 from limner.evaluation import evaluate_run, write_evaluation
 from limner.files import write_text
@@ -28,8 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
-    no_more(rest)
-    loaded = load_run(options.run, options.encoder, device=options.device)
+    loaded = elsewhere(load_run(options.run, options.encoder, device=options.device), rest)
     decoding = search_of(options, loaded.recipe.decoding)
     others = [load_run(other, device=options.device) for other in options.others]
     metrics, extra, protocol = metrics_of(options)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from limner.apps.arguments import add_decoding, add_run, decoding_of, no_more, positive, report_problems
+from limner.apps.arguments import add_decoding, add_run, decoding_of, elsewhere, no_more, positive, report_problems
 from limner.decode.search import beam
 from limner.explain import video
 from limner.explain.figure import FORMATS, strip_figure, word_figure
@@ -50,19 +50,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
-    no_more(rest)
     if options.join:
+        no_more(rest)
         return join(options)
     if options.run is None:
         raise ValueError("name a run folder, and what to explain or --score (see --help)")
     if options.score:
-        return score(options)
+        return score(options, rest)
     if options.source is None:
         raise ValueError(f"{options.run}: name a picture or clip to explain, or give --score")
-    return show(options)
+    return show(options, rest)
 
 
-def show(options: argparse.Namespace) -> int:
+def show(options: argparse.Namespace, rest: list[str]) -> int:
     """Explain one picture or clip."""
     out = options.out
     if out is None:
@@ -71,7 +71,7 @@ def show(options: argparse.Namespace) -> int:
         raise ValueError(
             f"{out}: the ending says the format; known are {', '.join((*FORMATS, *FILMS))}, and none for a folder"
         )
-    loaded = load_run(options.run, options.encoder, options.device)
+    loaded = elsewhere(load_run(options.run, options.encoder, options.device), rest)
     method = options.method or usual_method(loaded.model)
     block = block_of(options.unit) if options.unit else None
     if block and method != "saliency":
@@ -102,7 +102,7 @@ def write(made: Explanation, shown: Shown, out: Path) -> None:
         strip_figure(shown, made, out)
 
 
-def score(options: argparse.Namespace) -> int:
+def score(options: argparse.Namespace, rest: list[str]) -> int:
     """Score the explanations of a split."""
     if options.source is not None:
         raise ValueError(f"--score reads the run's data: leave out {options.source}")
@@ -111,7 +111,7 @@ def score(options: argparse.Namespace) -> int:
     if options.out and options.out.suffix != ".json":
         raise ValueError(f"{options.out}: scores are written as .json")
     methods = options.method.split(",") if options.method else tuple(METHODS)
-    loaded = load_run(options.run, options.encoder, options.device)
+    loaded = elsewhere(load_run(options.run, options.encoder, options.device), rest)
     decoding = decoding_of(options, loaded.recipe.decoding)
     scored = score_run(loaded, methods, options.split, decoding, options.limit, options.device)
     Console().print(table(scored))
