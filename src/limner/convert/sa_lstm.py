@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from limner.convert.checkpoint import has_tensors, read_checkpoint
+from limner.convert.written import must_be_free, verify
 from limner.data.datasets import DataConfig
 from limner.data.feature_files import FeatureRows
 from limner.decode.rules import Rules
@@ -25,9 +26,9 @@ from limner.models.sa_lstm import GATES, SaLstm, SaLstmConfig
 from limner.objectives import Objective
 from limner.objectives.reconstruction import Reconstructing
 from limner.recipe import Recipe, Schedule, Stage, VocabularyConfig
-from limner.run import RunInfo, create_run, load_run, load_state, save_objective, save_tensors
+from limner.run import RunInfo, create_run, load_state, save_objective, save_tensors
 from limner.text.vocabulary import SPECIALS, Vocabulary
-from limner.types import BOS, Features, Layout
+from limner.types import Layout
 
 MARKS = ("<PAD>", "<SOS>", "<EOS>", "<UNK>")  # the published names of PAD, BOS, EOS, UNK, with the ids 0 .. 3
 LONGEST = 30  # words of a caption, when the checkpoint's own settings do not tell
@@ -79,9 +80,7 @@ def convert(
 
 
 def check_request(out: Path, encoder: str, channels: str) -> None:
-    for name in ("run.json", "model.safetensors", "last.safetensors"):
-        if (out / name).exists():
-            raise FileExistsError(f"{out} already holds a run ({name}); choose another folder")
+    must_be_free(out)
     if encoder or channels != "RGB":
         raise ValueError(
             "these systems caption stored frame vectors and know no encoder: leave out --encoder and --channels, and "
@@ -301,18 +300,5 @@ def write(out: Path, converted: Converted) -> str:
         save_objective(converted.objective, out, name)
         lines.append(f"objective: {name}, its weights are in objective.safetensors")
     create_run(out, converted.recipe, converted.vocabulary, info)  # run.json is the last file
-    _verify(out, converted.model)
+    verify(out, converted.model, Layout(6, 1, 1))
     return "\n".join(lines)
-
-
-@torch.no_grad()
-def _verify(out: Path, model: SaLstm) -> None:
-    """The run on disk gives the scores of the mapped weights, bit for bit."""
-    draw = torch.Generator().manual_seed(0)
-    run = load_run(out)
-    grid = torch.randn(2, 6, run.info.feature_dim, generator=draw)
-    features = Features(grid, torch.ones(2, 6, dtype=torch.bool), Layout(6, 1, 1))
-    tokens = torch.randint(4, max(5, len(run.vocabulary)), (2, 8), generator=draw).clamp(max=len(run.vocabulary) - 1)
-    tokens[:, 0] = BOS
-    if not torch.equal(run.model(features, tokens), model(features, tokens)):
-        raise OSError(f"{out} was written, but gives other scores than the checkpoint; is the disk sound?")

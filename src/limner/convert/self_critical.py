@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import torch
 from torch import Tensor
 
 from limner.convert.checkpoint import Record, has_tensors, read_checkpoint
+from limner.convert.written import must_be_free, verify
 from limner.data.datasets import DataConfig
 from limner.decode.rules import Rules
 from limner.decode.search import Beam
@@ -28,9 +28,9 @@ from limner.models.spatial_transformer import SpatialTransformerConfig
 from limner.models.up_down import UpDownConfig
 from limner.objectives import CrossEntropy
 from limner.recipe import Recipe, Stage, VocabularyConfig
-from limner.run import RunInfo, create_run, load_run, load_state, save_tensors
+from limner.run import RunInfo, create_run, load_state, save_tensors
 from limner.text.vocabulary import SPECIALS, Vocabulary
-from limner.types import BOS, UNK, Features, Layout
+from limner.types import Layout
 
 UNKNOWN = ("UNK", "<unk>", "<UNK>")  # how a published vocabulary may call the word for all others
 HEADS = ("num_att_heads", "num_heads", "n_heads", "heads", "h")  # options that tell what no weight tells
@@ -78,9 +78,7 @@ def convert(checkpoint: Path, word_map: Path, out: Path, encoder: str = "", chan
 
 
 def check_request(out: Path, encoder: str, channels: str) -> None:
-    for name in ("run.json", "model.safetensors", "last.safetensors"):
-        if (out / name).exists():
-            raise FileExistsError(f"{out} already holds a run ({name}); choose another folder")
+    must_be_free(out)
     if encoder or channels != "RGB":
         raise ValueError(
             "these systems caption the features of a detector or a CNN of others: leave out --encoder and --channels, "
@@ -329,7 +327,7 @@ def write(
     )
     save_tensors(out / "model.safetensors", model.state_dict())
     create_run(out, replace(recipe, **more), vocabulary, RunInfo(dim, {}))  # run.json is the last file
-    _verify(out, model.eval())
+    verify(out, model.eval(), Layout(1, 1, 6), boxes=True)
     sizes = ", ".join(f"{name} {value}" for name, value in vars(config).items() if name != "name")
     ignored = [key for key in buffers if key in published.tensors]
     lines = [f"run folder: {out}", f"{config.name}: {len(vocabulary)} words, cells of {dim} channels, {sizes}"]
@@ -339,16 +337,3 @@ def write(
         )
     lines += [f"left out, being fixed tables: {', '.join(ignored)}"] if ignored else []
     return "\n".join([*lines, "encoder: none, so this run captions stored features, not pictures"])
-
-
-@torch.no_grad()
-def _verify(out: Path, model: Captioner) -> None:
-    """The run on disk gives the scores of the mapped weights, bit for bit."""
-    draw = torch.Generator().manual_seed(0)
-    run = load_run(out)
-    grid, boxes = torch.randn(2, 6, run.info.feature_dim, generator=draw), torch.rand(2, 6, 4, generator=draw)
-    features = Features(grid, torch.ones(2, 6, dtype=torch.bool), Layout(1, 1, 6), boxes)
-    tokens = torch.randint(UNK, len(run.vocabulary), (2, 8), generator=draw)
-    tokens[:, 0] = BOS
-    if not torch.equal(run.model(features, tokens), model(features, tokens)):
-        raise OSError(f"{out} was written, but gives other scores than the checkpoint; is the disk sound?")

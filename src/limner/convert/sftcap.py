@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from limner.convert.checkpoint import has_tensors, read_checkpoint
+from limner.convert.written import must_be_free, verify
 from limner.data.datasets import DataConfig
 from limner.data.feature_files import FeatureRows
 from limner.decode.rules import Rules
@@ -24,10 +25,10 @@ from limner.files import read_json
 from limner.models.sft import Sft, SftConfig
 from limner.objectives.hierarchical import SftLoss
 from limner.recipe import Recipe, Schedule, Stage, VocabularyConfig
-from limner.run import RunInfo, create_run, load_run, load_state, save_tensors
+from limner.run import RunInfo, create_run, load_state, save_tensors
 from limner.text.clip_bpe import order_pieces, read_clip
 from limner.text.vocabulary import Vocabulary
-from limner.types import BOS, Features, Layout
+from limner.types import Layout
 
 NETWORKS = ("SFTNet", "SNet", "TNet")
 HEAD, DECODER = "caption_head.prediction_head", "caption_head.cap_sa_decoder"
@@ -87,9 +88,7 @@ def convert(
     frame vectors these are, if the run is to caption clips.  Raises ValueError that names what is missing, unknown or
     misshapen, FileExistsError when `out` holds a run.
     """
-    for name in ("run.json", "model.safetensors", "last.safetensors"):
-        if (out / name).exists():
-            raise FileExistsError(f"{out} already holds a run ({name}); choose another folder")
+    must_be_free(out)
     if channels != "RGB":
         raise ValueError("CLIP reads RGB: leave out --channels")
     tensors, prefix = read_published(checkpoint)
@@ -116,7 +115,7 @@ def convert(
     )
     save_tensors(out / "model.safetensors", model.state_dict())
     create_run(out, recipe, vocabulary, RunInfo(sizes.D, provenance))  # run.json is the last file
-    _verify(out, model)
+    verify(out, model, Layout(6, 1, 1))
     return "\n".join(
         [
             f"run folder: {out}",
@@ -262,16 +261,3 @@ def read_vocabulary(word_map: Path, size: int) -> Vocabulary:
     if len(vocabulary) != size + 1:
         raise ValueError(f"{word_map} has {len(vocabulary) - 1} pieces, the checkpoint {size}")
     return vocabulary
-
-
-@torch.no_grad()
-def _verify(out: Path, model: Sft) -> None:
-    """The run on disk gives the scores of the mapped weights, bit for bit."""
-    draw = torch.Generator().manual_seed(0)
-    run = load_run(out)
-    grid = torch.randn(2, 6, run.info.feature_dim, generator=draw)
-    features = Features(grid, torch.ones(2, 6, dtype=torch.bool), Layout(6, 1, 1))
-    tokens = torch.randint(4, max(5, len(run.vocabulary)), (2, 8), generator=draw).clamp(max=len(run.vocabulary) - 1)
-    tokens[:, 0] = BOS
-    if not torch.equal(run.model(features, tokens), model(features, tokens)):
-        raise OSError(f"{out} was written, but gives other scores than the checkpoint; is the disk sound?")

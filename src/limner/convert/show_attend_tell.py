@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from limner.convert.checkpoint import has_tensors, read_checkpoint
+from limner.convert.written import must_be_free, verify
 from limner.decode.rules import Rules
 from limner.decode.search import Beam
 from limner.encoders import Encoder, PretrainedConfig, ResNet, ResNetConfig, build_encoder
@@ -22,9 +23,9 @@ from limner.files import read_json
 from limner.models.show_attend_tell import ShowAttendTell, ShowAttendTellConfig
 from limner.objectives import CrossEntropy
 from limner.recipe import Recipe, Stage, VocabularyConfig
-from limner.run import RunInfo, create_run, load_run, load_state, save_tensors
+from limner.run import RunInfo, create_run, load_state, save_tensors
 from limner.text.vocabulary import SPECIALS, Vocabulary
-from limner.types import BOS, Features, Layout
+from limner.types import Layout
 
 MARKS = ("<pad>", "<start>", "<end>", "<unk>")  # the published names of PAD, BOS, EOS, UNK
 ENTRIES = ("encoder", "decoder", "encoder_optimizer", "decoder_optimizer")  # of a whole checkpoint; the rest is plain
@@ -70,9 +71,7 @@ def convert(
     checkpoint's own encoder was trained with.  Raises ValueError that names what is missing, unknown or misshapen,
     FileExistsError when `out` holds a run.
     """
-    for name in ("run.json", "model.safetensors", "last.safetensors"):
-        if (out / name).exists():
-            raise FileExistsError(f"{out} already holds a run ({name}); choose another folder")
+    must_be_free(out)
     decoder, own, left_out = split(read_checkpoint(checkpoint), checkpoint)
     words = read_word_map(word_map)
     converted = assemble(decoder, own, words, encoder, channels, str(checkpoint))
@@ -81,7 +80,7 @@ def convert(
         tensors |= {f"encoder.{key}": value for key, value in converted.own_encoder.state_dict().items()}
     save_tensors(out / "model.safetensors", tensors)
     create_run(out, converted.recipe, converted.vocabulary, converted.info)  # run.json is the last file
-    _verify(out, converted.model)
+    verify(out, converted.model, Layout(1, 2, 3))
     return _summary(out, converted, left_out)
 
 
@@ -258,19 +257,6 @@ def assemble(
         provenance["source"] = Path(where).name
         return Converted(recipe, vocabulary, RunInfo(dim, provenance, True, channels), model.eval(), encoder)
     return Converted(recipe, vocabulary, RunInfo(dim, provenance, False, channels), model.eval(), None)
-
-
-@torch.no_grad()
-def _verify(out: Path, model: ShowAttendTell) -> None:
-    """The run on disk gives the logits of the mapped weights, bit for bit."""
-    draw = torch.Generator().manual_seed(0)
-    run = load_run(out)
-    grid = torch.randn(2, 6, run.info.feature_dim, generator=draw)
-    features = Features(grid, torch.ones(2, 6, dtype=torch.bool), Layout(1, 2, 3))
-    tokens = torch.randint(4, max(5, len(run.vocabulary)), (2, 8), generator=draw).clamp(max=len(run.vocabulary) - 1)
-    tokens[:, 0] = BOS
-    if not torch.equal(run.model(features, tokens), model(features, tokens)):
-        raise OSError(f"{out} was written, but gives other scores than the checkpoint; is the disk sound?")
 
 
 def _summary(out: Path, converted: Converted, left_out: list[str]) -> str:

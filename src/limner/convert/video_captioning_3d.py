@@ -17,6 +17,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from limner.convert.checkpoint import Record, read_checkpoint
+from limner.convert.written import must_be_free, verify
 from limner.data.datasets import DataConfig
 from limner.decode.rules import Rules
 from limner.decode.search import Beam
@@ -25,9 +26,9 @@ from limner.encoders.resnet3d import config_of, fill, read_weights
 from limner.files import read_json
 from limner.models.spatiotemporal import FirstToken, FirstTokenConfig
 from limner.recipe import Recipe, Schedule, Stage, VocabularyConfig
-from limner.run import RunInfo, create_run, load_run, load_state, save_tensors
+from limner.run import RunInfo, create_run, load_state, save_tensors
 from limner.text.vocabulary import SPECIALS, Vocabulary
-from limner.types import BOS, Features, Layout
+from limner.types import Features, Layout
 
 MARKS = ("<pad>", "<start>", "<end>", "<unk>")  # the published names of PAD, BOS, EOS, UNK
 PAIRS = (  # what its training leaves in a folder, the best first
@@ -68,9 +69,7 @@ def convert(
     ResNet that made the features (.pth, copied into the run), or a transformers video model.  Raises ValueError that
     names what is missing, unknown or misshapen, FileExistsError when `out` holds a run.
     """
-    for name in ("run.json", "model.safetensors", "last.safetensors"):
-        if (out / name).exists():
-            raise FileExistsError(f"{out} already holds a run ({name}); choose another folder")
+    must_be_free(out)
     if channels != "RGB":
         raise ValueError("the published 3-D features are of RGB frames; leave out --channels")
     published = read_published(checkpoint)
@@ -103,7 +102,7 @@ def convert(
     create_run(
         out, recipe, vocabulary, RunInfo(dim, provenance, isinstance(net, ResNet3D))
     )  # run.json is the last file
-    _verify(out, model.eval())
+    verify(out, model.eval(), Layout(2, 2, 2))
     return _summary(out, recipe, model, dim, encoder, settings.is_file())
 
 
@@ -304,19 +303,6 @@ def published_greedy(model: FirstToken, features: Features, steps: int = 20) -> 
         tokens.append(logits.argmax(-1))
         logits, state, _ = model.step(tokens[-1], state, memory)
     return torch.stack(tokens, 1)
-
-
-@torch.no_grad()
-def _verify(out: Path, model: FirstToken) -> None:
-    """The run on disk gives the logits of the mapped weights, bit for bit."""
-    draw = torch.Generator().manual_seed(0)
-    run = load_run(out)
-    grid = torch.randn(2, 8, run.info.feature_dim, generator=draw)
-    features = Features(grid, torch.ones(2, 8, dtype=torch.bool), Layout(2, 2, 2))
-    tokens = torch.randint(4, max(5, len(run.vocabulary)), (2, 8), generator=draw).clamp(max=len(run.vocabulary) - 1)
-    tokens[:, 0] = BOS
-    if not torch.equal(run.model(features, tokens), model(features, tokens)):
-        raise OSError(f"{out} was written, but gives other scores than the checkpoint; is the disk sound?")
 
 
 def _summary(out: Path, recipe: Recipe, model: FirstToken, dim: int, encoder: str, told: bool) -> str:
