@@ -141,7 +141,7 @@ def test_beam_search_against_greedy_on_flickr8k(tmp_path: Path, capsys):
     data = SHARED / "data" / "flickr8k"
     beam = ROOT / "results" / "flickr8k_show_attend_tell"
     command = ["compare", str(beam), str(beam / "greedy"), "--references", str(data / "dataset_flickr8k.json")]
-    command += ["--media", str(data / "images"), "--tokenizer", "simple"]
+    command += ["--media", str(data / "images")]
     assert main([*command, "--out", str(tmp_path / "c.html"), "--json", str(tmp_path / "c.json")]) == 0
     saved = json.loads((tmp_path / "c.json").read_text())
     assert saved["protocol"]["images"] == 1000 and saved["left_out"] == 0

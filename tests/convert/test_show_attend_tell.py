@@ -194,7 +194,7 @@ def test_golden_numbers_of_the_original_code(golden: Path, tmp_path: Path) -> No
 
     with torch.no_grad():
         memory = run.model.encode(features)
-        h, c = run.model.init_state(memory)
+        h, c, *_ = run.model.init_state(memory)
         taught = run.model.teach(memory, tokens[:, :-1])
         batch = Batch(tuple(map(str, range(len(cells)))), features, tokens)
         loss = CrossEntropy(doubly_stochastic=1.0)(run.model, batch)
