@@ -99,6 +99,35 @@ def unroll(model: Captioner, memory: Any, tokens: Int[Tensor, "R L"]) -> Taught:
     return Taught(*(torch.stack(column, 1) for column in zip(*steps, strict=True)))
 
 
+def along(
+    advance: Callable[[Tensor, Any], tuple[Any, Tensor]],
+    hidden: Callable[[Any], Tensor],
+    say: Callable[[Tensor], Tensor],
+    state: Any,
+    tokens: Int[Tensor, "R L"],
+) -> Taught:
+    """`teach` of a captioner that reads the word before and its own last state.
+
+    `advance(token, state)` -> the new state and attention, over all rows; what is `hidden` in the states becomes scores
+    at once, where a word is to be predicted (`say`).  `state` has a row per medium.
+    """
+    alive = running(tokens)
+    captions = len(tokens) // len(first_tensor(state))
+    state = map_tensors(lambda x: x.repeat_interleave(captions, 0), state)
+    said, attention = [], []
+    for t in range(int(alive.sum(1).max())):
+        state, weights = advance(tokens[:, t], state)
+        said.append(hidden(state))
+        attention.append(weights)
+    row, time = alive.nonzero(as_tuple=True)
+
+    def spread(packed: Tensor) -> Tensor:
+        return packed.new_zeros(*tokens.shape, packed.shape[-1]).index_put((row, time), packed)
+
+    states, weights = (torch.stack(steps, 1)[row, time] for steps in (said, attention))
+    return Taught(spread(say(states)), spread(weights), spread(states))
+
+
 def first_tensor(tree: Any) -> Tensor:
     """The first tensor of a nested tuple."""
     return tree if isinstance(tree, Tensor) else first_tensor(tree[0])

@@ -5,6 +5,7 @@ attention, whose query is its hidden state.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple, cast
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from limner.models.attention_blocks import Known
-from limner.models.captioner import Captioner, Step, Taught, map_tensors, running
+from limner.models.captioner import Captioner, Step, Taught, along
 from limner.models.layers import WordHead
 from limner.models.positions import Places
 from limner.models.xlinear import XLinear
@@ -124,19 +125,7 @@ class Xlan(Captioner):
         return state.said
 
     def teach(self, memory: Memory, tokens: Int[Tensor, "R L"]) -> Taught:
-        """Step by step over all rows; the word head runs once, where a word is to be predicted."""
-        alive = running(tokens)
-        captions = len(tokens) // len(memory.whole)
-        state = map_tensors(lambda x: x.repeat_interleave(captions, 0), self.init_state(memory))
-        said, attention = [], []
-        for t in range(int(alive.sum(1).max())):
-            state, weights = self.advance(tokens[:, t], state, memory)
-            said.append(state.said)
-            attention.append(weights)
-        row, time = alive.nonzero(as_tuple=True)
+        def say(said: Tensor) -> Tensor:
+            return self.head(self.dropout(said))
 
-        def spread(packed: Tensor) -> Tensor:
-            return packed.new_zeros(*tokens.shape, packed.shape[-1]).index_put((row, time), packed)
-
-        states, weights = (torch.stack(steps, 1)[row, time] for steps in (said, attention))
-        return Taught(spread(self.head(self.dropout(states))), spread(weights), spread(states))
+        return along(partial(self.advance, memory=memory), self.hidden, say, self.init_state(memory), tokens)
