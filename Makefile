@@ -5,7 +5,7 @@ export HF_HUB_OFFLINE ?= 1
 
 .PHONY: demo test check suite suite-half suite-rest format clean
 
-HALF := tests/apps tests/explain tests/objectives tests/profiling tests/train
+HALF := tests/objectives tests/train
 
 demo: .venv/.installed          ## generate the micro-world, train on it, caption, score, explain
 	$(BIN)/limner demo --out demo
