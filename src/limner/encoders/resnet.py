@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from limner.encoders.encoder import Encoder
+from limner.encoders.freezing import FourStages
 from limner.encoders.pretrained import weights_sha256
 from limner.types import Features, Layout, Pixels
 
@@ -88,7 +88,7 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
 
-class ResNet(Encoder):
+class ResNet(FourStages):
     """Stride 32; 256 x 256 pixels give an 8 x 8 map, averaged adaptively to `pool` x `pool` cells."""
 
     def __init__(self, config: ResNetConfig) -> None:
@@ -116,27 +116,8 @@ class ResNet(Encoder):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        self._freeze(config.trainable_from)
+        self.freeze(config.trainable_from)
         self.train(self.training)
-
-    def _freeze(self, first: int | None) -> None:
-        blocks: list[nn.Module] = [*self.layer1, *self.layer2, *self.layer3, *self.layer4]
-        if first is not None and not -len(blocks) <= first < len(blocks):
-            raise ValueError(
-                f"encoder.trainable_from is {first}, but this ResNet has {len(blocks)} blocks: "
-                f"give {-len(blocks)} .. {len(blocks) - 1}, or null to freeze it"
-            )
-        kept = len(blocks) if first is None else first % len(blocks)
-        self._frozen = [self.conv1, self.bn1, *blocks[:kept]] if kept else []
-        for module in self._frozen:
-            module.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> "ResNet":
-        """As usual, but frozen parts stay in evaluation: their BatchNorm statistics do not move."""
-        super().train(mode)
-        for module in self._frozen:
-            module.eval()
-        return self
 
     def preprocess(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float[Tensor, "T 3 h w"]:
         """RGB [0, 255] -> size x size (Pillow's antialiased bilinear; the aspect ratio is not kept), /255, normalised.

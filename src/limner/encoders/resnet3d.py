@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from limner.encoders.encoder import Encoder
+from limner.encoders.freezing import FourStages
 from limner.encoders.pretrained import weights_sha256
 from limner.ranges import Count
 from limner.types import Features, Layout, Pixels
@@ -116,7 +116,7 @@ DEPTHS = {
 }
 
 
-class ResNet3D(Encoder):
+class ResNet3D(FourStages):
     """Stride 16 in time (32 with time_stride 2) and 32 in space, rounded up: 16 x 224 x 224 give 1 x 7 x 7 cells.
 
     With a `window`, every frame gives one cell: the mean over the cells of the window that begins with it.
@@ -146,27 +146,8 @@ class ResNet3D(Encoder):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if config.source:
             fill(self, read_weights(config.source), config.source)
-        self._freeze(config.trainable_from)
+        self.freeze(config.trainable_from)
         self.train(self.training)
-
-    def _freeze(self, first: int | None) -> None:
-        blocks: list[nn.Module] = [*self.layer1, *self.layer2, *self.layer3, *self.layer4]
-        if first is not None and not -len(blocks) <= first < len(blocks):
-            raise ValueError(
-                f"encoder.trainable_from is {first}, but this ResNet has {len(blocks)} blocks: "
-                f"give {-len(blocks)} .. {len(blocks) - 1}, or null to freeze it"
-            )
-        kept = len(blocks) if first is None else first % len(blocks)
-        self._frozen = [self.conv1, self.bn1, *blocks[:kept]] if kept else []
-        for module in self._frozen:
-            module.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> "ResNet3D":
-        """As usual, but frozen parts stay in evaluation: their BatchNorm statistics do not move."""
-        super().train(mode)
-        for module in self._frozen:
-            module.eval()
-        return self
 
     def preprocess(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float[Tensor, "T 3 h w"]:
         """RGB [0, 255] -> shorter side to `size` (Pillow's antialiased bilinear), central square, normalised."""
