@@ -8,6 +8,7 @@ from limner.encoders.resnet import ResNet, ResNetConfig
 from limner.encoders.resnet3d import ResNet3D, ResNet3DConfig
 from limner.encoders.small_cnn import SmallCNN, SmallCNNConfig
 from limner.encoders.small_cnn3d import SmallCNN3D, SmallCNN3DConfig
+from limner.encoders.tiny import Tiny, TinyConfig
 
 EncoderConfig = (
     PretrainedConfig
@@ -17,6 +18,7 @@ EncoderConfig = (
     | ResNet3DConfig
     | SmallCNNConfig
     | SmallCNN3DConfig
+    | TinyConfig
 )
 
 ENCODERS: dict[str, tuple[type, type[Encoder]]] = {
@@ -27,6 +29,7 @@ ENCODERS: dict[str, tuple[type, type[Encoder]]] = {
     "resnet3d": (ResNet3DConfig, ResNet3D),
     "small_cnn": (SmallCNNConfig, SmallCNN),
     "small_cnn3d": (SmallCNN3DConfig, SmallCNN3D),
+    "tiny": (TinyConfig, Tiny),
 }
 
 
@@ -55,5 +58,7 @@ __all__ = [
     "SmallCNN3D",
     "SmallCNN3DConfig",
     "SmallCNNConfig",
+    "Tiny",
+    "TinyConfig",
     "build_encoder",
 ]

@@ -1,0 +1,95 @@
+"""limner-tiny's encoder: a narrow residual CNN (He et al. 2016, arXiv:1512.03385) for one CPU thread.
+
+Dense 3x3 convolutions instead of depthwise ones: on a CPU they run at several times the arithmetic rate, so that at
+equal time the net is larger, and in training as in use.  It is trained from scratch here: first to tell another
+encoder's cells, then along with a captioner.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor, nn
+
+from limner.encoders.encoder import Encoder
+from limner.encoders.pretrained import weights_sha256
+from limner.encoders.resnet import Basic
+from limner.types import Features, Layout, Pixels
+
+STRIDE = 32
+
+
+@dataclass(frozen=True)
+class TinyConfig:
+    """`size`: side of the square input in pixels; `widths` and `blocks` of the four stages, at strides 4 to 32; `dim`:
+    channels of a cell."""
+
+    name: Literal["tiny"] = "tiny"
+    size: int = 224
+    widths: tuple[int, int, int, int] = (32, 64, 128, 256)
+    blocks: tuple[int, int, int, int] = (1, 2, 2, 2)
+    dim: int = 384
+
+
+class Tiny(Encoder):
+    """Stride 32: 224 x 224 pixels give 7 x 7 cells."""
+
+    def __init__(self, config: TinyConfig) -> None:
+        """Weights are random.  Raises ValueError for sizes that make no network."""
+        super().__init__()
+        if config.size < STRIDE or config.size % STRIDE:
+            raise ValueError(f"encoder.size is {config.size}; it must be a positive multiple of {STRIDE}")
+        if min(*config.widths, *config.blocks, config.dim) < 1:
+            raise ValueError(
+                f"encoder.widths {config.widths}, blocks {config.blocks} and dim {config.dim} must be at least 1"
+            )
+        self.config, self.dim = config, config.dim
+        first = config.widths[0]
+        self.stem = nn.Sequential(*_convolution(3, first, 3, 2), *_convolution(first, first, 3, 2))
+        stages: list[nn.Module] = []
+        inputs = first
+        for stage, (width, count) in enumerate(zip(config.widths, config.blocks, strict=True)):
+            for i in range(count):
+                stages.append(Basic(inputs, width, 2 if stage and i == 0 else 1))
+                inputs = width
+        self.body = nn.Sequential(*stages)
+        self.head = nn.Sequential(*_convolution(inputs, config.dim, 1, 1))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def preprocess(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float[Tensor, "T 3 h w"]:
+        """RGB [0, 255] -> size x size (bilinear, antialiased; the aspect ratio is not kept), scaled to [-1, 1]."""
+        side = (self.config.size, self.config.size)
+        images = (Image.fromarray(np.ascontiguousarray(frame)) for frame in frames)
+        resized = np.stack([np.asarray(image.resize(side, Image.Resampling.BILINEAR)) for image in images])
+        return torch.from_numpy(resized).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+    def forward(self, pixels: Pixels) -> Features:
+        """(B, T, 3, H, W) in [-1, 1] -> T*(H/32)*(W/32) cells, all real."""
+        b, t = pixels.frames.shape[:2]
+        frames = pixels.frames.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        x = self.head(self.body(self.stem(frames)))
+        h, w = x.shape[-2:]
+        grid = x.flatten(2).transpose(1, 2).reshape(b, t * h * w, self.dim)
+        return Features(grid, torch.ones(grid.shape[:2], dtype=torch.bool, device=grid.device), Layout(t, h, w))
+
+    def provenance(self) -> dict[str, Any]:
+        """The architecture and the hash of the weights as they are now."""
+        return {
+            "name": self.config.name,
+            "source": "limner",
+            "architecture": f"Tiny(widths={self.config.widths}, blocks={self.config.blocks})",
+            "sha256": weights_sha256(self),
+            "preprocessing": {"size": self.config.size, "resample": "bilinear", "scale": [-1, 1]},
+            "dim": self.dim,
+        }
+
+
+def _convolution(inputs: int, outputs: int, side: int, stride: int) -> tuple[nn.Module, ...]:
+    conv = nn.Conv2d(inputs, outputs, side, stride, side // 2, bias=False)
+    return conv, nn.BatchNorm2d(outputs), nn.ReLU()
