@@ -3,12 +3,22 @@ PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test check suite suite-half suite-rest format clean
+.PHONY: demo demo-train test check suite suite-half suite-rest format clean
 
 HALF := tests/objectives tests/train
 
-demo: .venv/.installed          ## generate the micro-world, train on it, caption, score, explain
-	$(BIN)/limner demo --out demo
+TINY := $(wildcard src/limner/shipped/limner-tiny.limner/manifest.json)
+
+demo: .venv/.installed          ## caption photographs (PICTURES="a.jpg folder") with limner-tiny or MODEL=RUN, explain one
+ifneq ($(MODEL)$(TINY),)
+	$(BIN)/limner demo $(PICTURES) $(if $(MODEL),--model $(MODEL)) --out demo
+else
+	@echo "limner-tiny is not in this build yet: the micro-world instead (make demo-train)"
+	$(BIN)/limner demo-train --out demo
+endif
+
+demo-train: .venv/.installed    ## generate the micro-world, train on it, caption, score, explain
+	$(BIN)/limner demo-train --out demo
 
 test: check suite               ## everything that must pass
 

@@ -22,6 +22,7 @@ from limner.decode.rules import Rules
 from limner.decode.search import Sample
 from limner.models.show_attend_tell import ShowAttendTell
 from limner.objectives import CrossEntropy, Learnt, SelfCritical
+from limner.objectives.context import Context
 from limner.text.vocabulary import SPECIALS, Vocabulary
 from limner.types import BOS, Batch, Medium
 from paired import arguments, report, take_turns
@@ -74,7 +75,7 @@ def main() -> int:
     ids = tuple(map(str, range(MEDIA)))
     objectives = {
         baseline: SelfCritical(sample=SAMPLING, baseline=baseline).build(  # type: ignore[arg-type]
-            training_split(list(vocabulary.words[4:])), vocabulary, print
+            Context(media=training_split(list(vocabulary.words[4:])), vocabulary=vocabulary)
         )
         for baseline in ("leave_one_out", "greedy")
     }

@@ -204,3 +204,11 @@ def test_shipped_recipes(path: Path, tmp_path: Path):
     save_recipe(recipe, tmp_path / "r.json")
     assert load_recipe(tmp_path / "r.json") == recipe
     assert path.read_text().startswith("#"), "the comment on top says what it is"
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, "much"])
+def test_captions_of_others_are_a_share_of_all(file: Path, share):
+    told = load_recipe(file, [("told.file", "teacher.jsonl"), ("told.share", "0.25")]).told
+    assert (told.file, told.share) == ("teacher.jsonl", 0.25)
+    with pytest.raises(ValueError, match=r"told\.share: Input should be"):
+        load_recipe(file, [("told.share", str(share))])

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from limner import files
 from limner.encoders import ResNet3D, ResNet3DConfig, SmallCNN, SmallCNNConfig
 from limner.models import build_model
 from limner.models.captioner import FromPixels
@@ -31,7 +31,7 @@ from limner.run import (
 )
 from limner.text.vocabulary import Vocabulary
 from limner.train.loop import Position
-from limner.train.training import save_last
+from limner.train.stage import save_last
 
 RECIPE = Recipe(
     encoder=SmallCNNConfig(size=32, width=8, dim=6), model=ShowAttendTellConfig(hidden=4, embed=3, attention=2), seed=5
@@ -214,7 +214,7 @@ def rust_is_full(*arguments: object) -> None:
 
 
 def test_a_full_disk_is_an_ordinary_error(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(files, "save_file", rust_is_full)
+    monkeypatch.setattr(safetensors.torch, "save_file", rust_is_full)
     with pytest.raises(OSError, match=r"No space left on device: .*a\.safetensors") as caught:
         save_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(3)})
     assert caught.value.errno == errno.ENOSPC and not list(tmp_path.iterdir())
@@ -222,7 +222,11 @@ def test_a_full_disk_is_an_ordinary_error(tmp_path: Path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("where", "name", "fault"),
-    [(files, "save_file", half_written), (files, "save_file", rust_is_full), (os, "replace", full_disk)],
+    [
+        (safetensors.torch, "save_file", half_written),
+        (safetensors.torch, "save_file", rust_is_full),
+        (os, "replace", full_disk),
+    ],
 )
 def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path, monkeypatch, where, name: str, fault):
     old, new = {"a": torch.zeros(3)}, {"a": torch.ones(3)}

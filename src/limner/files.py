@@ -10,10 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
-
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
@@ -49,8 +45,11 @@ def write_json(path: str | Path, value: Any, indent: int | None = 1) -> None:
     write_text(path, json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
 
 
-def write_safetensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors atomically.  A full disk is the OSError that any other file would give."""
+def write_safetensors(path: str | Path, tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
+    """Write PyTorch's tensors atomically.  A full disk is the OSError that any other file would give."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file  # loads PyTorch, which those who only read JSON do without
+
     with atomic(path) as temporary:
         try:
             save_file(dict(tensors), temporary, dict(metadata))

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def unpack(source: str | os.PathLike[str]) -> Path:
     """
     folder = Path(source).expanduser()
     if not folder.is_dir():
-        folder = _from_hub(os.fspath(source))
+        folder = fetched(os.fspath(source), SAFE, "a run folder or a packed model that is on this machine")
     path = folder / MANIFEST
     if not path.is_file():
         raise ValueError(
@@ -82,6 +82,16 @@ def unpack(source: str | os.PathLike[str]) -> Path:
         )
     _check(folder, manifest["files"])
     return folder
+
+
+def found(source: str | os.PathLike[str]) -> Path:
+    """What a user names as a model -> its folder: a run folder as it is; a packed model, or its hub id, checked.
+
+    Raises what `unpack` does; of what is neither a folder nor a hub id, reading the run tells.
+    """
+    folder = Path(source).expanduser()
+    packed_here = (folder / MANIFEST).is_file()
+    return unpack(source) if packed_here or (not folder.exists() and is_id(os.fspath(source))) else folder
 
 
 def push_to_hub(folder: str | Path, repo: str, private: bool = False) -> str:
@@ -168,15 +178,24 @@ def _check(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
             raise ValueError(f"{path} is not the file that was packed: its hash differs; take a fresh copy")
 
 
-def _from_hub(id: str) -> Path:
+def is_id(text: str) -> bool:
+    """Whether it could be the name of a repository: owner/name."""
+    return text.count("/") == 1 and not text.startswith((".", "/", "~")) and not text.endswith("/")
+
+
+def fetched(id: str, endings: Sequence[str], offline: str) -> Path:
+    """The files of a repository of the hub, `owner/name`, that end so -> their folder in the hub's cache.
+
+    Raises ValueError, at once where there is no network and nothing in the cache; `offline` says what to give instead.
+    """
     from huggingface_hub import snapshot_download
 
-    if id.count("/") != 1 or id.startswith((".", "/", "~")):
+    if not is_id(id):
         raise ValueError(f"{id} is no folder, and no hub id of the form owner/name")
     try:
-        return Path(snapshot_download(id, allow_patterns=[f"*{ending}" for ending in SAFE]))
+        return Path(snapshot_download(id, allow_patterns=[f"*{ending}" for ending in endings]))
     except Exception as error:  # whatever the network, the hub and its client make of it
         raise ValueError(
             f"{id} is no folder here and could not be fetched from the hub ({type(error).__name__}: "
-            f"{str(error).splitlines()[0]:.150}); offline, give a run folder or a packed model that is on this machine"
+            f"{str(error).strip().partition(chr(10))[0]:.150}); offline, give {offline}"
         ) from error

@@ -1,49 +1,27 @@
 """A run in use: files, pictures or arrays in, captions out."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import isfinite
 from os import PathLike
-from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image
 
-from limner.data.ahead import ahead
-from limner.data.frames import UNIFORM, Sampling
-from limner.data.media import MediaError, read, read_image
+from limner import shipped
+from limner.data.frames import Sampling
+from limner.data.many import captions_of
+from limner.data.media import frames_of
 from limner.decode.ensemble import Average, Ensemble, Inputs, Together, share_words
-from limner.decode.options import Beam, Decoding
+from limner.decode.options import Beam, Decoding, with_beam
 from limner.decode.search import search
 from limner.encoders.encoder import Encoder
-from limner.packed import unpack
+from limner.files import sha256
+from limner.packed import found, unpack
+from limner.plain import Caption, Failure, Source
 from limner.run import Run, load_run
-from limner.types import BOS, EOS, PAD, Captions, Features, Layout, Medium, Pixels
+from limner.types import BOS, EOS, PAD, Captions, Features, Layout, Pixels
 
-Source = str | PathLike[str] | Medium | Image.Image | np.ndarray | bytes
-
-
-@dataclass(frozen=True)
-class Caption:
-    """A sentence and where the model looked while saying each word."""
-
-    text: str
-    logprob: float  # natural log of the sentence's probability, its end included
-    words: tuple[str, ...]  # what `attention` has a map for
-    attention: np.ndarray  # (words, t, h, w), every word's map sums to 1
-    finished: bool = True  # False: the length limit came before the end of the sentence
-    others: tuple["Caption", ...] = ()  # the next best, or further ones drawn, where the decoding keeps several
-    notes: tuple[str, ...] = ()  # what was damaged in the file, if it could be read all the same
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A medium that could not be captioned, and why."""
-
-    source: str
-    reason: str
+__all__ = ["Caption", "Failure", "Pipeline", "Source", "frames_of", "with_beam"]
 
 
 class Pipeline:
@@ -76,7 +54,7 @@ class Pipeline:
     @classmethod
     def load(
         cls,
-        run: str | PathLike[str],
+        run: str | PathLike[str] | None = None,
         encoder: str = "",
         device: str = "cpu",
         frames: int | None = None,
@@ -84,11 +62,15 @@ class Pipeline:
         weights: Sequence[float] | None = None,
         average: Average = "probabilities",
     ) -> "Pipeline":
-        """`run` is a run folder; `encoder` replaces the folder or hub id of a pretrained encoder that has moved;
-        `frames` are sampled from a clip (None: as many as in training).  `others` are the run folders of an ensemble's
-        further members."""
-        members = [cls(load_run(Path(other)), device, frames) for other in others]
-        return cls(load_run(Path(run), encoder), device, frames, members, weights, average)
+        """`run` is a run folder, or the folder or hub id of a packed model; None is the model that the package ships.
+
+        `encoder` replaces the folder or hub id of a pretrained encoder that has moved; `frames` are sampled from a clip
+        (None: as many as in training).  `others` are the runs of an ensemble's further members.  Raises ValueError or
+        FileNotFoundError when a run is missing or damaged.
+        """
+        members = [cls(load_run(found(other)), device, frames) for other in others]
+        where = shipped.model() if run is None else run
+        return cls(load_run(found(where), encoder), device, frames, members, weights, average)
 
     @classmethod
     def from_pretrained(cls, source: str | PathLike[str], device: str = "cpu", frames: int | None = None) -> "Pipeline":
@@ -97,6 +79,25 @@ class Pipeline:
         Raises ValueError when one was changed, could execute code, or cannot be fetched.
         """
         return cls(load_run(unpack(source)), device, frames)
+
+    @property
+    def name(self) -> str:
+        """What it is called: its folder."""
+        return str(self.run.folder)
+
+    @property
+    def decoding(self) -> Beam:
+        """How it searches unless told otherwise."""
+        return self.run.recipe.decoding
+
+    @property
+    def sampling(self) -> Sampling:
+        """How it takes frames from a clip."""
+        return self.run.recipe.sampling
+
+    def identity(self) -> str:
+        """Hex digest of what it has learnt."""
+        return sha256(self.run.folder / "model.safetensors")
 
     def caption(self, source: Source, decoding: Decoding | None = None) -> Caption:
         """Caption one picture or clip: a path, PIL image, encoded bytes, or RGB uint8 array (H,W,3) or (T,H,W,3).
@@ -113,37 +114,11 @@ class Pipeline:
 
         `batch_size` is the number of pictures that go through the encoder together; a clip counts for all its frames.
         """
-        waiting: list[tuple[Source, _Read]] = []
-        for item in ahead(self._try, sources, window=batch_size, workers=2):
-            waiting.append(item)
-            together = sum(1 if done.pixels is None else len(done.pixels[0]) for _, done in waiting)
-            if together >= batch_size:
-                yield from self._flush(waiting, decoding)
-                waiting = []
-        yield from self._flush(waiting, decoding)
-
-    def _flush(
-        self, waiting: Sequence[tuple[Source, "_Read"]], decoding: Decoding | None
-    ) -> Iterator[tuple[Source, Caption | Failure]]:
-        found: dict[int, Caption | Failure] = {
-            index: item.failure for index, (_, item) in enumerate(waiting) if item.failure is not None
-        }
-        for indices in _alike([item.pixels for _, item in waiting]):
-            pixels = [some for index in indices if (some := waiting[index][1].pixels) is not None]
-            for index, caption in zip(indices, self._decode(pixels, decoding), strict=True):
-                found[index] = replace(caption, notes=waiting[index][1].notes)
-        return ((source, found[index]) for index, (source, _) in enumerate(waiting))
-
-    def _try(self, source: Source) -> "_Read":
-        notes: list[str] = []
-        try:
-            return _Read(self._pixels(source, notes), tuple(notes))
-        except (ValueError, OSError) as error:  # MediaError, or a size that the encoder's preprocessing refuses
-            return _Read(failure=Failure(_name(source), str(error)))
+        yield from captions_of(sources, self._pixels, lambda pixels: self._decode(pixels, decoding), batch_size)
 
     def _pixels(self, source: Source, notes: list[str]) -> tuple[torch.Tensor, ...]:
         """What each member sees of it."""
-        mine = self.encoder.preprocess(frames_of(source, self.frames, self.run.recipe.sampling, notes))
+        mine = self.encoder.preprocess(frames_of(source, self.frames, self.sampling, notes))
         return (mine, *(pixels for other in self.others for pixels in other._pixels(source, [])))
 
     def _decode(self, pixels: Sequence[tuple[torch.Tensor, ...]], decoding: Decoding | None) -> list[Caption]:
@@ -151,7 +126,7 @@ class Pipeline:
         stacked = [Pixels(torch.stack(part).to(self.device)) for part in zip(*pixels, strict=True)]
         features = [member.encode(part) for member, part in zip(members, stacked, strict=True)]
         inputs: Inputs = Together(tuple(features)) if self.others else features[0]
-        options = (decoding or self.run.recipe.decoding).bind(self.vocabulary)
+        options = (decoding or self.decoding).bind(self.vocabulary)
         found = self.read(search(self.model, inputs, options), features[0].layout)
         groups = [found[i : i + options.keep] for i in range(0, len(found), options.keep)]
         return [replace(best, others=tuple(it for it in more if isfinite(it.logprob))) for best, *more in groups]
@@ -173,50 +148,3 @@ class Pipeline:
             maps = weights[shown].reshape(len(shown), *layout)
             captions.append(Caption(self.vocabulary.decode(spoken), logprob, words, maps, finished))
         return captions
-
-
-class _Read(NamedTuple):
-    """What became of a source: pixels, or a failure."""
-
-    pixels: tuple[torch.Tensor, ...] | None = None
-    notes: tuple[str, ...] = ()
-    failure: Failure | None = None
-
-
-def frames_of(source: Source, frames: int, sampling: Sampling = UNIFORM, notes: list[str] | None = None) -> np.ndarray:
-    """Anything a user may hold -> uint8 (T, H, W, 3) RGB."""
-    if isinstance(source, np.ndarray) and source.ndim == 4:
-        if source.dtype != np.uint8 or source.shape[3] != 3 or 0 in source.shape:
-            raise MediaError(
-                f"<ndarray>: a clip's array is uint8 RGB (T,H,W,3) in [0, 255], got {source.dtype} {source.shape}"
-            )
-        return source
-    if isinstance(source, (np.ndarray, Image.Image, bytes)):
-        return read_image(source)
-    return read(source, frames, sampling, notes)
-
-
-def with_beam(decoding: Beam, size: int | None = None, length_penalty: float | None = None, **rules: object) -> Beam:
-    """`decoding` with the given values replaced; None leaves a value as it is."""
-    given = {name: value for name, value in rules.items() if value is not None}
-    return replace(
-        decoding,
-        size=decoding.size if size is None else size,
-        length_penalty=decoding.length_penalty if length_penalty is None else length_penalty,
-        rules=replace(decoding.rules, **given) if given else decoding.rules,  # type: ignore[arg-type]
-    )
-
-
-def _alike(read: Sequence[tuple[torch.Tensor, ...] | None]) -> list[list[int]]:
-    """The places of those that can be stacked, for every member; None stands in no group."""
-    groups: dict[tuple[torch.Size, ...], list[int]] = {}
-    for place, item in enumerate(read):
-        if item is not None:
-            groups.setdefault(tuple(part.shape for part in item), []).append(place)
-    return list(groups.values())
-
-
-def _name(source: Source) -> str:
-    if isinstance(source, Medium):
-        return source.path
-    return str(source) if isinstance(source, (str, PathLike)) else f"<{type(source).__name__}>"

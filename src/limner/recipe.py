@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from limner.data.datasets import DataConfig
 from limner.data.feature_files import FeatureRows
 from limner.data.frames import Sampling
+from limner.data.told import ToldConfig
 from limner.data.views import VIEWS
 from limner.decode.search import Beam
 from limner.encoders import EncoderConfig, SmallCNNConfig
@@ -120,6 +121,7 @@ class Recipe:
     frames: Count = 8  # sampled from a clip, or from the rows of a feature file
     sampling: Sampling = field(default_factory=Sampling)
     vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
+    told: ToldConfig = field(default_factory=ToldConfig)  # captions of others, mixed into those of the training split
     model: Annotated[ModelConfig, Field(discriminator="name")] = field(default_factory=ShowAttendTellConfig)
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = (Stage(),)
     validation: Validation = field(default_factory=Validation)

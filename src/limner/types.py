@@ -11,7 +11,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-PAD, BOS, EOS, UNK = 0, 1, 2, 3
+from limner.plain import BOS, EOS, PAD, UNK, Medium
+
+__all__ = ["BOS", "EOS", "PAD", "UNK", "Batch", "Captions", "Features", "Layout", "Loss", "Medium", "Pixels"]
 
 
 class Layout(NamedTuple):
@@ -30,20 +32,6 @@ class Layout(NamedTuple):
         y, x = torch.meshgrid(torch.arange(self.h), torch.arange(self.w), indexing="ij")
         corners = torch.stack([x / self.w, y / self.h, (x + 1) / self.w, (y + 1) / self.h], -1)
         return corners.reshape(-1, 4).float().repeat(self.t, 1)
-
-
-@dataclass(frozen=True)
-class Medium:
-    """One picture or clip and what is known about it.  `start` and `end` cut a clip, in seconds; `draw` is the seed of
-    a random choice among its frames (None: no chance plays)."""
-
-    id: str
-    path: str
-    split: str = ""
-    references: tuple[str, ...] = ()
-    start: float | None = None
-    end: float | None = None
-    draw: int | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +100,7 @@ class Batch:
     inputs: Features | Pixels
     tokens: Int[Tensor, "R L"]  # BOS w1 .. wn EOS PAD ..; R = K * B, K neighbouring captions per medium
     references: tuple[tuple[str, ...], ...] = ()
+    views: tuple[str, ...] = ()  # the names of those in which the media were read
 
     def to(self, device: torch.device | str) -> "Batch":
         return replace(self, inputs=self.inputs.map(lambda x: x.to(device)), tokens=self.tokens.to(device))

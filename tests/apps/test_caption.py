@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from limner.apps.caption import Journal, expand, image_ids, printable, to_jsonl
+from limner.apps.caption import expand
 from limner.apps.cli import main
+from limner.apps.journal import Journal, image_ids, printable, to_jsonl
 from limner.data.karpathy import coco_id
 from limner.evaluation import coco_results
 from limner.pipeline import Pipeline

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from limner.apps import pieces as pieces_module
-from limner.apps.caption import Journal, seconds, to_jsonl
+from limner.apps.caption import seconds
 from limner.apps.cli import main
+from limner.apps.journal import Journal, to_jsonl
 from limner.apps.pieces import Cut, Piece, pieces
 from limner.data.clips import index, read_clip
 from limner.data.frames import UNIFORM

@@ -13,11 +13,13 @@ from PIL import Image
 
 from limner import evaluation
 from limner.apps import caption as caption_app
+from limner.apps import journal as rows_of
 from limner.apps.arguments import overrides
 from limner.apps.cli import COMMANDS, main
 from limner.data import shapes
 from limner.encoders import SmallCNN
 from limner.evaluation import coco_results
+from limner.files import sha256
 from limner.metrics.microworld import accuracy
 from limner.metrics.references import References
 from limner.metrics.report import evaluate
@@ -130,9 +132,9 @@ def test_captions_of_a_folder(tiny: Path, photos: Path, tmp_path: Path, ending: 
 def test_every_text_survives_every_format(tmp_path: Path, ending: str):
     text = 'a "dog", a\u2028cat;\n\tand «ö»'
     row = {"file": 'a,"b".png', "caption": text, "logprob": -1.25, "finished": False}
-    (tmp_path / f"x{ending}").write_text(caption_app.WRITERS[ending]([row]), encoding="utf-8", newline="")
-    (tmp_path / f"x{ending}.partial").write_text(caption_app.to_jsonl([BY, row | {"file": "b"}]), encoding="utf-8")
-    journal = caption_app.Journal(tmp_path / f"x{ending}", resume=True, by=BY)
+    (tmp_path / f"x{ending}").write_text(rows_of.WRITERS[ending]([row]), encoding="utf-8", newline="")
+    (tmp_path / f"x{ending}.partial").write_text(rows_of.to_jsonl([BY, row | {"file": "b"}]), encoding="utf-8")
+    journal = rows_of.Journal(tmp_path / f"x{ending}", resume=True, by=BY)
     assert list(journal.rows.values()) == [row, row | {"file": "b"}]
 
 
@@ -173,10 +175,10 @@ def test_interrupted_and_resumed(tiny: Path, photos: Path, tmp_path: Path, monke
 
 
 def test_a_cut_within_a_letter(tiny: Path, photos: Path, tmp_path: Path):
-    by = caption_app.made_by(tiny / "run", load_run(tiny / "run").recipe.decoding)
+    by = caption_app.made_by(sha256(tiny / "run" / "model.safetensors"), load_run(tiny / "run").recipe.decoding)
     row = {"file": str(photos / "7.png"), "caption": "kept", "logprob": -1.0, "finished": True}
-    cut = caption_app.to_jsonl([{"file": str(photos / "ö.png"), "caption": "", "logprob": -1.0, "finished": True}])
-    data = caption_app.to_jsonl([by, row]).encode() + cut.encode().split("ö".encode())[0] + "ö".encode()[:1]
+    cut = rows_of.to_jsonl([{"file": str(photos / "ö.png"), "caption": "", "logprob": -1.0, "finished": True}])
+    data = rows_of.to_jsonl([by, row]).encode() + cut.encode().split("ö".encode())[0] + "ö".encode()[:1]
     (tmp_path / "c.jsonl.partial").write_bytes(data)
     out = ["--out", str(tmp_path / "c.jsonl"), "--resume"]
     assert main(["caption", str(photos), "--model", str(tiny / "run"), *out]) == 0

@@ -17,7 +17,7 @@ def pipeline(tiny: Path) -> Pipeline:
 
 def conversation(pipeline: Pipeline, *lines: str) -> list[str]:
     said: list[str] = []
-    prompt = Prompt(pipeline, pipeline.run.recipe.decoding, said.append)
+    prompt = Prompt(pipeline, pipeline.decoding, said.append)
     for line in lines:
         assert prompt.answer(line)
     return said

@@ -20,7 +20,7 @@ from limner.types import Medium
 from tests.comparison.world import BAD, GOOD, REFERENCES, data_set, media, side
 from tests.train.world import clip
 
-EMPTY = ("meta", "img", "line", "rect", "path")  # written without an end
+EMPTY = ("meta", "img", "input", "line", "rect", "path")  # written without an end
 
 
 class Reader(HTMLParser):

@@ -13,6 +13,7 @@ from torch import Tensor
 from limner.apps.cli import main
 from limner.convert import SYSTEMS
 from limner.objectives import GlobalReconstruction, LocalReconstruction, build_objective
+from limner.objectives.context import Context
 from limner.objectives.reconstruction import GlobalReconstructor, LocalReconstructor, Reconstructing, States
 from limner.run import Run, load_objective, load_run
 from limner.types import BOS, EOS, PAD, Batch, Features
@@ -24,7 +25,7 @@ convert = SYSTEMS["recnet"]
 def objective_of(run: Run) -> Reconstructing:
     """That of the run's recipe, with the run's own weights."""
     config = run.recipe.stages[0].objective
-    objective = build_objective(config, run.recipe.model.hidden, run.info.feature_dim)
+    objective = build_objective(config, Context(hidden=run.recipe.model.hidden, feature_dim=run.info.feature_dim))
     assert isinstance(objective, Reconstructing)
     assert load_objective(objective, run.folder, config.name)
     return objective.eval()
@@ -176,9 +177,9 @@ def test_misfits_are_named_and_nothing_is_written(tmp_path: Path) -> None:
 
 def test_an_objective_of_another_kind_is_not_taken_over(tmp_path: Path) -> None:
     run, _ = converted(tmp_path, Sizes(7, 5, 9, 3, 11), True)
-    other = build_objective(GlobalReconstruction(), 5, 7)
+    other = build_objective(GlobalReconstruction(), Context(hidden=5, feature_dim=7))
     assert isinstance(other, Reconstructing) and not load_objective(other, run.folder, "recnet_global")
-    wide = build_objective(replace(LocalReconstruction(), attention=9), 5, 7)
+    wide = build_objective(replace(LocalReconstruction(), attention=9), Context(hidden=5, feature_dim=7))
     assert isinstance(wide, Reconstructing)
     with pytest.raises(ValueError, match=r"objective\.safetensors does not fit the model"):
         load_objective(wide, run.folder, "recnet_local")

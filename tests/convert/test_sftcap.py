@@ -419,12 +419,15 @@ def test_greedy_of_a_converted_run_ends_where_the_loop_would(tmp_path: Path) -> 
 
 def test_the_stage_of_a_converted_run_trains(tmp_path: Path) -> None:
     from limner.objectives import build_objective
+    from limner.objectives.context import Context
     from limner.types import Medium
 
     run = saved(tmp_path, random_weights(Sizes()))
     stage = run.recipe.stages[0]
     assert isinstance(stage.objective, SftLoss) and (stage.objective.share, stage.accumulate) == (0.8, 4)
-    objective = build_objective(stage.objective, 24, 24, [Medium("a", "", "train", ("w5 w6",))], run.vocabulary)
+    objective = build_objective(
+        stage.objective, Context(24, 24, [Medium("a", "", "train", ("w5 w6",))], run.vocabulary)
+    )
     tokens = torch.tensor([run.vocabulary.encode("w5 w6"), run.vocabulary.encode("w7 w8")])
     features = features_of(torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(1)))
     loss = objective(run.model, Batch(("a", "b"), features, tokens, (("w5 w6",), ("w7 w8",))), 0)

@@ -7,12 +7,12 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from limner import files
 from limner.data.store import FeatureStore, StoreWriter, UnstorableError, differences, provenance_hash
 from limner.types import Layout
 
@@ -197,7 +197,7 @@ def test_a_full_disk_leaves_the_old_store(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "save_file", full)
+        patch.setattr(safetensors.torch, "save_file", full)
         with pytest.raises(OSError, match="No space left"):
             fill(tmp_path, range(9))
     assert contents(tmp_path) == before

@@ -50,6 +50,21 @@ def test_equal_to_five_dimensions(heads: int, piece: int, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("piece", [1, 1 << 18])
+def test_queries_that_see_nothing_read_nothing_and_change_no_other(piece: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(xlinear.PIECE, "cpu", piece)
+    layer, queries, cells, mask = case()
+    seeing = torch.tensor([[True, True, False, True], [False] * 4, [False, True, False, False]])
+    read, weights = layer(queries, layer.project(cells), mask[:, None] & seeing[..., None])
+    expected = five_dimensional(layer, queries, layer.project(cells), mask)
+    torch.testing.assert_close(
+        (read[seeing], weights[seeing]), tuple(x[seeing] for x in expected), rtol=1e-5, atol=1e-5
+    )
+    assert not read[~seeing].any() and not weights[~seeing].any()
+    none = layer(queries, layer.project(cells), torch.zeros(3, 4, 7, dtype=torch.bool))
+    assert not none[0].any() and not none[1].any()
+
+
+@pytest.mark.parametrize("piece", [1, 1 << 18])
 def test_gradients_are_equal_too(piece: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(xlinear.PIECE, "cpu", piece)
     layer, queries, cells, mask = case()

@@ -13,6 +13,7 @@ from torch import Tensor
 from limner.models.captioner import FromPixels
 from limner.models.sft import Sft, SftConfig
 from limner.objectives import build_objective
+from limner.objectives.context import Context
 from limner.objectives.cross_entropy import smoothed
 from limner.objectives.hierarchical import Labels, SftLoss, SftTraining, match, uncertainty
 from limner.recipe import build_recipe
@@ -39,7 +40,7 @@ def model(**options: object) -> Sft:
 
 def training(**options: object) -> SftTraining:
     media = [Medium(str(k), "", "train", (text,)) for k, text in enumerate(CAPTIONS)]
-    return SftLoss(**options).build(media, VOCABULARY)  # type: ignore[arg-type]
+    return SftLoss(**options).build(Context(media=media, vocabulary=VOCABULARY))  # type: ignore[arg-type]
 
 
 @given(st.data())
@@ -233,5 +234,5 @@ def test_another_captioner_is_refused() -> None:
 
 
 def test_a_recipe_builds_it() -> None:
-    objective = build_objective(SftLoss(), 24, D, [Medium("x", "", "train", ("a man",))], VOCABULARY)
+    objective = build_objective(SftLoss(), Context(media=[Medium("x", "", "train", ("a man",))], vocabulary=VOCABULARY))
     assert isinstance(objective, SftTraining)

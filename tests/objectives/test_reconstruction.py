@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from limner.models.captioner import Captioner, FromPixels
 from limner.objectives import CrossEntropy, GlobalReconstruction, LocalReconstruction, build_objective
+from limner.objectives.context import Context
 from limner.objectives.reconstruction import Reconstructing
 from limner.types import BOS, EOS, PAD, Batch, Features, Layout, Pixels
 from tests.models.captioners import D, N, random_features, small
@@ -22,7 +23,7 @@ def setting(
 ) -> tuple[Captioner, Reconstructing, Batch]:
     model = small("sa_lstm", masked=not config.published)
     torch.manual_seed(seed)
-    objective = build_objective(config, H, D)
+    objective = build_objective(config, Context(hidden=H, feature_dim=D))
     assert isinstance(objective, Reconstructing)
     features = random_features()
     if config.published:  # a reader pads with zeros
@@ -178,9 +179,9 @@ def test_from_pixels_the_goal_is_the_encoders_features_and_fixed():
 def test_a_captioner_without_hidden_states_is_refused():
     _, objective, batch = setting(GlobalReconstruction())
     with pytest.raises(ValueError, match="recnet_global needs a captioner with hidden states, such as sa_lstm"):
-        objective(small("show_attend_tell"), batch)
+        objective(small("spatial_transformer"), batch)
 
 
 def test_plain_objectives_are_used_as_they_are():
     config = CrossEntropy(label_smoothing=0.1)
-    assert build_objective(config, H, D) is config
+    assert build_objective(config, Context(hidden=H, feature_dim=D)) is config

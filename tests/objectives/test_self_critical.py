@@ -11,6 +11,7 @@ import torch
 from limner.decode.rules import Rules
 from limner.decode.search import Sample, sample, walk
 from limner.models.captioner import Captioner
+from limner.objectives.context import Context
 from limner.objectives.cross_entropy import CrossEntropy
 from limner.objectives.rewards import Rewards
 from limner.objectives.self_critical import SelfCritical, SelfCriticalTraining, log_probabilities
@@ -185,7 +186,7 @@ def test_samples_that_are_the_greedy_caption_teach_nothing():
 def test_every_model_learns_and_keeps_its_mode(model: Captioner, features: Features, weight: float):
     references = [Medium(name, "", "train", ("w1 w2 w3", "w1 w4")) for name in NAMES]
     config = SelfCritical(sample=Sample(4, 1.0, STRICT), xe_weight=weight, reward={"cider_d": 1.0, "bleu_4": 1.0})
-    objective = config.build(references, WORDS, lambda text: None)
+    objective = config.build(Context(media=references, vocabulary=WORDS, warn=lambda text: None))
     model.train()
     torch.manual_seed(0)
     loss = objective(model, of(features))
@@ -281,6 +282,8 @@ def test_it_raises_the_reward_and_starts_from_any_run(tmp_path: Path):
 def test_rewards_of_one_word_media_never_divide_by_nothing():
     """One training medium: every idf is 0, CIDEr-D is 0 for everything, which is told."""
     told: list[str] = []
-    objective = SelfCritical(sample=Sample(3)).build([Medium("a", "", "train", ("w1",))], WORDS, told.append)
+    objective = SelfCritical(sample=Sample(3)).build(
+        Context(media=[Medium("a", "", "train", ("w1",))], vocabulary=WORDS, warn=told.append)
+    )
     world = Table(torch.zeros(1, V, V, V))
     assert objective(world, of(media(0))).value.item() == 0 and "(mean reward 0)" in told[0]

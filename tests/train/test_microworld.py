@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from limner.apps.demo import RECIPE
+from limner.apps.demo_train import RECIPE
 from limner.data.shapes import generate, read_truth
 from limner.evaluation import evaluate_run
 from limner.metrics.microworld import accuracy

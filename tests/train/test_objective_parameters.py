@@ -70,10 +70,10 @@ def test_the_first_stage_has_none(world: tuple[Recipe, Path], tmp_path: Path):
 
 def scored(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every validation is better than the last one."""
-    from limner.train import training
+    from limner.train.session import Session
 
     monkeypatch.setattr(
-        training._Session, "validate", lambda session, stage: 100.0 * stage + session.position.epoch, raising=True
+        Session, "validate", lambda session, stage: 100.0 * stage + session.position.epoch, raising=True
     )
 
 

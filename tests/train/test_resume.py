@@ -11,9 +11,10 @@ from accelerate import Accelerator
 
 from limner.recipe import Recipe
 from limner.run import load_tensors
-from limner.train import training
+from limner.train import session, stage
 from limner.train.loop import Position
-from limner.train.training import save_last, train
+from limner.train.stage import save_last
+from limner.train.training import train
 from tests.train.world import Watched, log_of, pictures, recipe
 
 STAGE = {
@@ -120,7 +121,7 @@ def test_a_half_written_log_line_does_not_hurt(world: tuple[Recipe, Path], tmp_p
 def test_a_full_disk_after_the_best_weights_of_a_new_stage(world: tuple[Recipe, Path], tmp_path: Path, monkeypatch):
     """When stage 1's first checkpoint fails, model.safetensors is its own already: it must not start from that."""
     whole = replace(world[0], checkpoint_steps=1000)
-    monkeypatch.setattr(training._Session, "validate", lambda session, stage: 100.0 * stage + session.position.step)
+    monkeypatch.setattr(session.Session, "validate", lambda this, number: 100.0 * number + this.position.step)
 
     def full(folder: Path, tensors: dict[str, torch.Tensor], position: Position, scaler: None) -> None:
         if (position.stage, position.epoch) == (1, 1):
@@ -128,7 +129,7 @@ def test_a_full_disk_after_the_best_weights_of_a_new_stage(world: tuple[Recipe, 
         save_last(folder, tensors, position, scaler)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "save_last", full)
+        patch.setattr(stage, "save_last", full)
         with pytest.raises(OSError, match="No space left"):
             train(whole, tmp_path / "run")
     train(whole, tmp_path / "run", resume=True)
@@ -210,7 +211,7 @@ def test_the_scale_of_fp16_is_resumed_and_does_not_change_the_numbers(
     first, second = (replace(stage, clip_value=0.01, clip_norm=0.05) for stage in world[0].stages)
     whole = replace(world[0], stages=(first, second))
     train(whole, tmp_path / "plain")
-    monkeypatch.setattr(training, "Accelerator", Scaled)
+    monkeypatch.setattr(session, "Accelerator", Scaled)
     train(whole, tmp_path / "scaled")
     with pytest.raises(KeyboardInterrupt):
         train(whole, tmp_path / "killed", watch=Watched(("step", 10)))

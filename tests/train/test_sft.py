@@ -70,13 +70,25 @@ def test_the_published_sums_train_too(tiny: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("weight", [0.0, 0.3])
-def test_two_processes_train_it(tiny: Path, tmp_path: Path, weight: float) -> None:
-    """Every layer has a gradient in every process, whether its level counts or not."""
-    save_recipe(recipe(tiny, tmp_path / "features", objects=weight, actions=weight), tmp_path / "recipe.json")
+@pytest.mark.parametrize(
+    ("options", "apart"),
+    [
+        ({"objects": 0.0, "actions": 0.0}, False),
+        ({"objects": 0.3, "actions": 0.3}, False),
+        ({"teacher": 1.0}, True),
+        ({"teacher": 0.0, "objects": 0.3}, True),
+        ({"name": "xe"}, True),
+    ],
+)
+def test_two_processes_train_it(tiny: Path, tmp_path: Path, options: dict[str, Any], apart: bool) -> None:
+    """Every layer has a gradient in every process, whether its level counts or not; or one side has none, and weights
+    of its own."""
+    plan = recipe(tiny, tmp_path / "features", **options)
+    alone = replace(plan, model=replace(plan.model, shared="nothing"))
+    save_recipe(alone if apart else plan, tmp_path / "recipe.json")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "limner", "train"]
     command += [str(tmp_path / "recipe.json"), "--out", str(tmp_path / "run")]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "run" / "model.safetensors").is_file()
 

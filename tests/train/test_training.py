@@ -8,16 +8,18 @@ import pytest
 import torch
 from torch import nn
 
+from limner.data.datasets import read_dataset
 from limner.data.store import StoreWriter
 from limner.evaluation import evaluate_run
 from limner.metrics.references import References
 from limner.metrics.report import evaluate
 from limner.pipeline import Pipeline
 from limner.recipe import Stage
-from limner.run import load_run, load_tensors
-from limner.train import training
+from limner.run import load_run, load_tensors, weights_of
+from limner.train import session
 from limner.train.loop import Average
-from limner.train.training import build_vocabulary, collapse, train
+from limner.train.session import build_vocabulary, collapse
+from limner.train.training import train
 from limner.types import Layout
 from tests.train.world import CAPTIONS, Watched, clip, log_of, pictures, recipe
 
@@ -85,11 +87,11 @@ def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> list[dict[
     """Validation gives these scores in turn -> the weights it saw each time."""
     seen: list[dict[str, torch.Tensor]] = []
 
-    def validate(session: training._Session, stage: int) -> float:
-        seen.append({name: value.clone() for name, value in training.weights_of(session.model).items()})
+    def validate(this: session.Session, stage: int) -> float:
+        seen.append({name: value.clone() for name, value in weights_of(this.model).items()})
         return scores[len(seen) - 1]
 
-    monkeypatch.setattr(training._Session, "validate", validate)
+    monkeypatch.setattr(session.Session, "validate", validate)
     return seen
 
 
@@ -196,7 +198,7 @@ def test_the_vocabulary_is_of_the_training_split_only(tmp_path: Path):
     with open(folder / "captions.jsonl", "a") as file:
         file.write(json.dumps({"file": "p0.png", "id": "t", "split": "test", "caption": "unheard words"}) + "\n")
     whole = recipe(folder)
-    words = build_vocabulary(whole, training.read_dataset(whole.data)).words[4:]
+    words = build_vocabulary(whole, read_dataset(whole.data)).words[4:]
     assert set(words) == set(" ".join(CAPTIONS[:4]).split())
 
 

@@ -69,12 +69,12 @@ def test_words_are_not_abbreviated(tmp_path: Path, capsys):
 
 
 def test_only_the_first_process_is_heard(tmp_path: Path, monkeypatch):
-    from limner.train import training
+    from limner.train import session
 
-    class Second(training.Accelerator):
+    class Second(session.Accelerator):
         is_main_process = False
 
-    monkeypatch.setattr(training, "Accelerator", Second)
+    monkeypatch.setattr(session, "Accelerator", Second)
     watch = Watched()
     (tmp_path / "run").mkdir()
     train(recipe(pictures(tmp_path / "data", 4)), tmp_path / "run", watch=watch)

@@ -5,13 +5,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from limner.decode.options import Beam, Decoding, Sample
+from limner.decode.options import Beam, Decoding, Sample, with_beam
 from limner.decode.rules import ENDINGS
-from limner.pipeline import with_beam
-from limner.recipe import load_recipe
-from limner.run import Run
-
-INPUTS = ("data", "features", "feature_rows", "frames", "sampling")  # what of a recipe may differ after training
 
 
 def no_more(rest: Sequence[str]) -> None:
@@ -34,23 +29,6 @@ def overrides(rest: Sequence[str]) -> list[tuple[str, str]]:
             value = words.pop(0)
         pairs.append((name, value))
     return pairs
-
-
-def elsewhere(run: Run, rest: Sequence[str]) -> Run:
-    """A run whose data lie elsewhere by now: `--data.media DIR`, `--features STORE` and other fields of its recipe that
-    do not change the model."""
-    if rest and not rest[0].startswith("--"):
-        no_more(rest)
-    changes = overrides(rest)
-    for name, _ in changes:
-        if name.split(".")[0] not in INPUTS:
-            raise ValueError(
-                f"unknown arguments: --{name} (see --help; of a run's recipe {', '.join(INPUTS)} may be given anew)"
-            )
-    if not changes:
-        return run
-    recipe = load_recipe(run.folder / "recipe.json", changes)
-    return replace(run, recipe=replace(recipe, decoding=run.recipe.decoding))  # whose words are those of the run
 
 
 def positive(text: str) -> int:

@@ -8,33 +8,25 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 
-from limner.apps import caption, compare, convert, demo, evaluate, explain, extract, pack, profile, score, shapes, train
 from limner.version import __version__
 
-COMMANDS = {
-    "extract": extract,
-    "train": train,
-    "evaluate": evaluate,
-    "score": score,
-    "caption": caption,
-    "compare": compare,
-    "explain": explain,
-    "profile": profile,
-    "convert": convert,
-    "pack": pack,
-    "shapes": shapes,
-    "demo": demo,
-}
+COMMANDS = (
+    *("extract", "train", "evaluate", "score", "caption", "compare", "explain", "profile", "convert", "pack", "export"),
+    *("shapes", "demo", "demo-train"),
+)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
+    """Of these commands: a module of `limner.apps` each, which is loaded only when it is asked for."""
     root = argparse.ArgumentParser(
         prog="limner", description="Train, run, evaluate and explain captioners.", allow_abbrev=False
     )
     root.add_argument("--version", action="version", version=f"limner {__version__}")
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, module in COMMANDS.items():
+    for name in names:
+        module = import_module(f"limner.apps.{name.replace('-', '_')}")
         summary = (module.__doc__ or "").strip().splitlines()[0]
         sub = commands.add_parser(
             name,
@@ -50,7 +42,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.  A user's mistake is one line on stderr; LIMNER_DEBUG=1 shows where it was found."""
-    options, rest = parser().parse_known_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options, rest = parser(given[:1] if given[:1] and given[0] in COMMANDS else COMMANDS).parse_known_args(given)
     command: Callable[[argparse.Namespace, list[str]], int] = options.command
     try:
         if hasattr(options, "device"):
@@ -70,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def check_device(name: str) -> None:
     """Raises ValueError for a device that torch does not know or that this machine does not have."""
+    if name == "cpu":  # every machine has one, and not every command needs torch
+        return
     import torch
 
     try:

@@ -1,97 +1,146 @@
-"""The whole line on the micro-world: generate, train from pixels, caption held-out pictures, score, explain
+"""Caption real photographs with limner's own model, show them on a page, and explain one: limner demo [PICTURES]
 
-Needs no data and no download.
+The photographs come from installed packages: matplotlib's sample photo and scikit-image's, which the extra `demo`
+brings.  With them go a clip put together from them, and one of the micro-world.  Needs no data and no network.
 """
 
 import argparse
-import shutil
+import shlex
+import sys
 import time
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
-from rich.console import Console
+import numpy as np
 
-from limner.apps.arguments import no_more
-from limner.apps.train import Watcher
-from limner.recipe import Recipe, build_recipe
+from limner.apps.arguments import no_more, positive
+from limner.apps.captioners import of_transformers
+from limner.apps.journal import Row, finished_rows, printable
 
-RECIPE = {
-    "encoder": {"name": "small_cnn"},
-    "vocabulary": {"min_count": 1},
-    "model": {
-        "name": "show_attend_tell",
-        "hidden": 256,
-        "embed": 128,
-        "attention": 128,
-        "dropout": 0.0,
-        "deep_output": True,
-        "initial": "max",
-    },
-    "stages": [
-        {
-            "objective": {"name": "xe", "doubly_stochastic": 0.0},
-            "epochs": 16,
-            "batch_size": 32,
-            "lr": 2e-3,
-            "encoder_lr": 2e-3,
-            "captions": 1,
-            "schedule": {"name": "one_cycle", "warmup": 0.1},
-        }
-    ],
-    "validation": {"every": 5, "limit": 150},
-    "decoding": {"size": 3, "rules": {"max_length": 24, "no_repeat": False}},
+# name -> package and file in it.  The pictures stay where the packages' licences put them: nothing of them is in limner
+PHOTOGRAPHS = {
+    "officer.jpg": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
+    "astronaut.png": ("skimage", "data/astronaut.png"),
+    "cat.png": ("skimage", "data/chelsea.png"),
+    "coffee.png": ("skimage", "data/coffee.png"),
+    "motorcycle.png": ("skimage", "data/motorcycle_left.png"),
+    "photographer.png": ("skimage", "data/camera.png"),
+    "rocket.jpg": ("skimage", "data/rocket.jpg"),
 }
+EXPLAINED = "cat.png"
+SIDE = (320, 240)  # of the clip: width and height in pixels
+PACE, SECONDS, SHOWN = 12, 2, 6  # frames a second; each picture is shown so long; at most so many pictures
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("pictures", nargs="*", help="pictures, clips or folders instead of the packages' photographs")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything the demo makes")
-    parser.add_argument("--images", type=int, default=3000)
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--seed", type=int, default=0)
-
-
-def recipe(media: Path, seed: int, epochs: int | None = None) -> Recipe:
-    changes = [("seed", str(seed)), ("data.media", str(media)), ("data.name", "shapes")]
-    return build_recipe(RECIPE, [*changes, *([("stages.0.epochs", str(epochs))] if epochs else [])])
+    parser.add_argument("--model", metavar="RUN", help="instead of limner's own")
+    parser.add_argument("--beam", type=positive, default=5, metavar="K", help="hypotheses (default: %(default)s)")
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     no_more(rest)
+    from limner import shipped
+    from limner.apps.caption import expand
+    from limner.data.media import is_clip
+
+    begin, out = time.monotonic(), options.out
+    model = options.model or str(shipped.model())
+    given, problems = expand(options.pictures) if options.pictures else (copied(out / "pictures"), [])
+    if problems:
+        raise ValueError("; ".join(problems))
+    pictures = [file for file in given if not is_clip(file)]
+    files = [*given, *clips(pictures, out / "clips")]
+    report = out / "report.html"
+    report.with_name(report.name + ".partial").unlink(missing_ok=True)  # of a demo that was interrupted
+    kept = str(min(3, options.beam))
+    named = ["--model", options.model] if options.model else []
+    search = ["--beam", str(options.beam), "--n-best", kept]
+    status = _call("caption", *files, *named, "--shots", *search, "--out", str(report))
+    if status not in (0, 3):
+        return status
+    rows = finished_rows(report)
+    for row in rows:
+        print(f"  {line_of(row)}")
+    told = {row["file"] for row in rows}
+    seen = [file for file in pictures or files if printable(file) in told]
+    if of_transformers(options.model):
+        print(f"{options.model} does not tell where it looks: nothing is explained")
+    elif seen:
+        chosen = next((file for file in seen if Path(file).name == EXPLAINED), seen[0])
+        for made in (out / "explained.png", out / "explained.mp4"):
+            status = max(status, _call("explain", model, chosen, "--beam", str(options.beam), "--out", str(made)))
+    print(f"look at {report}; all of it took {time.monotonic() - begin:.0f} s")
+    return status
+
+
+def line_of(row: Row) -> str:
+    """The name of a file, the time of a shot, and what is said about it."""
+    time = f" {row['start']:.1f} \u2013 {row['end']:.1f} s" if "start" in row else ""
+    return f"{Path(row['file']).name + time:32} {row['caption']}"
+
+
+def _call(*arguments: str) -> int:
+    """Another command, said as a user would type it."""
+    from limner.apps.cli import main
+
+    line = shlex.join(arguments)
+    print(f"$ limner {line if len(line) < 200 else f'{line[:120]} ... {line[-60:]}'}", flush=True)
+    return main(arguments)
+
+
+def copied(folder: Path) -> list[str]:
+    """The photographs of the packages that are installed, in `folder`; says which are not."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found, without = [], set()
+    for name, (package, file) in PHOTOGRAPHS.items():
+        spec = find_spec(package)
+        source = Path(spec.origin).parent / file if spec and spec.origin else None
+        if source is None or not source.is_file():
+            without.add(package)
+            continue
+        (folder / name).write_bytes(source.read_bytes())
+        found.append(str(folder / name))
+    if without:
+        packages = " and ".join(sorted({"skimage": "scikit-image"}.get(name, name) for name in without))
+        print(f"photographs of {packages} are not here: pip install 'limner[demo]' brings them", file=sys.stderr)
+    if not found:
+        raise ValueError("there is no photograph to caption: name some, or pip install 'limner[demo]'")
+    return found
+
+
+def clips(pictures: Sequence[str], folder: Path) -> list[str]:
+    """A clip that moves over the pictures one after the other, where there are any, and one of the micro-world."""
     from limner.data.shapes import generate
-    from limner.evaluation import evaluate_run, write_evaluation
-    from limner.explain.figure import attention_figure
-    from limner.metrics.report import exact_table, table
-    from limner.pipeline import Pipeline, frames_of
-    from limner.run import load_run
-    from limner.train.training import train
+    from limner.explain.video import write_mp4
 
-    console = Console(soft_wrap=True)
-    begin = time.monotonic()
-    world, folder = options.out / "shapes", options.out / "run"
-    console.print(f"1. drawing {options.images} pictures of coloured shapes in {world}")
-    generate(world, options.images, seed=options.seed, objects=2)
-    console.print("2. training Show, Attend and Tell from their pixels")
-    if (folder / "run.json").is_file():  # an earlier demo; anything else is left alone
-        shutil.rmtree(folder)
-    with Watcher(folder) as watcher:
-        train(recipe(world, options.seed, options.epochs), folder, watch=watcher)
-    console.print("3. captioning the held-out test pictures")
-    loaded = load_run(folder)
-    evaluation = evaluate_run(loaded, "test")
-    write_evaluation(evaluation, folder, {"split": "test"})
-    console.print(table(evaluation.report))
-    console.print(exact_table(evaluation.report.exact))
-    console.print("4. explaining one of them")
-    pipeline = Pipeline(loaded)
-    id = showcase(evaluation.captions)
-    frames = frames_of(world / "images" / f"{id.removeprefix('image-')}.png", 1)
-    caption = pipeline.caption(frames)
-    figure = attention_figure(frames[0], caption, options.out / "attention.png")
-    console.print(f"   {caption.text}")
-    console.print(f"[bold]figure: {figure}   run: {folder}   all of it took {time.monotonic() - begin:.0f} s")
-    return 0
+    folder.mkdir(parents=True, exist_ok=True)
+    made = []
+    if frames := moving(pictures[:SHOWN]):
+        made.append(str(write_mp4(folder / "photographs.mp4", frames, PACE)))
+    generate(folder / "shapes", images=0, videos=1, seed=1, size=128)
+    return [*made, str(folder / "shapes" / "videos" / "000000.mp4")]
 
 
-def showcase(captions: dict[str, str]) -> str:
-    """The first picture whose caption says how two objects lie, right or wrong; the first one if none does."""
-    related = [id for id, text in captions.items() if {"left", "right", "above", "below"} & set(text.split())]
-    return min(related or captions)
+def moving(pictures: Sequence[str]) -> list[np.ndarray]:
+    """`SECONDS` of each picture, drawing nearer; those that cannot be read are left out."""
+    from limner.data.media import MediaError, read_image
+
+    frames: list[np.ndarray] = []
+    for file in pictures:
+        try:
+            frames += nearer(read_image(file)[0])
+        except MediaError:
+            continue  # captioning says it
+    return frames
+
+
+def nearer(picture: np.ndarray) -> Iterator[np.ndarray]:
+    """Frames (H,W,3) uint8 of a picture's middle, from as much of it as fits to four fifths of that."""
+    from PIL import Image, ImageOps
+
+    image = Image.fromarray(picture)
+    for border in np.linspace(0, 0.1, PACE * SECONDS).tolist():  # on each side
+        yield np.asarray(ImageOps.fit(image, SIDE, Image.Resampling.BILINEAR, border))

@@ -10,15 +10,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from limner.apps.arguments import add_decoding, add_run, add_search, elsewhere, positive, report_problems, search_of
+from limner.apps.arguments import add_decoding, add_run, add_search, positive, report_problems, search_of
+from limner.apps.runs import is_packed, open_run
 from limner.apps.score import add_metrics, metrics_of, show
 from limner.evaluation import evaluate_run, write_evaluation
 from limner.files import write_text
+from limner.packed import found
 from limner.run import load_run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", help="run folder")
+    parser.add_argument("run", help="run folder, or packed model")
     parser.add_argument("--split", default="test")
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N media")
     parser.add_argument("--out", help="folder for scores.json and captions.json (default: the run folder)")
@@ -29,9 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
-    loaded = elsewhere(load_run(options.run, options.encoder, device=options.device), rest)
+    loaded = open_run(options, rest)
+    if is_packed(loaded) and not options.out:
+        raise ValueError(f"{options.run} is a packed model and stays as it is: say with --out where its scores go")
     decoding = search_of(options, loaded.recipe.decoding)
-    others = [load_run(other, device=options.device) for other in options.others]
+    others = [load_run(found(other), device=options.device) for other in options.others]
     metrics, extra, protocol = metrics_of(options)
     evaluation = evaluate_run(
         loaded, options.split, decoding, options.limit, metrics, extra, others, options.weights, options.average

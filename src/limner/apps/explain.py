@@ -12,7 +12,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from limner.apps.arguments import add_decoding, add_run, decoding_of, elsewhere, no_more, positive, report_problems
+from limner.apps.arguments import add_decoding, add_run, decoding_of, no_more, positive, report_problems
+from limner.apps.runs import open_run
 from limner.decode.search import beam
 from limner.explain import video
 from limner.explain.figure import FORMATS, strip_figure, word_figure
@@ -21,13 +22,12 @@ from limner.explain.report import score_run, table
 from limner.explain.saliency import block_of
 from limner.explain.subject import Shown, open_subject
 from limner.files import write_json
-from limner.run import load_run
 
 FILMS = (".mp4", ".gif")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", nargs="?", help="run folder")
+    parser.add_argument("run", nargs="?", help="run folder, or packed model")
     parser.add_argument("source", nargs="?", help="picture or clip, or the id of stored features")
     parser.add_argument(
         "--out", type=Path,
@@ -71,7 +71,7 @@ def show(options: argparse.Namespace, rest: list[str]) -> int:
         raise ValueError(
             f"{out}: the ending says the format; known are {', '.join((*FORMATS, *FILMS))}, and none for a folder"
         )
-    loaded = elsewhere(load_run(options.run, options.encoder, options.device), rest)
+    loaded = open_run(options, rest)
     method = options.method or usual_method(loaded.model)
     block = block_of(options.unit) if options.unit else None
     if block and method != "saliency":
@@ -111,7 +111,7 @@ def score(options: argparse.Namespace, rest: list[str]) -> int:
     if options.out and options.out.suffix != ".json":
         raise ValueError(f"{options.out}: scores are written as .json")
     methods = options.method.split(",") if options.method else tuple(METHODS)
-    loaded = elsewhere(load_run(options.run, options.encoder, options.device), rest)
+    loaded = open_run(options, rest)
     decoding = decoding_of(options, loaded.recipe.decoding)
     scored = score_run(loaded, methods, options.split, decoding, options.limit, options.device)
     Console().print(table(scored))

@@ -8,7 +8,7 @@ from limner.data.clips import ClipIndex, index, read_parts
 from limner.data.frames import Sampling
 from limner.data.media import MediaError, is_clip
 from limner.data.shots import Part, every, shots
-from limner.pipeline import Source
+from limner.plain import Source
 
 LONG = 60.0  # seconds; longer clips are cut into shots unless something else is asked for
 SIDE = 640  # pixels; several pieces wait for their captions at a time, and no encoder looks closer

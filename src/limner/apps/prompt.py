@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+from limner.apps.captioners import Captioner
 from limner.data.media import is_clip
-from limner.decode.search import Beam
-from limner.pipeline import Pipeline
+from limner.decode.options import Beam
 
 HELP = """a path, also quoted or dragged in   its caption
 :beam N                              hypotheses from now on; 1 is greedy
@@ -24,7 +24,7 @@ HISTORY = Path("~/.limner_history")
 class Prompt:
     """One conversation.  `say` shows a line."""
 
-    pipeline: Pipeline
+    captioner: Captioner
     decoding: Beam
     say: Callable[[str], None] = print
     style: Callable[[str], str] = str
@@ -67,7 +67,7 @@ class Prompt:
             raise ValueError(
                 f"{path} is a folder; for all of its files: limner caption {shlex.quote(path)} --out captions.csv"
             )
-        caption = self.pipeline.caption(path, self.decoding)
+        caption = self.captioner.caption(path, self.decoding)
         self.last = path
         self.say(self.style(caption.text) or "(the model says nothing about it)")
         for note in caption.notes:
@@ -78,14 +78,17 @@ class Prompt:
         from limner.decode.search import beam
         from limner.explain.maps import explain, spoken, usual_method
         from limner.explain.subject import open_subject
+        from limner.pipeline import Pipeline
 
+        if not isinstance(self.captioner, Pipeline):
+            raise ValueError("this model does not tell where it looks: only models of limner can be explained")
         if not self.last:
             raise ValueError("there is no caption to explain yet: give a path first")
-        run = self.pipeline.run
+        run = self.captioner.run
         file = Path(path_of(out)) if out else Path(Path(self.last).stem + (".mp4" if is_clip(self.last) else ".png"))
         if file.resolve() == Path(self.last).resolve():
             file = file.with_stem(file.stem + "-explained")
-        subject = open_subject(run, self.last, self.pipeline.device, self.pipeline.frames)
+        subject = open_subject(run, self.last, self.captioner.device, self.captioner.frames)
         sentence = spoken(run.vocabulary, beam(run.model, subject.features, self.decoding).tokens[0].tolist())
         write(explain(run.model, subject.features, sentence, usual_method(run.model)), subject.shown, file)
         self.say(f"wrote {file}")
@@ -119,12 +122,12 @@ def complete(text: str, files: Callable[[str], Iterable[str]] = lambda folder: o
     return [path + "/" if os.path.isdir(path) else path for path in paths]
 
 
-def talk(pipeline: Pipeline, decoding: Beam, style: Callable[[str], str] = str) -> int:
+def talk(captioner: Captioner, decoding: Beam, style: Callable[[str], str] = str) -> int:
     """Read lines until the user has had enough; lines of a pipe are answered alike, without a prompt."""
-    prompt, asked = Prompt(pipeline, decoding, style=style), sys.stdin.isatty()
+    prompt, asked = Prompt(captioner, decoding, style=style), sys.stdin.isatty()
     if asked:
         _edit_lines()
-        print(f"{pipeline.run.folder}: give the path of a picture or clip (:help says more)")
+        print(f"{captioner.name}: give the path of a picture or clip (:help says more)")
     while True:
         try:
             line = input("> " if asked else "")

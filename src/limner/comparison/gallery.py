@@ -1,4 +1,4 @@
-"""The items where two sides differ most: picture, both captions with their scores, references."""
+"""Items as cards: picture, captions with their scores, references; here those where two sides differ most."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ import numpy as np
 from limner.comparison.compare import Comparison, Measured
 from limner.comparison.html import cell, mark, shown, soft
 from limner.comparison.numbers import ALIKE, x100
-from limner.comparison.pictures import Thumbnail, thumbnail
+from limner.comparison.pictures import SIDE, Thumbnail, thumbnail
 from limner.data.media import MediaError
 from limner.types import Medium
 
@@ -17,9 +17,10 @@ BRIEF = ("BLEU-1", "BLEU-2", "BLEU-3")  # not shown for single items: BLEU-4 sta
 
 
 class Gallery:
-    """Pictures of the items that are shown, each read once; counts those that are missing."""
+    """Pictures of the items that are shown, each read once; counts those that are missing.  `side`: pixels."""
 
-    def __init__(self) -> None:
+    def __init__(self, side: int = SIDE, most: int | None = None) -> None:
+        self.side, self.most = side, PICTURES if most is None else most
         self._read: dict[str, Thumbnail | None] = {}
         self.unreadable: list[str] = []
         self.bytes = self.over = 0
@@ -32,26 +33,28 @@ class Gallery:
 
     def _load(self, medium: Medium) -> Thumbnail | None:
         try:
-            picture = thumbnail(medium)
+            picture = thumbnail(medium, self.side)
         except MediaError as error:
             self.unreadable.append(str(error) if medium.path else f"{medium.id}: no picture is known")
             return None
-        if self.bytes + len(picture.uri) > PICTURES:
+        if self.bytes + len(picture.uri) > self.most:
             self.over += 1
             return None
         self.bytes += len(picture.uri)
         return picture
 
-    def problems(self) -> list[str]:
-        """What is missing, a line each."""
+    def problems(
+        self, found: str = "--media FOLDER says where they lie", fewer: str = "--items N shows fewer items"
+    ) -> list[str]:
+        """What is missing and what to do, a line each."""
         lines = []
         if self.unreadable:
             lines.append(
                 f"{len(self.unreadable)} of {len(self._read)} items are shown without their picture, which could not "
-                f"be read ({self.unreadable[0]}); --media FOLDER says where they lie"
+                f"be read ({self.unreadable[0]}); {found}"
             )
         if self.over:
-            lines.append(f"{self.over} pictures were left out to keep the page small; --items N shows fewer items")
+            lines.append(f"{self.over} pictures were left out to keep the page small; {fewer}")
         return lines
 
 
@@ -89,7 +92,7 @@ def section(comparison: Comparison, k: int, most: int, gallery: Gallery) -> str:
 
 def _card(comparison: Comparison, i: int, pair: tuple[Measured, Measured], gallery: Gallery) -> str:
     medium, id = comparison.items[i], comparison.ids[i]
-    look, image = _image(medium, gallery.find(medium))
+    look, image = card_image(medium, gallery.find(medium))
     captions = "".join(f'<p dir="auto">{mark(m)} {shown(m.side.captions[id]) or "<i>(empty)</i>"}</p>' for m in pair)
     names = [name for name in comparison.metrics if name not in BRIEF]
     heads = "".join(f"<th>{name}</th>" for name in names)
@@ -100,12 +103,12 @@ def _card(comparison: Comparison, i: int, pair: tuple[Measured, Measured], galle
     name = shown(medium.id, 80) + (" (frames)" if look == "clip" else "")
     return (
         f'<li class="{look}"><div>{image}<h4>{name}</h4></div>'
-        f"<div>{captions}{scores}{_references(medium.references)}</div></li>"
+        f"<div>{captions}{scores}{card_references(medium.references)}</div></li>"
     )
 
 
-def _image(medium: Medium, picture: Thumbnail | None) -> tuple[str, str]:
-    """The card's class and the picture."""
+def card_image(medium: Medium, picture: Thumbnail | None) -> tuple[str, str]:
+    """The card's class, and its picture as HTML."""
     if picture is None:
         return "plain", '<div class="none">picture not available</div>'
     clip = picture.frames > 1
@@ -114,7 +117,8 @@ def _image(medium: Medium, picture: Thumbnail | None) -> tuple[str, str]:
     return "clip" if clip else "picture", f'<img src="{picture.uri}" {size} alt="{what} {shown(medium.id, 80)}">'
 
 
-def _references(texts: Sequence[str]) -> str:
+def card_references(texts: Sequence[str]) -> str:
+    """The first few, and the others folded."""
     lines = [f'<li dir="auto">{shown(text)}</li>' for text in texts]
     rest = lines[REFERENCES:]
     more = f"<details><summary>{len(rest)} more</summary><ul>{''.join(rest)}</ul></details>" if rest else ""

@@ -1,14 +1,39 @@
-"""Small pieces of HTML: any text shown as text, a side's mark, a table that scrolls on its own."""
+"""The pieces of a page that needs no other file: any text shown as text, a side's mark, a table that scrolls, a head.
 
+Its policy (the CSP line) lets a browser load nothing and run only the script it was made with, so that a caption could
+not make it.
+"""
+
+import base64
+import hashlib
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from limner.comparison.compare import Measured
+from limner.comparison.style import CSS
 
 LONG = 500  # characters of a text that are shown
 
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
 _UNSEEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")  # what a page must not or cannot hold
+
+
+def document(title: str, body: Iterable[str], script: str = "") -> str:
+    """A whole file; `title` is HTML already, `script` ours."""
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    policy = f"{POLICY}; script-src 'sha256-{allowed}'" if script else POLICY
+    head = [
+        '<meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{title}</title>",
+        f"<style>{CSS}</style>",
+    ]
+    end = [f"<script>{script}</script>"] if script else []
+    lines = ["<!doctype html>", '<html lang="en"><head>', *head, "</head><body>", *body, *end, "</body></html>", ""]
+    return "\n".join(lines)
 
 
 def shown(text: str, most: int = LONG) -> str:

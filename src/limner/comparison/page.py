@@ -1,7 +1,4 @@
-"""The page: one HTML file that needs no other, no network and no script; what the runs wrote is shown as text.
-
-Its policy (the CSP line) lets a browser load nothing at all, so that a caption could not make it.
-"""
+"""The page: one HTML file that needs no other, no network and no script; what the runs wrote is shown as text."""
 
 import json
 from typing import Any
@@ -9,14 +6,12 @@ from typing import Any
 from limner.comparison.compare import Comparison, aliases
 from limner.comparison.gallery import Gallery, section
 from limner.comparison.histogram import differences_chart, scores_chart
-from limner.comparison.html import cell, mark, shown, soft, table
+from limner.comparison.html import cell, document, mark, shown, soft, table
 from limner.comparison.numbers import interval, p_value, signed, sure, x100
 from limner.comparison.protocol import disagreements, stored
-from limner.comparison.style import CSS
 from limner.metrics.significance import Difference
 
 ITEMS = 12  # in each direction
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def page(comparison: Comparison, items: int = ITEMS) -> tuple[str, list[str]]:
@@ -38,15 +33,7 @@ def page(comparison: Comparison, items: int = ITEMS) -> tuple[str, list[str]]:
         *(soft(shown(line) + ".") for line in problems),
         _protocol(comparison),
     ]
-    head = [
-        '<meta charset="utf-8">',
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{' and '.join(shown(m.side.name) for m in comparison.sides)}</title>",
-        f"<style>{CSS}</style>",
-    ]
-    text = "\n".join(["<!doctype html>", '<html lang="en"><head>', *head, "</head><body>", *body, "</body></html>", ""])
-    return text, problems
+    return document(" and ".join(shown(m.side.name) for m in comparison.sides), body), problems
 
 
 def _summary(comparison: Comparison) -> str:

@@ -26,11 +26,14 @@ class Thumbnail:
     frames: int
 
 
-def thumbnail(medium: Medium) -> Thumbnail:
-    """Raises MediaError when the medium cannot be read."""
+def thumbnail(medium: Medium, side: int = SIDE) -> Thumbnail:
+    """`side` is the longer one of a picture; frames of a clip are smaller in proportion.
+
+    Raises MediaError when the medium cannot be read.
+    """
     frames = read(medium, FRAMES)
-    side = SIDE if len(frames) == 1 else FRAME_SIDE
-    strip = _beside([_small(frame, side) for frame in frames])
+    each = side if len(frames) == 1 else side * FRAME_SIDE // SIDE
+    strip = _beside([_small(frame, each) for frame in frames])
     buffer = io.BytesIO()
     strip.save(buffer, "JPEG", quality=QUALITY, optimize=True)
     uri = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -51,6 +51,12 @@ rect { fill: currentColor; }
 .items p { margin: .25rem 0; overflow-wrap: anywhere; line-height: 1.35; }
 .items table { font-size: .8rem; width: 100%; } .items th, .items td { padding: .1rem .3rem; }
 .items ul { margin: .15rem 0 0; padding-left: 1.1rem; font-size: .875rem; overflow-wrap: anywhere; line-height: 1.35; }
+.items > li[hidden] { display: none; }
+#cards > li { content-visibility: auto; contain-intrinsic-size: auto 12rem; }
+.bar { display: flex; flex-wrap: wrap; gap: .5rem 1.25rem; align-items: center; padding: .5rem 0; position: sticky;
+  top: 0; background: var(--paper); z-index: 1; }
+.bar[hidden] { display: none; }
+.bar input, .bar select { font: inherit; } .bar [type=search] { width: min(18rem, 60vw); }
 .none { font-size: .85rem; color: var(--soft); border: 1px dashed var(--line); border-radius: 4px; padding: .5rem; }
 summary { cursor: pointer; font-size: .875rem; }
 @media (max-width: 34rem) { .items > li { grid-template-columns: minmax(0, 1fr); } th, td { padding: .25rem .4rem; }

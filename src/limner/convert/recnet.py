@@ -23,6 +23,7 @@ from limner.convert.sa_lstm import (
     with_objective,
     write,
 )
+from limner.objectives.context import Context
 from limner.objectives.reconstruction import GlobalReconstruction, LocalReconstruction
 from limner.run import load_state
 
@@ -70,6 +71,6 @@ def add_reconstructor(converted: Converted, published: Published, tensors: dict[
     else:
         config = GlobalReconstruction(weight=weight, published=True)
         mapped = {f"lstm.{part}_l0": tensors[f"rnn.{part}_l0"] for part in PARTS}
-    module = config.build(H, D)
+    module = config.build(Context(hidden=H, feature_dim=D))
     load_state(module.reconstructor, mapped, what)
     return with_objective(converted, config, module)

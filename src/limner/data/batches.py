@@ -15,6 +15,7 @@ from limner.data.ahead import ahead
 from limner.data.frames import UNIFORM, Sampling
 from limner.data.media import MediaError, read
 from limner.data.store import FeatureStore
+from limner.data.told import Told
 from limner.data.views import VIEWS
 from limner.text.vocabulary import Vocabulary
 from limner.types import PAD, Batch, Features, Layout, Medium, Pixels
@@ -103,7 +104,8 @@ class TrainingBatches:
 
     The order depends on (seed, epoch) alone, so `epoch(n, start=k)` continues exactly where an interrupted run
     stopped.  With several ranks each reads its share of every batch; `batch_size` counts all ranks together.  With
-    `draws` every medium has a seed of its own in every epoch, for frames that are drawn from it at random.
+    `draws` every medium has a seed of its own in every epoch, for frames that are drawn from it at random.  `told` are
+    captions that take the place of some of the media's own, drawn anew each epoch.
     """
 
     def __init__(
@@ -119,13 +121,14 @@ class TrainingBatches:
         rank: int = 0,
         world: int = 1,
         draws: bool = False,
+        told: Told | None = None,
     ):
         if batch_size < world:
             raise ValueError(
                 f"batch_size {batch_size} counts all ranks together and must be at least their number, {world}"
             )
         self.read, self.batch_size, self.seed, self.views = read, batch_size, seed, tuple(views)
-        self.rank, self.world, self.draws = rank, world, draws
+        self.rank, self.world, self.draws, self.told = rank, world, draws, told
         captioned = [medium for medium in media if medium.references]
         if not captioned:
             raise ValueError(f"none of {len(media)} training media has a caption")
@@ -151,7 +154,11 @@ class TrainingBatches:
         draw.shuffle(examples)
         if self.draws:
             examples = [replace(it, medium=replace(it.medium, draw=draw.getrandbits(32))) for it in examples]
-        return [(example, draw.choice(self.views)) for example in examples]
+        order = [(example, draw.choice(self.views)) for example in examples]
+        if self.told is None:
+            return order
+        coins = random.Random(f"{self.seed}/{epoch}/told")  # its own: the order is the same with and without
+        return [(_retold(example, self.told, coins), view) for example, view in order]
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Batches `start`, `start + 1`, ... of an epoch; the next ones are read while one is in use."""
@@ -171,7 +178,8 @@ class TrainingBatches:
         rows = [torch.tensor(caption) for example, _ in mine for caption in example.captions]
         ids = tuple(example.medium.id for example, _ in mine)
         references = tuple(example.medium.references for example, _ in mine)
-        return Batch(ids, inputs, pad_sequence(rows, batch_first=True, padding_value=PAD), references)
+        views = tuple(view for _, view in mine)
+        return Batch(ids, inputs, pad_sequence(rows, batch_first=True, padding_value=PAD), references, views)
 
     def readable(self, medium: Medium, view: str) -> bool:
         """Can it be read?  If not, it is remembered in `problems` and left out of its batch."""
@@ -188,6 +196,12 @@ class TrainingBatches:
             if self.readable(group[0].medium, self.views[0]):
                 return _some(group, self.captions or 1, random.Random(0)), self.views[0]
         raise MediaError(f"none of {len(self.groups)} training media can be read: {next(iter(self.problems.values()))}")
+
+
+def _retold(example: Example, told: Told, draw: random.Random) -> Example:
+    """With some of its captions replaced by what is told of its medium."""
+    captions = (told.instead(example.medium.id, caption, draw) for caption in example.captions)
+    return replace(example, captions=tuple(captions))
 
 
 def _some(group: Sequence[Example], count: int, draw: random.Random) -> Example:

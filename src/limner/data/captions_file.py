@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from limner.data import shapes
 from limner.data.folder import CAPTION_COLUMNS, FILE_COLUMNS, read_folder
-from limner.types import Medium
+from limner.plain import Medium
 
 ID_COLUMNS = ("image_id", "video_id", "id", *FILE_COLUMNS)  # the first that is there; COCO's `id` counts annotations
 EXPECTED = (

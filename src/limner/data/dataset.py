@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from limner.types import Medium
+from limner.plain import Medium
 
 SPLITS = ("train", "val", "test")
 

@@ -9,7 +9,7 @@ from typing import TextIO
 
 from limner.data.dataset import SPLITS, DataSet, drop_empty, hashed_split
 from limner.data.media import MEDIA_SUFFIXES
-from limner.types import Medium
+from limner.plain import Medium
 
 FILE_COLUMNS = ("file", "filename", "path", "image", "video", "file_name", "image_path")
 CAPTION_COLUMNS = ("caption", "captions", "text", "description", "sentence")

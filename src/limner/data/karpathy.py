@@ -5,7 +5,7 @@ from typing import Any
 
 from limner.data.dataset import DataSet, drop_empty
 from limner.files import read_json
-from limner.types import Medium
+from limner.plain import Medium
 
 
 def read(annotations: str | Path, media: str | Path, restval: bool = True) -> DataSet:

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
 from limner.data.clips import read_clip
 from limner.data.frames import UNIFORM, Sampling
 from limner.data.pictures import MAX_SIDE, MediaError, Picture, read_image
-from limner.types import Medium
+from limner.plain import Medium, Source
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp")
@@ -22,6 +23,7 @@ __all__ = [
     "VIDEO_SUFFIXES",
     "MediaError",
     "Picture",
+    "frames_of",
     "is_clip",
     "read",
     "read_clip",
@@ -55,3 +57,16 @@ def read(
 
 def is_clip(path: str | PathLike[str]) -> bool:
     return Path(path).suffix.lower() in VIDEO_SUFFIXES
+
+
+def frames_of(source: Source, frames: int, sampling: Sampling = UNIFORM, notes: list[str] | None = None) -> np.ndarray:
+    """Anything a user may hold -> uint8 (T, H, W, 3) RGB."""
+    if isinstance(source, np.ndarray) and source.ndim == 4:
+        if source.dtype != np.uint8 or source.shape[3] != 3 or 0 in source.shape:
+            raise MediaError(
+                f"<ndarray>: a clip's array is uint8 RGB (T,H,W,3) in [0, 255], got {source.dtype} {source.shape}"
+            )
+        return source
+    if isinstance(source, (np.ndarray, Image.Image, bytes)):
+        return read_image(source)
+    return read(source, frames, sampling, notes)

@@ -9,7 +9,7 @@ from typing import Any
 from limner.data.clip_folder import clip_files
 from limner.data.dataset import DataSet, drop_empty, without_captions
 from limner.data.split_lists import split_name
-from limner.types import Medium
+from limner.plain import Medium
 
 EXPECTED = "{videos: [{video_id, ...}], sentences: [{video_id, caption, ...}]}"
 

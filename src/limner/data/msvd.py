@@ -7,7 +7,7 @@ from pathlib import Path
 from limner.data.clip_folder import clip_files
 from limner.data.dataset import DataSet, drop_empty, without_captions
 from limner.data.split_lists import read_lists, use_lists
-from limner.types import Medium
+from limner.plain import Medium
 
 MAPPING = "youtube_mapping.txt"
 COLUMNS = ("VideoID", "Start", "End", "Language", "Description")

@@ -16,7 +16,7 @@ from limner.data.dataset import DataSet, drop_empty, without_captions
 from limner.data.split_lists import use_lists
 from limner.data.store import FeatureStore
 from limner.files import atomic, read_json
-from limner.types import Medium
+from limner.plain import Medium
 
 LISTS = {"train": "train", "valid": "val", "val": "val", "test": "test"}
 EXPECTED = "{sentences: [{video_id, caption}]} or {metadata: [{video_id, sentence}]}"

@@ -30,7 +30,7 @@ from limner.data.shapes_words import (
     relations,
 )
 from limner.files import read_json, write_json
-from limner.types import Medium
+from limner.plain import Medium
 
 FORMAT, VERSION = "limner.shapes", 1
 FPS, FRAMES = 8, 16  # a clip lasts two seconds, unless it is made longer

@@ -1,11 +1,7 @@
 """How captions are searched or drawn: the options of a beam and of sampling."""
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
-
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from typing import Any, Literal
 
 from limner.decode.rules import Rules, Words, word_ids
 from limner.text.vocabulary import Vocabulary
@@ -19,7 +15,9 @@ class Beam:
 
     The best ended hypothesis wins by logprob / `divisor`; when none has ended at `rules.max_length` the best unfinished
     one is returned.  With `contest` it is SA-LSTM's search, for parity: an ended hypothesis keeps its place only until
-    better ones take all places, and in the end the unfinished ones compete.
+    better ones take all places, and in the end the unfinished ones compete.  With `refill` it is that of
+    ruotianluo/self-critical.pytorch and its descendants: the place of an ended hypothesis goes to the next best one, so
+    that the beam never shrinks, and in the end the unfinished ones compete.
 
     With `groups` it is diverse beam search (see `decode.diverse`), with `must` constrained (see `decode.constrained`).
     """
@@ -28,6 +26,7 @@ class Beam:
     length_penalty: float = 0.0
     rules: Rules = field(default_factory=Rules)
     contest: bool = False
+    refill: bool = False
     # power: length ** length_penalty.  wu: ((5 + length) / 6) ** length_penalty (Wu et al. 2016, arXiv:1609.08144, eq.
     # 14).  avg: length, whatever the length_penalty
     normalise: Literal["power", "wu", "avg"] = "power"
@@ -43,6 +42,8 @@ class Beam:
             raise ValueError("contest compares plain log-probabilities: set length_penalty to 0")
         if self.contest and (self.groups > 1 or self.keep > 1 or self.must):
             raise ValueError("contest is one beam with one caption: groups, keep and must are of other searches")
+        if self.refill and (self.contest or self.groups > 1 or self.must):
+            raise ValueError("refill is one beam: contest, groups and must are of other searches")
         if not 1 <= self.keep <= self.size:
             raise ValueError(f"a beam of {self.size} finds 1 to {self.size} captions per medium, keep is {self.keep}")
         if self.groups < 1 or self.size % self.groups:
@@ -103,18 +104,22 @@ class Sample:
         """The same with words as ids."""
         return replace(self, rules=self.rules.bind(vocabulary))
 
-    def restrict(self, logits: Float[Tensor, "R V"], tokens: Int[Tensor, "R t"]) -> Float[Tensor, "R V"]:
-        """Scores of the next word after `tokens` (without BOS) whose softmax is drawn from: rules, then temperature,
-        then top-k, then top-p among the words that are left."""
-        scores = self.rules.apply(logits, tokens) / self.temperature
-        if self.top_k is not None and self.top_k < scores.shape[1]:
-            least = scores.topk(self.top_k, 1).values[:, -1:]
-            scores = scores.masked_fill(scores < least, -torch.inf)  # words that tie with the k-th stay
-        if self.top_p is not None and self.top_p < 1:
-            ordered, order = scores.softmax(1).sort(1, descending=True)
-            before = ordered.cumsum(1) - ordered  # the likeliest word always stays
-            scores = scores.masked_fill((before >= self.top_p).gather(1, order.argsort(1)), -torch.inf)
-        return scores
+    def restrict(self, logits: Any, tokens: Any) -> Any:
+        """`forbid.restrict`: scores (R, V) of the next word after `tokens` (R, t) whose softmax is drawn from."""
+        from limner.decode.forbid import restrict
+
+        return restrict(self, logits, tokens)
 
 
 Decoding = Beam | Sample
+
+
+def with_beam(decoding: Beam, size: int | None = None, length_penalty: float | None = None, **rules: object) -> Beam:
+    """`decoding` with the given values replaced; None leaves a value as it is."""
+    given = {name: value for name, value in rules.items() if value is not None}
+    return replace(
+        decoding,
+        size=decoding.size if size is None else size,
+        length_penalty=decoding.length_penalty if length_penalty is None else length_penalty,
+        rules=replace(decoding.rules, **given) if given else decoding.rules,  # type: ignore[arg-type]
+    )

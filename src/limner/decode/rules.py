@@ -1,14 +1,10 @@
-"""Rules that forbid words while decoding: their scores become -inf."""
+"""Rules about what a caption may not say; `decode.forbid` applies them to scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from typing import Any
 
 from limner.text.vocabulary import Vocabulary
-from limner.types import EOS, UNK
 
 # a caption that ends with one of these was cut off: articles, prepositions, conjunctions, forms of "be"
 ENDINGS = (
@@ -57,29 +53,11 @@ class Rules:
         """The same with words as ids; what is not in the vocabulary is never said anyway."""
         return replace(self, not_last=word_ids(self.not_last, vocabulary), never=word_ids(self.never, vocabulary))
 
-    def apply(self, scores: Float[Tensor, "R V"], tokens: Int[Tensor, "R t"]) -> Float[Tensor, "R V"]:
-        """Logits or log-probabilities of the next word after `tokens` (without BOS).
+    def apply(self, scores: Any, tokens: Any) -> Any:
+        """`forbid`: logits or log-probabilities (R, V) of the next word after `tokens` (R, t), ruled."""
+        from limner.decode.forbid import forbid
 
-        A row in which the rules would leave nothing keeps its scores, so that there always is a next word.
-        """
-        forbidden = [] if self.unknown else [UNK]
-        if tokens.shape[1] < self.min_length:
-            forbidden.append(EOS)
-        forbidden += _ids(self.never)
-        repeated = tokens[:, -1:] if self.no_repeat else tokens[:, :0]
-        if forbidden or repeated.numel() or self.not_last or self.no_trigram:
-            ruled = scores.clone()
-            ruled[:, forbidden] = -torch.inf
-            ruled.scatter_(1, repeated, -torch.inf)
-            if self.not_last and tokens.shape[1]:
-                ends = torch.tensor(_ids(self.not_last), device=tokens.device)
-                ruled[torch.isin(tokens[:, -1], ends), EOS] = -torch.inf
-            if self.no_trigram and tokens.shape[1] > 2:
-                said = tokens.unfold(1, 3, 1)  # (R, t - 2, 3)
-                row, place = (said[..., :2] == tokens[:, None, -2:]).all(-1).nonzero(as_tuple=True)
-                ruled[row, said[row, place, 2]] = -torch.inf
-            return torch.where(ruled.amax(1, keepdim=True) == -torch.inf, scores, ruled)  # amax keeps nan
-        return scores
+        return forbid(self, scores, tokens)
 
 
 def word_ids(words: Sequence[str] | Sequence[int], vocabulary: Vocabulary) -> tuple[int, ...]:
@@ -87,7 +65,8 @@ def word_ids(words: Sequence[str] | Sequence[int], vocabulary: Vocabulary) -> tu
     return tuple(i for word in words if (i := word if isinstance(word, int) else vocabulary.ids.get(word)) is not None)
 
 
-def _ids(words: Words) -> list[int]:
+def ids_of(words: Words) -> list[int]:
+    """The ids of words that are bound to a vocabulary."""
     ids = [word for word in words if isinstance(word, int)]
     assert len(ids) == len(words), "rules about words are bound to a vocabulary first: Rules.bind"
     return ids

@@ -129,7 +129,7 @@ class _BeamSearch:
         usable = (torch.arange(K, device=best.device) < self.slots[:, None]) & score.isfinite()
         ended = usable & (self.token.view(B, K) == EOS)
         self._set_aside(score.masked_fill(~ended, -torch.inf))
-        if not self.options.contest:
+        if not (self.options.contest or self.options.refill):
             self.slots = self.slots - ended.sum(1)
         self.score = score.masked_fill(~usable | ended, -torch.inf)
         hopeless = self._bound() <= self.best_score[:, None]
@@ -183,7 +183,7 @@ class _BeamSearch:
         return bool(live.any())
 
     def finish(self) -> Captions:
-        """The best per medium; places that no ended one has taken go to the likeliest unfinished hypotheses."""
+        """The best per medium.  Unfinished hypotheses take the places that no ended one has, or compete for all."""
         for i, medium in enumerate(self.media.tolist()):
             found = self.best.found[medium]
             order = [
@@ -192,11 +192,15 @@ class _BeamSearch:
             if self.options.contest:
                 order = [slot for slot in order[:1] if self.score[i, slot] > self.best_score[i]]
                 found[: len(order)] = []
-            for slot in order[: self.options.keep - len(found)]:
+            if not self.options.refill:
+                order = order[: self.options.keep - len(found)]
+            for slot in order:
                 row = i * self.score.shape[1] + slot
                 logprob = self.score[i, slot].item()
                 assert self.attention is not None
-                found.append(Found(logprob, logprob, self.tokens[row], self.attention[row]))
+                # an unfinished one is worth less than any that has ended, unless they compete
+                score = logprob / self.options.divisor(self.tokens.shape[1]) if self.options.refill else -torch.inf
+                self.best.add(medium, Found(score, logprob, self.tokens[row], self.attention[row]))
         return self.best.captions()
 
     def _live(self, i: int, slot: int) -> bool:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from limner.encoders.encoder import Encoder
 from limner.encoders.pretrained import weights_sha256
 from limner.encoders.resnet import Basic
+from limner.ranges import Below1
 from limner.types import Features, Layout, Pixels
 
 STRIDE = 32
@@ -25,13 +26,14 @@ STRIDE = 32
 @dataclass(frozen=True)
 class TinyConfig:
     """`size`: side of the square input in pixels; `widths` and `blocks` of the four stages, at strides 4 to 32; `dim`:
-    channels of a cell."""
+    channels of a cell; `jitter`: how far colours are changed in training, 0 not at all."""
 
     name: Literal["tiny"] = "tiny"
     size: int = 224
     widths: tuple[int, int, int, int] = (32, 64, 128, 256)
     blocks: tuple[int, int, int, int] = (1, 2, 2, 2)
     dim: int = 384
+    jitter: Below1 = 0.0
 
 
 class Tiny(Encoder):
@@ -72,7 +74,8 @@ class Tiny(Encoder):
     def forward(self, pixels: Pixels) -> Features:
         """(B, T, 3, H, W) in [-1, 1] -> T*(H/32)*(W/32) cells, all real."""
         b, t = pixels.frames.shape[:2]
-        frames = pixels.frames.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        seen = jittered(pixels.frames, self.config.jitter) if self.training else pixels.frames
+        frames = seen.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         x = self.head(self.body(self.stem(frames)))
         h, w = x.shape[-2:]
         grid = x.flatten(2).transpose(1, 2).reshape(b, t * h * w, self.dim)
@@ -88,6 +91,18 @@ class Tiny(Encoder):
             "preprocessing": {"size": self.config.size, "resample": "bilinear", "scale": [-1, 1]},
             "dim": self.dim,
         }
+
+
+def jittered(frames: Float[Tensor, "B T 3 H W"], most: float) -> Float[Tensor, "B T 3 H W"]:
+    """Saturation and contrast times U(1 - most, 1 + most), brightness plus U(-most, most), one draw per medium: its
+    frames stay a clip."""
+    if not most:
+        return frames
+    saturation, contrast, brightness = (2 * torch.rand(3, len(frames), 1, 1, 1, 1, device=frames.device) - 1) * most
+    grey = frames.mean(2, keepdim=True)
+    coloured = grey + (1 + saturation) * (frames - grey)
+    middle = coloured.mean((1, 2, 3, 4), keepdim=True)
+    return middle + (1 + contrast) * (coloured - middle) + brightness
 
 
 def _convolution(inputs: int, outputs: int, side: int, stride: int) -> tuple[nn.Module, ...]:

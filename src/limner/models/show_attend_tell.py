@@ -127,6 +127,9 @@ class ShowAttendTell(Captioner):
         h = torch.sigmoid(o) * torch.tanh(c)
         return h, c, context.index_select(0, sibling), attention.index_select(0, sibling)
 
+    def hidden(self, state: State) -> Float[Tensor, "R H"]:
+        return state.h
+
     def teach(self, memory: Memory, tokens: Int[Tensor, "R L"]) -> Taught:
         """Rows are sorted by length, so that step t runs only the rows that still have a word to predict, and the
         word head runs once over all of them."""
@@ -149,8 +152,10 @@ class ShowAttendTell(Captioner):
         row = torch.cat([order[:n] for n in counts])
         time = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(order)
         words = torch.cat([embedded[:n, t] for t, n in enumerate(counts)])
-        packed = self.words(torch.cat(hidden), torch.cat(contexts), words)
-        logits = packed.new_zeros(*tokens.shape, packed.shape[-1]).index_put((row, time), packed)
-        weights = torch.cat(attentions)
-        attention = weights.new_zeros(*tokens.shape, weights.shape[-1]).index_put((row, time), weights)
-        return Taught(logits, attention)
+
+        def spread(packed: Tensor) -> Tensor:
+            return packed.new_zeros(*tokens.shape, packed.shape[-1]).index_put((row, time), packed)
+
+        states = torch.cat(hidden)
+        logits = self.words(states, torch.cat(contexts), words)
+        return Taught(spread(logits), spread(torch.cat(attentions)), spread(states))

@@ -116,17 +116,19 @@ class SpatialTransformer(Captioner):
         return tuple(Known(empty, empty) for _ in self.word_layers)
 
     def read(
-        self, tokens: Int[Tensor, "R L"], state: State, memory: Memory
+        self, tokens: Int[Tensor, "R L"], state: State, memory: Memory, alive: Bool[Tensor, "R L"] | None = None
     ) -> tuple[Float[Tensor, "R L D"], State, Float[Tensor, "R L N"]]:
         """L more words for each row, after the t that `state` holds -> what the scores are read from, the new state,
-        and the attention: the mean over layers and heads."""
+        and the attention: the mean over layers and heads.  Words that are not `alive` need not look at the cells."""
         said, length = state[0].key.shape[1], tokens.shape[1]
         place = torch.arange(said, said + length, device=tokens.device)
         x = self.dropout(self.embed(tokens) * self.config.dim**0.5 + sinusoids(place, self.config.dim))
         seen = torch.ones(1, length, said + length, dtype=torch.bool, device=tokens.device).tril(said)
         after, attention = [], []
+        mask = memory.mask[:, None]  # the rows of a medium read its cells together
+        mask = mask if alive is None else mask & alive.reshape(len(mask), -1, 1)
         for layer, past, known in zip(self.word_layers, state, memory.known, strict=True):
-            x, words, weights = layer(x, past, seen, known, memory.mask)
+            x, words, weights = layer(x, past, seen, known, mask)
             after.append(words)
             attention.append(weights)
         return self.word_norm(x), tuple(after), torch.stack(attention).mean(0)
@@ -141,7 +143,7 @@ class SpatialTransformer(Captioner):
         longest = int(alive.sum(1).max())
         captions = len(tokens) // len(memory.mask)  # K rows of tokens share a row of memory
         state = map_tensors(lambda x: x.repeat_interleave(captions, 0), self.init_state(memory))
-        x, _, weights = self.read(tokens[:, :longest], state, memory)
+        x, _, weights = self.read(tokens[:, :longest], state, memory, alive[:, :longest])
         row, time = alive.nonzero(as_tuple=True)
         spoken = self.head(x[row, time])
         logits = spoken.new_zeros(*tokens.shape, spoken.shape[-1]).index_put((row, time), spoken)
@@ -187,15 +189,15 @@ class DecoderLayer(nn.Module):
         past: Known,
         seen: Bool[Tensor, "1 L T"],
         cells: Known,
-        mask: Bool[Tensor, "B N"],
+        mask: Bool[Tensor, "B #Q N"],
     ) -> tuple[Float[Tensor, "R L D"], Known, Float[Tensor, "R L N"]]:
         """-> the words, the keys and values that the next ones will see, and the attention over the cells."""
         normed = self.norms[0](x)
         own = self.attend_words.project(normed)
         past = Known(torch.cat([past.key, own.key], 1), torch.cat([past.value, own.value], 1))
         x = x + self.dropout(self.attend_words(normed, past, seen)[0])
-        queries = self.norms[1](x).reshape(len(mask), -1, x.shape[-1])  # the rows of a medium read its cells together
-        read, weights = self.attend_cells(queries, cells, mask[:, None])
+        queries = self.norms[1](x).reshape(len(mask), -1, x.shape[-1])
+        read, weights = self.attend_cells(queries, cells, mask)
         x = x + self.dropout(read.reshape(x.shape))
         x = x + self.dropout(self.feed_forward(self.norms[2](x)))
         return x, past, weights.reshape(*x.shape[:2], -1)

@@ -98,7 +98,8 @@ class FirstToken(Captioner):
             grid = resampled(inputs, Layout(*self.config.align))
             mask = torch.ones(grid.shape[:2], dtype=torch.bool, device=grid.device)
         cells = self.conv(self.noise(grid))
-        whole = bool(mask.all())  # else padding is taken out: it has no part in the statistics
+        # else padding is taken out: it has no part in the statistics (what is exported reads an encoder: all are real)
+        whole = torch.compiler.is_compiling() or bool(mask.all())
         real = torch.relu(_normalised(self.conv_norm, cells.flatten(0, 1) if whole else cells[mask]))
         spread = real.view_as(cells) if whole else real.new_zeros(cells.shape).masked_scatter(mask[..., None], real)
         if self.config.pool == "mean":
@@ -166,6 +167,9 @@ def resampled(features: Features, layout: Layout) -> Float[Tensor, "B M D"]:
     Raises ValueError when a clip's cells are no whole map of some frames.
     """
     t, h, w = features.layout
+    if torch.compiler.is_compiling():  # for export, where nothing is padding
+        maps = features.grid.unflatten(1, (t, h, w)).movedim(-1, 1)
+        return F.interpolate(maps, tuple(layout), mode="trilinear", align_corners=False).flatten(2).transpose(1, 2)
     frames = features.mask.unflatten(1, (t, h * w))
     lengths = frames.any(2).sum(1)
     whole = torch.arange(t, device=lengths.device)[None] < lengths[:, None]

@@ -52,16 +52,39 @@ class XLinear(nn.Module):
         return Known(self.key(cells), self.value(cells))
 
     def forward(
-        self, queries: Float[Tensor, "B Q D"], known: Known, mask: Bool[Tensor, "B 1 N"]
+        self, queries: Float[Tensor, "B Q D"], known: Known, mask: Bool[Tensor, "B #Q N"]
     ) -> tuple[Float[Tensor, "B Q D"], Float[Tensor, "B Q N"]]:
-        """-> what was read, and the weights, their mean over the heads."""
+        """-> what was read, and the weights, their mean over the heads.
+
+        A query sees the cells of its medium, or none at all (padding of captions): then it reads 0 and costs nothing.
+        """
         q1, k, q2, v = (
             split_heads(x, self.heads) for x in (self.query(queries), known[0], self.query2(queries), known[1])
         )
-        scores, mean = self.meet(q1, k, mask[:, 0])
+        scores, mean = self.meet(q1, k, mask[:, 0]) if mask.shape[1] == 1 else self.meet_some(q1, k, mask)
         weights = masked_softmax(scores, mask[:, None])
         read = torch.sigmoid(self.channel(mean)) * q2 * (weights.to(v.dtype) @ v)
         return read.transpose(1, 2).flatten(2), weights.mean(1)
+
+    def meet_some(
+        self, q: Float[Tensor, "B H Q d"], k: Float[Tensor, "B H N d"], mask: Bool[Tensor, "B Q N"]
+    ) -> tuple[Float[Tensor, "B H Q N"], Float[Tensor, "B H Q M"]]:
+        """`meet` of the queries that see something; 0 for the others."""
+        alive, real = mask.any(2), mask.any(1)
+        if not alive.any():
+            alive = torch.ones_like(alive)
+        row, place = alive.nonzero(as_tuple=True)
+        each = q.transpose(1, 2)[row, place].split(alive.sum(1).tolist())
+        found = [
+            self.meet(mine.transpose(0, 1)[None], k[i : i + 1], real[i : i + 1])
+            for i, mine in enumerate(each)
+            if len(mine)
+        ]
+        both = []
+        for width, parts in zip((k.shape[2], self.common.out_features), zip(*found, strict=True), strict=True):
+            packed = torch.cat([part[0].transpose(0, 1) for part in parts])
+            both.append(packed.new_zeros(*alive.shape, self.heads, width).index_put((row, place), packed))
+        return both[0].transpose(1, 2), both[1].transpose(1, 2)
 
     def meet(
         self, q: Float[Tensor, "B H Q d"], k: Float[Tensor, "B H N d"], mask: Bool[Tensor, "B N"]

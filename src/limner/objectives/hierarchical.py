@@ -29,10 +29,11 @@ from torch import Tensor
 from limner.models.captioner import Captioner, FromPixels
 from limner.models.sft import Path, Sft, written
 from limner.models.sft_head import SftHead
+from limner.objectives.context import Context, seen
 from limner.ranges import Below1, NotNegative, Share
 from limner.text.vocabulary import Vocabulary
 from limner.text.word_classes import nouns_and_verbs
-from limner.types import EOS, PAD, Batch, Features, Loss, Medium, Pixels
+from limner.types import EOS, PAD, Batch, Features, Loss, Medium
 
 NOUN = "man"  # when a caption has none, as published
 
@@ -57,9 +58,13 @@ class SftLoss:
         """T in [0, 1]."""
         return self.teacher if self.T_loss is None else self.T_loss * 0.1
 
-    def build(self, media: Sequence[Medium], vocabulary: Vocabulary) -> "SftTraining":
-        """`media` are those of the training split."""
-        return SftTraining(self, Labels(vocabulary, media))
+    def build(self, context: Context) -> "SftTraining":
+        return SftTraining(self, Labels(context.vocabulary, context.media))
+
+    @property
+    def partial(self) -> bool:
+        """Does one side learn nothing?  With weights of its own these then have no gradient."""
+        return self.share in (0, 1)
 
 
 class Labels:
@@ -204,8 +209,7 @@ def opened(model: Captioner, batch: Batch) -> tuple[Sft, Features]:
     captioner = model.captioner if isinstance(model, FromPixels) else model
     if not isinstance(captioner, Sft):
         raise ValueError(f"objective sft trains model sft, not {type(captioner).__name__}; use xe or distil")
-    inputs = batch.inputs
-    return captioner, model.get_submodule("encoder")(inputs) if isinstance(inputs, Pixels) else inputs
+    return captioner, seen(model, batch.inputs)
 
 
 def uncertainty(epsilon: float, words: int) -> float:

@@ -19,9 +19,10 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from limner.models.captioner import Captioner
 from limner.models.layers import AdditiveAttention
+from limner.objectives.context import Context, seen
 from limner.objectives.cross_entropy import CrossEntropy
 from limner.ranges import Count, NotNegative
-from limner.types import EOS, PAD, Batch, Features, Loss, Pixels
+from limner.types import EOS, PAD, Batch, Features, Loss
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class GlobalReconstruction:
     published: bool = False
     xe: CrossEntropy = field(default_factory=CrossEntropy)
 
-    def build(self, hidden: int, feature_dim: int) -> "Reconstructing":
-        return Reconstructing(self, GlobalReconstructor(hidden, feature_dim))
+    def build(self, context: Context) -> "Reconstructing":
+        return Reconstructing(self, GlobalReconstructor(context.hidden, context.feature_dim))
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class LocalReconstruction:
     published: bool = False
     xe: CrossEntropy = field(default_factory=CrossEntropy)
 
-    def build(self, hidden: int, feature_dim: int) -> "Reconstructing":
-        return Reconstructing(self, LocalReconstructor(hidden, feature_dim, self.attention))
+    def build(self, context: Context) -> "Reconstructing":
+        return Reconstructing(self, LocalReconstructor(context.hidden, context.feature_dim, self.attention))
 
 
 class States(NamedTuple):
@@ -106,8 +107,7 @@ class Reconstructing(nn.Module):
 
     def forward(self, model: Captioner, batch: Batch, epoch: int = 0) -> Loss:
         """Raises ValueError for a captioner without hidden states."""
-        inputs = batch.inputs
-        features = model.get_submodule("encoder")(inputs) if isinstance(inputs, Pixels) else inputs
+        features = seen(model, batch.inputs)
         taught = self.config.xe.teach(model, model.encode(features), batch, epoch)
         if taught.hidden is None:
             raise ValueError(f"{self.config.name} needs a captioner with hidden states, such as sa_lstm")

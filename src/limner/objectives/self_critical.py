@@ -21,11 +21,11 @@ from torch import Tensor
 
 from limner.decode.search import Sample, walk
 from limner.models.captioner import Captioner
+from limner.objectives.context import Context, seen
 from limner.objectives.cross_entropy import CrossEntropy
 from limner.objectives.rewards import REWARDS, Rewards
 from limner.ranges import NotNegative
-from limner.text.vocabulary import Vocabulary
-from limner.types import BOS, PAD, Batch, Features, Loss, Medium, Pixels
+from limner.types import BOS, PAD, Batch, Features, Loss
 
 
 def _known(reward: dict[str, float]) -> dict[str, float]:
@@ -56,13 +56,10 @@ class SelfCritical:
                 "baseline leave_one_out is the mean of a medium's other samples: sample.count is 2 or more"
             )
 
-    def build(
-        self, media: Sequence[Medium], vocabulary: Vocabulary, warn: Callable[[str], None]
-    ) -> "SelfCriticalTraining":
-        """`media` are those of the training split: what a caption is held against, and what is rare."""
-        return SelfCriticalTraining(
-            replace(self, sample=self.sample.bind(vocabulary)), Rewards(self.reward, media, vocabulary), warn
-        )
+    def build(self, context: Context) -> "SelfCriticalTraining":
+        """The training split is what a caption is held against, and tells what is rare."""
+        bound = replace(self, sample=self.sample.bind(context.vocabulary))
+        return SelfCriticalTraining(bound, Rewards(self.reward, context.media, context.vocabulary), context.warn)
 
 
 class SelfCriticalTraining:
@@ -74,9 +71,8 @@ class SelfCriticalTraining:
 
     def __call__(self, model: Captioner, batch: Batch, epoch: int = 0) -> Loss:
         """Raises FloatingPointError where the model's scores are nan."""
-        inputs, training = batch.inputs, model.training
-        # an encoder that is trained along runs once, for the samples and for the gradient
-        features = model.get_submodule("encoder")(inputs) if isinstance(inputs, Pixels) else inputs
+        training = model.training
+        features = seen(model, batch.inputs)  # an encoder that is trained along runs once, for samples and gradient
         model.eval()
         tokens, greedy = self.draw(model, features)
         torch.clear_autocast_cache()  # older versions of torch keep weights in it that were cast without gradients

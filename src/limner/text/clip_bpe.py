@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from limner.files import read_json, write_json
+from limner.plain import BOS, EOS, PAD, UNK
 from limner.text.vocabulary import SPECIALS, Vocabulary
-from limner.types import BOS, EOS, PAD, UNK
 
 END = "</w>"
 WORD = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"

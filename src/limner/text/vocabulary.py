@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 
 from limner.files import read_json, write_json
+from limner.plain import BOS, EOS, PAD, UNK
 from limner.text.tokens import tokenizer
-from limner.types import BOS, EOS, PAD, UNK
 
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
 

@@ -1,0 +1,30 @@
+# limner in a container: its own model inside, no network needed.
+#
+#   docker build -t limner .
+#   docker run --rm -it -v "$PWD:/work" limner                                   # the prompt: paths in, captions out
+#   docker run --rm -v "$PWD:/work" limner caption . --out captions.csv
+#
+# With CUDA (PyPI's torch for Linux brings it along):
+#
+#   docker build --build-arg TORCH_INDEX=https://pypi.org/simple -t limner:cuda .
+#   docker run --rm --gpus all -v "$PWD:/work" limner:cuda caption . --out captions.csv --device cuda
+
+ARG PYTHON=3.11
+FROM python:${PYTHON}-slim
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 MPLCONFIGDIR=/tmp/matplotlib
+
+WORKDIR /opt/limner
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY src ./src
+RUN python -m pip install --extra-index-url "${TORCH_INDEX}" -c constraints.txt . \
+ && rm -rf build src
+# an image without a model would be of no use: this step says how to make one
+RUN python -c "from limner import shipped; from limner.packed import unpack; print(unpack(shipped.model()))"
+
+RUN useradd --create-home limner
+USER limner
+WORKDIR /work
+ENTRYPOINT ["limner"]
+CMD ["caption"]

@@ -1,0 +1,119 @@
+"""From a JPEG in memory to the sentence: the ONNX engine against PyTorch, a picture at a time, one thread each.
+
+    OMP_NUM_THREADS=1 python benchmarks/onnx_engine.py RUN --rounds 5 --quality 500
+
+A run with an encoder is exported as float32 and as int8 (in a temporary folder, after the exporter's own check).  The
+pictures are the first of the test split that the run's recipe names.  Captions of the float graphs are those of PyTorch
+on every picture that is timed, or nothing is timed.  With --quality N it also says, on N pictures, how many captions
+are PyTorch's, and what each engine's CIDEr is.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from limner.data.datasets import read_dataset
+from limner.decode.options import Beam, with_beam
+from limner.engine.engine import Engine
+from limner.export.exporter import Exported, export_onnx
+from limner.metrics.cider import cider
+from limner.metrics.references import References
+from limner.packed import found
+from limner.pipeline import Pipeline
+from limner.plain import Caption, Failure, Medium, Source
+from limner.run import load_run
+from paired import report, take_turns
+
+BAR, IDENTICAL, INT8_FILE, INT8_LOSS = 2.0, 0.99, 0.35, 0.02
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("run", help="run folder, or a packed model")
+    parser.add_argument("--pictures", type=int, default=36, help="that are timed (default 36)")
+    parser.add_argument("--beam", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5, help="turns per variant (default 5)")
+    parser.add_argument("--quality", type=int, default=0, metavar="N", help="pictures whose captions are scored")
+    parser.add_argument("--folder", type=Path, help="where exported models lie, or are put (default: a temporary one)")
+    torch.set_num_threads(1)
+    return parser.parse_args()
+
+
+def exported(run: str, folder: Path, int8: bool) -> Exported | None:
+    """Written, unless it is there already."""
+    return None if folder.exists() else export_onnx(load_run(found(run)), folder, int8)
+
+
+def each(caption: Callable[[Source], Caption], pictures: Iterable[bytes]) -> list[str]:
+    return [caption(picture).text for picture in pictures]
+
+
+def scored(name: str, captions: dict[str, str], theirs: dict[str, str], references: References) -> float:
+    same = sum(captions[id] == theirs[id] for id in captions)
+    value = cider(references.candidates(captions), references).corpus
+    print(
+        f"{name:<16} {same} of {len(captions)} captions are PyTorch's ({same / len(captions):.1%}), CIDEr {value:.4f}"
+    )
+    return value
+
+
+def quality(pipeline: Pipeline, engines: dict[str, Engine], media: list[Medium], decoding: Beam) -> None:
+    references = References({medium.id: list(medium.references) for medium in media})
+    paths = [medium.path for medium in media]
+
+    def captions(some: Pipeline | Engine) -> dict[str, str]:
+        results = [it for _, it in some.captions(paths, decoding)]
+        assert not any(isinstance(it, Failure) for it in results), "every picture of the data can be read"
+        return {medium.id: it.text for medium, it in zip(media, results, strict=True) if isinstance(it, Caption)}
+
+    theirs = captions(pipeline)
+    best = scored("PyTorch", theirs, theirs, references)
+    for name, engine in engines.items():
+        value = scored(name, captions(engine), theirs, references)
+        print(f"{'':<16} loss {1 - value / best:+.2%} (bar for int8: {INT8_LOSS:.0%})")
+
+
+def main() -> None:
+    options = arguments()
+    with tempfile.TemporaryDirectory() as temporary:
+        root = options.folder or Path(temporary)
+        pipeline = Pipeline(load_run(found(options.run)))
+        decoding = with_beam(pipeline.decoding, options.beam)
+        engines = {}
+        for name, int8 in (("ONNX float32", False), ("ONNX int8", True)):
+            exported(options.run, root / name.replace(" ", "_"), int8)
+            engines[name] = Engine.load(root / name.replace(" ", "_"), threads=1)
+        floats, small = (engine.model.card.files for engine in engines.values())
+        for file in ("encoder.onnx", "step.onnx"):
+            share = small[file]["bytes"] / floats[file]["bytes"]
+            print(f"{file}: {floats[file]['bytes']:,} bytes, int8 {small[file]['bytes']:,} ({share:.1%})")
+        print(f"int8 decoder: bar {INT8_FILE:.0%} of the float size")
+
+        test = [medium for medium in read_dataset(pipeline.run.recipe.data).media if medium.split == "test"]
+        pictures = [Path(medium.path).read_bytes() for medium in test[: options.pictures]]
+        timed: dict[str, Pipeline | Engine] = {**engines, "PyTorch, eager": pipeline}
+        said = {name: each(partial(it.caption, decoding=decoding), pictures) for name, it in timed.items()}
+        if said["ONNX float32"] != said["PyTorch, eager"]:
+            sys.exit("the float32 engine says other captions than PyTorch: nothing is timed")
+        alike = sum(a == b for a, b in zip(said["ONNX int8"], said["PyTorch, eager"], strict=True))
+        print(f"{len(pictures)} pictures, beam {options.beam}: float32 captions are PyTorch's; {alike} of int8")
+        variants = {name: partial(each, partial(it.caption, decoding=decoding), pictures) for name, it in timed.items()}
+        seconds = take_turns(variants, options.rounds)
+        for name, times in seconds.items():
+            print(f"{name}: {1000 * min(times) / len(pictures):.1f} ms a picture (fastest round)")
+        bars = {"PyTorch, eager": BAR}
+        report({name: seconds[name] for name in ("ONNX float32", "PyTorch, eager")}, bars)
+        report({name: seconds[name] for name in ("ONNX int8", "PyTorch, eager")}, {})
+        if options.quality:
+            quality(pipeline, engines, test[: options.quality], decoding)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    main()

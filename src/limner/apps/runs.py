@@ -1,0 +1,39 @@
+"""The run that a command names: a folder, or a packed model, checked; with its data where they lie by now."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+
+from limner.apps.arguments import no_more, overrides
+from limner.packed import MANIFEST, found
+from limner.recipe import load_recipe
+from limner.run import Run, load_run
+
+INPUTS = ("data", "features", "feature_rows", "frames", "sampling")  # what of a recipe may differ after training
+
+
+def open_run(options: argparse.Namespace, rest: Sequence[str]) -> Run:
+    """`options.run`, with --encoder and --device, and what else of its recipe is given."""
+    return elsewhere(load_run(found(options.run), options.encoder, options.device), rest)
+
+
+def is_packed(run: Run) -> bool:
+    """Whether it is one that must stay as it was packed."""
+    return (run.folder / MANIFEST).is_file()
+
+
+def elsewhere(run: Run, rest: Sequence[str]) -> Run:
+    """A run whose data lie elsewhere by now: `--data.media DIR`, `--features STORE` and other fields of its recipe that
+    do not change the model."""
+    if rest and not rest[0].startswith("--"):
+        no_more(rest)
+    changes = overrides(rest)
+    for name, _ in changes:
+        if name.split(".")[0] not in INPUTS:
+            raise ValueError(
+                f"unknown arguments: --{name} (see --help; of a run's recipe {', '.join(INPUTS)} may be given anew)"
+            )
+    if not changes:
+        return run
+    recipe = load_recipe(run.folder / "recipe.json", changes)
+    return replace(run, recipe=replace(recipe, decoding=run.recipe.decoding))  # whose words are those of the run

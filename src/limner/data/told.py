@@ -1,0 +1,140 @@
+"""Captions that somebody else tells of the training media, such as a teacher or a large model, mixed with human ones.
+
+A student that learns a teacher's sentences learns what is likely of all that could be said (Kim and Rush 2016,
+arXiv:1606.07947, sequence-level distillation).
+"""
+
+import json
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import exp, isfinite
+from pathlib import Path
+from typing import Any
+
+from limner.data.captions_file import ID_COLUMNS, CaptionsFile, read_captions
+from limner.data.karpathy import coco_id
+from limner.ranges import Share
+from limner.text.vocabulary import Vocabulary
+from limner.types import UNK, Medium
+
+SCORES = ("score", "logprob")  # `limner caption` writes the second
+
+
+@dataclass(frozen=True)
+class ToldConfig:
+    """A training caption comes from `file` with probability `share`, where the file tells of its medium.
+
+    Of several captions of a medium one is drawn in proportion to exp(score), a score being the natural log of a
+    probability (up to a constant); without scores all are as likely.
+    """
+
+    file: str = ""  # any caption file that `limner score` reads; scores are read of JSONL (id, caption, score)
+    share: Share = 0.5
+
+
+@dataclass(frozen=True)
+class Told:
+    """What can be learnt of a caption file: encoded captions by the ids of training media, and how likely each is."""
+
+    captions: dict[str, tuple[tuple[int, ...], ...]]
+    weights: dict[str, tuple[float, ...]]
+    share: float
+    problems: tuple[str, ...] = ()  # a line for each kind of captions that are not used
+
+    def instead(self, id: str, caption: tuple[int, ...], draw: random.Random) -> tuple[int, ...]:
+        """The human caption of a medium, or what is told in its place."""
+        if id not in self.captions or draw.random() >= self.share:
+            return caption
+        return draw.choices(self.captions[id], self.weights[id])[0]
+
+
+def read_told(
+    config: ToldConfig, media: Sequence[Medium], vocabulary: Vocabulary, max_words: int, split: str = "train"
+) -> Told:
+    """Captions of those of `media` that are in `split`; what is told of the others is left alone.
+
+    Reported and skipped: ids of no medium, captions without a known word, and captions of more than `max_words` words,
+    which would teach to stop in the middle.  Raises ValueError when nothing is left, or a score is no number.
+    """
+    found = read_captions(config.file)
+    scores = _scores(found)
+    names, training = _names(media), {medium.id for medium in media if medium.split == split}
+    captions: dict[str, list[tuple[int, ...]]] = {}
+    weights: dict[str, list[float]] = {}
+    strange, empty, long = [], [], []
+    for name, texts in found.captions.items():
+        id = names.get(name) or names.get(Path(name).name) or ""
+        if not id:
+            strange.append(name)
+        if id not in training:
+            continue
+        given = scores.get(name, [0.0] * len(texts))
+        for text, score in zip(texts, given, strict=True):
+            ids = tuple(vocabulary.encode(text))
+            if all(word == UNK for word in ids[1:-1]):
+                empty.append(name)
+            elif len(ids) - 2 > max_words:
+                long.append(name)
+            else:
+                captions.setdefault(id, []).append(ids)
+                weights.setdefault(id, []).append(exp(score - max(given)))
+    kinds = {
+        "ids of no medium": strange,
+        "captions without a known word": empty,
+        f"captions of more than {max_words} words (vocabulary.max_words)": long,
+    }
+    problems = tuple(f"{config.file}: {len(ids)} {kind} skipped, {_some(ids)}" for kind, ids in kinds.items() if ids)
+    if not any(sum(of) > 0 for of in weights.values()):
+        raise ValueError(
+            f"{config.file} tells nothing of the training media; {'; '.join(problems) or 'other ids only'}"
+        )
+    packed = {id: tuple(rows) for id, rows in captions.items()}
+    return Told(packed, {id: tuple(of) for id, of in weights.items()}, config.share, problems)
+
+
+def _names(media: Sequence[Medium]) -> dict[str, str]:
+    """What a file may call each medium -> its id; a name of several is none."""
+    names: dict[str, str] = {}
+    calls = [
+        [(Path(medium.path).stem, medium.id) for medium in media],
+        [(Path(medium.path).name, medium.id) for medium in media],
+        [(str(coco_id(medium.id)), medium.id) for medium in media],
+        [(medium.id, medium.id) for medium in media],
+    ]
+    for pairs in calls:
+        counts = Counter(name for name, _ in pairs)
+        names |= {name: id for name, id in pairs if counts[name] == 1 and name}
+    return names
+
+
+def _scores(found: CaptionsFile) -> dict[str, list[float]]:
+    """Of JSONL and of lists of objects; ids in which no caption has one are left out."""
+    path = Path(found.path)
+    if found.format not in ("JSONL", "COCO results") or path.suffix == ".zip":
+        return {}
+    text = path.read_text(encoding="utf-8-sig")
+    rows: list[dict[str, Any]] = (
+        json.loads(text)
+        if text.lstrip().startswith("[")
+        else [json.loads(line) for line in text.split("\n") if line.strip()]
+    )
+    scores: dict[str, list[Any]] = {}
+    for row in rows:
+        small = {key.lower(): value for key, value in row.items()}
+        id = str(next(small[name] for name in ID_COLUMNS if name in small)).strip()
+        scores.setdefault(id, []).append(next((small[name] for name in SCORES if name in small), None))
+    scored = {id: given for id, given in scores.items() if any(score is not None for score in given)}
+    for id, given in scored.items():
+        odd = [s for s in given if isinstance(s, bool) or not isinstance(s, int | float) or not isfinite(s)]
+        if odd or len(given) != len(found.captions[id]):
+            raise ValueError(
+                f"{path}: the scores of {id!r} are {given}; expected a number for each of its "
+                f"{len(found.captions[id])} captions, the natural log of its probability, or none at all"
+            )
+    return scored
+
+
+def _some(ids: Sequence[str]) -> str:
+    return f"for example {', '.join(map(repr, list(dict.fromkeys(ids))[:3]))}"

@@ -1,0 +1,1 @@
+"""Exported captioners in use, without PyTorch: NumPy, onnxruntime, Pillow and PyAV."""

@@ -1,0 +1,1 @@
+"""Captioners as files that run without PyTorch; `limner.engine` runs them."""

@@ -1,0 +1,74 @@
+"""A teacher for distillation: a run, which reads the media of a student's batches in its own way."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from limner.inputs import feature_paths, open_inputs, reads_files
+from limner.objectives.context import Teacher
+from limner.recipe import Recipe
+from limner.run import load_run
+from limner.text.vocabulary import Vocabulary
+from limner.types import Batch, Features, Medium, Pixels
+
+
+def load_teacher(
+    folder: str | Path, student: Recipe, words: Vocabulary, media: Sequence[Medium], device: torch.device
+) -> Teacher:
+    """The run in `folder` as the teacher of one that is trained by the recipe `student` with these `words`.
+
+    It reads the student's batches when both read the same features or frames, else its own features or files of their
+    media.  Raises ValueError when the folder holds another kind of model, or its features lack some of the media.
+    """
+    path = Path(folder)
+    if (path / "config.json").is_file() and not (path / "run.json").is_file():
+        lacks = "" if any(path.glob("*processor_config.json")) else " (and it has no processor)"
+        raise ValueError(
+            f"teacher: {path} is a transformers model{lacks}, which has other words than the student: let it write a "
+            "caption file, and mix that in with `told` (told: {file: ..., share: 0.5})"
+        )
+    run = load_run(path, device=str(device))
+    inputs = open_inputs(run.recipe, run.encoder)
+    model = inputs.read_by(run.model).eval().to(device)
+    if same_inputs(student, run.recipe):
+        drawn = student.sampling.policy == "random" and inputs.store is None
+        return Teacher(str(path), model, lambda batch: batch.inputs, ids_of(run.vocabulary, words), fixed=not drawn)
+    views = inputs.store.views if inputs.store is not None else ["full"]
+    if inputs.stored:
+        kept, problems = inputs.sort_out(media)
+        if problems:
+            raise ValueError(
+                f"teacher: {path} reads features of {len(kept)} of {len(media)} training media; {problems[0]}: extract "
+                "the others, or leave them out of the data"
+            )
+    known = {medium.id: medium for medium in media}
+
+    def read(batch: Batch) -> Features | Pixels:
+        asked = batch.views or ("full",) * len(batch.ids)
+        names = [view if not inputs.stored or view in views else "full" for view in asked]
+        items = [(known[id], view) for id, view in zip(batch.ids, names, strict=True)]
+        return inputs.reader(items).map(lambda x: x.to(device))
+
+    return Teacher(str(path), model, read, ids_of(run.vocabulary, words), tuple(views) if inputs.stored else None)
+
+
+def same_inputs(one: Recipe, other: Recipe) -> bool:
+    """Do both read the same features, or the same frames for an encoder of the same kind?"""
+    paths = [[Path(path).resolve() for path in feature_paths(recipe)] for recipe in (one, other)]
+    if paths[0] != paths[1]:
+        return False
+    if paths[0] and not reads_files(one):
+        return True  # a store
+    reading = [(recipe.frames, recipe.sampling, recipe.feature_rows) for recipe in (one, other)]
+    return reading[0] == reading[1] and (bool(paths[0]) or one.encoder == other.encoder)
+
+
+def ids_of(teacher: Vocabulary, student: Vocabulary) -> Int[Tensor, " V"] | None:
+    """The teacher's id for each of the student's words; None when it lacks one, or cuts captions into other words."""
+    cut = [(type(words), words.tokenizer, getattr(words, "merges", ())) for words in (teacher, student)]
+    if cut[0] != cut[1] or any(word not in teacher.ids for word in student.words):
+        return None
+    return torch.tensor([teacher.ids[word] for word in student.words])

@@ -1,0 +1,161 @@
+"""The NumPy beam search finds what PyTorch's finds, on captioners that are tables and on real ones."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from limner.decode.forbid import forbid
+from limner.decode.options import Beam, Sample
+from limner.decode.rules import Rules
+from limner.decode.search import beam as torch_beam
+from limner.engine.beam import Said, State, beam, largest, log_softmax, ruled, supported
+from limner.models.captioner import Captioner, map_tensors
+from limner.types import BOS, EOS, Captions, Features, Layout
+from tests.decode.tables import chain, tables
+from tests.models.captioners import random_features, small
+
+
+def leaves(tree: object) -> list[torch.Tensor]:
+    found: list[torch.Tensor] = []
+    map_tensors(lambda x: found.append(x) or x, tree)
+    return found
+
+
+def engine_beam(model: Captioner, features: Features, options: Beam) -> list[list[tuple[list[int], float, np.ndarray]]]:
+    """The NumPy search, medium by medium, on PyTorch's own steps."""
+    found = []
+    for i in range(len(features)):
+        with torch.no_grad():
+            memory = model.encode(features.map(lambda x, i=i: x[i : i + 1]))
+            start = model.init_state(memory)
+
+        def step(token: np.ndarray, state: State, memory=memory, start=start) -> Said:
+            tensors = iter([torch.from_numpy(x) for x in state])
+            with torch.no_grad():
+                out = model.step(torch.from_numpy(token), map_tensors(lambda _: next(tensors), start), memory)
+            return out.logits.numpy(), out.attention.numpy(), [x.numpy() for x in leaves(out.state)]
+
+        captions = beam(step, [x.numpy() for x in leaves(start)], options)
+        found.append([(it.tokens.tolist(), it.logprob, it.attention) for it in captions])
+    return found
+
+
+def same(theirs: Captions, ours: list[list[tuple[list[int], float, np.ndarray]]], keep: int) -> None:
+    for i, mine in enumerate(ours):
+        rows = [k for k in range(i * keep, (i + 1) * keep) if torch.isfinite(theirs.logprob[k])]
+        assert len(mine) == len(rows)
+        for k, (tokens, logprob, attention) in zip(rows, mine, strict=True):
+            length = len(tokens)
+            assert theirs.tokens[k, :length].tolist() == tokens
+            assert not theirs.tokens[k, length:].any()
+            assert logprob == pytest.approx(theirs.logprob[k].item(), abs=1e-4)
+            np.testing.assert_allclose(attention, theirs.attention[k, :length].numpy(), atol=1e-5)
+
+
+def of_tables(media: int) -> Features:
+    grid = torch.arange(media, dtype=torch.float32).view(media, 1, 1)
+    return Features(grid, torch.ones(media, 1, dtype=torch.bool), Layout(1, 1, 1))
+
+
+searches = st.builds(
+    lambda size, keep, penalty, normalise, kind, rules: (
+        Beam(size, rules=rules, contest=True)
+        if kind == "contest"
+        else Beam(size, penalty, rules, keep=min(keep, size), normalise=normalise, refill=kind == "refill")
+    ),
+    size=st.integers(1, 5),
+    keep=st.integers(1, 5),
+    penalty=st.sampled_from([0.0, 0.3, 1.0, 2.0]),
+    normalise=st.sampled_from(["power", "wu", "avg"]),
+    kind=st.sampled_from(["ours", "contest", "refill"]),
+    rules=st.builds(
+        Rules,
+        min_length=st.integers(0, 3),
+        max_length=st.integers(4, 9),
+        no_repeat=st.booleans(),
+        unknown=st.booleans(),
+        no_trigram=st.booleans(),
+        not_last=st.sampled_from([(), (4,), (4, 5)]),
+        never=st.sampled_from([(), (5,), (4, 6)]),
+    ),
+)
+
+
+@given(options=searches, seed=st.integers(0, 500), words=st.integers(1, 6), end=st.floats(-3, 3))
+def test_tables_are_searched_alike(options: Beam, seed: int, words: int, end: float):
+    model, features = tables(3, max(words, 3), seed, end), of_tables(3)
+    same(torch_beam(model, features, options), engine_beam(model, features, options), options.keep)
+
+
+@pytest.mark.parametrize("case", ["show_attend_tell", "first_token", "sa_lstm", "spatial_transformer", "up_down"])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
+def test_captioners_are_searched_alike(case: str, size: int):
+    model, features = small(case, seed=size), random_features(6, ragged=False)
+    options = Beam(size, 0.5, Rules(min_length=2, max_length=8), normalise="wu")
+    same(torch_beam(model, features, options), engine_beam(model, features, options), 1)
+
+
+def test_a_beam_by_hand():
+    """BOS -> 4 (.6) or 5 (.4); after 4 the end has .3, after 5 it has .9: greedy takes 4, and .36 = .4 * .9 wins."""
+    after_five = {EOS: 0.9, 6: 0.1}
+    arrows = {(BOS, BOS): {4: 0.6, 5: 0.4}, (BOS, 4): {EOS: 0.3, 6: 0.7}, (4, 6): {4: 0.5, 5: 0.5}}
+    model = chain(7, {**arrows, (BOS, 5): after_five})
+    features, rules = of_tables(1), Rules(max_length=3)
+    (((tokens, logprob, _),),) = engine_beam(model, features, Beam(2, rules=rules))
+    assert tokens == [5, EOS] and np.exp(logprob) == pytest.approx(0.36)
+    (((tokens, logprob, _),),) = engine_beam(model, features, Beam(1, rules=rules))
+    assert tokens[:2] == [4, 6] and np.exp(logprob) == pytest.approx(0.21)
+
+
+@given(
+    st.builds(
+        Rules,
+        min_length=st.integers(0, 4),
+        max_length=st.just(9),
+        no_repeat=st.booleans(),
+        unknown=st.booleans(),
+        no_trigram=st.booleans(),
+        not_last=st.sampled_from([(), (4,), (4, 5)]),
+        never=st.sampled_from([(), (5,), (2, 4, 5, 6)]),
+    ),
+    st.lists(st.lists(st.integers(2, 6), min_size=5, max_size=5), min_size=1, max_size=4),
+    st.integers(0, 5),
+)
+def test_rules_forbid_the_same(rules: Rules, said: list[list[int]], length: int):
+    tokens = np.array(said)[:, :length]
+    scores = np.random.default_rng(length).normal(size=(len(tokens), 7)).astype(np.float32)
+    expected = forbid(rules, torch.from_numpy(scores), torch.from_numpy(tokens.copy()))
+    np.testing.assert_array_equal(ruled(rules, scores, tokens), expected.numpy())
+
+
+def test_the_largest_come_in_order():
+    scores = np.array([1, 3, -np.inf, 3, 2], np.float32)
+    assert largest(scores, 3).tolist() == [1, 3, 4]  # of equal ones the first
+    assert largest(scores, 5).tolist() == [1, 3, 4, 0, 2]
+
+
+def test_log_softmax():
+    logp = log_softmax(np.array([[0, np.log(3), -np.inf]], np.float32))
+    np.testing.assert_allclose(np.exp(logp), [[0.25, 0.75, 0]], atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+def test_scores_that_are_no_numbers(bad: float):
+    def step(token: np.ndarray, state: State) -> Said:
+        return np.full((len(token), 6), bad, np.float32), np.ones((len(token), 1), np.float32), state
+
+    with pytest.raises(FloatingPointError, match="nan or all -inf"):
+        beam(step, [], Beam(2))
+
+
+def test_other_searches_are_refused():
+    assert supported(Beam(3)) == Beam(3)
+    with pytest.raises(ValueError, match="needs the PyTorch engine"):
+        supported(Sample())
+    for options in (Beam(4, groups=2), replace(Beam(4), must=(5,))):
+        with pytest.raises(ValueError, match="no diverse and no constrained beams"):
+            supported(options)

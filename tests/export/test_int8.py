@@ -1,0 +1,129 @@
+"""Weights of one byte: how large, how near, in ONNX graphs and in PyTorch's modules."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from limner.decode.options import Beam
+from limner.decode.search import beam
+from limner.export.int8 import quantise_step, shrink_weights
+from limner.export.torch_int8 import quantised, weight_bytes
+from limner.models import build_model
+from limner.models.captioner import Captioner, unroll
+from limner.models.show_attend_tell import ShowAttendTellConfig
+from limner.models.spatial_transformer import SpatialTransformerConfig
+from limner.types import BOS, PAD, Features
+from tests.models.captioners import random_features, small
+
+D, WORDS = 64, 500
+
+
+def step_graph(path: Path) -> dict[str, np.ndarray]:
+    """Words by id, a layer, and a head whose first score is -inf: logits = head(relu(layer(words[token])))."""
+    draw = np.random.default_rng(0)
+    weights = {
+        "words": draw.normal(size=(WORDS, D)),
+        "layer": draw.normal(size=(D, D)) / D**0.5,
+        "head": draw.normal(size=(WORDS, D)) / D**0.5,
+        "bias": np.where(np.arange(WORDS) == 0, -np.inf, 0.0),
+    }
+    weights = {name: value.astype(np.float32) for name, value in weights.items()}
+    nodes = [
+        helper.make_node("Gather", ["words", "token"], ["x"]),
+        helper.make_node("MatMul", ["x", "layer"], ["y"]),
+        helper.make_node("Relu", ["y"], ["z"]),
+        helper.make_node("Gemm", ["z", "head", "bias"], ["logits"], transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes, "step",
+        [helper.make_tensor_value_info("token", TensorProto.INT64, ["R"])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["R", WORDS])],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )  # fmt: skip
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), str(path))
+    return weights
+
+
+def run(path: Path, **inputs: np.ndarray) -> np.ndarray:
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, inputs)[0]
+
+
+def test_a_step_of_int8(tmp_path: Path):
+    """A quarter of the size and a little more; numbers within 3 % of their spread; what is never said stays so."""
+    step_graph(tmp_path / "float.onnx")
+    quantise_step(tmp_path / "float.onnx", tmp_path / "int8.onnx")
+    assert (tmp_path / "int8.onnx").stat().st_size < 0.35 * (tmp_path / "float.onnx").stat().st_size
+    tokens = np.arange(20)
+    exact, rough = (run(tmp_path / f"{name}.onnx", token=tokens) for name in ("float", "int8"))
+    assert np.isneginf(rough[:, 0]).all()
+    assert 0 < np.abs(exact - rough)[:, 1:].std() < 0.03 * exact[:, 1:].std()
+
+
+def test_weights_stored_as_int8(tmp_path: Path):
+    """Numbers are off by half a step at most, 1/254 of their channel's largest; depthwise weights are as they were."""
+    draw = np.random.default_rng(1)
+    weights = {"wide": draw.normal(size=(48, 32, 3, 3)), "deep": draw.normal(size=(48, 1, 5, 5))}
+    weights = {name: value.astype(np.float32) for name, value in weights.items()}
+    nodes = [
+        helper.make_node("Conv", ["x", "wide"], ["y"], pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["y", "deep"], ["z"], group=48, pads=[2, 2, 2, 2]),
+    ]
+    graph = helper.make_graph(
+        nodes, "encoder",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 32, 6, 6])],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, [1, 48, 6, 6])],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, str(tmp_path / "float.onnx"))
+    shrink_weights(tmp_path / "float.onnx", tmp_path / "int8.onnx")
+    kept = {it.name: numpy_helper.to_array(it) for it in onnx.load(str(tmp_path / "int8.onnx")).graph.initializer}
+    np.testing.assert_array_equal(kept["deep"], weights["deep"])
+    near = kept["wide_int8"].astype(np.float32) * kept["wide_scale"][:, None, None, None]
+    largest = np.abs(weights["wide"]).max((1, 2, 3), keepdims=True)
+    assert (np.abs(near - weights["wide"]) <= largest / 254 * 1.001).all()
+    x = draw.normal(size=(1, 32, 6, 6)).astype(np.float32)
+    exact, rough = (run(tmp_path / f"{name}.onnx", x=x) for name in ("float", "int8"))
+    assert 0 < np.abs(exact - rough).std() < 0.02 * exact.std()
+
+
+def middle(name: str) -> Captioner:
+    torch.manual_seed(0)
+    config = {
+        "show_attend_tell": ShowAttendTellConfig(hidden=256, embed=64, attention=64),
+        "spatial_transformer": SpatialTransformerConfig(dim=128, hidden=256, positions="none"),
+    }[name]
+    return build_model(config, 300, 10).eval()
+
+
+@pytest.mark.parametrize("name", ["show_attend_tell", "spatial_transformer"])
+def test_int8_in_pytorch(name: str):
+    """Smaller than half (words and norms stay floats); what follows given words is about as likely."""
+    model, features = middle(name), random_features(4, ragged=False)
+    twin = quantised(model)
+    assert weight_bytes(twin) < 0.5 * weight_bytes(model)
+    assert model.head.weight.dtype == torch.float32  # the captioner itself is as it was
+    tokens = torch.cat([torch.full((4, 1), BOS), torch.randint(4, 300, (4, 5))], 1)
+    with torch.no_grad():
+        exact = unroll(model, model.encode(features), tokens).logits.softmax(-1)
+        rough = twin.teach(twin.encode(features), tokens).logits.softmax(-1)
+    assert rough[..., [PAD, BOS]].max() == 0
+    assert 0 < (exact - rough).abs().sum(-1).max() < 0.1
+    found = beam(twin, features, Beam(3))
+    assert found.logprob.isfinite().all() and len(found.tokens) == 4
+
+
+def test_sft_has_no_int8_form():
+    with pytest.raises(ValueError, match="sft has no int8 form in PyTorch"):
+        quantised(small("sft"))
+
+
+@pytest.mark.parametrize("case", ["first_token", "sa_lstm", "sa_lstm, all options", "up_down", "xlan"])
+def test_other_captioners_speak_in_int8(case: str):
+    features: Features = random_features(3, ragged=False)
+    assert beam(quantised(small(case)), features, Beam(2)).logprob.isfinite().all()

@@ -1,0 +1,76 @@
+"""Nothing that was changed, cut, or made by a newer limner is run."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from limner.engine.engine import Engine
+from limner.engine.model import CARD, FILES, Card, OnnxModel, file_facts, is_exported, read_card
+
+
+@pytest.fixture
+def copy(exported: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(exported, tmp_path / "copy"))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_flipped_byte_is_named(copy: Path, name: str):
+    content = bytearray((copy / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"copy/{name} is not the file that was exported: its hash differs"):
+        Engine.load(copy)
+    (copy / name).unlink()
+    with pytest.raises(ValueError, match=rf"copy/{name} is missing"):
+        Engine.load(copy)
+
+
+def test_the_card_is_held_against_itself(copy: Path):
+    told = json.loads((copy / CARD).read_text())
+    (copy / CARD).write_text(json.dumps({**told, "frames": 9}))
+    with pytest.raises(ValueError, match=r"model\.json is not as it was written"):
+        read_card(copy)
+    (copy / CARD).write_text((copy / CARD).read_text()[:-40])
+    with pytest.raises(ValueError, match=r"model\.json is not a JSON file"):
+        read_card(copy)
+
+
+def test_other_formats(copy: Path, tmp_path: Path):
+    card = read_card(copy)
+    replace(card, format=2, version="9.9").save(copy)
+    with pytest.raises(ValueError, match=r"export format 2, of limner 9\.9; this limner reads up to 1: update limner"):
+        Engine.load(copy)
+    (copy / CARD).write_text("[]")
+    with pytest.raises(ValueError, match="does not describe an exported model: it has no format number"):
+        Engine.load(copy)
+    assert is_exported(copy) and not is_exported(tmp_path)
+    with pytest.raises(ValueError, match=r"no exported model: it has no model\.json; make one with: limner export RUN"):
+        Engine.load(tmp_path)
+
+
+def test_a_graph_that_is_none(copy: Path):
+    """With the right hash: it was no graph when it was exported."""
+    (copy / "step.onnx").write_bytes(b"import os; os.remove('x')")
+    replace(read_or_guess(copy), files=file_facts(copy)).save(copy)
+    with pytest.raises(ValueError, match=r"step\.onnx cannot be run"):
+        OnnxModel.load(copy)
+
+
+def read_or_guess(folder: Path) -> Card:
+    """The card, whatever the files are by now."""
+    from pydantic import TypeAdapter
+
+    told = json.loads((folder / CARD).read_text())
+    del told["sha256"]
+    return TypeAdapter(Card).validate_python(told)
+
+
+def test_a_card_is_read_as_it_was_saved(exported: Path, tmp_path: Path):
+    card = read_card(exported)
+    shutil.copytree(exported, tmp_path / "x")
+    card.save(tmp_path / "x")
+    assert read_card(tmp_path / "x") == card
+    assert card.identity != replace(card, files={}).identity

@@ -1,0 +1,92 @@
+"""Without --model: the model inside the package, or one line that says there is none; packed models where runs are."""
+
+import io
+import shutil
+from pathlib import Path
+
+import pytest
+
+from limner import shipped
+from limner.apps.cli import main
+from limner.packed import pack
+from limner.pipeline import Pipeline
+from limner.run import load_run
+
+
+@pytest.fixture
+def inside(tiny: Path, tmp_path: Path, monkeypatch) -> Path:
+    """A small model in the place of the one that is shipped."""
+    folder = pack(load_run(tiny / "run"), tmp_path / "inside.limner")
+    monkeypatch.setattr(shipped, "MODEL", folder)
+    return folder
+
+
+def test_a_picture_and_nothing_else(tiny: Path, inside: Path, capsys):
+    picture = str(tiny / "world" / "images" / "000001.png")
+    expected = Pipeline.load(tiny / "run").caption(picture)
+    assert main(["caption", picture]) == 0
+    assert capsys.readouterr().out.strip() == expected.text
+    found = Pipeline.load().caption(picture)
+    assert (found.text, found.logprob) == (expected.text, expected.logprob)
+
+
+def test_the_prompt_without_a_model(tiny: Path, inside: Path, monkeypatch, capsys):
+    picture = str(tiny / "world" / "images" / "000001.png")
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{picture}\n"))
+    assert main(["caption"]) == 0
+    assert capsys.readouterr().out.strip() == Pipeline.load(tiny / "run").caption(picture).text
+
+
+def test_a_build_without_one_says_how_to_make_it(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setattr(shipped, "MODEL", tmp_path / "limner-tiny.limner")
+    assert main(["caption", "photo.jpg"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("limner: no model is inside this build") and error.count("\n") == 1
+    assert "--model RUN" in error and "recipes/limner_tiny.yaml" in error and str(tmp_path) in error
+
+
+def test_a_changed_file_is_named_wherever_a_model_is(tiny: Path, inside: Path, tmp_path: Path, capsys):
+    picture = str(tiny / "world" / "images" / "000001.png")
+    weights = inside / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-3] ^= 1
+    weights.write_bytes(data)
+    out = str(tmp_path / "out")
+    for command in (
+        ["caption", picture],
+        ["caption", picture, "--model", str(inside)],
+        ["caption", picture, "--model", str(tiny / "run"), "--with", str(inside)],
+        ["explain", str(inside), picture, "--out", f"{out}.png"],
+        ["evaluate", str(inside), "--out", out],
+    ):
+        assert main(command) == 1, command
+        assert "model.safetensors is not the file that was packed: its hash differs" in capsys.readouterr().err
+
+
+def test_a_packed_model_is_taken_where_a_run_is_and_stays_as_it_is(tiny: Path, inside: Path, tmp_path: Path, capsys):
+    picture = str(tiny / "world" / "images" / "000001.png")
+    before = {path: path.read_bytes() for path in inside.rglob("*") if path.is_file()}
+    assert main(["explain", str(inside), picture, "--out", str(tmp_path / "why.png")]) == 0
+    given = ["--split", "val", "--limit", "2", "--metrics", "CIDEr", "--data.media", str(tiny / "world")]
+    assert main(["evaluate", str(inside), *given]) == 1
+    assert "is a packed model and stays as it is: say with --out where its scores go" in capsys.readouterr().err
+    assert main(["evaluate", str(inside), *given, "--out", str(tmp_path / "scores")]) == 0
+    assert (tmp_path / "scores" / "captions.json").is_file()
+    assert {path: path.read_bytes() for path in inside.rglob("*") if path.is_file()} == before
+    shutil.copytree(tiny / "run", tmp_path / "run")
+    assert main(["caption", picture, "--model", str(tmp_path / "run"), "--with", str(inside)]) == 0
+
+
+def test_no_hub_and_no_folder(tiny: Path, monkeypatch, capsys):
+    import huggingface_hub
+
+    def offline(id: str, **_: object) -> str:
+        raise huggingface_hub.errors.LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    picture = str(tiny / "world" / "images" / "000001.png")
+    assert main(["caption", picture, "--model", "owner/name"]) == 1
+    error = capsys.readouterr().err
+    assert "owner/name is no folder here and could not be fetched from the hub" in error and "offline, give a" in error
+    assert main(["caption", picture, "--model", "nowhere"]) == 1
+    assert "nowhere is not a run folder" in capsys.readouterr().err
