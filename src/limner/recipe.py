@@ -126,7 +126,7 @@ class Recipe:
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = (Stage(),)
     validation: Validation = field(default_factory=Validation)
     decoding: Beam = field(default_factory=Beam)  # what evaluate and caption use unless told otherwise
-    start: str = ""  # run folder whose vocabulary and best weights this run begins with
+    start: str = ""  # run folder whose vocabulary and best weights this run begins with, and has to beat
     checkpoint_steps: Count = 1000  # a resumable state is written so often, and after every epoch
     seed: int = 0
 

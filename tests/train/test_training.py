@@ -125,6 +125,20 @@ def test_validation_every_other_epoch_and_at_the_end(tmp_path: Path):
     assert watch.of("start")[-1]["validation media"] == 2
 
 
+def test_a_run_that_starts_from_another_has_to_beat_it(tmp_path: Path, monkeypatch):
+    data = pictures(tmp_path / "data", 8)
+    first = train(recipe(data), tmp_path / "first")
+    begun = tensors_of(first, "model")
+    seen = scripted(monkeypatch, [0.5, 0.4, 0.3])
+    worse = train(recipe(data, ("start", str(first)), epochs=2, lr=0.1), tmp_path / "worse")
+    kept = tensors_of(worse, "model")
+    assert all(torch.equal(kept[name], value) and torch.equal(seen[0][name], value) for name, value in begun.items())
+    assert not torch.equal(seen[1]["head.weight"], begun["head.weight"])
+    scripted(monkeypatch, [0.5, 0.4, 0.6])
+    better = tensors_of(train(recipe(data, ("start", str(first)), epochs=2, lr=0.1), tmp_path / "better"), "model")
+    assert not torch.equal(better["head.weight"], begun["head.weight"])
+
+
 def test_the_second_stage_starts_from_the_best_weights(tmp_path: Path, monkeypatch):
     seen = scripted(monkeypatch, [0.5, 0.4, 0.3])
     stages = [
