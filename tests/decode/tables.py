@@ -78,7 +78,7 @@ def score(model: Table, medium: int, words: tuple[int, ...]) -> float:
 
 
 def allowed(words: tuple[int, ...], rules: Rules) -> bool:
-    """What `Rules` says in words, written again: the slow twin of `Rules.apply`."""
+    """What `Rules` says in words, written again: the slow twin of `forbid`."""
     spoken = words[:-1] if words[-1] == EOS else words
     return (
         EOS not in spoken

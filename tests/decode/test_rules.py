@@ -6,6 +6,7 @@ from itertools import product
 import pytest
 import torch
 
+from limner.decode.forbid import forbid, restrict
 from limner.decode.rules import ENDINGS, Rules
 from limner.decode.search import Beam, Sample, beam, greedy, sample
 from limner.text.vocabulary import Vocabulary
@@ -60,9 +61,9 @@ def test_a_repeated_trigram_by_hand():
     """After 4 5 6 4 5 only the word that would make 4 5 6 again is forbidden, row by row."""
     rules = Rules(0, 9, no_repeat=False, unknown=True, no_trigram=True)
     tokens = torch.tensor([[4, 5, 6, 4, 5], [4, 4, 4, 4, 4], [4, 5, 6, 5, 4], [5, 4, 5, 4, 5]])
-    ruled = rules.apply(torch.zeros(4, 7), tokens)
+    ruled = forbid(rules, torch.zeros(4, 7), tokens)
     assert [(row == -torch.inf).nonzero().flatten().tolist() for row in ruled] == [[6], [4], [], [4]]
-    assert torch.equal(rules.apply(torch.zeros(4, 7), tokens[:, :2]), torch.zeros(4, 7))
+    assert torch.equal(forbid(rules, torch.zeros(4, 7), tokens[:, :2]), torch.zeros(4, 7))
 
 
 def test_words_become_ids():
@@ -70,7 +71,7 @@ def test_words_become_ids():
     assert rules == Rules(not_last=(4,), never=(5,)) and rules.bind(WORDS) == rules
     assert {"a", "the", "of", "with"} <= set(ENDINGS) and len(set(ENDINGS)) == len(ENDINGS)
     with pytest.raises(AssertionError, match="bound to a vocabulary first"):
-        Rules(never=("dog",)).apply(torch.zeros(1, 7), torch.zeros(1, 0, dtype=torch.long))
+        forbid(Rules(never=("dog",)), torch.zeros(1, 7), torch.zeros(1, 0, dtype=torch.long))
     bound = Beam(must=("Dog runs", "a"), rules=Rules(never=("zebra",))).bind(WORDS)
     assert bound.must == (5, 6, 4) and bound.bind(WORDS) == bound
     with pytest.raises(ValueError, match="the vocabulary has no 'zebra', which must appear"):
@@ -86,7 +87,7 @@ def test_top_k_and_top_p_by_the_definition(top_k: int | None, top_p: float | Non
     options = Sample(1, 0.8, rules, top_k, top_p)
     for before, last in product(range(4, 8), repeat=2):
         logits = world.tables[0, before, last].detach()
-        found = options.restrict(logits[None], torch.tensor([[before, last]]))[0].softmax(0)
+        found = restrict(options, logits[None], torch.tensor([[before, last]]))[0].softmax(0)
         shares = (logits / 0.8).double()
         shares[[UNK, last]] = -torch.inf
         ranked = sorted(((p, i) for i, p in enumerate(shares.softmax(0).tolist()) if p), reverse=True)[:top_k]

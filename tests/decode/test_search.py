@@ -6,6 +6,7 @@ from math import exp, log
 import pytest
 import torch
 
+from limner.decode.forbid import forbid
 from limner.decode.rules import Rules
 from limner.decode.search import Beam, Sample, beam, greedy, sample
 from limner.models.captioner import Captioner
@@ -254,10 +255,10 @@ def test_rules_that_leave_nothing_are_not_applied():
 
 def test_rules_are_lifted_row_by_row():
     scores = torch.tensor([[-torch.inf, -torch.inf, 1.0, 2.0, 3.0], [-torch.inf, -torch.inf, 1.0, 2.0, -torch.inf]])
-    ruled = Rules(3, 6).apply(scores, torch.tensor([[2], [2]]))
+    ruled = forbid(Rules(3, 6), scores, torch.tensor([[2], [2]]))
     low = -torch.inf
     assert ruled.tolist() == [[low, low, low, low, 3], [low, low, 1, 2, low]]
-    assert Rules(3, 6).apply(torch.full((1, 5), torch.nan), torch.tensor([[2]])).isnan().any()  # stays an error
+    assert forbid(Rules(3, 6), torch.full((1, 5), torch.nan), torch.tensor([[2]])).isnan().any()  # stays an error
 
 
 def test_wrong_options():

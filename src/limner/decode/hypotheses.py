@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from limner.decode.ensemble import Inputs, encode
+from limner.decode.forbid import forbid
 from limner.decode.nbest import Found, NBest
 from limner.decode.options import Beam
 from limner.models.captioner import Captioner, map_tensors
@@ -38,7 +39,7 @@ class Hypotheses:
         self.state = out.state
         seen = out.attention[:, None]
         self.attention = seen if self.attention is None else torch.cat([self.attention, seen], 1)
-        logp = self.options.rules.apply(out.logits.float().log_softmax(-1), self.tokens)
+        logp = forbid(self.options.rules, out.logits.float().log_softmax(-1), self.tokens)
         scores = self.total[..., None] + logp.view(*self.total.shape, -1)
         if scores.isnan().any() or (self.tokens.shape[1] == 0 and not scores.isfinite().flatten(1).any(1).all()):
             bad = scores.isnan().flatten(1).any(1) | ~scores.isfinite().flatten(1).any(1)

@@ -1,7 +1,7 @@
 """How captions are searched or drawn: the options of a beam and of sampling."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 from limner.decode.rules import Rules, Words, word_ids
 from limner.text.vocabulary import Vocabulary
@@ -103,12 +103,6 @@ class Sample:
     def bind(self, vocabulary: Vocabulary) -> "Sample":
         """The same with words as ids."""
         return replace(self, rules=self.rules.bind(vocabulary))
-
-    def restrict(self, logits: Any, tokens: Any) -> Any:
-        """`forbid.restrict`: scores (R, V) of the next word after `tokens` (R, t) whose softmax is drawn from."""
-        from limner.decode.forbid import restrict
-
-        return restrict(self, logits, tokens)
 
 
 Decoding = Beam | Sample

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from limner.text.vocabulary import Vocabulary
 
@@ -52,12 +51,6 @@ class Rules:
     def bind(self, vocabulary: Vocabulary) -> "Rules":
         """The same with words as ids; what is not in the vocabulary is never said anyway."""
         return replace(self, not_last=word_ids(self.not_last, vocabulary), never=word_ids(self.never, vocabulary))
-
-    def apply(self, scores: Any, tokens: Any) -> Any:
-        """`forbid`: logits or log-probabilities (R, V) of the next word after `tokens` (R, t), ruled."""
-        from limner.decode.forbid import forbid
-
-        return forbid(self, scores, tokens)
 
 
 def word_ids(words: Sequence[str] | Sequence[int], vocabulary: Vocabulary) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from limner.decode.constrained import constrained
 from limner.decode.diverse import diverse
 from limner.decode.ensemble import Inputs, encode
+from limner.decode.forbid import forbid, restrict
 from limner.decode.nbest import Found, NBest
 from limner.decode.options import Beam, Decoding, Sample
 from limner.decode.rules import Rules
@@ -55,9 +56,9 @@ def walk(model: Captioner, memory: Any, options: Sample | Rules) -> Captions:
         logits, state, attention = out.logits, out.state, out.attention
         if drawn is None:
             logp = logits.float().log_softmax(-1)
-            token = rules.apply(logp, tokens).argmax(-1)
+            token = forbid(rules, logp, tokens).argmax(-1)
         else:
-            logp = drawn.restrict(logits.float(), tokens).log_softmax(-1)
+            logp = restrict(drawn, logits.float(), tokens).log_softmax(-1)
             _check(~logp.isnan().any(1))
             token = torch.multinomial(logp.exp(), 1).squeeze(1)
         spoken = logp.gather(1, token[:, None]).squeeze(1)
@@ -115,7 +116,7 @@ class _BeamSearch:
         B, width = self.score.shape
         spoken = self.model.step(self.token, self.state, self.memory)
         logits, state, attention = spoken.logits, spoken.state, spoken.attention
-        logp = self.options.rules.apply(logits.float().log_softmax(-1), self.tokens)
+        logp = forbid(self.options.rules, logits.float().log_softmax(-1), self.tokens)
         scores = logp.view(B, width, -1).add_(self.score[..., None]).flatten(1)
         K = min(self.options.size, scores.shape[1])  # a beam larger than the vocabulary fills over several words
         score, best = scores.topk(K)

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, UInt8
+from PIL import Image
 from torch import Tensor, nn
 
-from limner.types import Features, Pixels
+from limner.types import Features, Layout, Pixels
 
 
 class Encoder(nn.Module, ABC):
@@ -31,6 +33,21 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def provenance(self) -> dict[str, Any]:
         """Plain JSON values that say where features came from: name, source, sha256 of the weights, preprocessing."""
+
+
+def squares(frames: UInt8[np.ndarray, "T H W 3"], size: int) -> Float[Tensor, "T 3 s s"]:
+    """Frames resized to size x size (Pillow's antialiased bilinear; aspect ratio not kept), still in [0, 255]."""
+    images = (Image.fromarray(np.ascontiguousarray(frame)) for frame in frames)
+    resized = np.stack([np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)) for image in images])
+    return torch.from_numpy(resized).permute(0, 3, 1, 2).float()
+
+
+def cells_of(maps: Float[Tensor, "BT D h w"], media: int) -> Features:
+    """Maps of the frames of so many media, all of them equally long -> their cells (T, h, w), all real."""
+    (count, dim), (h, w) = maps.shape[:2], maps.shape[2:]
+    layout = Layout(count // media, h, w)
+    grid = maps.flatten(2).transpose(1, 2).reshape(media, layout.cells, dim)
+    return Features(grid, torch.ones(grid.shape[:2], dtype=torch.bool, device=grid.device), layout)
 
 
 def same_shape(frames: Sequence[Tensor | None]) -> list[list[int]]:

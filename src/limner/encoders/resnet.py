@@ -9,13 +9,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from limner.encoders.encoder import cells_of, squares
 from limner.encoders.freezing import FourStages
 from limner.encoders.pretrained import weights_sha256
-from limner.types import Features, Layout, Pixels
+from limner.types import Features, Pixels
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for input channels 0, 1, 2 in either order
 PLANES = (64, 128, 256, 512)  # base width of the four stages
@@ -125,25 +125,19 @@ class ResNet(FourStages):
         With channels "BGR" blue comes first but is normalised with the numbers of red: so the public code did with
         pictures read by OpenCV, and its weights expect it.
         """
-        side = (self.config.size, self.config.size)
-        images = (Image.fromarray(np.ascontiguousarray(frame)) for frame in frames)
-        resized = np.stack([np.asarray(image.resize(side, Image.Resampling.BILINEAR)) for image in images])
-        pixels = torch.from_numpy(resized).permute(0, 3, 1, 2).float() / 255
+        pixels = squares(frames, self.config.size) / 255
         if self.config.channels == "BGR":
             pixels = pixels.flip(1)
         return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
     def forward(self, pixels: Pixels) -> Features:
         """(B, T, 3, H, W) -> T * pool * pool cells (without pooling T * H/32 * W/32), all real."""
-        b, t = pixels.frames.shape[:2]
         x = torch.relu(self.bn1(self.conv1(pixels.frames.flatten(0, 1))))
         x = F.max_pool2d(x, 3, 2, 1)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         if self.config.pool:
             x = F.adaptive_avg_pool2d(x, self.config.pool)
-        h, w = x.shape[-2:]
-        grid = x.flatten(2).transpose(1, 2).reshape(b, t * h * w, self.dim)
-        return Features(grid, torch.ones(grid.shape[:2], dtype=torch.bool, device=grid.device), Layout(t, h, w))
+        return cells_of(x, len(pixels.frames))
 
     def provenance(self) -> dict[str, Any]:
         """The architecture and the hash of the weights as they are now."""

@@ -6,12 +6,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
 from torch import Tensor, nn
 
-from limner.encoders.encoder import Encoder
+from limner.encoders.encoder import Encoder, cells_of, squares
 from limner.encoders.pretrained import weights_sha256
-from limner.types import Features, Layout, Pixels
+from limner.types import Features, Pixels
 
 
 @dataclass(frozen=True)
@@ -63,21 +62,15 @@ class SmallCNN(Encoder):
 
     def preprocess(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float[Tensor, "T 3 h w"]:
         """RGB [0, 255] -> size x size (bilinear, antialiased; the aspect ratio is not kept), scaled to [-1, 1]."""
-        side = (self.config.size, self.config.size)
-        images = (Image.fromarray(np.ascontiguousarray(frame)) for frame in frames)
-        resized = np.stack([np.asarray(image.resize(side, Image.Resampling.BILINEAR)) for image in images])
-        return torch.from_numpy(resized).permute(0, 3, 1, 2).float() / 127.5 - 1
+        return squares(frames, self.config.size) / 127.5 - 1
 
     def forward(self, pixels: Pixels) -> Features:
         """(B, T, 3, H, W) in [-1, 1] -> T*(H/8)*(W/8) cells, all real."""
-        b, t = pixels.frames.shape[:2]
         x = self.body(torch.relu(self.stem(pixels.frames.flatten(0, 1))))
         h, w = x.shape[-2:]
         y_at, x_at = torch.meshgrid(torch.linspace(-1, 1, h), torch.linspace(-1, 1, w), indexing="ij")
         where = torch.stack([x_at, y_at]).to(x).expand(len(x), -1, -1, -1)
-        cells = self.out(torch.cat([x, where], 1)).flatten(2).transpose(1, 2)
-        grid = cells.reshape(b, t * h * w, self.dim)
-        return Features(grid, torch.ones(grid.shape[:2], dtype=torch.bool, device=grid.device), Layout(t, h, w))
+        return cells_of(self.out(torch.cat([x, where], 1)), len(pixels.frames))
 
     def provenance(self) -> dict[str, Any]:
         """The architecture and the hash of the weights as they are now."""

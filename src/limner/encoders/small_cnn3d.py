@@ -6,11 +6,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
 from pydantic import Field
 from torch import Tensor, nn
 
-from limner.encoders.encoder import Encoder
+from limner.encoders.encoder import Encoder, squares
 from limner.encoders.pretrained import weights_sha256
 from limner.ranges import Count
 from limner.types import Features, Layout, Pixels
@@ -76,10 +75,7 @@ class SmallCNN3D(Encoder):
 
     def preprocess(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float[Tensor, "T 3 h w"]:
         """RGB [0, 255] -> size x size (bilinear, antialiased; the aspect ratio is not kept), scaled to [-1, 1]."""
-        side = (self.config.size, self.config.size)
-        images = (Image.fromarray(np.ascontiguousarray(frame)) for frame in frames)
-        resized = np.stack([np.asarray(image.resize(side, Image.Resampling.BILINEAR)) for image in images])
-        return torch.from_numpy(resized).permute(0, 3, 1, 2).float() / 127.5 - 1
+        return squares(frames, self.config.size) / 127.5 - 1
 
     def forward(self, pixels: Pixels) -> Features:
         """(B, T, 3, H, W) in [-1, 1] -> T/2 * H/8 * W/8 cells, or T/2 when pooled (T/2 rounded up), all real."""

@@ -11,14 +11,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
 from torch import Tensor, nn
 
-from limner.encoders.encoder import Encoder
+from limner.encoders.encoder import Encoder, cells_of, squares
 from limner.encoders.pretrained import weights_sha256
 from limner.encoders.resnet import Basic
 from limner.ranges import Below1
-from limner.types import Features, Layout, Pixels
+from limner.types import Features, Pixels
 
 STRIDE = 32
 
@@ -66,20 +65,13 @@ class Tiny(Encoder):
 
     def preprocess(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float[Tensor, "T 3 h w"]:
         """RGB [0, 255] -> size x size (bilinear, antialiased; the aspect ratio is not kept), scaled to [-1, 1]."""
-        side = (self.config.size, self.config.size)
-        images = (Image.fromarray(np.ascontiguousarray(frame)) for frame in frames)
-        resized = np.stack([np.asarray(image.resize(side, Image.Resampling.BILINEAR)) for image in images])
-        return torch.from_numpy(resized).permute(0, 3, 1, 2).float() / 127.5 - 1
+        return squares(frames, self.config.size) / 127.5 - 1
 
     def forward(self, pixels: Pixels) -> Features:
         """(B, T, 3, H, W) in [-1, 1] -> T*(H/32)*(W/32) cells, all real."""
-        b, t = pixels.frames.shape[:2]
         seen = jittered(pixels.frames, self.config.jitter) if self.training else pixels.frames
         frames = seen.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        x = self.head(self.body(self.stem(frames)))
-        h, w = x.shape[-2:]
-        grid = x.flatten(2).transpose(1, 2).reshape(b, t * h * w, self.dim)
-        return Features(grid, torch.ones(grid.shape[:2], dtype=torch.bool, device=grid.device), Layout(t, h, w))
+        return cells_of(self.head(self.body(self.stem(frames))), len(seen))
 
     def provenance(self) -> dict[str, Any]:
         """The architecture and the hash of the weights as they are now."""

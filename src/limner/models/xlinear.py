@@ -71,7 +71,7 @@ class XLinear(nn.Module):
     ) -> tuple[Float[Tensor, "B H Q N"], Float[Tensor, "B H Q M"]]:
         """`meet` of the queries that see something; 0 for the others."""
         alive, real = mask.any(2), mask.any(1)
-        if not alive.any():
+        if not alive.any():  # media without cells only: `meet` knows what is then read
             alive = torch.ones_like(alive)
         row, place = alive.nonzero(as_tuple=True)
         each = q.transpose(1, 2)[row, place].split(alive.sum(1).tolist())

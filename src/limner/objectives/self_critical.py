@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import AfterValidator
 from torch import Tensor
 
+from limner.decode.forbid import restrict
 from limner.decode.search import Sample, walk
 from limner.models.captioner import Captioner
 from limner.objectives.context import Context, seen
@@ -155,5 +156,5 @@ def forbidden(
     closed = torch.ones(int(keep.sum()), logits.shape[2], dtype=torch.bool, device=logits.device)
     for t in range(tokens.shape[1]):
         rows = keep[:, t].nonzero().flatten()
-        closed[place[rows, t]] = sample.restrict(logits[rows, t].float(), tokens[rows, :t]) == -torch.inf
+        closed[place[rows, t]] = restrict(sample, logits[rows, t].float(), tokens[rows, :t]) == -torch.inf
     return closed.scatter_(1, tokens[keep][:, None], False)
