@@ -62,6 +62,23 @@ def test_a_pretrained_encoder_lies_inside_as_it_was_trained(tmp_path: Path):
         unpack(tmp_path / "m")
 
 
+def test_half_the_size(tiny: Path, model: Path, tmp_path: Path):
+    run = load_run(tiny / "run")
+    folder = pack(run, tmp_path / "half.limner", half=True)
+    full, half = (path.joinpath("model.safetensors").stat().st_size for path in (model, folder))
+    assert 0.5 < half / full < 0.6  # biases and statistics stay
+    found = load_run(unpack(folder))
+    for name, weight in run.model.state_dict().items():
+        assert found.model.state_dict()[name].dtype == weight.dtype
+        rounded = weight.half().float() if weight.dim() > 1 else weight
+        assert torch.equal(found.model.state_dict()[name], rounded), name
+    with torch.no_grad():
+        run.model.head.weight[3, 2] = 70000
+    with pytest.raises(ValueError, match="head.weight reaches 70000, more than float16 can hold"):
+        pack(run, tmp_path / "half.limner", half=True)
+    assert load_run(unpack(folder)) is not None  # what was there is still whole
+
+
 def test_a_flipped_byte_is_named(model: Path):
     path = model / "model.safetensors"
     data = bytearray(path.read_bytes())

@@ -16,6 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from limner.data.datasets import DataConfig
 from limner.encoders import Pretrained, PretrainedConfig, ResNet3DConfig
 from limner.files import read_json, sha256, write_json, write_text
@@ -29,11 +32,12 @@ CARD = "README.md"
 SAFE = (".safetensors", ".json", ".md", ".txt")  # what a packed model consists of
 
 
-def pack(run: Run, out: str | Path, card: str = "") -> Path:
+def pack(run: Run, out: str | Path, card: str = "", half: bool = False) -> Path:
     """Write a run as a packed model; `card` is the text of its model card (empty: what the run knows of itself).
 
-    Raises ValueError when the run has no encoder (it could not caption a file), FileExistsError when `out` is there
-    and is no packed model.
+    With `half`, matrices and filters are kept as float16: half the size; in use they are float32 again.  A pretrained
+    encoder stays as it is.  Raises ValueError when the run has no encoder (it could not caption a file) or a weight
+    does not fit float16, FileExistsError when `out` is there and is no packed model.
     """
     out = Path(out)
     if run.encoder is None:
@@ -45,7 +49,7 @@ def pack(run: Run, out: str | Path, card: str = "") -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        _write(run, new, card)
+        _write(run, new, card, half)
         files = sorted(path for path in new.rglob("*") if path.is_file())
         hashes = {str(path.relative_to(new)): {"sha256": sha256(path), "bytes": path.stat().st_size} for path in files}
         write_json(new / MANIFEST, {"format": FORMAT, "version": __version__, "files": hashes})
@@ -104,7 +108,7 @@ def push_to_hub(folder: str | Path, repo: str, private: bool = False) -> str:
     return str(api.upload_folder(folder_path=folder, repo_id=repo, commit_message=f"limner {__version__}"))
 
 
-def _write(run: Run, out: Path, card: str) -> None:
+def _write(run: Run, out: Path, card: str, half: bool) -> None:
     """A run folder without what only training needs."""
     assert run.encoder is not None
     recipe, info = run.recipe, run.info
@@ -120,12 +124,22 @@ def _write(run: Run, out: Path, card: str) -> None:
     data = DataConfig(recipe.data.name, "")  # not where the data lay
     recipe = replace(recipe, data=data, features="", start="")
     create_run(out, recipe, run.vocabulary, info)
-    save_tensors(out / "model.safetensors", tensors)
+    save_tensors(out / "model.safetensors", _halved(tensors) if half else tensors)
     scores = run.folder / "scores.json"
     if scores.is_file():
         told = read_json(scores)
         write_json(out / "scores.json", {key: told[key] for key in ("scores", "protocol") if key in told})
     write_text(out / CARD, card or _card(run))
+
+
+def _halved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Biases and statistics are few, and stay."""
+    halved = {name: x.half() if x.is_floating_point() and x.dim() > 1 else x for name, x in tensors.items()}
+    for name, x in halved.items():
+        if not torch.equal(x.isfinite(), tensors[name].isfinite()):
+            most = tensors[name].abs().max().item()
+            raise ValueError(f"{name} reaches {most:g}, more than float16 can hold (65,504): pack it without half")
+    return halved
 
 
 def _card(run: Run) -> str:

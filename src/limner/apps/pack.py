@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="run folder, or with --verify or --push a packed model")
     parser.add_argument("--out", type=Path, help="folder to write, such as model.limner")
     parser.add_argument("--card", type=Path, metavar="FILE", help="model card (Markdown) to put in")
+    parser.add_argument("--half", action="store_true", help="weights as float16: half the size")
     parser.add_argument("--verify", action="store_true", help="write nothing, check every file of a packed model")
     parser.add_argument("--push", metavar="OWNER/NAME", help="upload the packed model to the hub")
     parser.add_argument("--private", action="store_true", help="with --push: a new repository is private")
@@ -29,7 +30,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     folder = Path(options.run)
     if options.out:
         card = options.card.read_text(encoding="utf-8") if options.card else ""
-        folder = pack(load_run(options.run, options.encoder), options.out, card)
+        folder = pack(load_run(options.run, options.encoder), options.out, card, options.half)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         print(f"wrote {folder}: {size / 1e6:.1f} MB")
     elif not options.push:
