@@ -42,8 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--common", nargs="*", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--variant", action="append", required=True, metavar="NAME: FIELD=VALUE FIELD=VALUE")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--columns", nargs="+", default=["BLEU-4", "distinct", "seconds"], help="means of more facts")
     options = parser.parse_args(arguments)
-    print("| variant | CIDEr, mean | of each seed | BLEU-4 | distinct | seconds |\n|---|---|---|---|---|---|")
+    print(f"| variant | CIDEr, mean | of each seed | {' | '.join(options.columns)} |")
+    print("|---" * (3 + len(options.columns)) + "|")
     for text in options.variant:
         name, _, changes = text.partition(":")
         found = []
@@ -57,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 (run / "done").touch()
             found.append(best(run))
         scores = [row["CIDEr"] for row in found]
-        more = " | ".join(f"{mean(row[key] for row in found):.3g}" for key in ("BLEU-4", "distinct", "seconds"))
+        more = " | ".join(f"{mean(row[key] for row in found):.3g}" for key in options.columns)
         print(f"| {name} | {mean(scores):.3f} | {', '.join(f'{score:.3f}' for score in scores)} | {more} |", flush=True)
     return 0
 

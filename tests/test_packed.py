@@ -74,7 +74,7 @@ def test_half_the_size(tiny: Path, model: Path, tmp_path: Path):
         assert torch.equal(found.model.state_dict()[name], rounded), name
     with torch.no_grad():
         run.model.head.weight[3, 2] = 70000
-    with pytest.raises(ValueError, match="head.weight reaches 70000, more than float16 can hold"):
+    with pytest.raises(ValueError, match=r"head\.weight reaches 70000, more than float16 can hold"):
         pack(run, tmp_path / "half.limner", half=True)
     assert load_run(unpack(folder)) is not None  # what was there is still whole
 

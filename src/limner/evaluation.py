@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from limner.data.datasets import read_dataset
+from limner.data.datasets import read_dataset, read_scenes
 from limner.data.karpathy import coco_id
-from limner.data.shapes import read_truth
 from limner.decode.ensemble import Average, Ensemble, share_words
 from limner.decode.generate import generate_several
 from limner.decode.options import Decoding
@@ -72,8 +71,7 @@ def evaluate_run(
         raise ValueError(f"none of {len(asked)} media can be evaluated; the first: {[*unread, *problems][0]}")
     references = References({m.id: m.references for m in scored if m.id in captions})
     training = [text for medium in dataset.media if medium.split == "train" for text in medium.references]
-    truth = read_truth(run.recipe.data.media) if run.recipe.data.name == "shapes" else None
-    scenes = None if truth is None else {id: truth[id] for id in captions}
+    scenes = read_scenes(run.recipe.data)
     report = evaluate(captions, references, metrics, extra=extra, training=training or None, scenes=scenes)
     more = several if options.keep > 1 else {}
     return Evaluation(captions, report, (*problems, *unread), tuple(elsewhere), more)

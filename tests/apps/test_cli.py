@@ -84,6 +84,8 @@ def test_evaluate(tiny: Path, tmp_path: Path, capsys):
     assert scores["exact"] == accuracy(judged, {id: scenes[id] for id in judged}) and 0 <= scores["novelty"] <= 1
     assert scores["decoding"]["size"] == 1 and [row["id"] for row in scores["segments"]] == list(truth)
     shown = capsys.readouterr().out
+    rows = [json.loads(line) for line in (tiny / "run" / "log.jsonl").read_text().splitlines()]
+    assert {"object", "colour", "hallucination"} <= rows[-1].keys()  # validations are held against the truth as well
     assert "CIDEr" in shown and f"{len(truth)} images" in shown
     assert main(["evaluate", str(tiny / "run"), "--split", "dev"]) == 1
     assert "no media in split 'dev'" in one_line(capsys)

@@ -1,6 +1,6 @@
 """Every data set by name; a new one is one reader and one line here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -86,3 +86,8 @@ def read_dataset(config: DataConfig) -> DataSet:
     if config.splits and config.name != "msvd":  # whose clips have two names each
         return use_lists(dataset, read_lists(config.splits), config.splits)
     return dataset
+
+
+def read_scenes(config: DataConfig) -> Mapping[str, shapes.Scene]:
+    """What is exactly true of each medium, by id: known of the micro-world, empty elsewhere."""
+    return shapes.read_truth(config.media) if config.name == "shapes" else {}

@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from limner.data.datasets import read_dataset
+from limner.data.datasets import read_dataset, read_scenes
 from limner.data.media import read
-from limner.data.shapes import read_truth
 from limner.data.shapes_words import Scene
 from limner.decode.search import Beam, beam
 from limner.explain.maps import METHODS, Sentence, explain, spoken
@@ -66,7 +65,7 @@ def score_run(
     recipe = run.recipe
     if unknown := [method for method in methods if method not in METHODS]:
         raise ValueError(f"unknown methods {', '.join(unknown)}; known are {', '.join(METHODS)}")
-    scenes = read_truth(recipe.data.media) if recipe.data.name == "shapes" else {}
+    scenes = read_scenes(recipe.data)
     if scenes and recipe.sampling.policy not in ("uniform", "random"):
         raise ValueError(
             f"the times of cells are not known with sampling.policy {recipe.sampling.policy}; it must be uniform"

@@ -106,7 +106,7 @@ def evaluate(
         vocabulary=len({word for line in candidates.lines for word in line.split()}),
         length=float(candidates.lengths.mean()),
         novelty=None if training is None else novelty(candidates.lines, training, references.tokenizer),
-        exact={} if scenes is None else accuracy(captions, scenes),
+        exact=accuracy(captions, scenes) if scenes else {},
         notes=(*notes, *_warnings(candidates, references)),
     )
 

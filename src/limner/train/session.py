@@ -12,7 +12,7 @@ from accelerate.utils import DistributedDataParallelKwargs, gather_object, set_s
 from torch import Tensor
 
 from limner.data.dataset import DataSet
-from limner.data.datasets import read_dataset
+from limner.data.datasets import read_dataset, read_scenes
 from limner.data.told import read_told
 from limner.decode.generate import generate
 from limner.decode.search import Beam
@@ -96,6 +96,7 @@ class Session:
             self.problems += self.told.problems
         self.media, self.validation = self._media()
         self.references = References({m.id: m.references for m in self.validation})
+        self.scenes = read_scenes(recipe.data)
         # METEOR needs an extra, and is computed in validations only where it is what chooses
         self.metrics = {n: m for n, m in METRICS.items() if n != "METEOR" or recipe.validation.metric == n}
         self.unread: dict[str, str] = {}  # training media that could not be read, and why
@@ -159,7 +160,7 @@ class Session:
         together = self.inputs.together(mine)
         found = generate(self.model, mine, self.inputs.reader, self.vocabulary, options, together)
         captions = dict(gather_object(list(found.items())))
-        report = evaluate(captions, self.references, self.metrics)
+        report = evaluate(captions, self.references, self.metrics, scenes=self.scenes)
         score = report.scores[self.recipe.validation.metric]
         facts = {
             "stage": stage,
@@ -167,7 +168,7 @@ class Session:
             "step": self.position.step,
             "split": self.recipe.validation.split,
         }
-        facts |= {name: short(value) for name, value in report.scores.items()}
+        facts |= {name: short(value) for name, value in (report.scores | report.exact).items()}
         facts |= {"distinct": report.distinct, "seconds": round(self.position.seconds, 1)}
         if self.main:
             append_log(self.folder, facts)
