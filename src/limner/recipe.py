@@ -66,6 +66,9 @@ class Stage:
     epochs: Count = 10
     batch_size: Count = 64  # examples per step on all ranks together
     accumulate: Count = 1  # batches per optimiser step
+    # side in pixels of the squares that the encoder makes of pictures in this stage, small ones first (progressive
+    # resizing); None: the encoder's own, which the last stage should have, since the model is used so
+    size: Count | None = None
     captions: Count | None = None  # an example is a medium with so many of its captions, drawn anew each epoch
     # (None: every pair of a medium and a caption is an example of its own)
     optimizer: Literal["adam", "adamw", "amsgrad", "sgd", "adabound", "rmsprop", "adagrad"] = "adamw"

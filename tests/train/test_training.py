@@ -10,6 +10,7 @@ from torch import nn
 
 from limner.data.datasets import read_dataset
 from limner.data.store import StoreWriter
+from limner.encoders import SmallCNN
 from limner.evaluation import evaluate_run
 from limner.metrics.references import References
 from limner.metrics.report import evaluate
@@ -20,7 +21,8 @@ from limner.train import session
 from limner.train.loop import Average
 from limner.train.session import build_vocabulary, collapse
 from limner.train.training import train
-from limner.types import Layout
+from limner.types import Features, Layout, Pixels
+from tests.encoders.test_pretrained import save as save_backbone
 from tests.train.world import CAPTIONS, Watched, clip, log_of, pictures, recipe
 
 SAME_LENGTH = ("a red dog", "the blue bird", "one green fish", "two cows stand")
@@ -291,3 +293,28 @@ def test_a_run_starts_from_another_ones_words_and_best_weights(tmp_path: Path):
     learnt = {name for name in before if "running" not in name and "tracked" not in name}
     assert all(torch.equal(before[name], after[name]) for name in learnt)
     assert (second / "vocabulary.json").read_bytes() == (first / "vocabulary.json").read_bytes()
+
+
+def test_pictures_grow_from_stage_to_stage(tmp_path: Path, monkeypatch):
+    """Small squares first; the model that comes out sees its encoder's own."""
+    seen: list[tuple[int, int]] = []
+    forward = SmallCNN.forward
+
+    def watched(self: SmallCNN, pixels: Pixels) -> Features:
+        seen.append((pixels.frames.shape[-1], self.config.size))
+        return forward(self, pixels)
+
+    monkeypatch.setattr(SmallCNN, "forward", watched)
+    folder = pictures(tmp_path / "data", 4)
+    stages = [{"epochs": 1, "batch_size": 4, "lr": 0.003, "size": 8}, {"epochs": 1, "batch_size": 4, "lr": 10.0}]
+    watch = Watched()
+    run = train(recipe(folder, ("stages", stages)), tmp_path / "run", watch=watch)
+    assert list(dict.fromkeys(seen)) == [(8, 8), (16, 16)]
+    assert load_run(run).encoder.config.size == 16
+    told = [row["CIDEr"] for row in watch.of("validation")]
+    assert told[1] < told[0]  # spoilt, and yet what is kept: scores of other pictures do not count
+    assert watch.of("end")[-1]["best"] == pytest.approx(told[1], abs=1e-6)
+    save_backbone("resnet", tmp_path / "backbone")
+    pretrained = {"name": "pretrained", "source": str(tmp_path / "backbone")}
+    with pytest.raises(ValueError, match="size is 8, but encoder pretrained has no size: leave it out"):
+        train(recipe(folder, ("stages", stages), ("encoder", pretrained)), tmp_path / "other")

@@ -17,6 +17,7 @@ class Encoder(nn.Module, ABC):
     """Turns frames into N cells of `dim` channels with a layout."""
 
     dim: int
+    config: Any  # one of `EncoderConfig`
 
     @abstractmethod
     def preprocess(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float[Tensor, "T 3 h w"]:

@@ -34,19 +34,19 @@ class TinyConfig:
     dim: int = 384
     jitter: Below1 = 0.0
 
+    def __post_init__(self) -> None:
+        if self.size < STRIDE or self.size % STRIDE:
+            raise ValueError(f"encoder.size is {self.size}; it must be a positive multiple of {STRIDE}")
+        if min(*self.widths, *self.blocks, self.dim) < 1:
+            raise ValueError(f"encoder.widths {self.widths}, blocks {self.blocks} and dim {self.dim} are at least 1")
+
 
 class Tiny(Encoder):
     """Stride 32: 224 x 224 pixels give 7 x 7 cells."""
 
     def __init__(self, config: TinyConfig) -> None:
-        """Weights are random.  Raises ValueError for sizes that make no network."""
+        """Weights are random."""
         super().__init__()
-        if config.size < STRIDE or config.size % STRIDE:
-            raise ValueError(f"encoder.size is {config.size}; it must be a positive multiple of {STRIDE}")
-        if min(*config.widths, *config.blocks, config.dim) < 1:
-            raise ValueError(
-                f"encoder.widths {config.widths}, blocks {config.blocks} and dim {config.dim} must be at least 1"
-            )
         self.config, self.dim = config, config.dim
         first = config.widths[0]
         self.stem = nn.Sequential(*_convolution(3, first, 3, 2), *_convolution(first, first, 3, 2))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,8 @@ class Session:
         if recipe.validation.metric not in METRICS:
             raise ValueError(f"unknown metric '{recipe.validation.metric}'; known are {', '.join(METRICS)}")
         self.inputs = open_inputs(recipe)
+        for stage in recipe.stages:
+            self.sized(stage.size)
         encoder = self.inputs.encoder
         info = RunInfo(self.inputs.dim, self.inputs.provenance(), self.inputs.trained)
         self.feature_dim = info.feature_dim
@@ -107,6 +110,23 @@ class Session:
             create_run(folder, recipe, self.vocabulary, info)
             if isinstance(encoder, Pretrained) and info.encoder_trained:
                 encoder.save(folder / "encoder")
+
+    def sized(self, size: int | None) -> Recipe:
+        """The recipe, with pictures of `size` pixels a side.  Raises ValueError when the encoder cannot have them."""
+        config = self.recipe.encoder
+        if size is None:
+            return self.recipe
+        if self.inputs.stored or not hasattr(config, "size"):
+            reason = "the features are stored" if self.inputs.stored else f"encoder {config.name} has no size"
+            raise ValueError(f"stages.size is {size}, but {reason}: leave it out")
+        return replace(self.recipe, encoder=replace(config, size=size))  # type: ignore[arg-type]
+
+    def look_at(self, size: int | None) -> None:
+        """From now on pictures have `size` pixels a side; None: as many as the encoder asks for."""
+        encoder, recipe = self.inputs.encoder, self.sized(size)
+        if encoder is not None and not self.inputs.stored and encoder.config != recipe.encoder:
+            encoder.config = recipe.encoder
+            self.inputs = open_inputs(recipe, encoder)
 
     def _media(self) -> tuple[list[Medium], list[Medium]]:
         """Training and validation media that can be used; what is wrong with the others joins `problems`."""

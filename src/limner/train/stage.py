@@ -38,6 +38,7 @@ class StageRun:
         recipe, accelerator = session.recipe, session.accelerator
         self.session, self.index, self.stage, self.position = session, index, recipe.stages[index], session.position
         self.main, self.rank = session.main, accelerator.process_index
+        session.look_at(self.stage.size)
         self.batches = TrainingBatches(
             session.media,
             session.vocabulary,

@@ -56,8 +56,9 @@ def _run(session: Session) -> None:
             session.accelerator.wait_for_everyone()  # the first process writes them
             tensors, _ = load_tensors(session.folder / "model.safetensors")
             put_weights(session.model, tensors, session.folder / "model.safetensors")
-            done = session.position
-            session.position = Position(index, best=done.best, seconds=done.seconds, before=done.before + done.step)
+            done, stages = session.position, session.recipe.stages
+            best = done.best if stages[index].size == stages[index - 1].size else float("-inf")  # of other pictures
+            session.position = Position(index, best=best, seconds=done.seconds, before=done.before + done.step)
         StageRun(session, index).run()
     skipped = len(session.problems) + len(session.unread)
     metric = session.recipe.validation.metric
