@@ -11,7 +11,7 @@ import pickle
 import struct
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -254,3 +254,18 @@ class _Plain:
             if child is not None:
                 tensors |= {f"{name}.{key}": value for key, value in child.items()}
         return tensors
+
+
+def check_keys(
+    tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], what: str, passed_over: Collection[str] = ()
+) -> None:
+    """A state dict has exactly these keys and shapes, and perhaps what is `passed_over`.  Raises ValueError that begins
+    with `what` and names every misfit."""
+    missing, unknown = sorted(shapes.keys() - tensors.keys()), sorted(tensors.keys() - shapes.keys() - set(passed_over))
+    misshapen = [
+        f"{key} {tuple(tensors[key].shape)}, expected {shape}"
+        for key, shape in shapes.items()
+        if key in tensors and tensors[key].shape != shape
+    ]
+    if missing or unknown or misshapen:
+        raise ValueError(f"{what}: missing {missing}; unknown {unknown}; shapes {misshapen}")

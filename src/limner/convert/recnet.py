@@ -10,12 +10,12 @@ from typing import Literal
 
 from torch import Tensor
 
+from limner.convert.checkpoint import check_keys
 from limner.convert.sa_lstm import (
     STAGE,
     Converted,
     Published,
     assemble,
-    check_keys,
     check_request,
     map_attention,
     read_published,

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from limner.convert.checkpoint import has_tensors, read_checkpoint
+from limner.convert.checkpoint import check_keys, has_tensors, read_checkpoint
 from limner.convert.written import must_be_free, verify
 from limner.data.datasets import DataConfig
 from limner.data.feature_files import FeatureRows
@@ -176,18 +176,6 @@ def endings_of(tensors: Mapping[str, Tensor]) -> list[str]:
     """l0, l0_reverse, l1, ...: how torch calls the directions of the layers."""
     directions = ("", "_reverse") if "rnn.weight_hh_l0_reverse" in tensors else ("",)
     return [f"l{k}{direction}" for k in range(layers_of(tensors)) for direction in directions]
-
-
-def check_keys(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], what: str) -> None:
-    """Raises ValueError that names every misfit."""
-    missing, unknown = sorted(shapes.keys() - tensors.keys()), sorted(tensors.keys() - shapes.keys())
-    misshapen = [
-        f"{key} {tuple(tensors[key].shape)}, expected {shape}"
-        for key, shape in shapes.items()
-        if key in tensors and tensors[key].shape != shape
-    ]
-    if missing or unknown or misshapen:
-        raise ValueError(f"{what}: missing {missing}; unknown {unknown}; shapes {misshapen}")
 
 
 def map_decoder(

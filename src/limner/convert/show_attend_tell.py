@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from limner.convert.checkpoint import has_tensors, read_checkpoint
+from limner.convert.checkpoint import check_keys, has_tensors, read_checkpoint
 from limner.convert.written import must_be_free, verify
 from limner.decode.rules import Rules
 from limner.decode.search import Beam
@@ -166,17 +166,7 @@ def map_decoder(
 ) -> tuple[ShowAttendTellConfig, dict[str, Tensor]]:
     """Published state dict -> our config and state dict, ids permuted.  Raises ValueError that names every misfit."""
     shapes = shapes_of(tensors, len(words))
-    missing, unknown = sorted(shapes.keys() - tensors.keys()), sorted(tensors.keys() - shapes.keys())
-    misshapen = [
-        f"{key} {tuple(tensors[key].shape)}, expected {shape}"
-        for key, shape in shapes.items()
-        if key in tensors and tensors[key].shape != shape
-    ]
-    if missing or unknown or misshapen:
-        raise ValueError(
-            f"{where} is no Show-Attend-Tell decoder for {len(words)} words: missing {missing}; unknown {unknown}; "
-            f"shapes {misshapen}"
-        )
+    check_keys(tensors, shapes, f"{where} is no Show-Attend-Tell decoder for {len(words)} words")
     order = torch.tensor(order_of(words))
     mapped = {}
     for key, tensor in tensors.items():

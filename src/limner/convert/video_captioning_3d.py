@@ -16,7 +16,7 @@ import yaml
 from jaxtyping import Int
 from torch import Tensor
 
-from limner.convert.checkpoint import Record, read_checkpoint
+from limner.convert.checkpoint import Record, check_keys, read_checkpoint
 from limner.convert.written import must_be_free, verify
 from limner.data.datasets import DataConfig
 from limner.decode.rules import Rules
@@ -211,17 +211,7 @@ def map_weights(
     """Published state dicts -> our config and state dict.  Raises ValueError that names every misfit."""
     shapes = shapes_of(tensors, vocabulary_size, where)
     counters = {f"encoder.{norm}.num_batches_tracked" for norm in ("bn1", "bn2")}
-    missing, unknown = sorted(shapes.keys() - tensors.keys()), sorted(tensors.keys() - shapes.keys() - counters)
-    misshapen = [
-        f"{key} {tuple(tensors[key].shape)}, expected {shape}"
-        for key, shape in shapes.items()
-        if key in tensors and tensors[key].shape != shape
-    ]
-    if missing or unknown or misshapen:
-        raise ValueError(
-            f"{where} is no VideoCaptioning model for {vocabulary_size} words: missing {missing}; unknown {unknown}; "
-            f"shapes {misshapen}"
-        )
+    check_keys(tensors, shapes, f"{where} is no VideoCaptioning model for {vocabulary_size} words", counters)
     mapped = {f"{LAYERS[key.rpartition('.')[0]]}.{key.rpartition('.')[2]}": tensors[key].float() for key in shapes}
     mapped["conv.weight"] = mapped["conv.weight"].flatten(1)
     for key in counters:
