@@ -141,16 +141,10 @@ def map_tensors(fn: Callable[[Tensor], Tensor], tree: Any) -> Any:
     return type(tree)(*items) if hasattr(tree, "_fields") else tuple(items)
 
 
-class FromPixels(Captioner):
-    """An encoder in front of a captioner: the same four verbs, from raw frames, for end-to-end training."""
+class Around(Captioner):
+    """A captioner whose inputs something is done to first; what it does with them then is its own business."""
 
-    def __init__(self, encoder: nn.Module, captioner: Captioner):
-        super().__init__()
-        self.encoder = encoder
-        self.captioner = captioner
-
-    def encode(self, inputs: Features | Pixels) -> Any:
-        return self.captioner.encode(self.encoder(inputs) if isinstance(inputs, Pixels) else inputs)
+    captioner: Captioner
 
     def init_state(self, memory: Any) -> Any:
         return self.captioner.init_state(memory)
@@ -163,3 +157,15 @@ class FromPixels(Captioner):
 
     def hidden(self, state: Any) -> Float[Tensor, "R H"] | None:
         return self.captioner.hidden(state)
+
+
+class FromPixels(Around):
+    """An encoder in front of a captioner: the same four verbs, from raw frames, for end-to-end training."""
+
+    def __init__(self, encoder: nn.Module, captioner: Captioner):
+        super().__init__()
+        self.encoder = encoder
+        self.captioner = captioner
+
+    def encode(self, inputs: Features | Pixels) -> Any:
+        return self.captioner.encode(self.encoder(inputs) if isinstance(inputs, Pixels) else inputs)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from limner.models.captioner import Captioner, Step, Taught, running
+from limner.models.captioner import Around, Captioner, Step, Taught, running
 from limner.models.layers import WordHead
 from limner.models.positions import Places
 from limner.models.show_attend_tell import ShowAttendTell, ShowAttendTellConfig
@@ -204,8 +204,9 @@ class SpatioTemporalConfig:
     noise: NotNegative = 0.0  # standard deviation of Gaussian noise on the features in training
 
 
-class SpatioTemporal(Captioner):
+class SpatioTemporal(Around):
     place: Places
+    captioner: ShowAttendTell
 
     def __init__(self, config: SpatioTemporalConfig, vocabulary_size: int, feature_dim: int):
         super().__init__()
@@ -226,15 +227,3 @@ class SpatioTemporal(Captioner):
     @torch.no_grad()
     def loose(self, features: Features) -> tuple[Captioner, Features]:
         return self.captioner, self.place.tell(features)
-
-    def init_state(self, memory: Any) -> Any:
-        return self.captioner.init_state(memory)
-
-    def step(self, token: Int[Tensor, " R"], state: Any, memory: Any) -> Step:
-        return self.captioner.step(token, state, memory)
-
-    def teach(self, memory: Any, tokens: Int[Tensor, "R L"]) -> Taught:
-        return self.captioner.teach(memory, tokens)
-
-    def hidden(self, state: Any) -> Float[Tensor, "R H"] | None:
-        return self.captioner.hidden(state)
