@@ -1,5 +1,6 @@
 """SFT's teacher and student through the training everybody uses: a recipe in, a run out, resumed to the bit."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -55,6 +56,16 @@ def test_a_recipe_trains_both_sides(tiny: Path, tmp_path: Path) -> None:
     for name in ("xe_teacher", "xe_student", "objects_teacher", "objects_student", "sentence_teacher"):  # no verbs here
         assert f'"{name}"' in log
     assert main(["evaluate", str(folder), "--split", "val"]) == 0
+    media = read_dataset(run.recipe.data).split("val")
+    for side in ("student", "teacher"):  # whose captions are asked for
+        assert (
+            main(["evaluate", str(folder), "--split", "val", "--model.path", side, "--out", str(tmp_path / side)]) == 0
+        )
+        run.model.config = replace(run.model.config, path=side)
+        wanted = generate(run.model, media, open_inputs(run.recipe).reader, run.vocabulary, run.recipe.decoding)
+        said = json.loads((tmp_path / side / "captions.json").read_text())
+        assert {row["image_id"]: row["caption"] for row in said} == wanted
+    assert main(["evaluate", str(folder), "--model.width", "8"]) == 1
 
 
 def test_two_trainings_are_the_same_to_the_bit(tiny: Path, tmp_path: Path) -> None:

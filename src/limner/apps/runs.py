@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from limner.apps.arguments import no_more, overrides
+from limner.models.sft import Sft, SftConfig
 from limner.packed import MANIFEST, found
 from limner.recipe import load_recipe
 from limner.run import Run, load_run
 
 INPUTS = ("data", "features", "feature_rows", "frames", "sampling")  # what of a recipe may differ after training
+SIDE = "model.path"  # of an SFT captioner, whose captions are asked for: the teacher's or the student's
 
 
 def open_run(options: argparse.Namespace, rest: Sequence[str]) -> Run:
@@ -24,16 +26,19 @@ def is_packed(run: Run) -> bool:
 
 def elsewhere(run: Run, rest: Sequence[str]) -> Run:
     """A run whose data lie elsewhere by now: `--data.media DIR`, `--features STORE` and other fields of its recipe that
-    do not change the model."""
+    do not change the weights."""
     if rest and not rest[0].startswith("--"):
         no_more(rest)
     changes = overrides(rest)
     for name, _ in changes:
-        if name.split(".")[0] not in INPUTS:
+        if name.split(".")[0] not in INPUTS and (name != SIDE or not isinstance(run.model, Sft)):
             raise ValueError(
                 f"unknown arguments: --{name} (see --help; of a run's recipe {', '.join(INPUTS)} may be given anew)"
             )
     if not changes:
         return run
     recipe = load_recipe(run.folder / "recipe.json", changes)
+    if isinstance(run.model, Sft):
+        assert isinstance(recipe.model, SftConfig)
+        run.model.config = recipe.model
     return replace(run, recipe=replace(recipe, decoding=run.recipe.decoding))  # whose words are those of the run
