@@ -2,13 +2,14 @@
 
 import io
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from limner import shipped
 from limner.apps.cli import main
-from limner.packed import pack
+from limner.packed import pack, unpack
 from limner.pipeline import Pipeline
 from limner.run import load_run
 
@@ -90,3 +91,16 @@ def test_no_hub_and_no_folder(tiny: Path, monkeypatch, capsys):
     assert "owner/name is no folder here and could not be fetched from the hub" in error and "offline, give a" in error
     assert main(["caption", picture, "--model", "nowhere"]) == 1
     assert "nowhere is not a run folder" in capsys.readouterr().err
+
+
+def test_the_model_inside_the_package():
+    """limner-tiny itself: small, whole, with a card that says what it may be used for."""
+    folder = unpack(shipped.model())
+    assert sum(path.stat().st_size for path in folder.rglob("*")) < 20_000_000
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    for said in ("Flickr8k", "licence", "research", "CIDEr", "wrong"):
+        assert said in card, said
+    photograph = Path(str(find_spec("matplotlib").origin)).parent / "mpl-data/sample_data/grace_hopper.jpg"
+    caption = Pipeline.load().caption(photograph)
+    assert caption.finished and caption.text.split()[0] == "a"
+    assert Pipeline.load().run.recipe.data.media == ""  # nothing of the machine that it was trained on

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from limner.data.datasets import DataConfig
+from limner.data.told import ToldConfig
 from limner.encoders import Pretrained, PretrainedConfig, ResNet3DConfig
 from limner.files import read_json, sha256, write_json, write_text
 from limner.models.captioner import FromPixels
@@ -122,7 +123,7 @@ def _write(run: Run, out: Path, card: str, half: bool) -> None:
             recipe = replace(recipe, encoder=replace(recipe.encoder, source=""))
         tensors = weights_of(FromPixels(run.encoder, run.model))
     data = DataConfig(recipe.data.name, "")  # not where the data lay
-    recipe = replace(recipe, data=data, features="", start="")
+    recipe = replace(recipe, data=data, features="", start="", told=ToldConfig())
     create_run(out, recipe, run.vocabulary, info)
     save_tensors(out / "model.safetensors", _halved(tensors) if half else tensors)
     scores = run.folder / "scores.json"
