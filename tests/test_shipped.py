@@ -98,6 +98,7 @@ def test_the_model_inside_the_package():
     folder = unpack(shipped.model())
     assert sum(path.stat().st_size for path in folder.rglob("*")) < 20_000_000
     card = (folder / "README.md").read_text(encoding="utf-8")
+    assert card == (Path(__file__).parents[1] / "docs" / "limner-tiny.md").read_text(encoding="utf-8")
     for said in ("Flickr8k", "licence", "research", "CIDEr", "wrong"):
         assert said in card, said
     photograph = Path(str(find_spec("matplotlib").origin)).parent / "mpl-data/sample_data/grace_hopper.jpg"

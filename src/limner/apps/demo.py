@@ -28,7 +28,7 @@ PHOTOGRAPHS = {
     "photographer.png": ("skimage", "data/camera.png"),
     "rocket.jpg": ("skimage", "data/rocket.jpg"),
 }
-EXPLAINED = "cat.png"
+EXPLAINED = "photographer.png"
 SIDE = (320, 240)  # of the clip: width and height in pixels
 PACE, SECONDS, SHOWN = 12, 2, 6  # frames a second; each picture is shown so long; at most so many pictures
 
