@@ -3,7 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo demo-train test check suite suite-half suite-rest format clean
+SAT := flickr8k_show_attend_tell
+
+.PHONY: demo demo-train limner-tiny test check suite suite-half suite-rest format clean
 
 HALF := tests/objectives tests/train
 
@@ -19,6 +21,17 @@ endif
 
 demo-train: .venv/.installed    ## generate the micro-world, train on it, caption, score, explain
 	$(BIN)/limner demo-train --out demo
+
+limner-tiny: .venv/.installed   ## make the model inside the package again, its teacher first (hours; goes on where it stopped)
+	$(BIN)/limner extract recipes/$(SAT)_frozen.yaml
+	$(BIN)/limner train recipes/$(SAT)_frozen.yaml --resume
+	$(BIN)/limner train recipes/$(SAT).yaml --resume
+	$(BIN)/limner pack runs/$(SAT) --out runs/$(SAT).limner
+	$(BIN)/limner extract recipes/$(SAT)_scst.yaml
+	$(BIN)/limner train recipes/$(SAT)_scst.yaml --resume
+	$(BIN)/limner evaluate runs/$(SAT)_scst --split train --n-best 5 --out runs/told
+	$(BIN)/limner train recipes/limner_tiny.yaml --resume
+	$(BIN)/limner pack runs/limner_tiny --half --card docs/limner-tiny.md --out src/limner/shipped/limner-tiny.limner
 
 test: check suite               ## everything that must pass
 
