@@ -9,15 +9,8 @@ SAT := flickr8k_show_attend_tell
 
 HALF := tests/objectives tests/train
 
-TINY := $(wildcard src/limner/shipped/limner-tiny.limner/manifest.json)
-
 demo: .venv/.installed          ## caption photographs (PICTURES="a.jpg folder") with limner-tiny or MODEL=RUN, explain one
-ifneq ($(MODEL)$(TINY),)
 	$(BIN)/limner demo $(PICTURES) $(if $(MODEL),--model $(MODEL)) --out demo
-else
-	@echo "limner-tiny is not in this build yet: the micro-world instead (make demo-train)"
-	$(BIN)/limner demo-train --out demo
-endif
 
 demo-train: .venv/.installed    ## generate the micro-world, train on it, caption, score, explain
 	$(BIN)/limner demo-train --out demo

@@ -81,6 +81,7 @@ class SpatialTransformer(Captioner):
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
         nn.init.zeros_(self.head.bias)
+        nn.init.normal_(self.embed.weight, std=dim**-0.5)  # times dim ** .5, and so no fainter than the sinusoids
         if self.place is not None:
             nn.init.normal_(self.place.weight, std=0.02)
 

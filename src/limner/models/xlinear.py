@@ -47,6 +47,9 @@ class XLinear(nn.Module):
         self.spatial = nn.Linear(mid, 1, bias=False)  # which would add the same to all scores of a query
         self.channel = nn.Linear(mid, dim // heads)
         self.dropout = nn.Dropout(dropout)
+        # begin near the dot product: what is read is about g * sum_n a_n v_n, not that times random signs (docs/LOG.md)
+        nn.init.constant_(self.query2.weight, 0.1)
+        nn.init.ones_(self.query2.bias)
 
     def project(self, cells: Float[Tensor, "B N D"]) -> Known:
         return Known(self.key(cells), self.value(cells))

@@ -108,7 +108,8 @@ class StageRun:
     def run(self) -> None:
         if self.position.step == 0:
             self.checkpoint()  # from now on there is always a state to resume from, also once better weights are kept
-            if self.session.recipe.start and self.position.best == float("-inf"):  # the first stage: what is to beat
+            learnt = self.index > 0 or bool(self.session.recipe.start)
+            if learnt and self.position.best == float("-inf"):  # the weights it begins with are what is to beat
                 self.position.best = self.session.validate(self.index)
                 self.on_best()
                 self.checkpoint()

@@ -57,7 +57,7 @@ def _run(session: Session) -> None:
             tensors, _ = load_tensors(session.folder / "model.safetensors")
             put_weights(session.model, tensors, session.folder / "model.safetensors")
             done, stages = session.position, session.recipe.stages
-            best = done.best if stages[index].size == stages[index - 1].size else float("-inf")  # of other pictures
+            best = done.best if stages[index].size == stages[index - 1].size else float("-inf")  # asked anew
             session.position = Position(index, best=best, seconds=done.seconds, before=done.before + done.step)
         StageRun(session, index).run()
     skipped = len(session.problems) + len(session.unread)
