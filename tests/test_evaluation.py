@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ import pytest
 from limner import evaluation as evaluation_module
 from limner.data import batches
 from limner.evaluation import evaluate_run, write_evaluation
+from limner.models.sa_lstm import SaLstmConfig
+from limner.models.sft import SftConfig
+from limner.models.spatial_transformer import SpatialTransformerConfig
 from limner.run import Run, load_run
 from limner.train.training import train
 from tests.train.world import pictures, recipe
@@ -56,6 +60,18 @@ def test_problems_of_the_split_and_of_the_rest(run: Run, tmp_path: Path):
     write_evaluation(found, tmp_path, {})
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert (len(scores["problems"]), len(scores["other_problems"])) == (len(found.problems), 1)
+
+
+@pytest.mark.parametrize(
+    ("model", "again"), [(SpatialTransformerConfig(), False), (SaLstmConfig(), False), (SftConfig(), True)]
+)
+def test_advice_for_a_run_without_inputs_can_be_followed(run: Run, model, again: bool):
+    """Converters of systems that were published on features alone refuse --encoder."""
+    bare = replace(run, encoder=None, recipe=replace(run.recipe, model=model))
+    with pytest.raises(ValueError, match=r"has no encoder, .*: give stored features .* with --features PATH") as error:
+        evaluate_run(bare, "val")
+    assert "limner convert --from bottom-up FILE.tsv --out STORE" in str(error.value)
+    assert ("convert it again with --encoder" in str(error.value)) == again
 
 
 EXTRA = [("empty", "train", "..."), ("mute", "val", "...")]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
@@ -271,6 +272,30 @@ def test_through_the_same_outputs(models: Path, tmp_path: Path, capsys):
     for more, reason in ((["--never", "dog"], "--never"), (["--with", "x"], "--with is about runs of limner")):
         assert main([*command, *more]) == 1
         assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["blip", "git"])
+def test_a_student_learns_what_it_writes(models: Path, tmp_path: Path, name: str, capsys):
+    """Sequence-level distillation: its n-best captions of the training pictures, through two commands."""
+    for k in range(12):
+        picture(tmp_path / "in" / f"{k}.png", 20 * k)
+        (tmp_path / "in" / f"{k}.txt").write_text("a dog and the red cat runs on blue grass\n")
+    told = tmp_path / "told.jsonl"
+    asked = ["--model", f"hf:{models / name}", "--beam", "3", "--n-best", "3", "--max-length", "6", "--out", str(told)]
+    assert main(["caption", str(tmp_path / "in"), *asked]) == 0
+    recipe = {
+        "data": {"name": "folder", "media": str(tmp_path / "in")},
+        "encoder": {"name": "small_cnn", "size": 16},
+        "vocabulary": {"min_count": 1},
+        "told": {"file": str(told), "share": 1.0},
+        "model": {"name": "show_attend_tell", "hidden": 8, "embed": 8, "attention": 8, "project": 8},
+        "stages": [{"objective": {"name": "xe"}, "epochs": 1, "batch_size": 4}],
+    }
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    capsys.readouterr()
+    assert main(["train", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run")]) in (0, 3)  # some say no word
+    facts = re.search(r"training media (\d+) .* told (\d+) ", capsys.readouterr().out)
+    assert facts and int(facts[2]) > int(facts[1])  # several captions of each, by the names that its file gives media
 
 
 def test_the_prompt(models: Path, tmp_path: Path, monkeypatch, capsys):

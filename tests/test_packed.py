@@ -5,21 +5,31 @@ import pickle
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from limner import packed
 from limner.apps.cli import main
-from limner.encoders import Pretrained, PretrainedConfig
+from limner.encoders import (
+    ClipFramesConfig,
+    DetectorConfig,
+    Encoder,
+    EncoderConfig,
+    Pretrained,
+    PretrainedConfig,
+    build_encoder,
+)
 from limner.models import build_model
 from limner.models.captioner import FromPixels
 from limner.models.show_attend_tell import ShowAttendTellConfig
 from limner.packed import pack, push_to_hub, unpack
 from limner.pipeline import Pipeline
 from limner.recipe import Recipe
-from limner.run import RunInfo, create_run, load_run, save_tensors, weights_of
+from limner.run import RunInfo, create_run, load_run, load_tensors, save_tensors, weights_of
 from limner.text.vocabulary import Vocabulary
+from tests.encoders.test_detector import save as save_detector
 from tests.encoders.test_pretrained import save as save_backbone
 
 
@@ -39,17 +49,68 @@ def test_it_captions_as_the_run_does(tiny: Path, model: Path):
     assert "library_name: limner" in (model / "README.md").read_text()
 
 
+def save_run(folder: Path, encoder: Encoder, trained: bool = False) -> None:
+    """A random captioner on this encoder."""
+    recipe = Recipe(encoder=encoder.config, model=ShowAttendTellConfig(hidden=4, embed=3, attention=2))
+    words = Vocabulary.build(["a dog runs"], 1)
+    torch.manual_seed(0)
+    whole = FromPixels(encoder, build_model(recipe.model, len(words), encoder.dim))
+    create_run(folder, recipe, words, RunInfo(encoder.dim, encoder.provenance(), trained))
+    save_tensors(folder / "model.safetensors", weights_of(whole))
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        (DetectorConfig(regions=4, size=64), "detector"),
+        (ClipFramesConfig(), "CLIPVisionModelWithProjection"),
+        (PretrainedConfig(), "CLIPVisionModel"),
+    ],
+)
+def test_an_encoder_of_others_lies_inside_and_its_folder_is_not_missed(
+    config: EncoderConfig, named: str, tmp_path: Path
+):
+    """CLIP is saved as the hub has it, text and all."""
+    source = tmp_path / "source"
+    save_detector("detr", source) if isinstance(config, DetectorConfig) else save_backbone("clip", source)
+    save_run(tmp_path / "run", build_encoder(replace(config, source=str(source))))
+    picture = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    expected = Pipeline.load(tmp_path / "run").caption(picture)
+    pack(load_run(tmp_path / "run"), tmp_path / "m")
+    source.rename(tmp_path / "gone")
+    found = Pipeline.from_pretrained(tmp_path / "m").caption(picture)
+    assert (found.text, found.logprob) == (expected.text, pytest.approx(expected.logprob, abs=1e-5))
+    inside = load_run(unpack(tmp_path / "m"))
+    assert inside.recipe.encoder == replace(config, source="encoder") and inside.info.encoder["source"] == "encoder"
+    assert str(tmp_path) not in "".join(path.read_text() for path in (tmp_path / "m").rglob("*.json"))
+    assert f"on the encoder `{named}`" in (tmp_path / "m" / "README.md").read_text()
+    with pytest.raises(ValueError, match="--encoder says where it lies now"):
+        load_run(tmp_path / "run")
+    moved = load_run(tmp_path / "run", str(tmp_path / "gone")).encoder  # the run itself can follow it
+    assert moved is not None and moved.config.source == str(tmp_path / "gone")
+
+
+def test_a_run_that_kept_a_detectors_weights_can_be_packed(tmp_path: Path):
+    """As earlier versions did, which took them for its own; now they are in the folder alone."""
+    save_detector("detr", tmp_path / "source")
+    encoder = build_encoder(DetectorConfig(source=str(tmp_path / "source"), regions=4, size=64))
+    save_run(tmp_path / "run", encoder)
+    weights = tmp_path / "run" / "model.safetensors"
+    tensors, _ = load_tensors(weights)
+    assert not any(name.startswith("encoder.") for name in tensors)
+    save_tensors(weights, tensors | {f"encoder.{name}": value for name, value in encoder.state_dict().items()})
+    pack(load_run(tmp_path / "run"), tmp_path / "m")
+    packed_tensors, _ = load_tensors(tmp_path / "m" / "model.safetensors")
+    assert packed_tensors.keys() == tensors.keys()
+
+
 def test_a_pretrained_encoder_lies_inside_as_it_was_trained(tmp_path: Path):
     save_backbone("resnet", tmp_path / "backbone")
     encoder = Pretrained(PretrainedConfig(source=str(tmp_path / "backbone"), trainable_from=0))
     with torch.no_grad():
         for parameter in encoder.parameters():
             parameter.mul_(1.01)
-    recipe = Recipe(encoder=encoder.config, model=ShowAttendTellConfig(hidden=4, embed=3, attention=2))
-    words = Vocabulary.build(["a dog runs"], 1)
-    whole = FromPixels(encoder, build_model(recipe.model, len(words), encoder.dim))
-    create_run(tmp_path / "run", recipe, words, RunInfo(encoder.dim, encoder.provenance(), encoder_trained=True))
-    save_tensors(tmp_path / "run" / "model.safetensors", weights_of(whole))
+    save_run(tmp_path / "run", encoder, trained=True)
     pack(load_run(tmp_path / "run"), tmp_path / "m")
     (tmp_path / "backbone").rename(tmp_path / "gone")
     found = load_run(unpack(tmp_path / "m"))

@@ -8,7 +8,7 @@ from typing import Any
 from limner.data.datasets import read_dataset, read_scenes
 from limner.data.karpathy import coco_id
 from limner.decode.ensemble import Average, Ensemble, share_words
-from limner.decode.generate import generate_several
+from limner.decode.generate import Said, generate_several
 from limner.decode.options import Decoding
 from limner.files import write_json
 from limner.inputs import feature_paths, open_inputs
@@ -30,6 +30,8 @@ class Evaluation:
     problems: tuple[str, ...]
     other_problems: tuple[str, ...] = ()
     several: Mapping[str, Sequence[str]] = field(default_factory=dict)  # where more than one caption was asked for
+    media: tuple[Medium, ...] = ()  # those that were captioned
+    said: Mapping[str, Sequence[Said]] = field(default_factory=dict)  # by id: the caption, and the others if asked for
 
 
 def evaluate_run(
@@ -50,9 +52,7 @@ def evaluate_run(
     """
     for member in (run, *others):
         if member.encoder is None and not feature_paths(member.recipe):
-            raise ValueError(
-                f"{member.folder} has no encoder, so its inputs cannot be told; convert it again with --encoder"
-            )
+            raise ValueError(_no_inputs(member))
     share_words([(str(member.folder), member.vocabulary) for member in (run, *others)])
     dataset = read_dataset(run.recipe.data)
     asked = dataset.split(split)[:limit]
@@ -65,16 +65,32 @@ def evaluate_run(
     problems += [f"{medium.id}: no references" for medium in asked if not medium.references and medium.id not in told]
     scored = [medium for medium in asked if medium.references]
     options = decoding or run.recipe.decoding
-    several, unread = _captions((run, *others), scored, options, weights, average)
-    captions = {id: found[0] for id, found in several.items()}
+    said, unread = _captions((run, *others), scored, options, weights, average)
+    captions = {id: found[0].text for id, found in said.items()}
     if not captions:
         raise ValueError(f"none of {len(asked)} media can be evaluated; the first: {[*unread, *problems][0]}")
-    references = References({m.id: m.references for m in scored if m.id in captions})
+    media = tuple(medium for medium in scored if medium.id in captions)
+    references = References({medium.id: medium.references for medium in media})
     training = [text for medium in dataset.media if medium.split == "train" for text in medium.references]
     scenes = read_scenes(run.recipe.data)
     report = evaluate(captions, references, metrics, extra=extra, training=training or None, scenes=scenes)
-    more = several if options.keep > 1 else {}
-    return Evaluation(captions, report, (*problems, *unread), tuple(elsewhere), more)
+    several = {id: [each.text for each in found] for id, found in said.items()} if options.keep > 1 else {}
+    return Evaluation(captions, report, (*problems, *unread), tuple(elsewhere), several, media, said)
+
+
+def _no_inputs(run: Run) -> str:
+    """What to do with a converted run that knows neither an encoder nor features."""
+    again = "; or convert it again with --encoder, and it reads pictures or clips" if _may_have_encoder(run) else ""
+    return (
+        f"{run.folder} has no encoder, so its inputs cannot be told: give stored features like those it was trained on "
+        "with --features PATH (HDF5, folders of .npy or .npz; for a detector's regions the store that limner convert "
+        f"--from bottom-up FILE.tsv --out STORE makes of a TSV, and --from regions FOLDER of arrays){again}"
+    )
+
+
+def _may_have_encoder(run: Run) -> bool:
+    """Whether `limner convert` takes --encoder for such a system; the others were published on features alone."""
+    return run.recipe.model.name in ("show_attend_tell", "first_token", "sft")
 
 
 def _captions(
@@ -83,9 +99,9 @@ def _captions(
     options: Decoding,
     weights: Sequence[float] | None,
     average: Average,
-) -> tuple[dict[str, list[str]], list[str]]:
+) -> tuple[dict[str, list[Said]], list[str]]:
     """Captions in the order of the media, and a line for each medium that could not be read."""
-    captions: dict[str, list[str]] = {}
+    captions: dict[str, list[Said]] = {}
     problems: list[str] = []
     inputs = [open_inputs(run.recipe, run.encoder) for run in runs]
     for run, its in zip(runs, inputs, strict=True):

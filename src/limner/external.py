@@ -58,6 +58,7 @@ class External:
         self.clip = int(getattr(model.config, "num_image_with_embedding", None) or 0)  # frames it reads together
         self.frames = self.clip or 1  # of a clip; others see the one in its middle
         self.sampling: Sampling = UNIFORM
+        self.vocabulary = None  # pieces of its own tokenizer
 
     @classmethod
     def load(cls, source: str | PathLike[str], device: str = "cpu", frames: int | None = None) -> "External":

@@ -3,8 +3,8 @@
     pack(load_run("runs/x"), "x.limner")     # safetensors and JSON; nothing in it is ever executed
     unpack("x.limner")                       # the folder, checked; also "owner/name" of the hub
 
-It is a run folder, so that every command that takes a run takes it too.  A pretrained encoder lies inside, with the
-weights that training gave it.
+It is a run folder, so that every command that takes a run takes it too.  A pretrained encoder or a detector
+lies inside, with the weights that training gave it.
 """
 
 import json
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from limner.data.datasets import DataConfig
 from limner.data.told import ToldConfig
-from limner.encoders import Pretrained, PretrainedConfig, ResNet3DConfig
+from limner.encoders import Detector, Pretrained, PretrainedConfig, ResNet3DConfig
 from limner.files import read_json, sha256, write_json, write_text
 from limner.models.captioner import FromPixels
 from limner.run import Run, create_run, save_tensors, weights_of
@@ -113,9 +113,12 @@ def _write(run: Run, out: Path, card: str, half: bool) -> None:
     """A run folder without what only training needs."""
     assert run.encoder is not None
     recipe, info = run.recipe, run.info
-    if isinstance(run.encoder, Pretrained):
+    if isinstance(run.encoder, Pretrained | Detector):
         run.encoder.save(out / "encoder")
-        recipe = replace(recipe, encoder=PretrainedConfig(source="encoder"))
+        encoder = replace(run.encoder.config, source="encoder")
+        if isinstance(encoder, PretrainedConfig):
+            encoder = replace(encoder, trainable_from=None)  # what it learnt is in the folder
+        recipe = replace(recipe, encoder=encoder)
         info = replace(info, encoder={**run.encoder.provenance(), "source": "encoder"}, encoder_trained=False)
         tensors = run.model.state_dict()
     else:
@@ -147,7 +150,8 @@ def _card(run: Run) -> str:
     """What the run knows of itself, with the head that the hub reads."""
     assert run.encoder is not None
     size = sum(p.numel() for p in run.model.parameters()), sum(p.numel() for p in run.encoder.parameters())
-    encoder = run.encoder.provenance()["architecture"]
+    made = run.encoder.provenance()
+    encoder = made.get("architecture", made["name"])
     path = run.folder / "scores.json"
     told: Mapping[str, Any] = read_json(path) if path.is_file() else {}
     rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in told.get("scores", {}).items())

@@ -12,13 +12,13 @@ from limner.data.frames import Sampling
 from limner.data.many import captions_of
 from limner.data.media import frames_of
 from limner.decode.ensemble import Average, Ensemble, Inputs, Together, share_words
-from limner.decode.options import Beam, Decoding, with_beam
+from limner.decode.options import Beam, Decoding, together, with_beam
 from limner.decode.search import search
 from limner.encoders.encoder import Encoder
 from limner.files import sha256
 from limner.packed import found, unpack
 from limner.plain import Caption, Failure, Source
-from limner.run import Run, load_run
+from limner.run import Run, load_others, load_run
 from limner.types import BOS, EOS, PAD, Captions, Features, Layout, Pixels
 
 __all__ = ["Caption", "Failure", "Pipeline", "Source", "frames_of", "with_beam"]
@@ -65,12 +65,13 @@ class Pipeline:
         """`run` is a run folder, or the folder or hub id of a packed model; None is the model that the package ships.
 
         `encoder` replaces the folder or hub id of a pretrained encoder that has moved; `frames` are sampled from a clip
-        (None: as many as in training).  `others` are the runs of an ensemble's further members.  Raises ValueError or
-        FileNotFoundError when a run is missing or damaged.
+        (None: as many as in training).  `others` are the runs of an ensemble's further members; those on the same
+        encoder find it there too.  Raises ValueError or FileNotFoundError when a run is missing or damaged.
         """
-        members = [cls(load_run(found(other)), device, frames) for other in others]
-        where = shipped.model() if run is None else run
-        return cls(load_run(found(where), encoder), device, frames, members, weights, average)
+        first = load_run(found(shipped.model() if run is None else run), encoder)
+        more = load_others(first, [found(other) for other in others], encoder)
+        members = [cls(other, device, frames) for other in more]
+        return cls(first, device, frames, members, weights, average)
 
     @classmethod
     def from_pretrained(cls, source: str | PathLike[str], device: str = "cpu", frames: int | None = None) -> "Pipeline":
@@ -113,8 +114,11 @@ class Pipeline:
         """Caption many, in order; one that cannot be read gives a Failure and does not stop the others.
 
         `batch_size` is the number of pictures that go through the encoder together; a clip counts for all its frames.
+        With words that must appear it is fewer.
         """
-        yield from captions_of(sources, self._pixels, lambda pixels: self._decode(pixels, decoding), batch_size)
+        options = (decoding or self.decoding).bind(self.vocabulary)  # what cannot be is said before anything is read
+        size = together(options, batch_size)
+        yield from captions_of(sources, self._pixels, lambda pixels: self._decode(pixels, options), size)
 
     def _pixels(self, source: Source, notes: list[str]) -> tuple[torch.Tensor, ...]:
         """What each member sees of it."""

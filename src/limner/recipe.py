@@ -32,7 +32,7 @@ class VocabularyConfig:
     tokenizer: str = "ptb"
     max_words: Count = 30  # longer training captions are cut
     byte_pairs: str = ""  # folder with CLIP's vocab.json and merges.txt: words are its pieces, none is built or unknown
-    vectors: str = ""  # GloVe text file (word v1 v2 ...), as wide as model.embed
+    vectors: str = ""  # GloVe text file (word v1 v2 ...) or folder of a CLIP model, as wide as model.embed
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,9 @@ class Stage:
     optimizer: Literal["adam", "adamw", "amsgrad", "sgd", "adabound", "rmsprop", "adagrad"] = "adamw"
     lr: Positive = 4e-4
     encoder_lr: NotNegative = 1e-4  # for the encoder's trainable blocks
+    # parts of the captioner by their dotted names (embed, cell_layers.0), of which the longest that fits counts: they
+    # learn at so many times `lr`; 0 freezes their parameters (the statistics of a BatchNorm go on)
+    rates: dict[str, NotNegative] = field(default_factory=dict)
     weight_decay: NotNegative = 0.0
     betas: tuple[Below1, Below1] = (
         0.9,

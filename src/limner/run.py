@@ -7,7 +7,7 @@ parameters of its own objective.safetensors (what they were beside the best weig
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from limner.data.store import differences, identity
-from limner.encoders import Pretrained, PretrainedConfig, ResNet3DConfig, build_encoder
+from limner.encoders import Detector, DetectorConfig, Pretrained, PretrainedConfig, ResNet3DConfig, build_encoder
 from limner.encoders.encoder import Encoder
 from limner.files import read_json, write_json, write_safetensors
 from limner.models import build_model
@@ -108,12 +108,11 @@ def create_run(folder: str | Path, recipe: Recipe, vocabulary: Vocabulary, info:
 def load_run(folder: str | Path, encoder_source: str = "", device: str = "cpu") -> Run:
     """Load a run for use on `device`.
 
-    `encoder_source` replaces the folder or hub id of a pretrained encoder that has moved.  Raises ValueError when the
-    encoder's weights are not the ones the run was trained with, FileNotFoundError when it is no run folder.
+    `encoder_source` replaces the folder or hub id of a pretrained encoder or a detector that has moved.  Raises
+    ValueError when the encoder's weights are not the ones the run was trained with, FileNotFoundError when it is no run
+    folder.
     """
     folder = Path(folder)
-    if not (folder / "run.json").is_file():
-        raise FileNotFoundError(f"{folder} is not a run folder: it has no run.json")
     info = _read_info(folder)
     recipe = load_recipe(folder / "recipe.json")
     vocabulary = Vocabulary.load(folder / "vocabulary.json")
@@ -126,7 +125,17 @@ def load_run(folder: str | Path, encoder_source: str = "", device: str = "cpu") 
     return Run(folder, recipe, vocabulary, info, model.to(device).eval(), encoder.to(device) if encoder else None)
 
 
+def load_others(first: Run, folders: Sequence[str | Path], encoder_source: str = "", device: str = "cpu") -> list[Run]:
+    """Load the further members of an ensemble with `first`; `encoder_source` is for those whose encoder is `first`'s
+    too."""
+    shared = first.info.encoder.get("sha256")
+    same = [bool(shared) and _read_info(Path(folder)).encoder.get("sha256") == shared for folder in folders]
+    return [load_run(folder, encoder_source if its else "", device) for folder, its in zip(folders, same, strict=True)]
+
+
 def _read_info(folder: Path) -> RunInfo:
+    if not (folder / "run.json").is_file():
+        raise FileNotFoundError(f"{folder} is not a run folder: it has no run.json")
     saved = read_json(folder / "run.json")
     if not isinstance(saved, dict) or not isinstance(saved.get("format"), int):
         raise ValueError(f"{folder / 'run.json'} does not describe a run: it has no format number")
@@ -144,7 +153,7 @@ def _load_encoder(
     if not info.encoder:
         return None
     config = recipe.encoder
-    if isinstance(config, PretrainedConfig):
+    if isinstance(config, PretrainedConfig | DetectorConfig):
         local = folder / "encoder"
         chosen = source or (str(local) if local.is_dir() else config.source)
         config = replace(config, source=chosen)
@@ -174,7 +183,7 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
         return model.state_dict()
     tensors = dict(model.captioner.state_dict())
     trained = any(parameter.requires_grad for parameter in model.encoder.parameters())
-    if trained or not isinstance(model.encoder, Pretrained):
+    if trained or not isinstance(model.encoder, Pretrained | Detector):
         tensors |= {f"encoder.{name}": value for name, value in model.encoder.state_dict().items()}
     return tensors
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from limner.apps.cli import main
+from limner.apps.journal import finished_rows
 from limner.data.datasets import read_dataset
 from limner.data.media import read
 from limner.inputs import open_inputs
@@ -49,8 +50,12 @@ def test_regions_train_a_captioner(tmp_path: Path, capsys: pytest.CaptureFixture
     assert open_inputs(load_recipe(tmp_path / "recipe.yaml")).dim == 8
     assert main(["train", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run")]) == 0
     assert load_run(tmp_path / "run").info.feature_dim == 8
-    assert main(["evaluate", str(tmp_path / "run"), "--split", "val"]) == 0
-    assert len(json.loads((tmp_path / "run/captions.json").read_text())) == 2
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / "run"), "--split", "val", "--report", str(tmp_path / "r.html")]) == 0
+    captions = json.loads((tmp_path / "run/captions.json").read_text())
+    assert "2 of 2 items are shown without their picture" in capsys.readouterr().err
+    assert [row["caption"] for row in finished_rows(tmp_path / "r.html")] == [row["caption"] for row in captions]
+    assert len(captions) == 2
 
 
 def test_a_detector_fills_a_store(folder: Path, tiny: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from limner.apps.prompt import Prompt, complete, path_of, talk
-from limner.pipeline import Pipeline
+from limner.pipeline import Pipeline, with_beam
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +59,17 @@ def test_explain(tiny: Path, pipeline: Pipeline, tmp_path: Path, monkeypatch):
     assert (tmp_path / "dog-explained.png").is_file() and (tmp_path / "why.png").is_file()
     assert said[3].startswith("! why.bmp: the ending says the format")
     assert (tmp_path / "dog.png").read_bytes() == (tiny / "world" / "images" / "000001.png").read_bytes()
+
+
+def test_explained_words_keep_the_rules(tiny: Path, pipeline: Pipeline, tmp_path: Path, monkeypatch):
+    """As the command line gives them: words, not ids."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(tiny / "world" / "images" / "000001.png", "dog.png")
+    never = pipeline.caption("dog.png").text.split()[0]
+    said: list[str] = []
+    prompt = Prompt(pipeline, with_beam(pipeline.decoding, never=(never,)), said.append)
+    assert prompt.answer("dog.png") and prompt.answer(":explain")
+    assert never not in said[0].split() and said[1] == "wrote dog-explained.png"
 
 
 @pytest.mark.parametrize(

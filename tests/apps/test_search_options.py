@@ -1,14 +1,22 @@
 """Searches, samples and ensembles from the command line, on the tiny run."""
 
+import argparse
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from limner.apps.arguments import add_decoding, add_search, search_of
 from limner.apps.cli import main
+from limner.decode.options import Beam
+from limner.encoders import ResNet3D, ResNet3DConfig
+from limner.models import build_model
 from limner.pipeline import Pipeline
+from limner.run import RunInfo, create_run, load_run, save_tensors
 
 
 @pytest.fixture
@@ -68,6 +76,93 @@ def test_words_that_must_and_must_not(tiny: Path, tmp_path: Path, pictures: list
     assert not any(never in row["caption"].split() for row in free)
 
 
+def asked(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_decoding(parser)
+    add_search(parser)
+    return parser.parse_args(arguments)
+
+
+@pytest.mark.parametrize(
+    ("quirk", "arguments", "dropped", "wanted"),
+    [
+        ("refill", ["--groups", "2", "--beam", "4"], "--groups", {"size": 4, "groups": 2}),
+        ("refill", ["--must", "dog"], "--must", {"must": ("dog",)}),
+        ("contest", ["--n-best", "2", "--length-penalty", "0.5"], "--n-best, --length-penalty", {"keep": 2}),
+        ("contest", ["--normalise", "avg"], "--normalise", {"normalise": "avg"}),
+        ("contest", ["--groups", "2", "--must", ""], "--groups", {"groups": 2}),
+        ("refill", ["--n-best", "2", "--length-penalty", "0.5", "--groups", "1", "--must", ","], "", {"keep": 2}),
+        ("contest", ["--n-best", "1", "--length-penalty", "0", "--normalise", "power", "--beam", "3"], "", {"size": 3}),
+        ("refill", ["--sample", "2"], "", {"count": 2}),
+    ],
+)
+def test_a_published_search_gives_way_to_what_it_cannot_do(
+    quirk: str, arguments: list[str], dropped: str, wanted: dict[str, object], capsys: pytest.CaptureFixture[str]
+):
+    """And to nothing else; the library goes on refusing it."""
+    published = replace(Beam(2), **{quirk: True})
+    found = search_of(asked(*arguments), published)
+    assert {name: getattr(found, name) for name in wanted} == wanted
+    told = f"note: the published search of this model ({quirk}) has no {dropped}; limner's own beam takes its place\n"
+    assert capsys.readouterr().err == (told if dropped else "")
+    if isinstance(found, Beam):
+        assert getattr(found, quirk) == (not dropped)
+    if dropped:
+        with pytest.raises(ValueError, match=r"of other searches|contest compares"):
+            replace(found, **{quirk: True})
+
+
+def test_a_converted_run_is_asked_for_more(tiny: Path, tmp_path: Path, pictures: list[str], capsys):
+    shutil.copytree(tiny / "run", tmp_path / "run")
+    recipe = json.loads((tmp_path / "run/recipe.json").read_text())
+    recipe["decoding"]["refill"] = True
+    (tmp_path / "run/recipe.json").write_text(json.dumps(recipe))
+    word = Pipeline.load(tiny / "run").vocabulary.words[-1]
+    for more in (["--must", word], ["--beam", "4", "--groups", "2"]):
+        plain = caption(tiny, tmp_path, pictures, *more)
+        capsys.readouterr()
+        assert main(["caption", *pictures, "--model", str(tmp_path / "run"), *more]) == 0
+        shown = capsys.readouterr()
+        assert [line.split(": ", 1)[1] for line in shown.out.splitlines()] == [row["caption"] for row in plain]
+        assert shown.err.count("note: the published search of this model (refill)") == 1
+    command = ["evaluate", str(tmp_path / "run"), "--split", "val", "--limit", "2", "--metrics", "BLEU-4"]
+    assert main([*command, "--out", str(tmp_path / "scores"), "--must", word]) == 0
+    told = json.loads((tmp_path / "scores/scores.json").read_text())["decoding"]
+    assert told["refill"] is False and told["must"] == [word]
+
+
+def test_forbidden_words_as_people_write_them(tiny: Path, tmp_path: Path, pictures: list[str], capsys):
+    said = {word for row in caption(tiny, tmp_path, pictures) for word in row["caption"].split()}
+    never = sorted(said)[0]
+    capsys.readouterr()
+    exact = caption(tiny, tmp_path, pictures, "--never", never)
+    assert "note" not in capsys.readouterr().err
+    loud = caption(tiny, tmp_path, pictures, "--never", f"{never.upper()}!,Zebra")
+    assert loud == exact and not any(never in row["caption"].split() for row in loud)
+    assert capsys.readouterr().err.count("note: the vocabulary has no 'Zebra', so that it never appears anyway") == 1
+
+
+def test_a_moved_encoder_is_found_by_every_member_that_has_it(tiny: Path, tmp_path: Path, pictures: list[str], capsys):
+    """The third member's encoder is its own: --encoder is not for it."""
+    tiny_run, moved = load_run(tiny / "run"), tmp_path / "moved.pth"
+    encoder = ResNet3D(ResNet3DConfig(depth=10, width=4, size=32))
+    torch.save(encoder.state_dict(), moved)
+    config = replace(encoder.config, source=str(tmp_path / "gone.pth"))
+    recipe = replace(tiny_run.recipe, encoder=config, frames=1)
+    for name in ("one", "two"):
+        model = build_model(recipe.model, len(tiny_run.vocabulary), encoder.dim)
+        create_run(tmp_path / name, recipe, tiny_run.vocabulary, RunInfo(encoder.dim, encoder.provenance()))
+        save_tensors(tmp_path / name / "model.safetensors", model.state_dict())
+    more = [word for other in (tmp_path / "two", tiny / "run") for word in ("--with", str(other))]
+    by_model = ["caption", pictures[0], "--model", str(tmp_path / "one"), *more]
+    by_data = ["evaluate", str(tmp_path / "one"), "--split", "val", "--limit", "2", "--metrics", "BLEU-4", *more]
+    by_data += ["--out", str(tmp_path / "scores")]
+    for command in (by_model, by_data):
+        assert main([*command, "--encoder", str(moved)]) == 0
+        capsys.readouterr()
+        assert main(command) == 1 and "--encoder says where it lies now" in capsys.readouterr().err
+
+
 def test_an_ensemble_of_twins_and_one_that_cannot_be(tiny: Path, tmp_path: Path, pictures: list[str], capsys):
     alone = caption(tiny, tmp_path, pictures)
     both = caption(tiny, tmp_path, pictures, "--with", str(tiny / "run"), "--weights", "2,1")
@@ -110,6 +205,7 @@ def test_evaluate(tiny: Path, tmp_path: Path):
         (["--temperature", "0.5"], "temperature are about drawing captions: give --sample N too"),
         (["--sample", "2", "--beam", "3"], "--sample draws captions: --beam"),
         (["--must", "zebra"], "the vocabulary has no 'zebra', which must appear"),
+        (["--never", "a dog"], "'a dog' is 2 words (a, dog), and only single words can be forbidden"),
         (["--beam", "5", "--groups", "2"], "5 hypotheses cannot be parted into 2 equal groups"),
         (["--with", "nowhere"], "nowhere is not a run folder"),
     ],

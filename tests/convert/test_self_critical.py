@@ -333,6 +333,23 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main([*command[:-1], out + "2", "--encoder", "x"]) == 1 and "--encoder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("infos", "said"),
+    [
+        ({"opt": Namespace(num_att_heads=8)}, ""),
+        ({"opt": Namespace(seq_length=12)}, "of the options of the training none is a number called num_att_heads, "),
+        ({"opt": Namespace(num_att_heads="8")}, "of the options of the training none is a number called"),
+        ({}, "the file of words has no options of the training; an infos pickle with `opt` may tell it"),
+    ],
+)
+def test_the_number_of_heads_is_said_to_be_assumed_when_it_is(infos: dict[str, Any], said: str, tmp_path: Path) -> None:
+    saved("spatial", tmp_path / "model.pth")
+    (tmp_path / "infos.pkl").write_bytes(pickle.dumps({"vocab": vocabulary(9), **infos}))
+    told = SYSTEMS["spatial"](tmp_path / "model.pth", tmp_path / "infos.pkl", tmp_path / "run", "", "RGB")
+    assert ("heads 8 is assumed" in told) == bool(said) and said in told
+    assert ("an infos pickle" in told) == (not infos)
+
+
 def test_fixed_tables_are_left_out_and_anything_else_is_refused(tmp_path: Path) -> None:
     _, tensors = saved("spatial", tmp_path / "model.pth")
     (tmp_path / "words.json").write_text(json.dumps({word: int(i) for i, word in vocabulary(9).items()}))

@@ -115,7 +115,7 @@ NAN[2, 1] = np.nan
         (row("x", *GOOD, count="four"), "cannot be decoded"),
         (row("x", *GOOD, size=(0, 480)), "0 x 480 pixels cannot be"),
         (row("x", *GOOD, size=("nan", 480)), "nan x 480"),
-        (row("x", *draw(4, 0, dim=9)), "9 channels, those before it have 8"),
+        (row("x", *draw(4, 0, dim=9)), "x: 9 channels; the cells in "),
         (b"x\t640\t480\n", "has 3 columns; expected image_id, image_w"),
         (b"x\t640\t480\t4\t!\t!!\n", "4 regions have 0 coordinates"),
     ],
@@ -152,6 +152,61 @@ def test_the_zip_as_distributed(tmp_path: Path) -> None:
         archive.writestr("a.csv", "")
     with pytest.raises(ValueError, match=r"no \.tsv in it, but a\.csv"):
         imported(tmp_path / "other.zip", tmp_path / "store")
+
+
+def zipped(path: Path, pictures: int = 6) -> bytes:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("trainval/a.tsv", b"".join(row(f"m{n}", *draw(36, n)) for n in range(pictures)))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("harm", ["cut", "flipped", "cut in front", "encrypted"])
+def test_a_zip_that_is_damaged_is_said_to_be_so(harm: str, tmp_path: Path) -> None:
+    """Cut, its list of files is gone; with a byte flipped, its checksum fails; without its front, offsets are wrong."""
+    path = tmp_path / "trainval.zip"
+    data = bytearray(zipped(path))
+    if harm == "flipped":
+        data[len(data) // 2] ^= 255
+    if harm == "encrypted":  # bit 0 of the flags, in the entry itself and in the list of files
+        data[6] |= 1
+        data[data.rindex(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes({"cut": data[:-100], "cut in front": data[1000:]}.get(harm, data))
+    with pytest.raises(ValueError, match=r"trainval\.zip is a ZIP file that cannot be read to its end") as raised:
+        imported(path, tmp_path / "store")
+    said = str(raised.value)
+    assert "fetch it again; else unpack it" in said and said.isprintable()
+    zipped(path)
+    assert imported(path, tmp_path / "store").stored == 6  # nothing is in the way of a whole one
+
+
+def test_features_of_another_width_than_the_stores_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_bytes(row("1", *draw(3, 1)))
+    imported(tmp_path / "a.tsv", tmp_path / "store")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "store").iterdir()}
+    (tmp_path / "b.tsv").write_bytes(b"".join(row(f"{n}", *draw(3, n, dim=D + 2)) for n in range(2, 5)))
+    with pytest.raises(ValueError, match=r"2: 10 channels; the cells in \S+ have 8; nothing was written: import"):
+        imported(tmp_path / "b.tsv", tmp_path / "store")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "store").iterdir()} == before
+    (tmp_path / "c.tsv").write_bytes(row("5", *draw(3, 5)) + row("6", *draw(3, 6, dim=D + 2)))
+    report = imported(tmp_path / "c.tsv", tmp_path / "store")  # one of another width does not stop the others
+    assert report.stored == 1 and [id for id, _ in report.failures] == ["6"]
+    again = imported(tmp_path / "c.tsv", tmp_path / "store")
+    assert (again.stored, again.present, len(again.failures)) == (0, 1, 1)
+    assert FeatureStore(tmp_path / "store").ids == ["1", "5"]
+
+
+def test_ids_that_are_repeated_are_counted_and_named(tmp_path: Path) -> None:
+    """The first row counts; a whole row makes good for a damaged one before it."""
+    rows = [row("a", *draw(3, 1)), row("b", *draw(3, 2)), row("b", *draw(4, 3)), row("a", *draw(5, 4))]
+    rows += [row("c", NAN, GOOD[1]), row("c", *draw(3, 5))]
+    (tmp_path / "a.tsv").write_bytes(b"".join(rows))
+    report = imported(tmp_path / "a.tsv", tmp_path / "store")
+    assert report == Imported(3, 0, 9, 0, 0, (), 2, "b")
+    assert str(report).endswith("; 2 repeat an id that came before, such as 'b', and are left out")
+    store = FeatureStore(tmp_path / "store")
+    assert store.failures == {} and len(store.get("b")[0]) == 3
+    again = imported(tmp_path / "a.tsv", tmp_path / "store")
+    assert (again.present, again.repeated) == (3, 3) and again.twice == "b"  # of c, too, the store has one
 
 
 def test_memory_is_that_of_a_shard_not_of_the_file(tmp_path: Path) -> None:

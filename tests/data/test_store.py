@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from limner.data.store import FeatureStore, StoreWriter, UnstorableError, differences, provenance_hash
+from limner.data.store import FeatureStore, StoreWriter, UnstorableError, WidthError, differences, provenance_hash
 from limner.types import Layout
 
 MADE_BY = {"name": "test", "sha256": "abc", "preprocessing": {"size": 8, "mean": [0.5]}, "dim": 4}
@@ -230,6 +230,37 @@ def test_what_cannot_be_stored_is_refused(tmp_path: Path) -> None:
     writer.add("shot #3", "full", grid(0), LAYOUT)
     writer.finish()
     assert FeatureStore(tmp_path).ids == ["shot #3"]
+
+
+def test_cells_of_another_width_are_refused_and_the_store_goes_on(tmp_path: Path) -> None:
+    """Before anything is stored, within a shard, after one, and in a store that was opened again."""
+    writer = StoreWriter(tmp_path, MADE_BY, shard_items=2)
+    wide = torch.randn(6, 5)
+    for seed in range(3):
+        writer.add(f"m{seed}", "full", grid(seed), LAYOUT)
+        with pytest.raises(WidthError, match=rf"x: 5 channels; the cells in {tmp_path} have 4"):
+            writer.add("x", "full", wide, LAYOUT)
+    writer.finish()
+    before = contents(tmp_path)
+    with pytest.raises(WidthError, match="5 channels"):
+        StoreWriter(tmp_path, MADE_BY, 1).add("x", "full", wide, LAYOUT)
+    assert contents(tmp_path) == before
+    assert len(fill(tmp_path, range(6))) == 6 and len(FeatureStore(tmp_path)) == 6
+
+
+def test_a_store_of_two_widths_is_told_how_to_grow_again(tmp_path: Path) -> None:
+    """Earlier versions could leave one: a shard that no index knows."""
+    fill(tmp_path / "store", range(4))
+    other = StoreWriter(tmp_path / "other", MADE_BY)
+    other.add("x", "full", torch.randn(6, 5), LAYOUT)
+    other.flush()
+    strange = (tmp_path / "other" / "shard-00000.safetensors").rename(tmp_path / "store" / "shard-00001.safetensors")
+    with pytest.raises(ValueError, match=r"shard-00001\S+ holds cells of 5 channels, .* of 4: .*move the shards of"):
+        StoreWriter(tmp_path / "store", MADE_BY)
+    assert strange.exists() and len(FeatureStore(tmp_path / "store")) == 4
+    strange.rename(tmp_path / "away")
+    fill(tmp_path / "store", range(6))
+    assert len(FeatureStore(tmp_path / "store")) == 6
 
 
 def test_what_is_not_there_is_explained(tmp_path: Path) -> None:

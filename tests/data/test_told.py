@@ -127,6 +127,27 @@ def test_what_limners_commands_write_is_read(tmp_path: Path):
     assert told(tmp_path / "several.json").weights == {"m3": (1.0, 1.0)}
 
 
+def test_the_others_of_n_best_are_told_too(tmp_path: Path):
+    """As `limner caption --n-best` writes them; without a score of the best all are as likely."""
+    others = [["a blue dog", log(1)], ["a red cat", log(2)]]
+    rows = [{"id": "m0", "caption": "a red dog", "logprob": log(4), "others": others}]
+    rows.append({"id": "m1", "caption": "a red dog", "others": others})
+    found = told(write(tmp_path / "t.jsonl", *rows), 1.0)
+    assert found.weights["m0"] == pytest.approx((1, 1 / 4, 1 / 2)) and found.weights["m1"] == (1, 1, 1)
+    assert [WORDS.decode(ids) for ids in found.captions["m0"]] == ["a red dog", "a blue dog", "a red cat"]
+    for odd in (["a dog"], ["a dog", "-1"], [1, 2.0], "a dog"):
+        with pytest.raises(ValueError, match=r"'m0' has .* among its others; expected \[caption, log-probability\]"):
+            told(write(tmp_path / "odd.jsonl", {"id": "m0", "caption": "a dog", "others": [odd]}))
+
+
+def test_a_likely_caption_that_is_skipped_leaves_the_others_their_weight(tmp_path: Path):
+    """An empty one of probability 1 beside one of e^-800, which underflows beside it."""
+    rows = [{"id": "m0", "caption": "", "score": 0.0}, {"id": "m0", "caption": "a dog", "score": -800.0}]
+    rows += [{"id": "m1", "caption": "", "score": 0.0}, {"id": "m2", "caption": "a cat", "score": -1.0}]
+    found = told(write(tmp_path / "t.jsonl", *rows), 1.0)
+    assert found.weights == {"m0": (1.0,), "m2": (1.0,)} and "2 captions without a known word" in found.problems[0]
+
+
 def test_a_name_of_two_media_is_none(tmp_path: Path):
     media = [Medium(id, f"{id}/x.jpg", "train", ("a dog",)) for id in ("a", "b")]
     path = write(tmp_path / "t.jsonl", {"id": "x.jpg", "caption": "a red dog"}, {"id": "a", "caption": "a cat"})

@@ -4,12 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
+from limner.decode.generate import generate
 from limner.decode.rules import Rules
 from limner.decode.search import Beam, beam
-from limner.models.captioner import Captioner
-from limner.types import BOS, EOS, Features
-from tests.decode.tables import chain, every, media, said, tables
+from limner.models.captioner import Captioner, Step
+from limner.text.vocabulary import SPECIALS, Vocabulary
+from limner.types import BOS, EOS, Features, Medium
+from tests.decode.tables import Table, chain, every, media, said, tables
 from tests.decode.test_search import FREE, STRICT, forced
 from tests.models.captioners import features, model
 
@@ -56,6 +59,30 @@ def test_words_that_cannot_all_be_said():
         two = {w: s for w, s in unfinished.items() if len({4, 5, 6} & set(w)) == 2}
         best = max(two.values())
         assert len({4, 5, 6} & set(words)) == 2 and found.logprob[medium].item() <= best + 1e-5
+
+
+def test_as_many_rows_as_a_beam_has():
+    """Two words that must appear make 4 beams of each medium: 2 media at a time instead of 8 are 8 * 3 hypotheses."""
+    world, rows, real = tables(8, 4, seed=3), [], Table.step
+    vocabulary = Vocabulary((*SPECIALS, *"abcd"))
+    asked = [Medium(str(i), "", "val") for i in range(8)]
+
+    class Counted(Table):
+        def step(self, token: Tensor, state: tuple[Tensor, Tensor], memory: tuple[Tensor]) -> Step:
+            rows.append(len(token))
+            return real(self, token, state, memory)
+
+    def read(some: list[tuple[Medium, str]]) -> Features:
+        return media(*(int(medium.id) for medium, _ in some))
+
+    for must, together in {("a",): 4, ("a", "b"): 2, ("a", "b", "c", "d"): 1}.items():
+        rows.clear()
+        options = Beam(3, rules=Rules(0, 6), must=must)
+        found = generate(Counted(world.tables), asked, read, vocabulary, options, batch_size=8)
+        assert max(rows) == together * 3 * 2 ** len(must)
+        bound = options.bind(vocabulary)
+        alone = [vocabulary.decode(said(beam(world, media(i), bound))[0]) for i in range(8)]
+        assert list(found.values()) == alone
 
 
 def test_words_need_a_vocabulary():

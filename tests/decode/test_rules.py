@@ -2,16 +2,19 @@
 
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
 
 from limner.decode.forbid import forbid, restrict
-from limner.decode.rules import ENDINGS, Rules
+from limner.decode.rules import ENDINGS, Rules, unsaid
 from limner.decode.search import Beam, Sample, beam, greedy, sample
+from limner.text.clip_bpe import read_clip
 from limner.text.vocabulary import Vocabulary
 from limner.types import EOS, UNK
 from tests.decode.tables import every, media, said, score, tables
+from tests.text.test_clip_bpe import write as write_pairs
 
 WORDS = Vocabulary(("<pad>", "<bos>", "<eos>", "<unk>", "a", "dog", "runs"))
 RULES = {
@@ -78,6 +81,33 @@ def test_words_become_ids():
         Beam(must=("zebra",)).bind(WORDS)
     with pytest.raises(ValueError, match="'dog' must appear and must never appear"):
         Beam(must=("dog",), rules=Rules(never=("dog",))).bind(WORDS)
+
+
+def test_words_that_must_not_appear_are_read_as_the_vocabulary_reads():
+    assert Rules(never=("Dog", "RUNS!", "dog", "Zebra")).bind(WORDS).never == (5, 6, 5)
+    assert unsaid(("Dog", "Zebra", "runs.", "!"), WORDS) == ["Zebra", "!"]
+    odd = Vocabulary((*WORDS.words, "a.m."))
+    assert Rules(never=("a.m.",)).bind(odd).never == (7,)  # a word of it, though the tokenizer would part it
+    with pytest.raises(ValueError, match=r"'Dog runs' is 2 words \(dog, runs\), and only single words"):
+        Rules(never=("Dog runs",)).bind(WORDS)
+    with pytest.raises(ValueError, match="the vocabulary has no '!', which must appear"):
+        Beam(must=("!",)).bind(WORDS)
+    with pytest.raises(ValueError, match="'dog' must appear and must never appear"):
+        Beam(must=("dog",), rules=Rules(never=("Dog!",))).bind(WORDS)
+
+
+def test_words_of_byte_pairs(tmp_path: Path):
+    """The piece that says the whole word, never the one inside of words; `a` is the only ending that is one piece."""
+    clip = read_clip(write_pairs(tmp_path / "clip", ["d o", "do g</w>", "r i", "ri d", "i n", "in g</w>"]))
+    dog, a = clip.ids["dog</w>"], clip.ids["a</w>"]
+    bound = Beam(rules=Rules(never=("Dog",), not_last=("a", "an", "the")), must=("a x",)).bind(clip)
+    assert bound.rules.never == (dog,) and bound.rules.not_last == (a,)
+    assert bound.must == (a, clip.ids["x</w>"]) and bound.bind(clip) == bound
+    assert clip.spell("a riding, dog") == [("a</w>",), ("rid", "ing</w>"), (",</w>",), ("dog</w>",)]
+    for wrong in (Beam(must=("riding",)), Beam(must=("a riding",)), Beam(rules=Rules(never=("riding",)))):
+        with pytest.raises(ValueError, match=r"riding' is said in 2 pieces \(rid, ing</w>\), which other"):
+            wrong.bind(clip)
+    assert unsaid(("dog", "x"), clip) == []
 
 
 @pytest.mark.parametrize(("top_k", "top_p"), [(2, None), (None, 0.55), (3, 0.7), (99, 1.0)])

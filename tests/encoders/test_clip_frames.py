@@ -97,6 +97,10 @@ def test_a_recipe_extracts_frame_vectors(source: Path, tmp_path: Path) -> None:
     assert main([*command, "--frame-features", str(tmp_path / "visual" / "clip")]) == 0
     (file,) = (tmp_path / "visual" / "clip" / "frame_feature").iterdir()
     assert np.load(file, allow_pickle=False).shape == (1, WIDTH)
+    kind = ["extract", "--data", "folder", "--media", str(tmp_path / "media"), "--encoder", str(source)]
+    again = ["--out", str(tmp_path / "plain"), "--frame-features", str(tmp_path / "other")]
+    assert main([*kind, *again]) == 0  # without a recipe: asked for frame vectors, CLIP's patches are of no use
+    assert (tmp_path / "other" / "frame_feature" / file.name).read_bytes() == file.read_bytes()
     store = FeatureStore(tmp_path / "store")
     assert store.get(store.ids[0])[0].shape == (1, WIDTH)
     store.require(build_encoder(ClipFramesConfig(source=str(source))).provenance())

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from limner.models import MODELS, build_model
-from limner.models.captioner import Captioner, map_tensors
-from limner.types import Features, Layout
+from limner.models.captioner import Around, Captioner, Taught, map_tensors
+from limner.types import Features, Layout, Pixels
 
 V, D, N = 9, 10, 6  # words, channels, cells
 
@@ -61,6 +61,23 @@ def small(case: str, seed: int = 0, **options: Any) -> Captioner:
             if isinstance(module, torch.nn.LayerNorm):  # gains of 3 on top of each other drown float32 in rounding
                 module.weight.div_(3)
     return model.eval()
+
+
+class Mute(Around):
+    """A captioner that shows no hidden states."""
+
+    def __init__(self, captioner: Captioner):
+        super().__init__()
+        self.captioner = captioner
+
+    def encode(self, inputs: Features | Pixels) -> Any:
+        return self.captioner.encode(inputs)
+
+    def teach(self, memory: Any, tokens: torch.Tensor) -> Taught:
+        return self.captioner.teach(memory, tokens)._replace(hidden=None)
+
+    def hidden(self, state: Any) -> None:
+        return None
 
 
 @pytest.fixture(params=SMALL)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from limner.decode.search import Beam, beam
 from limner.models.attention_blocks import RMSNorm, UnbiasedNorm, sinusoids
 from limner.models.captioner import unroll
+from limner.models.grid_positions import GRIDS
 from limner.models.spatial_transformer import SpatialTransformer, SpatialTransformerConfig
 from limner.recipe import build_recipe
 from limner.types import BOS, Features, Layout
@@ -111,7 +112,7 @@ def test_cached_steps_equal_reading_everything_again(case: str):
         again, _, attention = model.read(TOKENS[:, : t + 1], model.init_state(memory), memory)
         close(out.logits, model.head(again[:, -1]))
         close(out.attention, attention[:, -1])
-        assert all(known.key.shape == (3, t + 1, 8) for known in state)
+        assert all(known.key.shape == (3, t + 1, 8) for known in state.words)
 
 
 def test_cells_are_projected_once_and_words_read_once():
@@ -226,6 +227,15 @@ def test_teaching_equals_stepping(case: str):
 def test_what_cannot_be_is_refused_by_the_recipe(wrong: dict, said: str):
     with pytest.raises(ValueError, match=said):
         build_recipe({"data": {"media": "."}, "model": {"name": "spatial_transformer", **wrong}})
+
+
+@pytest.mark.parametrize("positions", ["box", "none"])
+def test_the_number_of_grid_cells_is_asked_only_where_there_is_a_grid(positions: str):
+    model = {"name": "spatial_transformer", "num_grids": 143}
+    assert build_recipe({"data": {"media": "."}, "model": {**model, "positions": positions}}).model.num_grids == 143
+    for gridded in GRIDS:
+        with pytest.raises(ValueError, match="143 cells is no square"):
+            build_recipe({"data": {"media": "."}, "model": {**model, "positions": gridded}})
 
 
 def test_in_bfloat16():

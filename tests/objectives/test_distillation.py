@@ -16,7 +16,7 @@ from limner.objectives.levels import WIDTH, Levels
 from limner.objectives.matching import divergence
 from limner.text.vocabulary import SPECIALS, Vocabulary
 from limner.types import BOS, EOS, PAD, Batch, Features, Layout, Pixels
-from tests.models.captioners import D, V, random_features, small
+from tests.models.captioners import D, Mute, V, random_features, small
 
 WORDS = Vocabulary((*SPECIALS, "dog", "cat", "runs", "sits", "red"))
 TOKENS = torch.tensor([[BOS, 4, 6, EOS, PAD], [BOS, 5, 7, 8, EOS], [BOS, 4, EOS, PAD, PAD], [BOS, 5, 5, 5, EOS]])
@@ -277,13 +277,23 @@ def test_other_words_are_refused_where_words_are_compared():
 
 
 def test_captioners_without_hidden_states_are_refused():
-    plain, other = small("spatial_transformer"), small("sa_lstm")
+    plain, other = Mute(small("sa_lstm")), small("sa_lstm")
     with pytest.raises(ValueError, match="hidden: the student is a captioner without hidden states"):
         built(plain, teacher_of(other), hidden=0.5)
     with pytest.raises(ValueError, match="hidden: runs/t is a captioner without hidden states"):
         built(other, teacher_of(plain), hidden=0.5)
     with pytest.raises(ValueError, match="objects: the student is a captioner without hidden states"):
         built(plain, None, objects=0.5)
+
+
+def test_attention_that_is_none_is_refused():
+    """A captioner that looks at all cells alike would teach its student to look nowhere."""
+    plain, other = small("first_token"), small("sa_lstm")
+    with pytest.raises(ValueError, match="attention: runs/t looks at all cells alike"):
+        built(other, teacher_of(FromPixels(nn.Identity(), plain)), attention=0.5)
+    with pytest.raises(ValueError, match="attention: the student looks at all cells alike"):
+        built(plain, teacher_of(other), attention=0.5)
+    built(plain, teacher_of(other), kl=0.5)
 
 
 def test_cells_of_views_that_the_teacher_lacks_are_refused():

@@ -13,9 +13,10 @@ from torch import Tensor
 from limner.models.captioner import FromPixels
 from limner.models.sft import Sft, SftConfig
 from limner.objectives import build_objective
+from limner.objectives.assignment import match
 from limner.objectives.context import Context
 from limner.objectives.cross_entropy import smoothed
-from limner.objectives.hierarchical import Labels, SftLoss, SftTraining, match, uncertainty
+from limner.objectives.hierarchical import Labels, SftLoss, SftTraining, uncertainty
 from limner.recipe import build_recipe
 from limner.text.vocabulary import Vocabulary
 from limner.text.word_classes import nouns_and_verbs
@@ -129,8 +130,10 @@ def test_old_and_plain_weights() -> None:
         tree = {"data": {"media": "x"}, "stages": [{"objective": {"name": "sft", name: value}}]}
         with pytest.raises(ValueError, match=rf"stages\.0\.objective\.{name}"):
             build_recipe(tree)
-    with pytest.raises(ValueError, match="sentence is a level of ours"):
-        SftLoss(sentence=1.0, published=True)
+    with pytest.raises(ValueError, match="sentence, kl: of ours, not published"):
+        SftLoss(sentence=1.0, kl=1.0, published=True)
+    with pytest.raises(ValueError, match=r"teacher 0\.9 and T_loss 1(\.0)? are the same weight"):
+        SftLoss(teacher=0.9, T_loss=1)
 
 
 def words_of(text: str) -> list[int]:
@@ -182,6 +185,66 @@ def test_every_weight_is_trained() -> None:
     loss.value.backward()
     idle = {name for name, weight in net.named_parameters() if weight.grad is None or not weight.grad.abs().sum()}
     assert idle <= {name for name, _ in net.named_parameters() if name.endswith(("key.bias", "score.bias"))}, idle
+
+
+@pytest.mark.parametrize("shared", ["all", "head", "nothing"])
+def test_what_passes_from_teacher_to_student(shared: str) -> None:
+    """Each term by its definition, from both sides' captions and slots; times its weight it joins the loss."""
+    net, data = model(shared=shared), batch()
+    weights = {"kl": 0.7, "match_objects": 0.3, "match_actions": 0.2, "match_sentence": 0.1}
+    plain = training()(net, data)
+    loss = training(**weights, temperature=2.0)(net, data)
+    said = {}
+    for name in ("teacher", "student"):
+        net.config = replace(net.config, path=name)  # type: ignore[arg-type]
+        said[name] = (net(data.inputs, data.tokens[:, :-1])[data.tokens[:, 1:] != PAD] / 2).softmax(-1)
+    there, here = (net.see(data.inputs, name).seen for name in ("teacher", "student"))
+    real = there.present
+    expected = {
+        "kl": (said["teacher"] * (said["teacher"] / said["student"]).log().nan_to_num()).sum(-1).mean(),
+        "match_objects": 1 - cosine(here.object_semantics, there.object_semantics)[real].mean(),
+        "match_actions": 1 - cosine(here.action_semantics, there.action_semantics)[real].mean(),
+        "match_sentence": 1 - cosine(here.vector, there.vector).mean(),
+    }
+    for name, value in expected.items():
+        assert loss.logs[name] == pytest.approx(value.item(), abs=1e-6)
+    total = sum(weight * loss.logs[name] * (4 if name == "kl" else 1) for name, weight in weights.items())
+    assert (loss.value - plain.value).item() == pytest.approx(total, rel=1e-5)
+    assert (shared == "all") == (abs(loss.logs["match_objects"]) < 1e-6)  # whose objects are then the same
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1))
+
+
+def test_the_teacher_learns_nothing_from_its_student() -> None:
+    net, data = model(shared="nothing"), batch()
+    grads = []
+    for weights in ({}, {"kl": 1.0, "match_objects": 1.0, "match_actions": 1.0, "match_sentence": 1.0}):
+        net.zero_grad()
+        training(**weights)(net, data).value.backward()
+        grads.append({name: w.grad.clone() for name, w in net.named_parameters() if w.grad is not None})
+    moved = {name for name, grad in grads[1].items() if not torch.equal(grad, grads[0][name])}
+    assert moved and not [name for name in moved if name.startswith("teacher")]
+
+
+def test_the_teacher_learns_the_rarest_caption() -> None:
+    """Each side's loss is that of a training in which all clips have its caption alone."""
+    net, data = model(), batch()
+    references = (*[("a man", text) for text in CAPTIONS[:3]], (CAPTIONS[3],))
+    rare = training(rarest=True, teacher=0.5)(net, replace(data, references=references))
+    chosen = [training().labels.teacher_caption(texts) for texts in references]
+    assert chosen == ["a man rides a horse", "the red dog is running", "two cats on a table", "a man is singing"]
+    common = training(rarest=True)(net, replace(batch(["a man"] * 4), references=references))
+    assert common.logs["xe_teacher"] == pytest.approx(rare.logs["xe_teacher"], rel=1e-6)
+    assert common.logs["xe_student"] != pytest.approx(rare.logs["xe_student"], rel=1e-2)
+    assert rare.logs["xe_student"] == pytest.approx(training()(net, data).logs["xe_student"], rel=1e-6)
+
+
+def test_a_student_of_a_teacher_that_does_not_learn_is_refused() -> None:
+    for share in (0, 1):
+        with pytest.raises(ValueError, match=f"kl, match_actions: .* between 0 and 1, not be {share}"):
+            SftLoss(teacher=share, kl=0.5, match_actions=0.1)
 
 
 def test_published_total_is_a_sum_of_divergences() -> None:

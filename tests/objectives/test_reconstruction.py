@@ -12,7 +12,7 @@ from limner.objectives import CrossEntropy, GlobalReconstruction, LocalReconstru
 from limner.objectives.context import Context
 from limner.objectives.reconstruction import Reconstructing
 from limner.types import BOS, EOS, PAD, Batch, Features, Layout, Pixels
-from tests.models.captioners import D, N, random_features, small
+from tests.models.captioners import D, Mute, N, random_features, small
 
 TOKENS = torch.tensor([[BOS, 4, 5, EOS, PAD], [BOS, 6, 7, 8, EOS], [BOS, EOS, PAD, PAD, PAD], [BOS, 5, 5, 5, 5]])
 H = 7
@@ -179,7 +179,19 @@ def test_from_pixels_the_goal_is_the_encoders_features_and_fixed():
 def test_a_captioner_without_hidden_states_is_refused():
     _, objective, batch = setting(GlobalReconstruction())
     with pytest.raises(ValueError, match="recnet_global needs a captioner with hidden states, such as sa_lstm"):
-        objective(small("spatial_transformer"), batch)
+        objective(Mute(small("sa_lstm")), batch)
+    with pytest.raises(ValueError, match="reconstruction needs a captioner with hidden states, such as sa_lstm"):
+        build_objective(GlobalReconstruction(), Context(student=Mute(small("sa_lstm")), sample=lambda: batch))
+
+
+@pytest.mark.parametrize(("name", "width"), [("spatial_transformer", 8), ("sft", 24), ("xlan", None)])
+def test_its_width_is_that_of_the_students_states(name: str, width: int | None):
+    """Of a transformer it is not the field `hidden`, which is its feed-forward layers'."""
+    _, _, batch = setting(GlobalReconstruction())
+    student = small(name)
+    objective = build_objective(GlobalReconstruction(), Context(feature_dim=D, student=student, sample=lambda: batch))
+    assert isinstance(objective, Reconstructing) and objective(student, batch).value.isfinite()
+    assert width is None or objective.reconstructor.lstm.input_size == 2 * width
 
 
 def test_plain_objectives_are_used_as_they_are():

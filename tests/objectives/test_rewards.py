@@ -11,8 +11,9 @@ from limner.metrics.ciderd import CiderD
 from limner.metrics.references import References
 from limner.objectives import rewards
 from limner.objectives.rewards import Bleu4, Rewards, encoded, key
-from limner.text.vocabulary import Vocabulary
-from limner.types import EOS, PAD, Medium
+from limner.text.clip_bpe import ClipVocabulary
+from limner.text.vocabulary import SPECIALS, Vocabulary
+from limner.types import BOS, EOS, PAD, Medium
 
 WORDS = Vocabulary(("<pad>", "<bos>", "<eos>", "<unk>", "a", "red", "dog", "runs", "cat"))
 MEDIA = (
@@ -98,12 +99,16 @@ def test_the_key_hears_of_every_change(tmp_path: Path, monkeypatch: pytest.Monke
         key(MEDIA, replace(WORDS, words=(*WORDS.words[:-2], "cat", "runs"))),
         key(MEDIA, replace(WORDS, tokenizer="ptb")),
     ]
+    pieces = ClipVocabulary((*SPECIALS, "a", "b</w>", "ab</w>"))
+    joined = replace(pieces, merges=("a b</w>",))
+    assert (pieces.encode("ab"), joined.encode("ab")) == ([BOS, 4, 5, EOS], [BOS, 6, EOS])
+    changed += [key(MEDIA, pieces), key(MEDIA, joined), key(MEDIA, Vocabulary(pieces.words, pieces.tokenizer))]
     source = tmp_path / "text"
     source.mkdir()
     (source / "tokens.py").write_text("another tokenizer")
     monkeypatch.setattr(rewards.limner.text, "__path__", [str(source)])
     changed.append(key(MEDIA, WORDS))
-    assert len({before, *changed}) == 9
+    assert len({before, *changed}) == 12
 
 
 def test_a_cache_that_cannot_be_written_is_told_and_not_needed(folder: Path, monkeypatch, capsys):

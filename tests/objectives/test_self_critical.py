@@ -1,6 +1,7 @@
 """Self-critical training: the distribution, the gradient, the baselines, and training that learns nothing."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from limner.decode.rules import Rules
 from limner.decode.search import Sample, sample, walk
 from limner.models.captioner import Captioner
+from limner.objectives import self_critical
 from limner.objectives.context import Context
 from limner.objectives.cross_entropy import CrossEntropy
 from limner.objectives.rewards import Rewards
@@ -19,10 +21,10 @@ from limner.run import load_tensors
 from limner.text.vocabulary import Vocabulary
 from limner.train.training import train
 from limner.types import BOS, EOS, PAD, UNK, Batch, Features, Medium
-from tests.decode.tables import Table, chain, media, tables
+from tests.decode.tables import chain, media, tables
 from tests.models.captioners import V, features, model, small
 from tests.train.test_resume import same
-from tests.train.world import Watched, pictures, recipe
+from tests.train.world import Watched, log_of, pictures, recipe
 
 __all__ = ["features", "model"]
 
@@ -148,6 +150,35 @@ def test_leave_one_out_sums_to_nothing_over_a_medium():
     assert advantage.view(2, 5).sum(1).tolist() == pytest.approx([0, 0], abs=1e-12) and "reward_greedy" not in logs
 
 
+def test_the_greedy_reward_is_logged_on_the_first_call_and_every_fiftieth():
+    """The greedy caption is (4 EOS), worth 1; what is learnt is the samples', worth 4 or 1, against each other."""
+    world = chain(6, {(BOS, BOS): {4: 0.6, 5: 0.4}})
+    objective = training(SelfCritical(sample=Sample(2)), lambda row: {4: 1.0, 5: 4.0}[row[0]])
+    torch.manual_seed(0)
+    found = {}
+    for call in range(1, 102):
+        logs = objective(world, of(media(0))).logs
+        if "reward_greedy" in logs:
+            found[call] = logs["reward_greedy"]
+    assert found == {1: 1.0, 50: 1.0, 100: 1.0}
+
+
+def test_logging_the_greedy_reward_changes_nothing(model: Captioner, features: Features):
+    """A first call beside a second one: the same loss, gradients and random numbers, to the bit."""
+    told = []
+    for called in (0, 1):
+        captioner = deepcopy(model)  # in training, a BatchNorm's statistics move
+        torch.manual_seed(0)
+        objective = training(SelfCritical(sample=Sample(3, 1.0, STRICT)), lambda row: sum(row) % 5)
+        objective.called = called
+        loss = objective(captioner.train(), of(features))
+        assert ("reward_greedy" in loss.logs) == (called == 0) and captioner.training
+        loss.value.backward()
+        grads = [parameter.grad for parameter in captioner.parameters() if parameter.grad is not None]
+        told.append([loss.value.detach(), torch.get_rng_state(), *grads, *captioner.buffers()])
+    assert len(told[0]) > 5 and all(torch.equal(a, b) for a, b in zip(*told, strict=True))
+
+
 def test_the_greedy_baseline_is_the_greedy_captions_reward():
     """.5 for (4 EOS), the greedy one, worth 1; the sample (5 EOS) is worth 4 and gets 3; a sample 4 gets 0."""
     world = chain(6, {(BOS, BOS): {4: 0.6, 5: 0.4}})
@@ -236,7 +267,7 @@ def test_captions_are_drawn_without_dropout(features: Features):
         torch.manual_seed(0)
         captioner.eval()
         drawn = walk(captioner, captioner.encode(features), Sample(2)).tokens
-        assert seen == [[i for i in row if i != PAD] for row in drawn.tolist()]
+        assert seen[: len(drawn)] == [[i for i in row if i != PAD] for row in drawn.tolist()]  # then the greedy ones
     losses = {}
     for dropout in (True, False):
         captioner.train()
@@ -249,8 +280,10 @@ def test_captions_are_drawn_without_dropout(features: Features):
 SCST = {"name": "scst", "sample": {"count": 4, "rules": {"max_length": 8}}}
 
 
-def test_cross_entropy_and_then_self_critical_in_one_recipe(tmp_path: Path):
-    """From pixels, encoder along; the second stage begins with the first one's best weights, and resumes exactly."""
+def test_cross_entropy_and_then_self_critical_in_one_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """From pixels, encoder along; the second stage begins with the first one's best weights, and resumes exactly, the
+    log with the greedy rewards of every other call included."""
+    monkeypatch.setattr(self_critical, "EVERY", 2)
     first = recipe(pictures(tmp_path / "data", 10), epochs=2).stages[0]
     whole = recipe(tmp_path / "data", objective=SCST, epochs=2, captions=1, lr=0.001)
     whole = type(whole)(**{**vars(whole), "stages": (first, *whole.stages)})
@@ -258,12 +291,23 @@ def test_cross_entropy_and_then_self_critical_in_one_recipe(tmp_path: Path):
     run = train(whole, tmp_path / "run", watch=watched)
     rewards = [facts["reward"] for facts in watched.of("step") if "reward" in facts]
     assert len(rewards) == 6 and all(np.isfinite(rewards))
+    assert [row["step"] for row in log_of(run) if "reward_greedy" in row] == [6]  # of rows 3 and 6
     for stop in (("step", 8), ("step", 11)):
         folder = tmp_path / f"stopped{stop[1]}"
         with pytest.raises(KeyboardInterrupt):
             train(whole, folder, watch=Watched(stop))
         train(whole, folder, resume=True)
         same(run, folder)
+
+
+def test_the_greedy_reward_is_a_mean_of_the_batches_that_tell_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Of three batches in a step the first asks for it: 2, not 2/3."""
+    monkeypatch.setattr(Rewards, "score", lambda self, rows, ids: (np.full(len(rows), 2.0), {}))
+    watched = Watched()
+    whole = recipe(pictures(tmp_path / "data", 6), objective=SCST, captions=1, batch_size=2, accumulate=3)
+    train(whole, tmp_path / "run", watch=watched)
+    (facts,) = watched.of("step")
+    assert facts["reward_greedy"] == 2.0 and facts["reward"] == 2.0
 
 
 def test_it_raises_the_reward_and_starts_from_any_run(tmp_path: Path):
@@ -285,5 +329,5 @@ def test_rewards_of_one_word_media_never_divide_by_nothing():
     objective = SelfCritical(sample=Sample(3)).build(
         Context(media=[Medium("a", "", "train", ("w1",))], vocabulary=WORDS, warn=told.append)
     )
-    world = Table(torch.zeros(1, V, V, V))
+    world = tables(1, V - 4, spread=0.0)
     assert objective(world, of(media(0))).value.item() == 0 and "(mean reward 0)" in told[0]

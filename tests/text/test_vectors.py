@@ -1,13 +1,18 @@
-"""GloVe files: the numbers of known words land in the embedding, and nothing else moves."""
+"""GloVe files and CLIP's tokens: the numbers of known words land in the embedding, and nothing else moves."""
 
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
-from limner.text.vectors import load_vectors
+from limner.files import read_json
+from limner.plain import BOS, EOS, PAD, UNK
+from limner.text.clip_bpe import read_clip
+from limner.text.vectors import load_clip_vectors, load_vectors
 from limner.text.vocabulary import Vocabulary
+from tests.text.test_clip_bpe import write
 
 VOCABULARY = Vocabulary.build(["a dog runs"], 1)  # a 4, dog 5, runs 6
 GLOVE = "dog 1 2.5 -3\nzebra 9 9 9\na 0.5 0 1e-1\n"
@@ -50,3 +55,28 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, text: str, message: str):
     (tmp_path / "g.txt").write_text(text)
     with pytest.raises(ValueError, match=message):
         load_vectors(tmp_path / "g.txt", VOCABULARY, embedding())
+
+
+def test_clips_tokens(tmp_path: Path):
+    """Rows 1 .. V-3 of its matrix are the pieces behind our marks, its last two the begin and the end."""
+    vocabulary = read_clip(write(tmp_path))
+    size, width = len(vocabulary) - 1, 3
+    theirs = torch.arange(size * width, dtype=torch.float32).view(size, width)
+    save_file({"text_model.embeddings.token_embedding.weight": theirs}, tmp_path / "model.safetensors")
+    layers = nn.Embedding(size + 1, width), nn.Linear(width, size + 1)
+    kept = layers[0].weight[[PAD, UNK]].clone()
+    assert load_clip_vectors(tmp_path, vocabulary, *layers) == size - 1
+    word_map = read_json(tmp_path / "vocab.json")
+    for layer in layers:
+        for piece, id in word_map.items():
+            if 0 < id < size - 2:
+                assert torch.equal(layer.weight[vocabulary.ids[piece]], theirs[id])
+        assert torch.equal(layer.weight[[BOS, EOS]], theirs[-2:])
+    assert torch.equal(layers[0].weight[[PAD, UNK]], kept)
+    with pytest.raises(ValueError, match=rf"vectors \({size}, 3\), but the model's words are \({size}, 4\)"):
+        load_clip_vectors(tmp_path, vocabulary, nn.Embedding(size + 1, 4))
+    with pytest.raises(ValueError, match=r"set vocabulary.byte_pairs"):
+        load_clip_vectors(tmp_path, Vocabulary.build(["a dog"], 1), nn.Embedding(6, 3))
+    save_file({"x": theirs}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"has no token_embedding\.weight: it is not CLIP's text model"):
+        load_clip_vectors(tmp_path, vocabulary, *layers)

@@ -217,7 +217,7 @@ def test_words_are_those_of_the_same_text():
 
 
 def test_teachers_that_cannot_teach(world: tuple[Path, Path], tmp_path: Path):
-    data, _ = world
+    data = world[0]
     with pytest.raises(FileNotFoundError, match="nowhere is not a run folder"):
         train(student(data, "nowhere"), tmp_path / "a")
     blip = tmp_path / "blip"
@@ -229,11 +229,22 @@ def test_teachers_that_cannot_teach(world: tuple[Path, Path], tmp_path: Path):
     (blip / "preprocessor_config.json").write_text("{}")
     with pytest.raises(ValueError, match=r"blip is a transformers model, which has other words"):
         train(student(data, blip), tmp_path / "c")
+    for other in ("hf:blip", str(blip / "config.json")):
+        with pytest.raises(
+            ValueError, match=r"expected the folder of a run, got .*captions that others wrote are mixed"
+        ):
+            train(student(data, other), tmp_path / "e")
+    later = replace(student(data, "nowhere"), stages=(*recipe(data).stages, *student(data, "nowhere").stages))
+    with pytest.raises(FileNotFoundError, match="nowhere is not a run folder"):  # before the first stage is trained
+        train(later, tmp_path / "e")
+    sided = student(*world, side="teacher")
+    with pytest.raises(ValueError, match=r"teacher is a .*, which has no side 'teacher': leave it out"):
+        train(sided, tmp_path / "f")
     fewer = pictures(tmp_path / "few", 4, captions=("a zebra", "an owl"))
     strange = train(recipe(fewer, ("model", TEACHER)), tmp_path / "strange")
     with pytest.raises(ValueError, match="has other words than the student"):
         train(student(data, strange), tmp_path / "d")
-    assert not any((tmp_path / name / "last.safetensors").exists() for name in "abcd")
+    assert not any((tmp_path / name / "last.safetensors").exists() for name in "abcdef")
 
 
 def test_a_broken_teacher_names_the_media(world: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

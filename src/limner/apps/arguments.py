@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from limner.decode.options import Beam, Decoding, Sample, with_beam
-from limner.decode.rules import ENDINGS
+from limner.decode.rules import ENDINGS, unsaid
+from limner.text.vocabulary import Vocabulary
 
 
 def no_more(rest: Sequence[str]) -> None:
@@ -77,7 +78,10 @@ def add_search(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--never", type=listed, metavar="WORD,...", help="words that must not appear")
     group.add_argument("--must", type=listed, metavar="WORD,...", help="words that must appear")
     group = parser.add_argument_group("ensemble")
-    group.add_argument("--with", dest="others", action="append", default=[], metavar="RUN", help="a further member")
+    group.add_argument(
+        "--with", dest="others", action="append", default=[], metavar="RUN",
+        help="a further member; --encoder is for it too where it has the same encoder",
+    )  # fmt: skip
     group.add_argument("--weights", type=numbers, metavar="W,...", help="one per member, RUN's first (default: equal)")
     group.add_argument("--average", choices=["probabilities", "log_probabilities"], default="probabilities")
 
@@ -95,9 +99,12 @@ def numbers(text: str) -> list[float]:
         raise argparse.ArgumentTypeError(f"expected numbers between commas, got '{text}'") from None
 
 
-def search_of(options: argparse.Namespace, default: Beam) -> Decoding:
-    """What `add_decoding` and `add_search` ask for."""
-    beam = decoding_of(options, default)
+def search_of(options: argparse.Namespace, default: Beam, vocabulary: Vocabulary | None = None) -> Decoding:
+    """What `add_decoding` and `add_search` ask for, of a captioner that says `vocabulary` (None: it is not known).
+
+    What is dropped or does nothing is told on stderr.
+    """
+    beam = decoding_of(options, default if options.sample else _plain(options, default))
     rules = beam.rules
     if options.no_trigrams:
         rules = replace(rules, no_trigram=True)
@@ -105,6 +112,9 @@ def search_of(options: argparse.Namespace, default: Beam) -> Decoding:
         rules = replace(rules, not_last=ENDINGS)
     if options.never is not None:
         rules = replace(rules, never=options.never)
+        if vocabulary is not None and (lacking := unsaid(options.never, vocabulary)):
+            words = ", ".join(map(repr, lacking))
+            print(f"note: the vocabulary has no {words}, so that it never appears anyway", file=sys.stderr)
     drawing = {"temperature": options.temperature, "top_k": options.top_k, "top_p": options.top_p}
     given = {name: value for name, value in drawing.items() if value is not None}
     asked = {
@@ -122,6 +132,23 @@ def search_of(options: argparse.Namespace, default: Beam) -> Decoding:
 
     torch.manual_seed(options.seed)
     return Sample(options.sample, rules=rules, **given)
+
+
+def _plain(options: argparse.Namespace, default: Beam) -> Beam:
+    """`default`, without what makes it a published search (`contest`, `refill`) where that cannot do what is asked."""
+    beyond = {"--groups": (options.groups or 1) > 1, "--must": bool(options.must)}
+    if default.contest:
+        beyond |= {"--n-best": (options.n_best or 1) > 1, "--length-penalty": bool(options.length_penalty)}
+        beyond |= {"--normalise": options.normalise in ("wu", "avg")}
+    asked = [name for name, wished in beyond.items() if wished]
+    if not asked or not (default.contest or default.refill):
+        return default
+    print(
+        f"note: the published search of this model ({'contest' if default.contest else 'refill'}) has no "
+        f"{', '.join(asked)}; limner's own beam takes its place",
+        file=sys.stderr,
+    )
+    return replace(default, contest=False, refill=False)
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

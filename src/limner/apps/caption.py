@@ -98,7 +98,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     asked = {f".{name}": getattr(options, name) for name in ("srt", "vtt") if getattr(options, name) is not None}
     places = {suffix: subtitles.places(option, suffix, clips) for suffix, option in asked.items()}
     captioner = open_captioner(options)
-    decoding = search_of(options, captioner.decoding)
+    decoding = search_of(options, captioner.decoding, captioner.vocabulary)
     cut = Cut(options.every, options.shots, options.whole)
     by = made_by(captioner.identity(), decoding)
     if options.style == "alt-text":
@@ -146,7 +146,7 @@ def converse(options: argparse.Namespace) -> int:
     if idle := [name for name in names if getattr(options, name) not in unset]:
         raise ValueError(f"nothing to caption: name files (--{idle[0]} is of no use in the prompt)")
     captioner = open_captioner(options)
-    decoding = search_of(options, captioner.decoding)
+    decoding = search_of(options, captioner.decoding, captioner.vocabulary)
     assert isinstance(decoding, Beam)
     return talk(captioner, decoding, style_of(options))
 

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 from limner.data.frames import Sampling
 from limner.decode.options import Beam, Decoding
 from limner.plain import Caption, Failure, Source
+from limner.text.vocabulary import Vocabulary
 
 PREFIX = "hf:"
 MODEL = "run folder; packed model or its hub id; hf:ID or folder of transformers (default: limner's own model)"
@@ -24,6 +25,9 @@ class Captioner(Protocol):
 
     @property
     def decoding(self) -> Beam: ...
+
+    @property
+    def vocabulary(self) -> Vocabulary | None: ...
 
     @property
     def sampling(self) -> Sampling: ...

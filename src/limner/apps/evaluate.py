@@ -1,6 +1,7 @@
 """Caption a split of a run's data and score it: limner evaluate RUN --split test
 
-Prints the table and writes scores.json and captions.json (COCO results format) into the run folder.
+Prints the table and writes scores.json and captions.json (COCO results format) into the run folder; --report a page of
+the media with their captions, references and scores, with pictures where the files are there.
 Where the data lie elsewhere by now: --data.media DIR, --data.annotations FILE, --features STORE.
 """
 
@@ -10,13 +11,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from limner.apps.arguments import add_decoding, add_run, add_search, positive, report_problems, search_of
+from limner.apps import report
+from limner.apps.arguments import add_decoding, add_run, add_search, overrides, positive, report_problems, search_of
+from limner.apps.journal import REPORT
 from limner.apps.runs import is_packed, open_run
 from limner.apps.score import add_metrics, metrics_of, show
-from limner.evaluation import evaluate_run, write_evaluation
+from limner.evaluation import Evaluation, evaluate_run, write_evaluation
 from limner.files import write_text
 from limner.packed import found
-from limner.run import load_run
+from limner.run import load_others
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N media")
     parser.add_argument("--out", help="folder for scores.json and captions.json (default: the run folder)")
+    parser.add_argument("--report", type=Path, metavar="FILE.html", help="a page: media, captions, references, scores")
     add_metrics(parser)
     add_decoding(parser)
     add_search(parser)
@@ -31,18 +35,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
+    if options.report and (options.report.suffix != REPORT or options.report.is_dir()):
+        raise ValueError(f"--report {options.report}: name a file that ends in {REPORT}")
     loaded = open_run(options, rest)
     if is_packed(loaded) and not options.out:
         raise ValueError(f"{options.run} is a packed model and stays as it is: say with --out where its scores go")
-    decoding = search_of(options, loaded.recipe.decoding)
-    others = [load_run(found(other), device=options.device) for other in options.others]
+    decoding = search_of(options, loaded.recipe.decoding, loaded.vocabulary)
+    others = load_others(loaded, [found(other) for other in options.others], options.encoder, options.device)
     metrics, extra, protocol = metrics_of(options)
     evaluation = evaluate_run(
         loaded, options.split, decoding, options.limit, metrics, extra, others, options.weights, options.average
     )
-    report = replace(evaluation.report, protocol=evaluation.report.protocol | protocol)
-    evaluation = replace(evaluation, report=report)
-    show(report)
+    scores = replace(evaluation.report, protocol=evaluation.report.protocol | protocol)
+    evaluation = replace(evaluation, report=scores)
+    show(scores)
     out = Path(options.out or options.run)
     about: dict[str, Any] = {"split": options.split, "decoding": asdict(decoding)}
     if others:
@@ -52,7 +58,20 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         if out.resolve() != loaded.folder.resolve() and (loaded.folder / name).is_file():
             write_text(out / name, (loaded.folder / name).read_text(encoding="utf-8"))
     print(f"wrote {out / 'scores.json'} and {out / 'captions.json'}")
+    if options.report:
+        anew = {f"recipe.{name}": value for name, value in overrides(rest)}
+        _write_report(options.report, evaluation, {"captions of": options.run, **about, **anew})
     report_problems(evaluation.problems)
     if evaluation.other_problems:
         print(f"and {len(evaluation.other_problems)} outside of what was evaluated, see scores.json", file=sys.stderr)
     return 3 if evaluation.problems else 0
+
+
+def _write_report(path: Path, evaluation: Evaluation, about: dict[str, Any]) -> None:
+    """The page; what it could not show is said."""
+    text, missing = report.evaluated(evaluation, about)
+    write_text(path, text)
+    print(f"wrote {path}")
+    for line in missing:
+        if line not in evaluation.report.notes:  # which stand below the table already
+            print(f"note: {line}", file=sys.stderr)

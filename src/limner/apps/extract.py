@@ -17,7 +17,15 @@ from limner.data.datasets import DATASETS, DataConfig, read_dataset
 from limner.data.sftcap import write_frame_features
 from limner.data.store import FeatureStore
 from limner.data.views import VIEWS
-from limner.encoders import ClipFramesConfig, Encoder, EncoderConfig, PretrainedConfig, ResNet3DConfig, build_encoder
+from limner.encoders import (
+    ClipFramesConfig,
+    DetectorConfig,
+    Encoder,
+    EncoderConfig,
+    PretrainedConfig,
+    ResNet3DConfig,
+    build_encoder,
+)
 from limner.encoders.resnet3d import config_of, read_weights
 from limner.inputs import feature_paths, reads_files
 from limner.recipe import Recipe, load_recipe
@@ -49,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--frame-features",
         metavar="DIR",
-        help="write the frame vectors as SFTCap reads them too: DIR/frame_feature/ID.npy, float32 (n, D)",
+        help="write the vectors of CLIP's frames as SFTCap reads them too: DIR/frame_feature/ID.npy, float32 (n, D)",
     )
     parser.add_argument("--verify", action="store_true", help="encode nothing, check every shard of the store's bytes")
 
@@ -120,8 +128,12 @@ def _recipe_and_encoder(options: argparse.Namespace, rest: list[str]) -> tuple[R
             raise ValueError("give a recipe or run, or --data, --media and --encoder")
         recipe = Recipe(data=DataConfig(options.data, options.media, options.annotations))
     if options.encoder:
-        moved = isinstance(recipe.encoder, ClipFramesConfig)  # a recipe of frame vectors stays one
-        encoder = replace(recipe.encoder, source=options.encoder) if moved else _config(options.encoder)
+        moved = isinstance(recipe.encoder, ClipFramesConfig | DetectorConfig)  # stay of their kind
+        encoder = (
+            replace(recipe.encoder, source=options.encoder)
+            if moved
+            else _config(options.encoder, bool(options.frame_features))
+        )
         recipe = replace(recipe, encoder=encoder)
     if options.window:
         recipe = replace(recipe, encoder=_windowed(recipe.encoder, options.window))
@@ -132,10 +144,13 @@ def _recipe_and_encoder(options: argparse.Namespace, rest: list[str]) -> tuple[R
     return recipe, build_encoder(recipe.encoder)
 
 
-def _config(source: str) -> EncoderConfig:
-    """A file of weights is one of a 3-D ResNet, whose depth and width the weights tell."""
+def _config(source: str, vectors: bool) -> EncoderConfig:
+    """A file of weights is one of a 3-D ResNet, whose depth and width the weights tell; `vectors`, one for each frame,
+    are CLIP's."""
     if Path(source).suffix in WEIGHTS:
         return replace(config_of(read_weights(source)), source=source)
+    if vectors:
+        return ClipFramesConfig(source=source)
     return PretrainedConfig(source=source)
 
 

@@ -1,7 +1,8 @@
 """What runs cost: limner profile RUN [RUN ...] --picture pareto.png
 
 Parameters, operations, memory, time from file to sentence by stage, and captions per second.  The picture sets them
-against CIDEr, which `limner evaluate` leaves in a run's folder.
+against CIDEr, which `limner evaluate` leaves in a run's folder.  Memory is that of a process on the CPU, whatever the
+--device.  --frames N and --sampling.FIELD are taken anew, and --model.path teacher or student of SFT.
 """
 
 import argparse
@@ -12,15 +13,18 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from limner.apps.arguments import add_decoding, decoding_of, no_more, positive
+from limner.apps.arguments import add_decoding, decoding_of, positive
+from limner.apps.runs import elsewhere
 from limner.files import write_json
 from limner.profiling.measure import Profile, profile
 from limner.run import load_run
 
+SEEN = ("frames", "sampling")  # of a recipe: what of a clip is seen
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
-    parser.add_argument("--media", help="picture or clip to measure with (default: a 640 x 480 JPEG in memory)")
+    parser.add_argument("--media", help="picture or clip to measure with (default: one of noise)")
     parser.add_argument("--repeats", type=positive, default=10, metavar="N", help="of which the median counts")
     parser.add_argument("--batch-size", type=positive, default=16, metavar="N", help="for captions per second")
     parser.add_argument("--threads", type=positive, default=1, metavar="N")
@@ -35,11 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     from limner.profiling.figure import pareto_figure
 
-    no_more(rest)
     torch.set_num_threads(options.threads)
     profiles = []
     for folder in options.runs:
-        loaded = load_run(folder, options.encoder, options.device)
+        loaded = elsewhere(load_run(folder, options.encoder, options.device), rest, SEEN)
         profiles.append(
             profile(
                 loaded,
@@ -49,6 +52,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
                 batch=options.batch_size,
                 memory=not options.no_memory,
                 device=options.device,
+                encoder=options.encoder,
             )
         )
     Console().print(table(profiles))
@@ -65,7 +69,8 @@ def table(profiles: list[Profile]) -> Table:
     about = profiles[0].about
     made = Table(
         title=f"one medium at a time, {about['device']}, {about['threads']} threads",
-        caption="operations: 2 per multiply-add, of matrix products and convolutions; memory: of a new process",
+        caption="operations: 2 per multiply-add, of matrix products, convolutions, attention and recurrent layers; "
+        "memory: of a new process on the CPU",
         min_width=60,
     )
     made.add_column("")
@@ -83,6 +88,7 @@ def table(profiles: list[Profile]) -> Table:
         "file to sentence (ms)": [f"{p.total:.1f}" if "read" in p.latency else "-" for p in profiles],
         "captions per second": [f"{p.rate:.1f}" for p in profiles],
         "  media at a time": [str(p.batch) for p in profiles],
+        "measured on": [p.about["medium"] for p in profiles],
         "beam, cells, words": ["{beam}, {cells}, {words}".format(**p.about) for p in profiles],
         "peak memory (MB)": [_of(p.memory) for p in profiles],
         "CIDEr": ["-" if p.cider is None else f"{p.cider:.3f}" for p in profiles],

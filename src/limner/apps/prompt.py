@@ -89,7 +89,8 @@ class Prompt:
         if file.resolve() == Path(self.last).resolve():
             file = file.with_stem(file.stem + "-explained")
         subject = open_subject(run, self.last, self.captioner.device, self.captioner.frames)
-        sentence = spoken(run.vocabulary, beam(run.model, subject.features, self.decoding).tokens[0].tolist())
+        found = beam(run.model, subject.features, self.decoding.bind(run.vocabulary))
+        sentence = spoken(run.vocabulary, found.tokens[0].tolist())
         write(explain(run.model, subject.features, sentence, usual_method(run.model)), subject.shown, file)
         self.say(f"wrote {file}")
 

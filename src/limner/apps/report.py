@@ -1,6 +1,8 @@
 """The viewer, limner caption ... --out report.html: pictures, captions, n-best, and scores where references are given.
 
-One file that needs no other: small pictures lie inside, and a short script of ours sorts and filters the cards.
+The same page shows a split that limner evaluate has scored (--report FILE.html), whether the run reads pictures or
+stored features.  One file that needs no other: small pictures lie inside, and a short script of ours sorts and filters
+the cards.
 """
 
 import os
@@ -8,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from limner.apps.journal import Row, data_block, image_ids, row_ids
+from limner.apps.journal import Row, data_block, image_ids, printable, row_ids
 from limner.apps.subtitles import clock
 from limner.comparison.compare import unique
 from limner.comparison.gallery import Gallery, card_image, card_references
@@ -18,13 +20,13 @@ from limner.comparison.protocol import flat
 from limner.data.captions_file import CaptionsFile
 from limner.data.media import is_clip
 from limner.data.pairing import pair, plain_id
+from limner.evaluation import Evaluation
 from limner.metrics.references import References
-from limner.metrics.report import METRICS, Metric, Report, evaluate, score
+from limner.metrics.report import METRICS, ROW, Report, evaluate, score
 from limner.types import Medium
 
 PICTURES = 24_000_000  # bytes of pictures in a page; cards after that are without
 MANY, SMALL = 400, 200  # so many cards have pictures of `SMALL` pixels, so that all of them have one
-SHOWN = ("CIDEr", "BLEU-4", "METEOR", "ROUGE-L")
 FACTS = {"order": "as given", "caption": "caption", "logprob": "log-probability", "words": "words"}
 
 SCRIPT = """
@@ -77,15 +79,43 @@ def page(
     about  what made the captions, by name; "captions of" is the model, and the title
     paths  where the file of a row lies, if its name as text is not its path
     """
-    scored, paths = scores(rows, references), paths or {}
-    where = os.path.commonpath([os.path.dirname(row["file"]) for row in rows]) if _relative(rows) else ""
+    paths, where = paths or {}, _folder(rows)
+    media = [_medium(row, paths.get(row["file"], row["file"]), where) for row in rows]
+    advice = "are they where they were?", "caption fewer files per report"
+    return _whole(rows, media, scores(rows, references), {"files": where or ".", **about}, problems, advice)
+
+
+def evaluated(evaluation: Evaluation, about: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """The same of a split: its media by their ids, with the scores of the evaluation.  `about` as in `page`."""
+    rows = []
+    for medium in evaluation.media:
+        best, *others = evaluation.said[medium.id]
+        row: Row = {"id": medium.id, "file": printable(medium.path or medium.id), "caption": best.text}
+        row |= {"logprob": round(best.logprob, 4), "finished": best.finished}
+        rows.append(row | ({"others": [[it.text, round(it.logprob, 4)] for it in others]} if others else {}))
+    at = {row["id"]: place for place, row in enumerate(rows)}
+    texts = {medium.id: medium.references for medium in evaluation.media}
+    scored = _scored(rows, at, texts, References(texts), evaluation.report, evaluation.report.notes)
+    advice = "--data.media FOLDER says where they lie", "--limit N evaluates fewer media"
+    return _whole(rows, evaluation.media, scored, about, evaluation.problems, advice)
+
+
+def _whole(
+    rows: Sequence[Row],
+    media: Sequence[Medium],
+    scored: Scored,
+    about: Mapping[str, Any],
+    problems: Sequence[str],
+    advice: tuple[str, str],
+) -> tuple[str, list[str]]:
+    """`media` are the rows as they are called and lie; `advice` is for missing pictures, and for too many."""
     side = {"side": SMALL} if len(rows) > MANY else {}
     gallery = Gallery(most=PICTURES, **side)
-    media = [_medium(row, paths.get(row["file"], row["file"]), where) for row in rows]
     cards = [_card(place, row, media[place], scored, gallery) for place, row in enumerate(rows)]
-    missing = [*scored.notes, *gallery.problems("are they where they were?", "caption fewer files per report")]
-    told = {"files": where or ".", **{name: str(value) for name, value in flat(about).items()}}
+    missing = [*scored.notes, *gallery.problems(*advice)]
+    told = {name: str(value) for name, value in flat(about).items()}
     title = f"Captions of {shown(os.path.basename(os.path.normpath(str(about.get('captions of', 'a model')))))}"
+    title += f", {shown(str(about['split']))}" if "split" in about else ""
     body = [
         f"<h1>{title}</h1>",
         _summary(rows, scored),
@@ -108,9 +138,10 @@ def _medium(row: Row, path: str, where: str) -> Medium:
     return Medium(name, path, start=row.get("start"), end=row.get("end"))
 
 
-def _relative(rows: Sequence[Row]) -> bool:
-    """Whether the files have a folder in common."""
-    return len({os.path.isabs(row["file"]) for row in rows}) == 1
+def _folder(rows: Sequence[Row]) -> str:
+    """The one that all files share."""
+    alike = len({os.path.isabs(row["file"]) for row in rows}) == 1
+    return os.path.commonpath([os.path.dirname(row["file"]) for row in rows]) if alike else ""
 
 
 def scores(rows: Sequence[Row], references: CaptionsFile | None) -> Scored:
@@ -129,13 +160,26 @@ def scores(rows: Sequence[Row], references: CaptionsFile | None) -> Scored:
     at = {id: int(texts[0]) for id, texts in pairs.candidates.items()}
     counted = References(pairs.references)
     report = evaluate({id: str(rows[place]["caption"]) for id, place in at.items()}, counted)
-    metrics = {name: METRICS[name] for name in SHOWN if name in report.scores}
-    most = max(len(row.get("others", ())) for row in rows)
-    ranks = tuple(_rank(rows, rank, at, counted, metrics) for rank in range(1 + most))
     left = len(rows) - len(at)
     notes = (f"{left} of {len(rows)} captions have no references and no scores",) if left else ()
-    texts = {at[id]: lines for id, lines in pairs.references.items()}
-    return Scored(report, ranks, texts, (*notes, *report.notes))
+    return _scored(rows, at, pairs.references, counted, report, (*notes, *report.notes))
+
+
+def _scored(
+    rows: Sequence[Row],
+    at: Mapping[str, int],
+    texts: Mapping[str, Sequence[str]],
+    references: References,
+    report: Report,
+    notes: tuple[str, ...],
+) -> Scored:
+    """The further captions of each row scored as if they were the caption; `at` is id -> place of the row, `references`
+    are `texts` counted."""
+    names = [name for name in ROW if name in report.scores]
+    first = {name: {at[str(line["id"])]: float(line[name]) for line in report.segments} for name in names}
+    most = max(len(row.get("others", ())) for row in rows)
+    others = (_rank(rows, rank, at, references, names) for rank in range(1, 1 + most))
+    return Scored(report, (first, *others), {at[id]: tuple(lines) for id, lines in texts.items()}, notes)
 
 
 def check(files: Sequence[str], references: CaptionsFile) -> None:
@@ -151,9 +195,11 @@ def _known(ids: Iterable[str], references: CaptionsFile) -> list[str]:
 
 
 def _rank(
-    rows: Sequence[Row], rank: int, at: Mapping[str, int], references: References, metrics: Mapping[str, Metric]
+    rows: Sequence[Row], rank: int, at: Mapping[str, int], references: References, names: Sequence[str]
 ) -> Mapping[str, Mapping[int, float]]:
-    """Metric -> score by place, of those captions that stand at `rank` of their row."""
+    """Metric -> score by place, of those captions that stand at `rank` of their row.  Costly ones, such as SPICE, are
+    of the first captions only."""
+    metrics = {name: METRICS[name] for name in names if name in METRICS}
     said = {id: _texts(rows[place])[rank:][:1] for id, place in at.items()}
     found, _ = score(references.candidates({id: "".join(text) for id, text in said.items()}), references, metrics)
     return {
@@ -168,11 +214,14 @@ def _texts(row: Row) -> list[str]:
 
 def _summary(rows: Sequence[Row], scored: Scored) -> str:
     texts = [row["caption"] for row in rows]
-    files = len({row["file"] for row in rows})
+    count = len({row.get("id", row["file"]) for row in rows})
+    things = "media" if any("id" in row for row in rows) else "files"  # those of a data set need not be there as files
     words = sum(len(text.split()) for text in texts) / max(1, len(texts))
     cut = sum(not row["finished"] for row in rows)
-    said = f"{len(texts)} captions of {files} files, {len(set(texts))} different, {words:.1f} words each"
+    said = f"{len(texts)} captions of {count} {things}, {len(set(texts))} different, {words:.1f} words each"
     lines = [soft(said + (f"; {cut} were cut off at the length limit." if cut else "."))]
+    if any("others" in row for row in rows):
+        lines.append(soft("Captions of a medium stand as the search orders them, which may weigh length, or as drawn."))
     if scored.report:
         found, protocol = scored.report.scores, scored.report.protocol
         names = unique(found)
@@ -184,6 +233,8 @@ def _summary(rows: Sequence[Row], scored: Scored) -> str:
                 f"papers print them; tokens: {shown(str(protocol['tokenizer']))}."
             )
         )
+        exact = ", ".join(f"{name} {share:.1%}" for name, share in scored.report.exact.items())
+        lines += [soft(f"Shares of captions, by what is exactly true: {shown(exact)}.")] if exact else []
     return "\n".join(lines)
 
 
@@ -230,12 +281,13 @@ def _card(place: int, row: Row, medium: Medium, scored: Scored, gallery: Gallery
 
 def _scores(place: int, count: int, scored: Scored) -> str:
     """The scores of a card: a row per caption."""
-    if place not in scored.texts:
+    names = list(scored.ranks[0]) if place in scored.texts else []
+    if not names:  # the metrics that were asked for have none for single media
         return ""
-    names = list(scored.ranks[0])
     heads = "".join(f"<th>{name}</th>" for name in names)
     lines = ""
     for rank in range(count):
-        values = "".join(cell(x100(scored.ranks[rank][name][place])) for name in names)
+        found = scored.ranks[rank]
+        values = "".join(cell(x100(found[name][place]) if name in found else "") for name in names)
         lines += f'<tr><th scope="row">{rank + 1 if count > 1 else ""}</th>{values}</tr>'
     return f"<table><thead><tr><th></th>{heads}</tr></thead><tbody>{lines}</tbody></table>"

@@ -24,16 +24,16 @@ def is_packed(run: Run) -> bool:
     return (run.folder / MANIFEST).is_file()
 
 
-def elsewhere(run: Run, rest: Sequence[str]) -> Run:
-    """A run whose data lie elsewhere by now: `--data.media DIR`, `--features STORE` and other fields of its recipe that
-    do not change the weights."""
+def elsewhere(run: Run, rest: Sequence[str], inputs: Sequence[str] = INPUTS) -> Run:
+    """A run whose data lie elsewhere by now: `--data.media DIR`, `--features STORE` and other fields of its recipe,
+    those of `inputs`, that do not change the weights; or whose other SIDE is asked for."""
     if rest and not rest[0].startswith("--"):
         no_more(rest)
     changes = overrides(rest)
     for name, _ in changes:
-        if name.split(".")[0] not in INPUTS and (name != SIDE or not isinstance(run.model, Sft)):
+        if name.split(".")[0] not in inputs and (name != SIDE or not isinstance(run.model, Sft)):
             raise ValueError(
-                f"unknown arguments: --{name} (see --help; of a run's recipe {', '.join(INPUTS)} may be given anew)"
+                f"unknown arguments: --{name} (see --help; of a run's recipe {', '.join(inputs)} may be given anew)"
             )
     if not changes:
         return run

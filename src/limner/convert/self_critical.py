@@ -167,7 +167,7 @@ def transformer_config(published: Published, dialect: Dialect, **fixed: Any) -> 
         side: len({key.split(".")[3] for key in tensors if key.startswith(f"model.{side}.layers.")})
         for side in ("encoder", "decoder")
     }
-    told = [published.options[name] for name in HEADS if type(published.options.get(name)) is int]
+    heads = told_heads(published)
     return SpatialTransformerConfig(
         encoder_layers=layers["encoder"],
         decoder_layers=layers["decoder"],
@@ -176,8 +176,14 @@ def transformer_config(published: Published, dialect: Dialect, **fixed: Any) -> 
         feature_norm=False,
         dropout=0.1,
         cell_dropout=0.5,
-        **{"heads": told[0] if told else 8, **fixed},
+        **{"heads": 8 if heads is None else heads, **fixed},
     )
+
+
+def told_heads(published: Published) -> int | None:
+    """How many heads the options of the training tell."""
+    options = published.options
+    return next((options[name] for name in HEADS if type(options.get(name)) is int), None)
 
 
 Names = dict[str, str | None]  # published key -> ours; None: a bias that changes no softmax, and is not kept
@@ -331,9 +337,17 @@ def write(
     sizes = ", ".join(f"{name} {value}" for name, value in vars(config).items() if name != "name")
     ignored = [key for key in buffers if key in published.tensors]
     lines = [f"run folder: {out}", f"{config.name}: {len(vocabulary)} words, cells of {dim} channels, {sizes}"]
-    if isinstance(config, SpatialTransformerConfig) and not any(name in published.options for name in HEADS):
-        lines.append(
-            f"heads {config.heads} is assumed: no weight tells it, and there are no options; give the infos pickle"
-        )
+    if isinstance(config, SpatialTransformerConfig) and told_heads(published) is None:
+        lines.append(_assumed(config.heads, published))
     lines += [f"left out, being fixed tables: {', '.join(ignored)}"] if ignored else []
     return "\n".join([*lines, "encoder: none, so this run captions stored features, not pictures"])
+
+
+def _assumed(heads: int, published: Published) -> str:
+    without = f"heads {heads} is assumed: no weight tells it, and"
+    if not published.options:
+        return f"{without} the file of words has no options of the training; an infos pickle with `opt` may tell it"
+    return (
+        f"{without} of the options of the training none is a number called {', '.join(HEADS)}; "
+        "if it was another, put it into the run's recipe.json, model.heads"
+    )

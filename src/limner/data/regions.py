@@ -6,6 +6,7 @@ a time, and folders with an array per picture.  What is wrong with a picture is 
 
 import binascii
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,13 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from limner.data.store import StoreWriter, UnstorableError
+from limner.data.store import StoreWriter, WidthError
 from limner.files import read_json
 from limner.types import Layout
 
 PROVENANCE = {"name": "regions"}  # the detector is not known
 COLUMNS = ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features")  # the last two base64 of float32
+ZIP = b"PK\x03\x04"  # how one begins, also when its end, with the list of its files, was cut off
 LONGEST_LINE = 1 << 28  # bytes; 300 regions of 2,048 channels take 3 MB
 FEATURES, BOXES = ("feat", "features", "x", "arr_0"), ("boxes", "bbox", "box")  # names of arrays in .npz files
 SIZES = (("image_w", "image_h"), ("width", "height"), ("img_w", "img_h"))
@@ -52,11 +54,15 @@ class Imported:
     cut: int
     flat: int
     failures: tuple[tuple[str, str], ...]  # (id, reason)
+    repeated: int = 0  # pictures whose id came before; the first one counts
+    twice: str = ""  # the first such id
 
     def __str__(self) -> str:
+        again = f"; {self.repeated} repeat an id that came before, such as {self.twice!r}, and are left out"
         return (
             f"{self.stored} pictures stored with {self.regions} regions, {self.present} already there, "
             f"{len(self.failures)} failed; {self.cut} boxes cut at the picture's border, {self.flat} without area"
+            f"{again if self.repeated else ''}"
         )
 
 
@@ -64,51 +70,71 @@ def store_regions(pictures: Iterable[Found], out: Path, progress: Callable[[int]
     """Add every picture to the store at `out`; a rerun keeps what is whole and goes on.  Needs the memory of a shard.
 
     `progress` is told how many pictures were seen.  Raises ValueError when nothing could be stored, or when `out` is a
-    store of something else.
+    store of something else, or of features of another width.
     """
     writer = StoreWriter(out, PROVENANCE)
-    stored = present = regions = cut = flat = seen = dim = 0
+    stored = present = regions = cut = flat = 0
     failures: dict[str, str] = {}
+    met: set[str] = set()
+    repeated: list[str] = []
     for seen, (id, read) in enumerate(pictures, 1):
-        if id in writer:
+        if id in met:
+            repeated.append(id)
+        elif id in writer:
             present += 1
+            met.add(id)
         else:
             try:
                 found = read()
-                if dim and found.features.shape[1] != dim:
-                    raise ValueError(f"{found.features.shape[1]} channels, those before it have {dim}")
                 boxes = None if found.boxes is None else torch.from_numpy(found.boxes)
                 writer.add(id, "full", torch.from_numpy(found.features), found.layout, boxes)
-                dim = found.features.shape[1]
                 stored, regions = stored + 1, regions + len(found.features)
                 cut, flat = cut + found.cut, flat + found.flat
-            except (ValueError, UnstorableError) as error:
+                met.add(id)
+                failures.pop(id, None)  # an earlier row of it was damaged
+            except WidthError as error:
+                if not stored and not present:  # it is not this picture: these are other features than the store's
+                    raise ValueError(f"{error}; nothing was written: import them into another folder") from error
+                failures[id] = str(error)
+            except ValueError as error:
                 failures[id] = str(error)
         if progress:
             progress(seen)
     for id, reason in failures.items():
         writer.fail(id, reason)
     writer.finish()
-    return Imported(stored, present, regions, cut, flat, tuple(failures.items()))
+    counts = (stored, present, regions, cut, flat)
+    return Imported(*counts, tuple(failures.items()), len(repeated), repeated[0] if repeated else "")
 
 
 def read_tsv(paths: Sequence[Path]) -> Iterator[Found]:
     """The pictures of TSV files, or of ZIP files with such, in their order; a line is decoded when it is asked for.
 
-    Raises ValueError when a file is no such TSV, FileNotFoundError when it is not there.
+    Raises ValueError when a file is no such TSV, or a ZIP file that is damaged, FileNotFoundError when it is not there.
     """
     for path in paths:
-        if not zipfile.is_zipfile(path):
-            with open(path, "rb") as file:
+        with open(path, "rb") as file:
+            if file.read(len(ZIP)) != ZIP and not zipfile.is_zipfile(file):
+                file.seek(0)
                 yield from _lines(file.readline, str(path))
-            continue
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.lower().endswith(".tsv")]
-            if not names:
-                raise ValueError(f"{path} has no .tsv in it, but {', '.join(archive.namelist()[:3])}")
-            for name in names:
-                with archive.open(name) as member:
-                    yield from _lines(member.readline, f"{path}/{name}")
+                continue
+        try:
+            yield from _unzipped(path)
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:  # encrypted is the last
+            raise ValueError(
+                f"{path} is a ZIP file that cannot be read to its end ({error}): when it was cut or damaged, fetch it "
+                "again; else unpack it, and give the .tsv"
+            ) from error
+
+
+def _unzipped(path: Path) -> Iterator[Found]:
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.lower().endswith(".tsv")]
+        if not names:
+            raise ValueError(f"{path} has no .tsv in it, but {', '.join(archive.namelist()[:3])}")
+        for name in names:
+            with archive.open(name) as member:
+                yield from _lines(member.readline, f"{path}/{name}")
 
 
 def _lines(read_line: Callable[[int], bytes], where: str) -> Iterator[Found]:

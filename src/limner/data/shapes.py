@@ -72,7 +72,7 @@ def generate(
     for i in range(videos):
         scene, sentences, canvas = make_clip(seed, i, size, frames)
         file = f"videos/{i:06}.mp4"
-        _write_video(out / file, np.stack([draw(scene, canvas, frame) for frame in range(scene.frames)]), FPS)
+        write_video(out / file, np.stack([draw(scene, canvas, frame) for frame in range(scene.frames)]), FPS)
         items.append(_item(f"video-{i:06}", file, _split(i, splits), sentences, scene))
     head = {
         "format": FORMAT,
@@ -357,7 +357,7 @@ def _scene(value: dict[str, Any]) -> Scene:
     )
 
 
-def _write_video(path: Path, frames: np.ndarray, fps: int) -> None:
+def write_video(path: Path, frames: np.ndarray, fps: int) -> None:
     """Encode uint8 (T, H, W, 3) RGB as H.264, which browsers play."""
     import av
 

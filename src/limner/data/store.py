@@ -7,7 +7,6 @@ whole or not at all, so an extraction that dies loses at most the shard it was f
 
 import hashlib
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,10 @@ RERUN = "run `limner extract` again: it keeps what is whole and redoes the rest"
 
 class UnstorableError(ValueError):
     """Features of one medium that float16 cannot hold (inf, nan, beyond 65504)."""
+
+
+class WidthError(ValueError):
+    """Cells of another number of channels than those that the store holds."""
 
 
 def entry_key(id: str, view: str = "full") -> str:
@@ -66,13 +69,15 @@ class StoreWriter:
     """
 
     def __init__(self, folder: str | Path, provenance: dict[str, Any], shard_items: int = 256) -> None:
-        """Raises ValueError when the folder holds features of another encoder, and says what differs."""
+        """Raises ValueError when the folder holds features of another encoder, and says what differs, or of different
+        widths."""
         if shard_items < 1:
             raise ValueError(f"shard_items is {shard_items}; it must be at least 1")
         self.folder = Path(folder)
         self.provenance: dict[str, Any] = json.loads(json.dumps(provenance))  # as it will be read back
         self.shard_items = shard_items
         self.failures: dict[str, str] = {}
+        self.dim: int | None = None  # channels of a cell; None while there are none
         self._shards: dict[str, dict[str, Any]] = {}  # file name -> its line in the index
         self._keys: set[str] = set()
         self._pending: list[tuple[str, str, Tensor, Layout, Tensor | None]] = []
@@ -100,17 +105,28 @@ class StoreWriter:
             if shard is not None and self._keys.isdisjoint(shard["keys"]):
                 self._shards[path.name] = shard
                 self._keys.update(shard["keys"])
+        self._learn_dim()
         # only now is it certain that the folder is ours to clean
         for path in [*self.folder.glob(".shard-*"), *self.folder.glob(f".{INDEX}.*"), *found]:
             if path.name not in self._shards:
                 path.unlink()
+
+    def _learn_dim(self) -> None:
+        for name, shard in self._shards.items():
+            if self.dim not in (None, shard["dim"]):
+                raise ValueError(
+                    f"{self.folder / name} holds cells of {shard['dim']} channels, the shards before it of {self.dim}: "
+                    f"a store has one width; move the shards of the other one away, and {RERUN}"
+                )
+            self.dim = shard["dim"]
 
     def add(
         self, id: str, view: str, grid: Float[Tensor, "N D"], layout: Layout, boxes: Float[Tensor, "N 4"] | None = None
     ) -> None:
         """Store one entry as float16; an entry that is there already is left alone.
 
-        Raises UnstorableError when a value does not fit float16, ValueError for unequal shapes or an ambiguous id.
+        Raises UnstorableError when a value does not fit float16, WidthError when the store's cells have another number
+        of channels, ValueError for unequal shapes or an ambiguous id.
         """
         key = entry_key(id, view)
         if "#" in id and id.rpartition("#")[2] in VIEWS:
@@ -123,6 +139,7 @@ class StoreWriter:
         if not torch.isfinite(half).all():
             raise UnstorableError(f"{key}: the features hold inf or nan in float16 (largest value 65504)")
         self._expect(key, half.shape[1], boxes is not None)
+        self.dim = half.shape[1]
         self._pending.append((id, view, half, Layout(*layout), boxes))
         self._keys.add(key)
         self.failures.pop(id, None)
@@ -134,13 +151,10 @@ class StoreWriter:
         self.failures[id] = reason
 
     def _expect(self, key: str, dim: int, boxed: bool) -> None:
-        if not self._pending:
-            return
-        _, _, other, _, boxes = self._pending[0]
-        if (other.shape[1], boxes is not None) != (dim, boxed):
-            raise ValueError(
-                f"{key}: {dim} channels, boxes {boxed}; the store holds {other.shape[1]}, {boxes is not None}"
-            )
+        if self.dim not in (None, dim):
+            raise WidthError(f"{key}: {dim} channels; the cells in {self.folder} have {self.dim}")
+        if self._pending and (self._pending[0][4] is not None) != boxed:
+            raise ValueError(f"{key}: boxes {boxed}; those before it {not boxed}")
 
     def flush(self) -> None:
         """Write what is pending as one shard."""
@@ -180,16 +194,13 @@ class StoreWriter:
             reasons = "; ".join(f"{id}: {reason}" for id, reason in list(self.failures.items())[:3])
             raise ValueError(f"{self.folder}: no features to store ({len(self.failures)} media failed) {reasons}")
         shards = [self._shards[name] for name in sorted(self._shards)]
-        dims = Counter(shard["dim"] for shard in shards)
-        if len(dims) > 1:
-            raise ValueError(f"{self.folder}: shards of different width {sorted(dims)}; extract into an empty folder")
         views = {key.rpartition("#")[2] if _has_view(key) else "full" for shard in shards for key in shard["keys"]}
         index = {
             "format": FORMAT,
             "version": VERSION,
             "encoder": self.provenance,
             "views": [view for view in VIEWS if view in views],
-            "dim": shards[0]["dim"],
+            "dim": self.dim,
             "dtype": "float16",
             "failures": [{"id": id, "reason": reason} for id, reason in sorted(self.failures.items())],
             "shards": [{key: value for key, value in shard.items() if key != "dim"} for shard in shards],

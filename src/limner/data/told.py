@@ -30,7 +30,7 @@ class ToldConfig:
     probability (up to a constant); without scores all are as likely.
     """
 
-    file: str = ""  # any caption file that `limner score` reads; scores are read of JSONL (id, caption, score)
+    file: str = ""  # any caption file that `limner score` reads; scores, and `others` of n-best, are read of JSONL
     share: Share = 0.5
 
 
@@ -59,7 +59,8 @@ def read_told(
     which would teach to stop in the middle.  Raises ValueError when nothing is left, or a score is no number.
     """
     found = read_captions(config.file)
-    scores = _scores(found)
+    rows = _rows(found)
+    scores, others = _scores(found, rows), _others(found, rows)
     names, training = _names(media), {medium.id for medium in media if medium.split == split}
     captions: dict[str, list[tuple[int, ...]]] = {}
     weights: dict[str, list[float]] = {}
@@ -70,16 +71,21 @@ def read_told(
             strange.append(name)
         if id not in training:
             continue
-        given = scores.get(name, [0.0] * len(texts))
-        for text, score in zip(texts, given, strict=True):
+        more, unscored = others.get(name, []), name not in scores
+        best = zip(texts, scores.get(name, [0.0] * len(texts)), strict=True)
+        kept = []
+        for text, score in [*best, *((text, 0.0 if unscored else score) for text, score in more)]:
             ids = tuple(vocabulary.encode(text))
             if all(word == UNK for word in ids[1:-1]):
                 empty.append(name)
             elif len(ids) - 2 > max_words:
                 long.append(name)
             else:
-                captions.setdefault(id, []).append(ids)
-                weights.setdefault(id, []).append(exp(score - max(given)))
+                kept.append((ids, score))
+        if kept:
+            captions.setdefault(id, []).extend(ids for ids, _ in kept)
+            highest = max(score for _, score in kept)
+            weights.setdefault(id, []).extend(exp(score - highest) for _, score in kept)
     kinds = {
         "ids of no medium": strange,
         "captions without a known word": empty,
@@ -109,31 +115,51 @@ def _names(media: Sequence[Medium]) -> dict[str, str]:
     return names
 
 
-def _scores(found: CaptionsFile) -> dict[str, list[float]]:
-    """Of JSONL and of lists of objects; ids in which no caption has one are left out."""
+def _rows(found: CaptionsFile) -> list[tuple[str, dict[str, Any]]]:
+    """(id, what else is said) of JSONL and of lists of objects; none of other files."""
     path = Path(found.path)
     if found.format not in ("JSONL", "COCO results") or path.suffix == ".zip":
-        return {}
+        return []
     text = path.read_text(encoding="utf-8-sig")
     rows: list[dict[str, Any]] = (
         json.loads(text)
         if text.lstrip().startswith("[")
         else [json.loads(line) for line in text.split("\n") if line.strip()]
     )
+    small = [{key.lower(): value for key, value in row.items()} for row in rows]
+    return [(str(next(row[name] for name in ID_COLUMNS if name in row)).strip(), row) for row in small]
+
+
+def _scores(found: CaptionsFile, rows: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, list[float]]:
+    """Ids in which no caption has one are left out."""
     scores: dict[str, list[Any]] = {}
-    for row in rows:
-        small = {key.lower(): value for key, value in row.items()}
-        id = str(next(small[name] for name in ID_COLUMNS if name in small)).strip()
-        scores.setdefault(id, []).append(next((small[name] for name in SCORES if name in small), None))
+    for id, row in rows:
+        scores.setdefault(id, []).append(next((row[name] for name in SCORES if name in row), None))
     scored = {id: given for id, given in scores.items() if any(score is not None for score in given)}
     for id, given in scored.items():
-        odd = [s for s in given if isinstance(s, bool) or not isinstance(s, int | float) or not isfinite(s)]
-        if odd or len(given) != len(found.captions[id]):
+        if any(not _number(score) for score in given) or len(given) != len(found.captions[id]):
             raise ValueError(
-                f"{path}: the scores of {id!r} are {given}; expected a number for each of its "
+                f"{found.path}: the scores of {id!r} are {given}; expected a number for each of its "
                 f"{len(found.captions[id])} captions, the natural log of its probability, or none at all"
             )
     return scored
+
+
+def _others(found: CaptionsFile, rows: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, list[tuple[str, float]]]:
+    """Captions next to the best, as `limner caption --n-best` writes them: pairs of a text and its log-probability."""
+    others: dict[str, list[tuple[str, float]]] = {}
+    for id, row in rows:
+        for pair in row.get("others") or []:
+            if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) and _number(pair[1])):
+                raise ValueError(
+                    f"{found.path}: {id!r} has {pair!r} among its others; expected [caption, log-probability]"
+                )
+            others.setdefault(id, []).append((pair[0], pair[1]))
+    return others
+
+
+def _number(score: Any) -> bool:
+    return not isinstance(score, bool) and isinstance(score, int | float) and isfinite(score)
 
 
 def _some(ids: Sequence[str]) -> str:

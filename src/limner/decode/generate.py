@@ -1,16 +1,25 @@
 """Captions for many media."""
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 
 from limner.data.batches import Reader, ShapesError, in_order
 from limner.decode.ensemble import Inputs, Together
-from limner.decode.options import Decoding
+from limner.decode.options import Decoding, together
 from limner.decode.search import search
 from limner.models.captioner import Captioner
 from limner.text.vocabulary import Vocabulary
-from limner.types import PAD, Medium
+from limner.types import EOS, PAD, Medium
+
+
+class Said(NamedTuple):
+    """A caption as the search found it."""
+
+    text: str
+    logprob: float  # natural log of its probability, its end included
+    finished: bool  # False: the length limit came before its end
 
 
 def generate(
@@ -24,7 +33,7 @@ def generate(
     """The best (or first drawn) caption by id, in evaluation mode; the model's mode is put back.  An `Ensemble` has a
     reader for each member."""
     several = generate_several(model, media, reader, vocabulary, options, batch_size)
-    return {id: captions[0] for id, captions in several.items()}
+    return {id: captions[0].text for id, captions in several.items()}
 
 
 def generate_several(
@@ -34,18 +43,22 @@ def generate_several(
     vocabulary: Vocabulary,
     options: Decoding,
     batch_size: int = 64,
-) -> dict[str, list[str]]:
+) -> dict[str, list[Said]]:
     """Up to `options.keep` captions by id: the best ones, best first, or those drawn."""
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     options = options.bind(vocabulary)
-    captions: dict[str, list[str]] = {}
-    for ids, inputs in _batches(media, reader, batch_size, device):
-        rows = search(model, inputs, options).tokens.tolist()
+    captions: dict[str, list[Said]] = {}
+    for ids, inputs in _batches(media, reader, together(options, batch_size), device):
+        found = search(model, inputs, options)
+        rows = [
+            (row, Said(vocabulary.decode(row), logprob, EOS in row))
+            for row, logprob in zip(found.tokens.tolist(), found.logprob.tolist(), strict=True)
+        ]
         for i, id in enumerate(ids):
             mine = rows[i * options.keep : (i + 1) * options.keep]
-            captions[id] = [vocabulary.decode(row) for row in mine if row[0] != PAD] or [""]
+            captions[id] = [said for row, said in mine if row[0] != PAD] or [mine[0][1]]
     model.train(was_training)
     return captions
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from limner.decode.rules import Rules, Words, word_ids
+from limner.decode.rules import Rules, Words, single, word_ids
 from limner.text.vocabulary import Vocabulary
 
 MUST = 6  # words that a caption can be made to hold; a search has 2^MUST beams
@@ -60,14 +60,14 @@ class Beam:
         return float((length if self.normalise == "power" else (5 + length) / 6) ** self.length_penalty)
 
     def bind(self, vocabulary: Vocabulary) -> "Beam":
-        """The same with words as ids.  Raises ValueError for words that must appear but cannot."""
+        """The same with words as ids.  Raises ValueError for words that must appear but cannot, and for those that can
+        be neither made to appear nor forbidden."""
         rules = self.rules.bind(vocabulary)
-        spoken = [word for entry in self.must if isinstance(entry, str) for word in vocabulary.tokenize(entry)]
-        words = tuple(dict.fromkeys([*spoken, *(entry for entry in self.must if isinstance(entry, int))]))
-        unknown = [word for word in words if isinstance(word, str) and word not in vocabulary.ids]
-        if unknown:
+        spoken = [word for entry in self.must if isinstance(entry, str) for word in single(entry, vocabulary)]
+        if unknown := [word for word in dict.fromkeys(spoken) if word not in vocabulary.ids]:
             raise ValueError(f"the vocabulary has no {', '.join(map(repr, unknown))}, which must appear")
-        ids = tuple(dict.fromkeys(word_ids(words, vocabulary)))  # type: ignore[arg-type]
+        known = (entry for entry in self.must if isinstance(entry, int))
+        ids = tuple(dict.fromkeys((*word_ids(spoken, vocabulary), *known)))
         if both := set(ids) & set(rules.never):
             raise ValueError(f"{', '.join(repr(vocabulary.words[i]) for i in both)} must appear and must never appear")
         return replace(self, rules=rules, must=ids)
@@ -106,6 +106,12 @@ class Sample:
 
 
 Decoding = Beam | Sample
+
+
+def together(options: Decoding, media: int) -> int:
+    """How many of `media` are searched at a time: a constrained search has a beam for every set of its words, so that
+    it takes as much memory on one medium as a beam on 2^words."""
+    return max(1, media >> len(options.must)) if isinstance(options, Beam) else media
 
 
 def with_beam(decoding: Beam, size: int | None = None, length_penalty: float | None = None, **rules: object) -> Beam:

@@ -49,13 +49,54 @@ class Rules:
             raise ValueError(f"expected 0 <= min_length < max_length, got {self.min_length} and {self.max_length}")
 
     def bind(self, vocabulary: Vocabulary) -> "Rules":
-        """The same with words as ids; what is not in the vocabulary is never said anyway."""
-        return replace(self, not_last=word_ids(self.not_last, vocabulary), never=word_ids(self.never, vocabulary))
+        """The same with words as ids; what is not in the vocabulary is never said anyway (`unsaid` names it).
+
+        Raises ValueError for words that may not appear but cannot be forbidden: those of several pieces.
+        """
+        never = [entry if isinstance(entry, int) else one_word(entry, vocabulary) for entry in self.never]
+        return replace(self, not_last=_last_ids(self.not_last, vocabulary), never=word_ids(never, vocabulary))
 
 
-def word_ids(words: Sequence[str] | Sequence[int], vocabulary: Vocabulary) -> tuple[int, ...]:
-    """The ids of those words that the vocabulary has."""
+def single(entry: str, vocabulary: Vocabulary) -> list[str]:
+    """The words of `entry` as the vocabulary writes them, whether it has them or not.
+
+    Raises ValueError for a word that is said in several pieces.
+    """
+    words = vocabulary.spell(entry) or [(entry,)]  # punctuation alone
+    for pieces in words:
+        if len(pieces) > 1:
+            raise ValueError(
+                f"{entry!r} is said in {len(pieces)} pieces ({', '.join(pieces)}), which other words have too; only a "
+                "word of one piece can be required or forbidden: give another, or leave it out"
+            )
+    return [piece for (piece,) in words]
+
+
+def one_word(entry: str, vocabulary: Vocabulary) -> str:
+    """The word `entry`, as the vocabulary writes it.  Raises ValueError when it is several."""
+    words = single(entry, vocabulary)
+    if len(words) > 1:
+        raise ValueError(
+            f"{entry!r} is {len(words)} words ({', '.join(words)}), and only single words can be forbidden: give one "
+            "of them, or each as an entry of its own"
+        )
+    return words[0]
+
+
+def unsaid(words: Words, vocabulary: Vocabulary) -> list[str]:
+    """Those entries that the vocabulary has no word for, so that it never says them."""
+    return [word for word in words if isinstance(word, str) and one_word(word, vocabulary) not in vocabulary.ids]
+
+
+def word_ids(words: Sequence[str | int], vocabulary: Vocabulary) -> tuple[int, ...]:
+    """The ids of those words that the vocabulary has; ids stay."""
     return tuple(i for word in words if (i := word if isinstance(word, int) else vocabulary.ids.get(word)) is not None)
+
+
+def _last_ids(words: Words, vocabulary: Vocabulary) -> tuple[int, ...]:
+    """As `word_ids`, without what is said in several pieces: in CLIP's vocabulary each of ENDINGS is one."""
+    spelt = [[(word,)] if isinstance(word, int) else vocabulary.spell(word) for word in words]
+    return word_ids([said[0][0] for said in spelt if len(said) == 1 and len(said[0]) == 1], vocabulary)
 
 
 def ids_of(words: Words) -> list[int]:

@@ -1,10 +1,13 @@
 """Regions from raw pictures: the objects that a DETR (Carion et al. 2020, arXiv:2005.12872) of `transformers` found.
 
 A cell is the decoder's output for one of its queries, which says what lies in a box; its box is the one it predicts.
+Read alike are its children conditional DETR (arXiv:2108.06152) and deformable DETR (arXiv:2010.04159), and the Table
+Transformer (arXiv:2110.00061).
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -13,14 +16,14 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from limner.encoders.encoder import Encoder
-from limner.encoders.pretrained import weights_sha256
+from limner.encoders.pretrained import _quiet, _where, save_parts, weights_sha256
 from limner.ranges import Count
 from limner.types import Features, Layout, Pixels
 
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """`source` is a local folder or a hub id of a DETR; its weights are frozen."""
+    """`source` is a local folder or a hub id of a detector in `DETECTORS`; its weights are frozen."""
 
     name: Literal["detector"] = "detector"
     source: str = ""
@@ -28,33 +31,35 @@ class DetectorConfig:
     size: Count = 480  # pixels of a side: pictures are squashed to a square, so that they share batches
 
 
+class Family(NamedTuple):
+    """How one architecture of `transformers` is loaded, and what its scores mean."""
+
+    model: str  # class name
+    nothing: bool  # True: softmax, and the last class is "no object"; False: a sigmoid for every class
+
+
+DETECTORS: dict[str, Family] = {
+    "detr": Family("DetrForObjectDetection", nothing=True),
+    "conditional_detr": Family("ConditionalDetrForObjectDetection", nothing=False),
+    "deformable_detr": Family("DeformableDetrForObjectDetection", nothing=False),
+    "table-transformer": Family("TableTransformerForObjectDetection", nothing=True),
+}
+
+
 class Detector(Encoder):
     def __init__(self, config: DetectorConfig) -> None:
         """Raises ValueError when the source cannot be loaded or has fewer queries than `regions`."""
         super().__init__()
-        from transformers import AutoConfig, AutoImageProcessor, DetrForObjectDetection
-
         self.config = config
-        if not config.source:
-            raise ValueError("encoder.source is empty; give a local folder with config.json and weights, or a hub id")
-        try:
-            kind = AutoConfig.from_pretrained(config.source).model_type
-            if kind != "detr":
-                raise ValueError(f"it is a {kind!r} model, no DETR")
-            self.processor: Any = AutoImageProcessor.from_pretrained(config.source, backend="pil")
-            loaded: Any = DetrForObjectDetection.from_pretrained(
-                config.source, dtype=torch.float32, output_loading_info=True
+        self.family, net, self.processor = _load(config.source)
+        sizes = net.config
+        found = sizes.two_stage_num_proposals if getattr(sizes, "two_stage", False) else sizes.num_queries
+        if found < config.regions:
+            raise ValueError(
+                f"{config.source} finds {found} regions, not {config.regions}: give encoder.regions up to {found}"
             )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise ValueError(f"encoder.source {config.source}: {str(error).splitlines()[0]}") from error
-        net, report = loaded
-        absent = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
-        if absent:
-            raise ValueError(f"{config.source} lacks weights of a DETR ({len(absent)} missing, e.g. {absent[:3]})")
-        if net.config.num_queries < config.regions:
-            raise ValueError(f"{config.source} finds {net.config.num_queries} regions, not {config.regions}")
         self.net: Any = net.requires_grad_(False)
-        self.dim: int = net.config.d_model
+        self.dim: int = sizes.d_model
         self.eval()
 
     def train(self, mode: bool = True) -> "Detector":
@@ -77,7 +82,9 @@ class Detector(Encoder):
         """(B, T, 3, h, w) -> the surest regions of every frame, surest first, layout (T, 1, N); boxes are relative."""
         b, t = pixels.frames.shape[:2]
         found = self.net(pixels.frames.flatten(0, 1))
-        sure = found.logits.softmax(-1)[..., :-1].amax(-1)  # the last class is "no object"
+        # a sigmoid leaves classes in their order
+        scores = found.logits.softmax(-1)[..., :-1] if self.family.nothing else found.logits
+        sure = scores.amax(-1)
         chosen = sure.topk(self.config.regions).indices.unsqueeze(-1)
         grid = found.last_hidden_state.gather(1, chosen.expand(-1, -1, self.dim))
         centre, extent = found.pred_boxes.gather(1, chosen.expand(-1, -1, 4)).chunk(2, -1)
@@ -87,7 +94,12 @@ class Detector(Encoder):
         layout = Layout(t, 1, self.config.regions)
         return Features(grid.reshape(*cells, self.dim), mask, layout, boxes.reshape(*cells, 4))
 
+    def save(self, folder: str | Path) -> None:
+        """Write config, weights and preprocessing to a folder that `DetectorConfig(source=folder)` loads again."""
+        save_parts(folder, self.net, self.processor)
+
     def provenance(self) -> dict[str, Any]:
+        """The hash goes over the names of the weights as well, which tell the architecture."""
         return {
             "name": self.config.name,
             "source": self.config.source,
@@ -98,3 +110,46 @@ class Detector(Encoder):
             "std": list(self.processor.image_std),
             "dim": self.dim,
         }
+
+
+def _load(source: str) -> tuple[Family, Any, Any]:
+    """-> how it is read, the detector, and its image processor."""
+    import transformers  # 3 s, and only encoders need it
+
+    where, hint = _where(source)
+    try:
+        told = transformers.AutoConfig.from_pretrained(where)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"encoder.source {source}: {hint} ({str(error).splitlines()[0]})") from error
+    family = _family(told, source)
+    try:
+        processor = transformers.AutoImageProcessor.from_pretrained(where, backend="pil")
+        with _quiet(transformers):
+            net, report = getattr(transformers, family.model).from_pretrained(
+                where, dtype=torch.float32, output_loading_info=True
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"encoder.source {source}: {hint} ({str(error).splitlines()[0]})") from error
+    absent = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+    if absent:
+        raise ValueError(f"{source} lacks weights of {family.model} ({len(absent)} missing, e.g. {absent[:3]})")
+    return family, net, processor
+
+
+def _family(told: Any, source: str) -> Family:
+    """How a detector of this configuration is read.  Raises ValueError when it cannot be."""
+    from transformers.utils import is_timm_available
+
+    if told.model_type not in DETECTORS:
+        raise ValueError(
+            f"encoder.source {source} is a {told.model_type!r} model; detectors that can be read are "
+            f"{', '.join(DETECTORS)}"
+        )
+    if getattr(told.backbone_config, "model_type", "") == "timm_backbone" and not is_timm_available():
+        raise ValueError(
+            f"encoder.source {source}: the backbone of this {told.model_type} is one of timm (its config.json has "
+            "use_timm_backbone), which limner does not depend on; give weights whose backbone is one of transformers: "
+            "those of facebook/detr-resnet-50 are its revision no_timm "
+            "(hf download facebook/detr-resnet-50 --revision no_timm --local-dir FOLDER)"
+        )
+    return DETECTORS[told.model_type]

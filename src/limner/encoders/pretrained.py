@@ -181,14 +181,7 @@ class Pretrained(Encoder):
 
         What the cells do not need (pooling and text parts) is left out.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".saving-", dir=folder) as temporary:
-            self.backbone.save_pretrained(temporary)  # type: ignore[operator]
-            self.processor.save_pretrained(temporary)
-            # config.json last: without it the folder cannot be taken for a whole one
-            for path in sorted(Path(temporary).iterdir(), key=lambda path: path.name == "config.json"):
-                os.replace(path, folder / path.name)
+        save_parts(folder, self.backbone, self.processor)
 
     def provenance(self) -> dict[str, Any]:
         """Where features come from; the hash follows the weights as they are now, so a trained encoder differs."""
@@ -201,6 +194,18 @@ class Pretrained(Encoder):
             "preprocessing": _preprocessing(self.processor),
             "dim": self.dim,
         }
+
+
+def save_parts(folder: str | Path, net: Any, processor: Any) -> None:
+    """A network of `transformers` and its image processor, as `from_pretrained` reads them."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".saving-", dir=folder) as temporary:
+        net.save_pretrained(temporary)
+        processor.save_pretrained(temporary)
+        # config.json last: without it the folder cannot be taken for a whole one
+        for path in sorted(Path(temporary).iterdir(), key=lambda path: path.name == "config.json"):
+            os.replace(path, folder / path.name)
 
 
 def weights_sha256(module: nn.Module) -> str:

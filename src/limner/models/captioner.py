@@ -35,6 +35,7 @@ class Taught(NamedTuple):
 
 class Captioner(nn.Module, ABC):
     place: Places | None  # of those that have one, it tells cells when and where they are
+    attends: bool = True  # False: the attention that it returns is the same for all words, over all real cells
 
     @abstractmethod
     def encode(self, inputs: Features | Pixels) -> Any:
@@ -145,6 +146,10 @@ class Around(Captioner):
     """A captioner whose inputs something is done to first; what it does with them then is its own business."""
 
     captioner: Captioner
+
+    @property
+    def attends(self) -> bool:  # type: ignore[override]
+        return self.captioner.attends
 
     def init_state(self, memory: Any) -> Any:
         return self.captioner.init_state(memory)

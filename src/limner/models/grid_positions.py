@@ -121,3 +121,4 @@ POSITIONS: dict[str, type[nn.Module]] = {
     "sinusoidal": Sinusoidal,
     "none": Nowhere,
 }
+GRIDS = ("gxg", "g2", "sinusoidal")  # those that see a grid of G cells

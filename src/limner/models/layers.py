@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from limner.models.attention_blocks import masked_softmax
 from limner.types import BOS, PAD
 
 ACTIVATIONS = {"tanh": torch.tanh_, "relu": torch.relu_}  # in place: they see (B, K, N, A), a step's largest tensor
@@ -23,6 +24,14 @@ class WordHead(nn.Linear):
 
     def forward(self, x: Float[Tensor, "*B H"]) -> Float[Tensor, "*B V"]:
         return nn.functional.linear(x, self.weight, self.bias.masked_fill(self.never, -torch.inf))
+
+
+def highest(cells: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B D"]:
+    """Maximum over the real cells; 0 where there is none."""
+    if not cells.shape[1]:
+        return cells.sum(1)
+    found = cells.masked_fill(~mask[..., None], -torch.inf).amax(1)
+    return found.masked_fill(~mask.any(1, keepdim=True), 0.0)
 
 
 class AdditiveAttention(nn.Module):
@@ -54,11 +63,11 @@ class AdditiveAttention(nn.Module):
             pairs = zip(query.unsqueeze(1).split(counts), keys, strict=True)
             scores = torch.cat([self.score(self.activation(q + k)).squeeze(-1) for q, k in pairs])  # (R, N)
             real = mask.repeat_interleave(torch.tensor(counts, device=mask.device), 0)
-            weights = scores.masked_fill(~real, -torch.inf).softmax(-1)
+            weights = masked_softmax(scores, real)
             parts = zip(weights.to(values.dtype).split(counts), values, strict=True)
             return torch.cat([part @ value for part, value in parts]), weights
         beams = query.view(len(keys), -1, 1, keys.shape[-1])  # (B, K, 1, A)
         scores = self.score(self.activation(beams + keys.unsqueeze(1))).squeeze(-1)  # (B, K, N)
-        weights = scores.masked_fill(~mask.unsqueeze(1), -torch.inf).softmax(-1)
+        weights = masked_softmax(scores, mask.unsqueeze(1))
         context = torch.bmm(weights.to(values.dtype), values)
         return context.flatten(0, 1), weights.flatten(0, 1)

@@ -117,12 +117,22 @@ class Sft(Captioner):
     def see(self, inputs: Features | Pixels, path: str) -> Path:
         """One of `paths` alone."""
         grid, mask = self._cells(inputs)
-        network = self.teacher if path == "teacher" and self.teacher is not None else self.network
+        network = self._network(path)
         return self._path(path, grid, mask, network.see(network.look(grid, mask), path == "teacher"))
+
+    def of_path(self) -> list[nn.Parameter]:
+        """The parameters behind the captions of `path`: without what only the other side uses."""
+        network = self._network(self.config.path)
+        parts = [*network.named_parameters(), *self._head(self.config.path).named_parameters()]
+        idle = () if self.config.path == "teacher" else ("module.",)
+        return [parameter for name, parameter in parts if not name.startswith(idle)]
 
     def _path(self, name: str, grid: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"], seen: Seen) -> Path:
         head = self._head(name)
         return Path(seen, head.watch(grid, mask, seen.vector), head)
+
+    def _network(self, path: str) -> SftNetwork:
+        return self.teacher if path == "teacher" and self.teacher is not None else self.network
 
     def _head(self, path: str) -> SftHead:
         return self.teacher_head if path == "teacher" and self.teacher_head is not None else self.head

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from limner.models.attention_blocks import masked_softmax
 from limner.models.layers import WordHead
 from limner.models.sft_network import normed, ranks, reading, sinusoid
 from limner.models.sft_words import Few, Laid
@@ -124,7 +125,9 @@ class SftHead(nn.Module):
             theirs = (memory.keys[number], memory.values[number], memory.mask)
             context, scores = self._attend(block.query(x), theirs, own)
             x = block.finish(x, context)
-        attention = scores[..., :-1].softmax(-1).mean(1)  # without the global vector, which is no place
+        frames = memory.mask[:, :-1].repeat_interleave(len(tokens) // len(memory.mask), 0)
+        # without the global vector, which is no place
+        attention = masked_softmax(scores[..., :-1], frames[:, None, None]).mean(1)
         hidden = self.dense_norm(F.gelu(self.dense(x)))
         return hidden, attention, Words(tuple(keys), tuple(values), seen)
 

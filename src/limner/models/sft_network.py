@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from limner.models.attention_blocks import masked_softmax
+from limner.models.layers import highest
+
 EPS = 1e-12  # of every LayerNorm, as in BERT's first code
 ROUNDS = 6  # of the teacher's encoder, all with the same weights
 HEADS = 8
@@ -59,13 +62,10 @@ def ranks(mask: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
     return (mask.cumsum(1) - 1).clamp(min=0)
 
 
-def highest(x: Float[Tensor, "B T H"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B H"]:
-    """Maximum over the real rows."""
-    return x.masked_fill(~mask[..., None], -torch.inf).amax(1)
-
-
 def over_time(lstm: nn.LSTM, x: Float[Tensor, "B T C"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T H"]:
-    """The LSTM over the real rows alone; 0 elsewhere."""
+    """Both directions over the real rows alone; 0 elsewhere."""
+    if not x.shape[1]:
+        return x.new_zeros(len(x), 0, 2 * lstm.hidden_size)
     if mask.all():
         return lstm(x)[0]
     first = (~mask).to(torch.uint8).argsort(dim=1, stable=True)  # real rows to the front, in their order
@@ -98,8 +98,9 @@ class Attention(nn.Module):
             for part, x in ((self.query, query), (self.key, memory), (self.value, memory))
         )
         dropout = self.dropout if self.training else 0.0
-        found = F.scaled_dot_product_attention(q, k, v, mask[:, None, None], dropout)
-        return self.out(found.transpose(1, 2).flatten(2))
+        some = mask.any(1, keepdim=True)  # a row without any is shown all, and reads 0: kernels differ in what it gets
+        found = F.scaled_dot_product_attention(q, k, v, (mask | ~some)[:, None, None], dropout)
+        return self.out(found.masked_fill(~some[..., None, None], 0.0).transpose(1, 2).flatten(2))
 
 
 class PublishedTeacher(nn.Module):
@@ -213,7 +214,7 @@ class Ham(nn.Module):
         self, seen: Float[Tensor, "B T H"], values: Float[Tensor, "B M H"], score: nn.Linear, mask: Bool[Tensor, "B M"]
     ) -> Float[Tensor, "B T H"]:
         scores = score(torch.tanh(seen[:, :, None] + values[:, None])).squeeze(-1)
-        return scores.masked_fill(~mask[:, None], -torch.inf).softmax(-1) @ values
+        return masked_softmax(scores, mask[:, None]) @ values
 
 
 class SftNetwork(nn.Module):

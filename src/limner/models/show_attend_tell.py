@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from limner.models.captioner import Captioner, Step, Taught, running
-from limner.models.layers import AdditiveAttention, WordHead
+from limner.models.layers import AdditiveAttention, WordHead, highest
 from limner.ranges import Below1, Count
 from limner.types import Features, Pixels
 
@@ -74,7 +74,7 @@ class ShowAttendTell(Captioner):
         if self.config.initial == "mean":
             pooled = Features(cells, inputs.mask, inputs.layout).pooled
         else:  # small things are not averaged away: learns faster from pixels
-            pooled = cells.masked_fill(~inputs.mask[..., None], -torch.inf).amax(1)
+            pooled = highest(cells, inputs.mask)
         return Memory(cells, self.attend.key(cells), inputs.mask, pooled)
 
     def init_state(self, memory: Memory) -> State:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from limner.models.attention_blocks import NORMS, DotProduct, FeedForward, Known, sinusoids
 from limner.models.captioner import Captioner, Step, Taught, map_tensors, running
 from limner.models.geometry import GeometryBias, box_waves, relations
-from limner.models.grid_positions import POSITIONS, side_of
+from limner.models.grid_positions import GRIDS, POSITIONS, side_of
 from limner.models.layers import WordHead
 from limner.models.positions import Places
 from limner.models.xlinear import XLinear
@@ -47,7 +47,8 @@ class SpatialTransformerConfig:
     closed: bool = True  # PAD and BOS are outside the softmax
 
     def __post_init__(self) -> None:
-        side_of(self.num_grids)
+        if self.positions in GRIDS:
+            side_of(self.num_grids)
         if self.dim % self.heads or self.dim % 2:
             raise ValueError(f"dim {self.dim} must be even and a multiple of the number of heads, {self.heads}")
 
@@ -57,7 +58,9 @@ class Memory(NamedTuple):
     mask: Bool[Tensor, "B N"]
 
 
-State = tuple[Known, ...]  # of each layer the keys and values of the words so far, (R, t, D) each
+class State(NamedTuple):
+    words: tuple[Known, ...]  # of each layer the keys and values of the words so far, (R, t, D) each
+    read: Float[Tensor, "R D"]  # what the last scores were read from
 
 
 class SpatialTransformer(Captioner):
@@ -114,29 +117,33 @@ class SpatialTransformer(Captioner):
 
     def init_state(self, memory: Memory) -> State:
         empty = memory.mask.new_zeros(len(memory.mask), 0, self.config.dim, dtype=self.embed.weight.dtype)
-        return tuple(Known(empty, empty) for _ in self.word_layers)
+        return State(tuple(Known(empty, empty) for _ in self.word_layers), empty.sum(1))
 
     def read(
         self, tokens: Int[Tensor, "R L"], state: State, memory: Memory, alive: Bool[Tensor, "R L"] | None = None
     ) -> tuple[Float[Tensor, "R L D"], State, Float[Tensor, "R L N"]]:
         """L more words for each row, after the t that `state` holds -> what the scores are read from, the new state,
         and the attention: the mean over layers and heads.  Words that are not `alive` need not look at the cells."""
-        said, length = state[0].key.shape[1], tokens.shape[1]
+        said, length = state.words[0].key.shape[1], tokens.shape[1]
         place = torch.arange(said, said + length, device=tokens.device)
         x = self.dropout(self.embed(tokens) * self.config.dim**0.5 + sinusoids(place, self.config.dim))
         seen = torch.ones(1, length, said + length, dtype=torch.bool, device=tokens.device).tril(said)
         after, attention = [], []
         mask = memory.mask[:, None]  # the rows of a medium read its cells together
         mask = mask if alive is None else mask & alive.reshape(len(mask), -1, 1)
-        for layer, past, known in zip(self.word_layers, state, memory.known, strict=True):
+        for layer, past, known in zip(self.word_layers, state.words, memory.known, strict=True):
             x, words, weights = layer(x, past, seen, known, mask)
             after.append(words)
             attention.append(weights)
-        return self.word_norm(x), tuple(after), torch.stack(attention).mean(0)
+        x = self.word_norm(x)
+        return x, State(tuple(after), x[:, -1]), torch.stack(attention).mean(0)
 
     def step(self, token: Int[Tensor, " R"], state: State, memory: Memory) -> Step:
         x, state, attention = self.read(token[:, None], state, memory)
         return Step(self.head(x[:, 0]), state, attention[:, 0])
+
+    def hidden(self, state: State) -> Float[Tensor, "R D"]:
+        return state.read
 
     def teach(self, memory: Memory, tokens: Int[Tensor, "R L"]) -> Taught:
         """All words at once; each sees those before it.  The word head runs where a word is to be predicted."""
@@ -149,7 +156,8 @@ class SpatialTransformer(Captioner):
         spoken = self.head(x[row, time])
         logits = spoken.new_zeros(*tokens.shape, spoken.shape[-1]).index_put((row, time), spoken)
         attention = weights.new_zeros(*tokens.shape, weights.shape[-1]).index_put((row, time), weights[row, time])
-        return Taught(logits, attention)
+        hidden = x.new_zeros(*tokens.shape, x.shape[-1]).index_put((row, time), x[row, time])
+        return Taught(logits, attention, hidden)
 
 
 class EncoderLayer(nn.Module):

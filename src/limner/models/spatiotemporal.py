@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from limner.models.captioner import Around, Captioner, Step, Taught, running
-from limner.models.layers import WordHead
+from limner.models.layers import WordHead, highest
 from limner.models.positions import Places
 from limner.models.show_attend_tell import ShowAttendTell, ShowAttendTellConfig
 from limner.ranges import Below1, Count, NotNegative
@@ -61,6 +61,8 @@ class State(NamedTuple):
 
 
 class FirstToken(Captioner):
+    attends = False
+
     def __init__(self, config: FirstTokenConfig, vocabulary_size: int, feature_dim: int):
         super().__init__()
         self.config = config
@@ -105,7 +107,7 @@ class FirstToken(Captioner):
         if self.config.pool == "mean":
             pooled = spread.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
         else:
-            pooled = spread.amax(1)  # nothing is below 0
+            pooled = highest(spread, mask)
         return Memory(cells, _normalised(self.norm, self.linear(pooled)), attention.to(grid.dtype))
 
     @torch.no_grad()

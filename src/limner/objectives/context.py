@@ -39,7 +39,7 @@ class Teacher:
 class Context:
     """What is freshly initialised from it is on the CPU."""
 
-    hidden: int = 0  # width of the captioner's hidden states
+    hidden: int = 0  # width of the captioner's hidden states, where there is no student to ask
     feature_dim: int = 0
     media: Sequence[Medium] = ()  # the training split
     vocabulary: Vocabulary = field(default_factory=lambda: Vocabulary(SPECIALS))
@@ -48,6 +48,7 @@ class Context:
     sample: Callable[[], Batch] | None = None  # some training medium and caption, where the student lies
     views: tuple[str, ...] = ("full",)  # in which training media are read
     teacher: Teacher | None = None
+    called: int = 0  # batches of this stage that were learnt from before training was resumed
 
 
 def seen(model: Captioner, inputs: Features | Pixels) -> Features:

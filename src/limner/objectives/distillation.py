@@ -40,6 +40,7 @@ LEVELS = ("objects", "actions", "sentence")
 class Distil:
     name: Literal["distil"] = "distil"
     teacher: str = ""  # folder of a run
+    side: Literal["", "student", "teacher"] = ""  # of a teacher that has both (sft); empty: that of its recipe
     xe_weight: Share = 0.5
     xe: CrossEntropy = field(default_factory=CrossEntropy)
     kl: Share = 0.5
@@ -62,6 +63,8 @@ class Distil:
             raise ValueError(f"{', '.join(asked)} need a teacher: give the folder of a run, or set them to 0")
         if self.teacher and not asked:
             raise ValueError(f"the teacher is asked nothing: give {', '.join(TEACHER)} a weight, or leave it out")
+        if self.side and not self.teacher:
+            raise ValueError(f"side {self.side} is a teacher's: give the folder of a run, or leave it out")
         if not (self.xe_weight or asked or any(getattr(self, level) for level in LEVELS)):
             raise ValueError("all weights are 0: nothing is learnt")
         others = [term for term in asked if term != "kl"]
@@ -81,7 +84,7 @@ class Distil:
     def parts(self) -> str:
         """Names what parameters it has of its own: a stage or run with the same parts goes on with them."""
         learnt = [term for term in ("hidden", "features", "joint", *LEVELS) if getattr(self, term)]
-        return " ".join([self.name, *learnt, f"{self.slots} slots of {self.teacher}"])
+        return " ".join([self.name, *learnt, f"{self.slots} slots of {self.teacher}", self.side]).rstrip()
 
     def build(self, context: Context) -> "Distilling":
         """Raises ValueError for a teacher that cannot be compared with the student."""
@@ -136,6 +139,10 @@ class Distilling(nn.Module):
             theirs, said = self._ask(teacher, sample)
         if cells:
             tiling(theirs, features)
+        if self.config.attention:
+            for who, model in (("the student", context.student), (teacher.name, teacher.model)):
+                if model is not None and not model.attends:
+                    raise ValueError(f"attention: {who} looks at all cells alike, whatever it says; set attention to 0")
         if self.config.hidden:
             assert said is not None
             own, wanted = _hidden(taught, "the student", ["hidden"]), _hidden(said, teacher.name, ["hidden"])

@@ -5,7 +5,18 @@
 L_teacher and L_student are label-smoothed losses of the same caption.  L_objects names the caption's nouns from the
 object slots, L_actions its verbs from the action slots; which slot names which word is the cheapest assignment (Kuhn
 1955).  L_sentence tells all words of the caption from the global vector.  Each is a mean over its words, and those of
-the levels are T times the teacher's plus (1 - T) times the student's.
+the levels are T times the teacher's plus (1 - T) times the student's.  As in the published systems, whose weights of
+levels reach 6.9, these lam may be above 1.
+
+The published system calls itself distillation, but nothing passes from its teacher to its student except weights that
+both share.  Here the student may also learn from what the teacher, as it is trained, makes of the same clip:
+
+    + kl tau^2 KL(p_teacher || p_student) + match_objects (1 - cos(O_S, O_T)) + match_actions (1 - cos(A_S, A_T))
+    + match_sentence (1 - cos(g_S, g_T))
+
+all of them means, along the words of the captions or over slots, and none of them the teacher's to learn from.  O and A
+are slot by slot what the head reads names from, g the global vectors.  A teacher that was trained before and is kept as
+it is: objective `distil`, with `side: teacher`.
 
 `published` follows ccc000-png/SFTCap to the letter: divergences to the smoothed target, summed over the batch, so that
 the scale depends on it; no assignment, slot i names piece i of the first noun; actions are the student's, which are its
@@ -25,16 +36,21 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from limner.models.captioner import Captioner, FromPixels
 from limner.models.sft import Path, Sft, written
 from limner.models.sft_head import SftHead
+from limner.objectives.assignment import match
 from limner.objectives.context import Context, seen
-from limner.ranges import Below1, NotNegative, Share
+from limner.objectives.matching import divergence
+from limner.ranges import Below1, NotNegative, Positive, Share
 from limner.text.vocabulary import Vocabulary
 from limner.text.word_classes import nouns_and_verbs
 from limner.types import EOS, PAD, Batch, Features, Loss, Medium
 
+PASSED = ("kl", "match_objects", "match_actions", "match_sentence")  # from teacher to student
 NOUN = "man"  # when a caption has none, as published
 
 
@@ -47,11 +63,28 @@ class SftLoss:
     actions: NotNegative = 0.0  # lam_a
     sentence: NotNegative = 0.0  # lam_s
     label_smoothing: Below1 = 0.1  # epsilon, spread over the V - 1 other words that the model may say; published: 0.3
+    kl: NotNegative = 0.0
+    temperature: Positive = 1.0  # tau
+    match_objects: NotNegative = 0.0
+    match_actions: NotNegative = 0.0
+    match_sentence: NotNegative = 0.0
+    rarest: bool = (
+        False  # the teacher learns the clip's caption of the rarest words, which the published one only meant
+    )
     published: bool = False
 
     def __post_init__(self) -> None:
-        if self.published and self.sentence:
-            raise ValueError("sentence is a level of ours: set it to 0, or published to false")
+        ours = [name for name in ("sentence", *PASSED, "rarest") if getattr(self, name)]
+        if self.published and ours:
+            raise ValueError(f"{', '.join(ours)}: of ours, not published; leave them out, or set published to false")
+        if self.T_loss is not None and self.teacher != 0.5:
+            raise ValueError(f"teacher {self.teacher} and T_loss {self.T_loss} are the same weight: give one of them")
+        passed = [name for name in PASSED if getattr(self, name)]
+        if passed and self.partial:
+            raise ValueError(
+                f"{', '.join(passed)}: a student learns from a teacher that is trained along, so that the teacher's "
+                f"weight must lie between 0 and 1, not be {self.share}; for one that is trained use objective distil"
+            )
 
     @property
     def share(self) -> float:
@@ -100,6 +133,9 @@ class Labels:
         ids = [*self._ids(nouns[:1] or [NOUN]), EOS][:slots]
         return ids + [PAD] * (slots - len(ids))
 
+    def rarest(self, references: Sequence[str]) -> list[int]:
+        return self.vocabulary.encode(self.teacher_caption(references))
+
     def teacher_caption(self, references: Sequence[str]) -> str:
         """The one with the highest mean TF-IDF; the first of equals."""
 
@@ -140,10 +176,22 @@ class SftTraining:
         else:
             name = "teacher" if share else "student"
             paths = {name: captioner.see(features, name)}
-        terms = [self.caption(name, path, batch.tokens) for name, path in paths.items()]
+        terms = [self.caption(name, path, self.lesson(name, batch)) for name, path in paths.items()]
         for name, path in paths.items():
             terms += self.levels(name, path, batch.tokens)
-        return self.total(terms, paths, batch.tokens)
+        loss = self.total(terms, paths, batch.tokens)
+        if any(getattr(self.config, name) for name in PASSED):
+            for name, value in self.passed(paths, batch.tokens).items():
+                scale = self.config.temperature**2 if name == "kl" else 1.0
+                loss = Loss(loss.value + getattr(self.config, name) * scale * value, loss.logs | {name: value.item()})
+        return loss
+
+    def lesson(self, name: str, batch: Batch) -> Int[Tensor, "R L"]:
+        """The captions that a side learns."""
+        if not self.config.rarest or name == "student":
+            return batch.tokens
+        rows = [torch.tensor(self.labels.rarest(references)) for references in batch.references]
+        return pad_sequence(rows, batch_first=True, padding_value=PAD).to(batch.tokens)
 
     def published(self, model: Sft, features: Features, tokens: Int[Tensor, "R L"], labels: Int[Tensor, "B J"]) -> Loss:
         """Sums of divergences; `labels` name the slots, 0 where there is none."""
@@ -154,7 +202,7 @@ class SftTraining:
         asked = {"objects": student.seen.object_semantics, "actions": student.seen.action_semantics}
         for level, semantics in asked.items():
             terms.append(Term(level, student.head, student.head.tell(semantics[keep]), labels[keep], weights[level]))
-        loss, logs = tokens.new_zeros((), dtype=torch.float32), {}
+        loss, logs = nothing(paths), {}
         for term, (smoothed, _) in zip(terms, surprises(terms, self.config.label_smoothing), strict=True):
             words = int((~term.head.words.never).sum())
             value = smoothed.sum() - len(smoothed) * uncertainty(self.config.label_smoothing, words)
@@ -188,11 +236,30 @@ class SftTraining:
                 found.append(Term(f"{level}_{name}", path.head, told[row, slot], word, weight))
         return found
 
+    def passed(self, paths: dict[str, Path], tokens: Int[Tensor, "R L"]) -> dict[str, Float[Tensor, ""]]:
+        """How far the student is from its teacher, which does not learn from it."""
+        teacher, student = paths["teacher"], paths["student"]
+        there, here = teacher.seen, student.seen
+        alike = {
+            "match_objects": (here.object_semantics[here.present], there.object_semantics[there.present]),
+            "match_actions": (here.action_semantics[here.present], there.action_semantics[there.present]),
+            "match_sentence": (here.vector, there.vector),
+        }
+        found = {
+            name: 1 - F.cosine_similarity(own.float(), its.detach().float(), dim=-1).mean()
+            for name, (own, its) in alike.items()
+            if getattr(self.config, name)
+        }
+        if self.config.kl:
+            keep = tokens[:, 1:] != PAD
+            with torch.no_grad():
+                wanted = teacher.head.words(written(teacher.head, teacher.memory, tokens[:, :-1])[0][keep])
+            said = student.head.words(written(student.head, student.memory, tokens[:, :-1])[0][keep])
+            found["kl"] = divergence(said, wanted, self.config.temperature)
+        return found
+
     def total(self, terms: list[Term], paths: dict[str, Path], tokens: Int[Tensor, "R L"]) -> Loss:
-        # a gradient of 0 for the semantics that do not count: data-parallel training waits for one from every layer
-        seen = [path.seen for path in paths.values()]
-        idle = [part.sum() for side in seen for part in (side.object_semantics, side.action_semantics)]
-        loss, logs = 0.0 * torch.stack(idle).sum().float(), {}
+        loss, logs = nothing(paths), {}
         for term, (smoothed, nll) in zip(terms, surprises(terms, self.config.label_smoothing), strict=True):
             loss = loss + term.weight * smoothed.mean()
             logs[term.name] = nll.mean().item()
@@ -210,6 +277,13 @@ def opened(model: Captioner, batch: Batch) -> tuple[Sft, Features]:
     if not isinstance(captioner, Sft):
         raise ValueError(f"objective sft trains model sft, not {type(captioner).__name__}; use xe or distil")
     return captioner, seen(model, batch.inputs)
+
+
+def nothing(paths: dict[str, Path]) -> Float[Tensor, ""]:
+    """0, with a gradient of 0 for semantics that do not count: data-parallel training waits for one of every layer."""
+    seen = [path.seen for path in paths.values()]
+    idle = [part.sum() for side in seen for part in (side.object_semantics, side.action_semantics)]
+    return 0.0 * torch.stack(idle).sum().float()
 
 
 def uncertainty(epsilon: float, words: int) -> float:
@@ -262,42 +336,3 @@ def assign(
             chosen.append(wanted[word])
     pairs = torch.tensor([rows, slots, chosen], dtype=torch.long, device=told.device).view(3, -1)
     return pairs[0], pairs[1], pairs[2]
-
-
-def match(cost: Sequence[Sequence[float]]) -> list[tuple[int, int]]:
-    """The pairs (row, column) of least total cost, min(rows, columns) of them, rows ascending: the Hungarian method
-    with potentials and shortest augmenting paths, O(n^2 m)."""
-    if not cost or not cost[0]:
-        return []
-    if len(cost) > len(cost[0]):
-        return sorted((row, column) for column, row in match(list(zip(*cost, strict=True))))
-    columns = len(cost[0])
-    inf = float("inf")
-    price_row, price_column = [0.0] * len(cost), [0.0] * columns
-    owner: list[int | None] = [None] * columns
-    for new in range(len(cost)):
-        gap, before, done = [inf] * columns, [-1] * columns, [False] * columns
-        row: int | None = new
-        here = -1
-        while row is not None:
-            for column in range(columns):
-                if not done[column]:
-                    slack = cost[row][column] - price_row[row] - price_column[column]
-                    if slack < gap[column]:
-                        gap[column], before[column] = slack, here
-            nearest = min((c for c in range(columns) if not done[c]), key=gap.__getitem__)
-            step = gap[nearest]
-            price_row[new] += step
-            for column in range(columns):
-                if done[column]:
-                    holder = owner[column]
-                    assert holder is not None
-                    price_row[holder] += step
-                    price_column[column] -= step
-                else:
-                    gap[column] -= step
-            done[nearest], here, row = True, nearest, owner[nearest]
-        while here != -1:
-            owner[here] = new if before[here] == -1 else owner[before[here]]
-            here = before[here]
-    return sorted((row, column) for column, row in enumerate(owner) if row is not None)

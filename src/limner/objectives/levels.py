@@ -15,7 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from limner.models.layers import WordHead
-from limner.objectives.hierarchical import Labels, match
+from limner.objectives.assignment import match
+from limner.objectives.hierarchical import Labels
 from limner.text.vocabulary import Vocabulary
 from limner.types import UNK
 

@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from limner.models.captioner import Captioner
 from limner.models.layers import AdditiveAttention
-from limner.objectives.context import Context, seen
+from limner.objectives.context import Context, probe, seen
 from limner.objectives.cross_entropy import CrossEntropy
 from limner.ranges import Count, NotNegative
 from limner.types import EOS, PAD, Batch, Features, Loss
@@ -33,7 +33,7 @@ class GlobalReconstruction:
     xe: CrossEntropy = field(default_factory=CrossEntropy)
 
     def build(self, context: Context) -> "Reconstructing":
-        return Reconstructing(self, GlobalReconstructor(context.hidden, context.feature_dim))
+        return Reconstructing(self, GlobalReconstructor(width(context), context.feature_dim))
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,17 @@ class LocalReconstruction:
     xe: CrossEntropy = field(default_factory=CrossEntropy)
 
     def build(self, context: Context) -> "Reconstructing":
-        return Reconstructing(self, LocalReconstructor(context.hidden, context.feature_dim, self.attention))
+        return Reconstructing(self, LocalReconstructor(width(context), context.feature_dim, self.attention))
+
+
+def width(context: Context) -> int:
+    """Of the student's hidden states.  Raises ValueError for a captioner without them."""
+    if context.student is None or context.sample is None:
+        return context.hidden
+    hidden = probe(context.student, context.sample())[1].hidden
+    if hidden is None:
+        raise ValueError("reconstruction needs a captioner with hidden states, such as sa_lstm")
+    return hidden.shape[-1]
 
 
 class States(NamedTuple):

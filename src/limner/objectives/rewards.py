@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -98,9 +99,11 @@ def encoded(media: Sequence[Medium], vocabulary: Vocabulary) -> Ids:
 
 
 def key(media: Sequence[Medium], vocabulary: Vocabulary) -> str:
-    """Hash of all that the ids depend on: the captions, the vocabulary's words, the tokenizer and its source code."""
+    """Hash of all that the ids depend on: the captions, the vocabulary's kind, words, tokenizer and merges, and the
+    source code of them all."""
     code = "".join(file.read_text(encoding="utf-8") for file in sorted(Path(limner.text.__path__[0]).glob("*.py")))
-    what = [code, vocabulary.tokenizer, vocabulary.words, [medium.references for medium in media]]
+    words = [type(vocabulary).__name__, *(getattr(vocabulary, member.name) for member in fields(vocabulary))]
+    what = [code, words, [medium.references for medium in media]]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
 
 

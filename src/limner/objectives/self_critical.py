@@ -28,6 +28,8 @@ from limner.objectives.rewards import REWARDS, Rewards
 from limner.ranges import NotNegative
 from limner.types import BOS, PAD, Batch, Features, Loss
 
+EVERY = 50  # calls: how often the greedy reward is logged where it is not the baseline; as often as log.jsonl's rows
+
 
 def _known(reward: dict[str, float]) -> dict[str, float]:
     if not reward or set(reward) - set(REWARDS) or not any(reward.values()):
@@ -60,19 +62,22 @@ class SelfCritical:
     def build(self, context: Context) -> "SelfCriticalTraining":
         """The training split is what a caption is held against, and tells what is rare."""
         bound = replace(self, sample=self.sample.bind(context.vocabulary))
-        return SelfCriticalTraining(bound, Rewards(self.reward, context.media, context.vocabulary), context.warn)
+        rewards = Rewards(self.reward, context.media, context.vocabulary)
+        return SelfCriticalTraining(bound, rewards, context.warn, context.called)
 
 
 class SelfCriticalTraining:
-    """The objective; `silent` counts the steps in which no caption differed from its baseline."""
+    """The objective; `silent` counts the steps in which no caption differed from its baseline, `called` all calls,
+    those before training was resumed included."""
 
-    def __init__(self, config: SelfCritical, rewards: Rewards, warn: Callable[[str], None]) -> None:
-        self.config, self.rewards, self.warn = config, rewards, warn
+    def __init__(self, config: SelfCritical, rewards: Rewards, warn: Callable[[str], None], called: int = 0) -> None:
+        self.config, self.rewards, self.warn, self.called = config, rewards, warn, called
         self.steps = self.silent = 0
 
     def __call__(self, model: Captioner, batch: Batch, epoch: int = 0) -> Loss:
         """Raises FloatingPointError where the model's scores are nan."""
         training = model.training
+        self.called += 1
         features = seen(model, batch.inputs)  # an encoder that is trained along runs once, for samples and gradient
         model.eval()
         tokens, greedy = self.draw(model, features)
@@ -91,10 +96,11 @@ class SelfCriticalTraining:
 
     @torch.no_grad()
     def draw(self, model: Captioner, features: Features) -> tuple[Int[Tensor, "R L"], Int[Tensor, "B L2"] | None]:
-        """Samples, R = count * B rows, and greedy captions where they are the baseline."""
+        """Samples, R = count * B rows, and greedy captions where they are the baseline or to be logged."""
         memory = model.encode(features)
         tokens = walk(model, memory, self.config.sample).tokens
-        return tokens, walk(model, memory, self.config.sample.rules).tokens if self._greedy else None
+        asked = self._greedy or self.called == 1 or self.called % EVERY == 0
+        return tokens, walk(model, memory, self.config.sample.rules).tokens if asked else None
 
     @property
     def _greedy(self) -> bool:
@@ -108,11 +114,12 @@ class SelfCriticalTraining:
         reward = torch.from_numpy(found).view(len(ids), -1)  # (B, K)
         logs = {"reward": reward.mean().item()}
         logs |= {name: float(part.mean()) for name, part in parts.items()} if len(parts) > 1 else {}
-        if greedy is None:
-            baseline = (reward.sum(1, keepdim=True) - reward) / (reward.shape[1] - 1)
-        else:
+        baseline = None
+        if greedy is not None:
             baseline = torch.from_numpy(self.rewards.score(greedy.cpu().numpy(), ids)[0])[:, None]
             logs["reward_greedy"] = baseline.mean().item()
+        if baseline is None or not self._greedy:
+            baseline = (reward.sum(1, keepdim=True) - reward) / (reward.shape[1] - 1)
         advantage = reward - baseline
         advantage[advantage.abs() < 1e-9] = 0.0  # rounding in a mean of equal rewards is no lesson
         flat = (advantage == 0).all(1)

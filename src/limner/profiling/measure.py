@@ -5,40 +5,48 @@ import multiprocessing
 import resource
 import sys
 import time
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
+from math import prod
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, shape_wrapper
 
+from limner.data.shapes import write_video
 from limner.decode.search import Beam, beam
+from limner.encoders import ClipFrames, Pretrained, ResNet3D, SmallCNN3D
 from limner.files import read_json
+from limner.models.sft import Sft, SftConfig
 from limner.pipeline import Pipeline, Source, frames_of
+from limner.recipe import Recipe, load_recipe
 from limner.run import Run, load_run
 from limner.types import Features, Layout, Pixels
 
 STAGES = ("read", "encode", "caption")
-MEGA = 1e6
+CLIPS = ("msrvtt", "msvd", "sftcap")  # data sets that have no pictures
 
 
 @dataclass(frozen=True)
 class Profile:
     """Numbers of one run, for one medium at a time unless it says otherwise.
 
-    parameters  how many, by "encoder" and "captioner"
+    parameters  how many, by "encoder" and "captioner"; of SFT those of the side whose captions are asked for
     size        bytes of the run folder's weights and words, and of a pretrained encoder that lies elsewhere 0
     operations  multiplications and additions, by "encode" and "caption"
     latency     median milliseconds, by STAGES: from the file to the encoder's pixels, to cells, to the sentence
     rate        captions per second, `batch` media at a time, from pixels on (from cells on where there is no encoder)
-    memory      megabytes: the most that a new process needs to load the run and caption one medium
-    cider       of the folder's scores.json, if it has one
+    memory      megabytes: the most that a new process needs, on the CPU, to load the run and caption the medium
+    cider       of the folder's scores.json, if it has one of this recipe
     """
 
     name: str
@@ -67,14 +75,28 @@ def profile(
     batch: int = 16,
     memory: bool = True,
     device: str = "cpu",
+    encoder: str = "",
 ) -> Profile:
-    """Measure a run on a picture or clip; by default a 640 x 480 JPEG in memory, whose content is noise.
+    """Measure a run on a picture or clip; by default one of noise, `clip` for a run that is plainly of clips
+    (`of_clips`) and `jpeg` for the others.
 
-    A run on features of an unknown encoder is measured from random cells on.  Times are those of this process and the
-    threads that torch has in it; `repeats` of each follow one that does not count.
+    A run on features of an unknown encoder is measured from random cells on; ValueError when it is given a medium.
+    Times are those of this process and the threads that torch has in it; `repeats` of each follow one that does not
+    count.  `encoder` is where the run's pretrained encoder lies now, if it was loaded from there.
     """
-    decoding = decoding or run.recipe.decoding
-    source = jpeg() if source is None else source
+    if run.encoder is None and source is not None:
+        raise ValueError(
+            f"{run.folder} captions stored features and has no encoder, so that it cannot be measured on a picture or "
+            "clip: leave out --media, and it is measured from random cells on"
+        )
+    with _medium(run, source) as (medium, called):
+        found = _measured(run, medium, decoding or run.recipe.decoding, repeats, batch, device)
+        most = peak_memory(run, medium, decoding, encoder) if memory else None
+    return replace(found, memory=most, about={**found.about, "medium": called})
+
+
+def _measured(run: Run, source: Source, decoding: Beam, repeats: int, batch: int, device: str) -> Profile:
+    """All but the memory."""
     latency, operations = {}, {}
     if run.encoder is None:
         features = cells(run).map(lambda x: x.to(device))
@@ -96,15 +118,15 @@ def profile(
         name=run.folder.resolve().name,
         parameters={
             "encoder": 0 if run.encoder is None else sum(p.numel() for p in run.encoder.parameters()),
-            "captioner": sum(p.numel() for p in run.model.parameters()),
+            "captioner": sum(p.numel() for p in _used(run)),
         },
         size=sum(path.stat().st_size for path in weights(run.folder)),
         operations=operations,
         latency={stage: latency[stage] for stage in STAGES if stage in latency},
         rate=batch / _median(several, max(1, repeats // 3), device),
         batch=batch,
-        memory=peak_memory(run.folder, getattr(run.recipe.encoder, "source", "")) if memory else None,
-        cider=cider_of(run.folder),
+        memory=None,
+        cider=cider_of(run),
         about={
             "device": device,
             "threads": torch.get_num_threads(),
@@ -115,37 +137,105 @@ def profile(
     )
 
 
+def _used(run: Run) -> list[nn.Parameter]:
+    return run.model.of_path() if isinstance(run.model, Sft) else list(run.model.parameters())
+
+
 def count(work: Callable[[], Any]) -> int:
-    """Floating-point operations of matrix products and convolutions, a multiplication and an addition being two.
-
-    oneDNN's recurrent layers, which the counter does not see, are taken apart for it.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch tells of GPUs of another kind when oneDNN is switched off
-        with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False), FlopCounterMode(display=False) as counter:
-            work()
-    return int(counter.get_total_flops())
+    """Floating-point operations of matrix products, convolutions, attention and recurrent layers (on a GPU without
+    cuDNN's recurrent layers), a multiplication and an addition being two."""
+    with torch.no_grad(), _Counter() as counter:
+        work()
+    return counter.total
 
 
-def peak_memory(folder: Path, encoder: str = "") -> float | None:
-    """Megabytes that a new process needs at most to load a run and caption one medium; None where it cannot be told."""
+class _Counter(TorchDispatchMode):
+    """What torch's FlopCounterMode does, without following modules: that asks autograd for the history of what goes
+    into them, and fails at a view of a parameter, which has none here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+        self.formulas = {**flop_registry, **{name: shape_wrapper(f) for name, f in _formulas().items()}}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        formula = self.formulas.get(func._overloadpacket)
+        if formula is None:
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        out = func(*args, **kwargs)
+        self.total += 0 if formula is None else formula(*args, **kwargs, out_val=out)
+        return out
+
+
+Shape = Sequence[int]
+
+
+def _formulas() -> dict[Any, Callable[..., int]]:
+    """By operator, what torch's own counter leaves out: kernels of the CPU.  They are given the shapes of arguments."""
+
+    def linear(x: Shape, weight: Shape, *_: Any, out_shape: Shape, **__: Any) -> int:  # the weight is in another order
+        return 2 * prod(out_shape) * x[-1]
+
+    def attention(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
+        """(B, heads, Q, c) with (B, heads, K, c): the scores, and the sum of the values; what is masked counts too."""
+        return 2 * prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+    def recurrent(x: Shape, of_input: Shape, of_state: Shape, *_: Any, **__: Any) -> int:
+        """(L, B, D) through one layer in one direction, (gates * H, D) and (gates * H, H)."""
+        return 2 * prod(x[:-1]) * (prod(of_input) + prod(of_state))
+
+    known = {
+        (torch.ops.mkldnn, "_linear_pointwise"): linear,  # of limner.models.sft_words
+        (torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu"): attention,
+        (torch.ops.aten, "mkldnn_rnn_layer"): recurrent,
+    }
+    return {getattr(of, name): formula for (of, name), formula in known.items() if hasattr(of, name)}
+
+
+def peak_memory(run: Run, source: Source, decoding: Beam | None = None, encoder: str = "") -> float:
+    """Megabytes that a new process needs at most to load a run on the CPU and caption one medium.  `encoder` as in
+    `profile`; raises what the process raises."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
-        try:
-            return pool.apply(_peak, (str(folder), encoder))
-        except (ValueError, OSError, RuntimeError):
-            return None
+        return pool.apply(_peak, (str(run.folder), encoder, run.recipe, source, decoding))
 
 
-def _peak(folder: str, encoder: str) -> float:
+def _peak(folder: str, encoder: str, recipe: Recipe, source: Source, decoding: Beam | None) -> float:
     torch.set_num_threads(1)
-    run = load_run(folder, encoder)
+    run = replace(load_run(folder, encoder), recipe=recipe)
+    if isinstance(run.model, Sft) and isinstance(recipe.model, SftConfig):
+        run.model.config = recipe.model
     if run.encoder is None:
-        beam(run.model, cells(run), run.recipe.decoding)
+        beam(run.model, cells(run), decoding or recipe.decoding)
     else:
-        Pipeline(run).caption(jpeg())
+        Pipeline(run).caption(source, decoding)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+@contextmanager
+def _medium(run: Run, source: Source | None) -> Iterator[tuple[Source, str]]:
+    """What a run is measured on, while it is there, and what it is called."""
+    if run.encoder is None:
+        yield b"", f"{run.recipe.frames} random cells"  # nobody reads a file
+    elif source is not None:
+        yield source, Path(source).name if isinstance(source, str | Path) else type(source).__name__
+    elif of_clips(run):
+        with TemporaryDirectory() as folder:
+            yield str(clip(Path(folder) / "clip.mp4")), f"clip, {run.recipe.frames} frames"
+    else:
+        yield jpeg(), "640 x 480 JPEG"
+
+
+def of_clips(run: Run) -> bool:
+    """Whether the encoder sees several frames together, or the data set has clips alone.  Others may be of both."""
+    together = isinstance(run.encoder, ClipFrames | ResNet3D | SmallCNN3D)
+    video = isinstance(run.encoder, Pretrained) and run.encoder.family.clips
+    return together or video or run.recipe.data.name in CLIPS
 
 
 def jpeg(width: int = 640, height: int = 480) -> bytes:
@@ -154,6 +244,16 @@ def jpeg(width: int = 640, height: int = 480) -> bytes:
     file = io.BytesIO()
     Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
     return file.getvalue()
+
+
+def clip(path: Path, frames: int = 100, width: int = 320, height: int = 240) -> Path:
+    """Write a clip of 25 frames a second, by default as large as MSR-VTT's and 4 seconds long: a view that moves over
+    coarse noise."""
+    size = width + 2 * frames, height + frames
+    coarse = np.random.default_rng(0).integers(0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
+    noise = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))
+    write_video(path, np.stack([noise[k : k + height, 2 * k : 2 * k + width] for k in range(frames)]), 25)
+    return path
 
 
 def cells(run: Run) -> Features:
@@ -170,9 +270,11 @@ def weights(folder: Path) -> list[Path]:
     return [path for path in [*(folder / name for name in names), *found] if path.is_file()]
 
 
-def cider_of(folder: Path) -> float | None:
-    """CIDEr as `limner evaluate` left it in the folder."""
-    path = folder / "scores.json"
+def cider_of(run: Run) -> float | None:
+    """CIDEr as `limner evaluate` left it in the folder; None when another side or other frames are asked for here."""
+    saved, path = load_recipe(run.folder / "recipe.json"), run.folder / "scores.json"
+    if (saved.model, saved.frames, saved.sampling) != (run.recipe.model, run.recipe.frames, run.recipe.sampling):
+        return None
     scores = read_json(path).get("scores", {}) if path.is_file() else {}
     return scores.get("CIDEr")
 

@@ -47,6 +47,17 @@ class ClipVocabulary(Vocabulary):
         """Pieces; what CLIP has no piece for is left out."""
         return [piece for piece in self._pairs.encode(caption).tokens if piece in self.ids]
 
+    def spell(self, text: str) -> list[tuple[str, ...]]:
+        """The words of a text, each in its pieces."""
+        words: list[tuple[str, ...]] = []
+        inside: tuple[str, ...] = ()
+        for piece in self.tokenize(text):
+            inside = (*inside, piece)
+            if piece.endswith(END):
+                words.append(inside)
+                inside = ()
+        return [*words, inside] if inside else words
+
     def encode(self, caption: str, max_words: int | None = None) -> list[int]:
         """BOS p1 .. pn EOS; n is cut at `max_words` pieces."""
         return [BOS, *(self.ids[piece] for piece in self.tokenize(caption)[:max_words]), EOS]

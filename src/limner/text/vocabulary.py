@@ -58,6 +58,12 @@ class Vocabulary:
     def tokenize(self, caption: str) -> list[str]:
         return tokenizer(self.tokenizer)([caption])[0].split()
 
+    def spell(self, text: str) -> list[tuple[str, ...]]:
+        """The words of a text, each in the pieces that say it: here in one, itself."""
+        if self.ids.get(text, UNK) > UNK:  # whatever the tokenizer makes of it, such as "a.m."
+            return [(text,)]
+        return [(word,) for word in self.tokenize(text)]
+
     def encode(self, caption: str, max_words: int | None = None) -> list[int]:
         """BOS w1 .. wn EOS; unknown words become UNK; n is cut at `max_words`."""
         words = self.tokenize(caption)[:max_words]

@@ -10,10 +10,11 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from limner.data.batches import TrainingBatches
-from limner.models.captioner import Captioner, FromPixels
+from limner.models.captioner import Captioner
 from limner.objectives import Learnt
 from limner.recipe import Stage
 from limner.train.adabound import AdaBound
+from limner.train.rates import parameter_groups
 from limner.train.schedules import Plateau, factor
 from limner.types import Batch, Loss
 
@@ -74,15 +75,8 @@ class Average:
 
 
 def make_optimizer(model: Captioner, stage: Stage, objective: Learnt | None = None) -> torch.optim.Optimizer:
-    """Parameter groups: captioner and objective at `lr`, an encoder's trainable blocks at `encoder_lr`."""
-    encoder = list(model.encoder.parameters()) if isinstance(model, FromPixels) else []
-    theirs = {id(parameter) for parameter in encoder}
-    own = [parameter for parameter in model.parameters() if id(parameter) not in theirs]
-    own += objective.parameters() if isinstance(objective, nn.Module) else []
-    groups: list[dict[str, Any]] = [{"params": own, "lr": stage.lr, "base": stage.lr}]
-    trained = [parameter for parameter in encoder if parameter.requires_grad]
-    if trained:
-        groups.append({"params": trained, "lr": stage.encoder_lr, "base": stage.encoder_lr})
+    """The stage's, over `parameter_groups`."""
+    groups = parameter_groups(model, stage, objective)
     shared: dict[str, Any] = {"weight_decay": stage.weight_decay}
     if stage.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=stage.momentum, nesterov=stage.nesterov, **shared)
@@ -169,8 +163,8 @@ def _step(
     accelerator: Accelerator,
     position: Position,
 ) -> dict[str, float]:
-    """One optimiser step over a group of batches -> mean logs."""
-    sums: dict[str, float] = {}
+    """One optimiser step over a group of batches -> mean logs, each of the batches that tell it."""
+    found: dict[str, list[float]] = {}
     for index, batch in enumerate(group):
         last = index == len(group) - 1
         with nullcontext() if last else accelerator.no_sync(learner):
@@ -182,14 +176,15 @@ def _step(
                 )
             accelerator.backward(loss.value / len(group))
         for name, value in {"loss": loss.value.item(), **loss.logs}.items():
-            sums[name] = sums.get(name, 0.0) + value / len(group)
+            found.setdefault(name, []).append(value)
+    logs = {name: sum(values) / len(values) for name, values in found.items()}
     parameters = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     if stage.clip_value is not None or stage.clip_norm is not None:
         accelerator.unscale_gradients(optimizer)  # once: accelerate's own clipping would do it for each kind of clip
     if stage.clip_value is not None:
         nn.utils.clip_grad_value_(parameters, stage.clip_value)
     if stage.clip_norm is not None:
-        sums["grad_norm"] = float(nn.utils.clip_grad_norm_(parameters, stage.clip_norm))
+        logs["grad_norm"] = float(nn.utils.clip_grad_norm_(parameters, stage.clip_norm))
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return sums
+    return logs

@@ -24,12 +24,16 @@ from limner.metrics.references import References
 from limner.metrics.report import METRICS, Report, evaluate
 from limner.models import build_model
 from limner.models.captioner import Captioner
+from limner.models.sft import Sft
+from limner.objectives.distillation import Distil
 from limner.recipe import Recipe
 from limner.run import RunInfo, append_log, create_run, load_tensors, put_weights
 from limner.text.clip_bpe import read_clip
-from limner.text.vectors import load_vectors
+from limner.text.vectors import load_clip_vectors, load_vectors
 from limner.text.vocabulary import Vocabulary
 from limner.train.loop import Position
+from limner.train.rates import check_rates
+from limner.train.teachers import check_teacher
 from limner.types import Medium
 
 # told of every "start", "step", "validation", "warning", and of the "end"; in the first process only
@@ -75,14 +79,17 @@ class Session:
         self.inputs = open_inputs(recipe)
         for stage in recipe.stages:
             self.sized(stage.size)
+            if isinstance(stage.objective, Distil) and stage.objective.teacher:
+                check_teacher(stage.objective.teacher)
         encoder = self.inputs.encoder
         info = RunInfo(self.inputs.dim, self.inputs.provenance(), self.inputs.trained)
         self.feature_dim = info.feature_dim
         model = build_model(recipe.model, len(self.vocabulary), info.feature_dim)
         if recipe.vocabulary.vectors:
-            found = load_vectors(recipe.vocabulary.vectors, self.vocabulary, model.get_submodule("embed"))
+            found = begin_with_vectors(model, recipe.vocabulary.vectors, self.vocabulary)
             self.watch("start", {"word vectors found": found, "words": len(self.vocabulary)})
         self.model: Captioner = self.inputs.read_by(model)
+        check_rates(model, recipe.stages)
         if recipe.start:
             weights = Path(recipe.start) / "model.safetensors"
             tensors, _ = load_tensors(weights)
@@ -209,6 +216,16 @@ def build_vocabulary(recipe: Recipe, dataset: DataSet) -> Vocabulary:
         return read_clip(config.byte_pairs)
     captions = [text for medium in dataset.split("train") for text in medium.references]
     return Vocabulary.build(captions, config.min_count, config.tokenizer)
+
+
+def begin_with_vectors(model: Captioner, vectors: str, vocabulary: Vocabulary) -> int:
+    """Copy GloVe's vectors (a file) or CLIP's (a folder) into the embedding, CLIP's also into SFTCap's word head, as
+    published.  -> how many."""
+    embed = model.get_submodule("embed")
+    if not Path(vectors).is_dir():
+        return load_vectors(vectors, vocabulary, embed)
+    both = isinstance(model, Sft) and model.config.hidden == model.config.embed
+    return load_clip_vectors(vectors, vocabulary, embed, *([model.get_submodule("head.words")] if both else []))
 
 
 def collapse(report: Report, media: int) -> str:

@@ -70,18 +70,19 @@ class StageRun:
         """What this stage's objective is built from."""
         session, recipe, device = self.session, self.session.recipe, self.session.accelerator.device
         media = session.dataset.split("train")
-        objective = self.stage.objective
-        folder = objective.teacher if isinstance(objective, Distil) else ""
+        teacher, asked = None, self.stage.objective
+        if isinstance(asked, Distil) and asked.teacher:
+            teacher = load_teacher(asked.teacher, recipe, session.vocabulary, session.media, device, asked.side)
         return Context(
-            getattr(recipe.model, "hidden", 0),  # only models with such states can be reconstructed from
-            session.feature_dim,
-            media,
-            session.vocabulary,
-            lambda text: session.watch("warning", {"text": text}),
-            session.model,
-            lambda: self.batches.batch(self.batches.order(0)[:1]).to(device),
-            recipe.views,
-            load_teacher(folder, recipe, session.vocabulary, session.media, device) if folder else None,
+            feature_dim=session.feature_dim,
+            media=media,
+            vocabulary=session.vocabulary,
+            warn=lambda text: session.watch("warning", {"text": text}),
+            student=session.model,
+            sample=lambda: self.batches.batch(self.batches.order(0)[:1]).to(device),
+            views=recipe.views,
+            teacher=teacher,
+            called=self.position.epoch * len(self.batches) + self.position.batch,
         )
 
     @property

@@ -1,6 +1,7 @@
 """A teacher for distillation: a run, which reads the media of a student's batches in its own way."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -8,6 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from limner.inputs import feature_paths, open_inputs, reads_files
+from limner.models.sft import Sft
 from limner.objectives.context import Teacher
 from limner.recipe import Recipe
 from limner.run import load_run
@@ -16,21 +18,25 @@ from limner.types import Batch, Features, Medium, Pixels
 
 
 def load_teacher(
-    folder: str | Path, student: Recipe, words: Vocabulary, media: Sequence[Medium], device: torch.device
+    folder: str | Path,
+    student: Recipe,
+    words: Vocabulary,
+    media: Sequence[Medium],
+    device: torch.device,
+    side: str = "",
 ) -> Teacher:
     """The run in `folder` as the teacher of one that is trained by the recipe `student` with these `words`.
 
     It reads the student's batches when both read the same features or frames, else its own features or files of their
-    media.  Raises ValueError when the folder holds another kind of model, or its features lack some of the media.
+    media.  Raises ValueError when the folder holds another kind of model, has no such `side`, or its features lack some
+    of the media.
     """
-    path = Path(folder)
-    if (path / "config.json").is_file() and not (path / "run.json").is_file():
-        lacks = "" if any(path.glob("*processor_config.json")) else " (and it has no processor)"
-        raise ValueError(
-            f"teacher: {path} is a transformers model{lacks}, which has other words than the student: let it write a "
-            "caption file, and mix that in with `told` (told: {file: ..., share: 0.5})"
-        )
+    path = check_teacher(folder)
     run = load_run(path, device=str(device))
+    if side:
+        if not isinstance(run.model, Sft):
+            raise ValueError(f"teacher: {path} is a {run.recipe.model.name}, which has no side '{side}': leave it out")
+        run.model.config = replace(run.model.config, path=side)  # type: ignore[arg-type]
     inputs = open_inputs(run.recipe, run.encoder)
     model = inputs.read_by(run.model).eval().to(device)
     if same_inputs(student, run.recipe):
@@ -53,6 +59,26 @@ def load_teacher(
         return inputs.reader(items).map(lambda x: x.to(device))
 
     return Teacher(str(path), model, read, ids_of(run.vocabulary, words), tuple(views) if inputs.stored else None)
+
+
+def check_teacher(folder: str | Path) -> Path:
+    """Raises ValueError, or FileNotFoundError, for what cannot be a teacher; before any stage is trained."""
+    path = Path(folder)
+    if (path / "config.json").is_file() and not (path / "run.json").is_file():
+        lacks = "" if any(path.glob("*processor_config.json")) else " (and it has no processor)"
+        raise ValueError(
+            f"teacher: {path} is a transformers model{lacks}, which has other words than the student and shows no "
+            f"cells: let it write a caption file (limner caption MEDIA --model hf:{path} --n-best 5 --out told.jsonl), "
+            "and mix that in with `told` (told: {file: told.jsonl, share: 0.5})"
+        )
+    if not (path / "run.json").is_file() and (path.is_file() or str(folder).startswith("hf:")):
+        raise ValueError(
+            f"teacher: expected the folder of a run, got {folder}; captions that others wrote are mixed in with `told` "
+            "(told: {file: captions.jsonl, share: 0.5}), whatever the objective"
+        )
+    if not (path / "run.json").is_file():
+        raise FileNotFoundError(f"teacher: {path} is not a run folder: it has no run.json")
+    return path
 
 
 def same_inputs(one: Recipe, other: Recipe) -> bool:

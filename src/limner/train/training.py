@@ -5,6 +5,7 @@ from pathlib import Path
 from limner.recipe import Recipe, changes, check_recipe, load_recipe
 from limner.run import load_tensors, put_weights
 from limner.train.loop import Position
+from limner.train.rates import frozen, too_high
 from limner.train.session import Session, Watch, silent
 from limner.train.stage import StageRun
 
@@ -51,6 +52,8 @@ def _begun(folder: Path, resume: bool) -> bool:
 def _run(session: Session) -> None:
     """The stages that are left."""
     session.watch("start", session.facts())
+    for text in too_high(session.recipe.stages):
+        session.watch("warning", {"text": text})
     for index in range(session.position.stage, len(session.recipe.stages)):
         if index > session.position.stage:  # the next stage starts from the best weights, which it has to beat
             session.accelerator.wait_for_everyone()  # the first process writes them
@@ -59,7 +62,8 @@ def _run(session: Session) -> None:
             done, stages = session.position, session.recipe.stages
             best = done.best if stages[index].size == stages[index - 1].size else float("-inf")  # asked anew
             session.position = Position(index, best=best, seconds=done.seconds, before=done.before + done.step)
-        StageRun(session, index).run()
+        with frozen(session.model, session.recipe.stages[index].rates):
+            StageRun(session, index).run()
     skipped = len(session.problems) + len(session.unread)
     metric = session.recipe.validation.metric
     session.watch("end", {"metric": metric, "best": session.position.best, "skipped": skipped})
