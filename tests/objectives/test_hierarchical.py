@@ -126,7 +126,14 @@ def test_old_and_plain_weights() -> None:
     net, data = model(), batch()
     old, plain = (training(**options)(net, data).value for options in ({"T_loss": 3.0}, {"teacher": 0.3}))
     torch.testing.assert_close(old, plain)
-    for name, value in (("teacher", 1.5), ("teacher", -0.1), ("T_loss", 11), ("objects", -1), ("label_smoothing", 1)):
+    for name, value in (
+        ("teacher", 1.5),
+        ("teacher", -0.1),
+        ("T_loss", 11),
+        ("objects", -1),
+        ("kl", 2),
+        ("label_smoothing", 1),
+    ):
         tree = {"data": {"media": "x"}, "stages": [{"objective": {"name": "sft", name: value}}]}
         with pytest.raises(ValueError, match=rf"stages\.0\.objective\.{name}"):
             build_recipe(tree)

@@ -63,11 +63,11 @@ class SftLoss:
     actions: NotNegative = 0.0  # lam_a
     sentence: NotNegative = 0.0  # lam_s
     label_smoothing: Below1 = 0.1  # epsilon, spread over the V - 1 other words that the model may say; published: 0.3
-    kl: NotNegative = 0.0
+    kl: Share = 0.0
     temperature: Positive = 1.0  # tau
-    match_objects: NotNegative = 0.0
-    match_actions: NotNegative = 0.0
-    match_sentence: NotNegative = 0.0
+    match_objects: Share = 0.0
+    match_actions: Share = 0.0
+    match_sentence: Share = 0.0
     rarest: bool = (
         False  # the teacher learns the clip's caption of the rarest words, which the published one only meant
     )
