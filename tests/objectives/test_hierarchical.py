@@ -246,6 +246,9 @@ def test_the_teacher_learns_the_rarest_caption() -> None:
     assert common.logs["xe_teacher"] == pytest.approx(rare.logs["xe_teacher"], rel=1e-6)
     assert common.logs["xe_student"] != pytest.approx(rare.logs["xe_student"], rel=1e-2)
     assert rare.logs["xe_student"] == pytest.approx(training()(net, data).logs["xe_student"], rel=1e-6)
+    plain = training(kl=0.5)(net, data).logs["kl"]  # along the student's captions, whatever the teacher learns
+    again = training(kl=0.5, rarest=True)(net, replace(data, references=tuple(("a man",) for _ in references)))
+    assert again.logs["kl"] == pytest.approx(plain, rel=1e-5)
 
 
 def test_a_student_of_a_teacher_that_does_not_learn_is_refused() -> None:

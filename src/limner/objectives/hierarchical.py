@@ -68,9 +68,7 @@ class SftLoss:
     match_objects: Share = 0.0
     match_actions: Share = 0.0
     match_sentence: Share = 0.0
-    rarest: bool = (
-        False  # the teacher learns the clip's caption of the rarest words, which the published one only meant
-    )
+    rarest: bool = False  # the teacher learns a clip's caption of the rarest words, which the published one only meant
     published: bool = False
 
     def __post_init__(self) -> None:
@@ -133,9 +131,6 @@ class Labels:
         ids = [*self._ids(nouns[:1] or [NOUN]), EOS][:slots]
         return ids + [PAD] * (slots - len(ids))
 
-    def rarest(self, references: Sequence[str]) -> list[int]:
-        return self.vocabulary.encode(self.teacher_caption(references))
-
     def teacher_caption(self, references: Sequence[str]) -> str:
         """The one with the highest mean TF-IDF; the first of equals."""
 
@@ -179,9 +174,10 @@ class SftTraining:
         terms = [self.caption(name, path, self.lesson(name, batch)) for name, path in paths.items()]
         for name, path in paths.items():
             terms += self.levels(name, path, batch.tokens)
+        said = {name: term.hidden for name, term in zip(paths, terms, strict=False)}  # the captions' terms come first
         loss = self.total(terms, paths, batch.tokens)
         if any(getattr(self.config, name) for name in PASSED):
-            for name, value in self.passed(paths, batch.tokens).items():
+            for name, value in self.passed(paths, said, batch.tokens).items():
                 scale = self.config.temperature**2 if name == "kl" else 1.0
                 loss = Loss(loss.value + getattr(self.config, name) * scale * value, loss.logs | {name: value.item()})
         return loss
@@ -190,7 +186,8 @@ class SftTraining:
         """The captions that a side learns."""
         if not self.config.rarest or name == "student":
             return batch.tokens
-        rows = [torch.tensor(self.labels.rarest(references)) for references in batch.references]
+        chosen = [self.labels.teacher_caption(references) for references in batch.references]
+        rows = [torch.tensor(self.labels.vocabulary.encode(caption)) for caption in chosen]
         return pad_sequence(rows, batch_first=True, padding_value=PAD).to(batch.tokens)
 
     def published(self, model: Sft, features: Features, tokens: Int[Tensor, "R L"], labels: Int[Tensor, "B J"]) -> Loss:
@@ -236,8 +233,11 @@ class SftTraining:
                 found.append(Term(f"{level}_{name}", path.head, told[row, slot], word, weight))
         return found
 
-    def passed(self, paths: dict[str, Path], tokens: Int[Tensor, "R L"]) -> dict[str, Float[Tensor, ""]]:
-        """How far the student is from its teacher, which does not learn from it."""
+    def passed(
+        self, paths: dict[str, Path], said: dict[str, Tensor], tokens: Int[Tensor, "R L"]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """How far the student is from its teacher, which does not learn from it.  `said` are the states that each side
+        told the words of its lesson from."""
         teacher, student = paths["teacher"], paths["student"]
         there, here = teacher.seen, student.seen
         alike = {
@@ -251,11 +251,10 @@ class SftTraining:
             if getattr(self.config, name)
         }
         if self.config.kl:
-            keep = tokens[:, 1:] != PAD
-            with torch.no_grad():
-                wanted = teacher.head.words(written(teacher.head, teacher.memory, tokens[:, :-1])[0][keep])
-            said = student.head.words(written(student.head, student.memory, tokens[:, :-1])[0][keep])
-            found["kl"] = divergence(said, wanted, self.config.temperature)
+            with torch.no_grad():  # along the student's captions, where the teacher's lesson was another one
+                along = self.caption("teacher", teacher, tokens).hidden if self.config.rarest else said["teacher"]
+                wanted = teacher.head.words(along)
+            found["kl"] = divergence(student.head.words(said["student"]), wanted, self.config.temperature)
         return found
 
     def total(self, terms: list[Term], paths: dict[str, Path], tokens: Int[Tensor, "R L"]) -> Loss:
