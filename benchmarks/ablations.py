@@ -4,7 +4,8 @@
         --common stages='[...]' --seeds 1 2 3 \\
         --variant "gxg" --variant "none: model.positions=none" --variant "X-linear: model.cross_attention=xlinear"
 
-Runs that are there already are not trained again, and an interrupted one goes on.
+`{seed}` in a value becomes the seed (`start=runs/student_{seed}`). Runs that are there already are not trained
+again, and an interrupted one goes on.
 """
 
 import argparse
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = []
         for seed in options.seeds:
             run = options.out / f"{'_'.join(name.split())}_{seed}"
-            asked = [*options.common, *changes.split(), f"seed={seed}"]
+            asked = [one.replace("{seed}", str(seed)) for one in (*options.common, *changes.split(), "seed={seed}")]
             recipe = load_recipe(options.recipe, [override(one) for one in asked])
             if not (run / "done").is_file():
                 train(recipe, run, resume=(run / "last.safetensors").is_file())

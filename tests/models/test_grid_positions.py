@@ -1,5 +1,7 @@
 """Shares of boxes in grid cells, worked out on paper."""
 
+from typing import get_args
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,8 +9,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from limner.models.attention_blocks import sinusoids
-from limner.models.grid_positions import POSITIONS, Gxg, Sinusoidal, grid_vector, rows_and_columns, side_of
+from limner.models.grid_positions import (
+    POSITIONS,
+    Gxg,
+    Share,
+    Sinusoidal,
+    grid_vector,
+    rows_and_columns,
+    side_of,
+)
 from limner.types import Layout
+
+SHARES = get_args(Share)
 
 
 def boxes(*values: tuple[float, float, float, float]) -> Tensor:
@@ -34,13 +46,28 @@ def test_grid_vectors_by_hand():
     torch.testing.assert_close(shares.view(4, 3, 3), expected, rtol=0, atol=1e-6)
 
 
+def test_parts_of_cells_by_hand():
+    """Half the picture's width, two thirds of its height, over 3 x 3 cells, half a cell from the border."""
+    sixth = 1 / 6
+    box = boxes((sixth, sixth, 4 * sixth, 5 * sixth), (0, 0, 1, 1))
+    expected = torch.tensor([[0.25, 0.5, 0], [0.5, 1, 0], [0.25, 0.5, 0]])
+    found = grid_vector(box, 3, "cell").view(2, 3, 3)
+    torch.testing.assert_close(found, torch.stack([expected, torch.ones(3, 3)]), rtol=0, atol=1e-6)
+    rows, columns = rows_and_columns(box, 3, "cell")
+    torch.testing.assert_close(rows, torch.tensor([[0.75, 1.5, 0.75], [3, 3, 3]]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(columns, torch.tensor([[1.0, 2, 0], [3, 3, 3]]), rtol=0, atol=1e-6)
+
+
 def test_what_lies_outside_does_not_count():
     """The box of the lower right quarter, drawn too far; boxes beyond the border, without area or turned around."""
     far = grid_vector(boxes((0.5, 0.5, 7, 9), (0.5, 0.5, 1, 1)), 2)
     assert far.tolist() == [[0, 0, 0, 1], [0, 0, 0, 1]]
+    whole = grid_vector(boxes((0.5, 0.25, 7, 9)), 2, "cell")
+    assert whole.tolist() == [[0, 0.5, 0, 1]]
     nothing = boxes((2, 2, 3, 3), (0.3, 0.3, 0.3, 0.8), (0.8, 0.2, 0.2, 0.9), (0, 0, 0, 0), (-2, 0, -1, 1))
-    assert (grid_vector(nothing, 2) == 0).all()
-    assert all((part == 0).all() for part in rows_and_columns(nothing, 2))
+    for share in SHARES:
+        assert (grid_vector(nothing, 2, share) == 0).all()
+        assert all((part == 0).all() for part in rows_and_columns(nothing, 2, share))
 
 
 coordinate = st.floats(-0.5, 1.5, width=32)
@@ -48,7 +75,7 @@ coordinate = st.floats(-0.5, 1.5, width=32)
 
 @given(st.tuples(coordinate, coordinate, coordinate, coordinate), st.integers(1, 7))
 def test_every_overlap_is_that_of_two_rectangles(box: tuple[float, float, float, float], side: int):
-    """The slow twin: the area of the intersection with every cell, divided by their sum."""
+    """The slow twin: the area of the intersection with every cell, divided by their sum or by the cell's area."""
     x0, y0, x1, y1 = box
     areas = []
     for i in range(side):
@@ -65,6 +92,8 @@ def test_every_overlap_is_that_of_two_rectangles(box: tuple[float, float, float,
     for part, axis in ((rows, 1), (columns, 0)):
         torch.testing.assert_close(part[0], expected.view(side, side).sum(axis), rtol=0, atol=2e-3)
         assert part.sum().item() == pytest.approx(1 if whole else 0, abs=1e-4)
+    cells = torch.tensor(areas) * side**2
+    torch.testing.assert_close(grid_vector(boxes(box), side, "cell")[0], cells, rtol=0, atol=1e-4)
 
 
 def test_cells_of_a_grid_are_told_apart():
@@ -115,9 +144,10 @@ def test_fixed_tables():
     assert sinusoids(torch.tensor([0]), 4).tolist() == [[0, 1, 0, 1]]
 
 
+@pytest.mark.parametrize("share", SHARES)
 @pytest.mark.parametrize("name", POSITIONS)
-def test_all_give_finite_numbers_for_any_box(name: str):
-    layer = POSITIONS[name](6, 9)
+def test_all_give_finite_numbers_for_any_box(name: str, share: Share):
+    layer = POSITIONS[name](6, 9, share)
     strange = boxes((-5, -5, 9, 9), (0.5, 0.5, 0.5, 0.5), (1, 1, 0, 0), (0, 0, 1e-30, 1e-30))[None]
     x = torch.randn(1, 4, 6)
     placed = layer(x, strange)

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from limner.decode.rules import Rules
 from limner.decode.search import Sample, sample, walk
-from limner.models.captioner import Captioner
+from limner.models.captioner import Captioner, Taught
 from limner.objectives import self_critical
 from limner.objectives.context import Context
 from limner.objectives.cross_entropy import CrossEntropy
@@ -21,7 +22,8 @@ from limner.run import load_tensors
 from limner.text.vocabulary import Vocabulary
 from limner.train.training import train
 from limner.types import BOS, EOS, PAD, UNK, Batch, Features, Medium
-from tests.decode.tables import chain, media, tables
+from tests.convert.published import goldens
+from tests.decode.tables import Table, chain, media, tables
 from tests.models.captioners import V, features, model, small
 from tests.train.test_resume import same
 from tests.train.world import Watched, log_of, pictures, recipe
@@ -111,6 +113,34 @@ def test_loss_and_baseline_by_hand():
     assert world.tables.grad is not None
     # d/dz of -(2 log p4 - 2 log p5) / 4 = -1/2 (z4 - z5)
     assert world.tables.grad[0, BOS, BOS].tolist() == pytest.approx([0, 0, 0, 0, -0.5, 0.5], abs=1e-6)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("folder", goldens("spatial_transformer"), ids=lambda path: path.name)
+def test_the_published_loss(folder: Path):
+    """`scst_*` of the golden data: the mean over words and first end tokens of -log p times the reward above baseline.
+
+    Every drawn word has its golden log-probability here, one more word the rest.
+    """
+    with np.load(folder / "dot.npz", allow_pickle=False) as saved:
+        logp, ids, reward, expected = (
+            torch.from_numpy(saved[f"scst_{name}"]) for name in ("logprobs", "seq", "reward", "loss")
+        )
+    ended = (ids == 0).cumsum(1)
+    tokens = torch.where(ended == 0, ids + 3, torch.where(ended == 1, EOS, PAD))
+
+    class Told(Table):
+        def teach(self, memory: tuple[Tensor], tokens_in: Tensor) -> Taught:
+            logits = torch.full((*ids.shape, int(tokens.max()) + 2), -torch.inf)
+            logits[..., -1] = (1 - logp.exp()).log()
+            return Taught(logits.scatter(2, tokens[..., None], logp[..., None]), logits)
+
+    rules = Rules(0, ids.shape[1], no_repeat=False)
+    objective = training(SelfCritical(sample=Sample(1, 1.0, rules), baseline="greedy"), lambda row: 0.0)
+    objective.draw = lambda model, features: (tokens, None)  # type: ignore[method-assign]
+    objective.judge = lambda ids, tokens, greedy: (reward[:, 0], {})  # type: ignore[method-assign]
+    loss = objective(Told(torch.zeros(4, 1, 1, 1)), of(media(0, 1, 2, 3)))
+    assert loss.value.item() == pytest.approx(expected.item(), abs=2e-5)
 
 
 @pytest.mark.parametrize("baseline", ["greedy", "leave_one_out"])

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from limner.models.attention_blocks import NORMS, DotProduct, FeedForward, Known, sinusoids
 from limner.models.captioner import Captioner, Step, Taught, map_tensors, running
 from limner.models.geometry import GeometryBias, box_waves, relations
-from limner.models.grid_positions import GRIDS, POSITIONS, side_of
+from limner.models.grid_positions import GRIDS, POSITIONS, Share, side_of
 from limner.models.layers import WordHead
 from limner.models.positions import Places
 from limner.models.xlinear import XLinear
@@ -39,6 +39,9 @@ class SpatialTransformerConfig:
     cross_attention: Literal["dot-product", "xlinear"] = "dot-product"  # xlinear has one head, whatever `heads` says
     positions: Literal["gxg", "g2", "box", "sinusoidal", "none"] = "gxg"
     num_grids: Count = 144  # G, a square number: gxg, g2 and sinusoidal see a grid of so many cells
+    share: Share = (
+        "box"  # whether a region's overlap with a cell is taken as a part of the region's area or of the cell's
+    )
     geometry: bool = False  # the encoder's attention knows how boxes lie to each other
     places: bool = False  # cells of clips are told when and where they are, in another way than `positions`
     feature_norm: bool = True  # LayerNorm on the features
@@ -71,7 +74,7 @@ class SpatialTransformer(Captioner):
         self.place = Places(feature_dim) if config.places else None
         self.feature_norm = nn.LayerNorm(feature_dim) if config.feature_norm else nn.Identity()
         self.cells = nn.Linear(feature_dim, dim)
-        self.positions = POSITIONS[config.positions](dim, config.num_grids)
+        self.positions = POSITIONS[config.positions](dim, config.num_grids, config.share)
         self.cell_layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
         self.cell_norm = NORMS[config.norm](dim)
         self.embed = nn.Embedding(vocabulary_size, dim)
