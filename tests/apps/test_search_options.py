@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from limner.apps.arguments import add_decoding, add_search, search_of
+from limner.apps.arguments import add_decoding, add_search, decoding_of, search_of
 from limner.apps.cli import main
 from limner.decode.options import Beam
 from limner.encoders import ResNet3D, ResNet3DConfig
@@ -110,6 +110,15 @@ def test_a_published_search_gives_way_to_what_it_cannot_do(
     if dropped:
         with pytest.raises(ValueError, match=r"of other searches|contest compares"):
             replace(found, **{quirk: True})
+
+
+def test_so_it_does_where_only_a_beam_can_be_asked_for(capsys: pytest.CaptureFixture[str]):
+    """`limner explain` and `limner profile`."""
+    parser = argparse.ArgumentParser()
+    add_decoding(parser)
+    assert decoding_of(parser.parse_args(["--beam", "3"]), Beam(2, contest=True)) == Beam(3, contest=True)
+    assert decoding_of(parser.parse_args(["--length-penalty", ".5"]), Beam(2, contest=True)) == Beam(2, 0.5)
+    assert "(contest) has no --length-penalty; limner's own beam" in capsys.readouterr().err
 
 
 def test_a_converted_run_is_asked_for_more(tiny: Path, tmp_path: Path, pictures: list[str], capsys):

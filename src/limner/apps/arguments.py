@@ -51,7 +51,7 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
 
 def decoding_of(options: argparse.Namespace, default: Beam) -> Beam:
     return with_beam(
-        default,
+        _plain(options, default),
         options.beam,
         options.length_penalty,
         min_length=options.min_length,
@@ -59,6 +59,24 @@ def decoding_of(options: argparse.Namespace, default: Beam) -> Beam:
         unknown=options.allow_unknown,
         no_repeat=None if options.allow_repeats is None else False,
     )
+
+
+def _plain(options: argparse.Namespace, default: Beam) -> Beam:
+    """`default`, without what makes it a published search (`contest`, `refill`) where that cannot do what is asked."""
+    given = vars(options)  # a command may have the options of a beam alone
+    beyond = {"--groups": (given.get("groups") or 1) > 1, "--must": bool(given.get("must"))}
+    if default.contest:
+        beyond |= {"--n-best": (given.get("n_best") or 1) > 1, "--length-penalty": bool(options.length_penalty)}
+        beyond |= {"--normalise": given.get("normalise") in ("wu", "avg")}
+    asked = [name for name, wished in beyond.items() if wished]
+    if not asked or not (default.contest or default.refill):
+        return default
+    print(
+        f"note: the published search of this model ({'contest' if default.contest else 'refill'}) has no "
+        f"{', '.join(asked)}; limner's own beam takes its place",
+        file=sys.stderr,
+    )
+    return replace(default, contest=False, refill=False)
 
 
 def add_search(parser: argparse.ArgumentParser) -> None:
@@ -104,7 +122,7 @@ def search_of(options: argparse.Namespace, default: Beam, vocabulary: Vocabulary
 
     What is dropped or does nothing is told on stderr.
     """
-    beam = decoding_of(options, default if options.sample else _plain(options, default))
+    beam = decoding_of(options, default)
     rules = beam.rules
     if options.no_trigrams:
         rules = replace(rules, no_trigram=True)
@@ -132,23 +150,6 @@ def search_of(options: argparse.Namespace, default: Beam, vocabulary: Vocabulary
 
     torch.manual_seed(options.seed)
     return Sample(options.sample, rules=rules, **given)
-
-
-def _plain(options: argparse.Namespace, default: Beam) -> Beam:
-    """`default`, without what makes it a published search (`contest`, `refill`) where that cannot do what is asked."""
-    beyond = {"--groups": (options.groups or 1) > 1, "--must": bool(options.must)}
-    if default.contest:
-        beyond |= {"--n-best": (options.n_best or 1) > 1, "--length-penalty": bool(options.length_penalty)}
-        beyond |= {"--normalise": options.normalise in ("wu", "avg")}
-    asked = [name for name, wished in beyond.items() if wished]
-    if not asked or not (default.contest or default.refill):
-        return default
-    print(
-        f"note: the published search of this model ({'contest' if default.contest else 'refill'}) has no "
-        f"{', '.join(asked)}; limner's own beam takes its place",
-        file=sys.stderr,
-    )
-    return replace(default, contest=False, refill=False)
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
