@@ -27,7 +27,8 @@ from limner.models.show_attend_tell import ShowAttendTellConfig
 from limner.packed import pack, push_to_hub, unpack
 from limner.pipeline import Pipeline
 from limner.recipe import Recipe
-from limner.run import RunInfo, create_run, load_run, load_tensors, save_tensors, weights_of
+from limner.run import RunInfo, create_run, load_run, weights_of
+from limner.tensors import load_tensors, save_tensors
 from limner.text.vocabulary import Vocabulary
 from tests.encoders.test_detector import save as save_detector
 from tests.encoders.test_pretrained import save as save_backbone

@@ -17,18 +17,8 @@ from limner.models import build_model
 from limner.models.captioner import FromPixels
 from limner.models.show_attend_tell import ShowAttendTellConfig
 from limner.recipe import Recipe
-from limner.run import (
-    RunInfo,
-    create_run,
-    load_run,
-    load_state,
-    load_tensors,
-    pack_state,
-    put_weights,
-    save_tensors,
-    unpack_state,
-    weights_of,
-)
+from limner.run import RunInfo, create_run, load_run, pack_state, put_weights, unpack_state, weights_of
+from limner.tensors import load_state, load_tensors, save_tensors
 from limner.text.vocabulary import Vocabulary
 from limner.train.loop import Position
 from limner.train.stage import save_last

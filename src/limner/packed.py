@@ -21,10 +21,11 @@ from torch import Tensor
 
 from limner.data.datasets import DataConfig
 from limner.data.told import ToldConfig
-from limner.encoders import Detector, Pretrained, PretrainedConfig, ResNet3DConfig
+from limner.encoders import Detector, Pretrained, PretrainedConfig
 from limner.files import read_json, sha256, write_json, write_text
 from limner.models.captioner import FromPixels
-from limner.run import Run, create_run, save_tensors, weights_of
+from limner.run import Run, create_run, weights_of
+from limner.tensors import save_tensors
 from limner.version import __version__
 
 FORMAT = 1
@@ -122,8 +123,7 @@ def _write(run: Run, out: Path, card: str, half: bool) -> None:
         info = replace(info, encoder={**run.encoder.provenance(), "source": "encoder"}, encoder_trained=False)
         tensors = run.model.state_dict()
     else:
-        if isinstance(recipe.encoder, ResNet3DConfig):
-            recipe = replace(recipe, encoder=replace(recipe.encoder, source=""))
+        recipe = replace(recipe, encoder=replace(recipe.encoder, source=""))
         tensors = weights_of(FromPixels(run.encoder, run.model))
     data = DataConfig(recipe.data.name, "")  # not where the data lay
     recipe = replace(recipe, data=data, features="", start="", told=ToldConfig())

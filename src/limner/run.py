@@ -6,23 +6,23 @@ parameters of its own objective.safetensors (what they were beside the best weig
 """
 
 import json
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from limner.data.store import differences, identity
-from limner.encoders import Detector, DetectorConfig, Pretrained, PretrainedConfig, ResNet3DConfig, build_encoder
+from limner.encoders import Detector, DetectorConfig, Pretrained, PretrainedConfig, build_encoder
 from limner.encoders.encoder import Encoder
-from limner.files import read_json, write_json, write_safetensors
+from limner.encoders.learnt import WHERE, parted
+from limner.files import read_json, write_json
 from limner.models import build_model
 from limner.models.captioner import Captioner, FromPixels
 from limner.recipe import Recipe, load_recipe, save_recipe
+from limner.tensors import load_state, load_tensors, save_tensors
 from limner.text.vocabulary import Vocabulary
 from limner.version import __version__
 
@@ -53,50 +53,6 @@ class Run:
     encoder: Encoder | None
 
 
-def save_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Safetensors, written atomically, with a checksum of the values."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_safetensors(path, plain, {**(metadata or {}), "crc32": checksum(plain)})
-
-
-def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """-> tensors and metadata.  Raises ValueError that names a damaged file."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"{path} is missing; is this a run folder, and did training get as far as a checkpoint?"
-        )
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or no safetensors file ({error})") from error
-    if "crc32" in metadata and metadata["crc32"] != checksum(tensors):
-        raise ValueError(f"{path} is damaged: its values have changed since it was written; take it from a copy")
-    return tensors, metadata
-
-
-def checksum(tensors: Mapping[str, Tensor]) -> str:
-    """CRC-32 over the values in key order; the format itself notices a damaged header, not a damaged weight."""
-    crc = 0
-    for _, tensor in sorted(tensors.items()):
-        crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, crc)
-    return f"{crc:08x}"
-
-
-def load_state(module: nn.Module, tensors: dict[str, Tensor], where: str | Path) -> None:
-    """Strict; every missing, unknown or misshapen key is named."""
-    own = module.state_dict()
-    missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
-    shapes = [
-        f"{key} {tuple(tensors[key].shape)}, expected {tuple(own[key].shape)}"
-        for key in own.keys() & tensors.keys()
-        if own[key].shape != tensors[key].shape
-    ]
-    if missing or unknown or shapes:
-        raise ValueError(f"{where} does not fit the model: missing {missing}; unknown {unknown}; shapes {shapes}")
-    module.load_state_dict(tensors)
-
-
 def create_run(folder: str | Path, recipe: Recipe, vocabulary: Vocabulary, info: RunInfo) -> None:
     """Write the descriptive files of a run."""
     folder = Path(folder)
@@ -108,7 +64,7 @@ def create_run(folder: str | Path, recipe: Recipe, vocabulary: Vocabulary, info:
 def load_run(folder: str | Path, encoder_source: str = "", device: str = "cpu") -> Run:
     """Load a run for use on `device`.
 
-    `encoder_source` replaces the folder or hub id of a pretrained encoder or a detector that has moved.  Raises
+    `encoder_source` replaces the folder or hub id of a pretrained encoder, a detector or a run that has moved.  Raises
     ValueError when the encoder's weights are not the ones the run was trained with, FileNotFoundError when it is no run
     folder.
     """
@@ -119,8 +75,8 @@ def load_run(folder: str | Path, encoder_source: str = "", device: str = "cpu") 
     recipe = replace(recipe, decoding=recipe.decoding.bind(vocabulary))
     tensors, _ = load_tensors(folder / "model.safetensors")
     model = build_model(recipe.model, len(vocabulary), info.feature_dim)
-    trained = {key.removeprefix("encoder."): value for key, value in tensors.items() if key.startswith("encoder.")}
-    load_state(model, {k: v for k, v in tensors.items() if not k.startswith("encoder.")}, folder / "model.safetensors")
+    trained, captioners = parted(tensors)
+    load_state(model, captioners, folder / "model.safetensors")
     encoder = _load_encoder(folder, recipe, info, trained, encoder_source)
     return Run(folder, recipe, vocabulary, info, model.to(device).eval(), encoder.to(device) if encoder else None)
 
@@ -157,12 +113,12 @@ def _load_encoder(
         local = folder / "encoder"
         chosen = source or (str(local) if local.is_dir() else config.source)
         config = replace(config, source=chosen)
-    elif isinstance(config, ResNet3DConfig) and config.source:  # a file, needed only where the run has no copy
+    elif config.source:  # needed only where the run has no copy
         config = replace(config, source="" if trained else source or config.source)
     try:
         encoder = build_encoder(config)
     except ValueError as error:
-        hint = "; --encoder says where it lies now" if getattr(config, "source", "") else ""
+        hint = "; --encoder says where it lies now" if config.source else ""
         raise ValueError(f"{error}{hint}") from error
     stored, found = identity(info.encoder), identity(json.loads(json.dumps(encoder.provenance())))
     if trained:  # the hash is that of the weights it began with
@@ -170,7 +126,7 @@ def _load_encoder(
         stored, found = {**stored, "sha256": ""}, {**found, "sha256": ""}
     if lines := differences(stored, found, "the run"):
         raise ValueError(
-            f"the encoder {getattr(config, 'source', config.name)} is not the one that {folder} was trained with "
+            f"the encoder {config.source or config.name} is not the one that {folder} was trained with "
             f"({info.encoder.get('source')}): {'; '.join(lines)}; give the right folder or hub id with --encoder"
         )
     return encoder.eval()
@@ -184,15 +140,15 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
     tensors = dict(model.captioner.state_dict())
     trained = any(parameter.requires_grad for parameter in model.encoder.parameters())
     if trained or not isinstance(model.encoder, Pretrained | Detector):
-        tensors |= {f"encoder.{name}": value for name, value in model.encoder.state_dict().items()}
+        tensors |= {WHERE + name: value for name, value in model.encoder.state_dict().items()}
     return tensors
 
 
 def put_weights(model: nn.Module, tensors: dict[str, Tensor], where: str | Path) -> None:
     """The inverse of `weights_of`."""
     captioner = model.captioner if isinstance(model, FromPixels) else model
-    theirs = {key.removeprefix("encoder."): value for key, value in tensors.items() if key.startswith("encoder.")}
-    load_state(captioner, {k: v for k, v in tensors.items() if not k.startswith("encoder.")}, where)
+    theirs, own = parted(tensors)
+    load_state(captioner, own, where)
     if theirs and isinstance(model, FromPixels):
         load_state(model.encoder, theirs, where)
 

@@ -75,6 +75,7 @@ def test_what_cannot_be_extracted(tiny: Path, tmp_path: Path, monkeypatch, capsy
         ([recipe, "--out", "f"], f"small_cnn {advice}"),
         ([str(resnet), "--out", "f"], f"resnet {advice}"),
         ([run], "where should the features go?"),
+        ([*given[:-3], run, "--out", "f"], f"{run} is a run; its encoder: limner extract {run} --data.name"),
         ([run, "--out", "f", "--encoder.dim", "16"], "the encoder is that of"),
         ([run, "--out", "f", "--window", "4"], "--window changes the encoder, which is that of"),
         ([".", "--out", "f"], "is not a run folder"),

@@ -16,7 +16,8 @@ from limner.decode.options import Beam
 from limner.encoders import ResNet3D, ResNet3DConfig
 from limner.models import build_model
 from limner.pipeline import Pipeline
-from limner.run import RunInfo, create_run, load_run, save_tensors
+from limner.run import RunInfo, create_run, load_run
+from limner.tensors import save_tensors
 
 
 @pytest.fixture

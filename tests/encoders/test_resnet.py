@@ -15,7 +15,8 @@ from limner.encoders.resnet import config_of
 from limner.models import ShowAttendTellConfig, build_model
 from limner.models.captioner import FromPixels
 from limner.recipe import Recipe, build_recipe, load_recipe, save_recipe
-from limner.run import RunInfo, create_run, load_run, put_weights, save_tensors, weights_of
+from limner.run import RunInfo, create_run, load_run, put_weights, weights_of
+from limner.tensors import save_tensors
 from limner.text.vocabulary import SPECIALS, Vocabulary
 from limner.types import Layout, Pixels
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from limner.convert.video_captioning_3d import map_weights, read_published
 from limner.explain.gradcam import cam, cam_plus_plus, gradcam, gradcam_plus_plus, published_map, stretched
 from limner.models.spatiotemporal import FirstToken
-from limner.run import load_state
+from limner.tensors import load_state
 from limner.types import EOS, Features, Layout
 from tests.explain.toys import Linear, one
 from tests.models.captioners import small

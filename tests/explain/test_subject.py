@@ -17,7 +17,8 @@ from limner.explain.subject import open_subject, show
 from limner.models import build_model
 from limner.models.sa_lstm import SaLstmConfig
 from limner.recipe import build_recipe
-from limner.run import RunInfo, create_run, load_run, save_tensors
+from limner.run import RunInfo, create_run, load_run
+from limner.tensors import save_tensors
 from limner.text.vocabulary import SPECIALS, Vocabulary
 from limner.types import Layout, Medium
 from tests.data.videos import greys, shown, write

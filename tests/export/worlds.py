@@ -16,7 +16,8 @@ from limner.export.check import drawn
 from limner.models import ModelConfig, build_model
 from limner.models.captioner import FromPixels
 from limner.recipe import Recipe
-from limner.run import RunInfo, create_run, save_tensors, weights_of
+from limner.run import RunInfo, create_run, weights_of
+from limner.tensors import save_tensors
 from limner.text.vocabulary import Vocabulary
 from limner.types import Pixels
 

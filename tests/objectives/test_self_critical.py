@@ -18,7 +18,7 @@ from limner.objectives.context import Context
 from limner.objectives.cross_entropy import CrossEntropy
 from limner.objectives.rewards import Rewards
 from limner.objectives.self_critical import SelfCritical, SelfCriticalTraining, log_probabilities
-from limner.run import load_tensors
+from limner.tensors import load_tensors
 from limner.text.vocabulary import Vocabulary
 from limner.train.training import train
 from limner.types import BOS, EOS, PAD, UNK, Batch, Features, Medium

@@ -22,7 +22,8 @@ from limner.profiling import measure
 from limner.profiling.figure import pareto_figure
 from limner.profiling.measure import Profile, clip, count, jpeg, pareto, profile, weights
 from limner.recipe import build_recipe
-from limner.run import RunInfo, create_run, load_run, save_tensors
+from limner.run import RunInfo, create_run, load_run
+from limner.tensors import save_tensors
 from limner.text.vocabulary import SPECIALS, Vocabulary
 from limner.types import BOS, Features, Layout
 

@@ -8,7 +8,7 @@ import torch
 
 from limner.models import ShowAttendTellConfig, build_model
 from limner.recipe import Stage
-from limner.run import load_tensors
+from limner.tensors import load_tensors
 from limner.train.adabound import AdaBound
 from limner.train.loop import make_optimizer
 from limner.train.training import train

@@ -17,7 +17,8 @@ from limner.data.store import StoreWriter
 from limner.inputs import open_inputs
 from limner.objectives import Distil
 from limner.recipe import Recipe, build_recipe, save_recipe
-from limner.run import load_run, load_tensors
+from limner.run import load_run
+from limner.tensors import load_tensors
 from limner.text.vocabulary import SPECIALS, Vocabulary
 from limner.train.teachers import ids_of, load_teacher, same_inputs
 from limner.train.training import train

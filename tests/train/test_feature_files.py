@@ -105,7 +105,7 @@ def test_random_frames_repeat_with_the_seed(recipe: Recipe, tmp_path: Path):
     from dataclasses import replace
 
     from limner.data.frames import Sampling
-    from limner.run import load_tensors
+    from limner.tensors import load_tensors
 
     chance = replace(recipe, frames=2, sampling=Sampling("random"))
     weights = []

@@ -13,7 +13,8 @@ import torch
 from limner.encoders import Pretrained
 from limner.pipeline import Pipeline
 from limner.recipe import Recipe, save_recipe
-from limner.run import load_run, load_tensors
+from limner.run import load_run
+from limner.tensors import load_tensors
 from limner.train.training import train
 from tests.encoders.test_pretrained import CASES, save
 from tests.train.world import log_of, pictures, recipe

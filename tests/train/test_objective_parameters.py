@@ -10,7 +10,8 @@ import torch
 from limner.models.captioner import Captioner
 from limner.objectives import CrossEntropy, GlobalReconstruction
 from limner.recipe import Recipe, build_recipe
-from limner.run import load_run, load_tensors
+from limner.run import load_run
+from limner.tensors import load_tensors
 from limner.train.training import train
 from limner.types import Batch, Loss
 from tests.train.test_resume import same

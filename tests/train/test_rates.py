@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from limner.recipe import Recipe, Stage, build_recipe, save_recipe
-from limner.run import load_tensors
+from limner.tensors import load_tensors
 from limner.train.loop import make_optimizer
 from limner.train.rates import factors, frozen, too_high
 from limner.train.training import train

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from limner.recipe import Recipe
-from limner.run import load_tensors
+from limner.tensors import load_tensors
 from limner.train import session, stage
 from limner.train.loop import Position
 from limner.train.stage import save_last

@@ -20,7 +20,8 @@ from limner.inputs import open_inputs
 from limner.models.sft import Sft
 from limner.objectives.hierarchical import SftLoss
 from limner.recipe import build_recipe, save_recipe
-from limner.run import load_run, load_tensors
+from limner.run import load_run
+from limner.tensors import load_tensors
 from limner.text.clip_bpe import ClipVocabulary, read_clip
 from limner.train.teachers import load_teacher
 from limner.train.training import train

@@ -16,7 +16,8 @@ from limner.metrics.references import References
 from limner.metrics.report import evaluate
 from limner.pipeline import Pipeline
 from limner.recipe import Stage
-from limner.run import load_run, load_tensors, weights_of
+from limner.run import load_run, weights_of
+from limner.tensors import load_tensors
 from limner.train import session
 from limner.train.loop import Average
 from limner.train.session import build_vocabulary, collapse

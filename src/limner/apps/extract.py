@@ -137,9 +137,10 @@ def _recipe_and_encoder(options: argparse.Namespace, rest: list[str]) -> tuple[R
         recipe = replace(recipe, encoder=encoder)
     if options.window:
         recipe = replace(recipe, encoder=_windowed(recipe.encoder, options.window))
-    if not getattr(recipe.encoder, "source", ""):
+    if not recipe.encoder.source:
         raise ValueError(
-            f"{recipe.encoder.name} has no trained weights of its own: train it from pixels, without extract"
+            f"{recipe.encoder.name} has no trained weights of its own: train it from pixels, without extract; then "
+            "encoder.source may name that run"
         )
     return recipe, build_encoder(recipe.encoder)
 
@@ -147,6 +148,8 @@ def _recipe_and_encoder(options: argparse.Namespace, rest: list[str]) -> tuple[R
 def _config(source: str, vectors: bool) -> EncoderConfig:
     """A file of weights is one of a 3-D ResNet, whose depth and width the weights tell; `vectors`, one for each frame,
     are CLIP's."""
+    if (Path(source) / "run.json").is_file():
+        raise ValueError(f"{source} is a run; its encoder: limner extract {source} --data.name NAME --data.media DIR")
     if Path(source).suffix in WEIGHTS:
         return replace(config_of(read_weights(source)), source=source)
     if vectors:

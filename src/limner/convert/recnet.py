@@ -25,7 +25,7 @@ from limner.convert.sa_lstm import (
 )
 from limner.objectives.context import Context
 from limner.objectives.reconstruction import GlobalReconstruction, LocalReconstruction
-from limner.run import load_state
+from limner.tensors import load_state
 
 PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 

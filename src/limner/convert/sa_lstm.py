@@ -26,7 +26,8 @@ from limner.models.sa_lstm import GATES, SaLstm, SaLstmConfig
 from limner.objectives import Objective
 from limner.objectives.reconstruction import Reconstructing
 from limner.recipe import Recipe, Schedule, Stage, VocabularyConfig
-from limner.run import RunInfo, create_run, load_state, save_objective, save_tensors
+from limner.run import RunInfo, create_run, save_objective
+from limner.tensors import load_state, save_tensors
 from limner.text.vocabulary import SPECIALS, Vocabulary
 from limner.types import Layout
 

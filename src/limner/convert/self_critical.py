@@ -28,7 +28,8 @@ from limner.models.spatial_transformer import SpatialTransformerConfig
 from limner.models.up_down import UpDownConfig
 from limner.objectives import CrossEntropy
 from limner.recipe import Recipe, Stage, VocabularyConfig
-from limner.run import RunInfo, create_run, load_state, save_tensors
+from limner.run import RunInfo, create_run
+from limner.tensors import load_state, save_tensors
 from limner.text.vocabulary import SPECIALS, Vocabulary
 from limner.types import Layout
 

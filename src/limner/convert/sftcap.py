@@ -25,7 +25,8 @@ from limner.files import read_json
 from limner.models.sft import Sft, SftConfig
 from limner.objectives.hierarchical import SftLoss
 from limner.recipe import Recipe, Schedule, Stage, VocabularyConfig
-from limner.run import RunInfo, create_run, load_state, save_tensors
+from limner.run import RunInfo, create_run
+from limner.tensors import load_state, save_tensors
 from limner.text.clip_bpe import order_pieces, read_clip
 from limner.text.vocabulary import Vocabulary
 from limner.types import Layout

@@ -23,7 +23,8 @@ from limner.files import read_json
 from limner.models.show_attend_tell import ShowAttendTell, ShowAttendTellConfig
 from limner.objectives import CrossEntropy
 from limner.recipe import Recipe, Stage, VocabularyConfig
-from limner.run import RunInfo, create_run, load_state, save_tensors
+from limner.run import RunInfo, create_run
+from limner.tensors import load_state, save_tensors
 from limner.text.vocabulary import SPECIALS, Vocabulary
 from limner.types import Layout
 

@@ -26,7 +26,8 @@ from limner.encoders.resnet3d import config_of, fill, read_weights
 from limner.files import read_json
 from limner.models.spatiotemporal import FirstToken, FirstTokenConfig
 from limner.recipe import Recipe, Schedule, Stage, VocabularyConfig
-from limner.run import RunInfo, create_run, load_state, save_tensors
+from limner.run import RunInfo, create_run
+from limner.tensors import load_state, save_tensors
 from limner.text.vocabulary import SPECIALS, Vocabulary
 from limner.types import Features, Layout
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from limner.encoders.encoder import cells_of, squares
 from limner.encoders.freezing import FourStages
+from limner.encoders.learnt import learnt
 from limner.encoders.pretrained import weights_sha256
 from limner.types import Features, Pixels
 
@@ -26,7 +27,7 @@ class ResNetConfig:
     """`blocks` per stage; ResNet-101 is (3, 4, 23, 3), ResNeXt-101 32x8d the same with groups 32, width_per_group 8.
 
     `trainable_from` k trains the blocks from index k on, counted over all stages (negative: from the end); 0 trains
-    everything, None freezes everything: what an import does.
+    everything, None freezes everything: what an import does.  `source`: a run whose encoder it is.
     """
 
     name: Literal["resnet"] = "resnet"
@@ -38,6 +39,7 @@ class ResNetConfig:
     size: int = 256  # side of the square input in pixels
     channels: Literal["RGB", "BGR"] = "RGB"  # order in which the weights read a picture; see `preprocess`
     trainable_from: int | None = 0
+    source: str = ""
 
 
 class Basic(nn.Module):
@@ -116,6 +118,7 @@ class ResNet(FourStages):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        learnt(self, config.source)
         self.freeze(config.trainable_from)
         self.train(self.training)
 

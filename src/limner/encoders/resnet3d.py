@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from limner.encoders.freezing import FourStages
+from limner.encoders.learnt import learnt
 from limner.encoders.pretrained import weights_sha256
 from limner.ranges import Count
 from limner.types import Features, Layout, Pixels
@@ -27,8 +28,9 @@ CLASSIFIER = ("fc.weight", "fc.bias")
 class ResNet3DConfig:
     """Depth 18 and 34 give 8 * width channels per cell, 50 and 101 give 32 * width: 2048 for the published 50.
 
-    `source` is a file of weights (.pth); without one they are random.  `trainable_from` k trains the blocks from index
-    k on, counted over all stages (negative: from the end); 0 trains everything, None freezes everything.
+    `source` is a file of weights (.pth) or a run whose encoder it is; without one they are random.  `trainable_from` k
+    trains the blocks from index k on, counted over all stages (negative: from the end); 0 trains everything, None
+    freezes everything.
     """
 
     name: Literal["resnet3d"] = "resnet3d"
@@ -144,8 +146,10 @@ class ResNet3D(FourStages):
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        if config.source:
+        if config.source and not Path(config.source).expanduser().is_dir():
             fill(self, read_weights(config.source), config.source)
+        else:
+            learnt(self, config.source)
         self.freeze(config.trainable_from)
         self.train(self.training)
 
@@ -216,7 +220,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise ValueError(f"encoder.source: {path} is no file; give the .pth file of a 3-D ResNet")
+        raise ValueError(f"encoder.source: {path} is no file; give the .pth file of a 3-D ResNet, or a run's folder")
     try:
         tree = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever a damaged file makes it raise

@@ -9,18 +9,21 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from limner.encoders.encoder import Encoder, cells_of, squares
+from limner.encoders.learnt import learnt
 from limner.encoders.pretrained import weights_sha256
 from limner.types import Features, Pixels
 
 
 @dataclass(frozen=True)
 class SmallCNNConfig:
-    """`size`: side of the square input in pixels; `width`: channels of the first layer; `dim`: channels of a cell."""
+    """`size`: side of the square input in pixels; `width`: channels of the first layer; `dim`: channels of a cell;
+    `source`: a run whose encoder it is."""
 
     name: Literal["small_cnn"] = "small_cnn"
     size: int = 64
     width: int = 32
     dim: int = 128
+    source: str = ""
 
 
 class Residual(nn.Module):
@@ -59,6 +62,7 @@ class SmallCNN(Encoder):
         )
         self.body = nn.Sequential(Residual(width, 2 * width), Residual(2 * width, 4 * width))
         self.out = nn.Conv2d(4 * width + 2, config.dim, 1)
+        learnt(self, config.source)
 
     def preprocess(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float[Tensor, "T 3 h w"]:
         """RGB [0, 255] -> size x size (bilinear, antialiased; the aspect ratio is not kept), scaled to [-1, 1]."""

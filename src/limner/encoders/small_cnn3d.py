@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from limner.encoders.encoder import Encoder, squares
+from limner.encoders.learnt import learnt
 from limner.encoders.pretrained import weights_sha256
 from limner.ranges import Count
 from limner.types import Features, Layout, Pixels
@@ -21,7 +22,7 @@ class SmallCNN3DConfig:
 
     `reach`: how many of the layers see the moments before and after; from 1 to 5 of them a cell knows of
     3, 7, 11, 15 or 19 frames.  With few of them, what attention falls on is what happens then.
-    `pool`: "space" leaves one cell per moment, with the maximum of every channel.
+    `pool`: "space" leaves one cell per moment, with the maximum of every channel.  `source`: a run whose encoder it is.
     """
 
     name: Literal["small_cnn3d"] = "small_cnn3d"
@@ -30,6 +31,7 @@ class SmallCNN3DConfig:
     dim: Count = 128
     reach: Annotated[int, Field(ge=1, le=5)] = 5
     pool: Literal["none", "space"] = "none"
+    source: str = ""
 
 
 class Residual3D(nn.Module):
@@ -72,6 +74,7 @@ class SmallCNN3D(Encoder):
             Residual3D(width, 2 * width, config.reach - 1), Residual3D(2 * width, 4 * width, config.reach - 3)
         )
         self.out = nn.Conv3d(4 * width + 3, config.dim, 1)
+        learnt(self, config.source)
 
     def preprocess(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float[Tensor, "T 3 h w"]:
         """RGB [0, 255] -> size x size (bilinear, antialiased; the aspect ratio is not kept), scaled to [-1, 1]."""

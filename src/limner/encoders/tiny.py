@@ -14,6 +14,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from limner.encoders.encoder import Encoder, cells_of, squares
+from limner.encoders.learnt import learnt
 from limner.encoders.pretrained import weights_sha256
 from limner.encoders.resnet import Basic
 from limner.ranges import Below1
@@ -25,7 +26,8 @@ STRIDE = 32
 @dataclass(frozen=True)
 class TinyConfig:
     """`size`: side of the square input in pixels; `widths` and `blocks` of the four stages, at strides 4 to 32; `dim`:
-    channels of a cell; `jitter`: how far colours are changed in training, 0 not at all."""
+    channels of a cell; `jitter`: how far colours are changed in training, 0 not at all; `source`: a run whose encoder
+    it is."""
 
     name: Literal["tiny"] = "tiny"
     size: int = 224
@@ -33,6 +35,7 @@ class TinyConfig:
     blocks: tuple[int, int, int, int] = (1, 2, 2, 2)
     dim: int = 384
     jitter: Below1 = 0.0
+    source: str = ""
 
     def __post_init__(self) -> None:
         if self.size < STRIDE or self.size % STRIDE:
@@ -45,7 +48,7 @@ class Tiny(Encoder):
     """Stride 32: 224 x 224 pixels give 7 x 7 cells."""
 
     def __init__(self, config: TinyConfig) -> None:
-        """Weights are random."""
+        """Weights are random where `source` names no run."""
         super().__init__()
         self.config, self.dim = config, config.dim
         first = config.widths[0]
@@ -61,6 +64,7 @@ class Tiny(Encoder):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        learnt(self, config.source)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def preprocess(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float[Tensor, "T 3 h w"]:

@@ -27,7 +27,8 @@ from limner.models.captioner import Captioner
 from limner.models.sft import Sft
 from limner.objectives.distillation import Distil
 from limner.recipe import Recipe
-from limner.run import RunInfo, append_log, create_run, load_tensors, put_weights
+from limner.run import RunInfo, append_log, create_run, put_weights
+from limner.tensors import load_tensors
 from limner.text.clip_bpe import read_clip
 from limner.text.vectors import load_clip_vectors, load_vectors
 from limner.text.vocabulary import Vocabulary
@@ -94,7 +95,8 @@ class Session:
             weights = Path(recipe.start) / "model.safetensors"
             tensors, _ = load_tensors(weights)
             put_weights(self.model, tensors, weights)
-            if self.inputs.stored and read_json(Path(recipe.start) / "run.json").get("encoder_trained"):
+            begun = read_json(Path(recipe.start) / "run.json").get("encoder_trained")
+            if begun and self.inputs.stored and recipe.encoder.source != recipe.start:
                 text = f"the encoder of {recipe.start} was trained along with its captioner: {recipe.features} must be "
                 self.watch("warning", {"text": text + f"features of that encoder (limner extract {recipe.start})"})
         self.model.to(self.accelerator.device)

@@ -16,16 +16,8 @@ from limner.data.batches import TrainingBatches
 from limner.objectives import build_objective
 from limner.objectives.context import Context
 from limner.objectives.distillation import Distil, Distilling
-from limner.run import (
-    append_log,
-    load_objective,
-    pack_state,
-    random_state,
-    save_objective,
-    save_tensors,
-    unpack_state,
-    weights_of,
-)
+from limner.run import append_log, load_objective, pack_state, random_state, save_objective, unpack_state, weights_of
+from limner.tensors import save_tensors
 from limner.train.loop import Average, Learner, Position, fit, make_optimizer
 from limner.train.session import Session, short
 from limner.train.teachers import load_teacher

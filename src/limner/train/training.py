@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from limner.recipe import Recipe, changes, check_recipe, load_recipe
-from limner.run import load_tensors, put_weights
+from limner.run import put_weights
+from limner.tensors import load_tensors
 from limner.train.loop import Position
 from limner.train.rates import frozen, too_high
 from limner.train.session import Session, Watch, silent
