@@ -196,6 +196,17 @@ def test_boxes_follow_their_cells(tmp_path: Path):
     assert mixed[1, 1].tolist() == [0.25, 0, 0.5, 1]
 
 
+def test_regions_and_a_grid_in_one_store(tmp_path: Path):
+    """Shards with and without a detector's boxes: what has none keeps the places of its layout, in its own row."""
+    for k, boxes in enumerate((None, torch.full((2, 4), 0.5))):
+        writer = StoreWriter(tmp_path, {"name": "test"})
+        writer.add(f"m{k}", "full", torch.ones(2, 3), Layout(1, 1, 2), boxes)
+        writer.finish()
+    features = read(FeatureStore(tmp_path), 2)
+    assert features.layout == Layout(1, 1, 2)
+    assert features.boxes.tolist() == [[[0, 0, 0.5, 1], [0.5, 0, 1, 1]], [[0.5] * 4, [0.5] * 4]]
+
+
 def test_files_are_read_in_their_view_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """As 240 bytes each."""
     pixels = np.zeros((8, 10, 3), np.uint8)

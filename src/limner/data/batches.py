@@ -34,19 +34,19 @@ def from_store(store: FeatureStore) -> Reader:
     def collate(items: Sequence[Item]) -> Features:
         entries = [store.get(medium.id, view) for medium, view in items]
         grids = [torch.as_tensor(grid).float() for grid, _, _ in entries]
-        layouts = [Layout(*layout) for _, layout, _ in entries]
+        layouts, boxes = [Layout(*layout) for _, layout, _ in entries], [box for _, _, box in entries]
+        boxed = any(box is not None for box in boxes)
         if all(layout == layouts[0] for layout in layouts):
             layout = layouts[0]
         elif len({layout[1:] for layout in layouts}) == 1:
             layout = Layout(max(layout.t for layout in layouts), *layouts[0][1:])
         else:  # grids of different shape: a row of cells, each with the box it had in its own grid
-            layout = Layout(1, 1, max(layout.cells for layout in layouts))
-            entries = [(grid, own, own.boxes() if box is None else box) for grid, own, box in entries]
+            layout, boxed = Layout(1, 1, max(layout.cells for layout in layouts)), True
         mask = torch.zeros(len(grids), layout.cells, dtype=torch.bool)
         for row, grid in enumerate(grids):
             mask[row, : len(grid)] = True
-        boxes = [box for _, _, box in entries if box is not None]
-        regions = pad_sequence([torch.as_tensor(box) for box in boxes], batch_first=True) if boxes else None
+        each = [own.boxes() if box is None else torch.as_tensor(box) for own, box in zip(layouts, boxes, strict=True)]
+        regions = pad_sequence(each, batch_first=True) if boxed else None
         return Features(pad_sequence(grids, batch_first=True), mask, layout, regions)
 
     return collate
