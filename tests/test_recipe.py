@@ -169,7 +169,7 @@ def test_override_copies():
         ("seed", "[1]", r"seed: .*integer"),
         ("views", "full", r"views: .*tuple.*got 'full'"),
         ("decoding.size", "0", "a beam has at least one hypothesis, got size 0"),
-        ("decoding.rules.min_length", "30", "expected 0 <= min_length < max_length, got 30 and 25"),
+        ("decoding.rules.min_length", "30", "expected 0 <= min_length < max_length, got min_length 30, max_length 25"),
         ("views", "[full, flop]", r"views\.1: .*known views are full, flip, .*got 'flop'"),
         ("data.media", "@x", "--data.media @x: not a YAML value"),
     ],

@@ -158,11 +158,11 @@ def test_an_output_that_cannot_be_is_noticed_before_captioning(tiny: Path, tmp_p
     monkeypatch.setattr(Pipeline, "captions", lambda *_: pytest.fail("too late"))
     source = picture(tmp_path / "x.png")
     (tmp_path / "d.csv").mkdir()
-    for out, message in (
-        (tmp_path / "d.csv", "d.csv is a folder; name a file in it"),
-        (Path(source) / "c.csv", "x.png"),
+    for out, message, status in (
+        (tmp_path / "d.csv", "d.csv is a folder; name a file in it", 2),
+        (Path(source) / "c.csv", "x.png", 1),
     ):
-        assert main(["caption", source, "--model", str(tiny / "run"), "--out", str(out)]) == 1
+        assert main(["caption", source, "--model", str(tiny / "run"), "--out", str(out)]) == status
         assert message in capsys.readouterr().err
 
 
@@ -205,7 +205,7 @@ def test_alternative_text(tiny: Path, tmp_path: Path, capsys):
     assert capsys.readouterr().out.strip() == alt_text(plain)
     assert main([*given, "--style", "alt-text", "--max-chars", "12", "--out", str(out)]) == 0
     assert json.loads(out.read_text())["caption"] == alt_text(plain, 12)
-    assert main([*given, "--max-chars", "12"]) == 1
+    assert main([*given, "--max-chars", "12"]) == 2
     assert "--max-chars is about alternative text" in capsys.readouterr().err
 
 
@@ -227,5 +227,5 @@ def test_without_files_it_is_a_prompt(tiny: Path, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{picture}\n:quit\n"))
     assert main(["caption", "--model", str(tiny / "run"), "--style", "alt-text"]) == 0
     assert capsys.readouterr().out.strip() == alt_text(Pipeline.load(tiny / "run").caption(picture).text)
-    assert main(["caption", "--model", str(tiny / "run"), "--out", "c.csv"]) == 1
+    assert main(["caption", "--model", str(tiny / "run"), "--out", "c.csv"]) == 2
     assert "nothing to caption: name files (--out is of no use in the prompt)" in capsys.readouterr().err

@@ -232,28 +232,33 @@ def test_explain_asks_the_encoder_what_it_saw(tiny: Path, tmp_path: Path, monkey
     assert seen == [(1 / 3, 0, 2 / 3, 1)]
 
 
-def test_mistakes_are_one_line_and_exit_status_one(tiny: Path, photos: Path, tmp_path: Path, capsys, monkeypatch):
+def test_mistakes_are_one_line_and_have_a_status(tiny: Path, photos: Path, tmp_path: Path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run, recipe, photo = str(tiny / "run"), str(tiny / "tiny.yaml"), str(photos / "7.png")
-    for arguments, message in [
-        (["caption", photo, "--model", "nowhere"], "nowhere is not a run folder"),
-        (["caption", photo, "--model", run, "--out", "c.txt"], "--out c.txt: the ending says the format"),
-        (["caption", photo, "--model", run, "--resume"], "--resume needs --out"),
-        (["caption", photo, "--model", run, "--bean", "3"], "unknown arguments: --bean 3"),
-        (["caption", photo, "--model", run, "--out", "."], "--out .: the ending says the format"),
-        (["caption", photo, "--model", run, "--device", "foo"], "--device foo cannot be used: "),
-        (["explain", run, "clip.MP4", "--out", "f.png"], "clip.MP4: there is no such file"),
-        (["evaluate", run, "extra"], "unknown arguments: extra"),
-        (["explain", run, "nowhere.jpg", "--out", "f.png"], "nowhere.jpg: there is no such file"),
-        (["explain", run, photo, "--out", "f.bmp"], "f.bmp: the ending says the format"),
-        (["train", "nowhere.yaml"], "no recipe at nowhere.yaml"),
-        (["train", recipe, "--stages.0.learning_rte", "1"], "stages.0 has no field 'learning_rte'; it has objective"),
-        (["train", recipe, "--seed"], "--seed needs a value"),
-        (["train", recipe, "--data.media", "nowhere", "--out", "r"], "nowhere"),
-        (["train", recipe, "--out", run], "already holds a run; continue it with --resume"),
-        (["shapes", "--out", "w", "--images", "0"], "ask for at least one picture or clip"),
+    for arguments, message, status in [
+        (["caption", photo, "--model", "nowhere"], "nowhere is not a run folder", 1),
+        (["caption", photo, "--model", run, "--out", "c.txt"], "--out c.txt: the ending says the format", 2),
+        (["caption", photo, "--model", run, "--resume"], "--resume needs --out", 2),
+        (["caption", photo, "--model", run, "--bean", "3"], "unknown arguments: --bean 3", 2),
+        (["caption", photo, "--model", run, "--out", "."], "--out .: the ending says the format", 2),
+        (["caption", photo, "--model", run, "--device", "foo"], "--device foo cannot be used: ", 1),
+        (["explain", run, "clip.MP4", "--out", "f.png"], "clip.MP4: there is no such file", 1),
+        (["evaluate", run, "extra"], "unknown arguments: extra", 2),
+        (["explain", run, "nowhere.jpg", "--out", "f.png"], "nowhere.jpg: there is no such file", 1),
+        (["explain", run, photo, "--out", "f.bmp"], "f.bmp: the ending says the format", 1),
+        (["train", recipe, "--start", "nowhere"], "there is no file or folder nowhere/", 1),
+        (["train", "nowhere.yaml"], "no recipe at nowhere.yaml", 1),
+        (
+            ["train", recipe, "--stages.0.learning_rte", "1"],
+            "stages.0 has no field 'learning_rte'; it has objective",
+            1,
+        ),
+        (["train", recipe, "--seed"], "--seed needs a value", 2),
+        (["train", recipe, "--data.media", "nowhere", "--out", "r"], "nowhere", 1),
+        (["train", recipe, "--out", run], "already holds a run; continue it with --resume", 1),
+        (["shapes", "--out", "w", "--images", "0"], "ask for at least one picture or clip", 1),
     ]:
-        assert main(arguments) == 1, arguments
+        assert main(arguments) == status, arguments
         assert message in one_line(capsys), arguments
 
 

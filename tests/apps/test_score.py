@@ -231,4 +231,4 @@ def test_mistakes_are_one_line(files: Path, capsys):
         assert run(files, **names) == 1, names
         error = capsys.readouterr().err
         assert message in error and error.startswith("limner: ") and error.count("\n") == 1, error
-    assert run(files, "--bean", "3") == 1 and "unknown arguments: --bean 3" in capsys.readouterr().err
+    assert run(files, "--bean", "3") == 2 and "unknown arguments: --bean 3" in capsys.readouterr().err

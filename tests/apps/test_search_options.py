@@ -212,7 +212,12 @@ def test_evaluate(tiny: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--temperature", "0.5"], "temperature are about drawing captions: give --sample N too"),
+        (["--temperature", "0.5"], "--temperature: of drawing captions; give --sample N too"),
+        (["--seed", "1", "--top-k", "2"], "--top-k, --seed: of drawing captions; give --sample N too"),
+        (["--diversity", "1"], "--diversity is between groups of hypotheses: give --groups G too"),
+        (["--normalise", "avg", "--length-penalty", "1"], "--normalise avg divides by the length, whatever"),
+        (["--weights", "1"], "--weights are of an ensemble: give --with RUN too"),
+        (["--length-penalty", "nan"], "length_penalty is a number, got nan"),
         (["--sample", "2", "--beam", "3"], "--sample draws captions: --beam"),
         (["--must", "zebra"], "the vocabulary has no 'zebra', which must appear"),
         (["--never", "a dog"], "'a dog' is 2 words (a, dog), and only single words can be forbidden"),
@@ -221,5 +226,6 @@ def test_evaluate(tiny: Path, tmp_path: Path):
     ],
 )
 def test_slips_are_errors_that_help(tiny: Path, pictures: list[str], capsys, arguments: list[str], message: str):
-    assert main(["caption", *pictures, "--model", str(tiny / "run"), *arguments]) == 1
+    status = 2 if message.startswith("--") else 1
+    assert main(["caption", *pictures, "--model", str(tiny / "run"), *arguments]) == status
     assert message in capsys.readouterr().err

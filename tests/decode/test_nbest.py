@@ -82,7 +82,7 @@ def test_doubles_are_kept_once():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"keep": 6}, "a beam of 5 finds 1 to 5 captions per medium, keep is 6"),
+        ({"keep": 6}, "a beam of 5 cannot give the 6 best captions"),
         ({"groups": 2}, "5 hypotheses cannot be parted into 2 equal groups"),
         ({"groups": 5, "must": (4,)}, "must and groups are two searches"),
         ({"contest": True, "keep": 2}, "contest is one beam with one caption"),

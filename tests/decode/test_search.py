@@ -266,7 +266,7 @@ def test_wrong_options():
         Beam(0)
     with pytest.raises(ValueError, match=r"expected temperature > 0 and count >= 1, got 0.0 and 1"):
         Sample(temperature=0.0)
-    with pytest.raises(ValueError, match=r"expected 0 <= min_length < max_length, got 5 and 5"):
+    with pytest.raises(ValueError, match=r"expected 0 <= min_length < max_length, got min_length 5, max_length 5"):
         Rules(5, 5)
 
 

@@ -18,6 +18,7 @@ from limner.export.check import compare, drawn, media_of
 from limner.export.exporter import export_onnx
 from limner.export.graphs import Graphs
 from limner.models.sa_lstm import SaLstmConfig
+from limner.models.sft import SftConfig
 from limner.models.show_attend_tell import ShowAttendTellConfig
 from limner.models.spatial_transformer import SpatialTransformerConfig
 from limner.models.spatiotemporal import FirstTokenConfig, SpatioTemporalConfig
@@ -57,6 +58,10 @@ CASES = {
     "spatial_transformer": SpatialTransformerConfig(
         encoder_layers=1, decoder_layers=2, dim=16, hidden=20, heads=2, num_grids=16
     ),
+    "spatial_transformer, X-linear": SpatialTransformerConfig(
+        encoder_layers=1, decoder_layers=2, dim=16, hidden=20, heads=2, num_grids=16, cross_attention="xlinear"
+    ),
+    "xlan": XlanConfig(layers=1, dim=8, heads=2, mid=3),
 }
 
 
@@ -86,10 +91,10 @@ def test_an_encoder_of_clips_is_refused(tmp_path: Path):
 
 @pytest.mark.slow
 def test_what_cannot_be_traced_says_so_and_writes_nothing(tmp_path: Path):
-    run = random_run(tmp_path / "run", XlanConfig(layers=1, dim=8, heads=2, mid=3))
+    run = random_run(tmp_path / "run", SftConfig(hidden=8, embed=8, width=8, layers=1, heads=2))
     done = limner("export", run, code=1)
     (line,) = [it for it in done.stderr.splitlines() if it.startswith("limner: ")]
-    assert "xlan on SmallCNN(width=8) cannot be exported: torch.export cannot trace it" in line
+    assert "sft on SmallCNN(width=8) cannot be exported: torch.export cannot trace it" in line
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 

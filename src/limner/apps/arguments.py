@@ -10,10 +10,14 @@ from limner.decode.rules import ENDINGS, unsaid
 from limner.text.vocabulary import Vocabulary
 
 
+class WrongArguments(ValueError):
+    """Arguments that are not known, or do not go together."""
+
+
 def no_more(rest: Sequence[str]) -> None:
     """Refuse arguments a command does not know."""
     if rest:
-        raise ValueError(f"unknown arguments: {' '.join(rest)} (see --help)")
+        raise WrongArguments(f"unknown arguments: {' '.join(rest)} (see --help)")
 
 
 def overrides(rest: Sequence[str]) -> list[tuple[str, str]]:
@@ -22,11 +26,11 @@ def overrides(rest: Sequence[str]) -> list[tuple[str, str]]:
     while words:
         word = words.pop(0)
         if not word.startswith("--"):
-            raise ValueError(f"expected --field value, got '{word}'")
+            raise WrongArguments(f"expected --field value, got '{word}'")
         name, equals, value = word[2:].partition("=")
         if not equals:
             if not words:
-                raise ValueError(f"{word} needs a value")
+                raise WrongArguments(f"{word} needs a value")
             value = words.pop(0)
         pairs.append((name, value))
     return pairs
@@ -42,7 +46,12 @@ def positive(text: str) -> int:
 def add_decoding(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("decoding (defaults: the run's recipe)")
     group.add_argument("--beam", type=positive, metavar="K", help="hypotheses per medium; 1 is greedy")
-    group.add_argument("--length-penalty", type=float, metavar="A", help="score = log-probability / length^A")
+    group.add_argument(
+        "--length-penalty",
+        type=float,
+        metavar="A",
+        help="score = log-probability / length^A, also where the recipe's normalise is avg",
+    )
     group.add_argument("--min-length", type=int, metavar="N", help="words before the caption may end")
     group.add_argument("--max-length", type=positive, metavar="N", help="longest caption in tokens, its end included")
     group.add_argument("--allow-unknown", action="store_true", default=None, help="let the unknown word be spoken")
@@ -83,14 +92,16 @@ def add_search(parser: argparse.ArgumentParser) -> None:
     """Other searches than a beam, several captions, rules about words, and ensembles."""
     group = parser.add_argument_group("search")
     group.add_argument("--normalise", choices=["power", "wu", "avg"], help="how --length-penalty is applied")
-    group.add_argument("--n-best", type=positive, metavar="N", help="the N best captions of the beam")
+    group.add_argument("--n-best", type=positive, metavar="N", help="the N best different captions of the beam")
     group.add_argument("--groups", type=positive, metavar="G", help="diverse beam search: G groups of K / G hypotheses")
     group.add_argument("--diversity", type=float, metavar="L", help="how much groups avoid each other's words (0.5)")
     group.add_argument("--sample", type=positive, metavar="N", help="draw N captions instead of searching")
     group.add_argument("--temperature", type=float, metavar="T", help="of drawing; below 1 is surer")
     group.add_argument("--top-k", type=positive, metavar="K", help="draw from the K likeliest words only")
     group.add_argument("--top-p", type=float, metavar="P", help="draw from the likeliest words that sum to P only")
-    group.add_argument("--seed", type=int, default=0, help="of drawing")
+    group.add_argument(
+        "--seed", type=int, metavar="N", help="of drawing (0); another --batch-size or a --resume draws others"
+    )
     group.add_argument("--no-trigrams", action="store_true", default=None, help="never the same three words twice")
     group.add_argument("--no-bad-endings", action="store_true", help="never end with an article, a preposition, ...")
     group.add_argument("--never", type=listed, metavar="WORD,...", help="words that must not appear")
@@ -140,16 +151,28 @@ def search_of(options: argparse.Namespace, default: Beam, vocabulary: Vocabulary
         **{"diversity": options.diversity, "must": options.must},
     }
     searching = {name: value for name, value in asked.items() if value is not None}
+    _insist_on_sense(options, [*given, *(["seed"] if options.seed is not None else [])], bool(searching))
     if options.sample is None:
-        if given:
-            raise ValueError(f"{', '.join(given)} are about drawing captions: give --sample N too")
         return replace(beam, rules=rules, **searching)
-    if searching or options.beam is not None:
-        raise ValueError("--sample draws captions: --beam and what belongs to a beam cannot be given with it")
     import torch
 
-    torch.manual_seed(options.seed)
+    torch.manual_seed(options.seed or 0)
     return Sample(options.sample, rules=rules, **given)
+
+
+def _insist_on_sense(options: argparse.Namespace, drawing: Sequence[str], searching: bool) -> None:
+    """Refuse what would do nothing.  Raises WrongArguments."""
+    if options.sample is None and drawing:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in drawing)
+        raise WrongArguments(f"{names}: of drawing captions; give --sample N too")
+    if options.sample is not None and (searching or options.beam is not None):
+        raise WrongArguments("--sample draws captions: --beam and what belongs to a beam cannot be given with it")
+    if options.diversity is not None and (options.groups or 1) == 1:
+        raise WrongArguments("--diversity is between groups of hypotheses: give --groups G too")
+    if options.normalise == "avg" and options.length_penalty is not None:
+        raise WrongArguments("--normalise avg divides by the length, whatever the --length-penalty: give one of them")
+    if options.weights is not None and not options.others:
+        raise WrongArguments("--weights are of an ensemble: give --with RUN too")
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

@@ -27,7 +27,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from limner.apps import subtitles
-from limner.apps.arguments import add_decoding, add_run, add_search, no_more, positive, report_problems, search_of
+from limner.apps.arguments import (
+    WrongArguments,
+    add_decoding,
+    add_run,
+    add_search,
+    no_more,
+    positive,
+    report_problems,
+    search_of,
+)
 from limner.apps.captioners import MODEL, Captioner, open_captioner
 from limner.apps.journal import REPORT, WRITERS, Journal, Row, printable
 from limner.apps.pieces import Cut, Piece, pieces
@@ -79,13 +88,13 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     no_more(rest)
     known = (*WRITERS, REPORT)
     if options.out and options.out.suffix not in known:
-        raise ValueError(f"--out {options.out}: the ending says the format; known are {', '.join(known)}")
+        raise WrongArguments(f"--out {options.out}: the ending says the format; known are {', '.join(known)}")
     if options.references and not (options.out and options.out.suffix == REPORT):
-        raise ValueError("--references are shown by a report: give --out report.html (limner score scores the others)")
+        raise WrongArguments("--references are shown by a report: give --out report.html (limner score is for others)")
     if options.out and options.out.is_dir():
-        raise ValueError(f"--out {options.out} is a folder; name a file in it")
+        raise WrongArguments(f"--out {options.out} is a folder; name a file in it")
     if options.max_chars and options.style != "alt-text":
-        raise ValueError("--max-chars is about alternative text: give --style alt-text")
+        raise WrongArguments("--max-chars is about alternative text: give --style alt-text")
     if not options.sources:
         return converse(options)
     files, problems = expand(options.sources)
@@ -144,7 +153,7 @@ def converse(options: argparse.Namespace) -> int:
     unset: tuple[object, ...] = (None, False, [], ())
     names = ("out", "resume", "srt", "vtt", "others", "sample")
     if idle := [name for name in names if getattr(options, name) not in unset]:
-        raise ValueError(f"nothing to caption: name files (--{idle[0]} is of no use in the prompt)")
+        raise WrongArguments(f"nothing to caption: name files (--{idle[0]} is of no use in the prompt)")
     captioner = open_captioner(options)
     decoding = search_of(options, captioner.decoding, captioner.vocabulary)
     assert isinstance(decoding, Beam)
@@ -230,7 +239,8 @@ def expand(sources: Sequence[str]) -> tuple[list[str], list[str]]:
                 problems.append(f"{source}: no file is called like this")
             files.update(dict.fromkeys(found))
         elif path.is_dir():
-            found = sorted(str(p) for p in path.rglob("*") if p.suffix.lower() in MEDIA_SUFFIXES and p.is_file())
+            media = (p for p in path.rglob("*") if p.suffix.lower() in MEDIA_SUFFIXES)
+            found = sorted(str(p) for p in media if p.is_file() or not p.exists())  # a link to nothing is reported
             if not found:
                 problems.append(f"{source}: no picture or clip in this folder")
             files.update(dict.fromkeys(found))

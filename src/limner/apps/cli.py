@@ -1,6 +1,7 @@
 """`limner COMMAND`: reads arguments, calls the library, says what happened.
 
-Exit status: 0 all went well, 1 the command could not be done, 2 wrong arguments, 3 done except for skipped media.
+Exit status: 0 all went well, 1 the command could not be done, 2 unknown arguments or such as do not go together, 3 done
+except for skipped media.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
+from limner.apps.arguments import WrongArguments
 from limner.version import __version__
 
 COMMANDS = (
@@ -54,11 +56,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         full = isinstance(error, OSError) and error.errno == errno.ENOSPC
         advice = ": free some space; what was written before is intact, and --resume continues from it" if full else ""
-        print(f"limner: {error}{advice}", file=sys.stderr)
-        return 1
+        print(f"limner: {told(error)}{advice}", file=sys.stderr)
+        return 2 if isinstance(error, WrongArguments) else 1
     except KeyboardInterrupt:
         print("limner: interrupted; what is finished is kept", file=sys.stderr)
         return 130
+
+
+def told(error: Exception) -> str:
+    """What an error says, in words also where it is the system's."""
+    if not isinstance(error, OSError) or error.filename is None or not isinstance(error.filename, str | os.PathLike):
+        return str(error)
+    words = {
+        FileNotFoundError: "there is no file or folder",
+        NotADirectoryError: "a file lies where a folder is needed:",
+        IsADirectoryError: "a folder lies where a file is needed:",
+        PermissionError: "not permitted to read or write",
+    }
+    return f"{words[type(error)]} {os.fspath(error.filename)}" if type(error) in words else str(error)
 
 
 def check_device(name: str) -> None:

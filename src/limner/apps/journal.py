@@ -4,11 +4,13 @@ import csv
 import io
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from limner.apps.arguments import WrongArguments
 from limner.data.karpathy import coco_id
 from limner.files import read_json, write_text
 
@@ -42,7 +44,7 @@ class Journal:
         self.rows: dict[Hashable, Row] = {}
         if self.path is None or out is None:
             if resume:
-                raise ValueError("--resume needs --out: it continues an output file")
+                raise WrongArguments("--resume needs --out: it continues an output file")
             return
         head, done = _partial(self.path)
         if done and not resume:
@@ -58,7 +60,11 @@ class Journal:
         if resume:
             if done and "start" in done[-1]:  # pieces of its clip may be missing
                 done = [row for row in done if row["file"] != done[-1]["file"]]
-            self.rows = {key(row): row for row in [*finished_rows(out), *done]}
+            kept = finished_rows(out)
+            if kept and not done:  # nothing but a side file tells what made rows
+                told = f"note: {out} holds {len(kept)} captions, which are kept, whatever model and search made them"
+                print(told, file=sys.stderr)
+            self.rows = {key(row): row for row in [*kept, *done]}
         out.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.path, to_jsonl([by, *self.rows.values()]))  # without a line that a kill cut off
 

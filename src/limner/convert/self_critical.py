@@ -74,6 +74,8 @@ def convert(checkpoint: Path, word_map: Path, out: Path, encoder: str = "", chan
     if "core.att_lstm.weight_ih" in published.tensors:
         up_down = up_down_config(published)
         return write(out, published, up_down, UP_DOWN, ())
+    if any(".WGs." in key for key in published.tensors):
+        raise ValueError(f"{checkpoint} is an Object Relation Transformer (it has WGs): use --from ort")
     config = transformer_config(published, LUO, norm="unbiased", positions="none")
     return write(out, published, config, transformer_names(config, LUO), ("model.tgt_embed.1.pe",))
 
@@ -112,6 +114,8 @@ def read_words(path: Path) -> tuple[tuple[str, ...], Mapping[str, Any]]:
         tree = _read_infos(path) if kind in (".pkl", ".p", ".pickle") else read_json(path)
     if not isinstance(tree, Mapping):
         raise ValueError(f"{path} holds no vocabulary, but {type(tree).__name__}")
+    if "opt" in tree and not {"vocab", "ix_to_word"} & tree.keys():
+        raise ValueError(f"{path} has no 'vocab' {{id: word}}, but {', '.join(map(str, [*tree][:8]))}")
     found = tree.get("vocab", tree.get("ix_to_word", tree))
     options = tree.get("opt", {})
     found = found.items if isinstance(found, Record) else found

@@ -22,6 +22,12 @@ BUFFERS = tuple(
 )
 
 
+ASSUMED = (
+    "activation relu is assumed: no weight tells it, and no option of the training does; if it was gelu, put it into "
+    "the run's recipe.json, model.activation"
+)
+
+
 def convert(checkpoint: Path, word_map: Path, out: Path, encoder: str = "", channels: Channels = "RGB") -> str:
     """As `self_critical.convert`.  Weights tell the kind of positions, cross attention and norm; the number of heads
     and the activation are options of the infos, else 8 and ReLU."""
@@ -31,23 +37,29 @@ def convert(checkpoint: Path, word_map: Path, out: Path, encoder: str = "", chan
     dialect = Dialect(
         "cross_attn", "fc.0", "fc.3", "scale" if rms else "weight", "bias", "model.tgt_embed.0.embedding.weight"
     )
+    activation = told_activation(published)
     crossed = "model.decoder.layers.0.cross_attn.attention.spatial.weight" in published.tensors
     config = transformer_config(
         published,
         dialect,
         norm="rms" if rms else "layer",
-        activation=activation_of(published),
+        activation=activation or "relu",
         cross_attention="xlinear" if crossed else "dot-product",
         **positions_of(published),
     )
     names = transformer_names(config, dialect) | position_names(config)
-    return write(out, published, config, names, BUFFERS)
+    done = write(out, published, config, names, BUFFERS)
+    return done if activation else f"{done}\n{ASSUMED}"
 
 
-def activation_of(published: Published) -> str:
-    """No weight tells it; the option that names an activation does."""
-    told = [str(value).lower() for key, value in published.options.items() if "act" in key.lower()]
-    return "gelu" if "gelu" in told else "relu"
+def told_activation(published: Published) -> str | None:
+    """No weight tells it; an option that names an activation, or is called gelu, does."""
+    for key, value in published.options.items():
+        if "act" in key.lower() and str(value).lower() in ("relu", "gelu"):
+            return str(value).lower()
+        if "gelu" in key.lower() and isinstance(value, bool):
+            return "gelu" if value else "relu"
+    return None
 
 
 def positions_of(published: Published) -> dict[str, Any]:

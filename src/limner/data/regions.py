@@ -25,6 +25,7 @@ PROVENANCE = {"name": "regions"}  # the detector is not known
 COLUMNS = ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features")  # the last two base64 of float32
 ZIP = b"PK\x03\x04"  # how one begins, also when its end, with the list of its files, was cut off
 LONGEST_LINE = 1 << 28  # bytes; 300 regions of 2,048 channels take 3 MB
+RELATIVE = 1.001  # no box in pixels ends before it; relative ones may, by rounding, end behind 1
 FEATURES, BOXES = ("feat", "features", "x", "arr_0"), ("boxes", "bbox", "box")  # names of arrays in .npz files
 SIZES = (("image_w", "image_h"), ("width", "height"), ("img_w", "img_h"))
 
@@ -198,6 +199,7 @@ def _regions(features: NDArray[Any], boxes: NDArray[Any], size: tuple[float, flo
 def read_folder(features: Path, boxes: Path | None = None, sizes: Path | None = None) -> Iterator[Found]:
     """Folders of `ID.npz` or `ID.npy`: features (N, D) and, beside them or in `boxes`, boxes (N, 4) as x0, y0, x1, y1.
 
+    Boxes of which none reaches beyond 1 are relative.
     `sizes`: JSON with the pictures' widths and heights, as boxes in pixels need them where an .npz does not tell:
     {id: [w, h]}, or COCO's or prepro_labels' images[{id, width, height}].  Features (H, W, D) are a grid, and need no
     boxes.  Raises ValueError when there is nothing to read.
@@ -251,9 +253,11 @@ def _files(path: Path, id: str, boxes: Path | None, size: tuple[float, float] | 
     for names in SIZES:
         if all(name in arrays for name in names):
             size = (float(arrays[names[0]].item()), float(arrays[names[1]].item()))
-    if size is None and (found > 1.0).any():
+    if not (found > RELATIVE).any():
+        size = (1.0, 1.0)  # as they are
+    elif size is None:
         raise ValueError(f"{path}: boxes up to {found.max():g} are in pixels, and the size of {id} is not told")
-    return _regions(features, found, size or (1.0, 1.0), str(path))
+    return _regions(features, found, size, str(path))
 
 
 def _first(arrays: Mapping[str, NDArray[Any]], names: Sequence[str]) -> NDArray[Any] | None:

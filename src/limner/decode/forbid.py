@@ -18,6 +18,8 @@ def forbid(rules: Rules, scores: Float[Tensor, "R V"], tokens: Int[Tensor, "R t"
     if tokens.shape[1] < rules.min_length:
         forbidden.append(EOS)
     forbidden += ids_of(rules.never)
+    if tokens.shape[1] == rules.max_length - 1:  # a caption that is cut off here ends with this word
+        forbidden += ids_of(rules.not_last)
     repeated = tokens[:, -1:] if rules.no_repeat else tokens[:, :0]
     if forbidden or repeated.numel() or rules.not_last or rules.no_trigram:
         ruled = scores.clone()

@@ -1,6 +1,7 @@
 """How captions are searched or drawn: the options of a beam and of sampling."""
 
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from typing import Literal
 
 from limner.decode.rules import Rules, Words, single, word_ids
@@ -36,6 +37,8 @@ class Beam:
     must: Words = ()  # words that the caption has to hold
 
     def __post_init__(self) -> None:
+        if not isfinite(self.length_penalty):
+            raise ValueError(f"length_penalty is a number, got {self.length_penalty}")
         if self.size < 1:
             raise ValueError(f"a beam has at least one hypothesis, got size {self.size}")
         if self.contest and (self.length_penalty or self.normalise != "power"):
@@ -45,7 +48,7 @@ class Beam:
         if self.refill and (self.contest or self.groups > 1 or self.must):
             raise ValueError("refill is one beam: contest, groups and must are of other searches")
         if not 1 <= self.keep <= self.size:
-            raise ValueError(f"a beam of {self.size} finds 1 to {self.size} captions per medium, keep is {self.keep}")
+            raise ValueError(f"a beam of {self.size} cannot give the {self.keep} best captions: keep is 1 to the size")
         if self.groups < 1 or self.size % self.groups:
             raise ValueError(f"{self.size} hypotheses cannot be parted into {self.groups} equal groups")
         if self.must and self.groups > 1:
@@ -115,7 +118,12 @@ def together(options: Decoding, media: int) -> int:
 
 
 def with_beam(decoding: Beam, size: int | None = None, length_penalty: float | None = None, **rules: object) -> Beam:
-    """`decoding` with the given values replaced; None leaves a value as it is."""
+    """`decoding` with the given values replaced; None leaves a value as it is.
+
+    A length_penalty that is given counts: `avg`, which has none, becomes `power`.
+    """
+    if length_penalty is not None and decoding.normalise == "avg":
+        decoding = replace(decoding, normalise="power")
     given = {name: value for name, value in rules.items() if value is not None}
     return replace(
         decoding,

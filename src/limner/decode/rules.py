@@ -46,7 +46,9 @@ class Rules:
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_length < self.max_length:
-            raise ValueError(f"expected 0 <= min_length < max_length, got {self.min_length} and {self.max_length}")
+            raise ValueError(
+                f"expected 0 <= min_length < max_length, got min_length {self.min_length}, max_length {self.max_length}"
+            )
 
     def bind(self, vocabulary: Vocabulary) -> "Rules":
         """The same with words as ids; what is not in the vocabulary is never said anyway (`unsaid` names it).

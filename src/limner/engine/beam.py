@@ -146,6 +146,7 @@ def ruled(rules: Rules, scores: Float[np.ndarray, "R V"], tokens: Int[np.ndarray
     keeps its scores."""
     said, rows = tokens.shape[1], np.arange(len(tokens))
     forbidden = [*([] if rules.unknown else [UNK]), *([EOS] if said < rules.min_length else []), *ids_of(rules.never)]
+    forbidden += ids_of(rules.not_last) if said == rules.max_length - 1 else []
     changed = scores.copy()
     changed[:, forbidden] = -inf
     if said and rules.no_repeat:

@@ -9,6 +9,8 @@ found by trying.  Preprocessing that is a number per channel (scale, mean, devia
 reads the bytes of a resized picture.
 """
 
+import logging
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -159,7 +161,10 @@ def write_graphs(graphs: Graphs, encoder_path: str, step_path: str) -> None:
 
 
 def _write(module: nn.Module, inputs: Any, shapes: Any, names: list[str], outputs: list[str], path: str) -> None:
-    with torch.enable_grad():
+    # what torch says of its own insides, and of torchvision, which is never needed here
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
+    with torch.enable_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
         torch.onnx.export(
             module, inputs, path, dynamo=True, dynamic_shapes=shapes, input_names=names, output_names=outputs,
             external_data=False, verbose=False,

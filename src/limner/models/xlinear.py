@@ -93,6 +93,8 @@ class XLinear(nn.Module):
         self, q: Float[Tensor, "B H Q d"], k: Float[Tensor, "B H N d"], mask: Bool[Tensor, "B N"]
     ) -> tuple[Float[Tensor, "B H Q N"], Float[Tensor, "B H Q M"]]:
         """-> w . m_n and the mean of m_n over the real cells, piece by piece."""
+        if torch.compiler.is_exporting():  # a graph knows neither sizes nor masks beforehand
+            return self._common(q, k, share_of(mask))
         limit = PIECE.get(q.device.type, LARGE_PIECE)
         media = max(1, limit // max(1, q[0].numel() * k.shape[2]))
         queries = max(1, limit // max(1, k[0].numel()))
@@ -112,10 +114,18 @@ class XLinear(nn.Module):
 
     def _meet(self, q: Tensor, k: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
         used = real.any(0)  # cells that are padding in all of these media are not computed
-        share = (real / real.sum(1, keepdim=True).clamp(min=1))[:, used]
-        m = torch.relu(self.common(q.unsqueeze(3) * k[:, :, used].unsqueeze(2)))  # (B, H, Q, n, M)
+        some, mean = self._common(q, k[:, :, used], share_of(real)[:, used])
+        scores = some.new_zeros(*q.shape[:3], len(used))
+        scores[..., used] = some
+        return scores, mean
+
+    def _common(self, q: Tensor, k: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+        m = torch.relu(self.common(q.unsqueeze(3) * k.unsqueeze(2)))  # (B, H, Q, N, M)
         # a channel is dropped for all cells of a query: random numbers for each cell took a third of a training step
         m = m * self.dropout(m.new_ones(*q.shape[:3], 1, m.shape[-1]))
-        scores = m.new_zeros(*q.shape[:3], len(used))
-        scores[..., used] = self.spatial(m).squeeze(-1)
-        return scores, torch.einsum("bhqnm,bn->bhqm", m, share.to(m.dtype))
+        return self.spatial(m).squeeze(-1), torch.einsum("bhqnm,bn->bhqm", m, share.to(m.dtype))
+
+
+def share_of(real: Bool[Tensor, "B N"]) -> Float[Tensor, "B N"]:
+    """Weights of a mean over the real cells; 0 where there are none."""
+    return real / real.sum(1, keepdim=True).clamp(min=1)
