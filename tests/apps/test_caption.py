@@ -209,6 +209,22 @@ def test_alternative_text(tiny: Path, tmp_path: Path, capsys):
     assert "--max-chars is about alternative text" in capsys.readouterr().err
 
 
+def test_a_link_to_nothing_is_reported(tmp_path: Path):
+    """A folder of links whose disk is away."""
+    Path(picture(tmp_path / "a.png"))
+    (tmp_path / "b.png").symlink_to(tmp_path / "away" / "b.png")
+    (tmp_path / "c.png").mkdir()
+    assert expand([str(tmp_path)]) == ([str(tmp_path / "a.png"), str(tmp_path / "b.png")], [])
+
+
+def test_rows_of_a_finished_output_are_kept_and_that_is_said(tmp_path: Path, capsys):
+    (tmp_path / "c.jsonl").write_text(to_jsonl([ROW]))
+    assert list(Journal(tmp_path / "c.jsonl", True, BY).rows) == ["a.png"]
+    assert "c.jsonl holds 1 captions, which are kept, whatever model and search made them" in capsys.readouterr().err
+    Journal(tmp_path / "c.jsonl", True, BY)  # the side file tells
+    assert capsys.readouterr().err == ""
+
+
 def test_patterns_and_a_list(tiny: Path, tmp_path: Path, monkeypatch):
     """A pattern that the shell has not resolved; a list of files on the standard input, beside others."""
     folder = tiny / "world" / "images"

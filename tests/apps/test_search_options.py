@@ -113,6 +113,14 @@ def test_a_published_search_gives_way_to_what_it_cannot_do(
             replace(found, **{quirk: True})
 
 
+def test_a_length_penalty_that_is_asked_for_counts():
+    """Also where the recipe divides by the length, which no penalty changes."""
+    recipes = Beam(3, normalise="avg")
+    assert search_of(asked("--length-penalty", "0.5"), recipes) == Beam(3, 0.5)
+    assert search_of(asked("--beam", "2"), recipes) == Beam(2, normalise="avg")
+    assert search_of(asked("--length-penalty", "2", "--normalise", "wu"), recipes) == Beam(3, 2.0, normalise="wu")
+
+
 def test_so_it_does_where_only_a_beam_can_be_asked_for(capsys: pytest.CaptureFixture[str]):
     """`limner explain` and `limner profile`."""
     parser = argparse.ArgumentParser()

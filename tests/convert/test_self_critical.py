@@ -27,7 +27,7 @@ from limner.convert.self_critical import (
     transformer_config,
     transformer_names,
 )
-from limner.convert.spatial import position_names
+from limner.convert.spatial import position_names, told_activation
 from limner.convert.xlan import names_of
 from limner.models import MODELS, build_model
 from limner.models.captioner import Captioner
@@ -328,7 +328,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     command = ["convert", "--from", "spatial", str(tmp_path / "model.pth"), "--word-map", words, "--out", out]
     assert main(command) == 0
     told = capsys.readouterr().out
-    assert "positions gxg, num_grids 9" in told and "heads 8 is assumed" in told
+    assert (
+        "positions gxg, num_grids 9" in told and "heads 8 is assumed" in told and "activation relu is assumed" in told
+    )
     assert main(command) == 1 and "already holds a run" in capsys.readouterr().err
     assert main([*command[:-1], out + "2", "--encoder", "x"]) == 1 and "--encoder" in capsys.readouterr().err
 
@@ -348,6 +350,14 @@ def test_the_number_of_heads_is_said_to_be_assumed_when_it_is(infos: dict[str, A
     told = SYSTEMS["spatial"](tmp_path / "model.pth", tmp_path / "infos.pkl", tmp_path / "run", "", "RGB")
     assert ("heads 8 is assumed" in told) == bool(said) and said in told
     assert ("an infos pickle" in told) == (not infos)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [({"activation": "gelu"}, "gelu"), ({"use_gelu": True}, "gelu"), ({"act": "ReLU"}, "relu"), ({"action": 1}, None)],
+)
+def test_only_options_tell_the_activation(options: dict[str, Any], expected: str | None) -> None:
+    assert told_activation(Published({}, ("UNK",), options, "x")) == expected
 
 
 def test_fixed_tables_are_left_out_and_anything_else_is_refused(tmp_path: Path) -> None:
@@ -384,6 +394,9 @@ def test_relations_must_be_told_apart(tmp_path: Path) -> None:
     saved("self-critical", tmp_path / "model.pth")
     with pytest.raises(ValueError, match="--from self-critical"):
         converted("ort", tmp_path / "model.pth", tmp_path, 9)
+    saved("ort", tmp_path / "model.pth")
+    with pytest.raises(ValueError, match="--from ort"):
+        converted("self-critical", tmp_path / "model.pth", tmp_path, 9)
 
 
 def test_grids_that_are_no_square_are_refused(tmp_path: Path) -> None:
@@ -428,6 +441,7 @@ def test_infos_are_read_as_data(protocol: int, tmp_path: Path) -> None:
         ("w.json", '{"1": "<bos>", "2": "UNK"}', "<bos> cannot be words"),
         ("w.json", '["a"]', "no vocabulary, but list"),
         ("w.json", '{"vocab": {}}', "no vocabulary: expected 'vocab'"),
+        ("w.json", '{"opt": {}, "iter": 3}', "has no 'vocab' {id: word}, but opt, iter"),
         ("w.pkl", "nonsense", "no pickle that can be read as data"),
         ("w.txt", "a\nb\n", "exactly one of UNK"),
     ],

@@ -138,8 +138,12 @@ def test_what_is_no_tsv(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="first line has 1 columns"):
         imported(tmp_path / "a.tsv", tmp_path / "store")
     (tmp_path / "a.tsv").write_bytes(row("x", NAN, GOOD[1]))
-    with pytest.raises(ValueError, match=r"no features to store .1 media failed. x: .*NaN"):
+    with pytest.raises(ValueError, match=r"no features to store, 1 media failed: x: .*NaN"):
         imported(tmp_path / "a.tsv", tmp_path / "store2")
+    assert not (tmp_path / "store2").exists()  # nor is an empty folder left
+    (tmp_path / "a.tsv").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"a\.tsv is empty"):
+        imported(tmp_path / "a.tsv", tmp_path / "store3")
 
 
 def test_the_zip_as_distributed(tmp_path: Path) -> None:
@@ -269,6 +273,23 @@ def test_relative_boxes_need_no_sizes_and_pixels_do(tmp_path: Path) -> None:
     assert report.stored == 1
     ((id, reason),) = report.failures
     assert id == "2" and "are in pixels, and the size of 2 is not told" in reason
+
+
+def test_relative_boxes_stay_so_whatever_the_size(tmp_path: Path) -> None:
+    """The largest picture of all is no reason to divide by it again."""
+    att, box = folders(tmp_path)
+    relative = np.array([[0, 0, 1, 1], [0.5, 0.25, 1.0000001, 0.5]], np.float32)
+    for name, boxes in (("1", relative), ("2", relative * [640, 480, 640, 480])):
+        np.savez(att / f"{name}.npz", feat=np.ones((2, D), np.float32))
+        np.save(box / f"{name}.npy", boxes)
+    (tmp_path / "sizes.json").write_text('{"1": [640, 480], "2": [640, 480]}')
+    report = store_regions(read_folder(att, box, tmp_path / "sizes.json"), tmp_path / "store")
+    assert (report.stored, report.cut, report.flat) == (2, 0, 0)
+    store = FeatureStore(tmp_path / "store")
+    for name in "12":
+        torch.testing.assert_close(store.get(name)[2], torch.from_numpy(relative.clip(0, 1)))
+    with pytest.raises(ValueError, match="there is no folder of boxes"):
+        list(read_folder(att, tmp_path / "nowhere"))
 
 
 def test_an_npz_that_tells_all(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_boxes_come_back(tmp_path: Path) -> None:
     boxes = [torch.rand(n, 4, generator=torch.Generator().manual_seed(n)) for n in (3, 5)]
     for n, box in zip((3, 5), boxes, strict=True):
         writer.add(f"m{n}", "full", grid(n, Layout(1, 1, n)), Layout(1, 1, n), box)
-    with pytest.raises(ValueError, match="boxes False"):
+    with pytest.raises(ValueError, match="m6 has no boxes, what was stored before it has some"):
         writer.add("m6", "full", grid(6), LAYOUT)
     writer.finish()
     store = FeatureStore(tmp_path)
@@ -275,7 +275,7 @@ def test_what_is_not_there_is_explained(tmp_path: Path) -> None:
     ):
         with pytest.raises(KeyError, match=message):
             store.get(id, view)
-    with pytest.raises(ValueError, match=r"no feature store \(no index.json\)"):
+    with pytest.raises(ValueError, match=r"is no feature store \(no index.json\); `limner extract` makes one"):
         FeatureStore(tmp_path / "elsewhere")
 
 

@@ -1,5 +1,7 @@
 """Ensembles: averages by hand, against enumeration, and members that cannot talk to each other."""
 
+from math import inf, nan
+
 import pytest
 import torch
 
@@ -71,7 +73,7 @@ def test_members_read_their_own_features(features: Features):
     assert [said(beam(it, inputs, Beam(3))) for it in (first, second)] == alone and alone[0] != alone[1]
 
 
-@pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [0.0, 0.0]])
+@pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [0.0, 0.0], [nan, 1.0], [1.0, nan], [inf, 1.0]])
 def test_weights_that_cannot_be(weights: list[float]):
     with pytest.raises(ValueError, match="2 members need as many weights"):
         Ensemble([tables(1, 2), tables(1, 2)], weights)

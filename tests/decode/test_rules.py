@@ -31,7 +31,7 @@ def obeys(words: tuple[int, ...], rules: Rules) -> bool:
     thirds = [words[i : i + 3] for i in range(len(words) - 2)]
     return (
         (not rules.no_trigram or len(set(thirds)) == len(thirds))
-        and not (words[-1] == EOS and spoken and spoken[-1] in rules.not_last)
+        and not (spoken and spoken[-1] in rules.not_last)  # be it ended or cut off
         and not set(rules.never) & set(words)
     )
 

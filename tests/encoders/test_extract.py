@@ -123,7 +123,7 @@ def test_wrong_calls(tmp_path: Path) -> None:
         extract(media, Means(), tmp_path / "out", ("full", "flop"))
     with pytest.raises(ValueError, match="'p0' occurs twice"):
         extract([media[0], media[0]], Means(), tmp_path / "out")
-    with pytest.raises(ValueError, match=r"no features to store .*no such file"):
+    with pytest.raises(ValueError, match=r"no features to store, .*no such file"):
         extract([Medium("x", str(tmp_path / "x.png"))], Means(), tmp_path / "out", workers=0)
     with pytest.raises(ValueError, match="batch_size is 0"):
         extract(media, Means(), tmp_path / "out", batch_size=0)

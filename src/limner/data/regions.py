@@ -155,6 +155,8 @@ def _lines(read_line: Callable[[int], bytes], where: str) -> Iterator[Found]:
         yield Found(
             id, lambda fields=fields, whole=whole, number=number: _row(fields, whole, f"{where}, line {number}")
         )
+    if not number:
+        raise ValueError(f"{where} is empty")
 
 
 def _row(fields: Sequence[bytes], whole: bool, where: str) -> Regions:
@@ -207,6 +209,8 @@ def read_folder(features: Path, boxes: Path | None = None, sizes: Path | None = 
     files = {path.stem: path for path in sorted(features.iterdir()) if path.suffix.lower() in (".npz", ".npy")}
     if not files:
         raise ValueError(f"{features} has no .npz or .npy files")
+    if boxes is not None and not boxes.is_dir():
+        raise ValueError(f"there is no folder of boxes {boxes}")
     known = {} if sizes is None else read_sizes(sizes)
     for id, path in files.items():
         yield Found(id, lambda id=id, path=path: _files(path, id, boxes, known.get(id)))

@@ -7,6 +7,7 @@ whole or not at all, so an extraction that dies loses at most the shard it was f
 
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,8 @@ class StoreWriter:
         if self.dim not in (None, dim):
             raise WidthError(f"{key}: {dim} channels; the cells in {self.folder} have {self.dim}")
         if self._pending and (self._pending[0][4] is not None) != boxed:
-            raise ValueError(f"{key}: boxes {boxed}; those before it {not boxed}")
+            told = ("has boxes", "has none") if boxed else ("has no boxes", "has some")
+            raise ValueError(f"{key} {told[0]}, what was stored before it {told[1]}: regions and grids are two stores")
 
     def flush(self) -> None:
         """Write what is pending as one shard."""
@@ -191,8 +193,11 @@ class StoreWriter:
         """Write the last shard, then the index.  Raises ValueError when nothing was stored."""
         self.flush()
         if not self._shards:
+            with suppress(OSError):  # a folder that is not empty stays
+                self.folder.rmdir()
             reasons = "; ".join(f"{id}: {reason}" for id, reason in list(self.failures.items())[:3])
-            raise ValueError(f"{self.folder}: no features to store ({len(self.failures)} media failed) {reasons}")
+            told = f"{len(self.failures)} media failed: {reasons}" if reasons else "nothing was given to it"
+            raise ValueError(f"{self.folder}: no features to store, {told}")
         shards = [self._shards[name] for name in sorted(self._shards)]
         views = {key.rpartition("#")[2] if _has_view(key) else "full" for shard in shards for key in shard["keys"]}
         index = {
@@ -216,8 +221,12 @@ class FeatureStore:
         """Raises ValueError when there is no finished store, or a shard is missing or cut off."""
         self.folder = Path(folder)
         if not (self.folder / INDEX).exists():
-            state = "an unfinished extraction" if any(self.folder.glob("*shard-*")) else "no feature store"
-            raise ValueError(f"{self.folder} holds {state} (no {INDEX}); {RERUN}")
+            if any(self.folder.glob("*shard-*")):
+                raise ValueError(f"{self.folder} holds an unfinished extraction (no {INDEX}); {RERUN}")
+            raise ValueError(
+                f"{self.folder} is no feature store (no {INDEX}); `limner extract` makes one of media, "
+                "`limner convert` of a detector's regions"
+            )
         index = read_json(self.folder / INDEX)
         if index.get("format") != FORMAT or index.get("version") != VERSION:
             raise ValueError(
