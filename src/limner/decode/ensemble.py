@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Literal
 
 import torch
@@ -53,7 +54,7 @@ class Ensemble(Captioner):
         (a product of experts)."""
         super().__init__()
         given = [1.0] * len(members) if weights is None else list(weights)
-        if not members or len(given) != len(members) or min(given) < 0 or sum(given) <= 0:
+        if not members or len(given) != len(members) or not (min(given) >= 0 and 0 < sum(given) < inf):
             raise ValueError(f"{len(members)} members need as many weights, 0 or more and not all 0; got {given}")
         self.members = nn.ModuleList(members)
         self.average = average
