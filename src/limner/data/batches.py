@@ -45,8 +45,11 @@ def from_store(store: FeatureStore) -> Reader:
         mask = torch.zeros(len(grids), layout.cells, dtype=torch.bool)
         for row, grid in enumerate(grids):
             mask[row, : len(grid)] = True
-        each = [own.boxes() if box is None else torch.as_tensor(box) for own, box in zip(layouts, boxes, strict=True)]
-        regions = pad_sequence(each, batch_first=True) if boxed else None
+        regions = None
+        if boxed:
+            both = zip(layouts, boxes, strict=True)
+            each = [own.boxes() if box is None else torch.as_tensor(box) for own, box in both]
+            regions = pad_sequence(each, batch_first=True)
         return Features(pad_sequence(grids, batch_first=True), mask, layout, regions)
 
     return collate

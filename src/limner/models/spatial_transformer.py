@@ -39,9 +39,7 @@ class SpatialTransformerConfig:
     cross_attention: Literal["dot-product", "xlinear"] = "dot-product"  # xlinear has one head, whatever `heads` says
     positions: Literal["gxg", "g2", "box", "sinusoidal", "none"] = "gxg"
     num_grids: Count = 144  # G, a square number: gxg, g2 and sinusoidal see a grid of so many cells
-    share: Share = (
-        "box"  # whether a region's overlap with a cell is taken as a part of the region's area or of the cell's
-    )
+    share: Share = "box"  # of whose area the overlap of a region (box) with a cell of that grid is a part
     geometry: bool = False  # the encoder's attention knows how boxes lie to each other
     places: bool = False  # cells of clips are told when and where they are, in another way than `positions`
     feature_norm: bool = True  # LayerNorm on the features

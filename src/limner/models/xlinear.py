@@ -93,7 +93,7 @@ class XLinear(nn.Module):
         self, q: Float[Tensor, "B H Q d"], k: Float[Tensor, "B H N d"], mask: Bool[Tensor, "B N"]
     ) -> tuple[Float[Tensor, "B H Q N"], Float[Tensor, "B H Q M"]]:
         """-> w . m_n and the mean of m_n over the real cells, piece by piece."""
-        if torch.compiler.is_exporting():  # a graph knows neither sizes nor masks beforehand
+        if torch.compiler.is_compiling():  # a graph knows neither sizes nor masks beforehand
             return self._common(q, k, share_of(mask))
         limit = PIECE.get(q.device.type, LARGE_PIECE)
         media = max(1, limit // max(1, q[0].numel() * k.shape[2]))

@@ -95,8 +95,8 @@ class Session:
             weights = Path(recipe.start) / "model.safetensors"
             tensors, _ = load_tensors(weights)
             put_weights(self.model, tensors, weights)
-            begun = read_json(Path(recipe.start) / "run.json").get("encoder_trained")
-            if begun and self.inputs.stored and recipe.encoder.source != recipe.start:
+            checked = not self.inputs.stored or recipe.encoder.source == recipe.start  # by the hash of its weights
+            if not checked and read_json(Path(recipe.start) / "run.json").get("encoder_trained"):
                 text = f"the encoder of {recipe.start} was trained along with its captioner: {recipe.features} must be "
                 self.watch("warning", {"text": text + f"features of that encoder (limner extract {recipe.start})"})
         self.model.to(self.accelerator.device)
