@@ -269,8 +269,11 @@ def test_through_the_same_outputs(models: Path, tmp_path: Path, capsys):
     assert main([*command, "--out", str(tmp_path / "r.html")]) == 3
     assert "Captions of blip" in (tmp_path / "r.html").read_text()
     capsys.readouterr()
-    for more, reason in ((["--never", "dog"], "--never"), (["--with", "x"], "--with is about runs of limner")):
-        assert main([*command, *more]) == 1
+    for more, reason, status in (
+        (["--never", "dog"], "--never", 1),
+        (["--with", "x"], "--with is about runs of limner", 2),
+    ):
+        assert main([*command, *more]) == status
         assert reason in capsys.readouterr().err
 
 

@@ -244,6 +244,6 @@ def test_the_command(tiny: Path, tmp_path: Path, capsys):
     assert f"wrote {out}: 0." in capsys.readouterr().out
     assert main(["pack", out, "--verify"]) == 0
     assert "every file is as it was packed" in capsys.readouterr().out
-    assert main(["pack", str(tiny / "run")]) == 1
+    assert main(["pack", str(tiny / "run")]) == 2
     assert "where should the model go?" in capsys.readouterr().err
     assert main(["caption", str(tiny / "world" / "images" / "000001.png"), "--model", out]) == 0

@@ -104,7 +104,7 @@ def test_data_that_lie_elsewhere_by_now(tiny: Path, tmp_path: Path, capsys):
     )
     assert main(["explain", *given, "--score", "--method", "attention", "--data.media", str(tmp_path / "moved")]) == 0
     capsys.readouterr()
-    assert main(["evaluate", *given, "--model.hidden", "3"]) == 1
+    assert main(["evaluate", *given, "--model.hidden", "3"]) == 2
     assert "unknown arguments: --model.hidden (see --help; of a run's recipe data, features," in one_line(capsys)
 
 
@@ -245,7 +245,7 @@ def test_mistakes_are_one_line_and_have_a_status(tiny: Path, photos: Path, tmp_p
         (["explain", run, "clip.MP4", "--out", "f.png"], "clip.MP4: there is no such file", 1),
         (["evaluate", run, "extra"], "unknown arguments: extra", 2),
         (["explain", run, "nowhere.jpg", "--out", "f.png"], "nowhere.jpg: there is no such file", 1),
-        (["explain", run, photo, "--out", "f.bmp"], "f.bmp: the ending says the format", 1),
+        (["explain", run, photo, "--out", "f.bmp"], "f.bmp: the ending says the format", 2),
         (["train", recipe, "--start", "nowhere"], "there is no file or folder nowhere/", 1),
         (["train", "nowhere.yaml"], "no recipe at nowhere.yaml", 1),
         (

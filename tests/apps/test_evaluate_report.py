@@ -157,7 +157,7 @@ def test_a_converted_checkpoint_shows_what_it_says_of_regions(tmp_path: Path, ca
 def test_a_report_that_cannot_be_is_said_first(tmp_path: Path, capsys):
     (tmp_path / "a.html").mkdir()
     for name in ("a.html", "a.pdf"):
-        assert main(["evaluate", "nowhere", "--report", str(tmp_path / name)]) == 1
+        assert main(["evaluate", "nowhere", "--report", str(tmp_path / name)]) == 2
         assert f"--report {tmp_path / name}: name a file that ends in .html" in " ".join(
             capsys.readouterr().err.split()
         )

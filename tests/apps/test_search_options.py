@@ -227,6 +227,7 @@ def test_evaluate(tiny: Path, tmp_path: Path):
         (["--weights", "1"], "--weights are of an ensemble: give --with RUN too"),
         (["--length-penalty", "nan"], "length_penalty is a number, got nan"),
         (["--sample", "2", "--beam", "3"], "--sample draws captions: --beam"),
+        (["--sample", "2", "--length-penalty", "1"], "--sample draws captions: --beam"),
         (["--must", "zebra"], "the vocabulary has no 'zebra', which must appear"),
         (["--never", "a dog"], "'a dog' is 2 words (a, dog), and only single words can be forbidden"),
         (["--beam", "5", "--groups", "2"], "5 hypotheses cannot be parted into 2 equal groups"),

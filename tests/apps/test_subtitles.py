@@ -42,7 +42,7 @@ def test_places(tmp_path: Path):
     (tmp_path / "odd.mp4").mkdir()
     assert places(str(tmp_path / "odd.mp4"), ".srt", two[:1]) == {"in/a.mp4": tmp_path / "odd.mp4" / "a.srt"}
     for option, clips, message in (
-        ("y.srt", two, r"--srt y\.srt is one file, and there are 2 clips: name a folder instead"),
+        ("y.srt", two, r"--srt y\.srt is one file, for 2 clips: name a folder instead"),
         ("in/a.mp4", two, r"--srt in/a\.mp4 is a picture or clip; put --srt behind the sources"),
         ("", [], "--srt: there is no clip among the sources"),
         ("", ["in/a.mp4", "in/a.avi"], r"in/a\.mp4 and in/a\.avi would both write in/a\.srt; caption them apart"),

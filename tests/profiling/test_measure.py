@@ -163,7 +163,7 @@ def test_a_side_is_measured_for_itself(tmp_path: Path):
 
 def test_what_of_a_recipe_cannot_be_given(tiny: Path, capsys):
     for name in ("--model.path", "--features"):  # of a run that is no SFT; and nothing would read them
-        assert main(["profile", str(tiny / "run"), "--no-memory", name, "teacher"]) == 1
+        assert main(["profile", str(tiny / "run"), "--no-memory", name, "teacher"]) == 2
         told = " ".join(capsys.readouterr().err.split())
         assert f"unknown arguments: {name} (see --help; of a run's recipe frames, sampling may be given anew)" in told
 

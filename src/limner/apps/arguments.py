@@ -165,7 +165,8 @@ def _insist_on_sense(options: argparse.Namespace, drawing: Sequence[str], search
     if options.sample is None and drawing:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in drawing)
         raise WrongArguments(f"{names}: of drawing captions; give --sample N too")
-    if options.sample is not None and (searching or options.beam is not None):
+    of_beam = searching or options.beam is not None or options.length_penalty is not None
+    if options.sample is not None and of_beam:
         raise WrongArguments("--sample draws captions: --beam and what belongs to a beam cannot be given with it")
     if options.diversity is not None and (options.groups or 1) == 1:
         raise WrongArguments("--diversity is between groups of hypotheses: give --groups G too")

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from limner.apps.arguments import WrongArguments
 from limner.data.frames import Sampling
 from limner.decode.options import Beam, Decoding
 from limner.plain import Caption, Failure, Source
@@ -71,7 +72,7 @@ def _external(options: argparse.Namespace) -> Captioner:
 
     given = {"--encoder": options.encoder, "--with": options.others, "--weights": options.weights}
     if idle := [name for name, value in given.items() if value]:
-        raise ValueError(f"{idle[0]} is about runs of limner, and {options.model} is a model of transformers")
+        raise WrongArguments(f"{idle[0]} is about runs of limner, and {options.model} is a model of transformers")
     return External.load(options.model, options.device, options.frames)
 
 
@@ -82,9 +83,9 @@ def _exported(options: argparse.Namespace) -> Captioner:
 
     given = {"--encoder": options.encoder, "--with": options.others, "--weights": options.weights}
     if idle := [name for name, value in given.items() if value]:
-        raise ValueError(f"{idle[0]} is about runs: what is exported is one whole model")
+        raise WrongArguments(f"{idle[0]} is about runs: what is exported is one whole model")
     if options.model is None or options.device != "cpu":
-        raise ValueError("--engine onnx runs an exported model on the CPU: give --model FOLDER, and no --device")
+        raise WrongArguments("--engine onnx runs an exported model on the CPU: give --model FOLDER, and no --device")
     beside = f"{options.model.rstrip('/')}.onnx"
     folder = beside if not is_exported(options.model) and is_exported(beside) else options.model
     return Engine.load(folder, options.frames)

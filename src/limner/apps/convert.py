@@ -9,7 +9,7 @@ Nothing stored in a checkpoint is executed.
 import argparse
 from pathlib import Path
 
-from limner.apps.arguments import no_more, report_problems
+from limner.apps.arguments import WrongArguments, no_more, report_problems
 
 REGIONS = ("bottom-up", "regions")
 
@@ -45,9 +45,9 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     from limner.convert import SYSTEMS
 
     if options.system not in SYSTEMS:
-        raise ValueError(f"unknown system '{options.system}'; known are {', '.join((*SYSTEMS, *REGIONS))}")
+        raise WrongArguments(f"unknown system '{options.system}'; known are {', '.join((*SYSTEMS, *REGIONS))}")
     if not options.word_map:
-        raise ValueError("a checkpoint does not hold its words: give --word-map")
+        raise WrongArguments("a checkpoint does not hold its words: give --word-map")
     summary = SYSTEMS[options.system](
         Path(options.checkpoint), Path(options.word_map), Path(options.out), options.encoder, options.channels
     )
@@ -60,7 +60,7 @@ def _regions(options: argparse.Namespace) -> int:
 
     source, (boxes, sizes) = Path(options.checkpoint), (path and Path(path) for path in (options.boxes, options.sizes))
     if options.system == "bottom-up" and (boxes or sizes):
-        raise ValueError("a TSV tells its boxes and sizes: leave out --boxes and --sizes")
+        raise WrongArguments("a TSV tells its boxes and sizes: leave out --boxes and --sizes")
     found = read_tsv([source]) if options.system == "bottom-up" else read_folder(source, boxes, sizes)
     report = store_regions(found, Path(options.out))
     print(f"{options.out}: {report}")

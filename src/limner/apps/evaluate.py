@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from limner.apps import report
-from limner.apps.arguments import add_decoding, add_run, add_search, overrides, positive, report_problems, search_of
+from limner.apps.arguments import (
+    WrongArguments,
+    add_decoding,
+    add_run,
+    add_search,
+    overrides,
+    positive,
+    report_problems,
+    search_of,
+)
 from limner.apps.journal import REPORT
 from limner.apps.runs import is_packed, open_run
 from limner.apps.score import add_metrics, metrics_of, show
@@ -36,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     if options.report and (options.report.suffix != REPORT or options.report.is_dir()):
-        raise ValueError(f"--report {options.report}: name a file that ends in {REPORT}")
+        raise WrongArguments(f"--report {options.report}: name a file that ends in {REPORT}")
     loaded = open_run(options, rest)
     if is_packed(loaded) and not options.out:
         raise ValueError(f"{options.run} is a packed model and stays as it is: say with --out where its scores go")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from limner.apps.arguments import add_decoding, add_run, decoding_of, no_more, positive, report_problems
+from limner.apps.arguments import WrongArguments, add_decoding, add_run, decoding_of, no_more, positive, report_problems
 from limner.apps.runs import open_run
 from limner.decode.search import beam
 from limner.explain import video
@@ -54,11 +54,11 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         no_more(rest)
         return join(options)
     if options.run is None:
-        raise ValueError("name a run folder, and what to explain or --score (see --help)")
+        raise WrongArguments("name a run folder, and what to explain or --score (see --help)")
     if options.score:
         return score(options, rest)
     if options.source is None:
-        raise ValueError(f"{options.run}: name a picture or clip to explain, or give --score")
+        raise WrongArguments(f"{options.run}: name a picture or clip to explain, or give --score")
     return show(options, rest)
 
 
@@ -66,16 +66,16 @@ def show(options: argparse.Namespace, rest: list[str]) -> int:
     """Explain one picture or clip."""
     out = options.out
     if out is None:
-        raise ValueError("--out is required: a figure, a film or a folder (see --help)")
+        raise WrongArguments("--out is required: a figure, a film or a folder (see --help)")
     if out.suffix.lower() not in ("", *FORMATS, *FILMS) and not out.is_dir():
-        raise ValueError(
+        raise WrongArguments(
             f"{out}: the ending says the format; known are {', '.join((*FORMATS, *FILMS))}, and none for a folder"
         )
     loaded = open_run(options, rest)
     method = options.method or usual_method(loaded.model)
     block = block_of(options.unit) if options.unit else None
     if block and method != "saliency":
-        raise ValueError(f"--unit is about saliency; {method} has a value for every cell: give --method saliency")
+        raise WrongArguments(f"--unit is about saliency; {method} has a value for every cell: give --method saliency")
     sentence = None if options.sentence is None else given(loaded.vocabulary, options.sentence)
     subject = open_subject(loaded, options.source, options.device, options.frames)
     if sentence is None:
@@ -105,11 +105,11 @@ def write(made: Explanation, shown: Shown, out: Path) -> None:
 def score(options: argparse.Namespace, rest: list[str]) -> int:
     """Score the explanations of a split."""
     if options.source is not None:
-        raise ValueError(f"--score reads the run's data: leave out {options.source}")
+        raise WrongArguments(f"--score reads the run's data: leave out {options.source}")
     if idle := [name for name in ("sentence", "unit", "frames") if getattr(options, name)]:
-        raise ValueError(f"--score explains the run's own captions cell by cell: leave out --{idle[0]}")
+        raise WrongArguments(f"--score explains the run's own captions cell by cell: leave out --{idle[0]}")
     if options.out and options.out.suffix != ".json":
-        raise ValueError(f"{options.out}: scores are written as .json")
+        raise WrongArguments(f"{options.out}: scores are written as .json")
     methods = options.method.split(",") if options.method else tuple(METHODS)
     loaded = open_run(options, rest)
     decoding = decoding_of(options, loaded.recipe.decoding)
@@ -126,9 +126,9 @@ def score(options: argparse.Namespace, rest: list[str]) -> int:
 def join(options: argparse.Namespace) -> int:
     """PNG files to a film."""
     if options.run is not None:
-        raise ValueError(f"--join makes a film of {options.join} alone: leave out {options.run}")
+        raise WrongArguments(f"--join makes a film of {options.join} alone: leave out {options.run}")
     if options.out is None or options.out.suffix.lower() != ".mp4":
-        raise ValueError("--join needs --out film.mp4")
+        raise WrongArguments("--join needs --out film.mp4")
     count = video.join(options.join, options.out, options.pace)
     print(f"wrote {options.out}: {count} frames")
     return 0

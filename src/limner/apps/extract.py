@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from limner.apps.arguments import no_more, overrides, positive, report_problems
+from limner.apps.arguments import WrongArguments, no_more, overrides, positive, report_problems
 from limner.data.datasets import DATASETS, DataConfig, read_dataset
 from limner.data.sftcap import write_frame_features
 from limner.data.store import FeatureStore
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     recipe, encoder = _recipe_and_encoder(options, rest)
     out = options.out or _store(recipe)
     if not out:
-        raise ValueError("where should the features go? give --out FOLDER, or `features` in the recipe")
+        raise WrongArguments("where should the features go? give --out FOLDER, or `features` in the recipe")
     dataset = read_dataset(recipe.data)
     views = tuple(options.views.split(",")) if options.views else recipe.views
     console = Console(soft_wrap=True)
@@ -106,7 +106,7 @@ def _store(recipe: Recipe) -> str:
 def _verify(options: argparse.Namespace, rest: list[str]) -> int:
     out = options.out or (_store(load_recipe(options.recipe, overrides(rest))) if options.recipe else "")
     if not out:
-        raise ValueError("which store should be verified? give --out FOLDER, or a recipe that names `features`")
+        raise WrongArguments("which store should be verified? give --out FOLDER, or a recipe that names `features`")
     store = FeatureStore(out)
     store.verify()
     print(f"{out}: {len(store)} entries, every shard is as it was written")
@@ -115,17 +115,17 @@ def _verify(options: argparse.Namespace, rest: list[str]) -> int:
 
 def _recipe_and_encoder(options: argparse.Namespace, rest: list[str]) -> tuple[Recipe, Encoder]:
     if options.recipe and (options.data or options.media or options.annotations):
-        raise ValueError("give a recipe or run, or --data, --media and --annotations, not both")
+        raise WrongArguments("give a recipe or run, or --data, --media and --annotations, not both")
     if options.recipe and Path(options.recipe).is_dir():
         if options.window:
-            raise ValueError(f"--window changes the encoder, which is that of {options.recipe}: leave it out")
+            raise WrongArguments(f"--window changes the encoder, which is that of {options.recipe}: leave it out")
         return _of_run(Path(options.recipe), options.encoder or "", overrides(rest))
     if options.recipe:
         recipe = load_recipe(options.recipe, overrides(rest))
     else:
         no_more(rest)
         if not (options.data and options.media and options.encoder):
-            raise ValueError("give a recipe or run, or --data, --media and --encoder")
+            raise WrongArguments("give a recipe or run, or --data, --media and --encoder")
         recipe = Recipe(data=DataConfig(options.data, options.media, options.annotations))
     if options.encoder:
         moved = isinstance(recipe.encoder, ClipFramesConfig | DetectorConfig)  # stay of their kind
@@ -159,7 +159,7 @@ def _config(source: str, vectors: bool) -> EncoderConfig:
 
 def _windowed(config: EncoderConfig, window: int) -> EncoderConfig:
     if not isinstance(config, ResNet3DConfig):
-        raise ValueError(f"--window {window} is of 3-D ResNets; the encoder is {config.name}")
+        raise WrongArguments(f"--window {window} is of 3-D ResNets; the encoder is {config.name}")
     return replace(config, window=window)
 
 

@@ -6,7 +6,7 @@ The folder holds weights (safetensors), JSON, a card and a hash of every file, a
 import argparse
 from pathlib import Path
 
-from limner.apps.arguments import no_more
+from limner.apps.arguments import WrongArguments, no_more
 from limner.packed import pack, push_to_hub, unpack
 from limner.run import load_run
 
@@ -34,7 +34,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         print(f"wrote {folder}: {size / 1e6:.1f} MB")
     elif not options.push:
-        raise ValueError("where should the model go? give --out FOLDER (or --verify, --push)")
+        raise WrongArguments("where should the model go? give --out FOLDER (or --verify, --push)")
     if options.push:
         print(push_to_hub(folder, options.push, options.private))
     return 0

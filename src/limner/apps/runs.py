@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 
-from limner.apps.arguments import no_more, overrides
+from limner.apps.arguments import WrongArguments, no_more, overrides
 from limner.models.sft import Sft, SftConfig
 from limner.packed import MANIFEST, found
 from limner.recipe import load_recipe
@@ -32,7 +32,7 @@ def elsewhere(run: Run, rest: Sequence[str], inputs: Sequence[str] = INPUTS) -> 
     changes = overrides(rest)
     for name, _ in changes:
         if name.split(".")[0] not in inputs and (name != SIDE or not isinstance(run.model, Sft)):
-            raise ValueError(
+            raise WrongArguments(
                 f"unknown arguments: --{name} (see --help; of a run's recipe {', '.join(inputs)} may be given anew)"
             )
     if not changes:

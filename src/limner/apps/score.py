@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from limner.apps.arguments import no_more, positive
+from limner.apps.arguments import WrongArguments, no_more, positive
 from limner.data.captions_file import SHAPES, read_captions
 from limner.data.media import MEDIA_SUFFIXES
 from limner.data.pairing import Pairs, pair, plain_id, some
@@ -155,9 +155,9 @@ def find_media(ids: Sequence[str], files: Mapping[str, str], folder: Path | None
 def _check(options: argparse.Namespace) -> None:
     """Refuse what would not be looked at."""
     if options.images and not options.clip:
-        raise ValueError("--images is for CLIPScore: give --clip too")
+        raise WrongArguments("--images is for CLIPScore: give --clip too")
     if options.clip and options.diversity:
-        raise ValueError("--clip scores one caption per id: leave out --diversity")
+        raise WrongArguments("--clip scores one caption per id: leave out --diversity")
 
 
 def _training(path: str) -> list[str]:

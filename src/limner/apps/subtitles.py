@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from limner.apps.arguments import WrongArguments
 from limner.data.media import MEDIA_SUFFIXES
 from limner.files import write_text
 
@@ -54,18 +55,18 @@ def places(option: str, suffix: str, clips: Sequence[str]) -> dict[str, Path]:
     """
     name = suffix[1:]
     if not clips:
-        raise ValueError(f"--{name}: there is no clip among the sources")
+        raise WrongArguments(f"--{name}: there is no clip among the sources")
     if Path(option).suffix.lower() in MEDIA_SUFFIXES and not Path(option).is_dir():
-        raise ValueError(f"--{name} {option} is a picture or clip; put --{name} behind the sources")
+        raise WrongArguments(f"--{name} {option} is a picture or clip; put --{name} behind the sources")
     if option.lower().endswith(suffix):
         if len(clips) > 1:
-            raise ValueError(f"--{name} {option} is one file, and there are {len(clips)} clips: name a folder instead")
+            raise WrongArguments(f"--{name} {option} is one file, for {len(clips)} clips: name a folder instead")
         return {clips[0]: Path(option)}
     found = {clip: (Path(option) / Path(clip).name if option else Path(clip)).with_suffix(suffix) for clip in clips}
     seen: dict[Path, str] = {}
     for clip, place in found.items():
         if seen.setdefault(place, clip) != clip:
-            raise ValueError(f"--{name}: {seen[place]} and {clip} would both write {place}; caption them apart")
+            raise WrongArguments(f"--{name}: {seen[place]} and {clip} would both write {place}; caption them apart")
     return found
 
 

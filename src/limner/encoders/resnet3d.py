@@ -18,6 +18,7 @@ from limner.encoders.freezing import FourStages
 from limner.encoders.learnt import learnt
 from limner.encoders.pretrained import weights_sha256
 from limner.ranges import Count
+from limner.tensors import misfits
 from limner.types import Features, Layout, Pixels
 
 DEPTHS: dict[int, tuple[type["Basic"] | type["Bottleneck"], tuple[int, int, int, int]]]  # -> block, blocks per stage
@@ -237,21 +238,15 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 def fill(net: ResNet3D, tensors: dict[str, Tensor], where: str) -> None:
     """Load strictly.  Raises ValueError that tells of which network the weights are."""
-    own = net.state_dict()
-    counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
+    counters = {key: value for key, value in net.state_dict().items() if key.endswith("num_batches_tracked")}
     given = counters | tensors  # torch < 0.4.1 had no counters
-    missing, unknown = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
-    shapes = [
-        f"{key} {tuple(given[key].shape)}, expected {tuple(own[key].shape)}"
-        for key in own.keys() & given.keys()
-        if own[key].shape != given[key].shape
-    ]
+    missing, unknown, shapes = misfits(net, given)
     if missing or unknown or shapes:
         told, config = config_of(tensors), net.config
         raise ValueError(
             f"encoder.source {where} has depth {told.depth}, width {told.width}, shortcut {told.shortcut}; the encoder "
             f"has {config.depth}, {config.width}, {config.shortcut}: missing {missing[:6]}; unknown {unknown[:6]}; "
-            f"shapes {sorted(shapes)[:3]}"
+            f"shapes {shapes[:3]}"
         )
     net.load_state_dict(given)
 
