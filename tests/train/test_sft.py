@@ -68,7 +68,7 @@ def test_a_recipe_trains_both_sides(tiny: Path, tmp_path: Path) -> None:
         wanted = generate(run.model, media, open_inputs(run.recipe).reader, run.vocabulary, run.recipe.decoding)
         said = json.loads((tmp_path / side / "captions.json").read_text())
         assert {row["image_id"]: row["caption"] for row in said} == wanted
-    assert main(["evaluate", str(folder), "--model.width", "8"]) == 1
+    assert main(["evaluate", str(folder), "--model.width", "8"]) == 2
     data = read_dataset(run.recipe.data).split("train")
     for side in ("student", "teacher"):  # whom another student learns from
         taught = load_teacher(folder, run.recipe, run.vocabulary, data, torch.device("cpu"), side).model
