@@ -7,7 +7,7 @@ SAT := flickr8k_show_attend_tell
 
 .PHONY: demo demo-train limner-tiny test check suite suite-half suite-rest format clean
 
-HALF := tests/objectives tests/train
+HALF := tests/objectives tests/training
 
 demo: .venv/.installed          ## caption photographs (PICTURES="a.jpg folder") with limner-tiny or MODEL=RUN, explain one
 	$(BIN)/limner demo $(PICTURES) $(if $(MODEL),--model $(MODEL)) --out demo

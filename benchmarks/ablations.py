@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
-from limner.recipe import load_recipe
-from limner.train.training import train
+from limner.runs.recipe import load_recipe
+from limner.training.train import train
 
 
 def override(text: str) -> tuple[str, str]:

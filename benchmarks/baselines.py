@@ -16,15 +16,15 @@ from math import log
 import numpy as np
 from jaxtyping import Float
 
+from limner.core.types import Features, Medium
 from limner.data.datasets import read_dataset
-from limner.inputs import Inputs, open_inputs
 from limner.metrics.cider import cider
 from limner.metrics.references import References
 from limner.metrics.report import evaluate
 from limner.metrics.rouge import rouge_l
-from limner.recipe import load_recipe
+from limner.runs.inputs import Inputs, open_inputs
+from limner.runs.recipe import load_recipe
 from limner.text.tokens import tokenizer
-from limner.types import Features, Medium
 
 CANDIDATES = 200
 SHOWN = ("BLEU-4", "METEOR", "ROUGE-L", "CIDEr")

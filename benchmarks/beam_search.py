@@ -16,10 +16,10 @@ from statistics import mean
 import torch
 from torch import Tensor
 
+from limner.core.types import BOS, EOS, PAD, UNK, Captions, Features, Layout
 from limner.decode.rules import Rules
 from limner.decode.search import Beam, beam
 from limner.models.show_attend_tell import ShowAttendTell, ShowAttendTellConfig
-from limner.types import BOS, EOS, PAD, UNK, Captions, Features, Layout
 from paired import arguments, report, take_turns
 
 PICTURES, CELLS, CHANNELS, VOCABULARY, BEAMS, LONGEST = 64, 49, 1280, 2550, 5, 50

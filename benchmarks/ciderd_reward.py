@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from pycocoevalcap.cider.cider import Cider
 
+from limner.core.types import EOS, PAD
 from limner.metrics.ciderd import CiderD
 from limner.text.vocabulary import Vocabulary
-from limner.types import EOS, PAD
 from paired import arguments, report, take_turns
 from scores import coco_captions
 

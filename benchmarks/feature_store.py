@@ -16,8 +16,8 @@ import h5py
 import torch
 from torch import Tensor
 
+from limner.core.types import Layout
 from limner.data.store import FeatureStore, StoreWriter
-from limner.types import Layout
 from paired import arguments, report, take_turns
 
 ENTRIES, CELLS, CHANNELS = 2048, 49, 1280

@@ -18,16 +18,16 @@ from pathlib import Path
 
 import torch
 
+from limner.core.torch_free import Caption, Failure, Medium, Source
 from limner.data.datasets import read_dataset
 from limner.decode.options import Beam, with_beam
-from limner.engine.engine import Engine
 from limner.export.exporter import Exported, export_onnx
+from limner.inference.onnx.pipeline import Engine
+from limner.inference.pipeline import Pipeline
 from limner.metrics.cider import cider
 from limner.metrics.references import References
-from limner.packed import found
-from limner.pipeline import Pipeline
-from limner.plain import Caption, Failure, Medium, Source
-from limner.run import load_run
+from limner.runs.package import found
+from limner.runs.run import load_run
 from paired import report, take_turns
 
 BAR, IDENTICAL, INT8_FILE, INT8_LOSS = 2.0, 0.99, 0.35, 0.02

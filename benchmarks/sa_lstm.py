@@ -21,11 +21,11 @@ from statistics import mean
 import torch
 from torch import Tensor, nn
 
+from limner.core.types import BOS, EOS, PAD, UNK, Batch, Features, Layout
 from limner.decode.rules import Rules
 from limner.decode.search import Beam, beam
 from limner.models.sa_lstm import SaLstm, SaLstmConfig
 from limner.objectives import CrossEntropy
-from limner.types import BOS, EOS, PAD, UNK, Batch, Features, Layout
 from paired import arguments, report, take_turns
 
 VIDEOS, FRAMES, CHANNELS, VOCABULARY, BEAMS, WORDS = 64, 28, 2048, 10_000, 5, 30

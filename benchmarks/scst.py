@@ -18,13 +18,13 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from beam_search import VOCABULARY, crafted, pictures
+from limner.core.types import BOS, Batch, Medium
 from limner.decode.rules import Rules
 from limner.decode.search import Sample
 from limner.models.show_attend_tell import ShowAttendTell
 from limner.objectives import CrossEntropy, Learnt, SelfCritical
 from limner.objectives.context import Context
 from limner.text.vocabulary import SPECIALS, Vocabulary
-from limner.types import BOS, Batch, Medium
 from paired import arguments, report, take_turns
 
 MEDIA, SAMPLES, TRAINING = 16, 5, 6000

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from limner.core.types import BOS, EOS, Features, Layout
 from limner.decode.rules import Rules
 from limner.decode.search import greedy
 from limner.models.sft import Sft, SftConfig
 from limner.models.sft_head import FRAME, WHOLE, WORD, SftHead
 from limner.models.sft_network import ROUNDS, Ham, Looked, PublishedTeacher
-from limner.types import BOS, EOS, Features, Layout
 from paired import arguments, report, take_turns
 
 VIDEOS, FRAMES, CHANNELS, PIECES, LENGTH = 8, 15, 512, 49_408, 22

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from limner.core.types import BOS, EOS, PAD, Features, Layout
 from limner.models.sft import Sft, SftConfig
 from limner.objectives.hierarchical import Labels, SftLoss, SftTraining
 from limner.text.vocabulary import SPECIALS, Vocabulary
-from limner.types import BOS, EOS, PAD, Features, Layout
 from paired import arguments, report, take_turns
 from sft_decoding import CHANNELS, FRAMES, LENGTH, PIECES, whole
 

@@ -14,11 +14,11 @@ import sys
 import torch
 from torch import Tensor
 
+from limner.core.types import BOS, EOS, UNK, Features, Layout
 from limner.decode.rules import Rules
 from limner.decode.search import Beam, beam
 from limner.models.attention_blocks import Known
 from limner.models.spatial_transformer import Memory, SpatialTransformer, SpatialTransformerConfig
-from limner.types import BOS, EOS, UNK, Features, Layout
 from paired import arguments, report, take_turns
 
 PICTURES, REGIONS, CHANNELS, VOCABULARY, BEAMS, LONGEST = 64, 36, 2048, 2550, 5, 16

@@ -21,10 +21,10 @@ from PIL import Image
 from limner.apps.demo import copied
 from limner.encoders import build_encoder
 from limner.encoders.resnet import ResNetConfig
+from limner.inference.pipeline import Pipeline
 from limner.models import build_model
 from limner.models.show_attend_tell import ShowAttendTellConfig
-from limner.pipeline import Pipeline
-from limner.run import Run
+from limner.runs.run import Run
 from paired import report, take_turns
 
 BAR, BEAM, WORDS = 8.0, 3, 10

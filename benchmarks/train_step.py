@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from limner.core.types import BOS, EOS, PAD, Batch, Features, Layout
 from limner.models.show_attend_tell import ShowAttendTell, ShowAttendTellConfig
 from limner.objectives.cross_entropy import CrossEntropy
-from limner.types import BOS, EOS, PAD, Batch, Features, Layout
 from paired import arguments, report, take_turns
 
 PICTURES, CELLS, CHANNELS, VOCABULARY = 32, 49, 1280, 2550

@@ -9,9 +9,9 @@ import pytest
 
 from limner import shipped
 from limner.apps.cli import main
-from limner.packed import pack, unpack
-from limner.pipeline import Pipeline
-from limner.run import load_run
+from limner.inference.pipeline import Pipeline
+from limner.runs.package import pack, unpack
+from limner.runs.run import load_run
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from limner.version import __version__
+from limner.core.version import __version__
 
 __all__ = ["Caption", "Pipeline", "__version__"]
 
@@ -10,7 +10,7 @@ __all__ = ["Caption", "Pipeline", "__version__"]
 def __getattr__(name: str) -> Any:
     """`from limner import Pipeline` loads PyTorch only when it is asked for."""
     if name in ("Pipeline", "Caption"):
-        from limner import pipeline
+        from limner.inference import pipeline
 
         return getattr(pipeline, name)
     raise AttributeError(f"limner has no attribute '{name}'")

@@ -13,10 +13,10 @@ from PIL import Image
 
 from limner.apps.caption import expand
 from limner.apps.cli import main
-from limner.apps.journal import Journal, image_ids, printable, to_jsonl
+from limner.apps.shared.journal import Journal, image_ids, printable, to_jsonl
 from limner.data.karpathy import coco_id
-from limner.evaluation import coco_results
-from limner.pipeline import Pipeline
+from limner.inference.pipeline import Pipeline
+from limner.runs.evaluation import coco_results
 from limner.text.alt_text import alt_text
 
 BY = {"model": "00ff", "decoding": {"size": 1}}

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from limner.apps import pieces as pieces_module
 from limner.apps.caption import seconds
 from limner.apps.cli import main
-from limner.apps.journal import Journal, to_jsonl
-from limner.apps.pieces import Cut, Piece, pieces
+from limner.apps.shared import pieces as pieces_module
+from limner.apps.shared.journal import Journal, to_jsonl
+from limner.apps.shared.pieces import Cut, Piece, pieces
+from limner.core.types import Medium
 from limner.data.clips import index, read_clip
 from limner.data.frames import UNIFORM
-from limner.pipeline import Pipeline
-from limner.types import Medium
+from limner.inference.pipeline import Pipeline
 from tests.data.videos import noise, tone, write
 
 RED, GREEN, BLUE = (np.full((32, 32, 3), colour, np.uint8) for colour in ((220, 20, 20), (20, 200, 40), (20, 40, 220)))

@@ -11,21 +11,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from limner import evaluation
 from limner.apps import caption as caption_app
-from limner.apps import journal as rows_of
-from limner.apps.arguments import overrides
 from limner.apps.cli import COMMANDS, main
+from limner.apps.shared import journal as rows_of
+from limner.apps.shared.arguments import overrides
+from limner.core.files import sha256
 from limner.data import shapes
 from limner.encoders import SmallCNN
-from limner.evaluation import coco_results
-from limner.files import sha256
+from limner.inference.pipeline import Pipeline
 from limner.metrics.microworld import accuracy
 from limner.metrics.references import References
 from limner.metrics.report import evaluate
-from limner.pipeline import Pipeline
-from limner.recipe import load_recipe
-from limner.run import load_run
+from limner.runs import evaluation
+from limner.runs.evaluation import coco_results
+from limner.runs.recipe import load_recipe
+from limner.runs.run import load_run
 
 BY = {"model": "00ff", "decoding": {"size": 1}}
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from limner.apps.cli import main
-from limner.apps.journal import finished_rows
+from limner.apps.shared.journal import finished_rows
+from limner.core.types import Features, Layout, Pixels
 from limner.data.datasets import read_dataset
 from limner.data.media import read
-from limner.inputs import open_inputs
-from limner.recipe import load_recipe
-from limner.run import load_run
-from limner.types import Features, Layout, Pixels
+from limner.runs.inputs import open_inputs
+from limner.runs.recipe import load_recipe
+from limner.runs.run import load_run
 from tests.data.test_regions import draw, folders, row
 from tests.encoders.test_detector import folder
 

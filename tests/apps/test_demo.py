@@ -10,11 +10,11 @@ from limner import shipped
 from limner.apps import demo
 from limner.apps.cli import main
 from limner.apps.demo import copied, moving
-from limner.apps.journal import finished_rows
+from limner.apps.shared.journal import finished_rows
 from limner.data.media import read
-from limner.packed import pack
-from limner.pipeline import Pipeline
-from limner.run import load_run
+from limner.inference.pipeline import Pipeline
+from limner.runs.package import pack
+from limner.runs.run import load_run
 
 
 @pytest.fixture

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from limner.apps import report
 from limner.apps.cli import main
-from limner.apps.journal import finished_rows
+from limner.apps.shared import html_report as report
+from limner.apps.shared.journal import finished_rows
 from limner.data.datasets import read_dataset
-from limner.pipeline import Pipeline
-from limner.run import load_run
+from limner.inference.pipeline import Pipeline
+from limner.runs.run import load_run
 from tests.comparison.test_page import Reader
 from tests.convert.test_self_critical import D, saved, vocabulary
 from tests.data.test_regions import draw, row
-from tests.train.world import CAPTIONS, clip, pictures
+from tests.training.world import CAPTIONS, clip, pictures
 
 RECIPE = """
 data: {{name: {name}, annotations: {annotations}}}

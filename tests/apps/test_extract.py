@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from limner.apps.cli import main
+from limner.core.types import Layout, Pixels
 from limner.data import datasets, shapes
 from limner.data.dataset import DataSet
 from limner.data.store import FeatureStore, StoreWriter
 from limner.encoders import ResNet3D, ResNet3DConfig
-from limner.pipeline import Pipeline, frames_of
-from limner.run import load_run
-from limner.types import Layout, Pixels
+from limner.inference.pipeline import Pipeline, frames_of
+from limner.runs.run import load_run
 
 
 def test_a_run_lends_its_own_encoder(tiny: Path, tmp_path: Path, monkeypatch, capsys):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from limner.apps.prompt import Prompt, complete, path_of, talk
-from limner.pipeline import Pipeline, with_beam
+from limner.apps.shared.prompt import Prompt, complete, path_of, talk
+from limner.inference.pipeline import Pipeline, with_beam
 
 
 @pytest.fixture(scope="module")

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from limner.apps import report
 from limner.apps.cli import main
-from limner.apps.journal import Journal
-from limner.apps.report import page, scores
+from limner.apps.shared import html_report as report
+from limner.apps.shared.html_report import page, scores
+from limner.apps.shared.journal import Journal
 from limner.data.captions_file import CaptionsFile, read_captions
+from limner.inference.pipeline import Pipeline
 from limner.metrics.references import References
 from limner.metrics.report import evaluate
-from limner.pipeline import Pipeline
 from tests.browser import CHROMIUM, chromium
 from tests.comparison.test_page import HOSTILE, Reader
 from tests.comparison.world import REFERENCES, data_set
 from tests.data.videos import write
-from tests.train.world import clip
+from tests.training.world import clip
 
 ABOUT = {"captions of": "runs/dog", "decoding": {"size": 3}}
 

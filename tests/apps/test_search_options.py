@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from limner.apps.arguments import add_decoding, add_search, decoding_of, search_of
 from limner.apps.cli import main
+from limner.apps.shared.arguments import add_decoding, add_search, decoding_of, search_of
+from limner.core.tensors import save_tensors
 from limner.decode.options import Beam
 from limner.encoders import ResNet3D, ResNet3DConfig
+from limner.inference.pipeline import Pipeline
 from limner.models import build_model
-from limner.pipeline import Pipeline
-from limner.run import RunInfo, create_run, load_run
-from limner.tensors import save_tensors
+from limner.runs.run import RunInfo, create_run, load_run
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from limner.apps.subtitles import Cue, clock, places, to_srt, to_vtt, write
+from limner.apps.shared.subtitles import Cue, clock, places, to_srt, to_vtt, write
 
 CUES = [
     Cue(0.0, 1.5, "a dog"),

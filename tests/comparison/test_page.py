@@ -16,9 +16,9 @@ from limner.comparison.gallery import extremes
 from limner.comparison.html import shown
 from limner.comparison.page import page
 from limner.comparison.pictures import thumbnail
-from limner.types import Medium
+from limner.core.types import Medium
 from tests.comparison.world import BAD, GOOD, REFERENCES, data_set, media, side
-from tests.train.world import clip
+from tests.training.world import clip
 
 EMPTY = ("meta", "img", "input", "line", "rect", "path")  # written without an end
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from limner.comparison.sides import found_in, matched, read_sides, references_of_file, references_of_runs
-from limner.types import Medium
+from limner.core.types import Medium
 from tests.comparison.world import BAD, GOOD, REFERENCES, data_set, media, run, side
 
 

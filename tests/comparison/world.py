@@ -9,11 +9,11 @@ import numpy as np
 from PIL import Image
 
 from limner.comparison.sides import Side
-from limner.evaluation import Evaluation, write_evaluation
+from limner.core.types import Medium
 from limner.metrics.references import References
 from limner.metrics.report import evaluate
-from limner.recipe import build_recipe, save_recipe
-from limner.types import Medium
+from limner.runs.evaluation import Evaluation, write_evaluation
+from limner.runs.recipe import build_recipe, save_recipe
 
 REFERENCES = {
     "x": ("a red dog runs", "a dog is running on grass", "the red dog"),

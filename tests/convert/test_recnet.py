@@ -12,11 +12,11 @@ from torch import Tensor
 
 from limner.apps.cli import main
 from limner.convert import SYSTEMS
+from limner.core.types import BOS, EOS, PAD, Batch, Features
 from limner.objectives import GlobalReconstruction, LocalReconstruction, build_objective
 from limner.objectives.context import Context
 from limner.objectives.reconstruction import GlobalReconstructor, LocalReconstructor, Reconstructing, States
-from limner.run import Run, load_objective, load_run
-from limner.types import BOS, EOS, PAD, Batch, Features
+from limner.runs.run import Run, load_objective, load_run
 from tests.convert.test_sa_lstm import Near, Sizes, Weights, features_of, goldens, random_weights, walked, word_map
 
 convert = SYSTEMS["recnet"]

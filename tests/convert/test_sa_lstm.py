@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from limner.apps.cli import main
 from limner.convert import SYSTEMS
 from limner.convert.sa_lstm import read_words
+from limner.core.types import BOS, EOS, PAD, UNK, Batch, Features, Layout
 from limner.data.feature_files import FeatureRows
 from limner.decode.rules import Rules
 from limner.decode.search import Beam, beam, greedy
+from limner.inference.pipeline import Pipeline
 from limner.models.captioner import Captioner
 from limner.objectives import CrossEntropy
-from limner.pipeline import Pipeline
-from limner.run import Run, load_run
-from limner.types import BOS, EOS, PAD, UNK, Batch, Features, Layout
+from limner.runs.run import Run, load_run
 
 convert = SYSTEMS["sa-lstm"]
 Weights = dict[str, Tensor]

@@ -29,14 +29,14 @@ from limner.convert.self_critical import (
 )
 from limner.convert.spatial import position_names, told_activation
 from limner.convert.xlan import names_of
+from limner.core.types import BOS, EOS, PAD, UNK, Features, Layout
 from limner.models import MODELS, build_model
 from limner.models.captioner import Captioner
 from limner.models.spatial_transformer import SpatialTransformer, SpatialTransformerConfig
 from limner.models.up_down import UpDownConfig
 from limner.models.xlan import Xlan, XlanConfig
 from limner.objectives.cross_entropy import smoothed
-from limner.run import Run, load_run
-from limner.types import BOS, EOS, PAD, UNK, Features, Layout
+from limner.runs.run import Run, load_run
 from tests.convert.published import Near, goldens
 
 D = 24

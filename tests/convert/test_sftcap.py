@@ -13,15 +13,15 @@ from torch.nn import functional as F
 
 from limner.apps.cli import main
 from limner.convert import SYSTEMS
+from limner.core.types import BOS, EOS, PAD, Batch, Features, Layout, Pixels
 from limner.data.media import read
 from limner.decode.rules import Rules
 from limner.decode.search import greedy
+from limner.inference.pipeline import Pipeline
 from limner.models.sft import Sft
 from limner.objectives.hierarchical import Labels, SftLoss, SftTraining
-from limner.pipeline import Pipeline
-from limner.run import Run, load_run
+from limner.runs.run import Run, load_run
 from limner.text.vocabulary import SPECIALS, Vocabulary
-from limner.types import BOS, EOS, PAD, Batch, Features, Layout, Pixels
 from tests.convert.test_sa_lstm import goldens, walked
 
 convert = SYSTEMS["sftcap"]
@@ -418,9 +418,9 @@ def test_greedy_of_a_converted_run_ends_where_the_loop_would(tmp_path: Path) -> 
 
 
 def test_the_stage_of_a_converted_run_trains(tmp_path: Path) -> None:
+    from limner.core.types import Medium
     from limner.objectives import build_objective
     from limner.objectives.context import Context
-    from limner.types import Medium
 
     run = saved(tmp_path, random_weights(Sizes()))
     stage = run.recipe.stages[0]

@@ -19,13 +19,13 @@ from transformers import ResNetModel, ViTImageProcessor
 from limner.apps.cli import main
 from limner.convert import SYSTEMS
 from limner.convert.show_attend_tell import order_of, read_word_map
+from limner.core.types import BOS, EOS, PAD, UNK, Batch, Features, Layout
 from limner.decode.rules import Rules
 from limner.decode.search import Beam, beam
 from limner.encoders import PretrainedConfig, ResNet, ResNetConfig
+from limner.inference.pipeline import Pipeline
 from limner.objectives.cross_entropy import CrossEntropy, doubly_stochastic
-from limner.pipeline import Pipeline
-from limner.run import Run, load_run
-from limner.types import BOS, EOS, PAD, UNK, Batch, Features, Layout
+from limner.runs.run import Run, load_run
 
 convert = SYSTEMS["show-attend-tell"]
 Weights = dict[str, Tensor]

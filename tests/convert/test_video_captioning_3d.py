@@ -17,14 +17,14 @@ from torch.nn import functional as F
 
 from limner.convert import SYSTEMS
 from limner.convert.video_captioning_3d import MARKS, published_greedy, read_published, read_vocabulary
+from limner.core.types import BOS, EOS, Features, Layout
 from limner.decode.search import greedy
 from limner.encoders import ResNet3D, ResNet3DConfig
+from limner.inference.pipeline import Pipeline
 from limner.models.spatiotemporal import FirstToken
-from limner.pipeline import Pipeline
-from limner.recipe import Schedule
-from limner.run import load_run
-from limner.types import BOS, EOS, Features, Layout
-from tests.train.world import clip
+from limner.runs.recipe import Schedule
+from limner.runs.run import load_run
+from tests.training.world import clip
 
 convert = SYSTEMS["video-captioning-3d"]
 Weights = dict[str, Tensor]

@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
+from limner.core.types import BOS, EOS, PAD, Batch, Features, Layout, Medium, Pixels
 from limner.data import batches
 from limner.data.batches import Item, ShapesError, TrainingBatches, from_files, from_store, in_order
 from limner.data.frames import Sampling
 from limner.data.media import MediaError
 from limner.data.store import FeatureStore, StoreWriter
 from limner.text.vocabulary import Vocabulary
-from limner.types import BOS, EOS, PAD, Batch, Features, Layout, Medium, Pixels
 from tests.data.videos import greys, write
 
 WORDS = ("zero", "one", "two", "three", "four")

@@ -10,12 +10,12 @@ import av
 import numpy as np
 import pytest
 
+from limner.core.types import Medium
 from limner.data import clips
 from limner.data.clips import choose, decoded, frames_at, index, read_clip, read_parts
 from limner.data.frames import Sampling
 from limner.data.media import MediaError, read
 from limner.data.shots import cuts, histograms
-from limner.types import Medium
 from tests.data.videos import greys, moving, noise, shown, tone, write
 
 SHARED = Path(os.environ.get("LIMNER_SHARED", Path(__file__).parents[3] / "shared")) / "data"

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from limner.core.types import Layout, Medium
 from limner.data.feature_files import FeatureFiles, FeatureRows, Source, are_feature_files
 from limner.data.frames import Sampling
 from limner.data.media import MediaError
-from limner.types import Layout, Medium
 
 
 def rows(count: int, width: int = 3, base: float = 0) -> np.ndarray:

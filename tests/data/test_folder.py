@@ -141,7 +141,7 @@ def test_folders_without_media(tmp_path: Path):
 
 
 def test_ids_are_unique():
-    from limner.types import Medium
+    from limner.core.types import Medium
 
     with pytest.raises(ValueError, match=r"1 ids stand twice in the data set, for example \['7'\]"):
         DataSet((Medium("7", "a"), Medium("8", "b"), Medium("7", "c")))

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from limner.core.types import Medium
+from limner.data.augmentations import VIEWS
 from limner.data.media import MAX_SIDE, MediaError, read, read_image
-from limner.data.views import VIEWS
-from limner.types import Medium
 
 
 def save(path: Path, array: np.ndarray, mode: str | None = None, **options: object) -> Path:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from limner.core.types import Layout, Medium
 from limner.data.batches import from_store
 from limner.data.regions import Imported, read_folder, read_sizes, read_tsv, store_regions
 from limner.data.store import FeatureStore
-from limner.types import Layout, Medium
 
 D = 8
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from limner.core.types import Layout
 from limner.data.datasets import DataConfig, read_dataset
 from limner.data.feature_files import FeatureFiles
 from limner.data.sftcap import read, read_ids, write_frame_features
 from limner.data.store import FeatureStore, StoreWriter
-from limner.types import Layout
 
 CAPTIONS = [("v1", "a man rides"), ("v3", "two dogs"), ("v1", "a rider"), ("v2", "a cat"), ("v9", "nobody's")]
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from limner.core.types import Medium
 from limner.data.dataset import DataSet
 from limner.data.datasets import DataConfig, read_dataset
 from limner.data.split_lists import read_lists, split_name, use_lists
-from limner.types import Medium
 
 
 def lists(folder: Path, **texts: str) -> Path:

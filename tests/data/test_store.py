@@ -13,8 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from limner.core.types import Layout
 from limner.data.store import FeatureStore, StoreWriter, UnstorableError, WidthError, differences, provenance_hash
-from limner.types import Layout
 
 MADE_BY = {"name": "test", "sha256": "abc", "preprocessing": {"size": 8, "mean": [0.5]}, "dim": 4}
 LAYOUT = Layout(1, 2, 3)

@@ -5,9 +5,9 @@ from itertools import pairwise, product
 import torch
 from torch import Tensor
 
+from limner.core.types import BOS, EOS, PAD, UNK, Captions, Features, Layout, Pixels
 from limner.decode.rules import Rules
 from limner.models.captioner import Captioner, Step, Taught, unroll
-from limner.types import BOS, EOS, PAD, UNK, Captions, Features, Layout, Pixels
 
 
 class Table(Captioner):

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from limner.core.types import BOS, EOS, Features, Medium
 from limner.decode.generate import generate
 from limner.decode.rules import Rules
 from limner.decode.search import Beam, beam
 from limner.models.captioner import Captioner, Step
 from limner.text.vocabulary import SPECIALS, Vocabulary
-from limner.types import BOS, EOS, Features, Medium
 from tests.decode.tables import Table, chain, every, media, said, tables
 from tests.decode.test_search import FREE, STRICT, forced
 from tests.models.captioners import features, model

@@ -5,10 +5,10 @@ from collections import Counter
 import pytest
 import torch
 
+from limner.core.types import BOS, EOS, Captions, Features
 from limner.decode.rules import Rules
 from limner.decode.search import Beam, beam
 from limner.models.captioner import Captioner
-from limner.types import BOS, EOS, Captions, Features
 from tests.decode.tables import Table, allowed, media, said, tables
 from tests.decode.test_search import FREE, STRICT, forced
 from tests.models.captioners import features, model, pick, random_features

@@ -5,12 +5,12 @@ from math import inf, nan
 import pytest
 import torch
 
+from limner.core.types import Features, Layout
 from limner.decode.ensemble import Ensemble, Together, share_words
 from limner.decode.rules import Rules
 from limner.decode.search import Beam, Sample, beam, greedy, sample
 from limner.models.captioner import Captioner
 from limner.text.vocabulary import Vocabulary
-from limner.types import Features, Layout
 from tests.decode.tables import Table, every, media, said, tables
 from tests.models.captioners import D, features, model, small
 

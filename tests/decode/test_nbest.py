@@ -6,11 +6,11 @@ from math import log
 import pytest
 import torch
 
+from limner.core.types import EOS, PAD, Features
 from limner.decode.nbest import Found, NBest
 from limner.decode.rules import Rules
 from limner.decode.search import Beam, Sample, beam, sample, search
 from limner.models.captioner import Captioner
-from limner.types import EOS, PAD, Features
 from tests.decode.tables import chain, every, media, said, tables
 from tests.decode.test_search import FREE, STRICT, forced
 from tests.models.captioners import features, model

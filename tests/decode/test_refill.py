@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from limner.core.types import EOS, Features
 from limner.decode.search import Beam, beam
 from limner.models.captioner import Captioner
-from limner.types import EOS, Features
 from tests.decode.tables import Table, media, said, score, tables
 from tests.decode.test_search import FREE
 from tests.models.captioners import features, model

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from limner.decode.forbid import forbid, restrict
+from limner.core.types import EOS, UNK
+from limner.decode.logits import forbid, restrict
 from limner.decode.rules import ENDINGS, Rules, unsaid
 from limner.decode.search import Beam, Sample, beam, greedy, sample
 from limner.text.clip_bpe import read_clip
 from limner.text.vocabulary import Vocabulary
-from limner.types import EOS, UNK
 from tests.decode.tables import every, media, said, score, tables
 from tests.text.test_clip_bpe import write as write_pairs
 

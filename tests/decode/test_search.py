@@ -6,11 +6,11 @@ from math import exp, log
 import pytest
 import torch
 
-from limner.decode.forbid import forbid
+from limner.core.types import BOS, EOS, PAD, UNK, Captions, Features
+from limner.decode.logits import forbid
 from limner.decode.rules import Rules
 from limner.decode.search import Beam, Sample, beam, greedy, sample
 from limner.models.captioner import Captioner
-from limner.types import BOS, EOS, PAD, UNK, Captions, Features
 from tests.decode.tables import Table, chain, every, media, slow_beam, tables
 from tests.models.captioners import features, model, pick, random_features, small
 

@@ -11,10 +11,10 @@ import torch
 import transformers
 
 from limner.apps.cli import main
+from limner.core.types import Layout, Medium, Pixels
 from limner.data.store import FeatureStore
 from limner.encoders import ClipFrames, ClipFramesConfig, Pretrained, PretrainedConfig, build_encoder
 from limner.encoders.extract import extract
-from limner.types import Layout, Medium, Pixels
 from tests.encoders.test_pretrained import MLP, SIDE, TEXT, VIT
 
 WIDTH = 12

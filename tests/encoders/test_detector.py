@@ -14,9 +14,9 @@ import transformers
 from transformers import DetrConfig, ResNetConfig
 from transformers.image_transforms import center_to_corners_format
 
+from limner.core.types import Layout, Pixels
 from limner.encoders.detector import DETECTORS, Detector, DetectorConfig
 from limner.encoders.pretrained import weights_sha256
-from limner.types import Layout, Pixels
 
 LEVELS = {"num_feature_levels": 2, "d_model": 32}  # deformable DETR normalises 32 groups of channels
 # name -> (model type, what its configuration has beside the sizes of all)

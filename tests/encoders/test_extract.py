@@ -11,11 +11,11 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from limner.core.types import Features, Layout, Medium, Pixels
 from limner.data.frames import Sampling
 from limner.data.store import FeatureStore, StoreWriter
 from limner.encoders.encoder import Encoder
 from limner.encoders.extract import extract
-from limner.types import Features, Layout, Medium, Pixels
 from tests.data.videos import greys, noise, tone, write
 
 

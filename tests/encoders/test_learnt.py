@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from limner.apps.cli import main
+from limner.core.tensors import save_tensors
 from limner.encoders import EncoderConfig, ResNet3DConfig, ResNetConfig, SmallCNN3DConfig, TinyConfig, build_encoder
-from limner.packed import pack
-from limner.pipeline import Pipeline
-from limner.run import load_run
-from limner.tensors import save_tensors
+from limner.inference.pipeline import Pipeline
+from limner.runs.package import pack
+from limner.runs.run import load_run
 
 CONFIGS = (
     SmallCNN3DConfig(size=32, width=8, dim=6),

@@ -14,8 +14,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from limner.core.types import Layout, Pixels
 from limner.encoders import Pretrained, PretrainedConfig, SmallCNNConfig, build_encoder
-from limner.types import Layout, Pixels
 
 SIDE = 32
 VIT = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": SIDE, "patch_size": 8}

@@ -10,15 +10,15 @@ from torch import nn
 from transformers import ResNetConfig as HFResNetConfig
 from transformers import ResNetModel
 
+from limner.core.tensors import save_tensors
+from limner.core.types import Layout, Pixels
 from limner.encoders import Pretrained, ResNet, ResNetConfig, build_encoder
 from limner.encoders.resnet import config_of
 from limner.models import ShowAttendTellConfig, build_model
 from limner.models.captioner import FromPixels
-from limner.recipe import Recipe, build_recipe, load_recipe, save_recipe
-from limner.run import RunInfo, create_run, load_run, put_weights, weights_of
-from limner.tensors import save_tensors
+from limner.runs.recipe import Recipe, build_recipe, load_recipe, save_recipe
+from limner.runs.run import RunInfo, create_run, load_run, put_weights, weights_of
 from limner.text.vocabulary import SPECIALS, Vocabulary
-from limner.types import Layout, Pixels
 
 
 def unsettle(net: nn.Module) -> None:

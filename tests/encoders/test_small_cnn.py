@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from torch import nn
 
+from limner.core.types import Layout, Pixels
 from limner.encoders import SmallCNN, SmallCNNConfig, build_encoder
-from limner.types import Layout, Pixels
 
 
 def test_preprocessing_by_hand() -> None:

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
+from limner.core.types import Layout, Pixels
 from limner.encoders import SmallCNN3D, SmallCNN3DConfig, build_encoder
-from limner.types import Layout, Pixels
 
 
 @pytest.mark.parametrize(("frames", "layout"), [(16, (8, 8, 4)), (5, (3, 8, 4)), (1, (1, 8, 4))])

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from limner.core.types import Layout, Pixels
 from limner.encoders import Tiny, TinyConfig, build_encoder
 from limner.encoders.tiny import jittered
-from limner.types import Layout, Pixels
 
 SMALL = TinyConfig(size=64, widths=(4, 8, 8, 8), blocks=(1, 1, 1, 1), dim=6)
 

@@ -13,12 +13,12 @@ import transformers
 from PIL import Image
 from torch import nn
 
+from limner.core.types import Layout, Pixels
 from limner.data.media import Medium
 from limner.data.store import FeatureStore
 from limner.encoders import Pretrained, PretrainedConfig, build_encoder
 from limner.encoders.extract import extract
-from limner.types import Layout, Pixels
-from tests.train.world import clip
+from tests.training.world import clip
 
 SIZES = {"image_size": 16, "patch_size": 8, "hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2,
          "intermediate_size": 16, "num_frames": 4}  # fmt: skip

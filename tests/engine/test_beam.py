@@ -8,13 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limner.decode.forbid import forbid
+from limner.core.types import BOS, EOS, Captions, Features, Layout
+from limner.decode.logits import forbid
 from limner.decode.options import Beam, Sample
 from limner.decode.rules import Rules
 from limner.decode.search import beam as torch_beam
-from limner.engine.beam import Said, State, beam, largest, log_softmax, ruled, supported
+from limner.inference.onnx.beam import Said, State, beam, largest, log_softmax, ruled, supported
 from limner.models.captioner import Captioner, map_tensors
-from limner.types import BOS, EOS, Captions, Features, Layout
 from tests.decode.tables import chain, tables
 from tests.models.captioners import random_features, small
 

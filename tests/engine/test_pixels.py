@@ -18,8 +18,8 @@ from limner.encoders import (
 )
 from limner.encoders.encoder import Encoder
 from limner.encoders.small_cnn import SmallCNN
-from limner.engine.pixels import Preprocess
 from limner.export.preprocessing import channels_of, preprocessing_of
+from limner.inference.onnx.pixels import Preprocess
 from tests.encoders.test_pretrained import save
 
 OWN = [

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from limner.apps.cli import main
+from limner.core.torch_free import Failure, Medium
 from limner.decode.options import Beam, Sample
-from limner.engine.engine import Engine
-from limner.plain import Failure, Medium
+from limner.inference.onnx.pipeline import Engine
 
 
 @pytest.fixture(scope="module")

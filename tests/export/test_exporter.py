@@ -11,12 +11,13 @@ import torch
 
 from limner.apps.cli import main
 from limner.encoders import SmallCNN3DConfig
-from limner.engine.engine import Engine
-from limner.engine.model import file_facts, read_card
 from limner.export import exporter
 from limner.export.check import compare, drawn, media_of
 from limner.export.exporter import export_onnx
 from limner.export.graphs import Graphs
+from limner.inference.onnx.model import file_facts, read_card
+from limner.inference.onnx.pipeline import Engine
+from limner.inference.pipeline import Pipeline
 from limner.models.sa_lstm import SaLstmConfig
 from limner.models.sft import SftConfig
 from limner.models.show_attend_tell import ShowAttendTellConfig
@@ -24,9 +25,8 @@ from limner.models.spatial_transformer import SpatialTransformerConfig
 from limner.models.spatiotemporal import FirstTokenConfig, SpatioTemporalConfig
 from limner.models.up_down import UpDownConfig
 from limner.models.xlan import XlanConfig
-from limner.packed import pack, unpack
-from limner.pipeline import Pipeline
-from limner.run import load_run
+from limner.runs.package import pack, unpack
+from limner.runs.run import load_run
 from tests.export.worlds import limner, random_run
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from limner.core.types import BOS, PAD, Features
 from limner.decode.options import Beam
 from limner.decode.search import beam
 from limner.export.int8 import quantise_step, shrink_weights
@@ -17,7 +18,6 @@ from limner.models import build_model
 from limner.models.captioner import Captioner, unroll
 from limner.models.show_attend_tell import ShowAttendTellConfig
 from limner.models.spatial_transformer import SpatialTransformerConfig
-from limner.types import BOS, PAD, Features
 from tests.models.captioners import random_features, small
 
 D, WORDS = 64, 500

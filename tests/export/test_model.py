@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from limner.engine.engine import Engine
-from limner.engine.model import CARD, FILES, Card, OnnxModel, file_facts, is_exported, read_card
+from limner.inference.onnx.model import CARD, FILES, Card, OnnxModel, file_facts, is_exported, read_card
+from limner.inference.onnx.pipeline import Engine
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from limner.core.tensors import save_tensors
+from limner.core.types import Pixels
 from limner.data.media import frames_of
 from limner.decode.options import Beam
 from limner.decode.rules import Rules
@@ -15,11 +17,9 @@ from limner.encoders import Encoder, EncoderConfig, SmallCNNConfig, build_encode
 from limner.export.check import drawn
 from limner.models import ModelConfig, build_model
 from limner.models.captioner import FromPixels
-from limner.recipe import Recipe
-from limner.run import RunInfo, create_run, weights_of
-from limner.tensors import save_tensors
+from limner.runs.recipe import Recipe
+from limner.runs.run import RunInfo, create_run, weights_of
 from limner.text.vocabulary import Vocabulary
-from limner.types import Pixels
 
 WORDS = "a the dog cat man woman ball runs jumps sits red blue green big small on in with and plays water grass"
 

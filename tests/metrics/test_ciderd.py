@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from limner.files import write_text
+from limner.core.files import write_text
+from limner.core.types import BOS, EOS, PAD
 from limner.metrics.cider import cider
 from limner.metrics.ciderd import CiderD, DocumentFrequencies
 from limner.metrics.references import References
-from limner.types import BOS, EOS, PAD
 
 Gram = tuple[int, ...]
 Images = list[list[list[int]]]

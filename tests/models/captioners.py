@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 
+from limner.core.types import Features, Layout, Pixels
 from limner.models import MODELS, build_model
 from limner.models.captioner import Around, Captioner, Taught, map_tensors
-from limner.types import Features, Layout, Pixels
 
 V, D, N = 9, 10, 6  # words, channels, cells
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from limner.core.types import BOS, EOS, PAD, UNK, Features
 from limner.models.captioner import Captioner, map_tensors, running, unroll
-from limner.types import BOS, EOS, PAD, UNK, Features
 from tests.models.captioners import SMALL, N, V, features, model, pick, random_features, repeat, small
 
 __all__ = ["features", "model"]

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from limner.core.types import Layout
 from limner.models.attention_blocks import sinusoids
 from limner.models.grid_positions import (
     POSITIONS,
@@ -18,7 +19,6 @@ from limner.models.grid_positions import (
     rows_and_columns,
     side_of,
 )
-from limner.types import Layout
 
 SHARES = get_args(Share)
 

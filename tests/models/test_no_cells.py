@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from limner.core.types import EOS, Features, Layout
 from limner.models.captioner import Captioner, running, unroll
 from limner.models.layers import AdditiveAttention, highest
 from limner.models.sft_network import Attention
-from limner.types import EOS, Features, Layout
 from tests.models.captioners import SMALL, random_features, small
 from tests.models.test_captioner import TOKENS, close
 

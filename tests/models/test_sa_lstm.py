@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from limner.core.types import BOS, EOS, PAD, Features, Layout
 from limner.decode.search import Beam, beam
 from limner.models.captioner import FromPixels, unroll
 from limner.models.sa_lstm import FEW, SaLstm, SaLstmConfig
-from limner.types import BOS, EOS, PAD, Features, Layout
 from tests.models.captioners import D, N, random_features, small
 
 TOKENS = torch.tensor([[BOS, 4, 5, EOS], [BOS, 6, 7, 8], [BOS, EOS, PAD, PAD], [BOS, 5, 5, 5]])

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from limner.core.types import BOS, EOS, PAD, Features, Layout
 from limner.decode.rules import Rules
 from limner.decode.search import Beam, beam, greedy
+from limner.models.packed_linear import LARGE, MOST, Few
 from limner.models.sft import Sft, SftConfig, written
 from limner.models.sft_head import FRAME, WHOLE, WORD, SftHead
 from limner.models.sft_network import Ham, SftNetwork, over_time, sinusoid
-from limner.models.sft_words import LARGE, MOST, Few
-from limner.types import BOS, EOS, PAD, Features, Layout
 from tests.models.captioners import D, N, V, pick, random_features, small
 
 SIZES: dict[str, Any] = {"hidden": 24, "embed": 6, "width": 16, "heads": 2, "dropout": 0.0}

@@ -5,11 +5,11 @@ from math import exp, tanh
 import pytest
 import torch
 
+from limner.core.types import BOS, EOS, Features, Layout
 from limner.decode.search import Beam, beam
 from limner.models.captioner import map_tensors
 from limner.models.layers import AdditiveAttention, WordHead
 from limner.models.show_attend_tell import ShowAttendTell, ShowAttendTellConfig
-from limner.types import BOS, EOS, Features, Layout
 from tests.models.captioners import V, random_features, small
 
 PAIR = Features(torch.tensor([[[1.0], [3.0]]]), torch.ones(1, 2, dtype=torch.bool), Layout(1, 1, 2))

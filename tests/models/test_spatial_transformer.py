@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from limner.core.types import BOS, Features, Layout
 from limner.decode.search import Beam, beam
 from limner.models.attention_blocks import RMSNorm, UnbiasedNorm, sinusoids
 from limner.models.captioner import unroll
 from limner.models.grid_positions import GRIDS
 from limner.models.spatial_transformer import SpatialTransformer, SpatialTransformerConfig
-from limner.recipe import build_recipe
-from limner.types import BOS, Features, Layout
+from limner.runs.recipe import build_recipe
 from tests.models.captioners import D, V, small
 
 TOKENS = torch.tensor([[BOS, 4, 5, 6], [BOS, 6, 7, 8], [BOS, 5, 5, 4]])

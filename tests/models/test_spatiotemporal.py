@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from limner.core.types import BOS, EOS, PAD, Features, Layout
 from limner.decode.search import greedy
-from limner.models.positions import places, waves
+from limner.models.position_embedding import places, waves
 from limner.models.spatiotemporal import (
     FirstToken,
     FirstTokenConfig,
@@ -16,7 +17,6 @@ from limner.models.spatiotemporal import (
     SpatioTemporalConfig,
     resampled,
 )
-from limner.types import BOS, EOS, PAD, Features, Layout
 
 D, V = 5, 9
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
+from limner.core.types import BOS, EOS, PAD, Features
 from limner.models.captioner import unroll
 from limner.models.up_down import UpDown
-from limner.types import BOS, EOS, PAD, Features
 from tests.models.captioners import random_features, small
 
 TOKENS = torch.tensor([[BOS, 4, 5, EOS], [BOS, 6, 7, 8], [BOS, EOS, PAD, PAD], [BOS, 5, 5, 5]])

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from limner.core.types import BOS, EOS, PAD, Batch, Features, Layout
 from limner.models.captioner import Captioner
 from limner.objectives import CrossEntropy
 from limner.objectives.cross_entropy import doubly_stochastic, entropy, smoothed
-from limner.types import BOS, EOS, PAD, Batch, Features, Layout
 from tests.decode.tables import Table
 from tests.models.captioners import V, features, model, random_features
 

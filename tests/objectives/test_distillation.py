@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import nn
 
+from limner.core.types import BOS, EOS, PAD, Batch, Features, Layout, Pixels
 from limner.models.captioner import Captioner, FromPixels
 from limner.objectives import CrossEntropy, build_objective
 from limner.objectives.context import Context, Teacher
 from limner.objectives.distillation import Distil, Distilling
-from limner.objectives.lessons import Lessons, key, pick
 from limner.objectives.levels import WIDTH, Levels
 from limner.objectives.matching import divergence
+from limner.objectives.teacher_cache import Lessons, key, pick
 from limner.text.vocabulary import SPECIALS, Vocabulary
-from limner.types import BOS, EOS, PAD, Batch, Features, Layout, Pixels
 from tests.models.captioners import D, Mute, V, random_features, small
 
 WORDS = Vocabulary((*SPECIALS, "dog", "cat", "runs", "sits", "red"))
@@ -263,7 +263,7 @@ def test_neighbouring_captions_of_a_medium_stay_together():
     ],
 )
 def test_recipes_that_cannot_be(options: dict[str, Any], message: str):
-    from limner.recipe import build_recipe
+    from limner.runs.recipe import build_recipe
 
     with pytest.raises(ValueError, match=message):
         build_recipe({"features": "x", "stages": [{"objective": {"name": "distil", **options}}]})

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from limner.core.types import EOS, PAD, Batch, Features, Loss, Medium, Pixels
 from limner.models.captioner import FromPixels
 from limner.models.sft import Sft, SftConfig
 from limner.objectives import build_objective
@@ -17,10 +18,9 @@ from limner.objectives.assignment import match
 from limner.objectives.context import Context
 from limner.objectives.cross_entropy import smoothed
 from limner.objectives.hierarchical import Labels, SftLoss, SftTraining, uncertainty
-from limner.recipe import build_recipe
+from limner.runs.recipe import build_recipe
 from limner.text.vocabulary import Vocabulary
 from limner.text.word_classes import nouns_and_verbs
-from limner.types import EOS, PAD, Batch, Features, Loss, Medium, Pixels
 from tests.models.captioners import D, random_features, small
 
 CAPTIONS = ["a man rides a horse", "the red dog is running", "two cats on a table", "a man is singing"]

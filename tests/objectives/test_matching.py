@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from limner.core.types import Features, Layout
 from limner.objectives.matching import (
     attention_divergence,
     distance,
@@ -16,7 +17,6 @@ from limner.objectives.matching import (
     overlap,
     tiling,
 )
-from limner.types import Features, Layout
 
 INF = torch.inf
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from limner.core.types import BOS, EOS, PAD, Batch, Features, Layout, Pixels
 from limner.models.captioner import Captioner, FromPixels
 from limner.objectives import CrossEntropy, GlobalReconstruction, LocalReconstruction, build_objective
 from limner.objectives.context import Context
 from limner.objectives.reconstruction import Reconstructing
-from limner.types import BOS, EOS, PAD, Batch, Features, Layout, Pixels
 from tests.models.captioners import D, Mute, N, random_features, small
 
 TOKENS = torch.tensor([[BOS, 4, 5, EOS, PAD], [BOS, 6, 7, 8, EOS], [BOS, EOS, PAD, PAD, PAD], [BOS, 5, 5, 5, 5]])

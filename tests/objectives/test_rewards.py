@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from limner.core.types import BOS, EOS, PAD, Medium
 from limner.metrics.bleu import bleu
 from limner.metrics.ciderd import CiderD
 from limner.metrics.references import References
@@ -13,7 +14,6 @@ from limner.objectives import rewards
 from limner.objectives.rewards import Bleu4, Rewards, encoded, key
 from limner.text.clip_bpe import ClipVocabulary
 from limner.text.vocabulary import SPECIALS, Vocabulary
-from limner.types import BOS, EOS, PAD, Medium
 
 WORDS = Vocabulary(("<pad>", "<bos>", "<eos>", "<unk>", "a", "red", "dog", "runs", "cat"))
 MEDIA = (

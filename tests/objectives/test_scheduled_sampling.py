@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from limner.core.types import BOS, EOS, PAD, UNK, Batch, Features
 from limner.decode.rules import Rules
 from limner.decode.search import greedy
 from limner.models.captioner import Captioner, unroll
 from limner.objectives import CrossEntropy
 from limner.objectives.scheduled_sampling import ScheduledSampling, rehearse
-from limner.types import BOS, EOS, PAD, UNK, Batch, Features
 from tests.decode.tables import media, tables
 from tests.models.captioners import features, model, small
 

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from limner.core.tensors import load_tensors
+from limner.core.types import BOS, EOS, PAD, UNK, Batch, Features, Medium
 from limner.decode.rules import Rules
 from limner.decode.search import Sample, sample, walk
 from limner.models.captioner import Captioner, Taught
@@ -18,15 +20,13 @@ from limner.objectives.context import Context
 from limner.objectives.cross_entropy import CrossEntropy
 from limner.objectives.rewards import Rewards
 from limner.objectives.self_critical import SelfCritical, SelfCriticalTraining, log_probabilities
-from limner.tensors import load_tensors
 from limner.text.vocabulary import Vocabulary
-from limner.train.training import train
-from limner.types import BOS, EOS, PAD, UNK, Batch, Features, Medium
+from limner.training.train import train
 from tests.convert.published import goldens
 from tests.decode.tables import Table, chain, media, tables
 from tests.models.captioners import V, features, model, small
-from tests.train.test_resume import same
-from tests.train.world import Watched, log_of, pictures, recipe
+from tests.training.test_resume import same
+from tests.training.world import Watched, log_of, pictures, recipe
 
 __all__ = ["features", "model"]
 

@@ -13,19 +13,19 @@ from torch import nn
 
 from limner.apps.cli import main
 from limner.apps.profile import table
+from limner.core.tensors import save_tensors
+from limner.core.types import BOS, Features, Layout
 from limner.data.media import read
+from limner.inference.pipeline import Pipeline
 from limner.models import build_model
+from limner.models.packed_linear import Few
 from limner.models.sft import Sft, SftConfig
-from limner.models.sft_words import Few
-from limner.pipeline import Pipeline
 from limner.profiling import measure
 from limner.profiling.figure import pareto_figure
 from limner.profiling.measure import Profile, clip, count, jpeg, pareto, profile, weights
-from limner.recipe import build_recipe
-from limner.run import RunInfo, create_run, load_run
-from limner.tensors import save_tensors
+from limner.runs.recipe import build_recipe
+from limner.runs.run import RunInfo, create_run, load_run
 from limner.text.vocabulary import SPECIALS, Vocabulary
-from limner.types import BOS, Features, Layout
 
 
 def test_operations_by_hand():

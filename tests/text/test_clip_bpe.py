@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from limner.core.types import BOS, EOS, PAD, UNK
 from limner.text.clip_bpe import ClipVocabulary, order_pieces, read_clip
 from limner.text.vocabulary import SPECIALS, Vocabulary
-from limner.types import BOS, EOS, PAD, UNK
 
 MERGES = ["t h", "th e</w>", "r i", "ri d", "i n", "in g</w>", "d o", "do g</w>", "m an</w>", "a n</w>", "m a"]
 MERGES[8:10] = ["a n</w>", "m an</w>"]  # a pair comes after those it is made of

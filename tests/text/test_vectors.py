@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from limner.files import read_json
-from limner.plain import BOS, EOS, PAD, UNK
+from limner.core.files import read_json
+from limner.core.torch_free import BOS, EOS, PAD, UNK
 from limner.text.clip_bpe import read_clip
 from limner.text.vectors import load_clip_vectors, load_vectors
 from limner.text.vocabulary import Vocabulary

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from limner.core.types import BOS, EOS, PAD, UNK
 from limner.text.vocabulary import SPECIALS, Vocabulary
-from limner.types import BOS, EOS, PAD, UNK
 
 # dog 4, a 3, runs 3, cat 2, sleeps 1
 CAPTIONS = ["a dog runs", "A dog runs.", "the dog", "a dog, cat", "cat runs", "sleeps"]

@@ -26,8 +26,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from limner.apps import subtitles
-from limner.apps.arguments import (
+from limner.apps.shared import subtitles
+from limner.apps.shared.arguments import (
     WrongArguments,
     add_decoding,
     add_run,
@@ -37,14 +37,15 @@ from limner.apps.arguments import (
     report_problems,
     search_of,
 )
-from limner.apps.captioners import MODEL, Captioner, open_captioner
-from limner.apps.journal import REPORT, WRITERS, Journal, Row, printable
-from limner.apps.pieces import Cut, Piece, pieces
+from limner.apps.shared.journal import REPORT, WRITERS, Journal, Row, printable
+from limner.apps.shared.models import MODEL, open_captioner
+from limner.apps.shared.pieces import Cut, Piece, pieces
+from limner.core.files import sha256
+from limner.core.torch_free import Caption, Failure, Source
 from limner.data.captions_file import read_captions
 from limner.data.media import MEDIA_SUFFIXES, is_clip
 from limner.decode.options import Beam, Decoding
-from limner.files import sha256
-from limner.plain import Caption, Failure, Source
+from limner.inference.load import CaptionPipeline
 from limner.text.alt_text import MAX_CHARS, alt_text
 
 
@@ -100,7 +101,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     files, problems = expand(options.sources)
     references = read_captions(options.references) if options.references else None
     if references:
-        from limner.apps import report
+        from limner.apps.shared import html_report as report
 
         report.check(files, references)
     clips = [file for file in files if is_clip(file)]
@@ -113,7 +114,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     if options.style == "alt-text":
         by["style"] = {"alt-text": options.max_chars or MAX_CHARS}
     if options.others:
-        from limner.packed import found
+        from limner.runs.package import found
 
         members = [sha256(found(other) / "model.safetensors") for other in options.others]
         by["ensemble"] = {"members": members, "weights": options.weights, "of": options.average}
@@ -138,7 +139,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
 def shown_as_page(rows: list[Row], told: dict[str, Any], **more: Any) -> str:
     """The report; what it could not show is said."""
-    from limner.apps import report
+    from limner.apps.shared import html_report as report
 
     text, missing = report.page(rows, told, **more)
     for line in missing:
@@ -148,7 +149,7 @@ def shown_as_page(rows: list[Row], told: dict[str, Any], **more: Any) -> str:
 
 def converse(options: argparse.Namespace) -> int:
     """The prompt."""
-    from limner.apps.prompt import talk
+    from limner.apps.shared.prompt import talk
 
     unset: tuple[object, ...] = (None, False, [], ())
     names = ("out", "resume", "srt", "vtt", "others", "sample")
@@ -169,7 +170,7 @@ def style_of(options: argparse.Namespace) -> Callable[[str], str]:
 
 def caption_all(
     files: Sequence[str],
-    captioner: Captioner,
+    captioner: CaptionPipeline,
     decoding: Decoding,
     cut: Cut,
     journal: "Journal",

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from limner.apps.arguments import WrongArguments
-from limner.version import __version__
+from limner.apps.shared.arguments import WrongArguments
+from limner.core.version import __version__
 
 COMMANDS = (
     *("extract", "train", "evaluate", "score", "caption", "compare", "explain", "profile", "convert", "pack", "export"),

@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from limner.apps.arguments import no_more, positive
+from limner.apps.shared.arguments import no_more, positive
 from limner.comparison.compare import Comparison, compare, to_json
 from limner.comparison.latex import latex
 from limner.comparison.numbers import interval, p_value, signed, sure, x100
 from limner.comparison.page import ITEMS, page
 from limner.comparison.sides import found_in, read_sides, references_of_file, references_of_runs
-from limner.files import write_json, write_text
+from limner.core.files import write_json, write_text
 from limner.text.tokens import TOKENIZERS
 
 

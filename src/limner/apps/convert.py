@@ -9,7 +9,7 @@ Nothing stored in a checkpoint is executed.
 import argparse
 from pathlib import Path
 
-from limner.apps.arguments import WrongArguments, no_more, report_problems
+from limner.apps.shared.arguments import WrongArguments, no_more, report_problems
 
 REGIONS = ("bottom-up", "regions")
 

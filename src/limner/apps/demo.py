@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from limner.apps.arguments import no_more, positive
-from limner.apps.captioners import of_transformers
-from limner.apps.journal import Row, finished_rows, printable
+from limner.apps.shared.arguments import no_more, positive
+from limner.apps.shared.journal import Row, finished_rows, printable
+from limner.inference.load import is_transformers
 
 # name -> package and file in it.  The pictures stay where the packages' licences put them: nothing of them is in limner
 PHOTOGRAPHS = {
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         print(f"  {line_of(row)}")
     told = {row["file"] for row in rows}
     seen = [file for file in pictures or files if printable(file) in told]
-    if of_transformers(options.model):
+    if is_transformers(options.model):
         print(f"{options.model} does not tell where it looks: nothing is explained")
     elif seen:
         chosen = next((file for file in seen if Path(file).name == EXPLAINED), seen[0])
@@ -114,7 +114,7 @@ def copied(folder: Path) -> list[str]:
 def clips(pictures: Sequence[str], folder: Path) -> list[str]:
     """A clip that moves over the pictures one after the other, where there are any, and one of the micro-world."""
     from limner.data.shapes import generate
-    from limner.explain.video import write_mp4
+    from limner.explanations.video import write_mp4
 
     folder.mkdir(parents=True, exist_ok=True)
     made = []

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from limner.apps.arguments import no_more
+from limner.apps.shared.arguments import no_more
 from limner.apps.train import Watcher
-from limner.recipe import Recipe, build_recipe
+from limner.runs.recipe import Recipe, build_recipe
 
 RECIPE = {
     "encoder": {"name": "small_cnn"},
@@ -57,12 +57,12 @@ def recipe(media: Path, seed: int, epochs: int | None = None) -> Recipe:
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     no_more(rest)
     from limner.data.shapes import generate
-    from limner.evaluation import evaluate_run, write_evaluation
-    from limner.explain.figure import attention_figure
+    from limner.explanations.figure import attention_figure
+    from limner.inference.pipeline import Pipeline, frames_of
     from limner.metrics.report import exact_table, table
-    from limner.pipeline import Pipeline, frames_of
-    from limner.run import load_run
-    from limner.train.training import train
+    from limner.runs.evaluation import evaluate_run, write_evaluation
+    from limner.runs.run import load_run
+    from limner.training.train import train
 
     console = Console(soft_wrap=True)
     begin = time.monotonic()

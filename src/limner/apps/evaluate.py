@@ -11,8 +11,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from limner.apps import report
-from limner.apps.arguments import (
+from limner.apps.score import add_metrics, metrics_of, show
+from limner.apps.shared import html_report as report
+from limner.apps.shared.arguments import (
     WrongArguments,
     add_decoding,
     add_run,
@@ -22,13 +23,12 @@ from limner.apps.arguments import (
     report_problems,
     search_of,
 )
-from limner.apps.journal import REPORT
-from limner.apps.runs import is_packed, open_run
-from limner.apps.score import add_metrics, metrics_of, show
-from limner.evaluation import Evaluation, evaluate_run, write_evaluation
-from limner.files import write_text
-from limner.packed import found
-from limner.run import load_others
+from limner.apps.shared.journal import REPORT
+from limner.apps.shared.runs import is_packed, open_run
+from limner.core.files import write_text
+from limner.runs.evaluation import Evaluation, evaluate_run, write_evaluation
+from limner.runs.package import found
+from limner.runs.run import load_others
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

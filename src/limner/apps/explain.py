@@ -12,16 +12,24 @@ from pathlib import Path
 
 from rich.console import Console
 
-from limner.apps.arguments import WrongArguments, add_decoding, add_run, decoding_of, no_more, positive, report_problems
-from limner.apps.runs import open_run
+from limner.apps.shared.arguments import (
+    WrongArguments,
+    add_decoding,
+    add_run,
+    decoding_of,
+    no_more,
+    positive,
+    report_problems,
+)
+from limner.apps.shared.runs import open_run
+from limner.core.files import write_json
 from limner.decode.search import beam
-from limner.explain import video
-from limner.explain.figure import FORMATS, strip_figure, word_figure
-from limner.explain.maps import METHODS, Explanation, explain, given, spoken, usual_method
-from limner.explain.report import score_run, table
-from limner.explain.saliency import block_of
-from limner.explain.subject import Shown, open_subject
-from limner.files import write_json
+from limner.explanations import video
+from limner.explanations.evaluation import score_run, table
+from limner.explanations.figure import FORMATS, strip_figure, word_figure
+from limner.explanations.maps import METHODS, Explanation, explain, given, spoken, usual_method
+from limner.explanations.saliency import block_of
+from limner.explanations.subject import Shown, open_subject
 
 FILMS = (".mp4", ".gif")
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from limner.apps.arguments import no_more, positive
+from limner.apps.shared.arguments import no_more, positive
 
 if TYPE_CHECKING:
     from limner.export.check import Comparison
@@ -31,8 +31,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     no_more(rest)
     from limner.export.check import media_of
     from limner.export.exporter import export_onnx
-    from limner.packed import found
-    from limner.run import load_run
+    from limner.runs.package import found
+    from limner.runs.run import load_run
 
     media = media_of(options.check, options.limit) if options.check else ()
     loaded = load_run(found(options.run), options.encoder)

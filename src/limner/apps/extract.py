@@ -12,11 +12,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from limner.apps.arguments import WrongArguments, no_more, overrides, positive, report_problems
+from limner.apps.shared.arguments import WrongArguments, no_more, overrides, positive, report_problems
+from limner.data.augmentations import VIEWS
 from limner.data.datasets import DATASETS, DataConfig, read_dataset
 from limner.data.sftcap import write_frame_features
 from limner.data.store import FeatureStore
-from limner.data.views import VIEWS
 from limner.encoders import (
     ClipFramesConfig,
     DetectorConfig,
@@ -27,9 +27,9 @@ from limner.encoders import (
     build_encoder,
 )
 from limner.encoders.resnet3d import config_of, read_weights
-from limner.inputs import feature_paths, reads_files
-from limner.recipe import Recipe, load_recipe
-from limner.run import load_run
+from limner.runs.inputs import feature_paths, reads_files
+from limner.runs.recipe import Recipe, load_recipe
+from limner.runs.run import load_run
 
 WEIGHTS = (".pth", ".pt", ".tar")
 

@@ -6,9 +6,9 @@ The folder holds weights (safetensors), JSON, a card and a hash of every file, a
 import argparse
 from pathlib import Path
 
-from limner.apps.arguments import WrongArguments, no_more
-from limner.packed import pack, push_to_hub, unpack
-from limner.run import load_run
+from limner.apps.shared.arguments import WrongArguments, no_more
+from limner.runs.package import pack, push_to_hub, unpack
+from limner.runs.run import load_run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,11 +13,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from limner.apps.arguments import add_decoding, decoding_of, positive
-from limner.apps.runs import elsewhere
-from limner.files import write_json
+from limner.apps.shared.arguments import add_decoding, decoding_of, positive
+from limner.apps.shared.runs import elsewhere
+from limner.core.files import write_json
 from limner.profiling.measure import Profile, profile
-from limner.run import load_run
+from limner.runs.run import load_run
 
 SEEN = ("frames", "sampling")  # of a recipe: what of a clip is seen
 

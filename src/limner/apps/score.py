@@ -15,13 +15,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from limner.apps.arguments import WrongArguments, no_more, positive
+from limner.apps.shared.arguments import WrongArguments, no_more, positive
+from limner.core.files import write_json
 from limner.data.captions_file import SHAPES, read_captions
 from limner.data.media import MEDIA_SUFFIXES
 from limner.data.pairing import Pairs, pair, plain_id, some
 from limner.data.shapes import read_truth
 from limner.data.shapes_words import Scene
-from limner.files import write_json
 from limner.metrics.references import Candidates, References, Score
 from limner.metrics.report import (
     METRICS,

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from limner.apps.arguments import no_more
+from limner.apps.shared.arguments import no_more
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

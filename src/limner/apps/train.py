@@ -13,8 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from limner.apps.arguments import overrides
-from limner.recipe import load_recipe
+from limner.apps.shared.arguments import overrides
+from limner.runs.recipe import load_recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     recipe = load_recipe(options.recipe, overrides(rest))
     folder = Path(options.out or Path("runs") / Path(options.recipe).stem)
-    from limner.train.training import train
+    from limner.training.train import train
 
     with Watcher(folder) as watcher:
         train(recipe, folder, options.resume, watcher)

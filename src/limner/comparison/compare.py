@@ -9,11 +9,11 @@ from jaxtyping import Float
 
 from limner.comparison.protocol import doubts, protocol
 from limner.comparison.sides import Side, matched
+from limner.core.types import Medium
 from limner.data.pairing import some
 from limner.metrics.references import Candidates, References, Score
 from limner.metrics.report import METRICS, score
 from limner.metrics.significance import Difference, Estimate, bootstrap, difference, estimate, pool_of
-from limner.types import Medium
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

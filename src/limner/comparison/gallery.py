@@ -8,8 +8,8 @@ from limner.comparison.compare import Comparison, Measured
 from limner.comparison.html import cell, mark, shown, soft
 from limner.comparison.numbers import ALIKE, x100
 from limner.comparison.pictures import SIDE, Thumbnail, thumbnail
+from limner.core.types import Medium
 from limner.data.media import MediaError
-from limner.types import Medium
 
 PICTURES = 6_000_000  # bytes of pictures in a page; the items after that are shown without
 REFERENCES = 5  # of an item that are shown at once

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from limner.core.types import Medium
 from limner.data.media import read
-from limner.types import Medium
 
 SIDE = 360  # pixels of a picture's longer side: sharp at half the width on a phone's screen
 FRAMES, FRAME_SIDE, GAP = 3, 200, 4

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from limner.comparison.sides import Side
+from limner.core.version import __version__
 from limner.metrics.references import References
-from limner.version import __version__
 
 FEW = 50  # items; a bootstrap of fewer draws too narrow intervals
 # Two runs whose scores.json differ in one of these were not measured alike.

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from limner.core.files import read_json
+from limner.core.types import Medium
 from limner.data.captions_file import read_captions
 from limner.data.datasets import read_dataset
 from limner.data.media import MEDIA_SUFFIXES
 from limner.data.pairing import plain_id, some
-from limner.files import read_json
-from limner.recipe import load_recipe
-from limner.types import Medium
+from limner.runs.recipe import load_recipe
 
 
 @dataclass(frozen=True)

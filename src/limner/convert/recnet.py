@@ -23,9 +23,9 @@ from limner.convert.sa_lstm import (
     with_objective,
     write,
 )
+from limner.core.tensors import load_state
 from limner.objectives.context import Context
 from limner.objectives.reconstruction import GlobalReconstruction, LocalReconstruction
-from limner.tensors import load_state
 
 PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 

@@ -16,20 +16,20 @@ from torch import Tensor
 
 from limner.convert.checkpoint import check_keys, has_tensors, read_checkpoint
 from limner.convert.written import must_be_free, verify
+from limner.core.files import read_json
+from limner.core.tensors import load_state, save_tensors
+from limner.core.types import Layout
 from limner.data.datasets import DataConfig
 from limner.data.feature_files import FeatureRows
 from limner.decode.rules import Rules
 from limner.decode.search import Beam
 from limner.encoders import PretrainedConfig
-from limner.files import read_json
 from limner.models.sa_lstm import GATES, SaLstm, SaLstmConfig
 from limner.objectives import Objective
 from limner.objectives.reconstruction import Reconstructing
-from limner.recipe import Recipe, Schedule, Stage, VocabularyConfig
-from limner.run import RunInfo, create_run, save_objective
-from limner.tensors import load_state, save_tensors
+from limner.runs.recipe import Recipe, Schedule, Stage, VocabularyConfig
+from limner.runs.run import RunInfo, create_run, save_objective
 from limner.text.vocabulary import SPECIALS, Vocabulary
-from limner.types import Layout
 
 MARKS = ("<PAD>", "<SOS>", "<EOS>", "<UNK>")  # the published names of PAD, BOS, EOS, UNK, with the ids 0 .. 3
 LONGEST = 30  # words of a caption, when the checkpoint's own settings do not tell

@@ -17,21 +17,21 @@ from torch import Tensor
 
 from limner.convert.checkpoint import Record, has_tensors, read_checkpoint
 from limner.convert.written import must_be_free, verify
+from limner.core.files import read_json
+from limner.core.tensors import load_state, save_tensors
+from limner.core.types import Layout
 from limner.data.datasets import DataConfig
 from limner.decode.rules import Rules
 from limner.decode.search import Beam
 from limner.encoders import PretrainedConfig
-from limner.files import read_json
 from limner.models import ModelConfig, build_model
 from limner.models.captioner import Captioner
 from limner.models.spatial_transformer import SpatialTransformerConfig
 from limner.models.up_down import UpDownConfig
 from limner.objectives import CrossEntropy
-from limner.recipe import Recipe, Stage, VocabularyConfig
-from limner.run import RunInfo, create_run
-from limner.tensors import load_state, save_tensors
+from limner.runs.recipe import Recipe, Stage, VocabularyConfig
+from limner.runs.run import RunInfo, create_run
 from limner.text.vocabulary import SPECIALS, Vocabulary
-from limner.types import Layout
 
 UNKNOWN = ("UNK", "<unk>", "<UNK>")  # how a published vocabulary may call the word for all others
 HEADS = ("num_att_heads", "num_heads", "n_heads", "heads", "h")  # options that tell what no weight tells

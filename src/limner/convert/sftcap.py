@@ -15,21 +15,21 @@ from torch import Tensor
 
 from limner.convert.checkpoint import has_tensors, read_checkpoint
 from limner.convert.written import must_be_free, verify
+from limner.core.files import read_json
+from limner.core.tensors import load_state, save_tensors
+from limner.core.types import Layout
 from limner.data.datasets import DataConfig
 from limner.data.feature_files import FeatureRows
 from limner.decode.rules import Rules
 from limner.decode.search import Beam
 from limner.encoders import EncoderConfig, PretrainedConfig, build_encoder
 from limner.encoders.clip_frames import ClipFramesConfig
-from limner.files import read_json
 from limner.models.sft import Sft, SftConfig
 from limner.objectives.hierarchical import SftLoss
-from limner.recipe import Recipe, Schedule, Stage, VocabularyConfig
-from limner.run import RunInfo, create_run
-from limner.tensors import load_state, save_tensors
+from limner.runs.recipe import Recipe, Schedule, Stage, VocabularyConfig
+from limner.runs.run import RunInfo, create_run
 from limner.text.clip_bpe import order_pieces, read_clip
 from limner.text.vocabulary import Vocabulary
-from limner.types import Layout
 
 NETWORKS = ("SFTNet", "SNet", "TNet")
 HEAD, DECODER = "caption_head.prediction_head", "caption_head.cap_sa_decoder"

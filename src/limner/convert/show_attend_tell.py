@@ -15,18 +15,18 @@ from torch import Tensor
 
 from limner.convert.checkpoint import check_keys, has_tensors, read_checkpoint
 from limner.convert.written import must_be_free, verify
+from limner.core.files import read_json
+from limner.core.tensors import load_state, save_tensors
+from limner.core.types import Layout
 from limner.decode.rules import Rules
 from limner.decode.search import Beam
 from limner.encoders import Encoder, PretrainedConfig, ResNet, ResNetConfig, build_encoder
 from limner.encoders.resnet import config_of
-from limner.files import read_json
 from limner.models.show_attend_tell import ShowAttendTell, ShowAttendTellConfig
 from limner.objectives import CrossEntropy
-from limner.recipe import Recipe, Stage, VocabularyConfig
-from limner.run import RunInfo, create_run
-from limner.tensors import load_state, save_tensors
+from limner.runs.recipe import Recipe, Stage, VocabularyConfig
+from limner.runs.run import RunInfo, create_run
 from limner.text.vocabulary import SPECIALS, Vocabulary
-from limner.types import Layout
 
 MARKS = ("<pad>", "<start>", "<end>", "<unk>")  # the published names of PAD, BOS, EOS, UNK
 ENTRIES = ("encoder", "decoder", "encoder_optimizer", "decoder_optimizer")  # of a whole checkpoint; the rest is plain

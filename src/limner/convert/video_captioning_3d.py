@@ -18,18 +18,18 @@ from torch import Tensor
 
 from limner.convert.checkpoint import Record, check_keys, read_checkpoint
 from limner.convert.written import must_be_free, verify
+from limner.core.files import read_json
+from limner.core.tensors import load_state, save_tensors
+from limner.core.types import Features, Layout
 from limner.data.datasets import DataConfig
 from limner.decode.rules import Rules
 from limner.decode.search import Beam
 from limner.encoders import Pretrained, PretrainedConfig, ResNet3D, ResNet3DConfig
 from limner.encoders.resnet3d import config_of, fill, read_weights
-from limner.files import read_json
 from limner.models.spatiotemporal import FirstToken, FirstTokenConfig
-from limner.recipe import Recipe, Schedule, Stage, VocabularyConfig
-from limner.run import RunInfo, create_run
-from limner.tensors import load_state, save_tensors
+from limner.runs.recipe import Recipe, Schedule, Stage, VocabularyConfig
+from limner.runs.run import RunInfo, create_run
 from limner.text.vocabulary import SPECIALS, Vocabulary
-from limner.types import Features, Layout
 
 MARKS = ("<pad>", "<start>", "<end>", "<unk>")  # the published names of PAD, BOS, EOS, UNK
 PAIRS = (  # what its training leaves in a folder, the best first

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
+from limner.core.types import BOS, UNK, Features, Layout
 from limner.models.captioner import Captioner
-from limner.run import load_run
-from limner.types import BOS, UNK, Features, Layout
+from limner.runs.run import load_run
 
 RUN_FILES = ("run.json", "model.safetensors", "last.safetensors")
 

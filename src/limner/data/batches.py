@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from limner.core.types import PAD, Batch, Features, Layout, Medium, Pixels
 from limner.data.ahead import ahead
+from limner.data.augmentations import VIEWS
 from limner.data.frames import UNIFORM, Sampling
 from limner.data.media import MediaError, read
+from limner.data.pseudo_captions import Told
 from limner.data.store import FeatureStore
-from limner.data.told import Told
-from limner.data.views import VIEWS
 from limner.text.vocabulary import Vocabulary
-from limner.types import PAD, Batch, Features, Layout, Medium, Pixels
 
 Item = tuple[Medium, str]  # a medium and the name of the view to read it in
 Reader = Callable[[Sequence[Item]], Features | Pixels]

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from limner.core.torch_free import Medium
 from limner.data import shapes
 from limner.data.folder import CAPTION_COLUMNS, FILE_COLUMNS, read_folder
-from limner.plain import Medium
 
 ID_COLUMNS = ("image_id", "video_id", "id", *FILE_COLUMNS)  # the first that is there; COCO's `id` counts annotations
 EXPECTED = (

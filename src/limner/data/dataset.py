@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from limner.plain import Medium
+from limner.core.torch_free import Medium
 
 SPLITS = ("train", "val", "test")
 

@@ -18,10 +18,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from limner.core.fields import Count
+from limner.core.types import Features, Layout, Medium
 from limner.data.frames import UNIFORM, Sampling, picks
 from limner.data.pictures import MediaError
-from limner.ranges import Count
-from limner.types import Features, Layout, Medium
 
 HDF5_SUFFIXES = (".hdf5", ".h5", ".hdf")
 CACHE = 1 << 30  # bytes of frames that are kept in memory

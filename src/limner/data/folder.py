@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from limner.core.torch_free import Medium
 from limner.data.dataset import SPLITS, DataSet, drop_empty, hashed_split
 from limner.data.media import MEDIA_SUFFIXES
-from limner.plain import Medium
 
 FILE_COLUMNS = ("file", "filename", "path", "image", "video", "file_name", "image_path")
 CAPTION_COLUMNS = ("caption", "captions", "text", "description", "sentence")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from limner.ranges import Count
+from limner.core.fields import Count
 
 
 @dataclass(frozen=True)

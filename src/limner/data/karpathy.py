@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from limner.core.files import read_json
+from limner.core.torch_free import Medium
 from limner.data.dataset import DataSet, drop_empty
-from limner.files import read_json
-from limner.plain import Medium
 
 
 def read(annotations: str | Path, media: str | Path, restval: bool = True) -> DataSet:

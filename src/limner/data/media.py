@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from limner.core.torch_free import Medium, Source
 from limner.data.clips import read_clip
 from limner.data.frames import UNIFORM, Sampling
 from limner.data.pictures import MAX_SIDE, MediaError, Picture, read_image
-from limner.plain import Medium, Source
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp")

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from limner.core.torch_free import Medium
 from limner.data.clip_folder import clip_files
 from limner.data.dataset import DataSet, drop_empty, without_captions
 from limner.data.split_lists import split_name
-from limner.plain import Medium
 
 EXPECTED = "{videos: [{video_id, ...}], sentences: [{video_id, caption, ...}]}"
 

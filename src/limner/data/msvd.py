@@ -4,10 +4,10 @@ import csv
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from limner.core.torch_free import Medium
 from limner.data.clip_folder import clip_files
 from limner.data.dataset import DataSet, drop_empty, without_captions
 from limner.data.split_lists import read_lists, use_lists
-from limner.plain import Medium
 
 MAPPING = "youtube_mapping.txt"
 COLUMNS = ("VideoID", "Start", "End", "Language", "Description")

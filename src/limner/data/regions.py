@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from limner.core.files import read_json
+from limner.core.types import Layout
 from limner.data.store import StoreWriter, WidthError
-from limner.files import read_json
-from limner.types import Layout
 
 PROVENANCE = {"name": "regions"}  # the detector is not known
 COLUMNS = ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features")  # the last two base64 of float32

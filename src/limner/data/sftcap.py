@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from limner.core.files import atomic, read_json
+from limner.core.torch_free import Medium
 from limner.data.clip_folder import clip_files
 from limner.data.dataset import DataSet, drop_empty, without_captions
 from limner.data.split_lists import use_lists
 from limner.data.store import FeatureStore
-from limner.files import atomic, read_json
-from limner.plain import Medium
 
 LISTS = {"train": "train", "valid": "val", "val": "val", "test": "test"}
 EXPECTED = "{sentences: [{video_id, caption}]} or {metadata: [{video_id, sentence}]}"

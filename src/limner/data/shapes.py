@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from limner.core.files import read_json, write_json
+from limner.core.torch_free import Medium
 from limner.data.shapes_words import (
     COLOURS,
     MOTIONS,
@@ -29,8 +31,6 @@ from limner.data.shapes_words import (
     references,
     relations,
 )
-from limner.files import read_json, write_json
-from limner.plain import Medium
 
 FORMAT, VERSION = "limner.shapes", 1
 FPS, FRAMES = 8, 16  # a clip lasts two seconds, unless it is made longer

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from limner.core.files import read_json
 from limner.data.dataset import DataSet
-from limner.files import read_json
 
 NAMES = {
     "train": "train",

@@ -16,9 +16,9 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from limner.data.views import VIEWS
-from limner.files import read_json, sha256, write_json, write_safetensors
-from limner.types import Layout
+from limner.core.files import read_json, sha256, write_json, write_safetensors
+from limner.core.types import Layout
+from limner.data.augmentations import VIEWS
 
 FORMAT, VERSION = "limner-features", 1
 INDEX = "index.json"

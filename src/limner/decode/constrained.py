@@ -7,11 +7,11 @@ word competes in the beam of the larger set.  A caption ends in the beam of the 
 import torch
 from torch import Tensor
 
+from limner.core.types import EOS, Captions
 from limner.decode.ensemble import Inputs
 from limner.decode.hypotheses import Hypotheses
 from limner.decode.options import Beam
 from limner.models.captioner import Captioner
-from limner.types import EOS, Captions
 
 
 @torch.no_grad()

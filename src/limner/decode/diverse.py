@@ -7,11 +7,11 @@ compared between words of one step only, so that a caption's log-probability sta
 
 import torch
 
+from limner.core.types import Captions
 from limner.decode.ensemble import Inputs
 from limner.decode.hypotheses import Hypotheses
 from limner.decode.options import Beam
 from limner.models.captioner import Captioner
-from limner.types import Captions
 
 
 @torch.no_grad()

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from limner.core.types import Features, Pixels
 from limner.models.captioner import Captioner, Step, Taught, unroll
 from limner.text.vocabulary import Vocabulary
-from limner.types import Features, Pixels
 
 Average = Literal["probabilities", "log_probabilities"]
 

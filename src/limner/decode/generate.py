@@ -5,13 +5,13 @@ from typing import NamedTuple
 
 import torch
 
+from limner.core.types import EOS, PAD, Medium
 from limner.data.batches import Reader, ShapesError, in_order
 from limner.decode.ensemble import Inputs, Together
 from limner.decode.options import Decoding, together
 from limner.decode.search import search
 from limner.models.captioner import Captioner
 from limner.text.vocabulary import Vocabulary
-from limner.types import EOS, PAD, Medium
 
 
 class Said(NamedTuple):

@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from limner.core.types import BOS, EOS, Captions
 from limner.decode.ensemble import Inputs, encode
-from limner.decode.forbid import forbid
+from limner.decode.logits import forbid
 from limner.decode.nbest import Found, NBest
 from limner.decode.options import Beam
 from limner.models.captioner import Captioner, map_tensors
-from limner.types import BOS, EOS, Captions
 
 
 class Hypotheses:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from limner.types import PAD, Captions
+from limner.core.types import PAD, Captions
 
 
 class Found(NamedTuple):

@@ -11,15 +11,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from limner.core.types import BOS, EOS, PAD, Captions
 from limner.decode.constrained import constrained
 from limner.decode.diverse import diverse
 from limner.decode.ensemble import Inputs, encode
-from limner.decode.forbid import forbid, restrict
+from limner.decode.logits import forbid, restrict
 from limner.decode.nbest import Found, NBest
 from limner.decode.options import Beam, Decoding, Sample
 from limner.decode.rules import Rules
 from limner.models.captioner import Captioner, first_tensor, map_tensors
-from limner.types import BOS, EOS, PAD, Captions
 
 __all__ = ["Beam", "Sample", "beam", "greedy", "sample", "search", "walk"]
 

@@ -11,9 +11,9 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from limner.core.types import Features, Layout, Pixels
 from limner.encoders.encoder import Encoder
 from limner.encoders.pretrained import Family, Pretrained, PretrainedConfig, _quiet, _where
-from limner.types import Features, Layout, Pixels
 
 CLIP = Family("CLIPVisionModelWithProjection", tokens=True, resizes=True)
 

@@ -15,10 +15,10 @@ from jaxtyping import Float, UInt8
 from safetensors import SafetensorError
 from torch import Tensor
 
+from limner.core.fields import Count
+from limner.core.types import Features, Layout, Pixels
 from limner.encoders.encoder import Encoder
 from limner.encoders.pretrained import _quiet, _where, save_parts, weights_sha256
-from limner.ranges import Count
-from limner.types import Features, Layout, Pixels
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
-from limner.types import Features, Layout, Pixels
+from limner.core.types import Features, Layout, Pixels
 
 
 class Encoder(nn.Module, ABC):

@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from limner.core.types import Layout, Medium, Pixels
 from limner.data.ahead import ahead
+from limner.data.augmentations import VIEWS
 from limner.data.frames import UNIFORM, Sampling
 from limner.data.media import is_clip, read
 from limner.data.store import StoreWriter, UnstorableError, entry_key
-from limner.data.views import VIEWS
 from limner.encoders.encoder import Encoder, same_shape
-from limner.types import Layout, Medium, Pixels
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from limner.tensors import load_state, load_tensors
+from limner.core.tensors import load_state, load_tensors
 
 WHERE = "encoder."  # how the names of an encoder's tensors begin in model.safetensors
 

@@ -16,9 +16,9 @@ from jaxtyping import Float, UInt8
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from limner.core.types import Features, Layout, Pixels
 from limner.encoders.encoder import Encoder
 from limner.encoders.video import clip_cells
-from limner.types import Features, Layout, Pixels
 
 
 @dataclass(frozen=True)

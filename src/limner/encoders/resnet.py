@@ -12,11 +12,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from limner.core.types import Features, Pixels
 from limner.encoders.encoder import cells_of, squares
 from limner.encoders.freezing import FourStages
 from limner.encoders.learnt import learnt
 from limner.encoders.pretrained import weights_sha256
-from limner.types import Features, Pixels
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for input channels 0, 1, 2 in either order
 PLANES = (64, 128, 256, 512)  # base width of the four stages

@@ -14,12 +14,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from limner.core.fields import Count
+from limner.core.tensors import misfits
+from limner.core.types import Features, Layout, Pixels
 from limner.encoders.freezing import FourStages
 from limner.encoders.learnt import learnt
 from limner.encoders.pretrained import weights_sha256
-from limner.ranges import Count
-from limner.tensors import misfits
-from limner.types import Features, Layout, Pixels
 
 DEPTHS: dict[int, tuple[type["Basic"] | type["Bottleneck"], tuple[int, int, int, int]]]  # -> block, blocks per stage
 CLASSIFIER = ("fc.weight", "fc.bias")

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from limner.core.types import Features, Pixels
 from limner.encoders.encoder import Encoder, cells_of, squares
 from limner.encoders.learnt import learnt
 from limner.encoders.pretrained import weights_sha256
-from limner.types import Features, Pixels
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from jaxtyping import Float, UInt8
 from pydantic import Field
 from torch import Tensor, nn
 
+from limner.core.fields import Count
+from limner.core.types import Features, Layout, Pixels
 from limner.encoders.encoder import Encoder, squares
 from limner.encoders.learnt import learnt
 from limner.encoders.pretrained import weights_sha256
-from limner.ranges import Count
-from limner.types import Features, Layout, Pixels
 
 
 @dataclass(frozen=True)

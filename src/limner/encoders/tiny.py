@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from limner.core.fields import Below1
+from limner.core.types import Features, Pixels
 from limner.encoders.encoder import Encoder, cells_of, squares
 from limner.encoders.learnt import learnt
 from limner.encoders.pretrained import weights_sha256
 from limner.encoders.resnet import Basic
-from limner.ranges import Below1
-from limner.types import Features, Pixels
 
 STRIDE = 32
 

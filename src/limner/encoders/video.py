@@ -9,7 +9,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from limner.types import Layout
+from limner.core.types import Layout
 
 
 def clip_cells(backbone: nn.Module, frames: Float[Tensor, "B T 3 H W"]) -> tuple[Float[Tensor, "B N D"], Layout]:

@@ -1,1 +1,1 @@
-"""Captioners as files that run without PyTorch; `limner.engine` runs them."""
+"""Captioners as files that run without PyTorch; `limner.inference.onnx` runs them."""

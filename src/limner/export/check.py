@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
+from limner.core.torch_free import BOS, Failure, Source
+from limner.core.types import Pixels
 from limner.data.media import MEDIA_SUFFIXES, frames_of
 from limner.data.shapes import make_clip, make_picture
 from limner.decode.options import Beam
-from limner.engine.engine import Engine
-from limner.pipeline import Pipeline
-from limner.plain import BOS, Failure, Source
-from limner.types import Pixels
+from limner.inference.onnx.pipeline import Engine
+from limner.inference.pipeline import Pipeline
 
 DRAWN = 24  # pictures, or half as many clips, when none are given
 

@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from limner.engine.engine import Engine
-from limner.engine.model import CARD, Card, OnnxModel, file_facts
+from limner.core.torch_free import Source
 from limner.export.check import Comparison, compare, drawn
 from limner.export.graphs import Graphs, graphs_of, write_graphs
 from limner.export.int8 import quantise_step, shrink_weights
 from limner.export.preprocessing import preprocessing_of
-from limner.pipeline import Pipeline
-from limner.plain import Source
-from limner.run import Run
+from limner.inference.onnx.model import CARD, Card, OnnxModel, file_facts
+from limner.inference.onnx.pipeline import Engine
+from limner.inference.pipeline import Pipeline
+from limner.runs.run import Run
 
 IDENTICAL = 0.99  # of the captions; below it nothing is written
 INT8_LOSS = 0.05  # int8 rounds, so that near ties fall otherwise: its captions may be so much less likely, not more

@@ -19,9 +19,9 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
+from limner.core.types import BOS, Layout, Pixels
 from limner.encoders.encoder import Encoder
 from limner.models.captioner import Captioner, map_tensors
-from limner.types import BOS, Layout, Pixels
 
 Axes = tuple[int, ...]  # of a tensor, those whose length is not fixed
 

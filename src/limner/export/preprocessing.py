@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from limner.encoders.encoder import Encoder
-from limner.engine.pixels import Preprocess
+from limner.inference.onnx.pixels import Preprocess
 
 SIZES = ((375, 500), (500, 333), (60, 41), (224, 224))  # pictures that both are tried on, height x width
 TOLERANCE = 1e-5  # of numbers of about 1; float32 rounds some of them at 1e-7

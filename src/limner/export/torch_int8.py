@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from limner.core.types import Features, Pixels
 from limner.models.captioner import Captioner, Step, Taught, unroll
 from limner.models.layers import WordHead
 from limner.models.sft import Sft
-from limner.types import Features, Pixels
 
 
 class Quantised(Captioner):

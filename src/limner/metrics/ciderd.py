@@ -22,10 +22,10 @@ import torch
 from jaxtyping import Float, Int, Integer
 from safetensors import SafetensorError, safe_open
 
-from limner.files import write_safetensors
+from limner.core.files import write_safetensors
+from limner.core.types import BOS, EOS, PAD
 from limner.metrics.cider import Sentences, cider_d
 from limner.metrics.ngrams import ORDERS, Ngrams, Postings, ranges, tabulate
-from limner.types import BOS, EOS, PAD
 
 Sequences = Sequence[Sequence[Sequence[int]]]  # per image, per reference: ids up to and including EOS, without BOS
 FORMAT = "limner document frequencies 1"

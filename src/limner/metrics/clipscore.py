@@ -15,10 +15,10 @@ from jaxtyping import Float, UInt8
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from limner.core.types import Medium
 from limner.data.media import read
 from limner.encoders.pretrained import weights_sha256
 from limner.metrics.references import Score
-from limner.types import Medium
 
 PROMPT = "A photo depicts "
 WEIGHT = 2.5

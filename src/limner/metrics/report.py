@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from rich.table import Table
 
+from limner.core.version import __version__
 from limner.data.shapes_words import Scene
 from limner.metrics.bleu import bleu
 from limner.metrics.cider import cider
@@ -22,7 +23,6 @@ from limner.metrics.meteor import meteor
 from limner.metrics.microworld import accuracy
 from limner.metrics.references import Candidates, References, Score
 from limner.metrics.rouge import rouge_l
-from limner.version import __version__
 
 Metric = Callable[[Candidates, References], Score]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from limner.files import read_json
+from limner.core.files import read_json
 from limner.metrics.references import Candidates, References, Score
 
 # From Java 16 on, fst 2.47 of the jar may not look into these packages unasked: InaccessibleObjectException.

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from limner.models.positions import Places
-from limner.types import EOS, PAD, Features, Pixels
+from limner.core.types import EOS, PAD, Features, Pixels
+from limner.models.position_embedding import Places
 
 Own = TypeVar("Own", bound="Captioner")
 

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from limner.core.types import BOS, PAD
 from limner.models.attention_blocks import masked_softmax
-from limner.types import BOS, PAD
 
 ACTIVATIONS = {"tanh": torch.tanh_, "relu": torch.relu_}  # in place: they see (B, K, N, A), a step's largest tensor
 

@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from limner.core.fields import Below1, Count
+from limner.core.types import Features, Pixels
 from limner.models.captioner import Captioner, Step, Taught, map_tensors, running
 from limner.models.layers import AdditiveAttention, WordHead
-from limner.models.positions import Places
-from limner.ranges import Below1, Count
-from limner.types import Features, Pixels
+from limner.models.position_embedding import Places
 
 GATES = {"lstm": 4, "gru": 3}  # in torch's order: i, f, g, o and r, z, n
 FEW = 64  # cells: what a beam of 5 reads within a dozen words

@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from limner.core.fields import Below1, Count
+from limner.core.types import EOS, PAD, Features, Pixels
 from limner.models.captioner import Captioner, Step, Taught, running
 from limner.models.sft_head import Memory, SftHead, Words
 from limner.models.sft_network import HEADS, Seen, SftNetwork
-from limner.ranges import Below1, Count
-from limner.types import EOS, PAD, Features, Pixels
 
 
 @dataclass(frozen=True)

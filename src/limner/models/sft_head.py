@@ -12,11 +12,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from limner.core.types import UNK
 from limner.models.attention_blocks import masked_softmax
 from limner.models.layers import WordHead
+from limner.models.packed_linear import Few, Laid
 from limner.models.sft_network import normed, ranks, reading, sinusoid
-from limner.models.sft_words import Few, Laid
-from limner.types import UNK
 
 WHOLE, FRAME, WORD = 0, 1, 2  # token types
 

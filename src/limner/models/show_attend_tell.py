@@ -8,10 +8,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from limner.core.fields import Below1, Count
+from limner.core.types import Features, Pixels
 from limner.models.captioner import Captioner, Step, Taught, running
 from limner.models.layers import AdditiveAttention, WordHead, highest
-from limner.ranges import Below1, Count
-from limner.types import Features, Pixels
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from limner.core.fields import Below1, Count
+from limner.core.types import Features, Pixels
 from limner.models.attention_blocks import NORMS, DotProduct, FeedForward, Known, sinusoids
 from limner.models.captioner import Captioner, Step, Taught, map_tensors, running
 from limner.models.geometry import GeometryBias, box_waves, relations
 from limner.models.grid_positions import GRIDS, POSITIONS, Share, side_of
 from limner.models.layers import WordHead
-from limner.models.positions import Places
+from limner.models.position_embedding import Places
 from limner.models.xlinear import XLinear
-from limner.ranges import Below1, Count
-from limner.types import Features, Pixels
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from limner.core.fields import Below1, Count, NotNegative
+from limner.core.types import Features, Layout, Pixels
 from limner.models.captioner import Around, Captioner, Step, Taught, running
 from limner.models.layers import WordHead, highest
-from limner.models.positions import Places
+from limner.models.position_embedding import Places
 from limner.models.show_attend_tell import ShowAttendTell, ShowAttendTellConfig
-from limner.ranges import Below1, Count, NotNegative
-from limner.types import Features, Layout, Pixels
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from limner.core.fields import Below1, Count
+from limner.core.types import Features, Pixels
 from limner.models.captioner import Captioner, Step, Taught, along
 from limner.models.layers import AdditiveAttention, WordHead
-from limner.models.positions import Places
-from limner.ranges import Below1, Count
-from limner.types import Features, Pixels
+from limner.models.position_embedding import Places
 
 
 @dataclass(frozen=True)

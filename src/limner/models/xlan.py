@@ -13,13 +13,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from limner.core.fields import Below1, Count
+from limner.core.types import Features, Pixels
 from limner.models.attention_blocks import Known
 from limner.models.captioner import Captioner, Step, Taught, along
 from limner.models.layers import WordHead
-from limner.models.positions import Places
+from limner.models.position_embedding import Places
 from limner.models.xlinear import XLinear
-from limner.ranges import Below1, Count
-from limner.types import Features, Pixels
 
 ALPHA = 1.3  # of CELU, as published
 

@@ -7,6 +7,7 @@ no part of it.
 
 from collections.abc import Callable
 
+from limner.core.types import Batch, Loss
 from limner.models.captioner import Captioner
 from limner.objectives.context import Context
 from limner.objectives.cross_entropy import CrossEntropy
@@ -14,7 +15,6 @@ from limner.objectives.distillation import Distil
 from limner.objectives.hierarchical import SftLoss
 from limner.objectives.reconstruction import GlobalReconstruction, LocalReconstruction
 from limner.objectives.self_critical import SelfCritical
-from limner.types import Batch, Loss
 
 Objective = CrossEntropy | GlobalReconstruction | LocalReconstruction | SelfCritical | SftLoss | Distil
 Learnt = Callable[[Captioner, Batch, int], Loss]

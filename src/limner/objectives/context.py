@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from limner.core.types import Batch, Features, Medium, Pixels
 from limner.models.captioner import Captioner, Taught
 from limner.text.vocabulary import SPECIALS, Vocabulary
-from limner.types import Batch, Features, Medium, Pixels
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
+from limner.core.fields import Below1, NotNegative
+from limner.core.types import PAD, Batch, Loss, Pixels
 from limner.models.captioner import Captioner, Taught
 from limner.objectives.scheduled_sampling import ScheduledSampling
-from limner.ranges import Below1, NotNegative
-from limner.types import PAD, Batch, Loss, Pixels
 
 Weight = Annotated[float, Field(allow_inf_nan=False)]
 

@@ -22,14 +22,14 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
+from limner.core.fields import Count, Positive, Share
+from limner.core.types import PAD, Batch, Features, Loss
 from limner.models.captioner import Captioner, FromPixels, Taught
 from limner.objectives.context import Context, Teacher, probe, seen
 from limner.objectives.cross_entropy import CrossEntropy, smoothed
-from limner.objectives.lessons import Lessons
 from limner.objectives.levels import Levels
 from limner.objectives.matching import attention_divergence, distance, divergence, divergence_of_likeliest, tiling
-from limner.ranges import Count, Positive, Share
-from limner.types import PAD, Batch, Features, Loss
+from limner.objectives.teacher_cache import Lessons
 
 ALONG = ("kl", "attention", "hidden", "joint")  # terms for which the teacher reads the captions
 TEACHER = (*ALONG, "features")

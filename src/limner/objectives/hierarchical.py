@@ -39,16 +39,16 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from limner.core.fields import Below1, NotNegative, Positive, Share
+from limner.core.types import EOS, PAD, Batch, Features, Loss, Medium
 from limner.models.captioner import Captioner, FromPixels
 from limner.models.sft import Path, Sft, written
 from limner.models.sft_head import SftHead
 from limner.objectives.assignment import match
 from limner.objectives.context import Context, seen
 from limner.objectives.matching import divergence
-from limner.ranges import Below1, NotNegative, Positive, Share
 from limner.text.vocabulary import Vocabulary
 from limner.text.word_classes import nouns_and_verbs
-from limner.types import EOS, PAD, Batch, Features, Loss, Medium
 
 PASSED = ("kl", "match_objects", "match_actions", "match_sentence")  # from teacher to student
 NOUN = "man"  # when a caption has none, as published

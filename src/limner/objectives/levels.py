@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from limner.core.types import UNK
 from limner.models.layers import WordHead
 from limner.objectives.assignment import match
 from limner.objectives.hierarchical import Labels
 from limner.text.vocabulary import Vocabulary
-from limner.types import UNK
 
 WIDTH = 64  # of a slot
 

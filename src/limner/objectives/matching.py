@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from limner.types import Features, Layout
+from limner.core.types import Features, Layout
 
 
 def divergence(student: Float[Tensor, "M V"], teacher: Float[Tensor, "M V"], temperature: float) -> Float[Tensor, ""]:

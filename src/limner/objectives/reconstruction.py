@@ -17,12 +17,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from limner.core.fields import Count, NotNegative
+from limner.core.types import EOS, PAD, Batch, Features, Loss
 from limner.models.captioner import Captioner
 from limner.models.layers import AdditiveAttention
 from limner.objectives.context import Context, probe, seen
 from limner.objectives.cross_entropy import CrossEntropy
-from limner.ranges import Count, NotNegative
-from limner.types import EOS, PAD, Batch, Features, Loss
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from jaxtyping import Float, Integer
 from safetensors import SafetensorError, safe_open
 
 import limner.text
-from limner.files import write_safetensors
+from limner.core.files import write_safetensors
+from limner.core.types import Medium
 from limner.metrics.bleu import of_counts
 from limner.metrics.ciderd import CiderD, spoken
 from limner.metrics.ngrams import ORDERS, ranges, tabulate
 from limner.text.vocabulary import Vocabulary
-from limner.types import Medium
 
 Ids = list[list[list[int]]]  # per medium, per reference: ids up to and including EOS, without BOS
 

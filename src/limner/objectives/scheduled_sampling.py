@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
+from limner.core.fields import Count, Share
 from limner.models.captioner import Captioner, Taught, first_tensor, map_tensors, running
-from limner.ranges import Count, Share
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,14 @@ from jaxtyping import Bool, Float, Int
 from pydantic import AfterValidator
 from torch import Tensor
 
-from limner.decode.forbid import restrict
+from limner.core.fields import NotNegative
+from limner.core.types import BOS, PAD, Batch, Features, Loss
+from limner.decode.logits import restrict
 from limner.decode.search import Sample, walk
 from limner.models.captioner import Captioner
 from limner.objectives.context import Context, seen
 from limner.objectives.cross_entropy import CrossEntropy
 from limner.objectives.rewards import REWARDS, Rewards
-from limner.ranges import NotNegative
-from limner.types import BOS, PAD, Batch, Features, Loss
 
 EVERY = 50  # calls: how often the greedy reward is logged where it is not the baseline; as often as log.jsonl's rows
 

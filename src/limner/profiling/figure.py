@@ -4,7 +4,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from limner.files import atomic
+from limner.core.files import atomic
 from limner.profiling.measure import Profile, pareto, scored
 
 

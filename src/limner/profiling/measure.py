@@ -22,15 +22,15 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 
+from limner.core.files import read_json
+from limner.core.types import Features, Layout, Pixels
 from limner.data.shapes import write_video
 from limner.decode.search import Beam, beam
 from limner.encoders import ClipFrames, Pretrained, ResNet3D, SmallCNN3D
-from limner.files import read_json
+from limner.inference.pipeline import Pipeline, Source, frames_of
 from limner.models.sft import Sft, SftConfig
-from limner.pipeline import Pipeline, Source, frames_of
-from limner.recipe import Recipe, load_recipe
-from limner.run import Run, load_run
-from limner.types import Features, Layout, Pixels
+from limner.runs.recipe import Recipe, load_recipe
+from limner.runs.run import Run, load_run
 
 STAGES = ("read", "encode", "caption")
 CLIPS = ("msrvtt", "msvd", "sftcap")  # data sets that have no pictures
@@ -189,7 +189,7 @@ def _formulas() -> dict[Any, Callable[..., int]]:
         return 2 * prod(x[:-1]) * (prod(of_input) + prod(of_state))
 
     known = {
-        (torch.ops.mkldnn, "_linear_pointwise"): linear,  # of limner.models.sft_words
+        (torch.ops.mkldnn, "_linear_pointwise"): linear,  # of limner.models.packed_linear
         (torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu"): attention,
         (torch.ops.aten, "mkldnn_rnn_layer"): recurrent,
     }

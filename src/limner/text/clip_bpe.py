@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from limner.files import read_json, write_json
-from limner.plain import BOS, EOS, PAD, UNK
+from limner.core.files import read_json, write_json
+from limner.core.torch_free import BOS, EOS, PAD, UNK
 from limner.text.vocabulary import SPECIALS, Vocabulary
 
 END = "</w>"

@@ -6,7 +6,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from limner.plain import BOS, EOS
+from limner.core.torch_free import BOS, EOS
 from limner.text.clip_bpe import ClipVocabulary
 from limner.text.vocabulary import SPECIALS, Vocabulary
 

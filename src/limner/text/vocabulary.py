@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from limner.files import read_json, write_json
-from limner.plain import BOS, EOS, PAD, UNK
+from limner.core.files import read_json, write_json
+from limner.core.torch_free import BOS, EOS, PAD, UNK
 from limner.text.tokens import tokenizer
 
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")

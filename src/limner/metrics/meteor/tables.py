@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int16, Int32, UInt8, UInt64
 
-from limner.files import read_json, write_json
+from limner.core.files import read_json, write_json
 from limner.metrics.meteor.convert import paraphrase_tables, synonym_tables, word_lists
 from limner.metrics.meteor.normalise import Prefixes, read_prefixes
 

@@ -1,0 +1,42 @@
+"""The captioner that `--model` names, opened with the other options of a command."""
+
+import argparse
+
+from limner.apps.shared.arguments import WrongArguments
+from limner.inference.load import CaptionPipeline, is_exported, is_transformers, load
+
+MODEL = "run folder; packed model or its hub id; hf:ID or folder of transformers (default: limner's own model)"
+
+
+def open_captioner(options: argparse.Namespace) -> CaptionPipeline:
+    """Open --model with --encoder, --frames, --device, --engine and the ensemble of --with.
+
+    Raises ValueError or FileNotFoundError when there is no model by that name.
+    """
+    if options.engine == "onnx":
+        return _exported(options)
+    if is_transformers(options.model):
+        _refuse_run_options(options, f"is about runs of limner, and {options.model} is a model of transformers")
+        return load(options.model, device=options.device, frames=options.frames)
+    from limner.inference.pipeline import Pipeline
+
+    ensemble = (options.others, options.weights, options.average)
+    return Pipeline.load(options.model, options.encoder, options.device, options.frames, *ensemble)
+
+
+def _exported(options: argparse.Namespace) -> CaptionPipeline:
+    """The exported folder, or RUN.onnx beside the run."""
+    _refuse_run_options(options, "is about runs: what is exported is one whole model")
+    if options.model is None or options.device != "cpu":
+        raise WrongArguments("--engine onnx runs an exported model on the CPU: give --model FOLDER, and no --device")
+    from limner.inference.onnx.pipeline import Engine
+
+    beside = f"{options.model.rstrip('/')}.onnx"
+    folder = beside if not is_exported(options.model) and is_exported(beside) else options.model
+    return Engine.load(folder, options.frames)
+
+
+def _refuse_run_options(options: argparse.Namespace, reason: str) -> None:
+    given = {"--encoder": options.encoder, "--with": options.others, "--weights": options.weights}
+    if idle := [name for name, value in given.items() if value]:
+        raise WrongArguments(f"{idle[0]} {reason}")

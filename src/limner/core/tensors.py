@@ -1,0 +1,61 @@
+"""Tensors in safetensors files with a checksum of their values, and into modules without one left over.  No pickles."""
+
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from limner.core.files import write_safetensors
+
+
+def save_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Safetensors, written atomically, with a checksum of the values."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_safetensors(path, plain, {**(metadata or {}), "crc32": checksum(plain)})
+
+
+def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """-> tensors and metadata.  Raises ValueError that names a damaged file."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"{path} is missing; is this a run folder, and did training get as far as a checkpoint?"
+        )
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or no safetensors file ({error})") from error
+    if "crc32" in metadata and metadata["crc32"] != checksum(tensors):
+        raise ValueError(f"{path} is damaged: its values have changed since it was written; take it from a copy")
+    return tensors, metadata
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """CRC-32 over the values in key order; the format itself notices a damaged header, not a damaged weight."""
+    crc = 0
+    for _, tensor in sorted(tensors.items()):
+        crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, crc)
+    return f"{crc:08x}"
+
+
+def misfits(module: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[list[str], list[str], list[str]]:
+    """-> the names that `module` has alone, those that `tensors` have alone, and the shapes that differ, in words."""
+    own = module.state_dict()
+    missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    shapes = [
+        f"{key} {tuple(tensors[key].shape)}, expected {tuple(own[key].shape)}"
+        for key in sorted(own.keys() & tensors.keys())
+        if own[key].shape != tensors[key].shape
+    ]
+    return missing, unknown, shapes
+
+
+def load_state(module: nn.Module, tensors: dict[str, Tensor], where: str | Path) -> None:
+    """Strict; every missing, unknown or misshapen key is named."""
+    missing, unknown, shapes = misfits(module, tensors)
+    if missing or unknown or shapes:
+        raise ValueError(f"{where} does not fit the model: missing {missing}; unknown {unknown}; shapes {shapes}")
+    module.load_state_dict(tensors)

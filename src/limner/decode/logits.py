@@ -1,0 +1,50 @@
+"""Rules that forbid words while decoding: their scores become -inf."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from limner.core.types import EOS, UNK
+from limner.decode.options import Sample
+from limner.decode.rules import Rules, ids_of
+
+
+def forbid(rules: Rules, scores: Float[Tensor, "R V"], tokens: Int[Tensor, "R t"]) -> Float[Tensor, "R V"]:
+    """Logits or log-probabilities of the next word after `tokens` (without BOS).
+
+    A row in which the rules would leave nothing keeps its scores, so that there always is a next word.
+    """
+    forbidden = [] if rules.unknown else [UNK]
+    if tokens.shape[1] < rules.min_length:
+        forbidden.append(EOS)
+    forbidden += ids_of(rules.never)
+    if tokens.shape[1] == rules.max_length - 1:  # a caption that is cut off here ends with this word
+        forbidden += ids_of(rules.not_last)
+    repeated = tokens[:, -1:] if rules.no_repeat else tokens[:, :0]
+    if forbidden or repeated.numel() or rules.not_last or rules.no_trigram:
+        ruled = scores.clone()
+        ruled[:, forbidden] = -torch.inf
+        ruled.scatter_(1, repeated, -torch.inf)
+        if rules.not_last and tokens.shape[1]:
+            ends = torch.tensor(ids_of(rules.not_last), device=tokens.device)
+            ruled[torch.isin(tokens[:, -1], ends), EOS] = -torch.inf
+        if rules.no_trigram and tokens.shape[1] > 2:
+            said = tokens.unfold(1, 3, 1)  # (R, t - 2, 3)
+            row, place = (said[..., :2] == tokens[:, None, -2:]).all(-1).nonzero(as_tuple=True)
+            ruled[row, said[row, place, 2]] = -torch.inf
+        return torch.where(ruled.amax(1, keepdim=True) == -torch.inf, scores, ruled)  # amax keeps nan
+    return scores
+
+
+def restrict(options: Sample, logits: Float[Tensor, "R V"], tokens: Int[Tensor, "R t"]) -> Float[Tensor, "R V"]:
+    """Scores of the next word after `tokens` (without BOS) whose softmax is drawn from: rules, then temperature,
+    then top-k, then top-p among the words that are left."""
+    scores = forbid(options.rules, logits, tokens) / options.temperature
+    if options.top_k is not None and options.top_k < scores.shape[1]:
+        least = scores.topk(options.top_k, 1).values[:, -1:]
+        scores = scores.masked_fill(scores < least, -torch.inf)  # words that tie with the k-th stay
+    if options.top_p is not None and options.top_p < 1:
+        ordered, order = scores.softmax(1).sort(1, descending=True)
+        before = ordered.cumsum(1) - ordered  # the likeliest word always stays
+        scores = scores.masked_fill((before >= options.top_p).gather(1, order.argsort(1)), -torch.inf)
+    return scores

@@ -1,0 +1,69 @@
+"""Many media, captioned in order: read ahead in threads, those of a shape together, failures in their places."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from typing import Any, Generic, TypeVar
+
+from limner.core.torch_free import Caption, Failure, Medium, Source
+from limner.data.ahead import ahead
+
+Parts = TypeVar("Parts", bound=tuple[Any, ...])  # arrays of which those of a medium's first dimension are frames
+
+
+@dataclass(frozen=True)
+class _Read(Generic[Parts]):
+    """What became of a source."""
+
+    parts: Parts | None = None
+    notes: tuple[str, ...] = ()
+    failure: Failure | None = None
+
+
+def captions_of(
+    sources: Iterable[Source],
+    read: Callable[[Source, list[str]], Parts],
+    decode: Callable[[Sequence[Parts]], Sequence[Caption]],
+    batch_size: int,
+) -> Iterator[tuple[Source, Caption | Failure]]:
+    """`read` makes arrays of a source, and adds to its notes what was damaged; `decode` captions those that can be
+    stacked.  What cannot be read (ValueError, OSError) is a Failure and does not stop the others.
+
+    `batch_size` pictures are decoded together; a clip counts for all its frames.
+    """
+
+    def attempt(source: Source) -> _Read[Parts]:
+        notes: list[str] = []
+        try:
+            return _Read(read(source, notes), tuple(notes))
+        except (ValueError, OSError) as error:  # MediaError, or a size that the preprocessing refuses
+            return _Read(failure=Failure(_name(source), str(error)))
+
+    waiting: list[tuple[Source, _Read[Parts]]] = []
+    for item in ahead(attempt, sources, window=batch_size, workers=2):
+        waiting.append(item)
+        if sum(1 if done.parts is None else len(done.parts[0]) for _, done in waiting) >= batch_size:
+            yield from _captioned(waiting, decode)
+            waiting = []
+    yield from _captioned(waiting, decode)
+
+
+def _captioned(
+    waiting: Sequence[tuple[Source, _Read[Parts]]], decode: Callable[[Sequence[Parts]], Sequence[Caption]]
+) -> Iterator[tuple[Source, Caption | Failure]]:
+    found: dict[int, Caption | Failure] = {k: it.failure for k, (_, it) in enumerate(waiting) if it.failure is not None}
+    alike: dict[tuple[Any, ...], list[tuple[int, Parts]]] = {}
+    for place, (_, item) in enumerate(waiting):
+        if item.parts is not None:
+            alike.setdefault(tuple(part.shape for part in item.parts), []).append((place, item.parts))
+    for group in alike.values():
+        captions = decode([parts for _, parts in group])
+        for (place, _), caption in zip(group, captions, strict=True):
+            found[place] = replace(caption, notes=waiting[place][1].notes)
+    return ((source, found[place]) for place, (source, _) in enumerate(waiting))
+
+
+def _name(source: Source) -> str:
+    if isinstance(source, Medium):
+        return source.path
+    return str(source) if isinstance(source, (str, PathLike)) else f"<{type(source).__name__}>"

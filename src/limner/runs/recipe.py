@@ -1,0 +1,274 @@
+"""A run, described completely: frozen dataclasses, read from YAML, overridden by dotted names, saved as JSON."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+
+from limner.core.fields import Below1, Count, NotNegative, Positive, Share
+from limner.core.files import read_json, write_json
+from limner.data.augmentations import VIEWS
+from limner.data.datasets import DataConfig
+from limner.data.feature_files import FeatureRows
+from limner.data.frames import Sampling
+from limner.data.pseudo_captions import ToldConfig
+from limner.decode.search import Beam
+from limner.encoders import EncoderConfig, SmallCNNConfig
+from limner.models import ModelConfig, ShowAttendTellConfig
+from limner.objectives import CrossEntropy, Objective
+
+
+@dataclass(frozen=True)
+class VocabularyConfig:
+    """Built from the training split; a word is kept when its count >= min_count."""
+
+    min_count: Count = 5
+    tokenizer: str = "ptb"
+    max_words: Count = 30  # longer training captions are cut
+    byte_pairs: str = ""  # folder with CLIP's vocab.json and merges.txt: words are its pieces, none is built or unknown
+    vectors: str = ""  # GloVe text file (word v1 v2 ...) or folder of a CLIP model, as wide as model.embed
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate's course, as a factor of a stage's `lr`."""
+
+    # noam (Vaswani et al. 2017, section 5.3): up in a line, then down as 1 / sqrt(step).  `lr` is its peak, published
+    # as factor * d^-0.5 * warmup^-0.5: 4.42e-4 for factor 1, d = 512 and 10,000 steps
+    name: Literal["constant", "plateau", "step", "cosine", "one_cycle", "poly", "noam"] = "constant"
+    warmup: Share = 0.0  # share of the stage's steps in which the rate rises linearly
+    factor: Annotated[float, Field(gt=0, le=1)] = 0.8  # plateau, step: multiply by this ...
+    patience: Count = 2  # ... plateau: after so many validations without a better score ...
+    every: Count = 3  # ... step: after every so many epochs ...
+    start: Annotated[int, Field(ge=0)] = 0  # ... plateau: but not before so many epochs; step: counted from here
+    final: Share = 0.0  # cosine, one_cycle, poly: factor at the end
+    power: Positive = 0.9  # poly: (1 - step / steps) ** power
+    warmup_steps: Annotated[int, Field(ge=0)] = 0  # the warm-up in optimiser steps; not both
+
+    def __post_init__(self) -> None:
+        if self.warmup and self.warmup_steps:
+            raise ValueError("the warm-up is told twice: give warmup (a share) or warmup_steps")
+        if self.name == "noam" and not (self.warmup or self.warmup_steps):
+            raise ValueError("noam is made of its warm-up: give warmup_steps (or warmup, a share of the steps)")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One objective for some epochs.  Stages run in order."""
+
+    objective: Annotated[Objective, Field(discriminator="name")] = field(default_factory=CrossEntropy)
+    epochs: Count = 10
+    batch_size: Count = 64  # examples per step on all ranks together
+    accumulate: Count = 1  # batches per optimiser step
+    # side in pixels of the squares that the encoder makes of pictures in this stage, small ones first (progressive
+    # resizing); None: the encoder's own, which the last stage should have, since the model is used so
+    size: Count | None = None
+    captions: Count | None = None  # an example is a medium with so many of its captions, drawn anew each epoch
+    # (None: every pair of a medium and a caption is an example of its own)
+    optimizer: Literal["adam", "adamw", "amsgrad", "sgd", "adabound", "rmsprop", "adagrad"] = "adamw"
+    lr: Positive = 4e-4
+    encoder_lr: NotNegative = 1e-4  # for the encoder's trainable blocks
+    # parts of the captioner by their dotted names (embed, cell_layers.0), of which the longest that fits counts: they
+    # learn at so many times `lr`; 0 freezes their parameters (the statistics of a BatchNorm go on)
+    rates: dict[str, NotNegative] = field(default_factory=dict)
+    weight_decay: NotNegative = 0.0
+    betas: tuple[Below1, Below1] = (
+        0.9,
+        0.999,
+    )  # adam, adamw, amsgrad, adabound; rmsprop averages squares by the second
+    eps: Positive | None = None  # None: torch's own, 1e-8 (adagrad 1e-10); with noam 0.9, 0.98 and 1e-9 are published
+    momentum: Below1 = 0.9  # sgd
+    nesterov: bool = False  # sgd
+    final_lr: Positive = 0.1  # adabound: the rate that it tends to
+    schedule: Schedule = field(default_factory=Schedule)
+    clip_norm: Positive | None = 5.0
+    clip_value: Positive | None = None
+    average: Below1 = 0.0  # decay of an exponential moving average of the weights that is validated and kept; 0 = off
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    patience: Count | None = None  # stop after so many validations without a better score
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Captions are generated freely (never teacher-forced) and scored; the best score picks the kept weights."""
+
+    metric: str = "CIDEr"
+    beam: Count = 1
+    every: Count = 1  # epochs
+    split: str = "val"
+    limit: Count | None = None  # at most so many media
+
+
+def _known_view(name: str) -> str:
+    if name not in VIEWS:
+        raise ValueError(f"known views are {', '.join(VIEWS)}")
+    return name
+
+
+View = Annotated[str, AfterValidator(_known_view)]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    data: DataConfig = field(default_factory=DataConfig)
+    encoder: Annotated[EncoderConfig, Field(discriminator="name")] = field(default_factory=SmallCNNConfig)
+    # folder of a feature store, or feature files of others (HDF5, folders of .npy, .npz, .pth), several joined on D;
+    # empty = the encoder runs on raw files, and may be trained
+    features: str | tuple[str, ...] = ""
+    feature_rows: FeatureRows = field(default_factory=FeatureRows)  # of others' files
+    # training draws one of these views of a medium each time
+    views: Annotated[tuple[View, ...], Field(min_length=1)] = ("full",)
+    frames: Count = 8  # sampled from a clip, or from the rows of a feature file
+    sampling: Sampling = field(default_factory=Sampling)
+    vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
+    told: ToldConfig = field(default_factory=ToldConfig)  # captions of others, mixed into those of the training split
+    model: Annotated[ModelConfig, Field(discriminator="name")] = field(default_factory=ShowAttendTellConfig)
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = (Stage(),)
+    validation: Validation = field(default_factory=Validation)
+    decoding: Beam = field(default_factory=Beam)  # what evaluate and caption use unless told otherwise
+    start: str = ""  # run folder whose vocabulary and best weights this run begins with, and has to beat
+    checkpoint_steps: Count = 1000  # a resumable state is written so often, and after every epoch
+    seed: int = 0
+
+
+_RECIPE = TypeAdapter(Recipe)
+DEFAULTS = {  # what an override may point into
+    "encoder": {"name": "small_cnn"},
+    "views": ["full"],
+    "model": {"name": "show_attend_tell"},
+    "stages": [{"objective": {"name": "xe"}}],
+}
+
+
+def load_recipe(path: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> Recipe:
+    """Read YAML (or a run's JSON) and apply overrides such as ("stages.0.lr", "1e-4").
+
+    Raises ValueError, naming file and field, for a field that does not exist, listing the real ones, and for a value
+    that cannot be.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no recipe at {path}")
+    try:
+        tree = read_json(path) if path.suffix == ".json" else yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        line = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
+        raise ValueError(f"{path} is not YAML{line}: {error.problem}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    return build_recipe({} if tree is None else tree, overrides, str(path))
+
+
+def build_recipe(tree: Any, overrides: Sequence[tuple[str, str]] = (), where: str = "recipe") -> Recipe:
+    """Plain dicts and lists -> a checked recipe.  `where` begins every error."""
+    try:
+        for name, text in overrides:
+            tree = override(tree, name.split("."), _value(name, text), name, DEFAULTS)
+        _check_fields(Recipe, tree, "")
+        if "media" not in tree.get("data", {}) and not tree.get("features"):
+            raise ValueError("data.media is required: the folder of the pictures or clips")
+        return _RECIPE.validate_python(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = _dotted(first["loc"], tree)
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise ValueError(f"{where}: {name}: {first['msg']}, got {first.get('input')!r}{more}") from error
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _dotted(place: Sequence[str | int], tree: Any) -> str:
+    """The field at `place`, without the tags by which pydantic tells unions apart."""
+    names = []
+    for part in place:
+        if not (isinstance(tree, Mapping) and part not in tree and part == tree.get("name")):
+            names.append(str(part))
+            items = (
+                tree if isinstance(tree, Mapping) else dict(enumerate(tree if isinstance(tree, (list, tuple)) else ()))
+            )
+            tree = items.get(part)
+    return ".".join(names)
+
+
+def _value(name: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text) if text else ""
+    except yaml.YAMLError as error:
+        raise ValueError(f"--{name} {text}: not a YAML value; put quotes inside the quotes") from error
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raises ValueError, naming the field, for numbers that cannot be: a recipe may also be built in Python."""
+    build_recipe(_RECIPE.dump_python(recipe))
+
+
+def save_recipe(recipe: Recipe, path: str | Path) -> None:
+    write_json(path, _RECIPE.dump_python(recipe, mode="json"))
+
+
+def changes(old: Recipe, new: Recipe) -> list[str]:
+    """The fields that differ, a line each: `seed: 0 -> 1`."""
+
+    def walk(before: Any, after: Any, name: str) -> list[str]:
+        if isinstance(before, dict) and isinstance(after, dict):
+            keys = list(dict.fromkeys([*before, *after]))
+            return [line for key in keys for line in walk(before.get(key), after.get(key), f"{name}.{key}")]
+        if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+            pairs = enumerate(zip(before, after, strict=True))
+            return [line for index, (a, b) in pairs for line in walk(a, b, f"{name}.{index}")]
+        return [] if before == after else [f"{name[1:]}: {before!r} -> {after!r}"]
+
+    return walk(_RECIPE.dump_python(old, mode="json"), _RECIPE.dump_python(new, mode="json"), "")
+
+
+def override(tree: Any, path: Sequence[str], value: Any, name: str, default: Any = None) -> Any:
+    """A copy of `tree` with `value` at the dotted place; list items by number.  What `tree` leaves out begins as in
+    `default`, and missing objects are made."""
+    if not path:
+        return value
+    head, rest = path[0], path[1:]
+    tree = default if tree is None else tree
+    if isinstance(tree, list):
+        if not head.lstrip("-").isdigit() or not -len(tree) <= int(head) < len(tree):
+            raise ValueError(f"{name}: the list has items 0 to {len(tree) - 1}, got '{head}'")
+        index = int(head) % len(tree)
+        inner = default[0] if isinstance(default, list) and default else None
+        return [override(item, rest, value, name, inner) if i == index else item for i, item in enumerate(tree)]
+    if tree is not None and not isinstance(tree, Mapping):
+        raise ValueError(f"{name}: '{head}' is below a plain value, {tree!r}")
+    inner = default.get(head) if isinstance(default, Mapping) else None
+    return {**(tree or {}), head: override((tree or {}).get(head), rest, value, name, inner)}
+
+
+def _check_fields(kind: Any, tree: Any, where: str) -> None:
+    """Refuse names that no dataclass has; unions are told apart by their `name` field."""
+    kind = typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind
+    arguments = typing.get_args(kind)
+    if typing.get_origin(kind) in (tuple, list) and isinstance(tree, (list, tuple)):
+        for index, item in enumerate(tree):
+            _check_fields(arguments[0], item, f"{where}.{index}")
+    elif typing.get_origin(kind) in (typing.Union, types.UnionType):
+        choices = [choice for choice in arguments if dataclasses.is_dataclass(choice)]
+        if choices and isinstance(tree, Mapping):
+            _check_fields(_choose(choices, tree, where), tree, where)
+    elif dataclasses.is_dataclass(kind):
+        if not isinstance(tree, Mapping):
+            raise ValueError(f"{where or 'a recipe'} takes fields, got {tree!r}")
+        hints = typing.get_type_hints(kind, include_extras=True)
+        for key, value in tree.items():
+            if key not in hints:
+                raise ValueError(f"{where or 'a recipe'} has no field '{key}'; it has {', '.join(hints)}")
+            _check_fields(hints[key], value, f"{where}.{key}".lstrip("."))
+
+
+def _choose(choices: list[Any], tree: Mapping[str, Any], where: str) -> Any:
+    names = {typing.get_args(typing.get_type_hints(choice)["name"])[0]: choice for choice in choices}
+    if tree.get("name") not in names:
+        raise ValueError(f"{where}.name is {tree.get('name')!r}; known are {', '.join(names)}")
+    return names[tree["name"]]

@@ -1,0 +1,211 @@
+"""One stage of a run: its optimiser, batches and average, what `fit` calls back, and the state to resume from."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch import nn
+
+from limner.core.tensors import save_tensors
+from limner.data.batches import TrainingBatches
+from limner.objectives import build_objective
+from limner.objectives.context import Context
+from limner.objectives.distillation import Distil, Distilling
+from limner.runs.run import (
+    append_log,
+    load_objective,
+    pack_state,
+    random_state,
+    save_objective,
+    unpack_state,
+    weights_of,
+)
+from limner.training.loop import Average, Learner, Position, fit, make_optimizer
+from limner.training.session import Session, short
+from limner.training.teachers import load_teacher
+
+
+class StageRun:
+    """One stage: its optimiser, batches and average, and what `fit` calls back."""
+
+    def __init__(self, session: Session, index: int):
+        recipe, accelerator = session.recipe, session.accelerator
+        self.session, self.index, self.stage, self.position = session, index, recipe.stages[index], session.position
+        self.main, self.rank = session.main, accelerator.process_index
+        session.look_at(self.stage.size)
+        self.batches = TrainingBatches(
+            session.media,
+            session.vocabulary,
+            session.inputs.reader,
+            self.stage.batch_size,
+            recipe.seed + 1000 * index,
+            recipe.views,
+            recipe.vocabulary.max_words,
+            self.stage.captions,
+            self.rank,
+            accelerator.num_processes,
+            recipe.sampling.policy == "random",
+            session.told,
+        )
+        self.objective = build_objective(self.stage.objective, self.context())
+        if isinstance(self.objective, nn.Module):  # goes on where the stage or run before has left it
+            before = str(session.folder) if index else recipe.start
+            load_objective(self.objective, before, self.kept_as)
+            self.objective.to(accelerator.device)
+        optimizer = make_optimizer(session.model, self.stage, self.objective)
+        self.average = Average(session.model, self.stage.average) if self.stage.average else None
+        if session.restored:
+            self.restore(optimizer)
+        accelerator.free_memory()  # the optimiser of the stage before
+        self.learner, self.optimizer = accelerator.prepare(Learner(session.model, self.objective), optimizer)
+        self.clock = Clock(self.position)
+
+    def context(self) -> Context:
+        """What this stage's objective is built from."""
+        session, recipe, device = self.session, self.session.recipe, self.session.accelerator.device
+        media = session.dataset.split("train")
+        teacher, asked = None, self.stage.objective
+        if isinstance(asked, Distil) and asked.teacher:
+            teacher = load_teacher(asked.teacher, recipe, session.vocabulary, session.media, device, asked.side)
+        return Context(
+            feature_dim=session.feature_dim,
+            media=media,
+            vocabulary=session.vocabulary,
+            warn=lambda text: session.watch("warning", {"text": text}),
+            student=session.model,
+            sample=lambda: self.batches.batch(self.batches.order(0)[:1]).to(device),
+            views=recipe.views,
+            teacher=teacher,
+            called=self.position.epoch * len(self.batches) + self.position.batch,
+        )
+
+    @property
+    def kept_as(self) -> str:
+        """The name under which an objective's parameters are kept: what it is, and of what it is made."""
+        objective = self.stage.objective
+        return objective.parts if isinstance(objective, Distil) else objective.name
+
+    def restore(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take over the session's checkpoint, once."""
+        session, tensors = self.session, self.session.restored
+        state = {name: value for name, value in tensors.items() if not name.startswith("average.")}
+        unpack_state(state, session.model, optimizer, self.rank, self.objective)
+        if self.average is not None:
+            for name, value in self.average.shadow.items():  # copied, so that they lie where the model lies
+                value.copy_(tensors[f"average.{name}"])
+            self.average.count = self.position.step
+        if isinstance(self.objective, Distilling) and self.objective.lessons is not None:
+            self.objective.lessons.unpack(_below("lessons.", tensors))
+        if session.scaler and session.accelerator.scaler is not None:
+            session.accelerator.scaler.load_state_dict(session.scaler)
+        session.restored = {}
+
+    def run(self) -> None:
+        if self.position.step == 0:
+            self.checkpoint()  # from now on there is always a state to resume from, also once better weights are kept
+            learnt = self.index > 0 or bool(self.session.recipe.start)
+            if learnt and self.position.best == float("-inf"):  # the weights it begins with are what is to beat
+                self.position.best = self.session.validate(self.index)
+                self.on_best()
+                self.checkpoint()
+        fit(
+            self.learner,
+            self.optimizer,
+            self.batches,
+            self.stage,
+            self.session.accelerator,
+            self.position,
+            average=self.average,
+            on_step=self.on_step,
+            on_epoch=self.on_epoch,
+            on_best=self.on_best,
+            checkpoint=self.checkpoint,
+            checkpoint_steps=self.session.recipe.checkpoint_steps,
+        )
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The model holds the averaged weights, if there are any."""
+        if self.average is not None:
+            self.average.swap()
+        yield
+        if self.average is not None:
+            self.average.swap()
+
+    def checkpoint(self) -> None:
+        self.clock.tick()
+        others = {} if self.main else {name: value.cpu() for name, value in random_state(self.rank).items()}
+        states = gather_object([others])
+        if self.main:
+            tensors = pack_state(self.session.model, self.optimizer.optimizer, self.objective)
+            if self.average is not None:
+                tensors |= {f"average.{name}": value for name, value in self.average.shadow.items()}
+            if isinstance(self.objective, Distilling) and self.objective.lessons is not None:
+                tensors |= {f"lessons.{name}": value for name, value in self.objective.lessons.pack().items()}
+            for state in states:
+                tensors |= state
+            scaler = self.session.accelerator.scaler
+            save_last(self.session.folder, tensors, self.position, scaler.state_dict() if scaler is not None else None)
+
+    def on_step(self, logs: dict[str, float]) -> None:
+        position, batches = self.position, len(self.batches)
+        facts = {"stage": self.index, "epoch": position.epoch, "step": position.step, **logs}
+        more = {"batch": position.batch, "batches": batches, "epochs": self.stage.epochs, **self.session.progress()}
+        self.session.watch("step", facts | more)
+        if self.main and (position.step % 50 == 0 or position.batch == batches):
+            append_log(self.session.folder, {key: short(value) for key, value in facts.items()})
+
+    def on_epoch(self) -> float | None:
+        session = self.session
+        for id, reason in gather_object(list(self.batches.problems.items())):
+            if id not in session.unread:
+                session.unread[id] = reason
+                session.watch("warning", {"text": f"skipped: {reason}"})
+        if self.position.epoch % session.recipe.validation.every and self.position.epoch < self.stage.epochs:
+            return None
+        self.clock.tick()
+        with self.averaged():
+            return session.validate(self.index)
+
+    def on_best(self) -> None:
+        with self.averaged():
+            if self.main:
+                save_tensors(self.session.folder / "model.safetensors", weights_of(self.session.model))
+                if isinstance(self.objective, nn.Module) and self.objective.state_dict():
+                    save_objective(self.objective, self.session.folder, self.kept_as)
+
+
+class Clock:
+    """Adds the wall time since the last tick to a position."""
+
+    def __init__(self, position: Position):
+        self.position, self.since = position, time.monotonic()
+
+    def tick(self) -> None:
+        now = time.monotonic()
+        self.position.seconds += now - self.since
+        self.since = now
+
+
+def _below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def save_last(
+    folder: Path, tensors: dict[str, torch.Tensor], position: Position, scaler: dict[str, Any] | None = None
+) -> None:
+    """Replace the resumable state as a whole.  `scaler` is the state of fp16's loss scaling."""
+    metadata = {"position": json.dumps(asdict(position))} | ({"scaler": json.dumps(scaler)} if scaler else {})
+    try:
+        save_tensors(folder / "last.safetensors", tensors, metadata)
+    except OSError as error:
+        raise OSError(
+            f"the checkpoint in {folder} could not be written ({error}); the previous one is intact: free some space "
+            "and continue with --resume"
+        ) from error

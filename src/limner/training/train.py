@@ -1,0 +1,70 @@
+"""train(): a recipe and a folder in, a run out; interrupted and resumed it gives the same weights to the bit."""
+
+from pathlib import Path
+
+from limner.core.tensors import load_tensors
+from limner.runs.recipe import Recipe, changes, check_recipe, load_recipe
+from limner.runs.run import put_weights
+from limner.training.loop import Position
+from limner.training.rates import frozen, too_high
+from limner.training.session import Session, Watch, silent
+from limner.training.stage import StageRun
+
+
+def train(recipe: Recipe, folder: str | Path, resume: bool = False, watch: Watch = silent) -> Path:
+    """Train all stages of `recipe` into the run folder `folder`.
+
+    With `resume` an interrupted run goes on from its last checkpoint: bit for bit in one process; with several, as
+    exactly as their reductions repeat, and with as many as before.  Raises FileExistsError when the folder holds a run
+    and `resume` is not asked for, ValueError when it was started with another recipe or has nothing to resume from.
+    """
+    folder = Path(folder)
+    check_recipe(recipe)
+    begun = _begun(folder, resume)
+    if begun and (changed := changes(load_recipe(folder / "recipe.json"), recipe)):
+        raise ValueError(
+            f"{folder} was started with another recipe, which --resume cannot change: {'; '.join(changed)}"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    session = Session(recipe, folder, watch)
+    if begun:
+        session.resume()
+    elif session.main:
+        (folder / "log.jsonl").unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
+    if resume and not begun:
+        session.watch("warning", {"text": f"{folder} holds no run to resume: starting anew"})
+    _run(session)
+    return folder
+
+
+def _begun(folder: Path, resume: bool) -> bool:
+    """Is there a state to go on from?  Raises when training would overwrite a run, or cannot resume one."""
+    last, model = folder / "last.safetensors", folder / "model.safetensors"
+    if not resume and (last.is_file() or model.is_file()):
+        raise FileExistsError(f"{folder} already holds a run; continue it with --resume or choose another folder")
+    if model.is_file() and not last.is_file():
+        raise ValueError(
+            f"{folder} has weights but no resumable state: it has no {last.name}, so it was converted or has been "
+            "tidied up; choose another folder"
+        )
+    return last.is_file()
+
+
+def _run(session: Session) -> None:
+    """The stages that are left."""
+    session.watch("start", session.facts())
+    for text in too_high(session.recipe.stages):
+        session.watch("warning", {"text": text})
+    for index in range(session.position.stage, len(session.recipe.stages)):
+        if index > session.position.stage:  # the next stage starts from the best weights, which it has to beat
+            session.accelerator.wait_for_everyone()  # the first process writes them
+            tensors, _ = load_tensors(session.folder / "model.safetensors")
+            put_weights(session.model, tensors, session.folder / "model.safetensors")
+            done, stages = session.position, session.recipe.stages
+            best = done.best if stages[index].size == stages[index - 1].size else float("-inf")  # asked anew
+            session.position = Position(index, best=best, seconds=done.seconds, before=done.before + done.step)
+        with frozen(session.model, session.recipe.stages[index].rates):
+            StageRun(session, index).run()
+    skipped = len(session.problems) + len(session.unread)
+    metric = session.recipe.validation.metric
+    session.watch("end", {"metric": metric, "best": session.position.best, "skipped": skipped})
