@@ -22,7 +22,7 @@ limner-tiny: .venv/.installed   ## make the model inside the package again, its 
 	$(BIN)/limner pack runs/$(SAT) --out runs/$(SAT).limner
 	$(BIN)/limner extract recipes/$(SAT)_scst.yaml
 	$(BIN)/limner train recipes/$(SAT)_scst.yaml --resume
-	$(BIN)/limner evaluate runs/$(SAT)_scst --split train --n-best 5 --out runs/told
+	$(BIN)/limner evaluate runs/$(SAT)_scst --split train --n-best 5 --out runs/pseudo_captions
 	$(BIN)/limner train recipes/limner_tiny.yaml --resume
 	$(BIN)/limner pack runs/limner_tiny --half --card docs/limner-tiny.md --out src/limner/shipped/limner-tiny.limner
 

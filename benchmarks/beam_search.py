@@ -23,7 +23,7 @@ from limner.models.show_attend_tell import ShowAttendTell, ShowAttendTellConfig
 from paired import arguments, report, take_turns
 
 PICTURES, CELLS, CHANNELS, VOCABULARY, BEAMS, LONGEST = 64, 49, 1280, 2550, 5, 50
-PUBLISHED_RULES = Rules(min_length=0, max_length=LONGEST, no_repeat=False, unknown=True)  # that is, none
+PUBLISHED_RULES = Rules(min_length=0, max_length=LONGEST, no_repeat_word=False, allow_unknown=True)  # that is, none
 
 
 def crafted(seed: int = 0) -> ShowAttendTell:

@@ -22,7 +22,7 @@ from limner.core.torch_free import Caption, Failure, Medium, Source
 from limner.data.datasets import read_dataset
 from limner.decode.options import Beam, with_beam
 from limner.export.exporter import Exported, export_onnx
-from limner.inference.onnx.pipeline import Engine
+from limner.inference.onnx.pipeline import OnnxPipeline
 from limner.inference.pipeline import Pipeline
 from limner.metrics.cider import cider
 from limner.metrics.references import References
@@ -63,11 +63,11 @@ def scored(name: str, captions: dict[str, str], theirs: dict[str, str], referenc
     return value
 
 
-def quality(pipeline: Pipeline, engines: dict[str, Engine], media: list[Medium], decoding: Beam) -> None:
+def quality(pipeline: Pipeline, engines: dict[str, OnnxPipeline], media: list[Medium], decoding: Beam) -> None:
     references = References({medium.id: list(medium.references) for medium in media})
     paths = [medium.path for medium in media]
 
-    def captions(some: Pipeline | Engine) -> dict[str, str]:
+    def captions(some: Pipeline | OnnxPipeline) -> dict[str, str]:
         results = [it for _, it in some.captions(paths, decoding)]
         assert not any(isinstance(it, Failure) for it in results), "every picture of the data can be read"
         return {medium.id: it.text for medium, it in zip(media, results, strict=True) if isinstance(it, Caption)}
@@ -88,7 +88,7 @@ def main() -> None:
         engines = {}
         for name, int8 in (("ONNX float32", False), ("ONNX int8", True)):
             exported(options.run, root / name.replace(" ", "_"), int8)
-            engines[name] = Engine.load(root / name.replace(" ", "_"), threads=1)
+            engines[name] = OnnxPipeline.load(root / name.replace(" ", "_"), threads=1)
         floats, small = (engine.model.card.files for engine in engines.values())
         for file in ("encoder.onnx", "step.onnx"):
             share = small[file]["bytes"] / floats[file]["bytes"]
@@ -97,7 +97,7 @@ def main() -> None:
 
         test = [medium for medium in read_dataset(pipeline.run.recipe.data).media if medium.split == "test"]
         pictures = [Path(medium.path).read_bytes() for medium in test[: options.pictures]]
-        timed: dict[str, Pipeline | Engine] = {**engines, "PyTorch, eager": pipeline}
+        timed: dict[str, Pipeline | OnnxPipeline] = {**engines, "PyTorch, eager": pipeline}
         said = {name: each(partial(it.caption, decoding=decoding), pictures) for name, it in timed.items()}
         if said["ONNX float32"] != said["PyTorch, eager"]:
             sys.exit("the float32 engine says other captions than PyTorch: nothing is timed")

@@ -115,7 +115,7 @@ def published_beam(net: Published, frames: Tensor) -> tuple[list[int], float]:
 def compare_beams(rounds: int, full: bool) -> bool:
     model, features = crafted(full), videos()
     net = Published(model)
-    options = Beam(BEAMS, rules=Rules(min_length=0, max_length=WORDS + 1, no_repeat=False, unknown=True))
+    options = Beam(BEAMS, rules=Rules(min_length=0, max_length=WORDS + 1, no_repeat_word=False, allow_unknown=True))
     fast = beam(model, features, options)
     slow = [published_beam(net, frames) for frames in features.grid]
     lengths = [len(tokens) for tokens, _ in slow]

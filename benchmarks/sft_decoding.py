@@ -29,7 +29,7 @@ from limner.models.sft_network import ROUNDS, Ham, Looked, PublishedTeacher
 from paired import arguments, report, take_turns
 
 VIDEOS, FRAMES, CHANNELS, PIECES, LENGTH = 8, 15, 512, 49_408, 22
-RULES = Rules(min_length=0, max_length=LENGTH, no_repeat=False, unknown=True)
+RULES = Rules(min_length=0, max_length=LENGTH, no_repeat_word=False, allow_unknown=True)
 
 
 def captioner() -> Sft:

@@ -26,7 +26,7 @@ from paired import arguments, report, take_turns
 from sft_decoding import CHANNELS, FRAMES, LENGTH, PIECES, whole
 
 PAIRS = 16
-LOSS = SftLoss(teacher=0.5, objects=0.3, actions=0.2, label_smoothing=0.3, published=True)
+LOSS = SftLoss(teacher_weight=0.5, objects=0.3, actions=0.2, label_smoothing=0.3, published=True)
 TRAINING = SftTraining(LOSS, Labels(Vocabulary(SPECIALS)))
 
 

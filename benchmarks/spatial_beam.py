@@ -73,7 +73,7 @@ def main() -> int:
     rounds = arguments(__doc__, rounds=3).rounds
     features = pictures()
     alone = [features.map(lambda x, i=i: x[i : i + 1]) for i in range(PICTURES)]
-    options = Beam(BEAMS, rules=Rules(min_length=0, max_length=LONGEST, no_repeat=False, unknown=True))
+    options = Beam(BEAMS, rules=Rules(min_length=0, max_length=LONGEST, no_repeat_word=False, allow_unknown=True))
     for cross in ("dot-product", "xlinear"):
         model = net(cross)
         fast, slow = beam(model, features, options), [published(model, one) for one in alone]

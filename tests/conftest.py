@@ -29,7 +29,7 @@ data: {{name: shapes, media: {world}}}
 encoder: {{name: small_cnn, size: 32, width: 8, dim: 8}}
 vocabulary: {{min_count: 1}}
 model: {{name: show_attend_tell, hidden: 16, embed: 8, attention: 8, dropout: 0.1}}
-stages: [{{epochs: 2, batch_size: 16, captions: 1, lr: 0.01, encoder_lr: 0.01}}]
+stages: [{{epochs: 2, batch_size: 16, captions_per_medium: 1, lr: 0.01, encoder_lr: 0.01}}]
 decoding: {{size: 2, rules: {{max_length: 10}}}}
 """
 

@@ -225,7 +225,9 @@ def test_explain(tiny: Path, photos: Path, tmp_path: Path, capsys, beam: str):
 def test_explain_asks_the_encoder_what_it_saw(tiny: Path, tmp_path: Path, monkeypatch):
     """A picture 10 high and 30 wide, of which the encoder says it saw the middle third."""
     seen = []
-    monkeypatch.setattr(SmallCNN, "view_of", lambda encoder, height, width: (height / width, 0, 2 * height / width, 1))
+    monkeypatch.setattr(
+        SmallCNN, "kept_region", lambda encoder, height, width: (height / width, 0, 2 * height / width, 1)
+    )
     monkeypatch.setattr("limner.apps.explain.word_figure", lambda *_, view: seen.append(view))
     Image.new("RGB", (30, 10)).save(tmp_path / "x.png")
     assert main(["explain", str(tiny / "run"), str(tmp_path / "x.png"), "--out", str(tmp_path / "f.png")]) == 0

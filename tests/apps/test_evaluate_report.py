@@ -26,7 +26,7 @@ features: {root}/f.hdf5
 frames: 4
 vocabulary: {{min_count: 1}}
 model: {{name: show_attend_tell, hidden: 8, embed: 8, attention: 8, dropout: 0.0}}
-stages: [{{epochs: 1, batch_size: 4, captions: 1}}]
+stages: [{{epochs: 1, batch_size: 4, captions_per_medium: 1}}]
 decoding: {{size: 3, rules: {{max_length: 6}}}}
 """
 
@@ -74,7 +74,7 @@ def test_a_run_on_features_without_its_clips(clips: str, tmp_path: Path, capsys)
     assert [name for name in found.texts if name in several] == ["v0", "v1", "v2", "v3"]
     assert all(found.texts.count(line) >= 4 for line in CAPTIONS[:2])  # the references of every card
     assert found.texts.count("references") == 4 and f"{100 * scores['scores']['METEOR']:.1f}" in found.texts
-    assert "Captions of run, val" in found.texts and "decoding.keep" in found.texts
+    assert "Captions of run, val" in found.texts and "decoding.n_best" in found.texts
     assert any(line.startswith("4 captions of 4 media, ") for line in found.texts)
 
 

@@ -43,8 +43,8 @@ def test_n_best(tiny: Path, tmp_path: Path, pictures: list[str]):
             row["caption"] == one["caption"] and len(row["others"]) == 2 and logprobs == sorted(logprobs, reverse=True)
         )
         assert len({row["caption"], *(text for text, _ in row["others"])}) == 3
-    parted = caption(tiny, tmp_path, pictures, "--beam", "4", "--groups", "2", "--diversity", "2", "--n-best", "2")
-    assert all("others" in row for row in parted)
+    split = caption(tiny, tmp_path, pictures, "--beam", "4", "--groups", "2", "--diversity", "2", "--n-best", "2")
+    assert all("others" in row for row in split)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])
@@ -87,14 +87,24 @@ def asked(*arguments: str) -> argparse.Namespace:
 @pytest.mark.parametrize(
     ("quirk", "arguments", "dropped", "wanted"),
     [
-        ("refill", ["--groups", "2", "--beam", "4"], "--groups", {"size": 4, "groups": 2}),
-        ("refill", ["--must", "dog"], "--must", {"must": ("dog",)}),
-        ("contest", ["--n-best", "2", "--length-penalty", "0.5"], "--n-best, --length-penalty", {"keep": 2}),
-        ("contest", ["--normalise", "avg"], "--normalise", {"normalise": "avg"}),
-        ("contest", ["--groups", "2", "--must", ""], "--groups", {"groups": 2}),
-        ("refill", ["--n-best", "2", "--length-penalty", "0.5", "--groups", "1", "--must", ","], "", {"keep": 2}),
-        ("contest", ["--n-best", "1", "--length-penalty", "0", "--normalise", "power", "--beam", "3"], "", {"size": 3}),
-        ("refill", ["--sample", "2"], "", {"count": 2}),
+        ("keep_beam_full", ["--groups", "2", "--beam", "4"], "--groups", {"size": 4, "groups": 2}),
+        ("keep_beam_full", ["--must", "dog"], "--must", {"must": ("dog",)}),
+        ("finished_compete", ["--n-best", "2", "--length-penalty", "0.5"], "--n-best, --length-penalty", {"n_best": 2}),
+        ("finished_compete", ["--normalise", "avg"], "--normalise", {"normalise": "avg"}),
+        ("finished_compete", ["--groups", "2", "--must", ""], "--groups", {"groups": 2}),
+        (
+            "keep_beam_full",
+            ["--n-best", "2", "--length-penalty", "0.5", "--groups", "1", "--must", ","],
+            "",
+            {"n_best": 2},
+        ),
+        (
+            "finished_compete",
+            ["--n-best", "1", "--length-penalty", "0", "--normalise", "power", "--beam", "3"],
+            "",
+            {"size": 3},
+        ),
+        ("keep_beam_full", ["--sample", "2"], "", {"count": 2}),
     ],
 )
 def test_a_published_search_gives_way_to_what_it_cannot_do(
@@ -109,7 +119,7 @@ def test_a_published_search_gives_way_to_what_it_cannot_do(
     if isinstance(found, Beam):
         assert getattr(found, quirk) == (not dropped)
     if dropped:
-        with pytest.raises(ValueError, match=r"of other searches|contest compares"):
+        with pytest.raises(ValueError, match=r"of other searches|finished_compete compares"):
             replace(found, **{quirk: True})
 
 
@@ -125,15 +135,17 @@ def test_so_it_does_where_only_a_beam_can_be_asked_for(capsys: pytest.CaptureFix
     """`limner explain` and `limner profile`."""
     parser = argparse.ArgumentParser()
     add_decoding(parser)
-    assert decoding_of(parser.parse_args(["--beam", "3"]), Beam(2, contest=True)) == Beam(3, contest=True)
-    assert decoding_of(parser.parse_args(["--length-penalty", ".5"]), Beam(2, contest=True)) == Beam(2, 0.5)
-    assert "(contest) has no --length-penalty; limner's own beam" in capsys.readouterr().err
+    assert decoding_of(parser.parse_args(["--beam", "3"]), Beam(2, finished_compete=True)) == Beam(
+        3, finished_compete=True
+    )
+    assert decoding_of(parser.parse_args(["--length-penalty", ".5"]), Beam(2, finished_compete=True)) == Beam(2, 0.5)
+    assert "(finished_compete) has no --length-penalty; limner's own beam" in capsys.readouterr().err
 
 
 def test_a_converted_run_is_asked_for_more(tiny: Path, tmp_path: Path, pictures: list[str], capsys):
     shutil.copytree(tiny / "run", tmp_path / "run")
     recipe = json.loads((tmp_path / "run/recipe.json").read_text())
-    recipe["decoding"]["refill"] = True
+    recipe["decoding"]["keep_beam_full"] = True
     (tmp_path / "run/recipe.json").write_text(json.dumps(recipe))
     word = Pipeline.load(tiny / "run").vocabulary.words[-1]
     for more in (["--must", word], ["--beam", "4", "--groups", "2"]):
@@ -142,11 +154,11 @@ def test_a_converted_run_is_asked_for_more(tiny: Path, tmp_path: Path, pictures:
         assert main(["caption", *pictures, "--model", str(tmp_path / "run"), *more]) == 0
         shown = capsys.readouterr()
         assert [line.split(": ", 1)[1] for line in shown.out.splitlines()] == [row["caption"] for row in plain]
-        assert shown.err.count("note: the published search of this model (refill)") == 1
+        assert shown.err.count("note: the published search of this model (keep_beam_full)") == 1
     command = ["evaluate", str(tmp_path / "run"), "--split", "val", "--limit", "2", "--metrics", "BLEU-4"]
     assert main([*command, "--out", str(tmp_path / "scores"), "--must", word]) == 0
     told = json.loads((tmp_path / "scores/scores.json").read_text())["decoding"]
-    assert told["refill"] is False and told["must"] == [word]
+    assert told["keep_beam_full"] is False and told["must"] == [word]
 
 
 def test_forbidden_words_as_people_write_them(tiny: Path, tmp_path: Path, pictures: list[str], capsys):

@@ -15,24 +15,24 @@ from limner.convert import SYSTEMS
 from limner.core.types import BOS, EOS, PAD, Batch, Features
 from limner.objectives import GlobalReconstruction, LocalReconstruction, build_objective
 from limner.objectives.context import Context
-from limner.objectives.reconstruction import GlobalReconstructor, LocalReconstructor, Reconstructing, States
+from limner.objectives.reconstruction import GlobalReconstructor, LocalReconstructor, Reconstruction, States
 from limner.runs.run import Run, load_objective, load_run
 from tests.convert.test_sa_lstm import Near, Sizes, Weights, features_of, goldens, random_weights, walked, word_map
 
 convert = SYSTEMS["recnet"]
 
 
-def objective_of(run: Run) -> Reconstructing:
+def objective_of(run: Run) -> Reconstruction:
     """That of the run's recipe, with the run's own weights."""
     config = run.recipe.stages[0].objective
     objective = build_objective(config, Context(hidden=run.recipe.model.hidden, feature_dim=run.info.feature_dim))
-    assert isinstance(objective, Reconstructing)
+    assert isinstance(objective, Reconstruction)
     assert load_objective(objective, run.folder, config.name)
     return objective.eval()
 
 
 @torch.no_grad()
-def rebuilt(run: Run, objective: Reconstructing, features: Features, tokens: Tensor) -> Tensor:
+def rebuilt(run: Run, objective: Reconstruction, features: Features, tokens: Tensor) -> Tensor:
     """As the published code runs it: from the states of all tokens but the last, padding included, zeros in front."""
     _, _, hidden = walked(run.model, features, tokens[:, :-1])
     table = torch.cat([torch.zeros_like(hidden[:, :1]), hidden], 1)
@@ -178,8 +178,8 @@ def test_misfits_are_named_and_nothing_is_written(tmp_path: Path) -> None:
 def test_an_objective_of_another_kind_is_not_taken_over(tmp_path: Path) -> None:
     run, _ = converted(tmp_path, Sizes(7, 5, 9, 3, 11), True)
     other = build_objective(GlobalReconstruction(), Context(hidden=5, feature_dim=7))
-    assert isinstance(other, Reconstructing) and not load_objective(other, run.folder, "recnet_global")
+    assert isinstance(other, Reconstruction) and not load_objective(other, run.folder, "recnet_global")
     wide = build_objective(replace(LocalReconstruction(), attention=9), Context(hidden=5, feature_dim=7))
-    assert isinstance(wide, Reconstructing)
+    assert isinstance(wide, Reconstruction)
     with pytest.raises(ValueError, match=r"objective\.safetensors does not fit the model"):
         load_objective(wide, run.folder, "recnet_local")

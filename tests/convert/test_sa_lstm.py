@@ -184,11 +184,11 @@ def test_golden_numbers_of_the_original_code(golden: Path, kind: str, tmp_path: 
     near("log-probabilities", logp, data["logprobs"])
     near("attention", attention, data["attention"])
     with torch.no_grad():
-        taught = run.model.teach(run.model.encode(features), tokens[:, :-1])
+        forced = run.model.forward_teacher_forced(run.model.encode(features), tokens[:, :-1])
         loss = CrossEntropy()(run.model, Batch(tuple(map(str, range(len(tokens)))), features, tokens))
     alive = tokens[:, 1:] != PAD
-    near("taught log-probabilities", taught.logits.log_softmax(-1)[alive], data["logprobs"][alive])
-    near("taught attention", taught.attention[alive], data["attention"][alive])
+    near("taught log-probabilities", forced.logits.log_softmax(-1)[alive], data["logprobs"][alive])
+    near("taught attention", forced.attention[alive], data["attention"][alive])
     near("cross entropy", loss.value, data["nll_loss"])
     said = greedy(run.model, features, rules)
     best = beam(run.model, features, run.recipe.decoding)
@@ -260,10 +260,10 @@ def test_captions_equal_the_published_search(sizes: Sizes, seed: int, end: float
 def test_the_run_decodes_as_published(tmp_path: Path) -> None:
     run = converted(random_weights(Sizes(6, 5, 4, 3, 9), 0), tmp_path, longest=30)
     assert run.recipe.decoding == Beam(
-        5, 0.0, Rules(min_length=0, max_length=31, no_repeat=False, unknown=True), contest=True
+        5, 0.0, Rules(min_length=0, max_length=31, no_repeat_word=False, allow_unknown=True), finished_compete=True
     )
     assert run.vocabulary.words == ("<pad>", "<bos>", "<eos>", "<unk>", "w4", "w5", "w6", "w7", "w8")
-    assert run.recipe.model.masked is False and run.recipe.model.closed is False and UNK == 3
+    assert run.recipe.model.masked is False and run.recipe.model.mask_special_tokens is False and UNK == 3
     assert run.recipe.stages[0].optimizer == "amsgrad" and run.recipe.vocabulary.max_words == 30
     assert run.recipe.frames == 28 and run.recipe.feature_rows == FeatureRows(masked=False, cut=60)
     assert run.info.encoder == {} and run.encoder is None

@@ -26,7 +26,7 @@ from tests.convert.test_sa_lstm import goldens, walked
 
 convert = SYSTEMS["sftcap"]
 Weights = dict[str, Tensor]
-LOSS = SftLoss(T_loss=5, objects=0.3, actions=0.2, label_smoothing=0.3, published=True)
+LOSS = SftLoss(teacher_weight=0.5, objects=0.3, actions=0.2, label_smoothing=0.3, published=True)
 
 
 class Near:
@@ -111,7 +111,7 @@ def compare_path(model: Sft, path: str, data: dict[str, Tensor], near: Near) -> 
     tokens = theirs_to_ours(data["caption_ids"], size)
     logp, _, _ = walked(model, features, tokens)  # step by step, with keys and values kept
     near(f"{path} log-probabilities", logp[..., columns(size)], data[f"{path}_logprobs"], loose)
-    both = model.teach(model.encode(features), tokens).logits.log_softmax(-1)[..., columns(size)]
+    both = model.forward_teacher_forced(model.encode(features), tokens).logits.log_softmax(-1)[..., columns(size)]
     alive = (tokens != PAD) & (tokens != EOS)
     near(f"{path} taught", both[alive], data[f"{path}_logprobs"][alive], loose)
     for level in ("object", "action"):
@@ -132,7 +132,7 @@ def compare_losses(model: Sft, data: dict[str, Tensor], near: Near) -> None:
 
 
 def endless(length: int) -> Rules:
-    return Rules(min_length=0, max_length=length, no_repeat=False, unknown=True)
+    return Rules(min_length=0, max_length=length, no_repeat_word=False, allow_unknown=True)
 
 
 @torch.no_grad()

@@ -195,17 +195,17 @@ def test_golden_numbers_of_the_original_code(golden: Path, tmp_path: Path) -> No
     with torch.no_grad():
         memory = run.model.encode(features)
         h, c, *_ = run.model.init_state(memory)
-        taught = run.model.teach(memory, tokens[:, :-1])
+        forced = run.model.forward_teacher_forced(memory, tokens[:, :-1])
         batch = Batch(tuple(map(str, range(len(cells)))), features, tokens)
         loss = CrossEntropy(doubly_stochastic=1.0)(run.model, batch)
-    published = torch.empty_like(taught.logits)
-    published[..., order] = taught.logits
+    published = torch.empty_like(forced.logits)
+    published[..., order] = forced.logits
     near("init_h", h, data["init_h"])
     near("init_c", c, data["init_c"])
     near("logits", published, data["logits"])
     near("log-probabilities", published.log_softmax(-1), data["logits"].log_softmax(-1))
-    near("alphas", taught.attention, data["alphas"])
-    near("doubly stochastic", doubly_stochastic(taught.attention, features.mask), data["doubly_stochastic"])
+    near("alphas", forced.attention, data["alphas"])
+    near("doubly stochastic", doubly_stochastic(forced.attention, features.mask), data["doubly_stochastic"])
     near("cross entropy", torch.tensor(loss.logs["xe"]), data["ce_loss"])
     near("total loss", loss.value, data["total_loss"])
     widths = sorted(int(key[4:-7]) for key in data if key.startswith("beam") and key.endswith("_tokens"))
@@ -242,10 +242,12 @@ def test_every_step_equals_the_equations(sizes: Sizes, seed: int, end: int, tmp_
     for row, n in zip(captions, lengths, strict=True):
         row[n - 1], row[n:] = words["<end>"], 0
     with torch.no_grad():
-        taught = run.model.teach(run.model.encode(features_of(cells, sizes.cells)), renumbered(captions, order)[:, :-1])
+        forced = run.model.forward_teacher_forced(
+            run.model.encode(features_of(cells, sizes.cells)), renumbered(captions, order)[:, :-1]
+        )
     logits, alphas = published_teach(weights, cells, captions, lengths)
-    torch.testing.assert_close(taught.logits, logits[..., order], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(taught.attention, alphas, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(forced.logits, logits[..., order], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(forced.attention, alphas, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])
@@ -301,7 +303,9 @@ def test_ids_move_and_the_marks_have_limner_s_places(tmp_path: Path) -> None:
 
 def test_the_run_decodes_as_published(tmp_path: Path) -> None:
     run, _, _ = converted(random_weights(Sizes(6, 5, 4, 3, 9), 0), tmp_path)
-    assert run.recipe.decoding == Beam(5, 0.0, Rules(min_length=0, max_length=51, no_repeat=False, unknown=True))
+    assert run.recipe.decoding == Beam(
+        5, 0.0, Rules(min_length=0, max_length=51, no_repeat_word=False, allow_unknown=True)
+    )
     assert run.vocabulary.words == ("<pad>", "<bos>", "<eos>", "<unk>", "w1", "w2", "w3", "w4", "w5")
     assert run.vocabulary.tokenizer == "simple" and run.info.encoder == {} and run.encoder is None
     with pytest.raises(ValueError, match="cannot read raw media"):

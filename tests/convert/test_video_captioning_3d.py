@@ -124,14 +124,19 @@ def test_golden_numbers(golden: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(memory.cells.transpose(1, 2).reshape(data["conv_out"].shape), data["conv_out"], **close)
     torch.testing.assert_close(memory.video, data["video_embedding"], **close)
     tokens, keep = data["captions"], torch.arange(data["captions"].shape[1])[None] < data["lengths"][:, None]
-    scores = torch.cat([model.opening(memory)[:, None], model.teach(memory, tokens[:, :-1]).logits], 1)
+    scores = torch.cat(
+        [model.start_logits(memory)[:, None], model.forward_teacher_forced(memory, tokens[:, :-1]).logits], 1
+    )
     torch.testing.assert_close(scores[keep], data["logits"][keep], **close)
     torch.testing.assert_close(F.cross_entropy(scores[keep], tokens[keep]), data["ce_loss"], **close)
     assert torch.equal(published_greedy(model, given), data["greedy_tokens"])
     for row in range(len(tokens)):  # what Grad-CAM is made of: the score and its gradient, a clip at a time
         one, caption = features(data["features"][row : row + 1]), tokens[row : row + 1, : data["lengths"][row]]
         memory = model.encode(one)
-        score = model.opening(memory).amax() + model.teach(memory, caption[:, :-1]).logits.amax(-1).sum()
+        score = (
+            model.start_logits(memory).amax()
+            + model.forward_teacher_forced(memory, caption[:, :-1]).logits.amax(-1).sum()
+        )
         torch.testing.assert_close(score, data["cam_score"][row], **close)
         (gradient,) = torch.autograd.grad(score, memory.cells)
         expected = data["cam_gradient"][row]
@@ -146,7 +151,9 @@ def test_scores_of_a_plain_computation(sizes: tuple[int, int, int, int], layers:
     model, maps = load(tmp_path / "run"), torch.randn(2, sizes[0], 3, 2, 2)
     words = [[BOS, 4, 5, 6], [BOS, 7, 8, 4]]
     memory = model.encode(features(maps))
-    scores = torch.cat([model.opening(memory)[:, None], model.teach(memory, torch.tensor(words)).logits], 1)
+    scores = torch.cat(
+        [model.start_logits(memory)[:, None], model.forward_teacher_forced(memory, torch.tensor(words)).logits], 1
+    )
     for row in range(2):
         cells, expected = published(encoder, decoder, maps[row], words[row])
         torch.testing.assert_close(scores[row], expected, rtol=1e-4, atol=1e-4)
@@ -168,8 +175,8 @@ def test_its_own_generator_and_ours(tmp_path: Path) -> None:
         assert found[row].tolist() == words
     with torch.no_grad():  # now every clip says <start>, and nothing else does
         run.model.embed.weight[BOS] *= 3
-        opening = run.model.opening(run.model.encode(features(maps)))
-        run.model.head.bias[BOS] += (opening.amax(1) - opening[:, BOS]).max() + 1
+        start_logits = run.model.start_logits(run.model.encode(features(maps)))
+        run.model.head.bias[BOS] += (start_logits.amax(1) - start_logits[:, BOS]).max() + 1
     found = published_greedy(run.model, features(maps), 20)
     assert (found[:, 0] == BOS).all()
     ours = greedy(run.model, features(maps), run.recipe.decoding.rules)
@@ -288,12 +295,12 @@ def test_its_settings_become_the_recipe(tmp_path: Path) -> None:
     assert (run.recipe.model.align, run.recipe.model.noise) == ((2, 3, 3), 0.02)
     assert (stage.optimizer, stage.lr, stage.momentum, stage.nesterov) == ("sgd", 0.003, 0.8, True)
     assert stage.schedule == Schedule("plateau", factor=0.1, patience=4)
-    assert (stage.epochs, stage.batch_size, stage.captions, stage.weight_decay) == (9, 64, 1, 1e-4)
+    assert (stage.epochs, stage.batch_size, stage.captions_per_medium, stage.weight_decay) == (9, 64, 1, 1e-4)
     aligned = F.interpolate(maps, (2, 3, 3), mode="trilinear", align_corners=False)
     expected = published(encoder, decoder, aligned[0], [])[1][0]
     assert isinstance(run.model, FirstToken)
-    opening = run.model.opening(run.model.encode(features(maps)))[0]
-    torch.testing.assert_close(opening, expected, rtol=1e-4, atol=1e-4)
+    start_logits = run.model.start_logits(run.model.encode(features(maps)))[0]
+    torch.testing.assert_close(start_logits, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ class Reader:
         self.bad, self.asked = set(bad), []
 
     def __call__(self, items: Sequence[Item]) -> Features:
-        self.asked += [(medium.id, view) for medium, view in items]
+        self.asked += [(medium.id, augmentation) for medium, augmentation in items]
         for medium, _ in items:
             if medium.id in self.bad:
                 raise MediaError(f"{medium.id}: broken")
@@ -63,11 +63,11 @@ def test_an_epoch_is_every_pair_once():
 
 
 def test_the_order_depends_on_seed_and_epoch_only():
-    batches = make(seed=3, views=("full", "flip"))
+    batches = make(seed=3, augmentations=("full", "flip"))
     first = content(batches.epoch(2))
     list(batches.epoch(0))
     torch.manual_seed(9)
-    assert content(batches.epoch(2)) == first == content(make(seed=3, views=("full", "flip")).epoch(2))
+    assert content(batches.epoch(2)) == first == content(make(seed=3, augmentations=("full", "flip")).epoch(2))
     assert content(batches.epoch(1)) != first and content(make(seed=4).epoch(2)) != first
 
 
@@ -114,10 +114,10 @@ def test_several_captions_of_a_medium_are_neighbouring_rows():
 
 def test_views_are_drawn_evenly():
     reader = Reader()
-    batches = make(reader, views=("full", "flip"))
+    batches = make(reader, augmentations=("full", "flip"))
     for epoch in range(40):
         list(batches.epoch(epoch))
-    share = sum(view == "flip" for _, view in reader.asked) / len(reader.asked)
+    share = sum(augmentation == "flip" for _, augmentation in reader.asked) / len(reader.asked)
     assert len(reader.asked) == 600 and abs(share - 0.5) < 0.0612  # three standard deviations
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from limner.core.types import Medium
-from limner.data.augmentations import VIEWS
+from limner.data.augmentations import AUGMENTATIONS
 from limner.data.media import MAX_SIDE, MediaError, read, read_image
 
 
@@ -234,8 +234,8 @@ def test_broken_clips(tmp_path: Path) -> None:
 
 def test_views() -> None:
     frames = np.arange(2 * 20 * 40 * 3, dtype=np.uint8).reshape(2, 20, 40, 3)
-    assert VIEWS["full"](frames) is frames
-    np.testing.assert_array_equal(VIEWS["flip"](frames)[:, :, 0], frames[:, :, -1])
+    assert AUGMENTATIONS["full"](frames) is frames
+    np.testing.assert_array_equal(AUGMENTATIONS["flip"](frames)[:, :, 0], frames[:, :, -1])
     for name, rows, columns in (
         ("crop-tl", slice(0, 17), slice(0, 34)),
         ("crop-tr", slice(0, 17), slice(6, 40)),
@@ -243,7 +243,7 @@ def test_views() -> None:
         ("crop-br", slice(3, 20), slice(6, 40)),
         ("crop-centre", slice(2, 19), slice(3, 37)),
     ):
-        np.testing.assert_array_equal(VIEWS[name](frames), frames[:, rows, columns])
-        np.testing.assert_array_equal(VIEWS[f"flip-{name}"](frames), frames[:, rows, columns][:, :, ::-1])
-    assert VIEWS["crop-br"](frames[:, :1, :1]).shape == (2, 1, 1, 3)
-    assert len(VIEWS) == 12
+        np.testing.assert_array_equal(AUGMENTATIONS[name](frames), frames[:, rows, columns])
+        np.testing.assert_array_equal(AUGMENTATIONS[f"flip-{name}"](frames), frames[:, rows, columns][:, :, ::-1])
+    assert AUGMENTATIONS["crop-br"](frames[:, :1, :1]).shape == (2, 1, 1, 3)
+    assert len(AUGMENTATIONS) == 12

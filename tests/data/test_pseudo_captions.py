@@ -10,7 +10,7 @@ import pytest
 
 from limner.core.types import Medium
 from limner.data.batches import TrainingBatches
-from limner.data.pseudo_captions import Told, ToldConfig, read_told
+from limner.data.pseudo_captions import PseudoCaptions, PseudoCaptionsConfig, read_pseudo_captions
 from limner.text.vocabulary import Vocabulary
 from tests.data.test_batches import Reader, content
 
@@ -24,8 +24,8 @@ def write(path: Path, *rows: dict) -> Path:
     return path
 
 
-def told(path: Path, share: float = 0.5, max_words: int = 30) -> Told:
-    return read_told(ToldConfig(str(path), share), MEDIA, WORDS, max_words)
+def read(path: Path, share: float = 0.5, max_words: int = 30) -> PseudoCaptions:
+    return read_pseudo_captions(PseudoCaptionsConfig(str(path), share), MEDIA, WORDS, max_words)
 
 
 def test_scores_are_logarithms_of_what_is_drawn(tmp_path: Path):
@@ -33,22 +33,24 @@ def test_scores_are_logarithms_of_what_is_drawn(tmp_path: Path):
     rows = [("m0", "a red dog", log(3) - 700), ("m0", "a blue dog", -700)]  # far from what exp can hold
     rows += [("m1", "a red cat", None), ("m1", "a blue cat", None)]
     path = write(tmp_path / "t.jsonl", *({"id": i, "caption": c} | ({"score": s} if s else {}) for i, c, s in rows))
-    found = told(path, 1.0)
+    found = read(path, 1.0)
     assert found.weights == {"m0": (1.0, pytest.approx(1 / 3)), "m1": (1.0, 1.0)} and not found.problems
     draw = random.Random(0)
     for id, share in (("m0", 0.75), ("m1", 0.5)):
-        counts = Counter(found.instead(id, (1, 2), draw) for _ in range(4000))
+        counts = Counter(found.replacement(id, (1, 2), draw) for _ in range(4000))
         first = tuple(WORDS.encode("a red dog" if id == "m0" else "a red cat"))
         assert counts[first] / 4000 == pytest.approx(share, abs=0.03) and len(counts) == 2
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_the_share_is_that_of_training_captions(tmp_path: Path, share: float):
-    """A medium of which nothing is told keeps its own; order, media and views stay what they are without."""
+    """A medium of which nothing is told keeps its own; order, media and augmentations stay what they are without."""
     path = write(tmp_path / "t.jsonl", *({"id": f"m{k}", "caption": "a red dog runs"} for k in range(3)))
-    found = told(path, share)
-    plain = TrainingBatches(MEDIA[:4], WORDS, Reader(), 3, seed=5, views=("full", "flip"))
-    mixed = TrainingBatches(MEDIA[:4], WORDS, Reader(), 3, seed=5, views=("full", "flip"), told=found)
+    found = read(path, share)
+    plain = TrainingBatches(MEDIA[:4], WORDS, Reader(), 3, seed=5, augmentations=("full", "flip"))
+    mixed = TrainingBatches(
+        MEDIA[:4], WORDS, Reader(), 3, seed=5, augmentations=("full", "flip"), pseudo_captions=found
+    )
     theirs = tuple(WORDS.encode("a red dog runs"))
     count = total = 0
     for epoch in range(250):
@@ -67,7 +69,7 @@ def test_an_interrupted_epoch_goes_on_with_the_same_captions(tmp_path: Path):
     path = write(tmp_path / "t.jsonl", *({"id": f"m{k}", "caption": "a red dog runs"} for k in range(4)))
 
     def make(captions: int | None) -> TrainingBatches:
-        return TrainingBatches(MEDIA[:4], WORDS, Reader(), 2, seed=3, captions=captions, told=told(path))
+        return TrainingBatches(MEDIA[:4], WORDS, Reader(), 2, seed=3, captions=captions, pseudo_captions=read(path))
 
     for captions in (None, 3):
         whole = [content([batch]) if captions is None else batch.tokens.tolist() for batch in make(captions).epoch(1)]
@@ -86,7 +88,7 @@ def test_what_is_left_out_is_counted_and_named(tmp_path: Path):
         ("nobody", "a cat"),
         ("m9", "a cat"),
     ]
-    found = told(write(tmp_path / "t.jsonl", *({"id": i, "caption": c} for i, c in rows)))
+    found = read(write(tmp_path / "t.jsonl", *({"id": i, "caption": c} for i, c in rows)))
     assert found.captions == {"m0": (tuple(WORDS.encode("a red dog")),)}  # m9 is for testing: left alone
     lines = "\n".join(found.problems)
     assert len(found.problems) == 3
@@ -97,16 +99,16 @@ def test_what_is_left_out_is_counted_and_named(tmp_path: Path):
 
 def test_nothing_left_is_an_error(tmp_path: Path):
     with pytest.raises(ValueError, match=r"tells nothing of the training media; .*1 ids of no medium skipped"):
-        told(write(tmp_path / "t.jsonl", {"id": "nobody", "caption": "a cat"}))
+        read(write(tmp_path / "t.jsonl", {"id": "nobody", "caption": "a cat"}))
     with pytest.raises(ValueError, match="tells nothing of the training media; other ids only"):
-        told(write(tmp_path / "u.jsonl", {"id": "m9", "caption": "a cat"}))
+        read(write(tmp_path / "u.jsonl", {"id": "m9", "caption": "a cat"}))
 
 
 @pytest.mark.parametrize("score", ["high", float("nan"), True])
 def test_scores_are_numbers(tmp_path: Path, score):
     path = write(tmp_path / "t.jsonl", {"id": "m0", "caption": "a cat", "score": score})
     with pytest.raises(ValueError, match=r"the scores of 'm0' are .*expected a number for each of its 1 captions"):
-        told(path)
+        read(path)
 
 
 def test_all_captions_of_a_medium_have_scores_or_none(tmp_path: Path):
@@ -114,17 +116,17 @@ def test_all_captions_of_a_medium_have_scores_or_none(tmp_path: Path):
         tmp_path / "t.jsonl", {"id": "m0", "caption": "a cat", "score": -1.0}, {"id": "m0", "caption": "a dog"}
     )
     with pytest.raises(ValueError, match=r"the scores of 'm0' are \[-1\.0, None\]"):
-        told(path)
+        read(path)
 
 
 def test_what_limners_commands_write_is_read(tmp_path: Path):
     """`limner caption`: files and log-probabilities; `limner evaluate`: COCO results, and several captions by id."""
     row = {"file": "elsewhere/m2.jpg", "caption": "a red dog", "logprob": -3.0, "finished": True}
-    assert told(write(tmp_path / "c.jsonl", row)).captions.keys() == {"m2"}
+    assert read(write(tmp_path / "c.jsonl", row)).captions.keys() == {"m2"}
     (tmp_path / "captions.json").write_text(json.dumps([{"image_id": "m1", "caption": "a red dog"}]))
-    assert told(tmp_path / "captions.json").captions.keys() == {"m1"}
+    assert read(tmp_path / "captions.json").captions.keys() == {"m1"}
     (tmp_path / "several.json").write_text(json.dumps({"m3": ["a red dog", "a cat"]}))
-    assert told(tmp_path / "several.json").weights == {"m3": (1.0, 1.0)}
+    assert read(tmp_path / "several.json").weights == {"m3": (1.0, 1.0)}
 
 
 def test_the_others_of_n_best_are_told_too(tmp_path: Path):
@@ -132,24 +134,24 @@ def test_the_others_of_n_best_are_told_too(tmp_path: Path):
     others = [["a blue dog", log(1)], ["a red cat", log(2)]]
     rows = [{"id": "m0", "caption": "a red dog", "logprob": log(4), "others": others}]
     rows.append({"id": "m1", "caption": "a red dog", "others": others})
-    found = told(write(tmp_path / "t.jsonl", *rows), 1.0)
+    found = read(write(tmp_path / "t.jsonl", *rows), 1.0)
     assert found.weights["m0"] == pytest.approx((1, 1 / 4, 1 / 2)) and found.weights["m1"] == (1, 1, 1)
     assert [WORDS.decode(ids) for ids in found.captions["m0"]] == ["a red dog", "a blue dog", "a red cat"]
     for odd in (["a dog"], ["a dog", "-1"], [1, 2.0], "a dog"):
         with pytest.raises(ValueError, match=r"'m0' has .* among its others; expected \[caption, log-probability\]"):
-            told(write(tmp_path / "odd.jsonl", {"id": "m0", "caption": "a dog", "others": [odd]}))
+            read(write(tmp_path / "odd.jsonl", {"id": "m0", "caption": "a dog", "others": [odd]}))
 
 
 def test_a_likely_caption_that_is_skipped_leaves_the_others_their_weight(tmp_path: Path):
     """An empty one of probability 1 beside one of e^-800, which underflows beside it."""
     rows = [{"id": "m0", "caption": "", "score": 0.0}, {"id": "m0", "caption": "a dog", "score": -800.0}]
     rows += [{"id": "m1", "caption": "", "score": 0.0}, {"id": "m2", "caption": "a cat", "score": -1.0}]
-    found = told(write(tmp_path / "t.jsonl", *rows), 1.0)
+    found = read(write(tmp_path / "t.jsonl", *rows), 1.0)
     assert found.weights == {"m0": (1.0,), "m2": (1.0,)} and "2 captions without a known word" in found.problems[0]
 
 
 def test_a_name_of_two_media_is_none(tmp_path: Path):
     media = [Medium(id, f"{id}/x.jpg", "train", ("a dog",)) for id in ("a", "b")]
     path = write(tmp_path / "t.jsonl", {"id": "x.jpg", "caption": "a red dog"}, {"id": "a", "caption": "a cat"})
-    found = read_told(ToldConfig(str(path)), media, WORDS, 30)
+    found = read_pseudo_captions(PseudoCaptionsConfig(str(path)), media, WORDS, 30)
     assert found.captions.keys() == {"a"} and len(found.problems) == 1

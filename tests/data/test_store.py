@@ -48,12 +48,12 @@ def test_round_trip_is_exact_in_float16(tmp_path: Path) -> None:
 
     store = FeatureStore(tmp_path)
     assert store.ids == ["m0", "m1", "m2"] and len(store) == 6
-    assert store.views == ["full", "flip"] and store.dim == 4 and store.provenance == MADE_BY
+    assert store.augmentations == ["full", "flip"] and store.dim == 4 and store.provenance == MADE_BY
     assert store.failures == {"bad": "no such file"}
     assert "m1" in store and "m1#flip" in store and "bad" not in store and "m1#crop-tl" not in store
     for k, layout in enumerate(layouts):
-        for view, seed in (("full", k), ("flip", 10 + k)):
-            cells, stored_layout, boxes = store.get(f"m{k}", view)
+        for augmentation, seed in (("full", k), ("flip", 10 + k)):
+            cells, stored_layout, boxes = store.get(f"m{k}", augmentation)
             assert cells.dtype == torch.float16 and boxes is None
             assert isinstance(stored_layout, Layout) and stored_layout == layout
             assert torch.equal(cells, grid(seed, layout).half())
@@ -86,7 +86,7 @@ def test_shards_and_index_are_in_the_documented_format(tmp_path: Path) -> None:
     shard = load_file(tmp_path / "shard-00001.safetensors")
     assert torch.equal(shard["grid"], grid(4).half()) and shard["offsets"].tolist() == [0, 6]
     index = json.loads((tmp_path / "index.json").read_text())
-    assert index["format"] == "limner-features" and index["version"] == 1 and index["dtype"] == "float16"
+    assert index["format"] == "limner-features" and index["version"] == 2 and index["dtype"] == "float16"
     assert [line["keys"] for line in index["shards"]] == [["m0", "m1", "m2", "m3"], ["m4"]]
     assert index["shards"][1]["layouts"] == [[1, 2, 3]]
     assert set(index["shards"][1]) == {"file", "sha256", "bytes", "keys", "layouts"}
@@ -211,10 +211,10 @@ def test_a_finished_store_can_be_added_to(tmp_path: Path) -> None:
     writer = StoreWriter(tmp_path, MADE_BY, 4)
     for seed in range(3):
         writer.add(f"m{seed}", "flip", -grid(seed), LAYOUT)
-    assert FeatureStore(tmp_path).views == ["full"]  # readers see the old index until the new one is complete
+    assert FeatureStore(tmp_path).augmentations == ["full"]  # readers see the old index until the new one is complete
     writer.finish()
     store = FeatureStore(tmp_path)
-    assert store.views == ["full", "flip"] and torch.equal(store.get("m2", "flip")[0], -grid(2).half())
+    assert store.augmentations == ["full", "flip"] and torch.equal(store.get("m2", "flip")[0], -grid(2).half())
 
 
 def test_what_cannot_be_stored_is_refused(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_what_cannot_be_stored_is_refused(tmp_path: Path) -> None:
         writer.add("m0", "full", grid(0) * 1e6, LAYOUT)
     with pytest.raises(ValueError, match="6 cells do not fit layout"):
         writer.add("m0", "full", grid(0), Layout(1, 1, 5))
-    with pytest.raises(ValueError, match="ends like a stored view"):
+    with pytest.raises(ValueError, match="ends like a stored augmentation"):
         writer.add("m0#flip", "full", grid(0), LAYOUT)
     with pytest.raises(ValueError, match="no features to store"):
         writer.finish()
@@ -268,13 +268,13 @@ def test_what_is_not_there_is_explained(tmp_path: Path) -> None:
     writer.fail("bad", "bad.jpg: the file is empty")
     writer.finish()
     store = FeatureStore(tmp_path)
-    for id, view, message in (
+    for id, augmentation, message in (
         ("bad", "full", "the file is empty"),
-        ("m0", "flip", "no view 'flip' .* may have full"),
+        ("m0", "flip", "no augmentation 'flip' .* may have full"),
         ("m9", "full", "m9 is not in .* extract it first"),
     ):
         with pytest.raises(KeyError, match=message):
-            store.get(id, view)
+            store.get(id, augmentation)
     with pytest.raises(ValueError, match=r"is no feature store \(no index.json\); `limner extract` makes one"):
         FeatureStore(tmp_path / "elsewhere")
 
@@ -282,8 +282,8 @@ def test_what_is_not_there_is_explained(tmp_path: Path) -> None:
 def test_an_index_of_another_format_is_refused(tmp_path: Path) -> None:
     fill(tmp_path, range(2))
     index = json.loads((tmp_path / "index.json").read_text())
-    (tmp_path / "index.json").write_text(json.dumps({**index, "version": 2}))
-    with pytest.raises(ValueError, match="version 2; this limner reads limner-features version 1"):
+    (tmp_path / "index.json").write_text(json.dumps({**index, "version": 3}))
+    with pytest.raises(ValueError, match="version 3; this limner reads limner-features up to version 2"):
         FeatureStore(tmp_path)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from limner.core.types import BOS, EOS, PAD, UNK, Captions, Features, Layout, Pixels
 from limner.decode.rules import Rules
-from limner.models.captioner import Captioner, Step, Taught, unroll
+from limner.models.captioner import Captioner, Step, TeacherForced, unroll
 
 
 class Table(Captioner):
@@ -34,7 +34,7 @@ class Table(Captioner):
         attention = torch.nn.functional.one_hot(n % 8, 8).float()
         return Step(memory[0][medium, before, token], (token, n + 1), attention)
 
-    def teach(self, memory: tuple[Tensor], tokens: Tensor) -> Taught:
+    def forward_teacher_forced(self, memory: tuple[Tensor], tokens: Tensor) -> TeacherForced:
         return unroll(self, memory, tokens)
 
 
@@ -78,13 +78,13 @@ def score(model: Table, medium: int, words: tuple[int, ...]) -> float:
 
 
 def allowed(words: tuple[int, ...], rules: Rules) -> bool:
-    """What `Rules` says in words, written again: the slow twin of `forbid`."""
+    """What `Rules` says in words, written again: the slow twin of `apply_rules`."""
     spoken = words[:-1] if words[-1] == EOS else words
     return (
         EOS not in spoken
         and not (words[-1] == EOS and len(spoken) < rules.min_length)
-        and (rules.unknown or UNK not in words)
-        and not (rules.no_repeat and any(a == b for a, b in pairwise(words)))
+        and (rules.allow_unknown or UNK not in words)
+        and not (rules.no_repeat_word and any(a == b for a, b in pairwise(words)))
         and PAD not in words
         and BOS not in words
     )

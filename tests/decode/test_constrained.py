@@ -23,7 +23,7 @@ __all__ = ["features", "model"]
 @pytest.mark.parametrize("rules", [replace(FREE, max_length=4), replace(STRICT, max_length=5)])
 def test_a_beam_of_everything_finds_the_best_that_holds_them(must: tuple[int, ...], rules: Rules):
     world = tables(5, 3, seed=8, end=0.5)
-    found = beam(world, media(*range(5)), Beam(260, 0.3, rules, keep=4, must=must))
+    found = beam(world, media(*range(5)), Beam(260, 0.3, rules, n_best=4, must=must))
     for medium in range(5):
         ended = {w: s for w, s in every(world, medium, rules)[0].items() if set(must) <= set(w)}
         expected = sorted(ended, key=lambda words: -ended[words] / len(words) ** 0.3)[:4]
@@ -45,7 +45,7 @@ def test_a_narrow_beam_holds_them_too(model: Captioner, features: Features):
 def test_nothing_to_hold_is_a_beam():
     """What is anyhow in every caption costs nothing: the beam of the whole set is the plain beam."""
     world = chain(7, {(BOS, BOS): {4: 1.0}, (BOS, 4): {5: 0.6, 6: 0.4}, (4, 5): {6: 0.5, EOS: 0.5}})
-    held, plain = (beam(world, media(0), Beam(3, rules=FREE, keep=3, must=must)) for must in ((4,), ()))
+    held, plain = (beam(world, media(0), Beam(3, rules=FREE, n_best=3, must=must)) for must in ((4,), ()))
     assert said(held) == said(plain)
     torch.testing.assert_close(held.logprob, plain.logprob)
 

@@ -45,7 +45,7 @@ def slow(world: Table, medium: int, size: int, groups: int, strength: float, rul
 @pytest.mark.parametrize("rules", [FREE, STRICT])
 def test_the_slow_twin_agrees(size: int, groups: int, strength: float, rules: Rules):
     world = tables(10, 4, seed=size + groups, end=1.0)
-    options = Beam(size, 0.0, rules, keep=size, groups=groups, diversity=strength)
+    options = Beam(size, 0.0, rules, n_best=size, groups=groups, diversity=strength)
     found = beam(world, media(*range(10)), options)
     for medium in range(10):
         expected: Ended = {}
@@ -61,22 +61,22 @@ def test_the_slow_twin_agrees(size: int, groups: int, strength: float, rules: Ru
 def test_groups_that_do_not_mind_each_other_are_the_same_beam():
     """Then doubles are dropped, and what is left is one beam of a group's size."""
     world = tables(8, 4, seed=5, end=0.5)
-    parted = beam(world, media(*range(8)), Beam(6, rules=STRICT, keep=3, groups=2, diversity=0.0))
-    plain = beam(world, media(*range(8)), Beam(3, rules=STRICT, keep=3))
+    split = beam(world, media(*range(8)), Beam(6, rules=STRICT, n_best=3, groups=2, diversity=0.0))
+    plain = beam(world, media(*range(8)), Beam(3, rules=STRICT, n_best=3))
     rows = [row for row in range(24) if EOS in plain.tokens[row]]  # unfinished ones fill places in a plain beam only
-    assert [said(parted)[row] for row in rows] == [said(plain)[row] for row in rows] and len(rows) > 16
+    assert [said(split)[row] for row in rows] == [said(plain)[row] for row in rows] and len(rows) > 16
 
 
 def test_first_words_differ_when_they_must():
     """Four groups of one, and a strength beyond all differences: four first words."""
     world = tables(5, 6, seed=6, end=-2.0)
-    found = beam(world, media(*range(5)), Beam(4, rules=Rules(1, 6), keep=4, groups=4, diversity=100.0))
+    found = beam(world, media(*range(5)), Beam(4, rules=Rules(1, 6), n_best=4, groups=4, diversity=100.0))
     for medium in range(5):
         assert len({words[0] for words in said(found)[4 * medium : 4 * medium + 4]}) == 4
 
 
 def test_for_every_model(model: Captioner, features: Features):
-    options = Beam(4, keep=4, groups=2, diversity=1.0)
+    options = Beam(4, n_best=4, groups=2, diversity=1.0)
     found = beam(model, features, options)
     some = found.logprob.isfinite()
     repeated = features.map(lambda x: x.repeat_interleave(4, 0))
@@ -95,7 +95,7 @@ def test_scores_that_are_not_numbers_are_an_error():
 
 
 def test_attention_follows_its_caption():
-    found: Captions = beam(tables(3, 4, end=0.5), media(0, 1, 2), Beam(4, rules=STRICT, keep=2, groups=2))
+    found: Captions = beam(tables(3, 4, end=0.5), media(0, 1, 2), Beam(4, rules=STRICT, n_best=2, groups=2))
     for row, words in enumerate(said(found)):
         assert found.attention[row, : len(words)].argmax(-1).tolist() == list(range(len(words)))
         assert (found.attention[row, len(words) :] == 0).all()
@@ -105,7 +105,7 @@ def test_batch_size_changes_nothing():
     from tests.models.captioners import small
 
     captioner, many = small("show_attend_tell"), random_features(7, seed=3)
-    options = Beam(6, keep=3, groups=3)
+    options = Beam(6, n_best=3, groups=3)
     whole = said(beam(captioner, many, options))
     for i in range(7):
         assert said(beam(captioner, pick(many, [i]), options)) == whole[3 * i : 3 * i + 3]

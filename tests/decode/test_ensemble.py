@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from limner.core.types import Features, Layout
-from limner.decode.ensemble import Ensemble, Together, share_words
+from limner.decode.ensemble import Ensemble, EnsembleInputs, share_words
 from limner.decode.rules import Rules
 from limner.decode.search import Beam, Sample, beam, greedy, sample
 from limner.models.captioner import Captioner
@@ -33,7 +33,7 @@ def test_the_average_of_two_tables_is_a_table(weights: tuple[float, float] | Non
     rules = Rules(1, 4)
     for options in (
         Beam(3, 0.5, rules),
-        Beam(3, rules=rules, keep=3),
+        Beam(3, rules=rules, n_best=3),
         Beam(4, rules=rules, groups=2),
         Beam(2, rules=rules, must=(5,)),
     ):
@@ -64,7 +64,7 @@ def test_members_read_their_own_features(features: Features):
     grid = torch.randn(4, 4, 7, generator=torch.Generator().manual_seed(0))
     theirs = Features(grid, torch.ones(4, 4, dtype=torch.bool), Layout(1, 2, 2))
     assert features.grid.shape[2] == D
-    pair, inputs = Ensemble([small("show_attend_tell"), other]), Together((features, theirs))
+    pair, inputs = Ensemble([small("show_attend_tell"), other]), EnsembleInputs((features, theirs))
     torch.manual_seed(0)
     for found in (beam(pair, inputs, Beam(3)), greedy(pair, inputs), sample(pair, inputs, Sample(1))):
         assert found.attention.shape[2] == 6 and found.logprob.isfinite().all()

@@ -30,7 +30,7 @@ def test_a_beam_of_everything_finds_the_n_best_of_all(normalise: str, penalty: f
         "avg": lambda n: n,
     }
     world = tables(6, 2, seed=4, end=0.5)
-    options = Beam(100, penalty, rules, normalise=normalise, keep=7)
+    options = Beam(100, penalty, rules, normalise=normalise, n_best=7)
     found = beam(world, media(*range(6)), options)
     assert found.tokens.shape[0] == 42
     for medium in range(6):
@@ -45,16 +45,16 @@ def test_a_beam_of_everything_finds_the_n_best_of_all(normalise: str, penalty: f
 def test_too_few_captions_leave_empty_rows():
     """(4 EOS), (EOS) and nothing else; then one that never ends in time comes after those that did."""
     world = chain(5, {(1, 1): {4: 0.75, EOS: 0.25}})
-    found = beam(world, media(0), Beam(3, keep=3, rules=FREE))
+    found = beam(world, media(0), Beam(3, n_best=3, rules=FREE))
     assert found.tokens.tolist() == [[4, EOS], [EOS, PAD], [PAD, PAD]]
     assert found.logprob.tolist() == pytest.approx([log(0.75), log(0.25), -torch.inf])
     assert (found.attention[2] == 0).all()
-    late = beam(world, media(0), Beam(2, keep=2, rules=Rules(0, 1, False, True)))
+    late = beam(world, media(0), Beam(2, n_best=2, rules=Rules(0, 1, False, True)))
     assert said(late) == [(EOS,), (4,)]
 
 
 def test_the_first_of_the_n_best_is_the_best_for_every_model(model: Captioner, features: Features):
-    one, four = beam(model, features, Beam(5, 0.4)), beam(model, features, Beam(5, 0.4, keep=4))
+    one, four = beam(model, features, Beam(5, 0.4)), beam(model, features, Beam(5, 0.4, n_best=4))
     assert said(one) == said(four)[::4]
     torch.testing.assert_close(one.logprob, four.logprob[::4])
     repeated = features.map(lambda x: x.repeat_interleave(4, 0))
@@ -69,7 +69,7 @@ def test_search_knows_what_it_is_asked_for():
     torch.manual_seed(0)
     a = search(world, media(0, 1), Sample(3))
     torch.manual_seed(0)
-    assert torch.equal(a.tokens, sample(world, media(0, 1), Sample(3)).tokens) and Sample(3).keep == 3
+    assert torch.equal(a.tokens, sample(world, media(0, 1), Sample(3)).tokens) and Sample(3).n_best == 3
 
 
 def test_doubles_are_kept_once():
@@ -82,11 +82,11 @@ def test_doubles_are_kept_once():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"keep": 6}, "a beam of 5 cannot give the 6 best captions"),
+        ({"n_best": 6}, "a beam of 5 cannot give the 6 best captions"),
         ({"groups": 2}, "5 hypotheses cannot be parted into 2 equal groups"),
         ({"groups": 5, "must": (4,)}, "must and groups are two searches"),
-        ({"contest": True, "keep": 2}, "contest is one beam with one caption"),
-        ({"contest": True, "normalise": "avg"}, "contest compares plain"),
+        ({"finished_compete": True, "n_best": 2}, "finished_compete is one beam with one caption"),
+        ({"finished_compete": True, "normalise": "avg"}, "finished_compete compares plain"),
         ({"must": tuple(range(4, 11))}, "7 words that must appear; at most 6"),
     ],
 )

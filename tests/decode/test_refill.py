@@ -32,7 +32,7 @@ def published(world: Table, medium: int, width: int, steps: int) -> list[tuple[i
 def test_captions_equal_the_published_loop(width: int, end: float) -> None:
     world, steps = tables(12, 3, seed=width, end=end), 5
     rules = replace(FREE, max_length=steps)
-    found = beam(world, media(*range(12)), Beam(width, rules=rules, refill=True, keep=min(2, width)))
+    found = beam(world, media(*range(12)), Beam(width, rules=rules, keep_beam_full=True, n_best=min(2, width)))
     keep = min(2, width)
     for medium in range(12):
         expected = published(world, medium, width, steps)[:keep]
@@ -43,13 +43,15 @@ def test_captions_equal_the_published_loop(width: int, end: float) -> None:
 def test_it_finds_what_the_shrinking_beam_loses() -> None:
     world, rules = tables(60, 3, seed=1, end=1.0), replace(FREE, max_length=6)
     everyone = media(*range(60))
-    kept, shrunk = (beam(world, everyone, Beam(2, rules=rules, refill=refill)) for refill in (True, False))
+    kept, shrunk = (
+        beam(world, everyone, Beam(2, rules=rules, keep_beam_full=keep_beam_full)) for keep_beam_full in (True, False)
+    )
     better = (kept.logprob > shrunk.logprob + 1e-4).sum().item()
     assert better and not (kept.logprob < shrunk.logprob - 1e-4).any()
 
 
 def test_the_order_and_size_of_the_batch_do_not_matter(model: Captioner, features: Features) -> None:
-    options = Beam(3, 0.5, refill=True)
+    options = Beam(3, 0.5, keep_beam_full=True)
     together = beam(model, features, options)
     for i, words in enumerate(said(together)):
         alone = beam(model, features.map(lambda x, i=i: x[i : i + 1]), options)
@@ -57,7 +59,7 @@ def test_the_order_and_size_of_the_batch_do_not_matter(model: Captioner, feature
         torch.testing.assert_close(alone.logprob[0], together.logprob[i], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("other", [{"contest": True}, {"groups": 2, "size": 4}, {"must": ("dog",)}])
+@pytest.mark.parametrize("other", [{"finished_compete": True}, {"groups": 2, "size": 4}, {"must": ("dog",)}])
 def test_it_is_one_beam(other: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="refill is one beam"):
-        Beam(**{"refill": True, **other})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="keep_beam_full is one beam"):
+        Beam(**{"keep_beam_full": True, **other})  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from limner.core.types import EOS, UNK
-from limner.decode.logits import forbid, restrict
+from limner.decode.logits import apply_rules, warp_logits
 from limner.decode.rules import ENDINGS, Rules, unsaid
 from limner.decode.search import Beam, Sample, beam, greedy, sample
 from limner.text.clip_bpe import read_clip
@@ -18,9 +18,9 @@ from tests.text.test_clip_bpe import write as write_pairs
 
 WORDS = Vocabulary(("<pad>", "<bos>", "<eos>", "<unk>", "a", "dog", "runs"))
 RULES = {
-    "trigrams": Rules(0, 8, no_repeat=False, unknown=True, no_trigram=True),
-    "endings": Rules(1, 5, not_last=(4, 5)),
-    "never": Rules(0, 5, no_repeat=False, never=(5,)),
+    "trigrams": Rules(0, 8, no_repeat_word=False, allow_unknown=True, no_repeat_trigram=True),
+    "endings": Rules(1, 5, bad_endings=(4, 5)),
+    "never": Rules(0, 5, no_repeat_word=False, never=(5,)),
     "all": Rules(2, 8, True, False, True, (4,), (6,)),
 }
 
@@ -30,8 +30,8 @@ def obeys(words: tuple[int, ...], rules: Rules) -> bool:
     spoken = words[:-1] if words[-1] == EOS else words
     thirds = [words[i : i + 3] for i in range(len(words) - 2)]
     return (
-        (not rules.no_trigram or len(set(thirds)) == len(thirds))
-        and not (spoken and spoken[-1] in rules.not_last)  # be it ended or cut off
+        (not rules.no_repeat_trigram or len(set(thirds)) == len(thirds))
+        and not (spoken and spoken[-1] in rules.bad_endings)  # be it ended or cut off
         and not set(rules.never) & set(words)
     )
 
@@ -44,10 +44,10 @@ def test_what_is_forbidden_is_never_said(name: str):
     for found in (
         sample(world, media(*range(40)), Sample(20, rules=rules)),
         greedy(world, media(*range(40)), rules),
-        beam(world, media(*range(40)), Beam(4, rules=rules, keep=3)),
+        beam(world, media(*range(40)), Beam(4, rules=rules, n_best=3)),
     ):
         assert all(obeys(words, rules) for words in said(found) if words)
-    free = replace(rules, no_trigram=False, not_last=(), never=())
+    free = replace(rules, no_repeat_trigram=False, bad_endings=(), never=())
     assert not all(obeys(words, rules) for words in said(sample(world, media(*range(40)), Sample(20, rules=free))))
 
 
@@ -62,19 +62,19 @@ def test_the_best_of_all_that_obey(name: str):
 
 def test_a_repeated_trigram_by_hand():
     """After 4 5 6 4 5 only the word that would make 4 5 6 again is forbidden, row by row."""
-    rules = Rules(0, 9, no_repeat=False, unknown=True, no_trigram=True)
+    rules = Rules(0, 9, no_repeat_word=False, allow_unknown=True, no_repeat_trigram=True)
     tokens = torch.tensor([[4, 5, 6, 4, 5], [4, 4, 4, 4, 4], [4, 5, 6, 5, 4], [5, 4, 5, 4, 5]])
-    ruled = forbid(rules, torch.zeros(4, 7), tokens)
+    ruled = apply_rules(rules, torch.zeros(4, 7), tokens)
     assert [(row == -torch.inf).nonzero().flatten().tolist() for row in ruled] == [[6], [4], [], [4]]
-    assert torch.equal(forbid(rules, torch.zeros(4, 7), tokens[:, :2]), torch.zeros(4, 7))
+    assert torch.equal(apply_rules(rules, torch.zeros(4, 7), tokens[:, :2]), torch.zeros(4, 7))
 
 
 def test_words_become_ids():
-    rules = Rules(not_last=("a", "zebra"), never=("dog",)).bind(WORDS)
-    assert rules == Rules(not_last=(4,), never=(5,)) and rules.bind(WORDS) == rules
+    rules = Rules(bad_endings=("a", "zebra"), never=("dog",)).bind(WORDS)
+    assert rules == Rules(bad_endings=(4,), never=(5,)) and rules.bind(WORDS) == rules
     assert {"a", "the", "of", "with"} <= set(ENDINGS) and len(set(ENDINGS)) == len(ENDINGS)
     with pytest.raises(AssertionError, match="bound to a vocabulary first"):
-        forbid(Rules(never=("dog",)), torch.zeros(1, 7), torch.zeros(1, 0, dtype=torch.long))
+        apply_rules(Rules(never=("dog",)), torch.zeros(1, 7), torch.zeros(1, 0, dtype=torch.long))
     bound = Beam(must=("Dog runs", "a"), rules=Rules(never=("zebra",))).bind(WORDS)
     assert bound.must == (5, 6, 4) and bound.bind(WORDS) == bound
     with pytest.raises(ValueError, match="the vocabulary has no 'zebra', which must appear"):
@@ -100,8 +100,8 @@ def test_words_of_byte_pairs(tmp_path: Path):
     """The piece that says the whole word, never the one inside of words; `a` is the only ending that is one piece."""
     clip = read_clip(write_pairs(tmp_path / "clip", ["d o", "do g</w>", "r i", "ri d", "i n", "in g</w>"]))
     dog, a = clip.ids["dog</w>"], clip.ids["a</w>"]
-    bound = Beam(rules=Rules(never=("Dog",), not_last=("a", "an", "the")), must=("a x",)).bind(clip)
-    assert bound.rules.never == (dog,) and bound.rules.not_last == (a,)
+    bound = Beam(rules=Rules(never=("Dog",), bad_endings=("a", "an", "the")), must=("a x",)).bind(clip)
+    assert bound.rules.never == (dog,) and bound.rules.bad_endings == (a,)
     assert bound.must == (a, clip.ids["x</w>"]) and bound.bind(clip) == bound
     assert clip.spell("a riding, dog") == [("a</w>",), ("rid", "ing</w>"), (",</w>",), ("dog</w>",)]
     for wrong in (Beam(must=("riding",)), Beam(must=("a riding",)), Beam(rules=Rules(never=("riding",)))):
@@ -117,7 +117,7 @@ def test_top_k_and_top_p_by_the_definition(top_k: int | None, top_p: float | Non
     options = Sample(1, 0.8, rules, top_k, top_p)
     for before, last in product(range(4, 8), repeat=2):
         logits = world.tables[0, before, last].detach()
-        found = restrict(options, logits[None], torch.tensor([[before, last]]))[0].softmax(0)
+        found = warp_logits(options, logits[None], torch.tensor([[before, last]]))[0].softmax(0)
         shares = (logits / 0.8).double()
         shares[[UNK, last]] = -torch.inf
         ranked = sorted(((p, i) for i, p in enumerate(shares.softmax(0).tolist()) if p), reverse=True)[:top_k]

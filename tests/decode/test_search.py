@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from limner.core.types import BOS, EOS, PAD, UNK, Captions, Features
-from limner.decode.logits import forbid
+from limner.decode.logits import apply_rules
 from limner.decode.rules import Rules
 from limner.decode.search import Beam, Sample, beam, greedy, sample
 from limner.models.captioner import Captioner
@@ -16,7 +16,7 @@ from tests.models.captioners import features, model, pick, random_features, smal
 
 __all__ = ["features", "model"]
 
-FREE = Rules(min_length=0, max_length=6, no_repeat=False, unknown=True)
+FREE = Rules(min_length=0, max_length=6, no_repeat_word=False, allow_unknown=True)
 STRICT = Rules(min_length=2, max_length=6)
 
 
@@ -48,7 +48,9 @@ def test_a_beam_of_one_is_greedy_for_every_model(model: Captioner, features: Fea
 
 @pytest.mark.parametrize("penalty", [0.0, 0.7])
 @pytest.mark.parametrize(
-    "rules", [Rules(0, 3, no_repeat=False, unknown=True), Rules(1, 3), Rules(2, 4)], ids=["free", "usual", "long"]
+    "rules",
+    [Rules(0, 3, no_repeat_word=False, allow_unknown=True), Rules(1, 3), Rules(2, 4)],
+    ids=["free", "usual", "long"],
 )
 def test_a_beam_of_all_is_exhaustive_search(rules: Rules, penalty: float):
     world, V = tables(6, 2, seed=1), 6
@@ -123,12 +125,12 @@ def test_rules_by_hand():
     scores[..., 4], scores[..., UNK], scores[..., EOS], scores[..., 5] = 4.0, 3.0, 2.0, 1.0
     world = Table(scores)
     cases = {
-        Rules(1, 5, no_repeat=False): (4, 4, 4, 4, 4),
+        Rules(1, 5, no_repeat_word=False): (4, 4, 4, 4, 4),
         Rules(0, 5): (4, EOS),
         Rules(3, 5): (4, 5, 4, EOS),
         Rules(4, 5): (4, 5, 4, 5, 4),
         Rules(0, 1): (4,),
-        Rules(3, 4, unknown=True): (4, UNK, 4, UNK),
+        Rules(3, 4, allow_unknown=True): (4, UNK, 4, UNK),
     }
     for rules, words in cases.items():
         assert sentences(greedy(world, media(0), rules)) == [words], rules
@@ -171,12 +173,14 @@ def test_logprob_and_attention_are_those_of_teacher_forcing(model: Captioner, fe
     found = beam(model, features, Beam(size, 0.5))
     torch.testing.assert_close(found.logprob, forced(model, features, found), rtol=1e-4, atol=1e-4)
     inputs = torch.cat([torch.full((4, 1), BOS), found.tokens[:, :-1]], 1)
-    expected = model.teach(model.encode(features), inputs).attention
+    expected = model.forward_teacher_forced(model.encode(features), inputs).attention
     torch.testing.assert_close(found.attention, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
-@pytest.mark.parametrize("rules", [Rules(0, 2, no_repeat=False, unknown=True), Rules(1, 2)], ids=["free", "usual"])
+@pytest.mark.parametrize(
+    "rules", [Rules(0, 2, no_repeat_word=False, allow_unknown=True), Rules(1, 2)], ids=["free", "usual"]
+)
 def test_samples_follow_the_constrained_distribution(rules: Rules, temperature: float):
     """All sequences of two tokens have a known probability; Pearson's chi-square of 20,000 draws, 4 sigma."""
     world, draws = tables(1, 2, seed=2), 20_000
@@ -190,9 +194,9 @@ def test_samples_follow_the_constrained_distribution(rules: Rules, temperature: 
             return
         last, before = [*words[::-1], BOS, BOS][:2]
         scores = world.tables[0, before, last].clone()
-        forbidden = [] if rules.unknown else [UNK]
+        forbidden = [] if rules.allow_unknown else [UNK]
         forbidden += [EOS] if len(words) < rules.min_length else []
-        forbidden += list(words[-1:]) if rules.no_repeat else []
+        forbidden += list(words[-1:]) if rules.no_repeat_word else []
         scores[forbidden] = -torch.inf
         for word, p in enumerate((scores.double() / temperature).softmax(-1).tolist()):
             if p:
@@ -211,7 +215,7 @@ def test_samples_follow_the_constrained_distribution(rules: Rules, temperature: 
 def test_unconstrained_samples_report_the_models_own_probability(model: Captioner, features: Features):
     """Rows 2i and 2i + 1 belong to medium i."""
     torch.manual_seed(0)
-    found = sample(model, features, Sample(2, 1.0, Rules(0, 8, no_repeat=False, unknown=True)))
+    found = sample(model, features, Sample(2, 1.0, Rules(0, 8, no_repeat_word=False, allow_unknown=True)))
     twice = features.map(lambda x: x.repeat_interleave(2, 0))
     torch.testing.assert_close(found.logprob, forced(model, twice, found), rtol=1e-4, atol=1e-4)
 
@@ -255,10 +259,10 @@ def test_rules_that_leave_nothing_are_not_applied():
 
 def test_rules_are_lifted_row_by_row():
     scores = torch.tensor([[-torch.inf, -torch.inf, 1.0, 2.0, 3.0], [-torch.inf, -torch.inf, 1.0, 2.0, -torch.inf]])
-    ruled = forbid(Rules(3, 6), scores, torch.tensor([[2], [2]]))
+    ruled = apply_rules(Rules(3, 6), scores, torch.tensor([[2], [2]]))
     low = -torch.inf
     assert ruled.tolist() == [[low, low, low, low, 3], [low, low, 1, 2, low]]
-    assert forbid(Rules(3, 6), torch.full((1, 5), torch.nan), torch.tensor([[2]])).isnan().any()  # stays an error
+    assert apply_rules(Rules(3, 6), torch.full((1, 5), torch.nan), torch.tensor([[2]])).isnan().any()  # stays an error
 
 
 def test_wrong_options():

@@ -1,4 +1,4 @@
-"""Extraction: bad media are skipped and named, views go to the right split, a rerun changes nothing."""
+"""Extraction: bad media are skipped and named, augmentations go to the right split, a rerun changes nothing."""
 
 from functools import partial
 from pathlib import Path
@@ -84,7 +84,7 @@ def test_three_bad_files_among_twenty(tmp_path: Path) -> None:
 def test_views_are_for_the_training_split(tmp_path: Path) -> None:
     report = extract(pictures(tmp_path), Means(), tmp_path / "out", ("full", "flip", "crop-tl"), batch_size=4)
     store = FeatureStore(tmp_path / "out")
-    assert report.written == len(store) == 20 + 15 + 15 and store.views == ["full", "flip", "crop-tl"]
+    assert report.written == len(store) == 20 + 15 + 15 and store.augmentations == ["full", "flip", "crop-tl"]
     assert "p14#flip" in store and "p15#flip" not in store
     assert store.get("p1", "flip")[0].tolist() == [[51.0] * 3]
     # 17 of 20 columns are left, 10 of them bright: 1 + 100 * 10 / 17
@@ -119,7 +119,7 @@ def test_features_beyond_float16_are_a_failure_of_that_medium(tmp_path: Path) ->
 
 def test_wrong_calls(tmp_path: Path) -> None:
     media = pictures(tmp_path, 6)
-    with pytest.raises(ValueError, match=r"unknown views \['flop'\]; known are full, flip"):
+    with pytest.raises(ValueError, match=r"unknown augmentations \['flop'\]; known are full, flip"):
         extract(media, Means(), tmp_path / "out", ("full", "flop"))
     with pytest.raises(ValueError, match="'p0' occurs twice"):
         extract([media[0], media[0]], Means(), tmp_path / "out")

@@ -270,7 +270,7 @@ def test_sources_that_cannot_be_loaded_say_so(tmp_path: Path, folders: dict[str,
 
 # processor -> the part of a picture 100 high and 300 wide that it keeps, by hand: the shortest edge becomes 32, so 300
 # becomes 96, of which a crop of 28 begins at (96 - 28) // 2 = 34, and in the 32 rows at 2
-VIEWS: list[tuple[str, dict[str, Any], tuple[float, float, float, float]]] = [
+AUGMENTATIONS: list[tuple[str, dict[str, Any], tuple[float, float, float, float]]] = [
     ("CLIP", {"size": {"shortest_edge": 32}, "crop_size": 32}, (1 / 3, 0, 2 / 3, 1)),
     ("Bit", {"size": {"shortest_edge": 32}, "crop_size": 28}, (34 / 96, 2 / 32, 62 / 96, 30 / 32)),
     ("Bit", {"size": {"shortest_edge": 32}, "do_center_crop": False}, (0, 0, 1, 1)),
@@ -285,15 +285,15 @@ VIEWS: list[tuple[str, dict[str, Any], tuple[float, float, float, float]]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "options", "box"), VIEWS)
+@pytest.mark.parametrize(("name", "options", "box"), AUGMENTATIONS)
 def test_the_view_is_where_the_pixels_come_from(folders, name: str, options: dict[str, Any], box) -> None:
     """Against hand-worked boxes, and against the pixels: a ramp tells of every column which one it was."""
     encoder = load(folders, "vit")
     encoder.processor = getattr(transformers, f"{name}ImageProcessorPil")(
         **options, do_normalize=False, rescale_factor=1.0, resample=2
     )
-    assert encoder.view_of(100, 300) == pytest.approx(box)
-    left, top, right, bottom = encoder.view_of(100, 250)
+    assert encoder.kept_region(100, 300) == pytest.approx(box)
+    left, top, right, bottom = encoder.kept_region(100, 250)
     across = np.broadcast_to(np.arange(250, dtype=np.uint8)[:, None], (100, 250, 3))
     down = np.broadcast_to(np.arange(100, dtype=np.uint8)[:, None, None], (100, 250, 3))
     x = encoder.preprocess(across[None])[0, 0].float().amax(0).numpy()
@@ -305,4 +305,4 @@ def test_the_view_is_where_the_pixels_come_from(folders, name: str, options: dic
 
 
 def test_encoders_without_a_crop_see_the_whole_picture() -> None:
-    assert build_encoder(SmallCNNConfig()).view_of(100, 300) == (0, 0, 1, 1)
+    assert build_encoder(SmallCNNConfig()).kept_region(100, 300) == (0, 0, 1, 1)

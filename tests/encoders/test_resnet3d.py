@@ -167,7 +167,7 @@ def test_preprocessing_by_hand() -> None:
     expected = (scaled[:, 6:38].astype(float) - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375]
     assert found.shape == (2, 3, 32, 32) and found.dtype == torch.float32
     np.testing.assert_allclose(found[1].permute(1, 2, 0).numpy(), expected, atol=1e-5)
-    assert net.view_of(50, 71) == (6 / 45, 0, 38 / 45, 1) and net.view_of(64, 32) == (0, 0.25, 1, 0.75)
+    assert net.kept_region(50, 71) == (6 / 45, 0, 38 / 45, 1) and net.kept_region(64, 32) == (0, 0.25, 1, 0.75)
     raw = small(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)).preprocess(frame)
     np.testing.assert_array_equal(raw[1].permute(1, 2, 0).numpy(), scaled[:, 6:38])
 

@@ -108,7 +108,7 @@ def test_preprocessing_by_hand(tmp_path: Path) -> None:
     expected = (scaled[:, 4:20] / 255 - 0.5) / 0.25
     assert found.shape == (4, 3, 16, 16)
     np.testing.assert_allclose(found[2].permute(1, 2, 0).numpy(), expected, atol=1e-5)
-    assert encoder.view_of(24, 36) == pytest.approx((4 / 24, 0, 20 / 24, 1))
+    assert encoder.kept_region(24, 36) == pytest.approx((4 / 24, 0, 20 / 24, 1))
 
 
 def test_blocks_freeze_train_and_save_as_for_pictures(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limner.core.types import BOS, EOS, Captions, Features, Layout
-from limner.decode.logits import forbid
+from limner.decode.logits import apply_rules
 from limner.decode.options import Beam, Sample
 from limner.decode.rules import Rules
 from limner.decode.search import beam as torch_beam
@@ -44,9 +44,9 @@ def engine_beam(model: Captioner, features: Features, options: Beam) -> list[lis
     return found
 
 
-def same(theirs: Captions, ours: list[list[tuple[list[int], float, np.ndarray]]], keep: int) -> None:
+def same(theirs: Captions, ours: list[list[tuple[list[int], float, np.ndarray]]], n_best: int) -> None:
     for i, mine in enumerate(ours):
-        rows = [k for k in range(i * keep, (i + 1) * keep) if torch.isfinite(theirs.logprob[k])]
+        rows = [k for k in range(i * n_best, (i + 1) * n_best) if torch.isfinite(theirs.logprob[k])]
         assert len(mine) == len(rows)
         for k, (tokens, logprob, attention) in zip(rows, mine, strict=True):
             length = len(tokens)
@@ -64,24 +64,26 @@ def of_tables(media: int) -> Features:
 
 
 searches = st.builds(
-    lambda size, keep, penalty, normalise, kind, rules: (
-        Beam(size, rules=rules, contest=True)
-        if kind == "contest"
-        else Beam(size, penalty, rules, keep=min(keep, size), normalise=normalise, refill=kind == "refill")
+    lambda size, n_best, penalty, normalise, kind, rules: (
+        Beam(size, rules=rules, finished_compete=True)
+        if kind == "finished_compete"
+        else Beam(
+            size, penalty, rules, n_best=min(n_best, size), normalise=normalise, keep_beam_full=kind == "keep_beam_full"
+        )
     ),
     size=st.integers(1, 5),
-    keep=st.integers(1, 5),
+    n_best=st.integers(1, 5),
     penalty=st.sampled_from([0.0, 0.3, 1.0, 2.0]),
     normalise=st.sampled_from(["power", "wu", "avg"]),
-    kind=st.sampled_from(["ours", "contest", "refill"]),
+    kind=st.sampled_from(["ours", "finished_compete", "keep_beam_full"]),
     rules=st.builds(
         Rules,
         min_length=st.integers(0, 3),
         max_length=st.integers(4, 9),
-        no_repeat=st.booleans(),
-        unknown=st.booleans(),
-        no_trigram=st.booleans(),
-        not_last=st.sampled_from([(), (4,), (4, 5)]),
+        no_repeat_word=st.booleans(),
+        allow_unknown=st.booleans(),
+        no_repeat_trigram=st.booleans(),
+        bad_endings=st.sampled_from([(), (4,), (4, 5)]),
         never=st.sampled_from([(), (5,), (4, 6)]),
     ),
 )
@@ -90,7 +92,7 @@ searches = st.builds(
 @given(options=searches, seed=st.integers(0, 500), words=st.integers(1, 6), end=st.floats(-3, 3))
 def test_tables_are_searched_alike(options: Beam, seed: int, words: int, end: float):
     model, features = tables(3, max(words, 3), seed, end), of_tables(3)
-    same(torch_beam(model, features, options), engine_beam(model, features, options), options.keep)
+    same(torch_beam(model, features, options), engine_beam(model, features, options), options.n_best)
 
 
 @pytest.mark.parametrize("case", ["show_attend_tell", "first_token", "sa_lstm", "spatial_transformer", "up_down"])
@@ -118,10 +120,10 @@ def test_a_beam_by_hand():
         Rules,
         min_length=st.integers(0, 4),
         max_length=st.just(9),
-        no_repeat=st.booleans(),
-        unknown=st.booleans(),
-        no_trigram=st.booleans(),
-        not_last=st.sampled_from([(), (4,), (4, 5)]),
+        no_repeat_word=st.booleans(),
+        allow_unknown=st.booleans(),
+        no_repeat_trigram=st.booleans(),
+        bad_endings=st.sampled_from([(), (4,), (4, 5)]),
         never=st.sampled_from([(), (5,), (2, 4, 5, 6)]),
     ),
     st.lists(st.lists(st.integers(2, 6), min_size=5, max_size=5), min_size=1, max_size=4),
@@ -130,7 +132,7 @@ def test_a_beam_by_hand():
 def test_rules_forbid_the_same(rules: Rules, said: list[list[int]], length: int):
     tokens = np.array(said)[:, :length]
     scores = np.random.default_rng(length).normal(size=(len(tokens), 7)).astype(np.float32)
-    expected = forbid(rules, torch.from_numpy(scores), torch.from_numpy(tokens.copy()))
+    expected = apply_rules(rules, torch.from_numpy(scores), torch.from_numpy(tokens.copy()))
     np.testing.assert_array_equal(ruled(rules, scores, tokens), expected.numpy())
 
 

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from limner.core.types import BOS, Features, Layout
 from limner.explanations.cells import bare, log_probabilities
 from limner.models.captioner import FromPixels
-from limner.models.position_embedding import places, waves
+from limner.models.position_embedding import cell_centres, fourier_features
 from limner.models.spatiotemporal import SpatioTemporal
 from tests.models.captioners import SMALL, pick, random_features, small
 
@@ -29,7 +29,7 @@ def test_a_loose_pair_says_the_same(case: str, row: int):
 def test_aligned_maps_are_resampled_beforehand(options: dict):
     model = small("first_token", **options)
     features = Features(torch.randn(1, 12, 10), torch.ones(1, 12, dtype=torch.bool), Layout(3, 2, 2))
-    other, free = model.loose(features)
+    other, free = model.prepare_for_occlusion(features)
     assert free.layout == Layout(*options["align"])
     expected = F.interpolate(features.grid.transpose(1, 2).view(1, 10, 3, 2, 2), options["align"], mode="trilinear")
     torch.testing.assert_close(free.grid[0].T, expected.flatten(2)[0])
@@ -44,10 +44,10 @@ def test_aligned_maps_are_resampled_beforehand(options: dict):
 @pytest.mark.parametrize(
     ("case", "options"),
     [
-        ("sa_lstm", {"places": True}),
+        ("sa_lstm", {"position_embedding": True}),
         ("spatio_temporal", {}),
-        ("spatial_transformer", {"places": True, "positions": "none"}),
-        ("xlan", {"places": True}),
+        ("spatial_transformer", {"position_embedding": True, "positions": "none"}),
+        ("xlan", {"position_embedding": True}),
     ],
 )
 def test_a_cell_keeps_its_time_when_the_others_go(case: str, options: dict):
@@ -56,23 +56,23 @@ def test_a_cell_keeps_its_time_when_the_others_go(case: str, options: dict):
     grid = torch.randn(1, 6, 10, generator=torch.Generator().manual_seed(3))
     whole = Features(grid, torch.ones(1, 6, dtype=torch.bool), Layout(6, 1, 1))
     alone = torch.arange(6)[None] == 2
-    other, free = model.loose(whole)
+    other, free = model.prepare_for_occlusion(whole)
     kept = log_probabilities(other, Features(free.grid, alone, free.layout), WORDS)
-    told = grid + model.place(waves(places(whole)))  # type: ignore[union-attr, operator]
+    told = grid + model.position_embedding(fourier_features(cell_centres(whole)))  # type: ignore[union-attr, operator]
     if isinstance(model, SpatioTemporal):
         torch.testing.assert_close(kept, log_probabilities(model.captioner, Features(told, alone, whole.layout), WORDS))
     shown = log_probabilities(other, Features(told[:, 2:3], alone[:, 2:3], Layout(1, 1, 1)), WORDS)
     torch.testing.assert_close(kept, shown)  # and it makes no difference whether the others are masked or not there
     masked = log_probabilities(model, Features(grid, alone, whole.layout), WORDS)
     assert not torch.allclose(kept, masked, atol=1e-3), "the captioner alone is told that the clip ends there"
-    assert model.place is not None, "the captioner itself stays as it was"
+    assert model.position_embedding is not None, "the captioner itself stays as it was"
 
 
 def test_unmasked_sa_lstm_attends_padding_as_before():
     model = small("sa_lstm, all options", masked=False)
     features = pick(random_features(), [1])
     torch.testing.assert_close(log_probabilities(*_pair(model, features)), log_probabilities(model, features, WORDS))
-    assert model.loose(features)[1].mask.all()
+    assert model.prepare_for_occlusion(features)[1].mask.all()
 
 
 def test_an_encoder_in_front_is_left_off():
@@ -81,4 +81,4 @@ def test_an_encoder_in_front_is_left_off():
 
 
 def _pair(model, features):
-    return (*model.loose(features), WORDS)
+    return (*model.prepare_for_occlusion(features), WORDS)

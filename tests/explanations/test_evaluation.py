@@ -97,7 +97,7 @@ def test_pictures(tiny: Path, monkeypatch: pytest.MonkeyPatch):
         return places(caption, scene, layout, boxes)
 
     monkeypatch.setattr(report, "places", recorded)
-    monkeypatch.setattr(SmallCNN, "view_of", lambda encoder, height, width: (0.25, 0.0, 0.75, 1.0))
+    monkeypatch.setattr(SmallCNN, "kept_region", lambda encoder, height, width: (0.25, 0.0, 0.75, 1.0))
     truthful(monkeypatch, tiny / "world")
     scored = score_run(load_run(tiny / "run"), ["gradcam++"], limit=2)
     assert scored.media == 2 == len(seen) and set(scored.tallies[0].pointing) == {"object", "colour"}

@@ -104,8 +104,8 @@ def test_the_share_is_of_the_whole_picture(tmp_path: Path):
 
     even = Caption("all", -1.0, ("all",), np.full((1, 1, 4, 4), 1 / 16, np.float32))
     with matplotlib.rc_context({"svg.fonttype": "none"}):
-        for view, share in (((1 / 3, 0, 2 / 3, 1), "17%"), ((0, 0, 1, 1), "50%")):
-            attention_figure(np.zeros((224, 600, 3), np.uint8), even, tmp_path / "f.svg", view=view)
+        for kept_region, share in (((1 / 3, 0, 2 / 3, 1), "17%"), ((0, 0, 1, 1), "50%")):
+            attention_figure(np.zeros((224, 600, 3), np.uint8), even, tmp_path / "f.svg", kept_region=kept_region)
             assert f"({share})" in (tmp_path / "f.svg").read_text(encoding="utf-8")
 
 

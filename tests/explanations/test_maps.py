@@ -8,7 +8,7 @@ from limner.core.types import BOS, EOS, PAD, UNK, Features, Layout, Pixels
 from limner.decode.rules import Rules
 from limner.decode.search import Beam, beam, greedy
 from limner.encoders import SmallCNN, SmallCNNConfig
-from limner.explanations.maps import METHODS, Sentence, explain, given, spoken, usual_method
+from limner.explanations.maps import METHODS, Sentence, default_method, explain, given, spoken
 from limner.models.captioner import FromPixels
 from limner.text.vocabulary import SPECIALS, Vocabulary
 from tests.explanations.toys import Linear, one
@@ -117,7 +117,7 @@ def test_the_sentence_of_a_search():
     assert spoken(VOCABULARY, [4, 5, PAD]).ids == (4, 5)
     imported = spoken(VOCABULARY, [BOS, 4, EOS])  # imported models may say it; it is heard and not shown
     assert imported.ids == (BOS, 4) and imported.said == [1]
-    found = explain(small("sa_lstm", closed=False), pick(random_features(), [0]), imported)
+    found = explain(small("sa_lstm", mask_special_tokens=False), pick(random_features(), [0]), imported)
     assert found.words == ("a",) and found.maps.shape == (1, 6)
 
 
@@ -135,7 +135,7 @@ def test_what_cannot_be_explained():
 
 
 def test_the_usual_method():
-    assert {case: usual_method(small(case)) for case in ("sa_lstm", "first_token")} == {
+    assert {case: default_method(small(case)) for case in ("sa_lstm", "first_token")} == {
         "sa_lstm": "attention",
         "first_token": "gradcam",
     }

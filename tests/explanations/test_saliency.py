@@ -24,7 +24,7 @@ def clip(layout: Layout, seed: int = 0) -> Features:
 def test_one_part_at_a_time(case: str, block: Layout):
     """Each block is cut out by its own coordinates, and given alone; 3 and 5 are no multiples of 2."""
     model, features = small(case), clip(Layout(3, 2, 5))
-    other, free = model.loose(features)
+    other, free = model.prepare_for_occlusion(features)
     found = saliency(model, features, WORDS, block).view(3, 3, 2, 5)
     cells = free.grid.view(3, 2, 5, 10)
     for t, y, x in product(*(range(0, side, step) for side, step in zip(free.layout, block, strict=True))):

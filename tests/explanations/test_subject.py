@@ -98,9 +98,11 @@ def test_a_clip_of_one_frame(tiny: Path, tmp_path: Path, policy: str):
 
 
 def test_the_encoder_says_what_it_saw(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(SmallCNN, "view_of", lambda encoder, height, width: (height / width, 0, 2 * height / width, 1))
+    monkeypatch.setattr(
+        SmallCNN, "kept_region", lambda encoder, height, width: (height / width, 0, 2 * height / width, 1)
+    )
     Image.new("RGB", (30, 10)).save(tmp_path / "x.png")
-    assert open_subject(load_run(tiny / "run"), str(tmp_path / "x.png")).shown.view == (1 / 3, 0, 2 / 3, 1)
+    assert open_subject(load_run(tiny / "run"), str(tmp_path / "x.png")).shown.kept_region == (1 / 3, 0, 2 / 3, 1)
 
 
 def test_features_without_pictures(tmp_path: Path):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from limner.core.types import Features, Layout
-from limner.models.captioner import Captioner, Step, Taught
+from limner.models.captioner import Captioner, Step, TeacherForced
 
 
 class Linear(Captioner):
@@ -28,9 +28,9 @@ class Linear(Captioner):
     def step(self, token: Tensor, state: Any, memory: Any) -> Step:
         raise NotImplementedError
 
-    def teach(self, memory: Any, tokens: Tensor) -> Taught:
+    def forward_teacher_forced(self, memory: Any, tokens: Tensor) -> TeacherForced:
         scores, attention = memory
-        return Taught(
+        return TeacherForced(
             scores[:, None].expand(-1, tokens.shape[1], -1), attention[:, None].expand(-1, tokens.shape[1], -1)
         )
 

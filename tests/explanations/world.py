@@ -23,12 +23,12 @@ FACTS = [*SHAPES, *COLOURS, *MOTIONS, "something"]
 SIZES: dict[str, dict[str, Any]] = {
     "show_attend_tell": {"hidden": 64, "embed": 32, "attention": 32, "activation": "tanh", "initial": "max"},
     "spatio_temporal": {"hidden": 64, "embed": 32, "attention": 32, "initial": "max"},
-    "sa_lstm": {"hidden": 64, "embed": 32, "attention": 32, "places": True},
+    "sa_lstm": {"hidden": 64, "embed": 32, "attention": 32, "position_embedding": True},
     "first_token": {"hidden": 64, "embed": 64, "pool": "max"},
     "sft": {"hidden": 64, "embed": 32, "width": 32, "heads": 4, "layers": 1, "ham": False},
-    "spatial_transformer": {"dim": 64, "hidden": 128, "heads": 4, "positions": "none", "places": True},
-    "xlan": {"dim": 64, "heads": 4, "places": True},
-    "up_down": {"hidden": 64, "embed": 32, "attention": 32, "places": True},
+    "spatial_transformer": {"dim": 64, "hidden": 128, "heads": 4, "positions": "none", "position_embedding": True},
+    "xlan": {"dim": 64, "heads": 4, "position_embedding": True},
+    "up_down": {"hidden": 64, "embed": 32, "attention": 32, "position_embedding": True},
 }
 
 

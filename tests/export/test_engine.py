@@ -12,7 +12,7 @@ from PIL import Image
 from limner.apps.cli import main
 from limner.core.torch_free import Failure, Medium
 from limner.decode.options import Beam, Sample
-from limner.inference.onnx.pipeline import Engine
+from limner.inference.onnx.pipeline import OnnxPipeline
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_bad_files_are_told_and_lose_nothing(
 
 
 def test_any_source(exported: Path, files: list[Path]):
-    engine = Engine.load(exported, threads=1)
+    engine = OnnxPipeline.load(exported, threads=1)
     expected = engine.caption(files[0])
     for source in (str(files[0]), Image.open(files[0]), files[0].read_bytes(), Medium("x", str(files[0]))):
         assert engine.caption(source).text == expected.text

@@ -16,7 +16,7 @@ from limner.export.check import compare, drawn, media_of
 from limner.export.exporter import export_onnx
 from limner.export.graphs import Graphs
 from limner.inference.onnx.model import file_facts, read_card
-from limner.inference.onnx.pipeline import Engine
+from limner.inference.onnx.pipeline import OnnxPipeline
 from limner.inference.pipeline import Pipeline
 from limner.models.sa_lstm import SaLstmConfig
 from limner.models.sft import SftConfig
@@ -31,7 +31,7 @@ from tests.export.worlds import limner, random_run
 
 
 def test_it_says_and_sees_what_the_run_does(tiny: Path, exported: Path):
-    pipeline, engine = Pipeline.load(tiny / "run"), Engine.load(exported)
+    pipeline, engine = Pipeline.load(tiny / "run"), OnnxPipeline.load(exported)
     files = sorted((tiny / "world" / "images").iterdir())[:6]
     clip = np.random.default_rng(0).integers(0, 256, (4, 40, 50, 3), np.uint8)
     for source in (*files, clip):
@@ -52,7 +52,7 @@ CASES = {
     "first_token": FirstTokenConfig(embed=12, hidden=20, layers=2),
     "first_token, aligned": FirstTokenConfig(embed=12, hidden=20, align=(2, 3, 3)),
     "spatio_temporal": SpatioTemporalConfig(hidden=24, embed=16, attention=12),
-    "sa_lstm": SaLstmConfig(hidden=24, embed=16, attention=12, layers=2, places=True),
+    "sa_lstm": SaLstmConfig(hidden=24, embed=16, attention=12, layers=2, position_embedding=True),
     "sa_lstm, gru": SaLstmConfig(rnn="gru", hidden=24, embed=16, attention=12),
     "up_down": UpDownConfig(hidden=24, embed=16, attention=12),
     "spatial_transformer": SpatialTransformerConfig(
@@ -72,7 +72,7 @@ def test_every_captioner_that_can(case: str, tmp_path: Path):
     run = random_run(tmp_path / "run", CASES[case])
     done = limner("export", run)
     assert "24 of 24 captions are PyTorch's" in done.stdout and "for pictures and clips" in done.stdout
-    pipeline, engine = Pipeline.load(run), Engine.load(tmp_path / "run.onnx")
+    pipeline, engine = Pipeline.load(run), OnnxPipeline.load(tmp_path / "run.onnx")
     found = compare(pipeline, engine, drawn(pictures=True, clips=True), pipeline.decoding)
     assert (found.media, found.identical) == (36, 36)
     logprobs = [engine.caption(it).logprob for it in drawn(pictures=True, clips=True)]
@@ -155,7 +155,7 @@ def test_int8_by_the_command(tiny: Path, tmp_path: Path, capsys: pytest.CaptureF
     card = read_card(out)
     assert card.int8 and card.source["captions compared with PyTorch"]["int8"]["media"] == 24
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "small.onnx"]
-    assert Engine.load(out).caption(drawn(True, False)[0]).text
+    assert OnnxPipeline.load(out).caption(drawn(True, False)[0]).text
 
 
 @pytest.mark.usefixtures("copied")
@@ -182,7 +182,7 @@ def test_unreadable_media_are_told_and_not_counted(tiny: Path, tmp_path: Path, c
 def test_a_packed_model(tiny: Path, exported: Path, tmp_path: Path):
     packed = pack(load_run(tiny / "run"), tmp_path / "tiny.limner")
     assert main(["export", str(packed)]) == 0
-    assert read_card(tmp_path / "tiny.limner.onnx").identity == read_card(exported).identity
+    assert read_card(tmp_path / "tiny.limner.onnx").fingerprint == read_card(exported).fingerprint
     assert unpack(packed) == packed  # nothing was put into it
 
 
@@ -196,7 +196,7 @@ def test_lengths_that_were_not_exported_are_refused(tiny: Path, exported: Path, 
     """A model that reads clips only says so of a picture, and goes on."""
     shutil.copytree(exported, tmp_path / "x")
     replace(read_card(exported), pictures=False, files=file_facts(exported)).save(tmp_path / "x")
-    engine = Engine.load(tmp_path / "x")
+    engine = OnnxPipeline.load(tmp_path / "x")
     clip = np.zeros((4, 40, 50, 3), np.uint8)
     (_, failure), (_, caption) = engine.captions([clip[0], clip])
     assert "was exported from a model that reads clips only" in failure.reason  # type: ignore[union-attr]
@@ -206,7 +206,7 @@ def test_lengths_that_were_not_exported_are_refused(tiny: Path, exported: Path, 
 def test_model_json_is_plain(exported: Path):
     told = json.loads((exported / "model.json").read_text())
     assert (
-        told["format"] == 1
+        told["format"] == 2
         and told["memory"]
         and told["state"]
         and set(told["files"])

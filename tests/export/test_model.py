@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from limner.inference.onnx.model import CARD, FILES, Card, OnnxModel, file_facts, is_exported, read_card
-from limner.inference.onnx.pipeline import Engine
+from limner.inference.onnx.pipeline import OnnxPipeline
 
 
 @pytest.fixture
@@ -22,10 +22,10 @@ def test_a_flipped_byte_is_named(copy: Path, name: str):
     content[len(content) // 2] ^= 1
     (copy / name).write_bytes(content)
     with pytest.raises(ValueError, match=rf"copy/{name} is not the file that was exported: its hash differs"):
-        Engine.load(copy)
+        OnnxPipeline.load(copy)
     (copy / name).unlink()
     with pytest.raises(ValueError, match=rf"copy/{name} is missing"):
-        Engine.load(copy)
+        OnnxPipeline.load(copy)
 
 
 def test_the_card_is_held_against_itself(copy: Path):
@@ -40,15 +40,15 @@ def test_the_card_is_held_against_itself(copy: Path):
 
 def test_other_formats(copy: Path, tmp_path: Path):
     card = read_card(copy)
-    replace(card, format=2, version="9.9").save(copy)
-    with pytest.raises(ValueError, match=r"export format 2, of limner 9\.9; this limner reads up to 1: update limner"):
-        Engine.load(copy)
+    replace(card, format=3, version="9.9").save(copy)
+    with pytest.raises(ValueError, match=r"export format 3, of limner 9\.9; this limner reads up to 2: update limner"):
+        OnnxPipeline.load(copy)
     (copy / CARD).write_text("[]")
     with pytest.raises(ValueError, match="does not describe an exported model: it has no format number"):
-        Engine.load(copy)
+        OnnxPipeline.load(copy)
     assert is_exported(copy) and not is_exported(tmp_path)
     with pytest.raises(ValueError, match=r"no exported model: it has no model\.json; make one with: limner export RUN"):
-        Engine.load(tmp_path)
+        OnnxPipeline.load(tmp_path)
 
 
 def test_a_graph_that_is_none(copy: Path):
@@ -73,4 +73,4 @@ def test_a_card_is_read_as_it_was_saved(exported: Path, tmp_path: Path):
     shutil.copytree(exported, tmp_path / "x")
     card.save(tmp_path / "x")
     assert read_card(tmp_path / "x") == card
-    assert card.identity != replace(card, files={}).identity
+    assert card.fingerprint != replace(card, files={}).fingerprint

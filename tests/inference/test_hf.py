@@ -16,7 +16,7 @@ from limner.apps.cli import main
 from limner.core.torch_free import Failure
 from limner.decode.options import Beam, Sample
 from limner.decode.rules import Rules
-from limner.inference.hf import External, generation
+from limner.inference.hf import HuggingFacePipeline, generation
 from limner.text.alt_text import alt_text
 from tests.apps.test_caption import picture
 from tests.data.videos import greys, write
@@ -91,7 +91,7 @@ def pictures(count: int = 4) -> list[np.ndarray]:
     return [draw.integers(60 * k, 60 * k + 60, (16, 16, 3), dtype=np.uint8) for k in range(count)]
 
 
-def steps(captioner: External, pixels: torch.Tensor, ids: list[int]) -> float:
+def steps(captioner: HuggingFacePipeline, pixels: torch.Tensor, ids: list[int]) -> float:
     """Natural log-probability of `ids` after BOS, a whole forward pass each, without `generate`."""
     total = 0.0
     for length in range(len(ids)):
@@ -109,20 +109,20 @@ def steps(captioner: External, pixels: torch.Tensor, ids: list[int]) -> float:
 
 
 @pytest.mark.parametrize("name", list(MODELS))
-@pytest.mark.parametrize("decoding", [None, Beam(3, 0.0, Rules(max_length=6, no_repeat=False), keep=2)])
+@pytest.mark.parametrize("decoding", [None, Beam(3, 0.0, Rules(max_length=6, no_repeat_word=False), n_best=2)])
 @torch.no_grad()
 def test_words_and_log_probabilities(models: Path, name: str, decoding: Beam | None):
     """Those of the model itself, word by word; the end is counted, what follows it is not."""
-    captioner = External.load(models / name)
+    captioner = HuggingFacePipeline.load(models / name)
     spoken, kept = [], []
-    real = External._caption
-    External._caption = lambda self, ids, ways: kept.append(ids.tolist()) or real(self, ids, ways)
+    real = HuggingFacePipeline._caption
+    HuggingFacePipeline._caption = lambda self, ids, ways: kept.append(ids.tolist()) or real(self, ids, ways)
     try:
         found = [captioner.caption(source, decoding) for source in pictures()]
     finally:
-        External._caption = real
+        HuggingFacePipeline._caption = real
     flat = [one for caption in found for one in (caption, *caption.others)]
-    assert len(flat) == len(kept) == 4 * (decoding.keep if decoding else 1)
+    assert len(flat) == len(kept) == 4 * (decoding.n_best if decoding else 1)
     for k, (ids, caption) in enumerate(zip(kept, flat, strict=True)):
         said = ids[: ids.index(EOS) + 1] if EOS in ids else ids
         frames = captioner._pixels(pictures()[k // (len(flat) // 4)], [])[0]
@@ -139,7 +139,10 @@ def test_words_and_log_probabilities(models: Path, name: str, decoding: Beam | N
 
 @pytest.mark.parametrize("name", list(MODELS))
 def test_many_are_captioned_as_one_is(models: Path, name: str):
-    captioner, decoding = External.load(models / name), Beam(2, 1.0, Rules(max_length=5, no_repeat=False))
+    captioner, decoding = (
+        HuggingFacePipeline.load(models / name),
+        Beam(2, 1.0, Rules(max_length=5, no_repeat_word=False)),
+    )
     sources = [*pictures(3), b"no picture", pictures(4)[3]]
     found = [result for _, result in captioner.captions(sources, decoding, batch_size=3 * captioner.frames)]
     assert isinstance(found[3], Failure) and found[3].source == "<bytes>"
@@ -151,7 +154,7 @@ def test_many_are_captioned_as_one_is(models: Path, name: str):
 
 def test_frames_of_a_clip(models: Path, tmp_path: Path):
     """A model of clips sees them in order, a model of pictures the one in the middle."""
-    video, still = External.load(models / "clip"), External.load(models / "git")
+    video, still = HuggingFacePipeline.load(models / "clip"), HuggingFacePipeline.load(models / "git")
     assert (video.frames, still.frames) == (3, 1)
     there = np.stack(pictures(3))
     (forth,), (back,) = video._pixels(there, []), video._pixels(there[::-1].copy(), [])
@@ -163,28 +166,28 @@ def test_frames_of_a_clip(models: Path, tmp_path: Path):
     path = write(tmp_path / "v.mp4", greys(9))
     assert video._pixels(path, [])[0].mean((1, 2, 3)).diff().min() > 0
     with pytest.raises(ValueError, match="reads 3 frames of a clip, never 8: leave out the number of frames"):
-        External.load(models / "clip", frames=8)
+        HuggingFacePipeline.load(models / "clip", frames=8)
     with pytest.raises(ValueError, match="reads pictures, and of a clip one frame, never 8"):
-        External.load(models / "git", frames=8)
+        HuggingFacePipeline.load(models / "git", frames=8)
 
 
 def test_how_it_searches_unless_told_otherwise(models: Path, tmp_path: Path):
-    assert External.load(models / "blip").decoding == Beam(
-        1, 1.0, Rules(min_length=0, max_length=20, no_repeat=False, unknown=True)
+    assert HuggingFacePipeline.load(models / "blip").decoding == Beam(
+        1, 1.0, Rules(min_length=0, max_length=20, no_repeat_word=False, allow_unknown=True)
     )
-    captioner = External.load(models / "blip")
+    captioner = HuggingFacePipeline.load(models / "blip")
     captioner.model.generation_config.update(num_beams=4, max_length=16, length_penalty=0.5, no_repeat_ngram_size=3)
     assert captioner.decoding == Beam(
-        4, 0.5, Rules(min_length=0, max_length=15, no_repeat=False, unknown=True, no_trigram=True)
+        4, 0.5, Rules(min_length=0, max_length=15, no_repeat_word=False, allow_unknown=True, no_repeat_trigram=True)
     )
 
 
 def test_options_as_generate_takes_them():
-    plain = Rules(min_length=2, max_length=7, no_repeat=False, no_trigram=True)
+    plain = Rules(min_length=2, max_length=7, no_repeat_word=False, no_repeat_trigram=True)
     both = {"max_new_tokens": 7, "min_new_tokens": 2, "no_repeat_ngram_size": 3}
     beam = {"do_sample": False, "num_beams": 4, "num_return_sequences": 2, "length_penalty": 0.5}
-    assert generation(Beam(4, 0.5, plain, keep=2)) == both | beam
-    assert generation(Beam(4, 0.5, plain, keep=2, normalise="avg")) == both | beam | {"length_penalty": 1.0}
+    assert generation(Beam(4, 0.5, plain, n_best=2)) == both | beam
+    assert generation(Beam(4, 0.5, plain, n_best=2, normalise="avg")) == both | beam | {"length_penalty": 1.0}
     drawn = {"do_sample": True, "num_beams": 1, "num_return_sequences": 3, "temperature": 0.5, "top_k": 0, "top_p": 0.9}
     assert generation(Sample(3, 0.5, plain, top_p=0.9)) == both | drawn
 
@@ -195,20 +198,22 @@ def test_options_as_generate_takes_them():
         ({"must": ("dog",)}, r"words that must appear \(--must\): a model of transformers speaks in pieces"),
         ({"size": 4, "groups": 2}, r"diverse beams \(--groups\)"),
         ({"normalise": "wu"}, "--normalise wu"),
-        ({"rules": Rules(no_repeat=False, never=("dog",))}, r"words that must not appear \(--never\)"),
-        ({"rules": Rules(no_repeat=False, not_last=("a",))}, r"rules about the last word \(--no-bad-endings\)"),
+        ({"rules": Rules(no_repeat_word=False, never=("dog",))}, r"words that must not appear \(--never\)"),
+        ({"rules": Rules(no_repeat_word=False, bad_endings=("a",))}, r"rules about the last word \(--no-bad-endings\)"),
         ({"rules": Rules()}, "a word that may not follow itself"),
     ],
 )
 def test_what_such_a_model_cannot_do_is_refused(models: Path, options: dict, reason: str):
-    decoding = Beam(**{"rules": Rules(no_repeat=False), **options})
+    decoding = Beam(**{"rules": Rules(no_repeat_word=False), **options})
     with pytest.raises(ValueError, match=reason):
-        list(External.load(models / "git").captions([], decoding))
+        list(HuggingFacePipeline.load(models / "git").captions([], decoding))
 
 
 def test_drawn_captions_differ_and_are_likely(models: Path):
     torch.manual_seed(0)
-    found = External.load(models / "git").caption(pictures()[0], Sample(8, rules=Rules(max_length=6, no_repeat=False)))
+    found = HuggingFacePipeline.load(models / "git").caption(
+        pictures()[0], Sample(8, rules=Rules(max_length=6, no_repeat_word=False))
+    )
     assert len(found.others) == 7 and len({found.text, *(other.text for other in found.others)}) > 3
     assert all(one.logprob < 0 for one in (found, *found.others))
 
@@ -217,13 +222,13 @@ def test_what_cannot_be_had_is_said_at_once(models: Path, tmp_path: Path):
     with pytest.raises(
         ValueError, match=r"owner/name is no folder here .*; offline, give a local folder, such as hf:models/name"
     ):
-        External.load("hf:owner/name")
+        HuggingFacePipeline.load("hf:owner/name")
     with pytest.raises(ValueError, match="nowhere is no folder, and no hub id of the form owner/name"):
-        External.load("hf:nowhere")
+        HuggingFacePipeline.load("hf:nowhere")
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ValueError, match="is a 'bert' model; captioners that are known are blip, git, vision-encoder"):
-        External.load(tmp_path / "x")
+        HuggingFacePipeline.load(tmp_path / "x")
     for lost in ("model.safetensors", "preprocessor_config.json"):
         folder = tmp_path / lost
         folder.mkdir()
@@ -231,7 +236,7 @@ def test_what_cannot_be_had_is_said_at_once(models: Path, tmp_path: Path):
             if path.name != lost:
                 (folder / path.name).write_bytes(path.read_bytes())
         with pytest.raises(ValueError, match=r"the folder needs config.+, a tokenizer and"):
-            External.load(folder)
+            HuggingFacePipeline.load(folder)
 
 
 def test_code_beside_the_weights_is_not_run(models: Path, tmp_path: Path):
@@ -244,7 +249,7 @@ def test_code_beside_the_weights_is_not_run(models: Path, tmp_path: Path):
     config |= {"auto_map": {"AutoConfig": "evil.C", "AutoModel": "evil.C"}, "model_type": "other"}
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError):
-        External.load(folder)
+        HuggingFacePipeline.load(folder)
     assert not (tmp_path / "ran").exists()
 
 
@@ -258,9 +263,9 @@ def test_through_the_same_outputs(models: Path, tmp_path: Path, capsys):
     assert main([*command, "--beam", "3", "--n-best", "2", "--out", str(out), "--srt", "--style", "alt-text"]) == 3
     assert "bad.png: not a picture" in capsys.readouterr().err
     rows = [json.loads(line) for line in out.read_text().splitlines()]
-    captioner = External.load(models / "blip")
+    captioner = HuggingFacePipeline.load(models / "blip")
     own = captioner.decoding
-    beam = Beam(3, own.length_penalty, Rules(0, 6, False, True), keep=2)
+    beam = Beam(3, own.length_penalty, Rules(0, 6, False, True), n_best=2)
     expected = [captioner.caption(path, beam) for path in (one, two, str(tmp_path / "in" / "v.mp4"))]
     assert [row["caption"] for row in rows] == [alt_text(caption.text) for caption in expected]
     assert rows[2]["start"] == 0.0 and rows[2]["end"] > 1 and (tmp_path / "in" / "v.srt").is_file()
@@ -290,14 +295,14 @@ def test_a_student_learns_what_it_writes(models: Path, tmp_path: Path, name: str
         "data": {"name": "folder", "media": str(tmp_path / "in")},
         "encoder": {"name": "small_cnn", "size": 16},
         "vocabulary": {"min_count": 1},
-        "told": {"file": str(told), "share": 1.0},
+        "pseudo_captions": {"file": str(told), "share": 1.0},
         "model": {"name": "show_attend_tell", "hidden": 8, "embed": 8, "attention": 8, "project": 8},
         "stages": [{"objective": {"name": "xe"}, "epochs": 1, "batch_size": 4}],
     }
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
     capsys.readouterr()
     assert main(["train", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run")]) in (0, 3)  # some say no word
-    facts = re.search(r"training media (\d+) .* told (\d+) ", capsys.readouterr().out)
+    facts = re.search(r"training media (\d+) .* pseudo-captions (\d+) ", capsys.readouterr().out)
     assert facts and int(facts[2]) > int(facts[1])  # several captions of each, by the names that its file gives media
 
 
@@ -307,7 +312,7 @@ def test_the_prompt(models: Path, tmp_path: Path, monkeypatch, capsys):
     path = picture(tmp_path / "1.png", 10)
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{path}\n:explain\n"))
     assert main(["caption", "--model", str(models / "git")]) == 0
-    text = External.load(models / "git").caption(path).text or "(the model says nothing about it)"
+    text = HuggingFacePipeline.load(models / "git").caption(path).text or "(the model says nothing about it)"
     assert capsys.readouterr().out.splitlines() == [
         text,
         "! this model does not tell where it looks: only models of limner can be explained",
@@ -325,9 +330,9 @@ def test_from_the_hub(models: Path, monkeypatch):
         return str(models / "git")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    assert External.load("hf:owner/name").name == "owner/name"
+    assert HuggingFacePipeline.load("hf:owner/name").name == "owner/name"
     assert len(asked) == 1 and "*.safetensors" in asked[0] and not any("bin" in pattern for pattern in asked[0])
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda id, **more: download(id, **more) and "/nowhere")
     with pytest.raises(ValueError, match="owner/name cannot be loaded"):
-        External.load("owner/name")
+        HuggingFacePipeline.load("owner/name")
     assert len(asked) == 3 and "*pytorch_model.bin" in asked[2]

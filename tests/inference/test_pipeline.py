@@ -49,12 +49,12 @@ def test_the_caption_is_that_of_the_parts(pipeline: Pipeline, files: list[Path])
     )
     tokens = torch.tensor([[1, *ids]])
     with torch.no_grad():
-        taught = pipeline.model.teach(pipeline.model.encode(features), tokens)
-    logp = taught.logits[0].log_softmax(-1)
+        forced = pipeline.model.forward_teacher_forced(pipeline.model.encode(features), tokens)
+    logp = forced.logits[0].log_softmax(-1)
     says = [*ids, EOS] if found.finished else ids
     assert found.logprob == pytest.approx(sum(logp[t, word].item() for t, word in enumerate(says)), abs=1e-4)
     np.testing.assert_allclose(
-        found.attention, taught.attention[0, : len(ids)].reshape(-1, 1, 4, 4).numpy(), rtol=1e-3, atol=1e-5
+        found.attention, forced.attention[0, : len(ids)].reshape(-1, 1, 4, 4).numpy(), rtol=1e-3, atol=1e-5
     )
     np.testing.assert_allclose(found.attention.sum((1, 2, 3)), 1, rtol=1e-5)
 

@@ -7,7 +7,7 @@ import torch
 
 from limner.core.types import Features, Layout, Pixels
 from limner.models import MODELS, build_model
-from limner.models.captioner import Around, Captioner, Taught, map_tensors
+from limner.models.captioner import Captioner, CaptionerWrapper, TeacherForced, map_tensors
 
 V, D, N = 9, 10, 6  # words, channels, cells
 
@@ -22,18 +22,26 @@ SMALL: dict[str, dict[str, Any]] = {  # case -> the model's name and its sizes
     "spatio_temporal": {"hidden": 7, "embed": 5, "attention": 4, "noise": 0.1},
     "sa_lstm": {"hidden": 7, "embed": 5, "attention": 4},
     "sa_lstm, all options": {
-        **{"rnn": "gru", "layers": 2, "hidden": 7, "embed": 5, "attention": 4, "project": 6, "places": True},
+        **{
+            "rnn": "gru",
+            "layers": 2,
+            "hidden": 7,
+            "embed": 5,
+            "attention": 4,
+            "project": 6,
+            "position_embedding": True,
+        },
         **{"word_dropout": 0.3, "cell_dropout": 0.3},
     },
     "sft": {"hidden": 24, "embed": 6, "width": 16, "heads": 2},
     "sft, teacher with slots": {
-        **{"hidden": 24, "embed": 6, "width": 16, "heads": 2, "path": "teacher", "max_objects": 3, "layers": 3},
+        **{"hidden": 24, "embed": 6, "width": 16, "heads": 2, "side": "teacher", "max_objects": 3, "layers": 3},
     },
     "sft, published, shared": {
-        **{"hidden": 24, "embed": 6, "width": 16, "heads": 2, "path": "teacher", "shared": "all", "published": True},
+        **{"hidden": 24, "embed": 6, "width": 16, "heads": 2, "side": "teacher", "shared": "all", "published": True},
     },
     "sft, lstm without HAM, nothing shared": {
-        **{"hidden": 24, "embed": 6, "width": 16, "heads": 2, "path": "teacher", "module": "lstm"},
+        **{"hidden": 24, "embed": 6, "width": 16, "heads": 2, "side": "teacher", "module": "lstm"},
         **{"shared": "nothing", "ham": False},
     },
     "spatial_transformer": {
@@ -41,7 +49,7 @@ SMALL: dict[str, dict[str, Any]] = {  # case -> the model's name and its sizes
     },
     "spatial_transformer, all options": {
         **{"encoder_layers": 1, "decoder_layers": 1, "dim": 8, "hidden": 9, "heads": 2},
-        **{"activation": "gelu", "cross_attention": "xlinear", "positions": "none", "places": True},
+        **{"activation": "gelu", "cross_attention": "xlinear", "positions": "none", "position_embedding": True},
     },
     "xlan": {"layers": 2, "dim": 8, "heads": 2, "mid": 3},
     "up_down": {"hidden": 6, "embed": 5, "attention": 4},
@@ -63,7 +71,7 @@ def small(case: str, seed: int = 0, **options: Any) -> Captioner:
     return model.eval()
 
 
-class Mute(Around):
+class Mute(CaptionerWrapper):
     """A captioner that shows no hidden states."""
 
     def __init__(self, captioner: Captioner):
@@ -73,8 +81,8 @@ class Mute(Around):
     def encode(self, inputs: Features | Pixels) -> Any:
         return self.captioner.encode(inputs)
 
-    def teach(self, memory: Any, tokens: torch.Tensor) -> Taught:
-        return self.captioner.teach(memory, tokens)._replace(hidden=None)
+    def forward_teacher_forced(self, memory: Any, tokens: torch.Tensor) -> TeacherForced:
+        return self.captioner.forward_teacher_forced(memory, tokens)._replace(hidden=None)
 
     def hidden(self, state: Any) -> None:
         return None

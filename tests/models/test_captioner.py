@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from limner.core.types import BOS, EOS, PAD, UNK, Features
-from limner.models.captioner import Captioner, map_tensors, running, unroll
+from limner.models.captioner import Captioner, map_tensors, not_ended, unroll
 from tests.models.captioners import SMALL, N, V, features, model, pick, random_features, repeat, small
 
 __all__ = ["features", "model"]
@@ -32,31 +32,33 @@ def leaves(tree: object) -> list[Tensor]:
 
 def test_running_by_hand():
     expected = [[1, 1, 1, 0, 0, 0], [1] * 6, [1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 0]]
-    assert running(TOKENS).int().tolist() == expected
+    assert not_ended(TOKENS).int().tolist() == expected
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1], [1, 1, 2, 2]])
 def test_teaching_equals_stepping(model: Captioner, features: Features, order: list[int]):
     tokens, memory = TOKENS[order], model.encode(pick(features, order))
-    fast, slow = model.teach(memory, tokens), unroll(model, memory, tokens)
+    fast, slow = model.forward_teacher_forced(memory, tokens), unroll(model, memory, tokens)
     close(fast.logits, slow.logits)
     close(fast.attention, slow.attention)
     assert torch.equal(model(pick(features, order), tokens), fast.logits)
-    assert (fast.logits[~running(tokens)] == 0).all() and (fast.attention[~running(tokens)] == 0).all()
+    assert (fast.logits[~not_ended(tokens)] == 0).all() and (fast.attention[~not_ended(tokens)] == 0).all()
 
 
 def test_captions_of_a_medium_share_its_memory(model: Captioner, features: Features):
     """Two captions for each of two media, from two rows of memory: what four repeated rows give."""
     memory = model.encode(pick(features, [1, 0]))
-    alone = model.teach(model.encode(pick(features, [1, 1, 0, 0])), TOKENS)
-    for shared in (model.teach(memory, TOKENS), unroll(model, memory, TOKENS)):
+    alone = model.forward_teacher_forced(model.encode(pick(features, [1, 1, 0, 0])), TOKENS)
+    for shared in (model.forward_teacher_forced(memory, TOKENS), unroll(model, memory, TOKENS)):
         close(shared.logits, alone.logits)
         close(shared.attention, alone.attention)
 
 
 def test_teaching_when_no_row_has_a_successor_in_the_last_columns(model: Captioner, features: Features):
     tokens = torch.tensor([[BOS, 4, EOS, PAD, PAD]] * 4)
-    fast, slow = (way(model.encode(features), tokens) for way in (model.teach, lambda *x: unroll(model, *x)))
+    fast, slow = (
+        way(model.encode(features), tokens) for way in (model.forward_teacher_forced, lambda *x: unroll(model, *x))
+    )
     close(fast.logits, slow.logits)
 
 
@@ -68,7 +70,7 @@ def test_a_row_does_not_know_its_neighbours(model: Captioner, features: Features
 
 def test_gradients_of_both_ways_agree(model: Captioner, features: Features):
     grads = []
-    for way in (model.teach, lambda memory, tokens: unroll(model, memory, tokens)):
+    for way in (model.forward_teacher_forced, lambda memory, tokens: unroll(model, memory, tokens)):
         model.zero_grad()
         logits = way(model.encode(features), TOKENS).logits
         logits.masked_fill(logits.isinf(), 0).square().sum().backward()
@@ -115,8 +117,8 @@ def test_masked_cells_change_nothing(model: Captioner, features: Features):
 
 
 def test_attention_is_a_distribution_over_the_real_cells(model: Captioner, features: Features):
-    weights = model.teach(model.encode(features), TOKENS).attention
-    alive = running(TOKENS)
+    weights = model.forward_teacher_forced(model.encode(features), TOKENS).attention
+    alive = not_ended(TOKENS)
     close(weights.sum(-1), alive.float())
     assert (weights >= 0).all()
     hidden = ~features.mask[:, None].expand(-1, TOKENS.shape[1], -1)
@@ -126,10 +128,14 @@ def test_attention_is_a_distribution_over_the_real_cells(model: Captioner, featu
 @pytest.mark.parametrize("case", SMALL)
 def test_pad_and_bos_are_never_said(case: str):
     features = random_features()
-    closed, opened = (small(case, closed=value)(features, TOKENS)[running(TOKENS)] for value in (True, False))
-    assert (closed[:, [PAD, BOS]] == -torch.inf).all() and closed[:, [EOS, *range(UNK, V)]].isfinite().all()
+    mask_special_tokens, opened = (
+        small(case, mask_special_tokens=value)(features, TOKENS)[not_ended(TOKENS)] for value in (True, False)
+    )
+    assert (mask_special_tokens[:, [PAD, BOS]] == -torch.inf).all() and mask_special_tokens[
+        :, [EOS, *range(UNK, V)]
+    ].isfinite().all()
     assert opened.isfinite().all()
-    assert torch.equal(closed[:, EOS:], opened[:, EOS:])
+    assert torch.equal(mask_special_tokens[:, EOS:], opened[:, EOS:])
 
 
 def test_dropout_is_off_in_evaluation_and_on_in_training(model: Captioner, features: Features):

@@ -5,7 +5,7 @@ from math import log
 import pytest
 import torch
 
-from limner.models.geometry import GeometryBias, box_waves, relations
+from limner.models.geometry import GeometryBias, box_fourier_features, relations
 
 
 def test_relations_by_hand():
@@ -19,9 +19,9 @@ def test_relations_by_hand():
         assert pair[k, k].tolist() == pytest.approx([log(1e-3), log(1e-3), 0, 0], abs=1e-6)
 
 
-def test_waves_by_hand():
+def test_box_fourier_features_by_hand():
     """Of x = .01 in every number: sin and cos of 1 / 1000^(i / 8)."""
-    told = box_waves(torch.full((1, 1, 1, 4), 0.01))[0, 0, 0]
+    told = box_fourier_features(torch.full((1, 1, 1, 4), 0.01))[0, 0, 0]
     angles = torch.tensor([1000 ** (-i / 8) for i in range(8)]).repeat(4)
     torch.testing.assert_close(told, torch.cat([angles.sin(), angles.cos()]))
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from limner.core.types import EOS, Features, Layout
-from limner.models.captioner import Captioner, running, unroll
-from limner.models.layers import AdditiveAttention, highest
+from limner.models.captioner import Captioner, not_ended, unroll
+from limner.models.layers import AdditiveAttention, masked_max
 from limner.models.sft_network import Attention
 from tests.models.captioners import SMALL, random_features, small
 from tests.models.test_captioner import TOKENS, close
@@ -20,7 +20,7 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "spatio_temporal, from the maximum": ("spatio_temporal", {"initial": "max"}),
     "spatial_transformer, with geometry": ("spatial_transformer", {"geometry": True, "positions": "gxg"}),
     "sft, LSTM over slots": ("sft, teacher with slots", {"module": "lstm"}),
-    "up_down, with places": ("up_down", {"places": True}),
+    "up_down, with places": ("up_down", {"position_embedding": True}),
 }
 
 
@@ -49,22 +49,25 @@ def test_nothing_is_read_and_the_others_are_not_disturbed(model: Captioner):
     some = without_cells(features, 0)
     whole = model(features, TOKENS)
     with torch.no_grad():
-        taught, stepped = model.teach(model.encode(some), TOKENS), unroll(model, model.encode(some), TOKENS)
-    alive = running(TOKENS)
-    assert taught.logits[alive][:, EOS:].isfinite().all() and not taught.logits.isnan().any()
-    assert (taught.attention[0] == 0).all() and (stepped.attention[0] == 0).all()
-    close(stepped.logits, taught.logits)
-    torch.testing.assert_close(taught.logits[1:], whole[1:], rtol=1e-6, atol=1e-6)
+        forced, stepped = (
+            model.forward_teacher_forced(model.encode(some), TOKENS),
+            unroll(model, model.encode(some), TOKENS),
+        )
+    alive = not_ended(TOKENS)
+    assert forced.logits[alive][:, EOS:].isfinite().all() and not forced.logits.isnan().any()
+    assert (forced.attention[0] == 0).all() and (stepped.attention[0] == 0).all()
+    close(stepped.logits, forced.logits)
+    torch.testing.assert_close(forced.logits[1:], whole[1:], rtol=1e-6, atol=1e-6)
     other = replace(some, grid=some.grid.masked_fill(~some.mask[..., None], 7.0))
     assert torch.equal(model(other, TOKENS)[0], model(some, TOKENS)[0])
     for alone in (
         without_cells(features, 0, 1, 2, 3),
         Features(features.grid[:, :0], some.mask[:, :0], Layout(1, 1, 0)),
     ):
-        for way in (model.teach, lambda *told: unroll(model, *told)):
+        for way in (model.forward_teacher_forced, lambda *told: unroll(model, *told)):
             found = way(model.encode(alone), TOKENS)
             assert (found.attention == 0).all() and found.attention.shape == (*TOKENS.shape, alone.layout.cells)
-            close(found.logits[0], taught.logits[0])
+            close(found.logits[0], forced.logits[0])
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -99,5 +102,5 @@ def test_attention_of_heads_by_hand():
 
 def test_the_highest_of_nothing_is_0():
     cells = torch.tensor([[[-1.0], [-2.0]], [[5.0], [7.0]]])
-    assert highest(cells, torch.tensor([[False, True], [False, False]])).tolist() == [[-2.0], [0.0]]
-    assert highest(cells[:, :0], torch.ones(2, 0, dtype=torch.bool)).tolist() == [[0.0], [0.0]]
+    assert masked_max(cells, torch.tensor([[False, True], [False, False]])).tolist() == [[-2.0], [0.0]]
+    assert masked_max(cells[:, :0], torch.ones(2, 0, dtype=torch.bool)).tolist() == [[0.0], [0.0]]

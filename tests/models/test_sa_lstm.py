@@ -32,7 +32,7 @@ def put(model: nn.Module, **weights: list) -> None:
 def test_the_layers_are_torchs(rnn: str, layers: int):
     """Three steps of the same weights in nn.LSTM or nn.GRU, reading [word ; context]; the cells are all alike, so that
     the context is one of them whatever the attention."""
-    model = small("sa_lstm", rnn=rnn, layers=layers, closed=False)
+    model = small("sa_lstm", rnn=rnn, layers=layers, mask_special_tokens=False)
     H, E = 7, 5
     oracle = (nn.LSTM if rnn == "lstm" else nn.GRU)(E + D, H, layers, batch_first=True)
     weights = {
@@ -55,7 +55,7 @@ def test_the_layers_are_torchs(rnn: str, layers: int):
 
 def one_dimensional(**weights: list) -> SaLstm:
     """Width 1 everywhere, five words, all weights 0 but the given ones; the candidate of the LSTM reads the context."""
-    model = SaLstm(SaLstmConfig(hidden=1, embed=1, attention=1, dropout=0.0, closed=False), 5, 1).eval()
+    model = SaLstm(SaLstmConfig(hidden=1, embed=1, attention=1, dropout=0.0, mask_special_tokens=False), 5, 1).eval()
     put(model, read_context_weight=[[0.0], [0.0], [1.0], [0.0]], head_weight=[[1.0]] * 5, **weights)
     return model
 
@@ -66,22 +66,22 @@ def test_two_steps_by_hand():
         attend_query_weight=[[3.0]], attend_key_weight=[[0.5]], attend_key_bias=[0.1], attend_score_weight=[[2.0]]
     )
     pair = Features(torch.tensor([[[1.0], [-2.0]]]), torch.ones(1, 2, dtype=torch.bool), Layout(2, 1, 1))
-    taught = model.teach(model.encode(pair), torch.tensor([[BOS, 4]]))
+    forced = model.forward_teacher_forced(model.encode(pair), torch.tensor([[BOS, 4]]))
     h = c = 0.0
     for t in range(2):
         a, b = (exp(2 * tanh(3 * h + 0.5 * cell + 0.1)) for cell in (1.0, -2.0))
-        torch.testing.assert_close(taught.attention[0, t], torch.tensor([a, b]) / (a + b))
+        torch.testing.assert_close(forced.attention[0, t], torch.tensor([a, b]) / (a + b))
         c = 0.5 * c + 0.5 * tanh((a - 2 * b) / (a + b))
         h = 0.5 * tanh(c)
-        assert taught.logits[0, t].tolist() == pytest.approx([h] * 5)
-        assert taught.hidden is not None and taught.hidden[0, t].item() == pytest.approx(h)
+        assert forced.logits[0, t].tolist() == pytest.approx([h] * 5)
+        assert forced.hidden is not None and forced.hidden[0, t].item() == pytest.approx(h)
 
 
 @pytest.mark.parametrize("case", ["sa_lstm", "sa_lstm, all options"])
 def test_the_hidden_states_are_what_the_words_were_read_from(case: str):
     model, features = small(case), random_features()
     memory = model.encode(features)
-    fast, slow = model.teach(memory, TOKENS), unroll(model, memory, TOKENS)
+    fast, slow = model.forward_teacher_forced(memory, TOKENS), unroll(model, memory, TOKENS)
     assert fast.hidden is not None and slow.hidden is not None
     close(fast.hidden, slow.hidden)
     alive = fast.attention.sum(-1) > 0
@@ -103,18 +103,18 @@ def test_the_published_model_attends_padding():
     close(unmasked(features, TOKENS), masked(seen, TOKENS))
     assert not torch.allclose(unmasked(features, TOKENS)[1], masked(features, TOKENS)[1], atol=1e-3)  # has padding
     close(unmasked(features, TOKENS)[0], masked(features, TOKENS)[0])  # has none
-    attention = unmasked.teach(unmasked.encode(features), TOKENS).attention
+    attention = unmasked.forward_teacher_forced(unmasked.encode(features), TOKENS).attention
     assert (attention[1, :4] > 0).all()
 
 
-@pytest.mark.parametrize("places", [False, True])
-def test_the_order_of_the_frames_is_known_only_by_their_places(places: bool):
-    model = small("sa_lstm", places=places)
+@pytest.mark.parametrize("positions", [False, True])
+def test_the_order_of_the_frames_is_known_only_by_their_places(positions: bool):
+    model = small("sa_lstm", position_embedding=positions)
     clip = random_features(ragged=False)
     clip = Features(clip.grid, clip.mask, Layout(N, 1, 1))
     backwards = Features(clip.grid.flip(1), clip.mask, clip.layout)
     there, back = model(clip, TOKENS)[:2], model(backwards, TOKENS)[:2]
-    assert torch.allclose(there, back, atol=1e-4) is not places
+    assert torch.allclose(there, back, atol=1e-4) is not positions
 
 
 @pytest.mark.parametrize("case", ["sa_lstm", "sa_lstm, all options"])
@@ -127,7 +127,7 @@ def test_reading_cells_equals_reading_contexts(case: str):
     assert contexts.reads.shape[1] == 0 and cells.cells.shape[1] == 0
     for one in (cells, model.read(contexts)):
         close(unroll(model, one, TOKENS).logits, unroll(model, contexts, TOKENS).logits)
-        close(model.teach(one, TOKENS).logits, unroll(model, contexts, TOKENS).logits)
+        close(model.forward_teacher_forced(one, TOKENS).logits, unroll(model, contexts, TOKENS).logits)
 
 
 def calls_of(module: nn.Module) -> list[int]:

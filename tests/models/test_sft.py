@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from limner.core.types import BOS, EOS, PAD, Features, Layout
 from limner.decode.rules import Rules
 from limner.decode.search import Beam, beam, greedy
-from limner.models.packed_linear import LARGE, MOST, Few
+from limner.models.packed_linear import LARGE, MOST, SmallBatchLinear
 from limner.models.sft import Sft, SftConfig, written
 from limner.models.sft_head import FRAME, WHOLE, WORD, SftHead
 from limner.models.sft_network import Ham, SftNetwork, over_time, sinusoid
@@ -49,13 +49,13 @@ def whole(head: SftHead, grid: Tensor, mask: Tensor, vector: Tensor, tokens: Ten
     return head.words(head.dense_norm(F.gelu(head.dense(x[n:])))).log_softmax(-1)
 
 
-@pytest.mark.parametrize("path", ["student", "teacher"])
+@pytest.mark.parametrize("side", ["student", "teacher"])
 @torch.no_grad()
-def test_keys_that_are_kept_give_what_running_everything_anew_gives(path: str) -> None:
-    model, features = captioner(path=path), random_features()
-    found = greedy(model, features, Rules(min_length=0, max_length=9, no_repeat=False, unknown=True))
+def test_keys_that_are_kept_give_what_running_everything_anew_gives(side: str) -> None:
+    model, features = captioner(side=side), random_features()
+    found = greedy(model, features, Rules(min_length=0, max_length=9, no_repeat_word=False, allow_unknown=True))
     assert len(set(map(tuple, found.tokens.tolist()))) > 1
-    seen, total = model.see(features, path).seen, torch.zeros(4)
+    seen, total = model.see(features, side).seen, torch.zeros(4)
     for row, (grid, mask, vector) in enumerate(zip(features.grid, features.mask, seen.vector, strict=True)):
         tokens = torch.tensor([BOS])
         for word in found.tokens[row].tolist():
@@ -80,11 +80,11 @@ def test_a_beam_keeps_every_hypothesis_own_words() -> None:
 
 def test_padding_moves_nothing() -> None:
     """A clip captioned beside a longer one: its positions count its own frames."""
-    model, features = captioner(path="teacher"), random_features(ragged=False)
+    model, features = captioner(side="teacher"), random_features(ragged=False)
     longer = Features(F.pad(features.grid, (0, 0, 0, 3)), F.pad(features.mask, (0, 3)), Layout(N + 3, 1, 1))
     tokens = torch.tensor([[BOS, 4, 5, 6, EOS]] * 4)
     torch.testing.assert_close(model(longer, tokens), model(features, tokens), rtol=1e-4, atol=1e-5)
-    published = captioner(path="teacher", masked=False)
+    published = captioner(side="teacher", masked=False)
     assert (published(longer, tokens) - published(features, tokens))[:, 0, EOS:].abs().max() > 1e-3
 
 
@@ -147,22 +147,22 @@ def network(module: Any, published: bool, slots: int | None = None) -> SftNetwor
 
 def test_the_student_takes_objects_for_actions() -> None:
     model, features = captioner(shared="all"), random_features()
-    paths = model.paths(features)
-    student, teacher = paths["student"].seen, paths["teacher"].seen
+    sides = model.sides(features)
+    student, teacher = sides["student"].seen, sides["teacher"].seen
     assert student.action_semantics is student.object_semantics
     assert torch.equal(student.object_semantics, teacher.object_semantics)  # one network
     assert not torch.allclose(student.vector, teacher.vector)
     assert {name for name, _ in captioner(shared="head").named_children()} == {"network", "teacher", "head"}
 
 
-@pytest.mark.parametrize("path", ["student", "teacher"])
+@pytest.mark.parametrize("side", ["student", "teacher"])
 @pytest.mark.parametrize("shared", ["all", "head", "nothing"])
-def test_both_paths_at_once_are_each_alone(shared: str, path: str) -> None:
-    model, features = captioner(shared=shared, path=path), random_features()
+def test_both_paths_at_once_are_each_alone(shared: str, side: str) -> None:
+    model, features = captioner(shared=shared, side=side), random_features()
     tokens = torch.tensor([[BOS, 4, 5, EOS]] * 4)
-    one = model.paths(features)[path]
+    one = model.sides(features)[side]
     hidden, _ = written(one.head, one.memory, tokens)
-    alone = model.teach(model.encode(features), tokens)
+    alone = model.forward_teacher_forced(model.encode(features), tokens)
     torch.testing.assert_close(one.head.words(hidden)[:, :3], alone.logits[:, :3])
 
 
@@ -207,9 +207,9 @@ def test_widths_must_divide(name: str, value: int) -> None:
 
 
 def test_a_laid_out_layer_is_the_layer() -> None:
-    """Few rows or many, with gradients or without, and after its weights have changed."""
+    """SmallBatchLinear rows or many, with gradients or without, and after its weights have changed."""
     torch.manual_seed(0)
-    layer = Few(512, LARGE // 512)
+    layer = SmallBatchLinear(512, LARGE // 512)
     for rows in (1, 7, MOST, MOST + 1):
         x = torch.randn(rows, 512)
         for _ in range(2):
@@ -235,9 +235,9 @@ def test_a_medium_in_another_batch_is_the_same() -> None:
 
 
 def test_paths_may_be_changed_after_training() -> None:
-    """The same weights caption on either path."""
+    """The same weights caption on either side."""
     model, features = captioner(shared="all"), random_features()
     tokens = torch.tensor([[BOS, 4, 5, EOS]] * 4)
     student = model(features, tokens)
-    model.config = replace(model.config, path="teacher")
+    model.config = replace(model.config, side="teacher")
     assert not torch.allclose(model(features, tokens)[:, 0, EOS:], student[:, 0, EOS:])

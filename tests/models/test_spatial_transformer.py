@@ -141,9 +141,9 @@ def test_a_picture_without_regions_has_a_caption(case: str):
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     with_others, alone = regions((0, 4, 0)), regions((0,))
-    taught = model.teach(model.encode(with_others), TOKENS)
-    said = taught.logits[..., 2:]
-    assert said.isfinite().all() and (taught.attention[[0, 2]] == 0).all()
+    forced = model.forward_teacher_forced(model.encode(with_others), TOKENS)
+    said = forced.logits[..., 2:]
+    assert said.isfinite().all() and (forced.attention[[0, 2]] == 0).all()
     close(model(alone, TOKENS[:1])[..., 2:], said[:1])
     said.square().sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
@@ -155,7 +155,7 @@ def test_a_picture_without_regions_has_a_caption(case: str):
 def test_300_regions(case: str):
     model, features = made(case), regions((300, 10))
     memory = model.encode(features)
-    fast, slow = model.teach(memory, TOKENS[:2]), unroll(model, memory, TOKENS[:2])
+    fast, slow = model.forward_teacher_forced(memory, TOKENS[:2]), unroll(model, memory, TOKENS[:2])
     close(fast.logits[..., 2:], slow.logits[..., 2:])
     close(model(features, TOKENS[:2])[1], model(regions((10,), seed=2), TOKENS[1:2])[0])
 
@@ -196,12 +196,12 @@ def test_boxes_of_a_grid_are_those_of_its_layout():
     assert model.relations(implied).shape[0] == 1 and model.relations(told).shape[0] == 3
 
 
-@pytest.mark.parametrize("places", [True, False])
-def test_frames_of_a_clip_have_an_order_where_cells_have_places(places: bool):
-    model = made("spatial_transformer", places=places, positions="gxg")
+@pytest.mark.parametrize("positions", [True, False])
+def test_frames_of_a_clip_have_an_order_where_cells_have_places(positions: bool):
+    model = made("spatial_transformer", position_embedding=positions, positions="gxg")
     clip = Features(torch.randn(3, 6, D), torch.ones(3, 6, dtype=torch.bool), Layout(6, 1, 1))
     backwards = clip.map(lambda x: x.flip(1))
-    assert torch.allclose(model(clip, TOKENS), model(backwards, TOKENS), atol=1e-4) is not places
+    assert torch.allclose(model(clip, TOKENS), model(backwards, TOKENS), atol=1e-4) is not positions
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -209,7 +209,7 @@ def test_teaching_equals_stepping(case: str):
     """Where boxes matter as well, which the suite of all captioners leaves to this file."""
     model, features = made(case), regions((5, 3, 4))
     memory = model.encode(features)
-    fast, slow = model.teach(memory, TOKENS), unroll(model, memory, TOKENS)
+    fast, slow = model.forward_teacher_forced(memory, TOKENS), unroll(model, memory, TOKENS)
     close(fast.logits, slow.logits)
     close(fast.attention, slow.attention)
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from limner.core.types import BOS, EOS, PAD, Features, Layout
 from limner.decode.search import greedy
-from limner.models.position_embedding import places, waves
+from limner.models.position_embedding import cell_centres, fourier_features
 from limner.models.spatiotemporal import (
     FirstToken,
     FirstTokenConfig,
@@ -75,16 +75,16 @@ def test_the_clip_s_vector_is_the_published_chain() -> None:
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_the_clip_comes_first_and_the_words_follow(layers: int) -> None:
-    """Position 0 of one LSTM pass over [clip, words] is `opening`; position j reads token j - 1."""
+    """Position 0 of one LSTM pass over [clip, words] is `start_logits`; position j reads token j - 1."""
     model, grid = first_token(layers=layers), maps(2, 2, 2, 2)
     tokens = torch.tensor([[BOS, 5, 6, EOS], [BOS, 7, EOS, PAD]])
     memory = model.encode(features(grid))
     whole, _ = model.lstm(torch.cat([embedding(model, grid)[:, None], model.embed(tokens)], 1))
     expected = model.head(whole)
-    torch.testing.assert_close(model.opening(memory), expected[:, 0], rtol=1e-5, atol=1e-6)
-    taught = model.teach(memory, tokens).logits
-    torch.testing.assert_close(taught[0, :3], expected[0, 1:4], rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(taught[1, :2], expected[1, 1:3], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(model.start_logits(memory), expected[:, 0], rtol=1e-5, atol=1e-6)
+    forced = model.forward_teacher_forced(memory, tokens).logits
+    torch.testing.assert_close(forced[0, :3], expected[0, 1:4], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(forced[1, :2], expected[1, 1:3], rtol=1e-5, atol=1e-6)
 
 
 def test_decoding_begins_with_bos_and_ends() -> None:
@@ -185,13 +185,13 @@ def test_what_grad_cam_needs_is_in_the_memory() -> None:
 
 
 def test_places_are_the_centres_and_the_share_of_the_real_clip() -> None:
-    found = places(features(torch.zeros(2, D, 4, 1, 2), [4, 2])).reshape(2, 4, 2, 3)
+    found = cell_centres(features(torch.zeros(2, D, 4, 1, 2), [4, 2])).reshape(2, 4, 2, 3)
     assert found[0, 0, 0].tolist() == [0.125, 0.5, 0.25] and found[0, 3, 1].tolist() == [0.875, 0.5, 0.75]
     assert found[1, 0, 0].tolist() == [0.25, 0.5, 0.25] and found[1, 1, 1].tolist() == [0.75, 0.5, 0.75]
 
 
-def test_waves_by_hand() -> None:
-    found = waves(torch.tensor([[[0.25, 0.5, 1.0]]]))[0, 0].tolist()
+def test_fourier_features_by_hand() -> None:
+    found = fourier_features(torch.tensor([[[0.25, 0.5, 1.0]]]))[0, 0].tolist()
     angles = [p * pi * 2**k for p in (0.25, 0.5, 1.0) for k in range(4)]
     assert found == pytest.approx([sin(a) for a in angles] + [cos(a) for a in angles], abs=1e-5)
 
@@ -205,7 +205,7 @@ def test_equal_cells_are_told_apart_by_time_and_place() -> None:
     cells = model.captioner.step(torch.tensor([BOS]), model.init_state(memory), memory)
     assert cells.attention.unique().numel() == 12
     with torch.no_grad():
-        model.place.weight.zero_()
+        model.position_embedding.weight.zero_()
     memory = model.encode(given)
     alike = model.step(torch.tensor([BOS]), model.init_state(memory), memory).attention
     torch.testing.assert_close(alike, torch.full((1, 12), 1 / 12))
@@ -219,6 +219,6 @@ def test_the_order_of_events_matters() -> None:
     one, other = (model(features(x), tokens)[..., EOS:] for x in (grid, grid.flip(2)))
     assert (one - other).abs().max() > 1e-3
     with torch.no_grad():
-        model.place.weight.zero_()
+        model.position_embedding.weight.zero_()
     one, other = (model(features(x), tokens)[..., EOS:] for x in (grid, grid.flip(2)))
     torch.testing.assert_close(one, other)

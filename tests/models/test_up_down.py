@@ -11,7 +11,7 @@ from tests.models.captioners import random_features, small
 TOKENS = torch.tensor([[BOS, 4, 5, EOS], [BOS, 6, 7, 8], [BOS, EOS, PAD, PAD], [BOS, 5, 5, 5]])
 
 
-def walk(model: UpDown, features: Features, tokens: Tensor) -> Tensor:
+def rollout(model: UpDown, features: Features, tokens: Tensor) -> Tensor:
     """Anderson et al., eq. 1 to 7, one picture at a time and only its real regions."""
     logits = []
     for row, words in enumerate(tokens):
@@ -32,14 +32,14 @@ def test_equal_to_the_equations():
     model, features = small("up_down"), random_features()
     alive = TOKENS > EOS
     alive[:, 0] = True
-    expected = walk(model, features, TOKENS)[alive]
+    expected = rollout(model, features, TOKENS)[alive]
     torch.testing.assert_close(model(features, TOKENS)[alive], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_hidden_states_are_what_the_words_were_read_from():
     model, features = small("up_down"), random_features()
     memory = model.encode(features)
-    fast, slow = model.teach(memory, TOKENS), unroll(model, memory, TOKENS)
+    fast, slow = model.forward_teacher_forced(memory, TOKENS), unroll(model, memory, TOKENS)
     assert fast.hidden is not None and slow.hidden is not None
     torch.testing.assert_close(fast.hidden, slow.hidden, rtol=1e-4, atol=1e-5)
     alive = fast.attention.sum(-1) > 0

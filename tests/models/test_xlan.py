@@ -15,7 +15,7 @@ from tests.models.test_xlinear import five_dimensional
 TOKENS = torch.tensor([[BOS, 4, 5, EOS], [BOS, 6, 7, 8], [BOS, EOS, PAD, PAD], [BOS, 5, 5, 5]])
 
 
-def walk(model: Xlan, features: Features, tokens: Tensor) -> Tensor:
+def rollout(model: Xlan, features: Features, tokens: Tensor) -> Tensor:
     """README of the golden data, Conventions: one step after the other, each line as it is written there."""
     mask = features.mask
     cells = F.celu(model.cells(features.grid), 1.3)
@@ -41,7 +41,7 @@ def walk(model: Xlan, features: Features, tokens: Tensor) -> Tensor:
 
 def test_equal_to_the_equations():
     model, features = small("xlan"), random_features()
-    expected, alive = walk(model, features, TOKENS), TOKENS > EOS
+    expected, alive = rollout(model, features, TOKENS), TOKENS > EOS
     alive[:, 0] = True
     torch.testing.assert_close(model(features, TOKENS)[alive], expected[alive], rtol=1e-4, atol=1e-5)
 
@@ -49,7 +49,7 @@ def test_equal_to_the_equations():
 def test_hidden_states_are_what_the_words_were_read_from():
     model, features = small("xlan"), random_features()
     memory = model.encode(features)
-    fast, slow = model.teach(memory, TOKENS), unroll(model, memory, TOKENS)
+    fast, slow = model.forward_teacher_forced(memory, TOKENS), unroll(model, memory, TOKENS)
     assert fast.hidden is not None and slow.hidden is not None
     torch.testing.assert_close(fast.hidden, slow.hidden, rtol=1e-4, atol=1e-5)
     alive = fast.attention.sum(-1) > 0

@@ -47,12 +47,12 @@ def test_the_smoothed_loss_is_least_at_the_smoothed_distribution():
 def test_words_that_cannot_be_said_are_not_smoothed_over():
     """Two closed words: the rest is shared among the others as if they were all there is, and nothing is nan."""
     open_ = torch.tensor([[0.3, -1.0, 2.0, 0.1]], requires_grad=True)
-    closed = torch.tensor([[-INF, 0.3, -INF, -1.0, 2.0, 0.1]], requires_grad=True)
-    a, b = smoothed(open_, torch.tensor([2]), 0.1), smoothed(closed, torch.tensor([4]), 0.1)
+    mask_special_tokens = torch.tensor([[-INF, 0.3, -INF, -1.0, 2.0, 0.1]], requires_grad=True)
+    a, b = smoothed(open_, torch.tensor([2]), 0.1), smoothed(mask_special_tokens, torch.tensor([4]), 0.1)
     torch.testing.assert_close(a, b)
     (a[0] + b[0]).backward()
-    torch.testing.assert_close(closed.grad[:, [1, 3, 4, 5]], open_.grad)
-    assert (closed.grad[:, [0, 2]] == 0).all()
+    torch.testing.assert_close(mask_special_tokens.grad[:, [1, 3, 4, 5]], open_.grad)
+    assert (mask_special_tokens.grad[:, [0, 2]] == 0).all()
 
 
 @pytest.mark.parametrize(("steps", "cells"), [(1, 4), (3, 4), (4, 4), (9, 4), (5, 49)])
@@ -74,25 +74,25 @@ def test_entropy_by_hand():
     """Of (1/2, 1/4, 1/4, 0): 1.5 log 2; the gradient of softmax through a forbidden place is finite and right."""
     p = torch.tensor([[0.5, 0.25, 0.25, 0.0], [1.0, 0.0, 0.0, 0.0], [0.25] * 4])
     assert entropy(p).tolist() == pytest.approx([1.5 * log(2), 0.0, log(4)])
-    closed = torch.tensor([[0.3, -1.0, -INF]], requires_grad=True)
+    mask_special_tokens = torch.tensor([[0.3, -1.0, -INF]], requires_grad=True)
     open_ = torch.tensor([[0.3, -1.0]], requires_grad=True)
-    (entropy(closed.softmax(-1)).sum() + entropy(open_.softmax(-1)).sum()).backward()
-    torch.testing.assert_close(closed.grad[:, :2], open_.grad)
-    assert closed.grad[0, 2] == 0 and open_.grad.abs().min() > 0.01
+    (entropy(mask_special_tokens.softmax(-1)).sum() + entropy(open_.softmax(-1)).sum()).backward()
+    torch.testing.assert_close(mask_special_tokens.grad[:, :2], open_.grad)
+    assert mask_special_tokens.grad[0, 2] == 0 and open_.grad.abs().min() > 0.01
 
 
 @pytest.mark.parametrize("weight", [0.5, -0.5])
 def test_entropies_are_means_over_the_words(model: Captioner, features: Features, weight: float):
     """Word by word, each over its own distribution; padding, neighbours and forbidden words count for nothing."""
     batch = batch_of(features)
-    taught = model.teach(model.encode(features), TOKENS[:, :-1])
+    forced = model.forward_teacher_forced(model.encode(features), TOKENS[:, :-1])
     words, looks = [], []
     for row in range(4):
         for step in range(3):
             if TOKENS[row, step + 1] != PAD:
-                p = taught.logits[row, step].softmax(-1)
+                p = forced.logits[row, step].softmax(-1)
                 words.append(-sum(x * log(x) for x in p.tolist() if x > 0))
-                looks.append(-sum(x * log(x) for x in taught.attention[row, step].tolist() if x > 0))
+                looks.append(-sum(x * log(x) for x in forced.attention[row, step].tolist() if x > 0))
     assert len(words) == 9
     plain = CrossEntropy()(model, batch).value.item()
     for name, values in (("entropy", words), ("attention_entropy", looks)):

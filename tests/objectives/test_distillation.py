@@ -11,16 +11,16 @@ from limner.core.types import BOS, EOS, PAD, Batch, Features, Layout, Pixels
 from limner.models.captioner import Captioner, FromPixels
 from limner.objectives import CrossEntropy, build_objective
 from limner.objectives.context import Context, Teacher
-from limner.objectives.distillation import Distil, Distilling
+from limner.objectives.distillation import Distil, Distillation
 from limner.objectives.levels import WIDTH, Levels
 from limner.objectives.matching import divergence
-from limner.objectives.teacher_cache import Lessons, key, pick
+from limner.objectives.teacher_cache import TeacherCache, key, pick
 from limner.text.vocabulary import SPECIALS, Vocabulary
 from tests.models.captioners import D, Mute, V, random_features, small
 
 WORDS = Vocabulary((*SPECIALS, "dog", "cat", "runs", "sits", "red"))
 TOKENS = torch.tensor([[BOS, 4, 6, EOS, PAD], [BOS, 5, 7, 8, EOS], [BOS, 4, EOS, PAD, PAD], [BOS, 5, 5, 5, EOS]])
-BATCH = Batch(("a", "b", "c", "d"), random_features(), TOKENS, views=("full",) * 4)
+BATCH = Batch(("a", "b", "c", "d"), random_features(), TOKENS, augmentations=("full",) * 4)
 KEEP = TOKENS[:, 1:] != PAD
 
 
@@ -28,11 +28,11 @@ def teacher_of(model: Captioner, **options: Any) -> Teacher:
     return Teacher("runs/t", model, lambda batch: batch.inputs, **({"words": torch.arange(V)} | options))
 
 
-def built(student: Captioner, teacher: Teacher | None, batch: Batch = BATCH, **options: Any) -> Distilling:
+def built(student: Captioner, teacher: Teacher | None, batch: Batch = BATCH, **options: Any) -> Distillation:
     config = Distil(teacher="runs/t" if teacher else "", **({"kl": 0.0} | options))
     context = Context(vocabulary=WORDS, student=student, sample=lambda: batch, teacher=teacher)
     objective = build_objective(config, context)
-    assert isinstance(objective, Distilling)
+    assert isinstance(objective, Distillation)
     return objective
 
 
@@ -45,8 +45,10 @@ def test_words_are_learnt_from_a_teacher_of_another_kind(case: str):
     student, teacher = small(case), small("up_down", seed=5)
     objective = built(student, teacher_of(teacher), kl=0.75, xe_weight=0.25, temperature=3.0)
     found = objective(student, BATCH)
-    taught, said = (model.teach(model.encode(BATCH.inputs), TOKENS[:, :-1]) for model in (student, teacher))
-    kl = divergence(taught.logits[KEEP], said.logits[KEEP], 3.0)
+    forced, said = (
+        model.forward_teacher_forced(model.encode(BATCH.inputs), TOKENS[:, :-1]) for model in (student, teacher)
+    )
+    kl = divergence(forced.logits[KEEP], said.logits[KEEP], 3.0)
     xe = CrossEntropy()(student, BATCH).value
     assert found.value.item() == pytest.approx(0.25 * xe.item() + 0.75 * 9 * kl.item(), rel=1e-5)
     assert found.logs["kl"] == pytest.approx(kl.item()) and found.logs["xe"] == pytest.approx(xe.item())
@@ -83,7 +85,9 @@ def test_inner_states_are_compared_through_a_projection():
     objective = built(student, teacher_of(teacher), hidden=1.0, xe_weight=0.0)
     assert isinstance(objective.match_hidden, nn.Linear) and objective.match_hidden.weight.shape == (6, 7)
     found = objective(student, BATCH)
-    mine, theirs = (m.teach(m.encode(BATCH.inputs), TOKENS[:, :-1]).hidden[KEEP] for m in (student, teacher))
+    mine, theirs = (
+        m.forward_teacher_forced(m.encode(BATCH.inputs), TOKENS[:, :-1]).hidden[KEEP] for m in (student, teacher)
+    )
     gaps = [(objective.match_hidden(h) - t).square() for h, t in zip(mine, theirs, strict=True)]
     assert found.value.item() == pytest.approx(torch.stack(gaps).mean().item(), rel=1e-5)
     found.value.backward()
@@ -103,8 +107,13 @@ def test_looks_are_compared_over_the_students_cells():
         attention=1.0,
         xe_weight=0.0,
     )
-    mine = student.teach(student.encode(whole.inputs), TOKENS[:, :-1]).attention[KEEP]
-    theirs = teacher.teach(teacher.encode(fine), TOKENS[:, :-1]).attention[KEEP].unflatten(1, (6, 2)).sum(-1)
+    mine = student.forward_teacher_forced(student.encode(whole.inputs), TOKENS[:, :-1]).attention[KEEP]
+    theirs = (
+        teacher.forward_teacher_forced(teacher.encode(fine), TOKENS[:, :-1])
+        .attention[KEEP]
+        .unflatten(1, (6, 2))
+        .sum(-1)
+    )
     expected = (theirs * (theirs / mine).log()).sum(-1).mean()
     assert objective(student, whole).value.item() == pytest.approx(expected.item(), rel=1e-4)
 
@@ -173,7 +182,9 @@ def test_levels_are_read_from_the_state_before_the_first_word():
     student = small("sa_lstm")
     batch = replace(BATCH, inputs=BATCH.inputs.map(lambda x: x[:2]), ids=("a", "b"))
     objective = built(student, None, batch, objects=0.4, sentence=0.2, xe_weight=0.0, slots=3)
-    hidden = student.teach(student.encode(batch.inputs), TOKENS[:, :1].contiguous().expand(-1, 1)).hidden[::2, 0]
+    hidden = student.forward_teacher_forced(
+        student.encode(batch.inputs), TOKENS[:, :1].contiguous().expand(-1, 1)
+    ).hidden[::2, 0]
     terms = objective.levels(hidden, TOKENS)
     found = objective(student, batch)
     expected = 0.4 * terms["objects"] + 0.2 * terms["sentence"]
@@ -187,8 +198,12 @@ def test_with_all_words_remembered_the_loss_is_that_without(monkeypatch: pytest.
     """The rounding of log-probabilities to float16 is all that differs: 2^-11 of a number up to about 20."""
     student, teacher = small("up_down"), small("up_down", seed=4)
     asked: list[int] = []
-    teach = teacher.teach
-    monkeypatch.setattr(teacher, "teach", lambda memory, tokens: (asked.append(len(tokens)), teach(memory, tokens))[1])
+    forward_teacher_forced = teacher.forward_teacher_forced
+    monkeypatch.setattr(
+        teacher,
+        "forward_teacher_forced",
+        lambda memory, tokens: (asked.append(len(tokens)), forward_teacher_forced(memory, tokens))[1],
+    )
     plain = built(student, teacher_of(teacher), kl=1.0, xe_weight=0.0)(student, BATCH)
     objective = built(student, teacher_of(teacher), kl=1.0, xe_weight=0.0, cache=V)
     asked.clear()
@@ -198,7 +213,7 @@ def test_with_all_words_remembered_the_loss_is_that_without(monkeypatch: pytest.
     half = replace(BATCH, ids=("a", "x", "c", "d"))  # one medium that is new
     objective(student, half)
     assert asked == [4, 1]
-    flipped = replace(BATCH, views=("full", "flip", "full", "flip"))
+    flipped = replace(BATCH, augmentations=("full", "flip", "full", "flip"))
     objective(student, flipped)
     assert asked == [4, 1, 2]
 
@@ -206,13 +221,13 @@ def test_with_all_words_remembered_the_loss_is_that_without(monkeypatch: pytest.
 def test_the_likeliest_words_are_kept():
     """Of (.1, .6, .3) two words, and .1 for all others; at temperature 2 roots of them, normalised."""
     logits = torch.tensor([[[0.1, 0.6, 0.3]]]).log()
-    lessons = Lessons(2, 1.0)
+    teacher_cache = TeacherCache(2, 1.0)
     batch = Batch(("a",), BATCH.inputs.map(lambda x: x[:1]), torch.tensor([[BOS, EOS]]))
-    words, logp = lessons.of(batch, lambda part: logits)
+    words, logp = teacher_cache.of(batch, lambda part: logits)
     assert words.tolist() == [[1, 2]]
     torch.testing.assert_close(logp, torch.tensor([[0.6, 0.3, 0.1]]).log(), atol=1e-3, rtol=1e-3)
     roots = torch.tensor([[0.6, 0.3, 0.1]]).sqrt()
-    _, logp = Lessons(2, 2.0).of(batch, lambda part: logits)
+    _, logp = TeacherCache(2, 2.0).of(batch, lambda part: logits)
     torch.testing.assert_close(logp, (roots / roots.sum()).log(), atol=1e-3, rtol=1e-3)
 
 
@@ -220,14 +235,14 @@ def test_what_is_remembered_travels_and_ends_where_room_ends():
     def ask(part: Batch) -> torch.Tensor:
         return torch.randn(*part.tokens[:, 1:].shape, V, generator=torch.Generator().manual_seed(len(part.ids)))
 
-    lessons = Lessons(3, 1.0)
-    found = lessons.of(BATCH, ask)
-    other = Lessons(3, 1.0)
-    other.unpack(lessons.pack())
+    teacher_cache = TeacherCache(3, 1.0)
+    found = teacher_cache.of(BATCH, ask)
+    other = TeacherCache(3, 1.0)
+    other.unpack(teacher_cache.pack())
     again = other.of(BATCH, ask)
     assert other.asked == 0 and all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
-    assert other.room == lessons.room and not Lessons(3, 1.0).pack()
-    full = Lessons(
+    assert other.room == teacher_cache.room and not TeacherCache(3, 1.0).pack()
+    full = TeacherCache(
         3, 1.0, room=3 * (3 * 2 + 4 * 2)
     )  # the first caption: 3 words, with 3 ids and 4 logarithms of 2 bytes each
     full.of(BATCH, ask)
@@ -237,9 +252,9 @@ def test_what_is_remembered_travels_and_ends_where_room_ends():
 
 
 def test_neighbouring_captions_of_a_medium_stay_together():
-    batch = replace(BATCH, ids=("a", "b"), inputs=BATCH.inputs.map(lambda x: x[:2]), views=("full", "flip"))
+    batch = replace(BATCH, ids=("a", "b"), inputs=BATCH.inputs.map(lambda x: x[:2]), augmentations=("full", "flip"))
     part = pick(batch, [1], [2, 3])
-    assert part.ids == ("b",) and part.views == ("flip",) and torch.equal(part.tokens, TOKENS[2:])
+    assert part.ids == ("b",) and part.augmentations == ("flip",) and torch.equal(part.tokens, TOKENS[2:])
     assert key(part, 0) == key(batch, 2) != key(batch, 0)
     assert len({key(batch, row) for row in range(4)}) == 4
 
@@ -254,7 +269,7 @@ def test_neighbouring_captions_of_a_medium_stay_together():
         ({"kl": 0.0, "teacher": "x"}, "the teacher is asked nothing"),
         ({"kl": 0.0, "xe_weight": 0.0}, "all weights are 0"),
         ({"teacher": "x", "cache": 8, "hidden": 0.1}, "cache keeps what kl asks for; hidden asks"),
-        ({"teacher": "x", "xe": {"sampling": {"first": 0.5}}}, r"xe\.sampling reads words of the student's own"),
+        ({"teacher": "x", "xe": {"sampling": {"initial_prob": 0.5}}}, r"xe\.sampling reads words of the student's own"),
         ({"teacher": "x", "temperature": 0.0}, "temperature: Input should be greater than 0"),
         ({"teacher": "x", "temperature": -1.0}, "temperature: Input should be greater than 0"),
         ({"teacher": "x", "kl": 1.5}, "kl: Input should be less than or equal to 1"),
@@ -302,10 +317,12 @@ def test_cells_of_views_that_the_teacher_lacks_are_refused():
     context = Context(
         student=student,
         sample=lambda: BATCH,
-        views=("full", "flip"),
-        teacher=teacher_of(student, views=("full",)),
+        augmentations=("full", "flip"),
+        teacher=teacher_of(student, augmentations=("full",)),
     )
-    with pytest.raises(ValueError, match="runs/t has no features in the views flip, and attention compares cells"):
+    with pytest.raises(
+        ValueError, match="runs/t has no features in the augmentations flip, and attention compares cells"
+    ):
         config.build(context)
     replace(config, attention=0.0).build(context)
 
@@ -324,4 +341,4 @@ def test_nan_in_a_teachers_scores_names_the_media(cache: int):
     grid[2, 0] = torch.nan
     bad = replace(BATCH, inputs=replace(BATCH.inputs, grid=grid))
     with pytest.raises(FloatingPointError, match=r"the scores of runs/t are nan .*1 of 4 media, for example \['c'\]"):
-        objective.compare(bad.inputs, student.teach(student.encode(BATCH.inputs), TOKENS[:, :-1]), bad)
+        objective.compare(bad.inputs, student.forward_teacher_forced(student.encode(BATCH.inputs), TOKENS[:, :-1]), bad)

@@ -81,14 +81,16 @@ def test_nouns_and_verbs_of_plain_captions(caption: str, nouns: list[str], verbs
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.1, 0.3])
-@pytest.mark.parametrize("options", [{}, {"closed": False}, {"closed": False, "unknown": False}])
+@pytest.mark.parametrize(
+    "options", [{}, {"mask_special_tokens": False}, {"mask_special_tokens": False, "unknown": False}]
+)
 def test_surprise_is_the_smoothed_loss_without_going_through_all_words_twice(
     epsilon: float, options: dict[str, bool]
 ) -> None:
     head = model(**options).head
     torch.manual_seed(1)
     hidden, targets = torch.randn(7, 24, requires_grad=True), torch.tensor([EOS, 4, 5, 6, 7, EOS, 4])
-    fast = head.surprise(hidden, targets, epsilon)
+    fast = head.token_nll(hidden, targets, epsilon)
     logits = head.words(hidden)
     slow = smoothed(logits, targets, epsilon)
     torch.testing.assert_close(fast[0].mean(), slow[0], rtol=1e-5, atol=1e-6)
@@ -101,8 +103,8 @@ def test_surprise_is_the_smoothed_loss_without_going_through_all_words_twice(
 
 
 def by_definition(net: Sft, path: str, tokens: Tensor, features: Features, epsilon: float) -> Tensor:
-    """Mean over the words of one side's smoothed loss, through `teach`."""
-    net.config = replace(net.config, path=path)  # type: ignore[arg-type]
+    """Mean over the words of one side's smoothed loss, through `forward_teacher_forced`."""
+    net.config = replace(net.config, side=path)  # type: ignore[arg-type]
     logits = net(features, tokens[:, :-1])
     keep = tokens[:, 1:] != PAD
     return smoothed(logits[keep], tokens[:, 1:][keep], epsilon)[0]
@@ -113,23 +115,17 @@ def test_captions_of_both_sides_are_weighed(shared: str) -> None:
     net, data = model(shared=shared), batch()
     sides = {name: by_definition(net, name, data.tokens, data.inputs, 0.1) for name in ("teacher", "student")}
     for share in (0.0, 0.3, 1.0):
-        loss = training(teacher=share)(net, data)
+        loss = training(teacher_weight=share)(net, data)
         torch.testing.assert_close(loss.value, share * sides["teacher"] + (1 - share) * sides["student"])
         seen = {name for name, weight in (("xe_teacher", share), ("xe_student", 1 - share)) if weight}
         assert set(loss.logs) == seen  # a side that does not count is not computed
     assert not torch.equal(sides["teacher"], sides["student"])
 
 
-def test_old_and_plain_weights() -> None:
-    """--T_loss 5 was 0.5; it counts in tenths."""
-    assert SftLoss(T_loss=5).share == 0.5 and SftLoss(T_loss=8).share == 0.8 and SftLoss(teacher=0.25).share == 0.25
-    net, data = model(), batch()
-    old, plain = (training(**options)(net, data).value for options in ({"T_loss": 3.0}, {"teacher": 0.3}))
-    torch.testing.assert_close(old, plain)
+def test_weights_out_of_range_are_refused() -> None:
     for name, value in (
-        ("teacher", 1.5),
-        ("teacher", -0.1),
-        ("T_loss", 11),
+        ("teacher_weight", 1.5),
+        ("teacher_weight", -0.1),
         ("objects", -1),
         ("kl", 2),
         ("label_smoothing", 1),
@@ -139,8 +135,6 @@ def test_old_and_plain_weights() -> None:
             build_recipe(tree)
     with pytest.raises(ValueError, match="sentence, kl: of ours, not published"):
         SftLoss(sentence=1.0, kl=1.0, published=True)
-    with pytest.raises(ValueError, match=r"teacher 0\.9 and T_loss 1(\.0)? are the same weight"):
-        SftLoss(teacher=0.9, T_loss=1)
 
 
 def words_of(text: str) -> list[int]:
@@ -149,10 +143,10 @@ def words_of(text: str) -> list[int]:
 
 def test_levels_name_what_the_captions_name() -> None:
     """Each level by hand: of all assignments of words to real slots the one with the highest scores; mean -log p."""
-    net, data = model(closed=False), batch()
+    net, data = model(mask_special_tokens=False), batch()
     nouns = [words_of("man horse"), words_of("dog"), words_of("cats table"), words_of("man")]
     verbs = [words_of("rides"), words_of("running"), [], words_of("singing")]
-    loss = training(teacher=0.0, objects=2.0, actions=3.0, sentence=0.5, label_smoothing=0.0)(net, data)
+    loss = training(teacher_weight=0.0, objects=2.0, actions=3.0, sentence=0.5, label_smoothing=0.0)(net, data)
     path = net.see(data.inputs, "student")
     expected = loss.logs["xe_student"]
     for name, weight, semantics, wanted in (
@@ -203,7 +197,7 @@ def test_what_passes_from_teacher_to_student(shared: str) -> None:
     loss = training(**weights, temperature=2.0)(net, data)
     said = {}
     for name in ("teacher", "student"):
-        net.config = replace(net.config, path=name)  # type: ignore[arg-type]
+        net.config = replace(net.config, side=name)  # type: ignore[arg-type]
         said[name] = (net(data.inputs, data.tokens[:, :-1])[data.tokens[:, 1:] != PAD] / 2).softmax(-1)
     there, here = (net.see(data.inputs, name).seen for name in ("teacher", "student"))
     real = there.present
@@ -239,7 +233,7 @@ def test_the_teacher_learns_the_rarest_caption() -> None:
     """Each side's loss is that of a training in which all clips have its caption alone."""
     net, data = model(), batch()
     references = (*[("a man", text) for text in CAPTIONS[:3]], (CAPTIONS[3],))
-    rare = training(rarest=True, teacher=0.5)(net, replace(data, references=references))
+    rare = training(rarest=True, teacher_weight=0.5)(net, replace(data, references=references))
     chosen = [training().labels.teacher_caption(texts) for texts in references]
     assert chosen == ["a man rides a horse", "the red dog is running", "two cats on a table", "a man is singing"]
     common = training(rarest=True)(net, replace(batch(["a man"] * 4), references=references))
@@ -254,14 +248,14 @@ def test_the_teacher_learns_the_rarest_caption() -> None:
 def test_a_student_of_a_teacher_that_does_not_learn_is_refused() -> None:
     for share in (0, 1):
         with pytest.raises(ValueError, match=f"kl, match_actions: .* between 0 and 1, not be {share}"):
-            SftLoss(teacher=share, kl=0.5, match_actions=0.1)
+            SftLoss(teacher_weight=share, kl=0.5, match_actions=0.1)
 
 
 def test_published_total_is_a_sum_of_divergences() -> None:
     """Twice the batch, twice the loss; a uniform prediction over V words has the divergence log V - entropy of the
     target from each word."""
-    net, data = model(shared="all", published=True, closed=False), batch()
-    objective = training(T_loss=5, objects=0.3, actions=0.2, label_smoothing=0.3, published=True)
+    net, data = model(shared="all", published=True, mask_special_tokens=False), batch()
+    objective = training(teacher_weight=0.5, objects=0.3, actions=0.2, label_smoothing=0.3, published=True)
     with torch.no_grad():
         net.head.words.weight.zero_()
         net.head.words.bias.zero_()

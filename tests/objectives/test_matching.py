@@ -58,16 +58,16 @@ def test_it_is_never_negative_and_zero_with_a_gradient_of_zero_where_both_agree(
     assert abs(same.item()) < 1e-6 and student.grad.abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("closed", [(True, True), (True, False), (False, True)])
-def test_forbidden_words_are_outside_on_both_sides(closed: tuple[bool, bool]):
+@pytest.mark.parametrize("mask_special_tokens", [(True, True), (True, False), (False, True)])
+def test_forbidden_words_are_outside_on_both_sides(mask_special_tokens: tuple[bool, bool]):
     """Word 0 is -inf for the student, the teacher or both: what is left is compared, and nothing becomes nan."""
     student, teacher = logs([0.5, 0.125, 0.375]), logs([0.9, 0.05, 0.05])
-    student[:, 0] = -INF if closed[0] else student[:, 0]
-    teacher[:, 0] = -INF if closed[1] else teacher[:, 0]
+    student[:, 0] = -INF if mask_special_tokens[0] else student[:, 0]
+    teacher[:, 0] = -INF if mask_special_tokens[1] else teacher[:, 0]
     student.requires_grad_()
     found = divergence(student, teacher, 1.0)
     found.backward()
-    renormed = (0.25, 0.75) if closed[0] else (0.125, 0.375)
+    renormed = (0.25, 0.75) if mask_special_tokens[0] else (0.125, 0.375)
     assert found.item() == pytest.approx(0.5 * log(0.5 / renormed[0]) + 0.5 * log(0.5 / renormed[1]), rel=1e-5)
     assert student.grad.isfinite().all()
 

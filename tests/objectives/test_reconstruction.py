@@ -11,7 +11,7 @@ from limner.core.types import BOS, EOS, PAD, Batch, Features, Layout, Pixels
 from limner.models.captioner import Captioner, FromPixels
 from limner.objectives import CrossEntropy, GlobalReconstruction, LocalReconstruction, build_objective
 from limner.objectives.context import Context
-from limner.objectives.reconstruction import Reconstructing
+from limner.objectives.reconstruction import Reconstruction
 from tests.models.captioners import D, Mute, N, random_features, small
 
 TOKENS = torch.tensor([[BOS, 4, 5, EOS, PAD], [BOS, 6, 7, 8, EOS], [BOS, EOS, PAD, PAD, PAD], [BOS, 5, 5, 5, 5]])
@@ -20,11 +20,11 @@ H = 7
 
 def setting(
     config: GlobalReconstruction | LocalReconstruction, seed: int = 0
-) -> tuple[Captioner, Reconstructing, Batch]:
+) -> tuple[Captioner, Reconstruction, Batch]:
     model = small("sa_lstm", masked=not config.published)
     torch.manual_seed(seed)
     objective = build_objective(config, Context(hidden=H, feature_dim=D))
-    assert isinstance(objective, Reconstructing)
+    assert isinstance(objective, Reconstruction)
     features = random_features()
     if config.published:  # a reader pads with zeros
         features = replace(features, grid=features.grid.masked_fill(~features.mask[..., None], 0.0))
@@ -55,7 +55,7 @@ def lstm(cell: nn.Module, ending: str, x: Tensor, h: Tensor, c: Tensor) -> tuple
     return torch.sigmoid(o) * torch.tanh(c), c
 
 
-def slow_global(model: Captioner, objective: Reconstructing, batch: Batch) -> float:
+def slow_global(model: Captioner, objective: Reconstruction, batch: Batch) -> float:
     assert isinstance(batch.inputs, Features)
     published, errors = objective.config.published, []
     for row in range(4):
@@ -70,7 +70,7 @@ def slow_global(model: Captioner, objective: Reconstructing, batch: Batch) -> fl
     return torch.stack(errors).mean().item()
 
 
-def slow_local(model: Captioner, objective: Reconstructing, batch: Batch) -> float:
+def slow_local(model: Captioner, objective: Reconstruction, batch: Batch) -> float:
     assert isinstance(batch.inputs, Features)
     published, errors, net = objective.config.published, [], objective.reconstructor
     for row in range(4):
@@ -190,7 +190,7 @@ def test_its_width_is_that_of_the_students_states(name: str, width: int | None):
     _, _, batch = setting(GlobalReconstruction())
     student = small(name)
     objective = build_objective(GlobalReconstruction(), Context(feature_dim=D, student=student, sample=lambda: batch))
-    assert isinstance(objective, Reconstructing) and objective(student, batch).value.isfinite()
+    assert isinstance(objective, Reconstruction) and objective(student, batch).value.isfinite()
     assert width is None or objective.reconstructor.lstm.input_size == 2 * width
 
 

@@ -17,7 +17,7 @@ from tests.models.captioners import features, model, small
 __all__ = ["features", "model"]
 
 TOKENS = torch.tensor([[BOS, 4, 5, EOS], [BOS, 6, 7, 8], [BOS, EOS, PAD, PAD], [BOS, 5, 5, 5]])
-PUBLISHED = ScheduledSampling(start=3, increase=0.05, every=5, highest=0.25)
+PUBLISHED = ScheduledSampling(start_epoch=3, increase_prob=0.05, increase_every=5, max_prob=0.25)
 
 
 def test_the_published_course():
@@ -28,8 +28,8 @@ def test_the_published_course():
 
 
 def test_a_teacher_forcing_ratio():
-    assert [ScheduledSampling(first=0.3).probability(epoch) for epoch in (0, 1, 50)] == [0.3] * 3
-    assert [ScheduledSampling(first=0.3, start=2).probability(epoch) for epoch in (0, 1, 2)] == [0, 0, 0.3]
+    assert [ScheduledSampling(initial_prob=0.3).probability(epoch) for epoch in (0, 1, 50)] == [0.3] * 3
+    assert [ScheduledSampling(initial_prob=0.3, start_epoch=2).probability(epoch) for epoch in (0, 1, 2)] == [0, 0, 0.3]
     assert ScheduledSampling().probability(10) == 0
 
 
@@ -41,12 +41,15 @@ def close(a: torch.Tensor, b: torch.Tensor) -> None:
 def test_the_given_words_are_taught_as_ever(model: Captioner, features: Features, captions: int):
     """Nothing replaced: every model steps to what it teaches, also when rows share a medium."""
     memory = model.encode(features.map(lambda x: x[: 4 // captions]))
-    walked, taught = rehearse(model, memory, TOKENS, lambda given, logits: given), model.teach(memory, TOKENS)
-    close(walked.logits, taught.logits)
-    close(walked.attention, taught.attention)
-    if taught.hidden is not None:
+    walked, forced = (
+        rehearse(model, memory, TOKENS, lambda given, logits: given),
+        model.forward_teacher_forced(memory, TOKENS),
+    )
+    close(walked.logits, forced.logits)
+    close(walked.attention, forced.attention)
+    if forced.hidden is not None:
         assert walked.hidden is not None
-        close(walked.hidden, taught.hidden)
+        close(walked.hidden, forced.hidden)
 
 
 def test_words_chosen_are_words_read(model: Captioner, features: Features):
@@ -59,13 +62,13 @@ def test_words_chosen_are_words_read(model: Captioner, features: Features):
 
 def test_always_the_likeliest_is_greedy(model: Captioner, features: Features):
     """Fed its own words, the model is at every step where its greedy caption was."""
-    found = greedy(model, features, Rules(min_length=0, max_length=5, no_repeat=False, unknown=True)).tokens
+    found = greedy(model, features, Rules(min_length=0, max_length=5, no_repeat_word=False, allow_unknown=True)).tokens
     own = torch.cat([torch.full((4, 1), BOS), found.masked_fill(found == PAD, EOS)], 1)
     longest = torch.tensor([[BOS, 4, 4, 4, 4, 4]] * 4)[:, : own.shape[1]]
-    sampling = ScheduledSampling(first=1.0, word="likeliest")
+    sampling = ScheduledSampling(initial_prob=1.0, word="likeliest")
     for coin in ("word", "step"):
-        taught = replace(sampling, coin=coin).teach(model, model.encode(features), longest, epoch=0)
-        said = taught.logits.argmax(-1)
+        forced = replace(sampling, coin=coin).forward_teacher_forced(model, model.encode(features), longest, epoch=0)
+        said = forced.logits.argmax(-1)
         for row in range(4):
             ended = found[row].tolist().index(EOS) + 1 if EOS in found[row] else found.shape[1]
             assert said[row, :ended].tolist() == found[row, :ended].tolist()
@@ -85,7 +88,7 @@ def test_draws_follow_the_prediction():
     inputs = media(*[0] * 4000)
     for first in (1.0, 0.4):
         seen.clear()
-        ScheduledSampling(first=first).teach(model, model.encode(inputs), rows, 0)
+        ScheduledSampling(initial_prob=first).forward_teacher_forced(model, model.encode(inputs), rows, 0)
         assert (seen[0] == BOS).all()
         for token in seen[1:]:
             shares = [(token == word).float().mean().item() for word in (UNK, 4, 5, 6)]
@@ -104,17 +107,21 @@ def test_one_coin_for_all_rows_or_one_for_each():
     rows = torch.full((50, 40), UNK)
     rows[:, 0] = BOS
     torch.manual_seed(0)
-    ScheduledSampling(first=0.5, word="likeliest", coin="step").teach(model, model.encode(inputs), rows, 0)
+    ScheduledSampling(initial_prob=0.5, word="likeliest", coin="step").forward_teacher_forced(
+        model, model.encode(inputs), rows, 0
+    )
     assert all((token == token[0]).all() for token in seen) and {int(token[0]) for token in seen[1:]} == {UNK, 4}
     seen.clear()
-    ScheduledSampling(first=0.5, word="likeliest", coin="word").teach(model, model.encode(inputs), rows, 0)
+    ScheduledSampling(initial_prob=0.5, word="likeliest", coin="word").forward_teacher_forced(
+        model, model.encode(inputs), rows, 0
+    )
     assert all(len(token.unique()) == 2 for token in seen[1:])
 
 
 def test_the_objective_samples_when_it_is_time(features: Features):
     model = small("sa_lstm")
     batch = Batch(("a", "b", "c", "d"), features, TOKENS)
-    objective = CrossEntropy(sampling=ScheduledSampling(start=2, first=1.0, word="likeliest"))
+    objective = CrossEntropy(sampling=ScheduledSampling(start_epoch=2, initial_prob=1.0, word="likeliest"))
     plain = CrossEntropy()(model, batch).value
     assert torch.equal(objective(model, batch, 0).value, plain) and torch.equal(objective(model, batch, 1).value, plain)
     assert abs(objective(model, batch, 2).value - plain) > 1e-3
@@ -126,7 +133,7 @@ def test_targets_stay_the_captions(features: Features):
     """Always its own words, but the caption's next word is what it is scored on: by hand for one row."""
     model = small("sa_lstm")
     batch = Batch(("a",), features.map(lambda x: x[:1]), TOKENS[:1])
-    loss = CrossEntropy(sampling=ScheduledSampling(first=1.0, word="likeliest"))(model, batch).value.item()
+    loss = CrossEntropy(sampling=ScheduledSampling(initial_prob=1.0, word="likeliest"))(model, batch).value.item()
     memory = model.encode(batch.inputs)
     state, token, total = model.init_state(memory), torch.tensor([BOS]), 0.0
     for target in (4, 5, EOS):

@@ -13,8 +13,8 @@ from torch import Tensor
 from limner.core.tensors import load_tensors
 from limner.core.types import BOS, EOS, PAD, UNK, Batch, Features, Medium
 from limner.decode.rules import Rules
-from limner.decode.search import Sample, sample, walk
-from limner.models.captioner import Captioner, Taught
+from limner.decode.search import Sample, rollout, sample
+from limner.models.captioner import Captioner, TeacherForced
 from limner.objectives import self_critical
 from limner.objectives.context import Context
 from limner.objectives.cross_entropy import CrossEntropy
@@ -70,7 +70,8 @@ def of(features: Features) -> Batch:
     ],
 )
 def test_what_is_differentiated_is_what_was_drawn_from(model: Captioner, features: Features, options: Sample):
-    """`walk` and `teach` are two programs: the same log-probability for each sample of every model."""
+    """`rollout` and `forward_teacher_forced` are two programs: the same log-probability for each sample of every
+    model."""
     torch.manual_seed(0)
     drawn = sample(model, features, options)
     logp, keep = log_probabilities(model, model.encode(features), drawn.tokens, options)
@@ -129,17 +130,17 @@ def test_the_published_loss(folder: Path):
     ended = (ids == 0).cumsum(1)
     tokens = torch.where(ended == 0, ids + 3, torch.where(ended == 1, EOS, PAD))
 
-    class Told(Table):
-        def teach(self, memory: tuple[Tensor], tokens_in: Tensor) -> Taught:
+    class PseudoCaptions(Table):
+        def forward_teacher_forced(self, memory: tuple[Tensor], tokens_in: Tensor) -> TeacherForced:
             logits = torch.full((*ids.shape, int(tokens.max()) + 2), -torch.inf)
             logits[..., -1] = (1 - logp.exp()).log()
-            return Taught(logits.scatter(2, tokens[..., None], logp[..., None]), logits)
+            return TeacherForced(logits.scatter(2, tokens[..., None], logp[..., None]), logits)
 
-    rules = Rules(0, ids.shape[1], no_repeat=False)
+    rules = Rules(0, ids.shape[1], no_repeat_word=False)
     objective = training(SelfCritical(sample=Sample(1, 1.0, rules), baseline="greedy"), lambda row: 0.0)
     objective.draw = lambda model, features: (tokens, None)  # type: ignore[method-assign]
     objective.judge = lambda ids, tokens, greedy: (reward[:, 0], {})  # type: ignore[method-assign]
-    loss = objective(Told(torch.zeros(4, 1, 1, 1)), of(media(0, 1, 2, 3)))
+    loss = objective(PseudoCaptions(torch.zeros(4, 1, 1, 1)), of(media(0, 1, 2, 3)))
     assert loss.value.item() == pytest.approx(expected.item(), abs=2e-5)
 
 
@@ -296,7 +297,7 @@ def test_captions_are_drawn_without_dropout(features: Features):
         objective(captioner, of(features))
         torch.manual_seed(0)
         captioner.eval()
-        drawn = walk(captioner, captioner.encode(features), Sample(2)).tokens
+        drawn = rollout(captioner, captioner.encode(features), Sample(2)).tokens
         assert seen[: len(drawn)] == [[i for i in row if i != PAD] for row in drawn.tolist()]  # then the greedy ones
     losses = {}
     for dropout in (True, False):
@@ -315,7 +316,7 @@ def test_cross_entropy_and_then_self_critical_in_one_recipe(tmp_path: Path, monk
     log with the greedy rewards of every other call included."""
     monkeypatch.setattr(self_critical, "EVERY", 2)
     first = recipe(pictures(tmp_path / "data", 10), epochs=2).stages[0]
-    whole = recipe(tmp_path / "data", objective=SCST, epochs=2, captions=1, lr=0.001)
+    whole = recipe(tmp_path / "data", objective=SCST, epochs=2, captions_per_medium=1, lr=0.001)
     whole = type(whole)(**{**vars(whole), "stages": (first, *whole.stages)})
     watched = Watched()
     run = train(whole, tmp_path / "run", watch=watched)
@@ -334,7 +335,7 @@ def test_the_greedy_reward_is_a_mean_of_the_batches_that_tell_it(tmp_path: Path,
     """Of three batches in a step the first asks for it: 2, not 2/3."""
     monkeypatch.setattr(Rewards, "score", lambda self, rows, ids: (np.full(len(rows), 2.0), {}))
     watched = Watched()
-    whole = recipe(pictures(tmp_path / "data", 6), objective=SCST, captions=1, batch_size=2, accumulate=3)
+    whole = recipe(pictures(tmp_path / "data", 6), objective=SCST, captions_per_medium=1, batch_size=2, accumulate=3)
     train(whole, tmp_path / "run", watch=watched)
     (facts,) = watched.of("step")
     assert facts["reward_greedy"] == 2.0 and facts["reward"] == 2.0
@@ -345,7 +346,9 @@ def test_it_raises_the_reward_and_starts_from_any_run(tmp_path: Path):
     data = pictures(tmp_path / "data", 5)
     train(recipe(data, epochs=12, lr=0.01), tmp_path / "xe")
     watched = Watched()
-    scst = recipe(data, ("start", str(tmp_path / "xe")), objective=SCST, epochs=60, captions=1, lr=0.01, batch_size=5)
+    scst = recipe(
+        data, ("start", str(tmp_path / "xe")), objective=SCST, epochs=60, captions_per_medium=1, lr=0.01, batch_size=5
+    )
     train(scst, tmp_path / "scst", watch=watched)
     rewards = [facts["reward"] for facts in watched.of("step")]
     assert sum(rewards[-10:]) > 1.5 * sum(rewards[:10])

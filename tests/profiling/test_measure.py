@@ -18,7 +18,7 @@ from limner.core.types import BOS, Features, Layout
 from limner.data.media import read
 from limner.inference.pipeline import Pipeline
 from limner.models import build_model
-from limner.models.packed_linear import Few
+from limner.models.packed_linear import SmallBatchLinear
 from limner.models.sft import Sft, SftConfig
 from limner.profiling import measure
 from limner.profiling.figure import pareto_figure
@@ -39,7 +39,7 @@ def test_operations_by_hand():
 def test_operations_of_kernels_that_torch_does_not_count():
     """Of a linear layer laid out for few rows; of attention, where a mask saves nothing, as when it is taken apart; of
     an LSTM of two layers and directions, whose second layer reads both directions of the first."""
-    few = Few(512, 1024)
+    few = SmallBatchLinear(512, 1024)
     assert count(lambda: few(torch.randn(1, 512))) == 2 * 512 * 1024 == 1_048_576
     assert count(lambda: few(torch.randn(3, 512))) == 3 * 1_048_576
     B, H, Q, K, d = 2, 8, 3, 5, 16
@@ -134,7 +134,7 @@ def test_parameters_of_a_side_are_those_that_its_captions_depend_on(shared: str,
     model = Sft(config, 7, 10).eval()
     features = Features(torch.randn(2, 5, 10), torch.ones(2, 5, dtype=torch.bool), Layout(5, 1, 1))
     model(features, torch.tensor([[BOS, 5, 6], [BOS, 4, 5]])).logsumexp(-1).sum().backward()
-    counted = {id(parameter) for parameter in model.of_path()}
+    counted = {id(parameter) for parameter in model.side_parameters()}
     names = {name for name, parameter in model.named_parameters() if id(parameter) in counted}
     needed = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     part = "teacher" if path == "teacher" and shared != "all" else "network"
@@ -149,7 +149,7 @@ def test_a_side_is_measured_for_itself(tmp_path: Path):
     for side in ("student", "teacher"):
         out = tmp_path / f"{side}.json"
         command = ["profile", str(run), "--repeats", "1", "--batch-size", "1", "--no-memory", "--out", str(out)]
-        assert main([*command, "--model.path", side, *(["--frames", "6"] if side == "teacher" else [])]) == 0
+        assert main([*command, "--model.side", side, *(["--frames", "6"] if side == "teacher" else [])]) == 0
         (found[side],) = json.loads(out.read_text())
     model = load_run(run).model
     assert isinstance(model, Sft)
@@ -162,7 +162,7 @@ def test_a_side_is_measured_for_itself(tmp_path: Path):
 
 
 def test_what_of_a_recipe_cannot_be_given(tiny: Path, capsys):
-    for name in ("--model.path", "--features"):  # of a run that is no SFT; and nothing would read them
+    for name in ("--model.side", "--features"):  # of a run that is no SFT; and nothing would read them
         assert main(["profile", str(tiny / "run"), "--no-memory", name, "teacher"]) == 2
         told = " ".join(capsys.readouterr().err.split())
         assert f"unknown arguments: {name} (see --help; of a run's recipe frames, sampling may be given anew)" in told
@@ -195,7 +195,7 @@ def test_memory_is_that_of_what_was_asked_for(tiny: Path, tmp_path: Path, monkey
     assert measure._peak(str(run.folder), "", changed, picture, search) > 1
     assert seen == [(9, picture, search)]
     side = sft_run(tmp_path / "sft")
-    config, sides = replace(load_run(side).recipe.model, path="teacher"), []
+    config, sides = replace(load_run(side).recipe.model, side="teacher"), []
     monkeypatch.setattr(measure, "beam", lambda model, *_: sides.append(model.config.path))
     measure._peak(str(side), "", replace(load_run(side).recipe, model=config), b"", None)
     assert sides == ["teacher"]

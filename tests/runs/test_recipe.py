@@ -16,7 +16,7 @@ from limner.runs.recipe import Recipe, Schedule, Stage, build_recipe, check_reci
 TEXT = """
 data: {name: csv, annotations: a.csv, media: pictures}
 encoder: {name: pretrained, source: weights/x, trainable_from: -2}
-views: [full, flip]
+augmentations: [full, flip]
 model: {name: show_attend_tell, hidden: 64, project: 32}
 stages:
   - {objective: {name: xe, label_smoothing: 0.1}, epochs: 3, lr: 6.0e-4}
@@ -36,7 +36,7 @@ def file(tmp_path: Path) -> Path:
 def test_fields_arrive(file: Path):
     recipe = load_recipe(file)
     assert recipe.data.name == "csv" and recipe.encoder == PretrainedConfig("pretrained", "weights/x", -2)
-    assert recipe.views == ("full", "flip") and (recipe.model.hidden, recipe.model.project) == (64, 32)
+    assert recipe.augmentations == ("full", "flip") and (recipe.model.hidden, recipe.model.project) == (64, 32)
     assert [stage.lr for stage in recipe.stages] == [6e-4, 1e-4]  # YAML reads 1e-4 as text
     assert recipe.stages[0].objective.label_smoothing == 0.1 and recipe.stages[1].clip_norm is None
     assert recipe.stages[1].schedule.name == "cosine" and recipe.stages[1].epochs == Stage().epochs
@@ -67,7 +67,7 @@ def test_overrides(file: Path):
         ("stages.0.lr", "1e-5"),
         ("stages.-1.objective.doubly_stochastic", "1"),
         ("data.restval", "false"),
-        ("views", "[full]"),
+        ("augmentations", "[full]"),
         ("encoder", "{name: small_cnn, size: 32}"),
         ("model.project", "null"),
         ("seed", "3"),
@@ -75,7 +75,9 @@ def test_overrides(file: Path):
     recipe = load_recipe(file, given)
     assert recipe.stages[0].lr == 1e-5 and recipe.stages[0].epochs == 3  # the rest of the stage stays
     assert recipe.stages[1].objective.doubly_stochastic == 1.0 and recipe.stages[0].objective.doubly_stochastic == 0
-    assert recipe.data.restval is False and recipe.views == ("full",) and recipe.encoder == SmallCNNConfig(size=32)
+    assert (
+        recipe.data.restval is False and recipe.augmentations == ("full",) and recipe.encoder == SmallCNNConfig(size=32)
+    )
     assert recipe.model.project is None and recipe.seed == 3
     assert load_recipe(file).seed == 7
 
@@ -86,7 +88,7 @@ def test_overrides_of_what_the_file_leaves_at_its_default():
         ("stages.0.epochs", "1"),
         ("stages.0.schedule.name", "cosine"),
         ("encoder.size", "32"),
-        ("views.0", "flip"),
+        ("augmentations.0", "flip"),
         ("decoding.rules.max_length", "9"),
         ("features", ""),
     ]
@@ -95,7 +97,7 @@ def test_overrides_of_what_the_file_leaves_at_its_default():
         data=DataConfig(media="x"),
         stages=(replace(Stage(), epochs=1, schedule=Schedule("cosine")),),
         encoder=SmallCNNConfig(size=32),
-        views=("flip",),
+        augmentations=("flip",),
         decoding=Beam(rules=Rules(max_length=9)),
     )
     assert build_recipe(tree, given) == expected
@@ -108,9 +110,12 @@ def test_overrides_of_what_the_file_leaves_at_its_default():
 
 
 IMPOSSIBLE = [
-    *((f"stages.0.{name}", "0") for name in ("epochs", "batch_size", "accumulate", "captions", "patience", "lr")),
+    *(
+        (f"stages.0.{name}", "0")
+        for name in ("epochs", "batch_size", "accumulate", "captions_per_medium", "patience", "lr")
+    ),
     *((f"stages.0.{name}", "-1") for name in ("weight_decay", "encoder_lr", "clip_norm", "clip_value")),
-    *((f"stages.0.{name}", "1") for name in ("average", "objective.label_smoothing")),
+    *((f"stages.0.{name}", "1") for name in ("ema_decay", "objective.label_smoothing")),
     *(("stages.0.lr", value) for value in (".nan", ".inf")),
     ("stages.0.objective.doubly_stochastic", "-1"),
     ("stages.0.schedule.warmup", "1.5"),
@@ -121,7 +126,7 @@ IMPOSSIBLE = [
     *((f"model.{name}", "1") for name in ("dropout", "word_dropout", "cell_dropout")),
     *((f"vocabulary.{name}", "0") for name in ("min_count", "max_words")),
     *((name, "0") for name in ("frames", "checkpoint_steps")),
-    *((name, "[]") for name in ("stages", "views")),
+    *((name, "[]") for name in ("stages", "augmentations")),
 ]
 
 
@@ -167,10 +172,10 @@ def test_override_copies():
         ("stages.0.lr", "fast", r"stages\.0\.lr: .*valid number.*got 'fast'"),
         ("stages.0.epochs", "2.5", r"stages\.0\.epochs: .*integer.*got 2\.5"),
         ("seed", "[1]", r"seed: .*integer"),
-        ("views", "full", r"views: .*tuple.*got 'full'"),
+        ("augmentations", "full", r"augmentations: .*tuple.*got 'full'"),
         ("decoding.size", "0", "a beam has at least one hypothesis, got size 0"),
         ("decoding.rules.min_length", "30", "expected 0 <= min_length < max_length, got min_length 30, max_length 25"),
-        ("views", "[full, flop]", r"views\.1: .*known views are full, flip, .*got 'flop'"),
+        ("augmentations", "[full, flop]", r"augmentations\.1: .*known augmentations are full, flip, .*got 'flop'"),
         ("data.media", "@x", "--data.media @x: not a YAML value"),
     ],
 )
@@ -208,7 +213,8 @@ def test_shipped_recipes(path: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, "much"])
 def test_captions_of_others_are_a_share_of_all(file: Path, share):
-    told = load_recipe(file, [("told.file", "teacher.jsonl"), ("told.share", "0.25")]).told
-    assert (told.file, told.share) == ("teacher.jsonl", 0.25)
-    with pytest.raises(ValueError, match=r"told\.share: Input should be"):
-        load_recipe(file, [("told.share", str(share))])
+    overrides = [("pseudo_captions.file", "teacher.jsonl"), ("pseudo_captions.share", "0.25")]
+    pseudo = load_recipe(file, overrides).pseudo_captions
+    assert (pseudo.file, pseudo.share) == ("teacher.jsonl", 0.25)
+    with pytest.raises(ValueError, match=r"pseudo_captions\.share: Input should be"):
+        load_recipe(file, [("pseudo_captions.share", str(share))])

@@ -153,10 +153,10 @@ def test_what_is_missing_or_newer_is_said(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"is not a run folder: it has no run.json"):
         load_run(tmp_path)
     make(tmp_path)
-    edit(tmp_path, format=2, something_new=[1])
-    with pytest.raises(ValueError, match=r"has run format 2; this limner reads up to 1: update limner"):
+    edit(tmp_path, format=3, something_new=[1])
+    with pytest.raises(ValueError, match=r"has run format 3; this limner reads up to 2: update limner"):
         load_run(tmp_path)
-    edit(tmp_path, format=1)
+    edit(tmp_path, format=2)
     with pytest.raises(ValueError, match=r"run\.json does not describe a run.*something_new"):
         load_run(tmp_path)
     (tmp_path / "run.json").write_text("[]")

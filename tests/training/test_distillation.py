@@ -41,7 +41,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def student(data: Path, teacher: Path | str, *overrides: tuple[str, Any], **objective: Any) -> Recipe:
     plan = {"name": "distil", "teacher": str(teacher), **objective}
-    settings = ("model", STUDENT), ("checkpoint_steps", 2), ("views", ["full", "flip"]), *overrides
+    settings = ("model", STUDENT), ("checkpoint_steps", 2), ("augmentations", ["full", "flip"]), *overrides
     return recipe(data, *settings, objective=plan, epochs=3)
 
 
@@ -87,7 +87,7 @@ def whole(request: pytest.FixtureRequest, world: tuple[Path, Path], tmp_path_fac
     run that nothing disturbed."""
     root = tmp_path_factory.mktemp("whole")
     options = {"cache": request.param, **({} if request.param else {"hidden": 0.2})}
-    plan = student(*world, ("told", mixed(root / "t.jsonl")), objects=0.1, **options)
+    plan = student(*world, ("pseudo_captions", mixed(root / "t.jsonl")), objects=0.1, **options)
     if request.param:
         plan = replace(plan, stages=(replace(plan.stages[0], precision="bf16"),))
     return plan, train(plan, root / "whole")
@@ -102,7 +102,7 @@ def test_resumed_equals_uninterrupted(whole: tuple[Recipe, Path], tmp_path: Path
     same(whole[1], folder)
     tensors = load_tensors(folder / "last.safetensors")[0]
     cache = whole[0].stages[0].objective.cache  # type: ignore[union-attr]
-    assert ("lessons.keys" in tensors) == bool(cache)
+    assert ("teacher_cache.keys" in tensors) == bool(cache)
 
 
 def test_captions_of_others_are_learnt_with_every_objective(world: tuple[Path, Path], tmp_path: Path):
@@ -110,12 +110,12 @@ def test_captions_of_others_are_learnt_with_every_objective(world: tuple[Path, P
     path = tmp_path / "t.jsonl"
     path.write_text("".join(json.dumps({"id": f"p{k}", "caption": "two cows stand"}) + "\n" for k in range(10)))
     path.write_text(path.read_text() + json.dumps({"id": "nobody", "caption": "a dog"}) + "\n")
-    plan = recipe(world[0], ("told", {"file": str(path), "share": 1.0}), epochs=12, lr=0.03)
+    plan = recipe(world[0], ("pseudo_captions", {"file": str(path), "share": 1.0}), epochs=12, lr=0.03)
     watch = Watched()
     train(plan, tmp_path / "run", watch=watch)
     assert watch.of("validation")[-1]["example"] == "two cows stand"
     start = watch.of("start")[0]
-    assert start["told"] == 10 and any("1 ids of no medium skipped" in line for line in start["problems"])
+    assert start["pseudo-captions"] == 10 and any("1 ids of no medium skipped" in line for line in start["problems"])
     assert watch.of("end")[0]["skipped"] == 1
 
 
@@ -125,12 +125,22 @@ def test_the_commands_a_user_gives(tiny: Path, tmp_path: Path, capsys: pytest.Ca
     asked = ["--split", "train", "--beam", "3", "--n-best", "3", "--out", str(told)]
     assert main(["evaluate", str(teacher), *asked]) == 0
     objective = json.dumps({"name": "distil", "teacher": str(teacher), "cache": 6})
-    settings = ["--told.file", str(told / "several.json"), "--told.share", "0.4", "--stages.0.objective", objective]
+    settings = [
+        "--pseudo_captions.file",
+        str(told / "several.json"),
+        "--pseudo_captions.share",
+        "0.4",
+        "--stages.0.objective",
+        objective,
+    ]
     small = ["--model.hidden", "6", "--frames=4", "--stages.0.epochs=1"]
     assert main(["train", str(tiny / "tiny.yaml"), "--out", str(out), *settings, *small]) == 0
-    assert "told " in capsys.readouterr().out
+    assert "pseudo-captions " in capsys.readouterr().out
     run = load_run(out)
-    assert (run.recipe.told.share, run.recipe.stages[0].objective) == (0.4, Distil(teacher=str(teacher), cache=6))
+    assert (run.recipe.pseudo_captions.share, run.recipe.stages[0].objective) == (
+        0.4,
+        Distil(teacher=str(teacher), cache=6),
+    )
     assert '"kl"' in (out / "log.jsonl").read_text()
     assert not (out / "objective.safetensors").exists()  # it has no parameters of its own
 
@@ -147,13 +157,15 @@ def test_a_teacher_of_other_inputs_reads_its_own(world: tuple[Path, Path], tmp_p
     media = read_dataset(plan.data).split("train")
     words = Vocabulary.load(large / "vocabulary.json")
     teacher = load_teacher(large, plan, words, media, torch.device("cpu"))
-    batch = Batch(("p3", "p1"), _pixels(plan, media, [3, 1]), torch.tensor([[1, 4, 2]] * 2), views=("full", "full"))
+    batch = Batch(
+        ("p3", "p1"), _pixels(plan, media, [3, 1]), torch.tensor([[1, 4, 2]] * 2), augmentations=("full", "full")
+    )
     found = teacher.see(batch).grid
     run = load_run(large)
     assert run.encoder is not None
     with torch.no_grad():
         torch.testing.assert_close(found.detach(), run.encoder(_pixels(bigger, media, [3, 1])).grid)
-    assert teacher.views is None
+    assert teacher.augmentations is None
     equal = load_teacher(same_kind, student(data, same_kind), words, media, torch.device("cpu"))
     assert equal.read(batch) is batch.inputs
     assert train(plan, tmp_path / "run")
@@ -163,11 +175,11 @@ def _pixels(plan: Recipe, media: list[Medium], which: list[int]) -> Any:
     return open_inputs(plan).reader([(media[k], "full") for k in which])
 
 
-def stored(folder: Path, ids: list[str], views: tuple[str, ...]) -> str:
+def stored(folder: Path, ids: list[str], augmentations: tuple[str, ...]) -> str:
     """Features without a known encoder: the id's number in four cells, and the view's in the second channel."""
     writer = StoreWriter(folder, PROVENANCE)
     for id in ids:
-        for number, view in enumerate(views):
+        for number, view in enumerate(augmentations):
             writer.add(id, view, torch.tensor([[float(id[1:]), number]]).expand(4, 2), Layout(1, 2, 2))
     writer.finish()
     return str(folder)
@@ -178,15 +190,18 @@ def test_a_teacher_reads_the_same_view_where_its_store_has_it(world: tuple[Path,
     ids = [f"p{k}" for k in range(10)] + ["v0", "v1", "v2"]
     store = stored(tmp_path / "store", ids, ("full", "flip"))
     run = train(recipe(data, ("model", TEACHER), ("features", store)), tmp_path / "stored")
-    plan = student(data, run, ("views", ["full", "flip", "crop-tl"]))
+    plan = student(data, run, ("augmentations", ["full", "flip", "crop-tl"]))
     media = read_dataset(plan.data).split("train")
     teacher = load_teacher(run, plan, Vocabulary.load(run / "vocabulary.json"), media, torch.device("cpu"))
     inputs = _pixels(plan, media, [3, 1, 2])
-    batch = Batch(("p3", "p1", "p2"), inputs, torch.tensor([[1, 4, 2]] * 3), views=("full", "flip", "crop-tl"))
-    assert teacher.see(batch).grid[:, 0].tolist() == [[3, 0], [1, 1], [2, 0]] and teacher.views == ("full", "flip")
+    batch = Batch(("p3", "p1", "p2"), inputs, torch.tensor([[1, 4, 2]] * 3), augmentations=("full", "flip", "crop-tl"))
+    assert teacher.see(batch).grid[:, 0].tolist() == [[3, 0], [1, 1], [2, 0]] and teacher.augmentations == (
+        "full",
+        "flip",
+    )
     train(plan, tmp_path / "run")
-    with pytest.raises(ValueError, match="has no features in the views crop-tl, and attention compares cells"):
-        train(student(data, run, ("views", ["full", "flip", "crop-tl"]), attention=0.1), tmp_path / "other")
+    with pytest.raises(ValueError, match="has no features in the augmentations crop-tl, and attention compares cells"):
+        train(student(data, run, ("augmentations", ["full", "flip", "crop-tl"]), attention=0.1), tmp_path / "other")
 
 
 def test_a_store_without_some_media_is_refused(world: tuple[Path, Path], tmp_path: Path):
@@ -224,7 +239,9 @@ def test_teachers_that_cannot_teach(world: tuple[Path, Path], tmp_path: Path):
     blip = tmp_path / "blip"
     blip.mkdir()
     (blip / "config.json").write_text("{}")
-    message = r"blip is a transformers model \(and it has no processor\), which has other words.*told: \{file"
+    message = (
+        r"blip is a transformers model \(and it has no processor\), which has other words.*pseudo_captions: \{file"
+    )
     with pytest.raises(ValueError, match=message):
         train(student(data, blip), tmp_path / "b")
     (blip / "preprocessor_config.json").write_text("{}")

@@ -47,7 +47,7 @@ def recipe(tmp_path: Path) -> Recipe:
         "frames": 4,
         "vocabulary": {"min_count": 1},
         "model": {"name": "show_attend_tell", "hidden": 8, "embed": 8, "attention": 8, "dropout": 0.0},
-        "stages": [{"epochs": 1, "batch_size": 4, "captions": 1}],
+        "stages": [{"epochs": 1, "batch_size": 4, "captions_per_medium": 1}],
         "decoding": {"size": 2, "rules": {"max_length": 6}},
     }
     return build_recipe(tree)
@@ -96,8 +96,8 @@ def test_none_of_the_ids_is_there(recipe: Recipe, tmp_path: Path):
 def test_views_need_a_store(recipe: Recipe):
     from dataclasses import replace
 
-    with pytest.raises(ValueError, match=r"feature files hold one view of a medium: views must be \[full\]"):
-        open_inputs(replace(recipe, views=("full", "flip")))
+    with pytest.raises(ValueError, match=r"feature files hold one view of a medium: augmentations must be \[full\]"):
+        open_inputs(replace(recipe, augmentations=("full", "flip")))
 
 
 def test_random_frames_repeat_with_the_seed(recipe: Recipe, tmp_path: Path):

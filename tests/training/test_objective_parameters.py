@@ -25,7 +25,7 @@ RECNET |= {"objective": {"name": "recnet_local", "attention": 4, "weight": 1.0}}
 
 def two_stages(folder: Path) -> Recipe:
     """10 pairs: 3 steps an epoch, with a checkpoint inside; words first, then words and a reconstruction."""
-    sampling = {"start": 1, "first": 0.5}
+    sampling = {"start_epoch": 1, "initial_prob": 0.5}
     first = {"epochs": 2, "batch_size": 4, "objective": {"name": "xe", "sampling": sampling, "entropy": 0.01}}
     settings = ("model", MODEL), ("checkpoint_steps", 2)
     whole = recipe(folder, *settings, **first)
@@ -137,10 +137,10 @@ def test_objectives_are_told_the_epoch(world: tuple[Recipe, Path], tmp_path: Pat
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("objective.sampling.first", "1.5"),
-        ("objective.sampling.increase", "-0.1"),
-        ("objective.sampling.every", "0"),
-        ("objective.sampling.start", "-1"),
+        ("objective.sampling.initial_prob", "1.5"),
+        ("objective.sampling.increase_prob", "-0.1"),
+        ("objective.sampling.increase_every", "0"),
+        ("objective.sampling.start_epoch", "-1"),
         ("objective.entropy", ".nan"),
         ("objective.attention_entropy", ".inf"),
         ("schedule.start", "-1"),

@@ -39,13 +39,13 @@ def begun(whole: Recipe, folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return pictures(tmp_path_factory.mktemp("rates") / "data", 6)
+    return pictures(tmp_path_factory.mktemp("lr_scale") / "data", 6)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_frozen_parts_stay_to_the_bit_and_the_others_move(data: Path, tmp_path: Path, optimizer: str):
     """Two epochs with weight decay, which would shrink what has no gradient; and no moments of what is frozen."""
-    whole = recipe(data, epochs=2, optimizer=optimizer, weight_decay=0.1, rates=RATES)
+    whole = recipe(data, epochs=2, optimizer=optimizer, weight_decay=0.1, lr_scale=RATES)
     before, after = begun(whole, tmp_path / "begun"), weights(train(whole, tmp_path / "run"))
     for name, value in before.items():
         assert torch.equal(value, after[name]) == name.startswith(STILL), name
@@ -62,7 +62,7 @@ def test_half_the_rate_is_half_the_step(optimizer: str, lr: float):
     found = []
     for rates in ({}, {"embed": 0.5, "head.bias": 0.0}):
         model = small("show_attend_tell")
-        stage = Stage(optimizer=optimizer, lr=lr, momentum=0.0, rates=rates)
+        stage = Stage(optimizer=optimizer, lr=lr, momentum=0.0, lr_scale=rates)
         optimiser = make_optimizer(model, stage)
         torch.manual_seed(0)
         for parameter in model.parameters():
@@ -103,13 +103,13 @@ def test_gradients_are_given_back():
 
 def two_stages(data: Path, **second: Any) -> Recipe:
     """The second stage begins with another part frozen; a checkpoint after every other step."""
-    settings: dict[str, Any] = {"batch_size": 2, "average": 0.9}
-    first = recipe(data, ("checkpoint_steps", 2), epochs=2, rates={"embed": 0.0, "lstm": 0.5}, **settings)
+    settings: dict[str, Any] = {"batch_size": 2, "ema_decay": 0.9}
+    first = recipe(data, ("checkpoint_steps", 2), epochs=2, lr_scale={"embed": 0.0, "lstm": 0.5}, **settings)
     return replace(first, stages=(*first.stages, *recipe(data, epochs=2, **settings, **second).stages))
 
 
 def test_what_one_stage_freezes_the_next_one_trains(data: Path, tmp_path: Path):
-    whole = two_stages(data, rates={"head": 0.0})
+    whole = two_stages(data, lr_scale={"head": 0.0})
     before = begun(whole, tmp_path / "begun")
     first = weights(train(replace(whole, stages=whole.stages[:1]), tmp_path / "first"))
     after = weights(train(whole, tmp_path / "run"))
@@ -119,7 +119,7 @@ def test_what_one_stage_freezes_the_next_one_trains(data: Path, tmp_path: Path):
 
 def test_interrupted_and_resumed_equals_uninterrupted(data: Path, tmp_path: Path):
     """Inside the first stage and the second."""
-    whole = two_stages(data, rates={"head": 0.0, "attend": 2.0})
+    whole = two_stages(data, lr_scale={"head": 0.0, "attend": 2.0})
     train(whole, tmp_path / "whole")
     for step in (3, 9):
         folder = tmp_path / f"stopped{step}"
@@ -130,9 +130,9 @@ def test_interrupted_and_resumed_equals_uninterrupted(data: Path, tmp_path: Path
 
 
 def test_a_name_that_is_no_part_is_told_before_any_stage(data: Path, tmp_path: Path):
-    whole = two_stages(data, rates={"embedding": 0.0})
+    whole = two_stages(data, lr_scale={"embedding": 0.0})
     parts = "embed, attend, init_h, init_c, gate, lstm, head"
-    told = rf"stages\.1\.rates: no parameter of the captioner is called 'embedding'; its parts are {parts}$"
+    told = rf"stages\.1\.lr_scale: no parameter of the captioner is called 'embedding'; its parts are {parts}$"
     with pytest.raises(ValueError, match=told):
         train(whole, tmp_path / "run")
     assert not (tmp_path / "run" / "last.safetensors").exists()
@@ -142,12 +142,12 @@ def test_a_name_that_is_no_part_is_told_before_any_stage(data: Path, tmp_path: P
 
 
 def test_rates_that_cannot_be(data: Path):
-    with pytest.raises(ValueError, match=r"stages\.0\.rates\.embed: .* got -1"):
-        build_recipe({"data": {"media": "x"}}, [("stages.0.rates.embed", "-1")])
+    with pytest.raises(ValueError, match=r"stages\.0\.lr_scale\.embed: .* got -1"):
+        build_recipe({"data": {"media": "x"}}, [("stages.0.lr_scale.embed", "-1")])
     model = small("show_attend_tell")
     every = dict.fromkeys((name.split(".")[0] for name, _ in model.named_parameters()), 0.0)
     with pytest.raises(ValueError, match="leave nothing to learn: give some part a factor above 0"):
-        make_optimizer(model, Stage(rates=every))
+        make_optimizer(model, Stage(lr_scale=every))
 
 
 def stages(*told: dict[str, Any]) -> tuple[Stage, ...]:
@@ -160,14 +160,14 @@ def test_a_rate_too_high_for_self_critical_training_is_told_once(data: Path, tmp
     (text,) = too_high(stages({}, {**scst, "lr": 0.001, "optimizer": "amsgrad"}))
     assert text.startswith("stages.1.lr is 0.001: with amsgrad self-critical training usually takes 1e-5 to 1e-4")
     watched = Watched()
-    train(recipe(data, lr=0.002, epochs=2, captions=1, **scst), tmp_path / "run", watch=watched)
+    train(recipe(data, lr=0.002, epochs=2, captions_per_medium=1, **scst), tmp_path / "run", watch=watched)
     assert sum("stages.0.lr is 0.002" in facts["text"] for facts in watched.of("warning")) == 1
 
 
 @pytest.mark.slow
 def test_two_processes_wait_for_no_frozen_part(data: Path, tmp_path: Path):
     """Three steps in the first stage, three in the second, in which something else is frozen."""
-    whole = two_stages(data, rates={"head": 0.0})
+    whole = two_stages(data, lr_scale={"head": 0.0})
     save_recipe(whole, tmp_path / "r.json")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "limner"]
     command += ["train", str(tmp_path / "r.json"), "--out", str(tmp_path / "run")]

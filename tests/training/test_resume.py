@@ -20,9 +20,9 @@ from tests.training.world import Watched, log_of, pictures, recipe
 STAGE = {
     "batch_size": 2,
     "accumulate": 2,
-    "average": 0.9,
+    "ema_decay": 0.9,
     "epochs": 3,
-    "captions": 1,
+    "captions_per_medium": 1,
     "schedule": {"name": "plateau", "factor": 0.5, "patience": 1},
     "objective": {"name": "xe", "label_smoothing": 0.1, "doubly_stochastic": 0.5},
 }
@@ -38,7 +38,7 @@ def long(folder: Path) -> Recipe:
     whole = recipe(
         folder,
         *[(f"model.{name}", 0.3) for name in ("dropout", "word_dropout", "cell_dropout")],
-        ("views", ["full", "flip"]),
+        ("augmentations", ["full", "flip"]),
         ("checkpoint_steps", 2),
         **STAGE,
     )

@@ -35,7 +35,14 @@ def recipe(tiny: Path, features: Path, **objective: Any) -> Any:
         draw = np.random.default_rng(0)
         for medium in load(tiny / "world"):
             np.save(features / f"{medium.id}.npy", draw.normal(size=(int(draw.integers(3, 7)), 10)).astype(np.float32))
-    stage = {"epochs": 2, "batch_size": 16, "accumulate": 2, "lr": 0.003, "weight_decay": 0.01, "captions": 1}
+    stage = {
+        "epochs": 2,
+        "batch_size": 16,
+        "accumulate": 2,
+        "lr": 0.003,
+        "weight_decay": 0.01,
+        "captions_per_medium": 1,
+    }
     schedule = {"name": "step", "warmup": 0.1, "factor": 0.95, "every": 1, "start": 1}
     tree = {
         "data": {"name": "shapes", "media": str(tiny / "world")},
@@ -50,7 +57,7 @@ def recipe(tiny: Path, features: Path, **objective: Any) -> Any:
 
 
 def test_a_recipe_trains_both_sides(tiny: Path, tmp_path: Path) -> None:
-    wanted = {"teacher": 0.5, "objects": 0.3, "actions": 0.2, "sentence": 0.1}
+    wanted = {"teacher_weight": 0.5, "objects": 0.3, "actions": 0.2, "sentence": 0.1}
     plan = recipe(tiny, tmp_path / "features", **wanted)
     folder = train(plan, tmp_path / "run")
     run = load_run(folder)
@@ -62,17 +69,17 @@ def test_a_recipe_trains_both_sides(tiny: Path, tmp_path: Path) -> None:
     media = read_dataset(run.recipe.data).split("val")
     for side in ("student", "teacher"):  # whose captions are asked for
         assert (
-            main(["evaluate", str(folder), "--split", "val", "--model.path", side, "--out", str(tmp_path / side)]) == 0
+            main(["evaluate", str(folder), "--split", "val", "--model.side", side, "--out", str(tmp_path / side)]) == 0
         )
-        run.model.config = replace(run.model.config, path=side)
+        run.model.config = replace(run.model.config, side=side)
         wanted = generate(run.model, media, open_inputs(run.recipe).reader, run.vocabulary, run.recipe.decoding)
         said = json.loads((tmp_path / side / "captions.json").read_text())
         assert {row["image_id"]: row["caption"] for row in said} == wanted
     assert main(["evaluate", str(folder), "--model.width", "8"]) == 2
     data = read_dataset(run.recipe.data).split("train")
     for side in ("student", "teacher"):  # whom another student learns from
-        taught = load_teacher(folder, run.recipe, run.vocabulary, data, torch.device("cpu"), side).model
-        assert isinstance(taught, Sft) and taught.config.path == side
+        forced = load_teacher(folder, run.recipe, run.vocabulary, data, torch.device("cpu"), side).model
+        assert isinstance(forced, Sft) and forced.config.path == side
 
 
 def test_two_trainings_are_the_same_to_the_bit(tiny: Path, tmp_path: Path) -> None:
@@ -83,7 +90,9 @@ def test_two_trainings_are_the_same_to_the_bit(tiny: Path, tmp_path: Path) -> No
 
 
 def test_the_published_sums_train_too(tiny: Path, tmp_path: Path) -> None:
-    plan = recipe(tiny, tmp_path / "features", T_loss=8, objects=0.1, actions=0.1, label_smoothing=0.3, published=True)
+    plan = recipe(
+        tiny, tmp_path / "features", teacher_weight=0.8, objects=0.1, actions=0.1, label_smoothing=0.3, published=True
+    )
     assert (train(plan, tmp_path / "run") / "model.safetensors").is_file()
 
 
@@ -95,8 +104,8 @@ SLOW = pytest.mark.slow
     [
         ({"objects": 0.3, "actions": 0.3, "kl": 0.5, "match_sentence": 0.1}, False),
         pytest.param({"objects": 0.0, "actions": 0.0}, False, marks=SLOW),
-        pytest.param({"teacher": 1.0}, True, marks=SLOW),
-        pytest.param({"teacher": 0.0, "objects": 0.3}, True, marks=SLOW),
+        pytest.param({"teacher_weight": 1.0}, True, marks=SLOW),
+        pytest.param({"teacher_weight": 0.0, "objects": 0.3}, True, marks=SLOW),
         pytest.param({"name": "xe"}, True, marks=SLOW),
         pytest.param({"published": True, "objects": 0.0, "actions": 0.0}, False, marks=SLOW),
     ],

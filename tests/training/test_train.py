@@ -101,7 +101,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> list[dict[
 @pytest.mark.parametrize("average", [0.0, 0.9])
 def test_the_kept_weights_are_those_of_the_best_validation(tmp_path: Path, monkeypatch, average: float):
     seen = scripted(monkeypatch, [0.1, 0.5, 0.3, 0.5])
-    run = train(recipe(pictures(tmp_path / "data", 8), epochs=4, average=average), tmp_path / "run")
+    run = train(recipe(pictures(tmp_path / "data", 8), epochs=4, ema_decay=average), tmp_path / "run")
     kept, last = tensors_of(run, "model"), tensors_of(run, "last", "model.captioner.")
     assert all(torch.equal(kept[name], value) for name, value in seen[1].items())
     assert not torch.equal(seen[1]["head.weight"], seen[3]["head.weight"])
@@ -307,7 +307,7 @@ def test_pictures_grow_from_stage_to_stage(tmp_path: Path, monkeypatch):
 
     monkeypatch.setattr(SmallCNN, "forward", watched)
     folder = pictures(tmp_path / "data", 4)
-    stages = [{"epochs": 1, "batch_size": 4, "lr": 0.003, "size": 8}, {"epochs": 1, "batch_size": 4, "lr": 10.0}]
+    stages = [{"epochs": 1, "batch_size": 4, "lr": 0.003, "image_size": 8}, {"epochs": 1, "batch_size": 4, "lr": 10.0}]
     watch = Watched()
     run = train(recipe(folder, ("stages", stages)), tmp_path / "run", watch=watch)
     assert list(dict.fromkeys(seen)) == [(8, 8), (16, 16)]

@@ -110,7 +110,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     captioner = open_captioner(options)
     decoding = search_of(options, captioner.decoding, captioner.vocabulary)
     cut = Cut(options.every, options.shots, options.whole)
-    by = made_by(captioner.identity(), decoding)
+    by = made_by(captioner.fingerprint(), decoding)
     if options.style == "alt-text":
         by["style"] = {"alt-text": options.max_chars or MAX_CHARS}
     if options.others:

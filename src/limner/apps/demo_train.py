@@ -33,12 +33,12 @@ RECIPE = {
             "batch_size": 32,
             "lr": 2e-3,
             "encoder_lr": 2e-3,
-            "captions": 1,
+            "captions_per_medium": 1,
             "schedule": {"name": "one_cycle", "warmup": 0.1},
         }
     ],
     "validation": {"every": 5, "limit": 150},
-    "decoding": {"size": 3, "rules": {"max_length": 24, "no_repeat": False}},
+    "decoding": {"size": 3, "rules": {"max_length": 24, "no_repeat_word": False}},
 }
 
 

@@ -27,7 +27,7 @@ from limner.decode.search import beam
 from limner.explanations import video
 from limner.explanations.evaluation import score_run, table
 from limner.explanations.figure import FORMATS, strip_figure, word_figure
-from limner.explanations.maps import METHODS, Explanation, explain, given, spoken, usual_method
+from limner.explanations.maps import METHODS, Explanation, default_method, explain, given, spoken
 from limner.explanations.saliency import block_of
 from limner.explanations.subject import Shown, open_subject
 
@@ -80,7 +80,7 @@ def show(options: argparse.Namespace, rest: list[str]) -> int:
             f"{out}: the ending says the format; known are {', '.join((*FORMATS, *FILMS))}, and none for a folder"
         )
     loaded = open_run(options, rest)
-    method = options.method or usual_method(loaded.model)
+    method = options.method or default_method(loaded.model)
     block = block_of(options.unit) if options.unit else None
     if block and method != "saliency":
         raise WrongArguments(f"--unit is about saliency; {method} has a value for every cell: give --method saliency")
@@ -105,7 +105,7 @@ def write(made: Explanation, shown: Shown, out: Path) -> None:
     if not out.suffix or out.suffix.lower() in FILMS or out.is_dir():
         video.write_film(made, shown, out)
     elif len(shown.frames) == 1:
-        word_figure(shown.frames[0], made, out, view=shown.view)
+        word_figure(shown.frames[0], made, out, kept_region=shown.kept_region)
     else:
         strip_figure(shown, made, out)
 

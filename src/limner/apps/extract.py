@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from limner.apps.shared.arguments import WrongArguments, no_more, overrides, positive, report_problems
-from limner.data.augmentations import VIEWS
+from limner.data.augmentations import AUGMENTATIONS
 from limner.data.datasets import DATASETS, DataConfig, read_dataset
 from limner.data.sftcap import write_frame_features
 from limner.data.store import FeatureStore
@@ -35,7 +35,9 @@ WEIGHTS = (".pth", ".pt", ".tar")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", nargs="?", help="take data, encoder, views and store folder from this recipe or run")
+    parser.add_argument(
+        "recipe", nargs="?", help="take data, encoder, augmentations and store folder from this recipe or run"
+    )
     parser.add_argument("--data", choices=sorted(DATASETS), help="kind of data set (without a recipe)")
     parser.add_argument("--media", help="folder of pictures or clips")
     parser.add_argument("--annotations", default="", help="caption file")
@@ -49,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", help="feature store folder (default: the recipe's `features`)")
     parser.add_argument(
-        "--views", help=f"comma-separated, of {', '.join(VIEWS)}; others than full for training media only"
+        "--augmentations",
+        help=f"comma-separated, of {', '.join(AUGMENTATIONS)}; others than full for training media only",
     )
     parser.add_argument("--batch-size", type=positive, default=32)
     parser.add_argument("--frames", type=positive, help="frames sampled from a clip")
@@ -72,7 +75,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     if not out:
         raise WrongArguments("where should the features go? give --out FOLDER, or `features` in the recipe")
     dataset = read_dataset(recipe.data)
-    views = tuple(options.views.split(",")) if options.views else recipe.views
+    augmentations = tuple(options.augmentations.split(",")) if options.augmentations else recipe.augmentations
     console = Console(soft_wrap=True)
     columns = (TextColumn("extract"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
@@ -81,7 +84,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
             dataset.media,
             encoder,
             Path(out),
-            views,
+            augmentations,
             batch_size=options.batch_size,
             device=options.device,
             frames=options.frames or recipe.frames,

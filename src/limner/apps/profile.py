@@ -2,7 +2,7 @@
 
 Parameters, operations, memory, time from file to sentence by stage, and captions per second.  The picture sets them
 against CIDEr, which `limner evaluate` leaves in a run's folder.  Memory is that of a process on the CPU, whatever the
---device.  --frames N and --sampling.FIELD are taken anew, and --model.path teacher or student of SFT.
+--device.  --frames N and --sampling.FIELD are taken anew, and --model.side teacher or student of SFT.
 """
 
 import argparse

@@ -26,7 +26,7 @@ from limner.decode.search import Beam
 from limner.encoders import PretrainedConfig
 from limner.models.sa_lstm import GATES, SaLstm, SaLstmConfig
 from limner.objectives import Objective
-from limner.objectives.reconstruction import Reconstructing
+from limner.objectives.reconstruction import Reconstruction
 from limner.runs.recipe import Recipe, Schedule, Stage, VocabularyConfig
 from limner.runs.run import RunInfo, create_run, save_objective
 from limner.text.vocabulary import SPECIALS, Vocabulary
@@ -62,7 +62,7 @@ class Converted:
     vocabulary: Vocabulary
     info: RunInfo
     model: SaLstm
-    objective: Reconstructing | None = None
+    objective: Reconstruction | None = None
 
 
 def convert(
@@ -195,7 +195,7 @@ def map_decoder(
         attention=shapes["attention.b"][0],
         dropout=0.0,
         masked=False,
-        closed=False,
+        mask_special_tokens=False,
     )
     mapped = {f"attend.{ours}": value for ours, value in map_attention(tensors).items()}
     mapped |= {"embed.weight": tensors["embedding.weight"], "head.weight": tensors["out.weight"]}
@@ -252,7 +252,12 @@ def assemble(published: Published, word_map: Path, stage: Stage) -> Converted:
         vocabulary=VocabularyConfig(min_count=1, tokenizer="simple", max_words=longest),
         model=config,
         stages=(stage,),
-        decoding=Beam(5, 0.0, Rules(min_length=0, max_length=longest + 1, no_repeat=False, unknown=True), contest=True),
+        decoding=Beam(
+            5,
+            0.0,
+            Rules(min_length=0, max_length=longest + 1, no_repeat_word=False, allow_unknown=True),
+            finished_compete=True,
+        ),
     )
     return Converted(recipe, vocabulary, RunInfo(dim, {}), model.eval())
 
@@ -267,7 +272,7 @@ def setting(settings: Mapping[str, Any], path: tuple[str, ...], default: Any) ->
     return float(found) if type(found) in (int, float) and 0 <= found < inf else default
 
 
-def with_objective(converted: Converted, config: Objective, module: Reconstructing) -> Converted:
+def with_objective(converted: Converted, config: Objective, module: Reconstruction) -> Converted:
     (stage,) = converted.recipe.stages
     recipe = replace(converted.recipe, stages=(replace(stage, objective=config),))
     return replace(converted, recipe=recipe, objective=module.eval())

@@ -4,7 +4,7 @@ Published ids: 0 is start, end and padding at once, 1 .. V-1 are words, one of w
 the row 0 of the embedding becomes PAD's, BOS's and EOS's, and that of the word head EOS's; PAD and BOS stay outside the
 softmax, so that it runs over the same V classes.  The vocabulary is not in the weights: it and the training options are
 in the infos pickle beside them, which is read without executing it; the JSON that `prepro_labels.py` wrote will do.
-Their beam gives the place of a hypothesis that has ended to the next best one: `decoding.refill`.
+Their beam gives the place of a hypothesis that has ended to the next best one: `decoding.n_best_beam_full`.
 """
 
 import pickle
@@ -331,10 +331,16 @@ def write(
         model=config,
         stages=(
             Stage(
-                CrossEntropy(), epochs=30, batch_size=15, captions=5, optimizer="adam", clip_norm=None, clip_value=0.1
+                CrossEntropy(),
+                epochs=30,
+                batch_size=15,
+                captions_per_medium=5,
+                optimizer="adam",
+                clip_norm=None,
+                clip_value=0.1,
             ),
         ),
-        decoding=Beam(2, 0.0, Rules(min_length=0, max_length=longest, no_repeat=False), refill=True),
+        decoding=Beam(2, 0.0, Rules(min_length=0, max_length=longest, no_repeat_word=False), keep_beam_full=True),
     )
     save_tensors(out / "model.safetensors", model.state_dict())
     create_run(out, replace(recipe, **more), vocabulary, RunInfo(dim, {}))  # run.json is the last file

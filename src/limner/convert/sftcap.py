@@ -55,7 +55,7 @@ BLOCK = {
 }
 # As published; recorded, not needed for captioning.
 STAGE = Stage(
-    objective=SftLoss(teacher=0.8, label_smoothing=0.3, published=True),
+    objective=SftLoss(teacher_weight=0.8, label_smoothing=0.3, published=True),
     epochs=20,
     batch_size=64,
     accumulate=4,
@@ -112,7 +112,9 @@ def convert(
         vocabulary=VocabularyConfig(min_count=1, tokenizer="split", max_words=LENGTH - 2),
         model=model.config,
         stages=(STAGE,),
-        decoding=Beam(size=1, rules=Rules(min_length=0, max_length=LENGTH - 1, no_repeat=False, unknown=True)),
+        decoding=Beam(
+            size=1, rules=Rules(min_length=0, max_length=LENGTH - 1, no_repeat_word=False, allow_unknown=True)
+        ),
     )
     save_tensors(out / "model.safetensors", model.state_dict())
     create_run(out, recipe, vocabulary, RunInfo(sizes.D, provenance))  # run.json is the last file
@@ -122,7 +124,7 @@ def convert(
             f"run folder: {out}",
             f"teacher ({sizes.module}) and student of {sizes.H} in one network, caption head of {sizes.h} with "
             f"{sizes.layers} layer(s), {sizes.V} pieces, frame vectors of {sizes.D} channels; captions are the "
-            "student's (model.path); padded frames are frames, as published (model.masked)",
+            "student's (model.side); padded frames are frames, as published (model.masked)",
             f"encoder: {encoder or 'none, so this run captions stored features, not clips'}",
         ]
     )
@@ -180,7 +182,7 @@ def build(tensors: Mapping[str, Tensor], prefix: str, sizes: Sizes, where: str) 
         layers=sizes.layers,
         published=True,
         masked=False,
-        closed=False,
+        mask_special_tokens=False,
         unknown=False,
     )
     model = Sft(config, sizes.V + 1, sizes.D)

@@ -44,7 +44,7 @@ LAYERS = {
 CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}  # of the Sequential
 
 # The search of the published caption.py: it looks at its step count after the 51st word, and suppresses nothing.
-DECODING = Beam(5, 0.0, Rules(min_length=0, max_length=51, no_repeat=False, unknown=True))
+DECODING = Beam(5, 0.0, Rules(min_length=0, max_length=51, no_repeat_word=False, allow_unknown=True))
 # Its train.py (options.average and the like are off); recorded, not needed for captioning.
 STAGE = Stage(
     CrossEntropy(doubly_stochastic=1.0), epochs=120, batch_size=32, optimizer="adam", clip_norm=None, clip_value=5.0
@@ -177,7 +177,7 @@ def map_decoder(
         hidden=shapes["init_h.bias"][0],
         embed=shapes["embedding.weight"][1],
         attention=shapes["attention.encoder_att.bias"][0],
-        closed=False,
+        mask_special_tokens=False,
     )
     return config, mapped
 

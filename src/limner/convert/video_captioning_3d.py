@@ -48,7 +48,7 @@ LAYERS = {  # our name of each of its layers
 }
 STATISTICS = ("weight", "bias", "running_mean", "running_var")
 # 20 steps, of which the first says <start>; nothing is suppressed
-DECODING = Beam(1, 0.0, Rules(min_length=0, max_length=19, no_repeat=False, unknown=True))
+DECODING = Beam(1, 0.0, Rules(min_length=0, max_length=19, no_repeat_word=False, allow_unknown=True))
 FRAMES = 160  # it reads whole clips; so many give the 10 maps to which it resamples
 
 
@@ -77,7 +77,7 @@ def convert(
     words = read_vocabulary(word_map)
     config, tensors = map_weights(published.tensors, len(words), published.source)
     settings = published.folder / "config.yaml"
-    stage = Stage(optimizer="adam", epochs=300, lr=1e-3, captions=1, clip_norm=None)
+    stage = Stage(optimizer="adam", epochs=300, lr=1e-3, captions_per_medium=1, clip_norm=None)
     if settings.is_file():
         config, stage = read_settings(settings, config)
     dim = tensors["linear.weight"].shape[1]  # channels of a cell
@@ -220,7 +220,7 @@ def map_weights(
         mapped[f"{LAYERS[layer]}.{name}"] = tensors.get(key, torch.tensor(0))  # torch < 0.4.1 had none
     layers = sum(key.startswith("lstm.weight_hh_l") for key in mapped)
     embed, hidden = mapped["embed.weight"].shape[1], mapped["head.weight"].shape[1]
-    return FirstTokenConfig(embed=embed, hidden=hidden, layers=layers, closed=False), mapped
+    return FirstTokenConfig(embed=embed, hidden=hidden, layers=layers, mask_special_tokens=False), mapped
 
 
 def read_settings(path: Path, config: FirstTokenConfig) -> tuple[FirstTokenConfig, Stage]:
@@ -255,7 +255,7 @@ def _stage(settings: dict[str, Any]) -> Stage:
     return Stage(
         epochs=int(settings["max_epoch"]),
         batch_size=int(settings["batch_size"]),
-        captions=1,  # one of a clip's captions, drawn anew in each epoch
+        captions_per_medium=1,  # one of a clip's captions, drawn anew in each epoch
         optimizer=optimizers[name],  # type: ignore[arg-type]
         lr=float(settings["learning_rate"]),
         weight_decay=0.0 if name == "Adam" else float(settings.get("weight_decay", 0)),  # its Adam is given none
@@ -289,7 +289,7 @@ def published_greedy(model: FirstToken, features: Features, steps: int = 20) -> 
     """What the published generator prints: the clip itself predicts the first token (<start>, if well trained), and
     nothing stops at <end>.  Limner's own search begins with BOS instead."""
     memory = model.encode(features)
-    state, logits, tokens = model.init_state(memory), model.opening(memory), []
+    state, logits, tokens = model.init_state(memory), model.start_logits(memory), []
     for _ in range(steps):
         tokens.append(logits.argmax(-1))
         logits, state, _ = model.step(tokens[-1], state, memory)

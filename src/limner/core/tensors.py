@@ -41,7 +41,7 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
     return f"{crc:08x}"
 
 
-def misfits(module: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[list[str], list[str], list[str]]:
+def state_dict_differences(module: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[list[str], list[str], list[str]]:
     """-> the names that `module` has alone, those that `tensors` have alone, and the shapes that differ, in words."""
     own = module.state_dict()
     missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
@@ -55,7 +55,7 @@ def misfits(module: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[list[str]
 
 def load_state(module: nn.Module, tensors: dict[str, Tensor], where: str | Path) -> None:
     """Strict; every missing, unknown or misshapen key is named."""
-    missing, unknown, shapes = misfits(module, tensors)
+    missing, unknown, shapes = state_dict_differences(module, tensors)
     if missing or unknown or shapes:
         raise ValueError(f"{where} does not fit the model: missing {missing}; unknown {unknown}; shapes {shapes}")
     module.load_state_dict(tensors)

@@ -100,7 +100,7 @@ class Batch:
     inputs: Features | Pixels
     tokens: Int[Tensor, "R L"]  # BOS w1 .. wn EOS PAD ..; R = K * B, K neighbouring captions per medium
     references: tuple[tuple[str, ...], ...] = ()
-    views: tuple[str, ...] = ()  # the names of those in which the media were read
+    augmentations: tuple[str, ...] = ()  # the names of those in which the media were read
 
     def to(self, device: torch.device | str) -> "Batch":
         return replace(self, inputs=self.inputs.map(lambda x: x.to(device)), tokens=self.tokens.to(device))

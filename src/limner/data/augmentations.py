@@ -1,4 +1,4 @@
-"""Named views of a medium: what stored features see instead of random augmentation."""
+"""Named augmentations of a medium: what stored features see instead of random augmentation."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from jaxtyping import UInt8
 
 KEEP = 0.85  # of each side, so that a crop loses a rim but seldom the thing the caption speaks of
 
-View = Callable[[UInt8[np.ndarray, "T H W 3"]], UInt8[np.ndarray, "T h w 3"]]
+Augmentation = Callable[[UInt8[np.ndarray, "T H W 3"]], UInt8[np.ndarray, "T h w 3"]]
 
 
 def full(frames: UInt8[np.ndarray, "T H W 3"]) -> UInt8[np.ndarray, "T H W 3"]:
@@ -20,19 +20,19 @@ def flip(frames: UInt8[np.ndarray, "T H W 3"]) -> UInt8[np.ndarray, "T H W 3"]:
     return frames[:, :, ::-1]
 
 
-def crop(vertical: float, horizontal: float) -> View:
+def crop(vertical: float, horizontal: float) -> Augmentation:
     """A view of KEEP of each side, placed by fractions of the free space: (0, 0) top left, (1, 1) bottom right."""
 
-    def view(frames: UInt8[np.ndarray, "T H W 3"]) -> UInt8[np.ndarray, "T h w 3"]:
+    def augmentation(frames: UInt8[np.ndarray, "T H W 3"]) -> UInt8[np.ndarray, "T h w 3"]:
         height, width = frames.shape[1:3]
         h, w = max(1, round(KEEP * height)), max(1, round(KEEP * width))
         top, left = round(vertical * (height - h)), round(horizontal * (width - w))
         return frames[:, top : top + h, left : left + w]
 
-    return view
+    return augmentation
 
 
-def flipped(inner: View) -> View:
+def flipped(inner: Augmentation) -> Augmentation:
     """The mirror image of another view: the same part of the picture, exchanged left and right."""
     return lambda frames: flip(inner(frames))
 
@@ -44,9 +44,9 @@ _CROPS = {
     "crop-br": crop(1.0, 1.0),
     "crop-centre": crop(0.5, 0.5),
 }
-VIEWS: dict[str, View] = {
+AUGMENTATIONS: dict[str, Augmentation] = {
     "full": full,
     "flip": flip,
     **_CROPS,
-    **{f"flip-{name}": flipped(view) for name, view in _CROPS.items()},
+    **{f"flip-{name}": flipped(augmentation) for name, augmentation in _CROPS.items()},
 }

@@ -13,10 +13,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from limner.core.types import PAD, Batch, Features, Layout, Medium, Pixels
 from limner.data.ahead import ahead
-from limner.data.augmentations import VIEWS
+from limner.data.augmentations import AUGMENTATIONS
 from limner.data.frames import UNIFORM, Sampling
 from limner.data.media import MediaError, read
-from limner.data.pseudo_captions import Told
+from limner.data.pseudo_captions import PseudoCaptions
 from limner.data.store import FeatureStore
 from limner.text.vocabulary import Vocabulary
 
@@ -32,7 +32,7 @@ def from_store(store: FeatureStore) -> Reader:
     """Reads features; cells are padded to the longest medium of the batch and masked."""
 
     def collate(items: Sequence[Item]) -> Features:
-        entries = [store.get(medium.id, view) for medium, view in items]
+        entries = [store.get(medium.id, augmentation) for medium, augmentation in items]
         grids = [torch.as_tensor(grid).float() for grid, _, _ in entries]
         layouts, boxes = [Layout(*layout) for _, layout, _ in entries], [box for _, _, box in entries]
         boxed = any(box is not None for box in boxes)
@@ -65,16 +65,16 @@ def from_files(
 
     def pixels(item: Item) -> Tensor:
         nonlocal left
-        medium, view = item
-        known = kept.get((medium.id, view))
+        medium, augmentation = item
+        known = kept.get((medium.id, augmentation))
         if isinstance(known, Tensor):
             return known
-        decoded = VIEWS[view](read(medium, frames, sampling)) if known is None else known
+        decoded = AUGMENTATIONS[augmentation](read(medium, frames, sampling)) if known is None else known
         tensor = preprocess(decoded)
         if known is None and not (medium.draw is not None and sampling.policy == "random"):
             smaller = decoded if decoded.nbytes < tensor.nbytes else tensor
             if smaller.nbytes <= left:
-                kept[medium.id, view] = smaller
+                kept[medium.id, augmentation] = smaller
                 left -= smaller.nbytes
         return tensor
 
@@ -107,8 +107,8 @@ class TrainingBatches:
 
     The order depends on (seed, epoch) alone, so `epoch(n, start=k)` continues exactly where an interrupted run
     stopped.  With several ranks each reads its share of every batch; `batch_size` counts all ranks together.  With
-    `draws` every medium has a seed of its own in every epoch, for frames that are drawn from it at random.  `told` are
-    captions that take the place of some of the media's own, drawn anew each epoch.
+    `draws` every medium has a seed of its own in every epoch, for frames that are drawn from it at random.
+    `pseudo_captions` are captions that take the place of some of the media's own, drawn anew each epoch.
     """
 
     def __init__(
@@ -118,20 +118,20 @@ class TrainingBatches:
         read: Reader,
         batch_size: int,
         seed: int = 0,
-        views: Sequence[str] = ("full",),
+        augmentations: Sequence[str] = ("full",),
         max_words: int = 30,
         captions: int | None = None,
         rank: int = 0,
         world: int = 1,
         draws: bool = False,
-        told: Told | None = None,
+        pseudo_captions: PseudoCaptions | None = None,
     ):
         if batch_size < world:
             raise ValueError(
                 f"batch_size {batch_size} counts all ranks together and must be at least their number, {world}"
             )
-        self.read, self.batch_size, self.seed, self.views = read, batch_size, seed, tuple(views)
-        self.rank, self.world, self.draws, self.told = rank, world, draws, told
+        self.read, self.batch_size, self.seed, self.augmentations = read, batch_size, seed, tuple(augmentations)
+        self.rank, self.world, self.draws, self.pseudo_captions = rank, world, draws, pseudo_captions
         captioned = [medium for medium in media if medium.references]
         if not captioned:
             raise ValueError(f"none of {len(media)} training media has a caption")
@@ -157,11 +157,14 @@ class TrainingBatches:
         draw.shuffle(examples)
         if self.draws:
             examples = [replace(it, medium=replace(it.medium, draw=draw.getrandbits(32))) for it in examples]
-        order = [(example, draw.choice(self.views)) for example in examples]
-        if self.told is None:
+        order = [(example, draw.choice(self.augmentations)) for example in examples]
+        if self.pseudo_captions is None:
             return order
         coins = random.Random(f"{self.seed}/{epoch}/told")  # its own: the order is the same with and without
-        return [(_retold(example, self.told, coins), view) for example, view in order]
+        return [
+            (_with_pseudo_captions(example, self.pseudo_captions, coins), augmentation)
+            for example, augmentation in order
+        ]
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Batches `start`, `start + 1`, ... of an epoch; the next ones are read while one is in use."""
@@ -172,22 +175,24 @@ class TrainingBatches:
     def batch(self, chunk: Sequence[tuple[Example, str]]) -> Batch:
         mine = chunk[self.rank :: self.world] or chunk[:1]  # a rank without a share repeats an example: all must step
         try:
-            inputs = self.read([(example.medium, view) for example, view in mine])
+            inputs = self.read([(example.medium, augmentation) for example, augmentation in mine])
         except ShapesError:
             raise
         except ValueError:  # MediaError, or a size that the encoder's preprocessing refuses
-            mine = [(it, view) for it, view in mine if self.readable(it.medium, view)] or [self.substitute()]
-            inputs = self.read([(example.medium, view) for example, view in mine])
+            mine = [(it, augmentation) for it, augmentation in mine if self.readable(it.medium, augmentation)] or [
+                self.substitute()
+            ]
+            inputs = self.read([(example.medium, augmentation) for example, augmentation in mine])
         rows = [torch.tensor(caption) for example, _ in mine for caption in example.captions]
         ids = tuple(example.medium.id for example, _ in mine)
         references = tuple(example.medium.references for example, _ in mine)
-        views = tuple(view for _, view in mine)
-        return Batch(ids, inputs, pad_sequence(rows, batch_first=True, padding_value=PAD), references, views)
+        augmentations = tuple(augmentation for _, augmentation in mine)
+        return Batch(ids, inputs, pad_sequence(rows, batch_first=True, padding_value=PAD), references, augmentations)
 
-    def readable(self, medium: Medium, view: str) -> bool:
+    def readable(self, medium: Medium, augmentation: str) -> bool:
         """Can it be read?  If not, it is remembered in `problems` and left out of its batch."""
         try:
-            self.read([(medium, view)])
+            self.read([(medium, augmentation)])
         except ValueError as error:
             self.problems[medium.id] = str(error)
             return False
@@ -196,14 +201,14 @@ class TrainingBatches:
     def substitute(self) -> tuple[Example, str]:
         """The first example that can be read, for a share in which nothing can: all ranks must step."""
         for group in self.groups:
-            if self.readable(group[0].medium, self.views[0]):
-                return _some(group, self.captions or 1, random.Random(0)), self.views[0]
+            if self.readable(group[0].medium, self.augmentations[0]):
+                return _some(group, self.captions or 1, random.Random(0)), self.augmentations[0]
         raise MediaError(f"none of {len(self.groups)} training media can be read: {next(iter(self.problems.values()))}")
 
 
-def _retold(example: Example, told: Told, draw: random.Random) -> Example:
+def _with_pseudo_captions(example: Example, pseudo: PseudoCaptions, draw: random.Random) -> Example:
     """With some of its captions replaced by what is told of its medium."""
-    captions = (told.instead(example.medium.id, caption, draw) for caption in example.captions)
+    captions = (pseudo.replacement(example.medium.id, caption, draw) for caption in example.captions)
     return replace(example, captions=tuple(captions))
 
 

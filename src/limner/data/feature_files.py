@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from limner.core.fields import Count
+from limner.core.fields import PositiveInt
 from limner.core.types import Features, Layout, Medium
 from limner.data.frames import UNIFORM, Sampling, picks
 from limner.data.pictures import MediaError
@@ -38,7 +38,7 @@ class FeatureRows:
     """
 
     masked: bool = True
-    cut: Count | None = None
+    cut: PositiveInt | None = None
 
 
 PLAIN = FeatureRows()

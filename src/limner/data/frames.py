@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from limner.core.fields import Count
+from limner.core.fields import PositiveInt
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Sampling:
     """
 
     policy: Literal["uniform", "head", "tail", "random", "every"] = "uniform"
-    stride: Count = 5  # every; SA-LSTM's extractor took every fifth frame
+    stride: PositiveInt = 5  # every; SA-LSTM's extractor took every fifth frame
 
 
 UNIFORM = Sampling()

@@ -13,7 +13,7 @@ from math import exp, isfinite
 from pathlib import Path
 from typing import Any
 
-from limner.core.fields import Share
+from limner.core.fields import Fraction
 from limner.core.types import UNK, Medium
 from limner.data.captions_file import ID_COLUMNS, CaptionsFile, read_captions
 from limner.data.karpathy import coco_id
@@ -23,7 +23,7 @@ SCORES = ("score", "logprob")  # `limner caption` writes the second
 
 
 @dataclass(frozen=True)
-class ToldConfig:
+class PseudoCaptionsConfig:
     """A training caption comes from `file` with probability `share`, where the file tells of its medium.
 
     Of several captions of a medium one is drawn in proportion to exp(score), a score being the natural log of a
@@ -31,11 +31,11 @@ class ToldConfig:
     """
 
     file: str = ""  # any caption file that `limner score` reads; scores, and `others` of n-best, are read of JSONL
-    share: Share = 0.5
+    share: Fraction = 0.5
 
 
 @dataclass(frozen=True)
-class Told:
+class PseudoCaptions:
     """What can be learnt of a caption file: encoded captions by the ids of training media, and how likely each is."""
 
     captions: dict[str, tuple[tuple[int, ...], ...]]
@@ -43,16 +43,16 @@ class Told:
     share: float
     problems: tuple[str, ...] = ()  # a line for each kind of captions that are not used
 
-    def instead(self, id: str, caption: tuple[int, ...], draw: random.Random) -> tuple[int, ...]:
+    def replacement(self, id: str, caption: tuple[int, ...], draw: random.Random) -> tuple[int, ...]:
         """The human caption of a medium, or what is told in its place."""
         if id not in self.captions or draw.random() >= self.share:
             return caption
         return draw.choices(self.captions[id], self.weights[id])[0]
 
 
-def read_told(
-    config: ToldConfig, media: Sequence[Medium], vocabulary: Vocabulary, max_words: int, split: str = "train"
-) -> Told:
+def read_pseudo_captions(
+    config: PseudoCaptionsConfig, media: Sequence[Medium], vocabulary: Vocabulary, max_words: int, split: str = "train"
+) -> PseudoCaptions:
     """Captions of those of `media` that are in `split`; what is told of the others is left alone.
 
     Reported and skipped: ids of no medium, captions without a known word, and captions of more than `max_words` words,
@@ -97,7 +97,7 @@ def read_told(
             f"{config.file} tells nothing of the training media; {'; '.join(problems) or 'other ids only'}"
         )
     packed = {id: tuple(rows) for id, rows in captions.items()}
-    return Told(packed, {id: tuple(of) for id, of in weights.items()}, config.share, problems)
+    return PseudoCaptions(packed, {id: tuple(of) for id, of in weights.items()}, config.share, problems)
 
 
 def _names(media: Sequence[Medium]) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """FeatureStore: encoded media on disk, as float16 shards and an index that is written last.
 
 A shard is one safetensors file: `grid` (cells of all its entries, D), `offsets` (entries + 1) and, for detectors,
-`boxes` (cells, 4); ids, views, layouts and the encoder's provenance are one JSON string in its metadata.  It is written
-whole or not at all, so an extraction that dies loses at most the shard it was filling.
+`boxes` (cells, 4); ids, augmentations, layouts and the encoder's provenance are one JSON string in its metadata.
+It is written whole or not at all, so an extraction that dies loses at most the shard it was filling.
 """
 
 import hashlib
@@ -17,10 +17,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from limner.core.files import read_json, sha256, write_json, write_safetensors
+from limner.core.migration import migrate
 from limner.core.types import Layout
-from limner.data.augmentations import VIEWS
+from limner.data.augmentations import AUGMENTATIONS
 
-FORMAT, VERSION = "limner-features", 1
+FORMAT, VERSION = "limner-features", 2  # version 1 is read too
 INDEX = "index.json"
 METADATA = "limner"  # the key in a shard's safetensors metadata
 RERUN = "run `limner extract` again: it keeps what is whole and redoes the rest"
@@ -34,9 +35,9 @@ class WidthError(ValueError):
     """Cells of another number of channels than those that the store holds."""
 
 
-def entry_key(id: str, view: str = "full") -> str:
-    """The name of an entry: the medium's id, with `#view` behind it unless the view is "full"."""
-    return id if view == "full" else f"{id}#{view}"
+def entry_key(id: str, augmentation: str = "full") -> str:
+    """The name of an entry: the medium's id, with `#augmentation` behind it unless it is "full"."""
+    return id if augmentation == "full" else f"{id}#{augmentation}"
 
 
 def identity(provenance: dict[str, Any]) -> dict[str, Any]:
@@ -122,16 +123,21 @@ class StoreWriter:
             self.dim = shard["dim"]
 
     def add(
-        self, id: str, view: str, grid: Float[Tensor, "N D"], layout: Layout, boxes: Float[Tensor, "N 4"] | None = None
+        self,
+        id: str,
+        augmentation: str,
+        grid: Float[Tensor, "N D"],
+        layout: Layout,
+        boxes: Float[Tensor, "N 4"] | None = None,
     ) -> None:
         """Store one entry as float16; an entry that is there already is left alone.
 
         Raises UnstorableError when a value does not fit float16, WidthError when the store's cells have another number
         of channels, ValueError for unequal shapes or an ambiguous id.
         """
-        key = entry_key(id, view)
-        if "#" in id and id.rpartition("#")[2] in VIEWS:
-            raise ValueError(f"the id {id!r} ends like a stored view; rename the medium")
+        key = entry_key(id, augmentation)
+        if "#" in id and id.rpartition("#")[2] in AUGMENTATIONS:
+            raise ValueError(f"the id {id!r} ends like a stored augmentation; rename the medium")
         if key in self._keys:
             return
         if len(grid) != Layout(*layout).cells or (boxes is not None and len(boxes) != len(grid)):
@@ -141,7 +147,7 @@ class StoreWriter:
             raise UnstorableError(f"{key}: the features hold inf or nan in float16 (largest value 65504)")
         self._expect(key, half.shape[1], boxes is not None)
         self.dim = half.shape[1]
-        self._pending.append((id, view, half, Layout(*layout), boxes))
+        self._pending.append((id, augmentation, half, Layout(*layout), boxes))
         self._keys.add(key)
         self.failures.pop(id, None)
         if len(self._pending) >= self.shard_items:
@@ -164,7 +170,7 @@ class StoreWriter:
             return
         number = next(n for n in range(len(self._shards) + 1) if f"shard-{n:05d}.safetensors" not in self._shards)
         path = self.folder / f"shard-{number:05d}.safetensors"
-        ids, views, grids, layouts, boxes = zip(*self._pending, strict=True)
+        ids, augmentations, grids, layouts, boxes = zip(*self._pending, strict=True)
         cells = torch.tensor([0] + [len(grid) for grid in grids])
         tensors = {"grid": torch.cat(grids), "offsets": cells.cumsum(0)}
         if boxes[0] is not None:
@@ -172,7 +178,7 @@ class StoreWriter:
         facts = {
             "format": FORMAT,
             "ids": ids,
-            "views": views,
+            "augmentations": augmentations,
             "layouts": layouts,
             "provenance": self.provenance,
             "provenance_hash": provenance_hash(self.provenance),
@@ -183,7 +189,7 @@ class StoreWriter:
             "file": path.name,
             "sha256": sha256(path),
             "bytes": path.stat().st_size,
-            "keys": [entry_key(id, view) for id, view in zip(ids, views, strict=True)],
+            "keys": [entry_key(id, augmentation) for id, augmentation in zip(ids, augmentations, strict=True)],
             "layouts": [list(layout) for layout in layouts],
             "dim": grids[0].shape[1],
         }
@@ -199,12 +205,14 @@ class StoreWriter:
             told = f"{len(self.failures)} media failed: {reasons}" if reasons else "nothing was given to it"
             raise ValueError(f"{self.folder}: no features to store, {told}")
         shards = [self._shards[name] for name in sorted(self._shards)]
-        views = {key.rpartition("#")[2] if _has_view(key) else "full" for shard in shards for key in shard["keys"]}
+        augmentations = {
+            key.rpartition("#")[2] if _is_augmented(key) else "full" for shard in shards for key in shard["keys"]
+        }
         index = {
             "format": FORMAT,
             "version": VERSION,
             "encoder": self.provenance,
-            "views": [view for view in VIEWS if view in views],
+            "augmentations": [augmentation for augmentation in AUGMENTATIONS if augmentation in augmentations],
             "dim": self.dim,
             "dtype": "float16",
             "failures": [{"id": id, "reason": reason} for id, reason in sorted(self.failures.items())],
@@ -228,14 +236,14 @@ class FeatureStore:
                 "`limner convert` of a detector's regions"
             )
         index = read_json(self.folder / INDEX)
-        if index.get("format") != FORMAT or index.get("version") != VERSION:
+        if index.get("format") != FORMAT or index.get("version") not in (1, VERSION):
             raise ValueError(
                 f"{self.folder / INDEX} is {index.get('format')} version {index.get('version')}; "
-                f"this limner reads {FORMAT} version {VERSION}"
+                f"this limner reads {FORMAT} up to version {VERSION}"
             )
         self.dim: int = index["dim"]
         self.provenance: dict[str, Any] = index["encoder"]
-        self.views: list[str] = index["views"]
+        self.augmentations: list[str] = migrate(index)["augmentations"]
         self.failures: dict[str, str] = {failure["id"]: failure["reason"] for failure in index["failures"]}
         self._files: list[tuple[Path, int, str]] = []
         self._places: dict[str, tuple[int, int, int, Layout]] = {}  # key -> shard, first cell, last cell + 1, layout
@@ -265,23 +273,26 @@ class FeatureStore:
     @property
     def ids(self) -> list[str]:
         """The media that are stored, in order of extraction."""
-        return [key for key in self._places if not _has_view(key)]
+        return [key for key in self._places if not _is_augmented(key)]
 
-    def get(self, id: str, view: str = "full") -> tuple[Float[Tensor, "N D"], Layout, Float[Tensor, "N 4"] | None]:
+    def get(
+        self, id: str, augmentation: str = "full"
+    ) -> tuple[Float[Tensor, "N D"], Layout, Float[Tensor, "N 4"] | None]:
         """One entry: float16 copy of its cells, their layout, a detector's boxes.  Raises KeyError saying why not."""
-        key = entry_key(id, view)
+        key = entry_key(id, augmentation)
         place = self._places.get(key)
         if place is None:
-            raise KeyError(self._why_not(id, view))
+            raise KeyError(self._why_not(id, augmentation))
         number, start, stop, layout = place
         grid, boxes = self._maps[number] or self._map(number)
         return grid[start:stop].clone(), layout, None if boxes is None else boxes[start:stop].clone()
 
-    def _why_not(self, id: str, view: str) -> str:
+    def _why_not(self, id: str, augmentation: str) -> str:
         if id in self.failures:
             return f"{id} is not in {self.folder}: {self.failures[id]}"
         if id in self._places:
-            return f"{id} has no view {view!r} in {self.folder}; it may have {', '.join(self.views)}"
+            known = ", ".join(self.augmentations)
+            return f"{id} has no augmentation {augmentation!r} in {self.folder}; it may have {known}"
         return f"{id} is not in {self.folder} ({len(self.ids)} media); extract it first"
 
     def _map(self, number: int) -> tuple[Tensor, Tensor | None]:
@@ -328,7 +339,7 @@ def _describe(path: Path, provenance: dict[str, Any]) -> dict[str, Any] | None:
     """The index line of a shard, None when it is broken.  Raises ValueError when another encoder made it."""
     try:
         with safe_open(path, "pt") as shard:
-            facts = json.loads((shard.metadata() or {}).get(METADATA, "{}"))
+            facts = migrate(json.loads((shard.metadata() or {}).get(METADATA, "{}")))
             dim = shard.get_slice("grid").get_shape()[1]
     except (SafetensorError, OSError):
         return None
@@ -340,7 +351,9 @@ def _describe(path: Path, provenance: dict[str, Any]) -> dict[str, Any] | None:
         "file": path.name,
         "sha256": sha256(path),
         "bytes": path.stat().st_size,
-        "keys": [entry_key(id, view) for id, view in zip(facts["ids"], facts["views"], strict=True)],
+        "keys": [
+            entry_key(id, augmentation) for id, augmentation in zip(facts["ids"], facts["augmentations"], strict=True)
+        ],
         "layouts": facts["layouts"],
         "dim": dim,
     }
@@ -355,5 +368,5 @@ def _check_same(stored: dict[str, Any], wanted: dict[str, Any], folder: Path) ->
         )
 
 
-def _has_view(key: str) -> bool:
-    return "#" in key and key.rpartition("#")[2] in VIEWS
+def _is_augmented(key: str) -> bool:
+    return "#" in key and key.rpartition("#")[2] in AUGMENTATIONS

@@ -16,8 +16,8 @@ from limner.models.captioner import Captioner
 
 @torch.no_grad()
 def diverse(model: Captioner, inputs: Inputs, options: Beam) -> Captions:
-    """`options.groups` beams of size / groups hypotheses, each of which shrinks as a beam does.  The `keep` best of all
-    groups are returned, doubles only once."""
+    """`options.groups` beams of size / groups hypotheses, each of which shrinks as a beam does.  The `n_best` best
+    of all groups are returned, doubles only once."""
     G, K = options.groups, options.size // options.groups
     search = Hypotheses(model, inputs, options, G * K, [g * K for g in range(G)])
     B, device = len(inputs), inputs.device

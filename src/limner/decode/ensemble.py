@@ -10,14 +10,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from limner.core.types import Features, Pixels
-from limner.models.captioner import Captioner, Step, Taught, unroll
+from limner.models.captioner import Captioner, Step, TeacherForced, unroll
 from limner.text.vocabulary import Vocabulary
 
 Average = Literal["probabilities", "log_probabilities"]
 
 
 @dataclass(frozen=True)
-class Together:
+class EnsembleInputs:
     """The same media as each member sees them: one entry per member, as many rows in each."""
 
     parts: tuple[Features | Pixels, ...]
@@ -29,16 +29,16 @@ class Together:
     def device(self) -> torch.device:
         return self.parts[0].device
 
-    def to(self, device: torch.device | str) -> "Together":
-        return Together(tuple(part.map(lambda x: x.to(device)) for part in self.parts))
+    def to(self, device: torch.device | str) -> "EnsembleInputs":
+        return EnsembleInputs(tuple(part.map(lambda x: x.to(device)) for part in self.parts))
 
 
-Inputs = Features | Pixels | Together
+Inputs = Features | Pixels | EnsembleInputs
 
 
 def encode(model: Captioner, inputs: Inputs) -> Any:
     """What every search begins with."""
-    return model.encode(inputs)  # type: ignore[arg-type]  # `Together` is what an `Ensemble` reads, and nobody else
+    return model.encode(inputs)  # type: ignore[arg-type]  # `EnsembleInputs` is what an `Ensemble` reads, and nobody else
 
 
 class Ensemble(Captioner):
@@ -65,8 +65,8 @@ class Ensemble(Captioner):
         return [member for member in self.members if isinstance(member, Captioner)]
 
     def encode(self, inputs: Inputs) -> Any:
-        """Members read their own part of `Together`, or all the same features."""
-        parts = inputs.parts if isinstance(inputs, Together) else (inputs,) * len(self.members)
+        """Members read their own part of `EnsembleInputs`, or all the same features."""
+        parts = inputs.parts if isinstance(inputs, EnsembleInputs) else (inputs,) * len(self.members)
         assert len(parts) == len(self.members), "one part per member"
         return tuple(member.encode(part) for member, part in zip(self._each, parts, strict=True))
 
@@ -85,7 +85,7 @@ class Ensemble(Captioner):
             logits = logp.mul(weights).masked_fill(weights == 0, 0.0).sum(0).log_softmax(-1)  # 0 * -inf is nan
         return Step(logits, tuple(step.state for step in steps), self._attention([step.attention for step in steps]))
 
-    def teach(self, memory: Any, tokens: Int[Tensor, "R L"]) -> Taught:
+    def forward_teacher_forced(self, memory: Any, tokens: Int[Tensor, "R L"]) -> TeacherForced:
         return unroll(self, memory, tokens)
 
     def _attention(self, maps: list[Float[Tensor, "R _"]]) -> Float[Tensor, "R N"]:

@@ -7,7 +7,7 @@ import torch
 
 from limner.core.types import EOS, PAD, Medium
 from limner.data.batches import Reader, ShapesError, in_order
-from limner.decode.ensemble import Inputs, Together
+from limner.decode.ensemble import EnsembleInputs, Inputs
 from limner.decode.options import Decoding, together
 from limner.decode.search import search
 from limner.models.captioner import Captioner
@@ -44,7 +44,7 @@ def generate_several(
     options: Decoding,
     batch_size: int = 64,
 ) -> dict[str, list[Said]]:
-    """Up to `options.keep` captions by id: the best ones, best first, or those drawn."""
+    """Up to `options.n_best` captions by id: the best ones, best first, or those drawn."""
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
@@ -57,7 +57,7 @@ def generate_several(
             for row, logprob in zip(found.tokens.tolist(), found.logprob.tolist(), strict=True)
         ]
         for i, id in enumerate(ids):
-            mine = rows[i * options.keep : (i + 1) * options.keep]
+            mine = rows[i * options.n_best : (i + 1) * options.n_best]
             captions[id] = [said for row, said in mine if row[0] != PAD] or [mine[0][1]]
     model.train(was_training)
     return captions
@@ -72,7 +72,7 @@ def _batches(
     for i in range(0, len(media), batch_size):
         part = media[i : i + batch_size]
         try:
-            groups = [(part, Together(tuple(read([(medium, "full") for medium in part]) for read in reader)))]
+            groups = [(part, EnsembleInputs(tuple(read([(medium, "full") for medium in part]) for read in reader)))]
         except ShapesError:  # pictures and clips among them
-            groups = [([medium], Together(tuple(read([(medium, "full")]) for read in reader))) for medium in part]
+            groups = [([medium], EnsembleInputs(tuple(read([(medium, "full")]) for read in reader))) for medium in part]
         yield from ((tuple(medium.id for medium in some), inputs.to(device)) for some, inputs in groups)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from limner.core.types import BOS, EOS, Captions
 from limner.decode.ensemble import Inputs, encode
-from limner.decode.logits import forbid
+from limner.decode.logits import apply_rules
 from limner.decode.nbest import Found, NBest
 from limner.decode.options import Beam
 from limner.models.captioner import Captioner, map_tensors
@@ -31,7 +31,7 @@ class Hypotheses:
         self.attention: Tensor | None = None
         self.total = torch.full((B, width), -torch.inf, device=device)
         self.total[:, first] = 0.0
-        self.best = NBest(B, options.keep)
+        self.best = NBest(B, options.n_best)
 
     def speak(self) -> Float[Tensor, "B W V"]:
         """Log-probabilities of every hypothesis with one more word; what the rules forbid is -inf."""
@@ -39,7 +39,7 @@ class Hypotheses:
         self.state = out.state
         seen = out.attention[:, None]
         self.attention = seen if self.attention is None else torch.cat([self.attention, seen], 1)
-        logp = forbid(self.options.rules, out.logits.float().log_softmax(-1), self.tokens)
+        logp = apply_rules(self.options.rules, out.logits.float().log_softmax(-1), self.tokens)
         scores = self.total[..., None] + logp.view(*self.total.shape, -1)
         if scores.isnan().any() or (self.tokens.shape[1] == 0 and not scores.isfinite().flatten(1).any(1).all()):
             bad = scores.isnan().flatten(1).any(1) | ~scores.isfinite().flatten(1).any(1)
@@ -76,7 +76,9 @@ class Hypotheses:
                 order = some[self.total[medium, some].argsort(descending=True, stable=True)]
                 for place in order[self.total[medium, order].isfinite()].tolist():
                     found = self._found(medium, place, 1.0)
-                    if len(mine) < self.options.keep and not any(torch.equal(found.tokens, old.tokens) for old in mine):
+                    if len(mine) < self.options.n_best and not any(
+                        torch.equal(found.tokens, old.tokens) for old in mine
+                    ):
                         mine.append(found)
                 if mine:
                     break

@@ -9,26 +9,26 @@ from limner.decode.options import Sample
 from limner.decode.rules import Rules, ids_of
 
 
-def forbid(rules: Rules, scores: Float[Tensor, "R V"], tokens: Int[Tensor, "R t"]) -> Float[Tensor, "R V"]:
+def apply_rules(rules: Rules, scores: Float[Tensor, "R V"], tokens: Int[Tensor, "R t"]) -> Float[Tensor, "R V"]:
     """Logits or log-probabilities of the next word after `tokens` (without BOS).
 
     A row in which the rules would leave nothing keeps its scores, so that there always is a next word.
     """
-    forbidden = [] if rules.unknown else [UNK]
+    forbidden = [] if rules.allow_unknown else [UNK]
     if tokens.shape[1] < rules.min_length:
         forbidden.append(EOS)
     forbidden += ids_of(rules.never)
     if tokens.shape[1] == rules.max_length - 1:  # a caption that is cut off here ends with this word
-        forbidden += ids_of(rules.not_last)
-    repeated = tokens[:, -1:] if rules.no_repeat else tokens[:, :0]
-    if forbidden or repeated.numel() or rules.not_last or rules.no_trigram:
+        forbidden += ids_of(rules.bad_endings)
+    repeated = tokens[:, -1:] if rules.no_repeat_word else tokens[:, :0]
+    if forbidden or repeated.numel() or rules.bad_endings or rules.no_repeat_trigram:
         ruled = scores.clone()
         ruled[:, forbidden] = -torch.inf
         ruled.scatter_(1, repeated, -torch.inf)
-        if rules.not_last and tokens.shape[1]:
-            ends = torch.tensor(ids_of(rules.not_last), device=tokens.device)
+        if rules.bad_endings and tokens.shape[1]:
+            ends = torch.tensor(ids_of(rules.bad_endings), device=tokens.device)
             ruled[torch.isin(tokens[:, -1], ends), EOS] = -torch.inf
-        if rules.no_trigram and tokens.shape[1] > 2:
+        if rules.no_repeat_trigram and tokens.shape[1] > 2:
             said = tokens.unfold(1, 3, 1)  # (R, t - 2, 3)
             row, place = (said[..., :2] == tokens[:, None, -2:]).all(-1).nonzero(as_tuple=True)
             ruled[row, said[row, place, 2]] = -torch.inf
@@ -36,10 +36,10 @@ def forbid(rules: Rules, scores: Float[Tensor, "R V"], tokens: Int[Tensor, "R t"
     return scores
 
 
-def restrict(options: Sample, logits: Float[Tensor, "R V"], tokens: Int[Tensor, "R t"]) -> Float[Tensor, "R V"]:
+def warp_logits(options: Sample, logits: Float[Tensor, "R V"], tokens: Int[Tensor, "R t"]) -> Float[Tensor, "R V"]:
     """Scores of the next word after `tokens` (without BOS) whose softmax is drawn from: rules, then temperature,
     then top-k, then top-p among the words that are left."""
-    scores = forbid(options.rules, logits, tokens) / options.temperature
+    scores = apply_rules(options.rules, logits, tokens) / options.temperature
     if options.top_k is not None and options.top_k < scores.shape[1]:
         least = scores.topk(options.top_k, 1).values[:, -1:]
         scores = scores.masked_fill(scores < least, -torch.inf)  # words that tie with the k-th stay

@@ -17,29 +17,29 @@ class Found(NamedTuple):
 
 
 class NBest:
-    """The `keep` best of each medium, best first; of equal ones the first to come, of two alike only one."""
+    """The `n_best` best of each medium, best first; of equal ones the first to come, of two alike only one."""
 
-    def __init__(self, media: int, keep: int):
-        self.keep = keep
+    def __init__(self, media: int, n_best: int):
+        self.n_best = n_best
         self.found: list[list[Found]] = [[] for _ in range(media)]
 
     def add(self, medium: int, new: Found) -> None:
         mine = self.found[medium]
-        if self.keep == 1 or not any(torch.equal(new.tokens, old.tokens) for old in mine):
+        if self.n_best == 1 or not any(torch.equal(new.tokens, old.tokens) for old in mine):
             mine.append(new)
             mine.sort(key=lambda found: -found.score)
-            del mine[self.keep :]
+            del mine[self.n_best :]
 
     def worst(self, medium: int) -> float:
         """What a caption must beat to be kept."""
         mine = self.found[medium]
-        return mine[-1].score if len(mine) == self.keep else float("-inf")
+        return mine[-1].score if len(mine) == self.n_best else float("-inf")
 
     def captions(self) -> Captions:
-        """`keep` rows per medium.  Rows that a medium lacks are empty, of log-probability -inf."""
+        """`n_best` rows per medium.  Rows that a medium lacks are empty, of log-probability -inf."""
         some = next(found for mine in self.found for found in mine)
         nothing = Found(float("-inf"), float("-inf"), some.tokens[:0], some.attention[:0])
-        rows = [found for mine in self.found for found in [*mine, *[nothing] * (self.keep - len(mine))]]
+        rows = [found for mine in self.found for found in [*mine, *[nothing] * (self.n_best - len(mine))]]
         length = max(len(found.tokens) for found in rows)
         tokens = torch.stack([pad(found.tokens, (0, length - len(found.tokens)), value=PAD) for found in rows])
         maps = torch.stack([pad(found.attention, (0, 0, 0, length - len(found.tokens))) for found in rows])

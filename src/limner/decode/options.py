@@ -15,10 +15,10 @@ class Beam:
     """`size` hypotheses per medium; one that ends is set aside and the beam shrinks by one (Xu et al.'s own search).
 
     The best ended hypothesis wins by logprob / `divisor`; when none has ended at `rules.max_length` the best unfinished
-    one is returned.  With `contest` it is SA-LSTM's search, for parity: an ended hypothesis keeps its place only until
-    better ones take all places, and in the end the unfinished ones compete.  With `refill` it is that of
-    ruotianluo/self-critical.pytorch and its descendants: the place of an ended hypothesis goes to the next best one, so
-    that the beam never shrinks, and in the end the unfinished ones compete.
+    one is returned.  With `finished_compete` it is SA-LSTM's search, for parity: an ended hypothesis keeps its
+    place only until better ones take all places, and in the end the unfinished ones compete.  With `keep_beam_full`
+    it is that of ruotianluo/self-critical.pytorch and its descendants: the place of an ended hypothesis goes to the
+    next best one, so that the beam never shrinks, and in the end the unfinished ones compete.
 
     With `groups` it is diverse beam search (see `decode.diverse`), with `must` constrained (see `decode.constrained`).
     """
@@ -26,12 +26,12 @@ class Beam:
     size: int = 5
     length_penalty: float = 0.0
     rules: Rules = field(default_factory=Rules)
-    contest: bool = False
-    refill: bool = False
+    finished_compete: bool = False
+    keep_beam_full: bool = False
     # power: length ** length_penalty.  wu: ((5 + length) / 6) ** length_penalty (Wu et al. 2016, arXiv:1609.08144, eq.
     # 14).  avg: length, whatever the length_penalty
     normalise: Literal["power", "wu", "avg"] = "power"
-    keep: int = 1  # captions per medium that are returned, best first
+    n_best: int = 1  # captions per medium that are returned, best first
     groups: int = 1  # of size / groups hypotheses each, which avoid each other's words ...
     diversity: float = 0.5  # ... by so much log-probability
     must: Words = ()  # words that the caption has to hold
@@ -41,14 +41,18 @@ class Beam:
             raise ValueError(f"length_penalty is a number, got {self.length_penalty}")
         if self.size < 1:
             raise ValueError(f"a beam has at least one hypothesis, got size {self.size}")
-        if self.contest and (self.length_penalty or self.normalise != "power"):
-            raise ValueError("contest compares plain log-probabilities: set length_penalty to 0")
-        if self.contest and (self.groups > 1 or self.keep > 1 or self.must):
-            raise ValueError("contest is one beam with one caption: groups, keep and must are of other searches")
-        if self.refill and (self.contest or self.groups > 1 or self.must):
-            raise ValueError("refill is one beam: contest, groups and must are of other searches")
-        if not 1 <= self.keep <= self.size:
-            raise ValueError(f"a beam of {self.size} cannot give the {self.keep} best captions: keep is 1 to the size")
+        if self.finished_compete and (self.length_penalty or self.normalise != "power"):
+            raise ValueError("finished_compete compares plain log-probabilities: set length_penalty to 0")
+        if self.finished_compete and (self.groups > 1 or self.n_best > 1 or self.must):
+            raise ValueError(
+                "finished_compete is one beam with one caption: groups, n_best and must are of other searches"
+            )
+        if self.keep_beam_full and (self.finished_compete or self.groups > 1 or self.must):
+            raise ValueError("keep_beam_full is one beam: finished_compete, groups and must are of other searches")
+        if not 1 <= self.n_best <= self.size:
+            raise ValueError(
+                f"a beam of {self.size} cannot give the {self.n_best} best captions: n_best is 1 to the size"
+            )
         if self.groups < 1 or self.size % self.groups:
             raise ValueError(f"{self.size} hypotheses cannot be parted into {self.groups} equal groups")
         if self.must and self.groups > 1:
@@ -99,7 +103,7 @@ class Sample:
             raise ValueError(f"top_p is a probability above 0; got {self.top_p}")
 
     @property
-    def keep(self) -> int:
+    def n_best(self) -> int:
         """Captions per medium that are returned, in the order drawn."""
         return self.count
 

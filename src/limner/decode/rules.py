@@ -1,4 +1,4 @@
-"""Rules about what a caption may not say; `decode.forbid` applies them to scores."""
+"""Rules about what a caption may not say; `decode.apply_rules` applies them to scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -38,10 +38,10 @@ class Rules:
 
     min_length: int = 1  # words before EOS is allowed
     max_length: int = 20  # tokens, EOS included; a longer caption stays unfinished
-    no_repeat: bool = True  # the same word twice in a row
-    unknown: bool = False  # may the unknown word be spoken?
-    no_trigram: bool = False  # the same three words in a row twice (Paulus et al. 2018, arXiv:1705.04304)
-    not_last: Words = ()  # words that may not be the last one, such as ENDINGS
+    no_repeat_word: bool = True  # the same word twice in a row
+    allow_unknown: bool = False  # may the unknown word be spoken?
+    no_repeat_trigram: bool = False  # the same three words in a row twice (Paulus et al. 2018, arXiv:1705.04304)
+    bad_endings: Words = ()  # words that may not be the last one, such as ENDINGS
     never: Words = ()  # words that may not appear
 
     def __post_init__(self) -> None:
@@ -56,7 +56,7 @@ class Rules:
         Raises ValueError for words that may not appear but cannot be forbidden: those of several pieces.
         """
         never = [entry if isinstance(entry, int) else one_word(entry, vocabulary) for entry in self.never]
-        return replace(self, not_last=_last_ids(self.not_last, vocabulary), never=word_ids(never, vocabulary))
+        return replace(self, bad_endings=_last_ids(self.bad_endings, vocabulary), never=word_ids(never, vocabulary))
 
 
 def single(entry: str, vocabulary: Vocabulary) -> list[str]:

@@ -15,34 +15,34 @@ from limner.core.types import BOS, EOS, PAD, Captions
 from limner.decode.constrained import constrained
 from limner.decode.diverse import diverse
 from limner.decode.ensemble import Inputs, encode
-from limner.decode.logits import forbid, restrict
+from limner.decode.logits import apply_rules, warp_logits
 from limner.decode.nbest import Found, NBest
 from limner.decode.options import Beam, Decoding, Sample
 from limner.decode.rules import Rules
 from limner.models.captioner import Captioner, first_tensor, map_tensors
 
-__all__ = ["Beam", "Sample", "beam", "greedy", "sample", "search", "walk"]
+__all__ = ["Beam", "Sample", "beam", "greedy", "rollout", "sample", "search"]
 
 
 @torch.no_grad()
 def greedy(model: Captioner, inputs: Inputs, rules: Rules = Rules()) -> Captions:
     """The likeliest word at every step."""
-    return walk(model, encode(model, inputs), rules)
+    return rollout(model, encode(model, inputs), rules)
 
 
 @torch.no_grad()  # not inference_mode: self-critical training feeds these tokens back through the model
 def sample(model: Captioner, inputs: Inputs, options: Sample = Sample()) -> Captions:  # noqa: B008  # frozen
     """Random captions; rows `count * i ... count * i + count - 1` belong to medium i."""
-    return walk(model, encode(model, inputs), options)
+    return rollout(model, encode(model, inputs), options)
 
 
 def search(model: Captioner, inputs: Inputs, options: Decoding) -> Captions:
-    """`beam` or `sample`: `options.keep` neighbouring rows per medium."""
+    """`beam` or `sample`: `options.n_best` neighbouring rows per medium."""
     return sample(model, inputs, options) if isinstance(options, Sample) else beam(model, inputs, options)
 
 
 @torch.no_grad()
-def walk(model: Captioner, memory: Any, options: Sample | Rules) -> Captions:
+def rollout(model: Captioner, memory: Any, options: Sample | Rules) -> Captions:
     """What `sample` draws, or `greedy` takes, for media that are encoded already: one path per row."""
     drawn = options if isinstance(options, Sample) else None
     rules, count = (options.rules, options.count) if isinstance(options, Sample) else (options, 1)
@@ -56,9 +56,9 @@ def walk(model: Captioner, memory: Any, options: Sample | Rules) -> Captions:
         logits, state, attention = out.logits, out.state, out.attention
         if drawn is None:
             logp = logits.float().log_softmax(-1)
-            token = forbid(rules, logp, tokens).argmax(-1)
+            token = apply_rules(rules, logp, tokens).argmax(-1)
         else:
-            logp = restrict(drawn, logits.float(), tokens).log_softmax(-1)
+            logp = warp_logits(drawn, logits.float(), tokens).log_softmax(-1)
             _check(~logp.isnan().any(1))
             token = torch.multinomial(logp.exp(), 1).squeeze(1)
         spoken = logp.gather(1, token[:, None]).squeeze(1)
@@ -81,7 +81,7 @@ def _check(sound: Bool[Tensor, " R"]) -> None:
 
 @torch.no_grad()
 def beam(model: Captioner, inputs: Inputs, options: Beam = Beam()) -> Captions:  # noqa: B008  # frozen
-    """The best of `options.size` hypotheses per medium, or the `options.keep` best: rows `keep * i ...` belong to
+    """The best of `options.size` hypotheses per medium, or the `options.n_best` best: rows `n_best * i ...` belong to
     medium i, best first.  Beam 1 is greedy; a beam of V^L is exhaustive search."""
     if options.must:
         return constrained(model, inputs, options)
@@ -103,8 +103,8 @@ class _BeamSearch:
         self.memory: Any = encode(model, inputs)
         self.state: Any = model.init_state(self.memory)
         self.media = torch.arange(B, device=device)
-        self.best = NBest(B, options.keep)
-        self.best_score = torch.full((B,), -torch.inf, device=device)  # the last of the `keep` best: what is to beat
+        self.best = NBest(B, options.n_best)
+        self.best_score = torch.full((B,), -torch.inf, device=device)  # the last of the `n_best` best: what is to beat
         self.score = torch.zeros(B, 1, device=device)  # one hypothesis, the empty one, until the first word
         self.slots = torch.full((B,), K, device=device)  # hypotheses that may still end
         self.token = torch.full((B,), BOS, device=device)
@@ -116,7 +116,7 @@ class _BeamSearch:
         B, width = self.score.shape
         spoken = self.model.step(self.token, self.state, self.memory)
         logits, state, attention = spoken.logits, spoken.state, spoken.attention
-        logp = forbid(self.options.rules, logits.float().log_softmax(-1), self.tokens)
+        logp = apply_rules(self.options.rules, logits.float().log_softmax(-1), self.tokens)
         scores = logp.view(B, width, -1).add_(self.score[..., None]).flatten(1)
         K = min(self.options.size, scores.shape[1])  # a beam larger than the vocabulary fills over several words
         score, best = scores.topk(K)
@@ -125,12 +125,14 @@ class _BeamSearch:
         self.tokens = torch.cat([self.tokens[parents], self.token[:, None]], 1)
         history = attention[:, None] if self.attention is None else torch.cat([self.attention, attention[:, None]], 1)
         self.attention = history[parents]
-        if self.options.contest and self.options.size == K:  # the best ended one is pushed out when all are better
+        if (
+            self.options.finished_compete and self.options.size == K
+        ):  # the best ended one is pushed out when all are better
             self.best_score.masked_fill_((score > self.best_score[:, None]).all(1), -torch.inf)
         usable = (torch.arange(K, device=best.device) < self.slots[:, None]) & score.isfinite()
         ended = usable & (self.token.view(B, K) == EOS)
         self._set_aside(score.masked_fill(~ended, -torch.inf))
-        if not (self.options.contest or self.options.refill):
+        if not (self.options.finished_compete or self.options.keep_beam_full):
             self.slots = self.slots - ended.sum(1)
         self.score = score.masked_fill(~usable | ended, -torch.inf)
         hopeless = self._bound() <= self.best_score[:, None]
@@ -145,7 +147,7 @@ class _BeamSearch:
 
     def _set_aside(self, ended: Float[Tensor, "B K"]) -> None:
         """Keep the best ended hypotheses of each medium."""
-        top, which = ended.topk(min(self.options.keep, ended.shape[1]))
+        top, which = ended.topk(min(self.options.n_best, ended.shape[1]))
         normalised = top / self.options.divisor(self.tokens.shape[1])
         for i, place in (normalised > self.best_score[:, None]).nonzero().tolist():
             self._remember(i, which[i, place].item(), top[i, place].item())
@@ -154,7 +156,7 @@ class _BeamSearch:
         assert self.attention is not None
         row = i * (len(self.tokens) // len(self.media)) + int(slot)
         medium = int(self.media[i])
-        if self.options.contest:
+        if self.options.finished_compete:
             self.best.found[medium].clear()
         score = logprob / self.options.divisor(self.tokens.shape[1])
         self.best.add(medium, Found(score, logprob, self.tokens[row].clone(), self.attention[row].clone()))
@@ -190,17 +192,19 @@ class _BeamSearch:
             order = [
                 slot for slot in self.score[i].argsort(descending=True, stable=True).tolist() if self._live(i, slot)
             ]
-            if self.options.contest:
+            if self.options.finished_compete:
                 order = [slot for slot in order[:1] if self.score[i, slot] > self.best_score[i]]
                 found[: len(order)] = []
-            if not self.options.refill:
-                order = order[: self.options.keep - len(found)]
+            if not self.options.keep_beam_full:
+                order = order[: self.options.n_best - len(found)]
             for slot in order:
                 row = i * self.score.shape[1] + slot
                 logprob = self.score[i, slot].item()
                 assert self.attention is not None
                 # an unfinished one is worth less than any that has ended, unless they compete
-                score = logprob / self.options.divisor(self.tokens.shape[1]) if self.options.refill else -torch.inf
+                score = (
+                    logprob / self.options.divisor(self.tokens.shape[1]) if self.options.keep_beam_full else -torch.inf
+                )
                 self.best.add(medium, Found(score, logprob, self.tokens[row], self.attention[row]))
         return self.best.captions()
 

@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from safetensors import SafetensorError
 from torch import Tensor
 
-from limner.core.fields import Count
+from limner.core.fields import PositiveInt
 from limner.core.types import Features, Layout, Pixels
 from limner.encoders.encoder import Encoder
 from limner.encoders.pretrained import _quiet, _where, save_parts, weights_sha256
@@ -27,8 +27,8 @@ class DetectorConfig:
 
     name: Literal["detector"] = "detector"
     source: str = ""
-    regions: Count = 36  # the surest ones of every picture
-    size: Count = 480  # pixels of a side: pictures are squashed to a square, so that they share batches
+    regions: PositiveInt = 36  # the surest ones of every picture
+    size: PositiveInt = 480  # pixels of a side: pictures are squashed to a square, so that they share batches
 
 
 class Family(NamedTuple):

@@ -23,7 +23,7 @@ class Encoder(nn.Module, ABC):
     def preprocess(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float[Tensor, "T 3 h w"]:
         """RGB [0, 255] frames of any size -> what `forward` eats, exactly as the weights were trained."""
 
-    def view_of(self, height: int, width: int) -> tuple[float, float, float, float]:
+    def kept_region(self, height: int, width: int) -> tuple[float, float, float, float]:
         """The part of a height x width picture that `preprocess` keeps, relative xyxy; beyond [0, 1] where it pads."""
         return 0.0, 0.0, 1.0, 1.0
 

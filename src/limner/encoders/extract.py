@@ -11,7 +11,7 @@ from torch import Tensor
 
 from limner.core.types import Layout, Medium, Pixels
 from limner.data.ahead import ahead
-from limner.data.augmentations import VIEWS
+from limner.data.augmentations import AUGMENTATIONS
 from limner.data.frames import UNIFORM, Sampling
 from limner.data.media import is_clip, read
 from limner.data.store import StoreWriter, UnstorableError, entry_key
@@ -38,7 +38,7 @@ class Job(NamedTuple):
     """One medium in one view."""
 
     medium: Medium
-    view: str
+    augmentation: str
 
 
 class Loaded(NamedTuple):
@@ -54,7 +54,7 @@ def extract(
     media: Sequence[Medium],
     encoder: Encoder,
     out: Path,
-    views: Sequence[str] = ("full",),
+    augmentations: Sequence[str] = ("full",),
     *,
     view_splits: Sequence[str] = ("train",),
     batch_size: int = 32,
@@ -69,15 +69,15 @@ def extract(
     Views other than "full" are made only for media of `view_splits`.  Clips are sampled at `frames` frames, which
     `sampling` chooses; `batch_size` counts frames that go through the encoder together, of one clip at least.
     `progress` is told (done, total) entries.  Entries that are there already are kept, so the same call continues a
-    killed run.  Raises ValueError for unknown views, duplicate ids, or a store of another encoder; a bad medium is
-    never fatal.
+    killed run.  Raises ValueError for unknown augmentations, duplicate ids, or a store of another encoder; a bad
+    medium is never fatal.
     """
     if batch_size < 1 or frames < 1:
         raise ValueError(f"batch_size is {batch_size} and frames is {frames}; both must be at least 1")
-    jobs = _jobs(media, views, view_splits)
+    jobs = _jobs(media, augmentations, view_splits)
     encoder = encoder.to(device).eval()
     writer = StoreWriter(out, encoder.provenance())
-    todo = [job for job in jobs if entry_key(job.medium.id, job.view) not in writer]
+    todo = [job for job in jobs if entry_key(job.medium.id, job.augmentation) not in writer]
     before, present = len(writer), len(jobs) - len(todo)
     done = present
     failures: dict[str, str] = {}
@@ -94,7 +94,7 @@ def extract(
                 if grid is None:
                     failures.setdefault(job.medium.id, reason)
                 else:
-                    writer.add(job.medium.id, job.view, grid, layout, boxes)
+                    writer.add(job.medium.id, job.augmentation, grid, layout, boxes)
             except UnstorableError as error:
                 failures.setdefault(job.medium.id, str(error))
         done += len(chunk)
@@ -106,27 +106,27 @@ def extract(
     return ExtractReport(len(writer) - before, present, tuple(failures.items()), tuple(mended))
 
 
-def _jobs(media: Sequence[Medium], views: Sequence[str], view_splits: Sequence[str]) -> list[Job]:
-    unknown = [view for view in views if view not in VIEWS]
+def _jobs(media: Sequence[Medium], augmentations: Sequence[str], view_splits: Sequence[str]) -> list[Job]:
+    unknown = [augmentation for augmentation in augmentations if augmentation not in AUGMENTATIONS]
     if unknown:
-        raise ValueError(f"unknown views {unknown}; known are {', '.join(VIEWS)}")
+        raise ValueError(f"unknown augmentations {unknown}; known are {', '.join(AUGMENTATIONS)}")
     seen: set[str] = set()
     for medium in media:
         if medium.id in seen:
             raise ValueError(f"the id {medium.id!r} occurs twice ({medium.path}); ids must be unique")
         seen.add(medium.id)
     return [
-        Job(medium, view)
-        for view in dict.fromkeys(views)
+        Job(medium, augmentation)
+        for augmentation in dict.fromkeys(augmentations)
         for medium in media
-        if view == "full" or medium.split in view_splits
+        if augmentation == "full" or medium.split in view_splits
     ]
 
 
 def _load(job: Job, encoder: Encoder, frames: int, sampling: Sampling) -> Loaded:
     notes: list[str] = []
     try:
-        pixels = encoder.preprocess(VIEWS[job.view](read(job.medium, frames, sampling, notes)))
+        pixels = encoder.preprocess(AUGMENTATIONS[job.augmentation](read(job.medium, frames, sampling, notes)))
         return Loaded(job, pixels, "", tuple(notes))
     except ValueError as error:  # MediaError, or a size that the encoder's preprocessing refuses
         return Loaded(job, None, str(error))

@@ -10,7 +10,7 @@ from limner.core.tensors import load_state, load_tensors
 WHERE = "encoder."  # how the names of an encoder's tensors begin in model.safetensors
 
 
-def parted(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def split_encoder_weights(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Those of model.safetensors -> the encoder's, by its own names, and the captioner's."""
     own = {name.removeprefix(WHERE): value for name, value in tensors.items() if name.startswith(WHERE)}
     return own, {name: value for name, value in tensors.items() if not name.startswith(WHERE)}
@@ -27,7 +27,7 @@ def learnt(encoder: nn.Module, source: str) -> None:
     if not path.is_file():
         raise ValueError(f"encoder.source: {source} is no run; give the folder of one whose encoder was trained along")
     tensors, _ = load_tensors(path)
-    own, _ = parted(tensors)
+    own, _ = split_encoder_weights(tensors)
     if not own:
         raise ValueError(
             f"encoder.source: {source} keeps no encoder's weights, it was trained on stored features or has a "

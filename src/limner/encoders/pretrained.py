@@ -132,7 +132,7 @@ class Pretrained(Encoder):
         pixels = self.processor(images=images, input_data_format="channels_last", return_tensors="pt")["pixel_values"]
         return pixels[0] if self.family.clips else pixels
 
-    def view_of(self, height: int, width: int) -> tuple[float, float, float, float]:
+    def kept_region(self, height: int, width: int) -> tuple[float, float, float, float]:
         """The whole picture, or what the central crop of its resized copy leaves of it."""
         from transformers.image_transforms import get_size_with_aspect_ratio
 

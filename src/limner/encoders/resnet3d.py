@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from limner.core.fields import Count
-from limner.core.tensors import misfits
+from limner.core.fields import PositiveInt
+from limner.core.tensors import state_dict_differences
 from limner.core.types import Features, Layout, Pixels
 from limner.encoders.freezing import FourStages
 from limner.encoders.learnt import learnt
@@ -37,11 +37,13 @@ class ResNet3DConfig:
     name: Literal["resnet3d"] = "resnet3d"
     depth: Literal[10, 18, 34, 50, 101, 152, 200] = 50
     source: str = ""
-    width: Count = 64  # channels of the first layer
+    width: PositiveInt = 64  # channels of the first layer
     shortcut: Literal["A", "B"] = "B"  # A: no weights, new channels are 0 (18 and 34 of 2017); B: a 1x1x1 convolution
     time_stride: Literal[1, 2] = 1  # of the first convolution; 2 in weights for clips of 32 frames and more
-    window: Count | None = None  # pooled vectors of windows of so many frames, one from each frame on; published: 16
-    size: Count = 224  # of the square input in pixels
+    window: PositiveInt | None = (
+        None  # pooled vectors of windows of so many frames, one from each frame on; published: 16
+    )
+    size: PositiveInt = 224  # of the square input in pixels
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # per RGB channel in [0, 255]; ImageNet's,
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)  # as the captioner's features were made
     trainable_from: int | None = 0
@@ -165,7 +167,7 @@ class ResNet3D(FourStages):
         pixels = torch.from_numpy(np.ascontiguousarray(square)).permute(0, 3, 1, 2).float()
         return (pixels - torch.tensor(self.config.mean).view(3, 1, 1)) / torch.tensor(self.config.std).view(3, 1, 1)
 
-    def view_of(self, height: int, width: int) -> tuple[float, float, float, float]:
+    def kept_region(self, height: int, width: int) -> tuple[float, float, float, float]:
         """The central square."""
         size, (tall, wide) = self.config.size, _resized(height, width, self.config.size)
         top, left = (tall - size) // 2, (wide - size) // 2
@@ -240,7 +242,7 @@ def fill(net: ResNet3D, tensors: dict[str, Tensor], where: str) -> None:
     """Load strictly.  Raises ValueError that tells of which network the weights are."""
     counters = {key: value for key, value in net.state_dict().items() if key.endswith("num_batches_tracked")}
     given = counters | tensors  # torch < 0.4.1 had no counters
-    missing, unknown, shapes = misfits(net, given)
+    missing, unknown, shapes = state_dict_differences(net, given)
     if missing or unknown or shapes:
         told, config = config_of(tensors), net.config
         raise ValueError(

@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from pydantic import Field
 from torch import Tensor, nn
 
-from limner.core.fields import Count
+from limner.core.fields import PositiveInt
 from limner.core.types import Features, Layout, Pixels
 from limner.encoders.encoder import Encoder, squares
 from limner.encoders.learnt import learnt
@@ -27,8 +27,8 @@ class SmallCNN3DConfig:
 
     name: Literal["small_cnn3d"] = "small_cnn3d"
     size: int = 64
-    width: Count = 24
-    dim: Count = 128
+    width: PositiveInt = 24
+    dim: PositiveInt = 128
     reach: Annotated[int, Field(ge=1, le=5)] = 5
     pool: Literal["none", "space"] = "none"
     source: str = ""

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from limner.core.fields import Below1
+from limner.core.fields import FractionBelowOne
 from limner.core.types import Features, Pixels
 from limner.encoders.encoder import Encoder, cells_of, squares
 from limner.encoders.learnt import learnt
@@ -26,15 +26,15 @@ STRIDE = 32
 @dataclass(frozen=True)
 class TinyConfig:
     """`size`: side of the square input in pixels; `widths` and `blocks` of the four stages, at strides 4 to 32; `dim`:
-    channels of a cell; `jitter`: how far colours are changed in training, 0 not at all; `source`: a run whose encoder
-    it is."""
+    channels of a cell; `colour_jitter`: how far colours are changed in training, 0 not at all; `source`: a run whose
+    encoder it is."""
 
     name: Literal["tiny"] = "tiny"
     size: int = 224
     widths: tuple[int, int, int, int] = (32, 64, 128, 256)
     blocks: tuple[int, int, int, int] = (1, 2, 2, 2)
     dim: int = 384
-    jitter: Below1 = 0.0
+    colour_jitter: FractionBelowOne = 0.0
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -73,7 +73,7 @@ class Tiny(Encoder):
 
     def forward(self, pixels: Pixels) -> Features:
         """(B, T, 3, H, W) in [-1, 1] -> T*(H/32)*(W/32) cells, all real."""
-        seen = jittered(pixels.frames, self.config.jitter) if self.training else pixels.frames
+        seen = colour_jittered(pixels.frames, self.config.colour_jitter) if self.training else pixels.frames
         frames = seen.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         return cells_of(self.head(self.body(self.stem(frames))), len(seen))
 
@@ -89,7 +89,7 @@ class Tiny(Encoder):
         }
 
 
-def jittered(frames: Float[Tensor, "B T 3 H W"], most: float) -> Float[Tensor, "B T 3 H W"]:
+def colour_jittered(frames: Float[Tensor, "B T 3 H W"], most: float) -> Float[Tensor, "B T 3 H W"]:
     """Saturation and contrast times U(1 - most, 1 + most), brightness plus U(-most, most), one draw per medium: its
     frames stay a clip."""
     if not most:

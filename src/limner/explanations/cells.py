@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from limner.core.types import BOS, Features
-from limner.models.captioner import Captioner, FromPixels, Taught, first_tensor
+from limner.models.captioner import Captioner, FromPixels, TeacherForced, first_tensor
 
 
 def bare(model: Captioner) -> Captioner:
@@ -15,32 +15,32 @@ def bare(model: Captioner) -> Captioner:
     return model.captioner if isinstance(model, FromPixels) else model
 
 
-def teach(model: Captioner, memory: Any, words: Int[Tensor, " L"]) -> Float[Tensor, "B L V"]:
+def teacher_forced_logits(model: Captioner, memory: Any, words: Int[Tensor, " L"]) -> Float[Tensor, "B L V"]:
     """Scores of every word along the same sentence for every medium: `[:, i]` are those of place i."""
     return _taught(model, memory, words).logits
 
 
-def along(logits: Float[Tensor, "B L V"], words: Int[Tensor, " L"]) -> Float[Tensor, "B L"]:
+def token_logprobs(logits: Float[Tensor, "B L V"], words: Int[Tensor, " L"]) -> Float[Tensor, "B L"]:
     """Natural log of the probability of every word after the ones before it."""
     logits = logits.float()
     return logits.gather(-1, words.expand(len(logits), -1)[..., None]).squeeze(-1) - logits.logsumexp(-1)
 
 
 def log_probabilities(model: Captioner, features: Features, words: Int[Tensor, " L"]) -> Float[Tensor, "B L"]:
-    """`along` the same sentence for every medium."""
-    return along(teach(model, model.encode(features), words), words)
+    """`token_logprobs` the same sentence for every medium."""
+    return token_logprobs(teacher_forced_logits(model, model.encode(features), words), words)
 
 
 @torch.no_grad()
 def attended(model: Captioner, features: Features, words: Int[Tensor, " L"]) -> Float[Tensor, "L N"]:
     """Features of one medium -> the captioner's attention at every word: a distribution over the cells."""
-    model, features = model.loose(features)
+    model, features = model.prepare_for_occlusion(features)
     return _taught(model, model.encode(features), words).attention[0]
 
 
-def _taught(model: Captioner, memory: Any, words: Int[Tensor, " L"]) -> Taught:
+def _taught(model: Captioner, memory: Any, words: Int[Tensor, " L"]) -> TeacherForced:
     tokens = torch.cat([torch.full_like(words[:1], BOS), words[:-1]])
-    return model.teach(memory, tokens.expand(len(first_tensor(memory)), -1))
+    return model.forward_teacher_forced(memory, tokens.expand(len(first_tensor(memory)), -1))
 
 
 def rows_at_once(features: Features, words: int) -> int:

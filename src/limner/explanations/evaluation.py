@@ -77,9 +77,9 @@ def score_run(
         features = _features(inputs, medium, device)
         found = beam(run.model, features, decoding or recipe.decoding).tokens[0].tolist()
         sentence, scene = spoken(run.vocabulary, found), scenes.get(medium.id)
-        view = _view(inputs, medium) if scene else WHOLE
+        kept_region = _view(inputs, medium) if scene else WHOLE
         for tally in tallies:
-            score(tally, run.model, features, sentence, scene, view)
+            score(tally, run.model, features, sentence, scene, kept_region)
     return Scored(tallies, len(media), tuple(problems))
 
 
@@ -89,14 +89,14 @@ def score(
     features: Features,
     sentence: Sentence,
     scene: Scene | None = None,
-    view: Box = WHOLE,
+    kept_region: Box = WHOLE,
     levels: int = 10,
 ) -> None:
     """Add the words of one medium; a scene says what is in it."""
     explanation = explain(model, features, sentence, tally.method)
     chosen = list(range(len(explanation.words)))
     if scene is not None:
-        found = places(" ".join(explanation.words), scene, explanation.layout, explanation.boxes(view))
+        found = places(" ".join(explanation.words), scene, explanation.layout, explanation.boxes(kept_region))
         for place in found:
             pointed = point(explanation.maps[place.word], place.cells, explanation.real)
             tally.pointing.setdefault(place.kind, []).append(pointed)
@@ -117,7 +117,7 @@ def _view(inputs: Inputs, medium: Medium) -> Box:
     """The part of the picture that the encoder saw."""
     if inputs.encoder is None or not Path(medium.path).is_file():
         return WHOLE
-    return inputs.encoder.view_of(*read(medium, 1).shape[1:3])
+    return inputs.encoder.kept_region(*read(medium, 1).shape[1:3])
 
 
 def table(scored: Scored) -> Table:

@@ -24,27 +24,31 @@ FORMATS = (".png", ".pdf", ".svg", ".jpg")
 
 
 def attention_figure(
-    picture: UInt8[np.ndarray, "H W 3"], caption: Caption, out: str | Path, title: str = "", view: Box = WHOLE
+    picture: UInt8[np.ndarray, "H W 3"], caption: Caption, out: str | Path, title: str = "", kept_region: Box = WHOLE
 ) -> Path:
     """`word_figure` of where a captioner looked by itself."""
     count, *layout = caption.attention.shape
     cells = Layout(*layout)
     maps, real = caption.attention.reshape(count, cells.cells), np.ones(cells.cells, dtype=bool)
     found = Explanation(caption.text, caption.words, maps, cells, "attention", np.ones(count, np.float32), real)
-    return word_figure(picture, found, out, title, view)
+    return word_figure(picture, found, out, title, kept_region)
 
 
 def word_figure(
-    picture: UInt8[np.ndarray, "H W 3"], explanation: Explanation, out: str | Path, title: str = "", view: Box = WHOLE
+    picture: UInt8[np.ndarray, "H W 3"],
+    explanation: Explanation,
+    out: str | Path,
+    title: str = "",
+    kept_region: Box = WHOLE,
 ) -> Path:
     """Write the figure of a still picture.  The format follows the ending of `out`; raises ValueError for others.
 
     Each panel is headed by its word and the share of the whole picture that its outlined area takes: the smallest one
     holding half of all the weight, or by "nothing stands out".  Of methods other than attention the weight is what lies
     above a map's mean.
-    `view` is the box that the encoder saw (`Encoder.view_of`); the rest has no weight.  Of cells that have a time, as
-    those of a video network, the sum is shown.
-    Letters that matplotlib's font lacks, such as Chinese ones, are drawn as boxes, and matplotlib warns of them.
+    `kept_region` is the box that the encoder saw (`Encoder.kept_region`); the rest has no weight.  Of cells that
+    have a time, as those of a video network, the sum is shown. Letters that matplotlib's font lacks, such as Chinese
+    ones, are drawn as boxes, and matplotlib warns of them.
     """
     out = _known_format(out)
     picture = enlarge(picture)
@@ -62,7 +66,7 @@ def word_figure(
     for axis, word, weights in zip(axes[1:], explanation.words, explanation.maps, strict=False):
         kept = weights if explanation.method == "attention" else outstanding(weights, explanation.real)
         if explanation.regions is None:
-            values = upsample(kept.reshape(explanation.layout).sum(0), height, width, view)
+            values = upsample(kept.reshape(explanation.layout).sum(0), height, width, kept_region)
         else:
             values = paint(kept / (kept.max() or 1), explanation.regions, height, width)
         axis.imshow(shade(picture, values))
@@ -93,7 +97,7 @@ def strip_figure(shown: Shown, explanation: Explanation, out: str | Path, title:
     sheet = np.full((rows * (height + gap) - gap, parts * (width + gap) - gap, 3), 255, np.uint8)
     for row in range(rows):
         for column, (frame, part) in enumerate(zip(frames, places, strict=True)):
-            values = light(explanation, row, height, width, shown.view, part)
+            values = light(explanation, row, height, width, shown.kept_region, part)
             top, left = row * (height + gap), column * (width + gap)
             sheet[top : top + height, left : left + width] = heat(frame, values)
     return _print(sheet, explanation, _times(shown, numbers), title or explanation.text, out)

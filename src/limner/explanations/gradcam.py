@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from limner.core.types import Features
-from limner.explanations.cells import teach
+from limner.explanations.cells import teacher_forced_logits
 from limner.models.captioner import Captioner
 from limner.models.spatiotemporal import FirstToken
 
@@ -62,7 +62,7 @@ def published_map(
     """
     with _gradients():
         memory = model.encode(_watched(features))
-        score = model.opening(memory).amax() + teach(model, memory, words).amax(-1).sum()
+        score = model.start_logits(memory).amax() + teacher_forced_logits(model, memory, words).amax(-1).sum()
         (gradient,) = torch.autograd.grad(score, memory.cells)
     cells, g = memory.cells[0].detach(), gradient[0]
     if plus_plus:
@@ -92,7 +92,7 @@ def _word_maps(
         if isinstance(model, FirstToken):
             cells = memory.cells
             real = real if model.config.align is None else torch.ones_like(cells[0, :, 0], dtype=torch.bool)
-        scores = teach(model, memory, words)[0].gather(1, words[:, None]).squeeze(1)
+        scores = teacher_forced_logits(model, memory, words)[0].gather(1, words[:, None]).squeeze(1)
         maps = torch.zeros(len(words), len(real), device=real.device)
         for place, score in enumerate(scores):
             (gradient,) = torch.autograd.grad(score, cells, retain_graph=place + 1 < len(words))

@@ -60,11 +60,11 @@ class Explanation:
     def grid(self) -> Float[np.ndarray, "L t h w"]:
         return self.maps.reshape(len(self.maps), *self.layout)
 
-    def boxes(self, view: tuple[float, float, float, float]) -> Float[np.ndarray, "N 4"]:
-        """Relative xyxy box of every cell in the picture, of which a grid of cells tiles the part `view`."""
+    def boxes(self, kept_region: tuple[float, float, float, float]) -> Float[np.ndarray, "N 4"]:
+        """Relative xyxy box of every cell in the picture, of which a grid of cells tiles the part `kept_region`."""
         if self.regions is not None:
             return self.regions
-        left, top, right, bottom = view
+        left, top, right, bottom = kept_region
         size = np.array([right - left, bottom - top] * 2)
         return self.layout.boxes().numpy() * size + [left, top, left, top]
 
@@ -88,7 +88,7 @@ def explain(
     if len(features) != 1:
         raise ValueError(f"one medium is explained at a time, got features of {len(features)}")
     model = bare(model)
-    seen = model.loose(features)[1]
+    seen = model.prepare_for_occlusion(features)[1]
     real = seen.mask[0]
     maps, logprob = torch.zeros(0, len(real)), torch.zeros(0)
     if sentence.ids:
@@ -127,6 +127,6 @@ def spoken(vocabulary: Vocabulary, tokens: Sequence[int]) -> Sentence:
     return Sentence(vocabulary.decode(ids), ids, tuple(vocabulary.decode([id]) for id in ids))
 
 
-def usual_method(model: Captioner) -> str:
+def default_method(model: Captioner) -> str:
     """Attention, where a captioner has one."""
     return "gradcam" if isinstance(bare(model), FirstToken) else "attention"

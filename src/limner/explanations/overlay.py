@@ -12,20 +12,25 @@ WHOLE = (0.0, 0.0, 1.0, 1.0)
 Box = tuple[float, float, float, float]
 
 
-def upsample(weights: Float[np.ndarray, "h w"], height: int, width: int, view: Box = WHOLE) -> Float[np.ndarray, "H W"]:
+def upsample(
+    weights: Float[np.ndarray, "h w"], height: int, width: int, kept_region: Box = WHOLE
+) -> Float[np.ndarray, "H W"]:
     """Cell weights -> one value per pixel, bicubic and never negative; the largest value is 1 unless all are 0.
 
-    The cells tile the box `view` (relative xyxy, see `Encoder.view_of`); the encoder did not see the rest, which is 0.
+    The cells tile the box `kept_region` (relative xyxy, see `Encoder.kept_region`); the encoder did not see the
+    rest, which is 0.
     """
-    values = spread(weights, height, width, view)
+    values = spread(weights, height, width, kept_region)
     peak = values.max()
     return values / peak if peak > 0 else values
 
 
-def spread(weights: Float[np.ndarray, "h w"], height: int, width: int, view: Box = WHOLE) -> Float[np.ndarray, "H W"]:
+def spread(
+    weights: Float[np.ndarray, "h w"], height: int, width: int, kept_region: Box = WHOLE
+) -> Float[np.ndarray, "H W"]:
     """`upsample` without the last step: weights of several pictures stay comparable."""
-    left, right = round(view[0] * width), round(view[2] * width)
-    top, bottom = round(view[1] * height), round(view[3] * height)
+    left, right = round(kept_region[0] * width), round(kept_region[2] * width)
+    top, bottom = round(kept_region[1] * height), round(kept_region[3] * height)
     size = (max(1, right - left), max(1, bottom - top))
     image = Image.new("F", (width, height))
     image.paste(Image.fromarray(weights.astype(np.float32)).resize(size, Image.Resampling.BICUBIC), (left, top))
@@ -44,14 +49,14 @@ def paint(
 
 
 def light(
-    explanation: Explanation, word: int, height: int, width: int, view: Box, part: tuple[float, float]
+    explanation: Explanation, word: int, height: int, width: int, kept_region: Box, part: tuple[float, float]
 ) -> Float[np.ndarray, "H W"]:
     """What stands out of a word's map during the share [first, last] of the clip, per pixel in [0, 1].  A moment is
     interpolated between cells; of a longer part every cell's highest value counts."""
     maps = outstanding(explanation.maps[word], explanation.real).reshape(explanation.layout)
     if explanation.regions is not None:
         return paint(maps.ravel(), explanation.regions, height, width)
-    return np.clip(spread(during(maps, *part), height, width, view), 0, 1)
+    return np.clip(spread(during(maps, *part), height, width, kept_region), 0, 1)
 
 
 def outstanding(values: Float[np.ndarray, " N"], real: Bool[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:

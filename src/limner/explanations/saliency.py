@@ -43,7 +43,7 @@ def saliency(
 
     Blocks at the far edges are smaller where the layout is no multiple of them.  One without a real cell is -inf.
     """
-    model, features = model.loose(features)
+    model, features = model.prepare_for_occlusion(features)
     found = torch.full((len(words), features.layout.cells), -torch.inf, device=features.device)
     for layout, blocks in _blocks(features.layout, block):
         there = blocks[features.mask[0].cpu()[blocks].any(1)].to(features.device)

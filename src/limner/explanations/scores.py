@@ -61,7 +61,7 @@ def curves(
     Of n real cells 1, n/levels, 2n/levels, ..., n are kept: the highest ones for insertion, the lowest ones for
     deletion, any for random.  Cells of equal value are ordered by chance.
     """
-    model, features = bare(model).loose(features)
+    model, features = bare(model).prepare_for_occlusion(features)
     real = features.mask[0].nonzero().flatten().cpu().numpy()
     kept = sorted({max(1, round(len(real) * level / levels)) for level in range(levels + 1)})
     drawn = np.random.default_rng(seed)

@@ -31,7 +31,7 @@ class Shown:
     frames: UInt8[np.ndarray, "F H W 3"]
     moments: Float[np.ndarray, " F"]
     seconds: Float[np.ndarray, " F"] | None = None
-    view: Box = WHOLE  # the part of the frames that the encoder saw
+    kept_region: Box = WHOLE  # the part of the frames that the encoder saw
 
 
 @dataclass(frozen=True)
@@ -103,4 +103,4 @@ def show(medium: Medium, encoder: Encoder | None, frames: int, sampling: Samplin
 
 
 def _view(encoder: Encoder | None, pictures: UInt8[np.ndarray, "F H W 3"]) -> Box:
-    return WHOLE if encoder is None else encoder.view_of(*pictures.shape[1:3])
+    return WHOLE if encoder is None else encoder.kept_region(*pictures.shape[1:3])

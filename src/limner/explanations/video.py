@@ -106,7 +106,7 @@ class Page:
     ) -> UInt8[np.ndarray, "H W 3"]:
         moment = float(shown.moments[number])
         part = (moment, moment) if len(shown.frames) > 1 else (0.0, 1.0)
-        values = light(self.explanation, word, self.height, self.width, shown.view, part)
+        values = light(self.explanation, word, self.height, self.width, shown.kept_region, part)
         image = sheet.copy()
         image.paste(Image.fromarray(heat(picture, values)), (self.left, MARGIN))
         pen = ImageDraw.Draw(image)

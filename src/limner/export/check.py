@@ -14,7 +14,7 @@ from limner.core.types import Pixels
 from limner.data.media import MEDIA_SUFFIXES, frames_of
 from limner.data.shapes import make_clip, make_picture
 from limner.decode.options import Beam
-from limner.inference.onnx.pipeline import Engine
+from limner.inference.onnx.pipeline import OnnxPipeline
 from limner.inference.pipeline import Pipeline
 
 DRAWN = 24  # pictures, or half as many clips, when none are given
@@ -69,7 +69,7 @@ def drawn(pictures: bool, clips: bool) -> list[Source]:
     return [np.clip(it + rng.normal(0, 25, it.shape), 0, 255).astype(np.uint8) for it in made]
 
 
-def compare(pipeline: Pipeline, engine: Engine, media: Sequence[Source], decoding: Beam) -> Comparison:
+def compare(pipeline: Pipeline, engine: OnnxPipeline, media: Sequence[Source], decoding: Beam) -> Comparison:
     """Raises ValueError when none of the media can be read."""
     off: list[float] = []
     logprob: list[float] = []
@@ -104,5 +104,5 @@ def likelihood(pipeline: Pipeline, source: Source, tokens: Int[np.ndarray, " L"]
     features = pipeline.encode(Pixels(pipeline.encoder.preprocess(frames)[None]))
     said = torch.from_numpy(tokens)
     given = torch.cat([torch.tensor([BOS]), said[:-1]])
-    logits = pipeline.model.teach(pipeline.model.encode(features), given[None]).logits[0]
+    logits = pipeline.model.forward_teacher_forced(pipeline.model.encode(features), given[None]).logits[0]
     return float(logits.float().log_softmax(-1).gather(1, said[:, None]).sum())

@@ -19,7 +19,7 @@ from limner.export.graphs import Graphs, graphs_of, write_graphs
 from limner.export.int8 import quantise_step, shrink_weights
 from limner.export.preprocessing import preprocessing_of
 from limner.inference.onnx.model import CARD, Card, OnnxModel, file_facts
-from limner.inference.onnx.pipeline import Engine
+from limner.inference.onnx.pipeline import OnnxPipeline
 from limner.inference.pipeline import Pipeline
 from limner.runs.run import Run
 
@@ -54,7 +54,7 @@ def export_onnx(run: Run, out: Path, int8: bool = False, media: Sequence[Source]
         raise FileExistsError(f"{out} is there and is no exported model: choose another name")
     pipeline = Pipeline(run)
     plan, scale, shift = preprocessing_of(run.encoder)
-    decoding = replace(run.recipe.decoding.bind(run.vocabulary), groups=1, must=(), keep=1)
+    decoding = replace(run.recipe.decoding.bind(run.vocabulary), groups=1, must=(), n_best=1)
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
@@ -76,7 +76,7 @@ def export_onnx(run: Run, out: Path, int8: bool = False, media: Sequence[Source]
         card = replace(card, pictures=pictures, clips=clips)
         card.save(new)
         media = media or drawn(card.pictures, card.clips and not card.pictures)
-        floats = compare(pipeline, Engine.load(new), media, decoding)
+        floats = compare(pipeline, OnnxPipeline.load(new), media, decoding)
         _insist(floats, IDENTICAL, "the exported graphs")
         sizes = {name: told["bytes"] for name, told in card.files.items()}
         rounded = None
@@ -84,7 +84,7 @@ def export_onnx(run: Run, out: Path, int8: bool = False, media: Sequence[Source]
             _round(new)
             card = replace(card, files=file_facts(new), int8=True)
             card.save(new)
-            rounded = compare(pipeline, Engine.load(new), media, decoding)
+            rounded = compare(pipeline, OnnxPipeline.load(new), media, decoding)
             _insist(rounded, 0.0, "the int8 graphs")
         checks = {"float": floats.facts(), **({"int8": rounded.facts()} if rounded else {})}
         card = replace(card, source={**card.source, "captions compared with PyTorch": checks})

@@ -16,7 +16,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from limner.core.types import Features, Pixels
-from limner.models.captioner import Captioner, Step, Taught, unroll
+from limner.models.captioner import Captioner, Step, TeacherForced, unroll
 from limner.models.layers import WordHead
 from limner.models.sft import Sft
 
@@ -41,7 +41,7 @@ class Quantised(Captioner):
     def step(self, token: Int[Tensor, " R"], state: Any, memory: Any) -> Step:
         return self.captioner.step(token, state, memory)
 
-    def teach(self, memory: Any, tokens: Int[Tensor, "R L"]) -> Taught:
+    def forward_teacher_forced(self, memory: Any, tokens: Int[Tensor, "R L"]) -> TeacherForced:
         return unroll(self, memory, tokens)
 
 

@@ -1,6 +1,6 @@
 """Captioners of `transformers` in use: BLIP, GIT (clips too) and vision-encoder-decoder; files in, captions out.
 
-    External.load("Salesforce/blip-image-captioning-base").caption("photo.jpg").text
+    HuggingFacePipeline.load("Salesforce/blip-image-captioning-base").caption("photo.jpg").text
 
 A local folder or a hub id; code that lies beside the weights is never run.  They tell nothing of where they looked, so
 that captions have no attention maps.
@@ -24,7 +24,7 @@ from limner.decode.options import Beam, Decoding, Sample
 from limner.decode.rules import Rules
 from limner.encoders.pretrained import _quiet, weights_sha256
 from limner.inference.batching import captions_of
-from limner.runs.package import fetched
+from limner.runs.package import fetch_from_hub
 
 PREFIX = "hf:"
 NO_MAPS = np.zeros((0, 1, 1, 1), np.float32)
@@ -49,7 +49,7 @@ KINDS: dict[str, Kind] = {
 }
 
 
-class External:
+class HuggingFacePipeline:
     """A captioner of `transformers`, used as a Pipeline is."""
 
     def __init__(self, name: str, kind: Kind, model: Any, processor: Any, tokenizer: Any, device: str = "cpu"):
@@ -61,7 +61,7 @@ class External:
         self.vocabulary = None  # pieces of its own tokenizer
 
     @classmethod
-    def load(cls, source: str | PathLike[str], device: str = "cpu", frames: int | None = None) -> "External":
+    def load(cls, source: str | PathLike[str], device: str = "cpu", frames: int | None = None) -> "HuggingFacePipeline":
         """`source` is a local folder or a hub id, `hf:` before it or not.
 
         Raises ValueError when it cannot be had, lacks weights, is of another kind, or does not read so many `frames`.
@@ -78,11 +78,11 @@ class External:
         """How its own generation_config.json lets it search."""
         own = self.model.generation_config
         length = own.max_new_tokens or (own.max_length or 21) - 1  # max_length counts what the caption begins with
-        rules = Rules(min_length=own.min_new_tokens or 0, max_length=length, no_repeat=False, unknown=True)
+        rules = Rules(min_length=own.min_new_tokens or 0, max_length=length, no_repeat_word=False, allow_unknown=True)
         penalty = 1.0 if own.length_penalty is None else own.length_penalty
-        return Beam(own.num_beams or 1, penalty, replace(rules, no_trigram=own.no_repeat_ngram_size == 3))
+        return Beam(own.num_beams or 1, penalty, replace(rules, no_repeat_trigram=own.no_repeat_ngram_size == 3))
 
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """Hex digest of what it has learnt."""
         return weights_sha256(self.model)
 
@@ -124,7 +124,7 @@ class External:
             self._caption(ids, ways)
             for ids, ways in zip(made.sequences[:, 1:], self._ways(made, decoding), strict=True)
         ]
-        groups = [found[i : i + decoding.keep] for i in range(0, len(found), decoding.keep)]
+        groups = [found[i : i + decoding.n_best] for i in range(0, len(found), decoding.n_best)]
         return [replace(best, others=tuple(more)) for best, *more in groups]
 
     def _ways(self, made: Any, decoding: Decoding) -> Float[Tensor, "R L"]:
@@ -150,17 +150,17 @@ def generation(decoding: Decoding) -> dict[str, Any]:
     rules = decoding.rules
     refused = {
         "words that must not appear (--never)": rules.never,
-        "rules about the last word (--no-bad-endings)": rules.not_last,
-        "a word that may not follow itself": rules.no_repeat,
+        "rules about the last word (--no-bad-endings)": rules.bad_endings,
+        "a word that may not follow itself": rules.no_repeat_word,
     }
-    options: dict[str, Any] = {"max_new_tokens": rules.max_length, "num_return_sequences": decoding.keep}
+    options: dict[str, Any] = {"max_new_tokens": rules.max_length, "num_return_sequences": decoding.n_best}
     options |= {"min_new_tokens": rules.min_length} if rules.min_length else {}
-    options |= {"no_repeat_ngram_size": 3} if rules.no_trigram else {}
+    options |= {"no_repeat_ngram_size": 3} if rules.no_repeat_trigram else {}
     if isinstance(decoding, Beam):
         refused |= {
             "words that must appear (--must)": decoding.must,
             "diverse beams (--groups)": decoding.groups > 1,
-            "a contest of ended and unfinished captions": decoding.contest,
+            "a finished_compete of ended and unfinished captions": decoding.finished_compete,
             "--normalise wu": decoding.normalise == "wu",
         }
         penalty = 1.0 if decoding.normalise == "avg" else decoding.length_penalty
@@ -217,9 +217,9 @@ def _folder(source: str) -> Path:
     if local.is_dir():
         return local
     instead = f"a local folder, such as {PREFIX}models/{local.name}, as save_pretrained writes it"
-    found = fetched(source, (".json", ".txt", ".model", ".safetensors"), instead)
+    found = fetch_from_hub(source, (".json", ".txt", ".model", ".safetensors"), instead)
     if not any(found.glob("*.safetensors")):  # older repositories; tensors are all that is read of it
-        found = fetched(source, (".json", ".txt", ".model", "pytorch_model.bin"), instead)
+        found = fetch_from_hub(source, (".json", ".txt", ".model", "pytorch_model.bin"), instead)
     return found
 
 

@@ -34,7 +34,7 @@ class CaptionPipeline(Protocol):
     @property
     def sampling(self) -> Sampling: ...
 
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """Hex digest of the weights."""
         ...
 
@@ -58,13 +58,13 @@ def load(
     >>> caption = load().caption(np.zeros((64, 64, 3), np.uint8))
     """
     if is_transformers(model):
-        from limner.inference.hf import External
+        from limner.inference.hf import HuggingFacePipeline
 
-        return External.load(fspath(model or ""), device, frames)
+        return HuggingFacePipeline.load(fspath(model or ""), device, frames)
     if model is not None and is_exported(model):
-        from limner.inference.onnx.pipeline import Engine
+        from limner.inference.onnx.pipeline import OnnxPipeline
 
-        return Engine.load(model, frames)
+        return OnnxPipeline.load(model, frames)
     from limner.inference.pipeline import Pipeline
 
     return Pipeline.load(model, encoder, device, frames)

@@ -13,7 +13,7 @@ from limner.core.torch_free import Caption, Failure, Source
 from limner.core.types import BOS, EOS, PAD, Captions, Features, Layout, Pixels
 from limner.data.frames import Sampling
 from limner.data.media import frames_of
-from limner.decode.ensemble import Average, Ensemble, Inputs, Together, share_words
+from limner.decode.ensemble import Average, Ensemble, EnsembleInputs, Inputs, share_words
 from limner.decode.options import Beam, Decoding, together, with_beam
 from limner.decode.search import search
 from limner.encoders.encoder import Encoder
@@ -77,7 +77,7 @@ class Pipeline:
     def from_pretrained(cls, source: str | PathLike[str], device: str = "cpu", frames: int | None = None) -> "Pipeline":
         """A packed model (`limner pack`): its folder or hub id.  Every file is held against its hash first.
 
-        Raises ValueError when one was changed, could execute code, or cannot be fetched.
+        Raises ValueError when one was changed, could execute code, or cannot be fetch_from_hub.
         """
         return cls(load_run(unpack(source)), device, frames)
 
@@ -96,7 +96,7 @@ class Pipeline:
         """How it takes frames from a clip."""
         return self.run.recipe.sampling
 
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """Hex digest of what it has learnt."""
         return sha256(self.run.folder / "model.safetensors")
 
@@ -129,10 +129,10 @@ class Pipeline:
         members = (self, *self.others)
         stacked = [Pixels(torch.stack(part).to(self.device)) for part in zip(*pixels, strict=True)]
         features = [member.encode(part) for member, part in zip(members, stacked, strict=True)]
-        inputs: Inputs = Together(tuple(features)) if self.others else features[0]
+        inputs: Inputs = EnsembleInputs(tuple(features)) if self.others else features[0]
         options = (decoding or self.decoding).bind(self.vocabulary)
         found = self.read(search(self.model, inputs, options), features[0].layout)
-        groups = [found[i : i + options.keep] for i in range(0, len(found), options.keep)]
+        groups = [found[i : i + options.n_best] for i in range(0, len(found), options.n_best)]
         return [replace(best, others=tuple(it for it in more if isfinite(it.logprob))) for best, *more in groups]
 
     @torch.no_grad()

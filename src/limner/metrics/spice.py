@@ -1,7 +1,7 @@
 """SPICE, computed by the user's own jar.  Anderson et al., "SPICE", ECCV 2016.
 
-An adapter only: the jar (panderson.me/spice, AGPL) is not shipped and nothing is fetched.  It needs CoreNLP 3.6.0 and
-its models in the `lib` folder beside it, and Java 8 or 11.  No other score goes by this name here.
+An adapter only: the jar (panderson.me/spice, AGPL) is not shipped and nothing is fetch_from_hub.  It needs CoreNLP
+3.6.0 and its models in the `lib` folder beside it, and Java 8 or 11.  No other score goes by this name here.
 """
 
 import json

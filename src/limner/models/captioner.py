@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from limner.core.types import EOS, PAD, Features, Pixels
-from limner.models.position_embedding import Places
+from limner.models.position_embedding import PositionEmbedding
 
 Own = TypeVar("Own", bound="Captioner")
 
@@ -25,7 +25,7 @@ class Step(NamedTuple):
     attention: Float[Tensor, "R N"]
 
 
-class Taught(NamedTuple):
+class TeacherForced(NamedTuple):
     """Teacher forcing: `logits[:, i]` predicts the token after `tokens[:, i]`; all are 0 once a row has ended."""
 
     logits: Float[Tensor, "R L V"]
@@ -34,7 +34,7 @@ class Taught(NamedTuple):
 
 
 class Captioner(nn.Module, ABC):
-    place: Places | None  # of those that have one, it tells cells when and where they are
+    position_embedding: PositionEmbedding | None  # of those that have one
     attends: bool = True  # False: the attention that it returns is the same for all words, over all real cells
 
     @abstractmethod
@@ -50,7 +50,7 @@ class Captioner(nn.Module, ABC):
         """One token in, scores of the next one out."""
 
     @abstractmethod
-    def teach(self, memory: Any, tokens: Int[Tensor, "R L"]) -> Taught:
+    def forward_teacher_forced(self, memory: Any, tokens: Int[Tensor, "R L"]) -> TeacherForced:
         """`step` along given tokens, as fast as the model allows; equal to `unroll`."""
 
     def hidden(self, state: Any) -> Float[Tensor, "R H"] | None:
@@ -59,15 +59,17 @@ class Captioner(nn.Module, ABC):
         return None
 
     @torch.no_grad()
-    def loose(self, features: Features) -> "tuple[Captioner, Features]":
+    def prepare_for_occlusion(self, features: Features) -> "tuple[Captioner, Features]":
         """The same captioner and media, in a form in which what a cell says does not depend on which others are there:
         for explanations, which take cells away.
 
         A model that tells cells when they come takes the last real frame for the clip's end, and one that resamples
         maps needs them whole: both would be shown another clip.  So cells are told, and maps resampled, beforehand.
         """
-        place = getattr(self, "place", None)
-        return (self, features) if place is None else (self.without("place"), place.tell(features))
+        embedding = getattr(self, "position_embedding", None)
+        return (
+            (self, features) if embedding is None else (self.without("position_embedding"), embedding.add_to(features))
+        )
 
     def without(self: Own, *parts: str) -> Own:
         """A shallow copy that shares all weights and lacks these parts."""
@@ -76,43 +78,43 @@ class Captioner(nn.Module, ABC):
         return twin
 
     def forward(self, inputs: Features | Pixels, tokens: Int[Tensor, "R L"]) -> Float[Tensor, "R L V"]:
-        return self.teach(self.encode(inputs), tokens).logits
+        return self.forward_teacher_forced(self.encode(inputs), tokens).logits
 
 
-def running(tokens: Int[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+def not_ended(tokens: Int[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
     """True where an input token still has a successor: before the row's EOS or padding."""
     ended = (tokens == EOS) | (tokens == PAD)
     return ended.cumsum(1) == 0
 
 
-def unroll(model: Captioner, memory: Any, tokens: Int[Tensor, "R L"]) -> Taught:
-    """The slow twin of `teach`: one `step` after the other over the whole batch."""
+def unroll(model: Captioner, memory: Any, tokens: Int[Tensor, "R L"]) -> TeacherForced:
+    """The slow twin of `forward_teacher_forced`: one `step` after the other over the whole batch."""
     state, steps = model.init_state(memory), []
     captions = len(tokens) // len(first_tensor(state))
     state = map_tensors(lambda x: x.repeat_interleave(captions, 0), state)
-    alive = running(tokens)
+    alive = not_ended(tokens)
     for i in range(tokens.shape[1]):
         out = model.step(tokens[:, i], state, memory)
         state = out.state
         keep = alive[:, i, None]
         given = [x for x in (out.logits, out.attention, model.hidden(state)) if x is not None]
         steps.append([torch.where(keep, x, torch.zeros_like(x)) for x in given])
-    return Taught(*(torch.stack(column, 1) for column in zip(*steps, strict=True)))
+    return TeacherForced(*(torch.stack(column, 1) for column in zip(*steps, strict=True)))
 
 
-def along(
+def unroll_recurrent(
     advance: Callable[[Tensor, Any], tuple[Any, Tensor]],
     hidden: Callable[[Any], Tensor],
     say: Callable[[Tensor], Tensor],
     state: Any,
     tokens: Int[Tensor, "R L"],
-) -> Taught:
-    """`teach` of a captioner that reads the word before and its own last state.
+) -> TeacherForced:
+    """`forward_teacher_forced` of a captioner that reads the word before and its own last state.
 
     `advance(token, state)` -> the new state and attention, over all rows; what is `hidden` in the states becomes scores
     at once, where a word is to be predicted (`say`).  `state` has a row per medium.
     """
-    alive = running(tokens)
+    alive = not_ended(tokens)
     captions = len(tokens) // len(first_tensor(state))
     state = map_tensors(lambda x: x.repeat_interleave(captions, 0), state)
     said, attention = [], []
@@ -126,7 +128,7 @@ def along(
         return packed.new_zeros(*tokens.shape, packed.shape[-1]).index_put((row, time), packed)
 
     states, weights = (torch.stack(steps, 1)[row, time] for steps in (said, attention))
-    return Taught(spread(say(states)), spread(weights), spread(states))
+    return TeacherForced(spread(say(states)), spread(weights), spread(states))
 
 
 def first_tensor(tree: Any) -> Tensor:
@@ -142,7 +144,7 @@ def map_tensors(fn: Callable[[Tensor], Tensor], tree: Any) -> Any:
     return type(tree)(*items) if hasattr(tree, "_fields") else tuple(items)
 
 
-class Around(Captioner):
+class CaptionerWrapper(Captioner):
     """A captioner whose inputs something is done to first; what it does with them then is its own business."""
 
     captioner: Captioner
@@ -157,14 +159,14 @@ class Around(Captioner):
     def step(self, token: Int[Tensor, " R"], state: Any, memory: Any) -> Step:
         return self.captioner.step(token, state, memory)
 
-    def teach(self, memory: Any, tokens: Int[Tensor, "R L"]) -> Taught:
-        return self.captioner.teach(memory, tokens)
+    def forward_teacher_forced(self, memory: Any, tokens: Int[Tensor, "R L"]) -> TeacherForced:
+        return self.captioner.forward_teacher_forced(memory, tokens)
 
     def hidden(self, state: Any) -> Float[Tensor, "R H"] | None:
         return self.captioner.hidden(state)
 
 
-class FromPixels(Around):
+class FromPixels(CaptionerWrapper):
     """An encoder in front of a captioner: the same four verbs, from raw frames, for end-to-end training."""
 
     def __init__(self, encoder: nn.Module, captioner: Captioner):

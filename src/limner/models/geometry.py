@@ -1,14 +1,14 @@
 """How boxes lie to each other, as a factor of attention between them (Herdade et al. 2019, arXiv:1906.05963).
 
 Weights are proportional to w_mn exp(q_m . k_n / sqrt(d)): what is added to the logits is log max(w_mn, 1e-6), where
-w_mn = relu(a linear function of 64 waves over four numbers), for each head.
+w_mn = relu(a linear function of 64 Fourier features of four numbers), for each head.
 """
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-WAVES = 8  # of each of the four numbers, as sines and as cosines: 64
+FREQUENCIES = 8  # of each of the four numbers, as sines and as cosines: 64
 
 
 def relations(boxes: Float[Tensor, "B N 4"]) -> Float[Tensor, "B N N 4"]:
@@ -28,9 +28,9 @@ def relations(boxes: Float[Tensor, "B N 4"]) -> Float[Tensor, "B N N 4"]:
     return torch.stack([*found, *ratios], -1)
 
 
-def box_waves(relation: Float[Tensor, "B N N 4"]) -> Float[Tensor, "B N N 64"]:
+def box_fourier_features(relation: Float[Tensor, "B N N 4"]) -> Float[Tensor, "B N N 64"]:
     """sin and cos of 100 x / 1000^(i / 8), i = 0 .. 7: 32 sines, then 32 cosines, those of a number side by side."""
-    frequency = 1.0 / 1000 ** (torch.arange(WAVES, device=relation.device) / WAVES)
+    frequency = 1.0 / 1000 ** (torch.arange(FREQUENCIES, device=relation.device) / FREQUENCIES)
     angle = ((100.0 * relation).unsqueeze(-1) * frequency).flatten(-2)
     return torch.cat([angle.sin(), angle.cos()], -1)
 
@@ -39,7 +39,7 @@ class GeometryBias(nn.Linear):
     """-> log max(w_mn, 1e-6) for each head."""
 
     def __init__(self, heads: int):
-        super().__init__(8 * WAVES, heads)
+        super().__init__(8 * FREQUENCIES, heads)
 
-    def forward(self, waves: Float[Tensor, "B N N 64"]) -> Float[Tensor, "B H N N"]:
-        return torch.relu(super().forward(waves)).clamp(min=1e-6).log().permute(0, 3, 1, 2)
+    def forward(self, features: Float[Tensor, "B N N 64"]) -> Float[Tensor, "B H N N"]:
+        return torch.relu(super().forward(features)).clamp(min=1e-6).log().permute(0, 3, 1, 2)

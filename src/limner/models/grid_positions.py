@@ -114,7 +114,7 @@ class Sinusoidal(nn.Module):
         return x + (rows @ table + columns @ swapped).to(x.dtype)
 
 
-class Nowhere(nn.Module):
+class NoPosition(nn.Module):
     """x: cells are a set."""
 
     def __init__(self, dim: int, grid: int, share: Share = "box"):
@@ -129,6 +129,6 @@ POSITIONS: dict[str, type[nn.Module]] = {
     "g2": G2,
     "box": BoxMlp,
     "sinusoidal": Sinusoidal,
-    "none": Nowhere,
+    "none": NoPosition,
 }
 GRIDS = ("gxg", "g2", "sinusoidal")  # those that see a grid of G cells

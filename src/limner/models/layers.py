@@ -11,22 +11,22 @@ ACTIVATIONS = {"tanh": torch.tanh_, "relu": torch.relu_}  # in place: they see (
 
 
 class WordHead(nn.Linear):
-    """Linear to the vocabulary.  PAD and BOS are never words, so they score -inf everywhere, unless `closed` is False
-    (imported models whose published softmax ran over them)."""
+    """Linear to the vocabulary.  PAD and BOS are never words, so they score -inf everywhere, unless
+    `mask_special_tokens` is False (imported models whose published softmax ran over them)."""
 
     never: Tensor
 
-    def __init__(self, dim: int, vocabulary_size: int, closed: bool = True):
+    def __init__(self, dim: int, vocabulary_size: int, mask_special_tokens: bool = True):
         super().__init__(dim, vocabulary_size)
         never = torch.zeros(vocabulary_size, dtype=torch.bool)
-        never[[PAD, BOS]] = closed
+        never[[PAD, BOS]] = mask_special_tokens
         self.register_buffer("never", never, persistent=False)
 
     def forward(self, x: Float[Tensor, "*B H"]) -> Float[Tensor, "*B V"]:
         return nn.functional.linear(x, self.weight, self.bias.masked_fill(self.never, -torch.inf))
 
 
-def highest(cells: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B D"]:
+def masked_max(cells: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B D"]:
     """Maximum over the real cells; 0 where there is none."""
     if not cells.shape[1]:
         return cells.sum(1)

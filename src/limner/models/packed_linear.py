@@ -15,18 +15,18 @@ ROWS = 40  # what the layout is made for; fastest of 1, 8, 16 and 40 for every n
 MOST = 128  # rows from which on torch's own product is as fast
 
 
-class Laid:
+class PackedWeight:
     """The copy of a linear layer's matrix: made anew when its weights have changed, and no part of the module's
     state."""
 
     def __init__(self) -> None:
         self.kept: tuple[tuple[int, int, Any], Tensor] | None = None  # which weights, and their copy
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Laid":
-        return Laid()
+    def __deepcopy__(self, memo: dict[int, Any]) -> "PackedWeight":
+        return PackedWeight()
 
-    def __reduce__(self) -> tuple[type["Laid"], tuple[()]]:
-        return Laid, ()
+    def __reduce__(self) -> tuple[type["PackedWeight"], tuple[()]]:
+        return PackedWeight, ()
 
     def product(self, linear: nn.Linear, bias: Float[Tensor, " V"], x: Float[Tensor, "R H"]) -> Float[Tensor, "R V"]:
         """`linear` with another bias."""
@@ -40,12 +40,12 @@ class Laid:
         return torch.ops.mkldnn._linear_pointwise(x, kept[1], bias, "none", [], "")
 
 
-class Few(nn.Linear):
+class SmallBatchLinear(nn.Linear):
     """nn.Linear, faster where it has few rows to multiply with."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__(inputs, outputs)
-        self._laid = Laid()
+        self._laid = PackedWeight()
 
     def forward(self, x: Float[Tensor, "*B H"]) -> Float[Tensor, "*B O"]:
         rows = x.reshape(-1, x.shape[-1])

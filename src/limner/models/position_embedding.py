@@ -1,4 +1,5 @@
-"""Where and when a cell lies, as numbers that a network can read: its centre, and waves over it."""
+"""Position embedding of cells: the centre of every cell in time and space, as Fourier features, added to its
+channels."""
 
 from dataclasses import replace
 from math import pi
@@ -9,11 +10,14 @@ from torch import Tensor, nn
 
 from limner.core.types import Features
 
-WAVES = 4  # half a wave over the clip or the picture, one, two and four waves
+FREQUENCIES = 4  # half a period over the clip or the picture, then one, two and four periods
 
 
-def places(features: Features) -> Float[Tensor, "B N 3"]:
-    """The centre of every cell: share of the clip's real frames that has passed, y, x; in [0, 1] but for padding."""
+def cell_centres(features: Features) -> Float[Tensor, "B N 3"]:
+    """The centre (time, y, x) of every cell, in [0, 1].
+
+    Time counts the real frames only, so that a short clip ends at 1 as well; padding frames lie beyond 1.
+    """
     t, h, w = features.layout
     frame = torch.arange(t, device=features.device).repeat_interleave(h * w)
     length = (frame * features.mask).amax(1, keepdim=True) + 1
@@ -21,19 +25,21 @@ def places(features: Features) -> Float[Tensor, "B N 3"]:
     return torch.stack([(frame + 0.5) / length, (y0 + y1) / 2, (x0 + x1) / 2], -1)
 
 
-def waves(place: Float[Tensor, "B N 3"]) -> Float[Tensor, "B N F"]:
-    """sin and cos of 2^k pi p for k = 0 .. WAVES - 1, as positions are told to NeRF (arXiv:2003.08934, eq. 4)."""
-    angles = (place[..., None] * (pi * 2 ** torch.arange(WAVES, device=place.device))).flatten(-2)
+def fourier_features(centres: Float[Tensor, "B N 3"]) -> Float[Tensor, "B N F"]:
+    """sin and cos of 2^k pi p for k = 0 .. FREQUENCIES - 1: NeRF's encoding (arXiv:2003.08934, eq. 4); F = 24."""
+    angles = (centres[..., None] * (pi * 2 ** torch.arange(FREQUENCIES, device=centres.device))).flatten(-2)
     return torch.cat([angles.sin(), angles.cos()], -1)
 
 
-class Places(nn.Linear):
-    """Cells are told when and where they are: a linear map of `waves(places)` is added to them."""
+class PositionEmbedding(nn.Linear):
+    """Adds a linear map of `fourier_features(cell_centres(features))` to the cells: (B, N, D) -> (B, N, D)."""
 
     def __init__(self, dim: int) -> None:
-        super().__init__(3 * 2 * WAVES, dim, bias=False)
+        super().__init__(3 * 2 * FREQUENCIES, dim, bias=False)
 
-    def tell(self, features: Features) -> Features:
+    def add_to(self, features: Features) -> Features:
+        """The same features, with positions added to their channels."""
         if not features.grid.shape[1]:  # no cells, no last frame
             return features
-        return replace(features, grid=features.grid + self(waves(places(features)).to(features.grid.dtype)))
+        added = self(fourier_features(cell_centres(features)).to(features.grid.dtype))
+        return replace(features, grid=features.grid + added)

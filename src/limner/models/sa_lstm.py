@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from limner.core.fields import Below1, Count
+from limner.core.fields import FractionBelowOne, PositiveInt
 from limner.core.types import Features, Pixels
-from limner.models.captioner import Captioner, Step, Taught, map_tensors, running
+from limner.models.captioner import Captioner, Step, TeacherForced, map_tensors, not_ended
 from limner.models.layers import AdditiveAttention, WordHead
-from limner.models.position_embedding import Places
+from limner.models.position_embedding import PositionEmbedding
 
 GATES = {"lstm": 4, "gru": 3}  # in torch's order: i, f, g, o and r, z, n
 FEW = 64  # cells: what a beam of 5 reads within a dozen words
@@ -28,17 +28,19 @@ FEW = 64  # cells: what a beam of 5 reads within a dozen words
 class SaLstmConfig:
     name: Literal["sa_lstm"] = "sa_lstm"
     rnn: Literal["lstm", "gru"] = "lstm"
-    layers: Count = 1
-    hidden: Count = 512
-    embed: Count = 468
-    attention: Count = 256
-    project: Count | None = None  # cells are first brought to this width (LayerNorm, ReLU); None = raw, as published
-    places: bool = False  # cells are told when and where they are; without, the order of the frames is not known
-    dropout: Below1 = 0.5  # between layers and before the word head
-    word_dropout: Below1 = 0.0  # on the embedded words
-    cell_dropout: Below1 = 0.0  # on the (projected) cells
+    layers: PositiveInt = 1
+    hidden: PositiveInt = 512
+    embed: PositiveInt = 468
+    attention: PositiveInt = 256
+    project: PositiveInt | None = (
+        None  # cells are first brought to this width (LayerNorm, ReLU); None = raw, as published
+    )
+    position_embedding: bool = False  # without it the order of the frames is not known
+    dropout: FractionBelowOne = 0.5  # between layers and before the word head
+    word_dropout: FractionBelowOne = 0.0  # on the embedded words
+    cell_dropout: FractionBelowOne = 0.0  # on the (projected) cells
     masked: bool = True  # False: padded frames are attended as zeros, as published
-    closed: bool = True  # PAD and BOS are outside the softmax
+    mask_special_tokens: bool = True  # PAD and BOS are outside the softmax
 
 
 class Memory(NamedTuple):
@@ -58,7 +60,7 @@ class SaLstm(Captioner):
         super().__init__()
         self.config = config
         width, gates = config.project or feature_dim, GATES[config.rnn] * config.hidden
-        self.place = Places(feature_dim) if config.places else None
+        self.position_embedding = PositionEmbedding(feature_dim) if config.position_embedding else None
         self.project = (
             nn.Sequential(nn.LayerNorm(feature_dim), nn.Linear(feature_dim, width), nn.ReLU())
             if config.project
@@ -70,7 +72,7 @@ class SaLstm(Captioner):
         self.read_context = nn.Linear(width, gates, bias=False)
         self.read_below = nn.ModuleList(nn.Linear(config.hidden, gates) for _ in range(config.layers - 1))
         self.carry = nn.ModuleList(nn.Linear(config.hidden, gates) for _ in range(config.layers))
-        self.head = WordHead(config.hidden, vocabulary_size, config.closed)
+        self.head = WordHead(config.hidden, vocabulary_size, config.mask_special_tokens)
         self.dropout = nn.Dropout(config.dropout)
         self.word_dropout = nn.Dropout(config.word_dropout)
         self.cell_dropout = nn.Dropout(config.cell_dropout)
@@ -80,8 +82,8 @@ class SaLstm(Captioner):
         for linear in (self.read_word, self.read_context, *self.read_below, *self.carry):
             for parameter in linear.parameters():  # as torch's recurrent layers
                 nn.init.uniform_(parameter, -(self.config.hidden**-0.5), self.config.hidden**-0.5)
-        if self.place is not None:
-            nn.init.normal_(self.place.weight, std=0.02)
+        if self.position_embedding is not None:
+            nn.init.normal_(self.position_embedding.weight, std=0.02)
         nn.init.uniform_(self.embed.weight, -0.1, 0.1)
         nn.init.uniform_(self.head.weight, -0.1, 0.1)
         nn.init.zeros_(self.head.bias)
@@ -97,12 +99,16 @@ class SaLstm(Captioner):
         """Cells as they are attended: told their places; unmasked, padding is 0 but for its place, and attended too."""
         if not self.config.masked:
             features = replace(features, grid=features.grid.masked_fill(~features.mask[..., None], 0.0))
-        told = self.place.tell(features) if self.place else features
+        told = self.position_embedding.add_to(features) if self.position_embedding else features
         return told if self.config.masked else replace(told, mask=torch.ones_like(told.mask))
 
     @torch.no_grad()
-    def loose(self, features: Features) -> tuple[Captioner, Features]:
-        return (self.without("place"), self.located(features)) if self.place else (self, features)
+    def prepare_for_occlusion(self, features: Features) -> tuple[Captioner, Features]:
+        return (
+            (self.without("position_embedding"), self.located(features))
+            if self.position_embedding
+            else (self, features)
+        )
 
     def read(self, memory: Memory) -> Memory:
         """The memory of which only `reads` is left, not the cells."""
@@ -135,10 +141,10 @@ class SaLstm(Captioner):
     def hidden(self, state: tuple[Layer, ...]) -> Float[Tensor, "R H"]:
         return state[-1][0]
 
-    def teach(self, memory: Memory, tokens: Int[Tensor, "R L"]) -> Taught:
+    def forward_teacher_forced(self, memory: Memory, tokens: Int[Tensor, "R L"]) -> TeacherForced:
         """Rows are sorted by length, so that step t runs only the rows that still have a word to predict; the words
         are embedded and multiplied at once, and the word head runs once."""
-        alive = running(tokens)
+        alive = not_ended(tokens)
         order = alive.sum(1).argsort(descending=True, stable=True)
         counts = [n for n in alive.sum(0).tolist() if n]
         # each cell once, or each context: measured on a CPU (2,048 channels, with gradients), where a step costs as
@@ -162,7 +168,7 @@ class SaLstm(Captioner):
             return packed.new_zeros(*tokens.shape, packed.shape[-1]).index_put((row, time), packed)
 
         states = torch.cat(hidden)
-        return Taught(spread(self.head(self.dropout(states))), spread(torch.cat(attentions)), spread(states))
+        return TeacherForced(spread(self.head(self.dropout(states))), spread(torch.cat(attentions)), spread(states))
 
 
 def recur(read: Float[Tensor, "R G"], carried: Float[Tensor, "R G"], layer: Layer) -> Layer:

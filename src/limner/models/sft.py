@@ -1,7 +1,7 @@
 """SFTCap: a teacher and a student that see a clip differently, and one prefix language model that puts it into words.
 
 The published system (ccc000-png/SFTCap) is one network that is both; here they may also be two.  Captions are those
-of `path`.  Training both is the objective `sft` (limner.objectives.hierarchical); cross entropy alone trains `path`.
+of `side`.  Training both is the objective `sft` (limner.objectives.hierarchical); cross entropy alone trains `side`.
 """
 
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from limner.core.fields import Below1, Count
+from limner.core.fields import FractionBelowOne, PositiveInt
 from limner.core.types import EOS, PAD, Features, Pixels
-from limner.models.captioner import Captioner, Step, Taught, running
+from limner.models.captioner import Captioner, Step, TeacherForced, not_ended
 from limner.models.sft_head import Memory, SftHead, Words
 from limner.models.sft_network import HEADS, Seen, SftNetwork
 
@@ -21,21 +21,21 @@ from limner.models.sft_network import HEADS, Seen, SftNetwork
 @dataclass(frozen=True)
 class SftConfig:
     name: Literal["sft"] = "sft"
-    path: Literal["student", "teacher"] = "student"  # whose captions these are
+    side: Literal["student", "teacher"] = "student"  # whose captions these are
     module: Literal["transformer", "lstm"] = "transformer"  # the teacher's
     # what teacher and student have in common: everything but the module (published), the caption head, or nothing
     shared: Literal["all", "head", "nothing"] = "head"
-    hidden: Count = 512  # caption head; published: as wide as the frame features
-    embed: Count = 512  # words
-    width: Count = 512  # teacher and student
-    layers: Count = 2
-    heads: Count = HEADS
-    max_objects: Count | None = None  # object slots that look at all frames; None: an object per frame, as published
+    hidden: PositiveInt = 512  # caption head; published: as wide as the frame features
+    embed: PositiveInt = 512  # words
+    width: PositiveInt = 512  # teacher and student
+    layers: PositiveInt = 2
+    heads: PositiveInt = HEADS
+    max_objects: PositiveInt | None = None  # object slots that see all frames; None: one per frame, as published
     ham: bool = True  # False: the global vector is a linear map of the highest actions
-    dropout: Below1 = 0.1
+    dropout: FractionBelowOne = 0.1
     published: bool = False  # the transformer teacher to the letter (see PublishedTeacher)
     masked: bool = True  # False: padded frames are frames, as published
-    closed: bool = True  # PAD and BOS are outside the softmax
+    mask_special_tokens: bool = True  # PAD and BOS are outside the softmax
     unknown: bool = True  # False: so is the unknown word, which byte pairs do not have
 
 
@@ -47,7 +47,7 @@ class State(NamedTuple):
     hidden: Float[Tensor, "R h"]
 
 
-class Path(NamedTuple):
+class SideView(NamedTuple):
     """One side's view of a batch, and the head that puts it into words."""
 
     seen: Seen
@@ -89,7 +89,7 @@ class Sft(Captioner):
                 config.layers,
                 config.heads,
                 config.dropout,
-                config.closed,
+                config.mask_special_tokens,
                 config.unknown,
             )
 
@@ -103,7 +103,7 @@ class Sft(Captioner):
     def embed(self) -> nn.Embedding:
         return self.head.embed
 
-    def paths(self, inputs: Features | Pixels) -> dict[str, Path]:
+    def sides(self, inputs: Features | Pixels) -> dict[str, SideView]:
         """`teacher` and `student`, all that both of them make of a batch.  What they share is computed once."""
         grid, mask = self._cells(inputs)
         looked = self.network.look(grid, mask)
@@ -112,30 +112,30 @@ class Sft(Captioner):
         else:
             seen = {"teacher": self.teacher.see(self.teacher.look(grid, mask), True)}
             seen["student"] = self.network.see(looked, False)
-        return {name: self._path(name, grid, mask, one) for name, one in seen.items()}
+        return {name: self._side(name, grid, mask, one) for name, one in seen.items()}
 
-    def see(self, inputs: Features | Pixels, path: str) -> Path:
-        """One of `paths` alone."""
+    def see(self, inputs: Features | Pixels, side: str) -> SideView:
+        """One of `sides` alone."""
         grid, mask = self._cells(inputs)
-        network = self._network(path)
-        return self._path(path, grid, mask, network.see(network.look(grid, mask), path == "teacher"))
+        network = self._network(side)
+        return self._side(side, grid, mask, network.see(network.look(grid, mask), side == "teacher"))
 
-    def of_path(self) -> list[nn.Parameter]:
-        """The parameters behind the captions of `path`: without what only the other side uses."""
-        network = self._network(self.config.path)
-        parts = [*network.named_parameters(), *self._head(self.config.path).named_parameters()]
-        idle = () if self.config.path == "teacher" else ("module.",)
+    def side_parameters(self) -> list[nn.Parameter]:
+        """The parameters behind the captions of `side`: without what only the other side uses."""
+        network = self._network(self.config.side)
+        parts = [*network.named_parameters(), *self._head(self.config.side).named_parameters()]
+        idle = () if self.config.side == "teacher" else ("module.",)
         return [parameter for name, parameter in parts if not name.startswith(idle)]
 
-    def _path(self, name: str, grid: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"], seen: Seen) -> Path:
+    def _side(self, name: str, grid: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"], seen: Seen) -> SideView:
         head = self._head(name)
-        return Path(seen, head.watch(grid, mask, seen.vector), head)
+        return SideView(seen, head.watch(grid, mask, seen.vector), head)
 
-    def _network(self, path: str) -> SftNetwork:
-        return self.teacher if path == "teacher" and self.teacher is not None else self.network
+    def _network(self, side: str) -> SftNetwork:
+        return self.teacher if side == "teacher" and self.teacher is not None else self.network
 
-    def _head(self, path: str) -> SftHead:
-        return self.teacher_head if path == "teacher" and self.teacher_head is not None else self.head
+    def _head(self, side: str) -> SftHead:
+        return self.teacher_head if side == "teacher" and self.teacher_head is not None else self.head
 
     def _cells(self, inputs: Features | Pixels) -> tuple[Float[Tensor, "B N D"], Bool[Tensor, "B N"]]:
         assert isinstance(inputs, Features), "a captioner without an encoder in front reads features"
@@ -144,16 +144,16 @@ class Sft(Captioner):
         return inputs.grid.masked_fill(~inputs.mask[..., None], 0.0), torch.ones_like(inputs.mask)
 
     def encode(self, inputs: Features | Pixels) -> Memory:
-        return self.see(inputs, self.config.path).memory
+        return self.see(inputs, self.config.side).memory
 
     def init_state(self, memory: Memory) -> State:
-        words = self._head(self.config.path).nothing(memory)
+        words = self._head(self.config.side).nothing(memory)
         hidden = words.keys[0].new_zeros(len(memory.start), self.config.hidden)
         return State(*words, torch.zeros_like(memory.mask[:, 0]), hidden)
 
     def step(self, token: Int[Tensor, " R"], state: State, memory: Memory) -> Step:
         """A token is read once: its keys and values join the state."""
-        head = self._head(self.config.path)
+        head = self._head(self.config.side)
         seen = ~(state.ended & (token == PAD))
         hidden, attention, words = head.read(token[:, None], seen[:, None], Words(*state[:3]), memory)
         state = State(*words, state.ended | (token == EOS), hidden[:, 0])
@@ -163,21 +163,21 @@ class Sft(Captioner):
         """What the word matrix was multiplied with."""
         return state.hidden
 
-    def teach(self, memory: Memory, tokens: Int[Tensor, "R L"]) -> Taught:
+    def forward_teacher_forced(self, memory: Memory, tokens: Int[Tensor, "R L"]) -> TeacherForced:
         """All words at once; the word head runs over those that have a successor."""
-        alive = running(tokens)
-        head = self._head(self.config.path)
+        alive = not_ended(tokens)
+        head = self._head(self.config.side)
         hidden, attention = written(head, memory, tokens)
         words = head.words(hidden[alive])
         logits = words.new_zeros(*tokens.shape, words.shape[-1]).index_put(alive.nonzero(as_tuple=True), words)
-        return Taught(logits, attention * alive[..., None], hidden * alive[..., None])
+        return TeacherForced(logits, attention * alive[..., None], hidden * alive[..., None])
 
 
 def written(
     head: SftHead, memory: Memory, tokens: Int[Tensor, "R L"]
 ) -> tuple[Float[Tensor, "R L h"], Float[Tensor, "R L N"]]:
     """Hidden states and attention along given words.  Columns in which no row has a successor are 0."""
-    alive = running(tokens)
+    alive = not_ended(tokens)
     longest = max(1, int(alive.any(0).sum()))
     seen = torch.ones_like(tokens[:, :longest], dtype=torch.bool)  # padding comes after all that is asked for
     none = head.nothing(memory, len(tokens) // len(memory.start))

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from limner.core.types import UNK
 from limner.models.attention_blocks import masked_softmax
 from limner.models.layers import WordHead
-from limner.models.packed_linear import Few, Laid
+from limner.models.packed_linear import PackedWeight, SmallBatchLinear
 from limner.models.sft_network import normed, ranks, reading, sinusoid
 
 WHOLE, FRAME, WORD = 0, 1, 2  # token types
@@ -43,9 +43,13 @@ class Block(nn.Module):
 
     def __init__(self, width: int, dropout: float):
         super().__init__()
-        self.query, self.key, self.value = (Few(width, width) for _ in range(3))
-        self.out, self.norm = Few(width, width), normed(width)
-        self.up, self.down, self.down_norm = Few(width, width), Few(width, width), normed(width)
+        self.query, self.key, self.value = (SmallBatchLinear(width, width) for _ in range(3))
+        self.out, self.norm = SmallBatchLinear(width, width), normed(width)
+        self.up, self.down, self.down_norm = (
+            SmallBatchLinear(width, width),
+            SmallBatchLinear(width, width),
+            normed(width),
+        )
         self.dropout = nn.Dropout(dropout)
 
     def finish(self, x: Float[Tensor, "B L h"], context: Float[Tensor, "B L h"]) -> Float[Tensor, "B L h"]:
@@ -63,7 +67,7 @@ class SftHead(nn.Module):
         layers: int,
         heads: int,
         dropout: float,
-        closed: bool,
+        mask_special_tokens: bool,
         unknown: bool,
     ):
         super().__init__()
@@ -74,10 +78,10 @@ class SftHead(nn.Module):
         self.kinds = nn.Embedding(3, hidden)
         self.norm, self.dropout = normed(hidden), nn.Dropout(dropout)
         self.blocks: Any = nn.ModuleList(Block(hidden, dropout) for _ in range(layers))
-        self.dense, self.dense_norm = Few(hidden, hidden), normed(hidden)
-        self.words = WordHead(hidden, vocabulary_size, closed)
+        self.dense, self.dense_norm = SmallBatchLinear(hidden, hidden), normed(hidden)
+        self.words = WordHead(hidden, vocabulary_size, mask_special_tokens)
         self.words.never[UNK] = not unknown
-        self._laid = Laid()
+        self._laid = PackedWeight()
         for weight in (self.embed.weight, self.kinds.weight, self.words.weight):
             nn.init.normal_(weight, std=0.02)
         nn.init.zeros_(self.words.bias)
@@ -140,7 +144,7 @@ class SftHead(nn.Module):
         """Semantics of an object or action -> what `words` reads its name from."""
         return self.dense_norm(F.gelu(self.dense(semantics)))
 
-    def surprise(
+    def token_nll(
         self, hidden: Float[Tensor, "M h"], targets: Int[Tensor, " M"], epsilon: float
     ) -> tuple[Float[Tensor, " M"], Float[Tensor, " M"]]:
         """-> smoothed loss and plain -log p of the targets, a number each, as `cross_entropy.smoothed` defines them.

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from limner.models.attention_blocks import masked_softmax
-from limner.models.layers import highest
+from limner.models.layers import masked_max
 
 EPS = 1e-12  # of every LayerNorm, as in BERT's first code
 ROUNDS = 6  # of the teacher's encoder, all with the same weights
@@ -122,7 +122,7 @@ class PublishedTeacher(nn.Module):
         for _ in range(ROUNDS):
             found = self.self_attend(memory, memory, present)
             memory = self.feed(self.norm(self.dropout(self.dense(found)) + found))
-        query = highest(looked.frames, looked.mask)[:, None].expand_as(memory)
+        query = masked_max(looked.frames, looked.mask)[:, None].expand_as(memory)
         everything = torch.ones_like(present)
         query = self.norm(self.dropout(self.dense(self.self_attend(query, query, everything))) + query)
         query = self.norm(query + self.dropout(self.dense(self.attend(query, memory, present))))
@@ -153,7 +153,7 @@ class Teacher(nn.Module):
         for _ in range(ROUNDS):
             memory = self.norms[0](memory + self.dropout(encode(memory, memory, present)))
             memory = self.norms[1](memory + self.dropout(self.feeds[0](memory)))
-        query = highest(looked.frames, looked.mask)[:, None] + where
+        query = masked_max(looked.frames, looked.mask)[:, None] + where
         query = self.norms[2](query + self.dropout(decode(query, query, present)))
         query = self.norms[3](query + self.dropout(cross(query, memory, present)))
         return self.norms[4](query + self.dropout(self.feeds[1](query)))
@@ -208,7 +208,7 @@ class Ham(nn.Module):
         seen = self.of_frames(frames)
         first = seen + self.read(seen, self.of_actions(actions), self.score_actions, present)
         second = seen + self.read(seen, first + self.of_read, self.score_read, mask)
-        return self.out(highest(over_time(self.lstm, torch.cat([frames, second, first], -1), mask), mask))
+        return self.out(masked_max(over_time(self.lstm, torch.cat([frames, second, first], -1), mask), mask))
 
     def read(
         self, seen: Float[Tensor, "B T H"], values: Float[Tensor, "B M H"], score: nn.Linear, mask: Bool[Tensor, "B M"]
@@ -262,7 +262,7 @@ class SftNetwork(nn.Module):
             vector = self.ham(actions, looked.frames, looked.present, looked.mask)
         else:
             assert self.whole is not None
-            vector = self.whole(highest(actions, looked.present))
+            vector = self.whole(masked_max(actions, looked.present))
         own = self.semantics(looked.objects)
         done = own if actions is looked.objects else self.semantics(actions)
         return Seen(actions, own, done, looked.present, vector)

@@ -8,26 +8,28 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from limner.core.fields import Below1, Count
+from limner.core.fields import FractionBelowOne, PositiveInt
 from limner.core.types import Features, Pixels
-from limner.models.captioner import Captioner, Step, Taught, running
-from limner.models.layers import AdditiveAttention, WordHead, highest
+from limner.models.captioner import Captioner, Step, TeacherForced, not_ended
+from limner.models.layers import AdditiveAttention, WordHead, masked_max
 
 
 @dataclass(frozen=True)
 class ShowAttendTellConfig:
     name: Literal["show_attend_tell"] = "show_attend_tell"
-    hidden: Count = 512
-    embed: Count = 512
-    attention: Count = 512
-    project: Count | None = None  # cells are first brought to this width (LayerNorm, ReLU); None = raw, as published
+    hidden: PositiveInt = 512
+    embed: PositiveInt = 512
+    attention: PositiveInt = 512
+    project: PositiveInt | None = (
+        None  # cells are first brought to this width (LayerNorm, ReLU); None = raw, as published
+    )
     activation: Literal["relu", "tanh"] = "relu"  # the paper's MLP leaves it open; the public model uses ReLU
     initial: Literal["mean", "max"] = "mean"  # the first state is made of the cells' mean (published) or maximum
-    dropout: Below1 = 0.5  # before the word head
-    word_dropout: Below1 = 0.0  # on the embedded words
-    cell_dropout: Below1 = 0.0  # on the (projected) cells
+    dropout: FractionBelowOne = 0.5  # before the word head
+    word_dropout: FractionBelowOne = 0.0  # on the embedded words
+    cell_dropout: FractionBelowOne = 0.0  # on the (projected) cells
     deep_output: bool = False  # eq. 7: the word head also reads the last word and the context
-    closed: bool = True  # PAD and BOS are outside the softmax
+    mask_special_tokens: bool = True  # PAD and BOS are outside the softmax
 
 
 class Memory(NamedTuple):
@@ -60,7 +62,7 @@ class ShowAttendTell(Captioner):
         self.gate = nn.Linear(config.hidden, width)
         self.lstm = nn.LSTMCell(config.embed + width, config.hidden)
         self.deep = nn.Linear(config.hidden + width + config.embed, config.hidden) if config.deep_output else None
-        self.head = WordHead(config.hidden, vocabulary_size, config.closed)
+        self.head = WordHead(config.hidden, vocabulary_size, config.mask_special_tokens)
         self.dropout = nn.Dropout(config.dropout)
         self.word_dropout = nn.Dropout(config.word_dropout)
         self.cell_dropout = nn.Dropout(config.cell_dropout)
@@ -74,7 +76,7 @@ class ShowAttendTell(Captioner):
         if self.config.initial == "mean":
             pooled = Features(cells, inputs.mask, inputs.layout).pooled
         else:  # small things are not averaged away: learns faster from pixels
-            pooled = highest(cells, inputs.mask)
+            pooled = masked_max(cells, inputs.mask)
         return Memory(cells, self.attend.key(cells), inputs.mask, pooled)
 
     def init_state(self, memory: Memory) -> State:
@@ -130,10 +132,10 @@ class ShowAttendTell(Captioner):
     def hidden(self, state: State) -> Float[Tensor, "R H"]:
         return state.h
 
-    def teach(self, memory: Memory, tokens: Int[Tensor, "R L"]) -> Taught:
+    def forward_teacher_forced(self, memory: Memory, tokens: Int[Tensor, "R L"]) -> TeacherForced:
         """Rows are sorted by length, so that step t runs only the rows that still have a word to predict, and the
         word head runs once over all of them."""
-        alive = running(tokens)
+        alive = not_ended(tokens)
         order = alive.sum(1).argsort(descending=True, stable=True)
         captions = len(tokens) // len(memory.cells)  # K rows of tokens share a row of memory
         memory = Memory(*(tensor[order // captions] for tensor in memory))
@@ -158,4 +160,4 @@ class ShowAttendTell(Captioner):
 
         states = torch.cat(hidden)
         logits = self.words(states, torch.cat(contexts), words)
-        return Taught(spread(logits), spread(torch.cat(attentions)), spread(states))
+        return TeacherForced(spread(logits), spread(torch.cat(attentions)), spread(states))

@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from limner.core.fields import Below1, Count
+from limner.core.fields import FractionBelowOne, PositiveInt
 from limner.core.types import Features, Pixels
 from limner.models.attention_blocks import NORMS, DotProduct, FeedForward, Known, sinusoids
-from limner.models.captioner import Captioner, Step, Taught, map_tensors, running
-from limner.models.geometry import GeometryBias, box_waves, relations
+from limner.models.captioner import Captioner, Step, TeacherForced, map_tensors, not_ended
+from limner.models.geometry import GeometryBias, box_fourier_features, relations
 from limner.models.grid_positions import GRIDS, POSITIONS, Share, side_of
 from limner.models.layers import WordHead
-from limner.models.position_embedding import Places
+from limner.models.position_embedding import PositionEmbedding
 from limner.models.xlinear import XLinear
 
 
@@ -29,23 +29,23 @@ class SpatialTransformerConfig:
     """The defaults suit some thousand pictures; as published: 6 layers each, dim 512, hidden 2048, feature_norm off."""
 
     name: Literal["spatial_transformer"] = "spatial_transformer"
-    encoder_layers: Count = 2
-    decoder_layers: Count = 3
-    dim: Count = 256
-    hidden: Count = 1024  # of the feed-forward layers
-    heads: Count = 8
+    encoder_layers: PositiveInt = 2
+    decoder_layers: PositiveInt = 3
+    dim: PositiveInt = 256
+    hidden: PositiveInt = 1024  # of the feed-forward layers
+    heads: PositiveInt = 8
     norm: Literal["layer", "rms", "unbiased"] = "layer"  # unbiased: that of the Annotated Transformer and its children
     activation: Literal["relu", "gelu"] = "relu"
     cross_attention: Literal["dot-product", "xlinear"] = "dot-product"  # xlinear has one head, whatever `heads` says
     positions: Literal["gxg", "g2", "box", "sinusoidal", "none"] = "gxg"
-    num_grids: Count = 144  # G, a square number: gxg, g2 and sinusoidal see a grid of so many cells
+    num_grids: PositiveInt = 144  # G, a square number: gxg, g2 and sinusoidal see a grid of so many cells
     share: Share = "box"  # of whose area the overlap of a region (box) with a cell of that grid is a part
     geometry: bool = False  # the encoder's attention knows how boxes lie to each other
-    places: bool = False  # cells of clips are told when and where they are, in another way than `positions`
+    position_embedding: bool = False  # time and place of cells, beside `positions`
     feature_norm: bool = True  # LayerNorm on the features
-    dropout: Below1 = 0.2  # after every sublayer, on attention weights, and inside feed-forward layers
-    cell_dropout: Below1 = 0.2  # on the embedded cells
-    closed: bool = True  # PAD and BOS are outside the softmax
+    dropout: FractionBelowOne = 0.2  # after every sublayer, on attention weights, and inside feed-forward layers
+    cell_dropout: FractionBelowOne = 0.2  # on the embedded cells
+    mask_special_tokens: bool = True  # PAD and BOS are outside the softmax
 
     def __post_init__(self) -> None:
         if self.positions in GRIDS:
@@ -69,7 +69,7 @@ class SpatialTransformer(Captioner):
         super().__init__()
         self.config = config
         dim = config.dim
-        self.place = Places(feature_dim) if config.places else None
+        self.position_embedding = PositionEmbedding(feature_dim) if config.position_embedding else None
         self.feature_norm = nn.LayerNorm(feature_dim) if config.feature_norm else nn.Identity()
         self.cells = nn.Linear(feature_dim, dim)
         self.positions = POSITIONS[config.positions](dim, config.num_grids, config.share)
@@ -78,7 +78,7 @@ class SpatialTransformer(Captioner):
         self.embed = nn.Embedding(vocabulary_size, dim)
         self.word_layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
         self.word_norm = NORMS[config.norm](dim)
-        self.head = WordHead(dim, vocabulary_size, config.closed)
+        self.head = WordHead(dim, vocabulary_size, config.mask_special_tokens)
         self.dropout = nn.Dropout(config.dropout)
         self.cell_dropout = nn.Dropout(config.cell_dropout)
         for parameter in self.parameters():
@@ -86,8 +86,8 @@ class SpatialTransformer(Captioner):
                 nn.init.xavier_uniform_(parameter)
         nn.init.zeros_(self.head.bias)
         nn.init.normal_(self.embed.weight, std=dim**-0.5)  # times dim ** .5, and so no fainter than the sinusoids
-        if self.place is not None:
-            nn.init.normal_(self.place.weight, std=0.02)
+        if self.position_embedding is not None:
+            nn.init.normal_(self.position_embedding.weight, std=0.02)
 
     def encode(self, inputs: Features | Pixels) -> Memory:
         assert isinstance(inputs, Features), "a captioner without an encoder in front reads features"
@@ -100,7 +100,7 @@ class SpatialTransformer(Captioner):
 
     def embedded(self, features: Features) -> Float[Tensor, "B N D"]:
         """Linear and ReLU; padding is 0 (not the ReLU of the bias)."""
-        grid = (self.place.tell(features) if self.place else features).grid
+        grid = (self.position_embedding.add_to(features) if self.position_embedding else features).grid
         cells = torch.relu(self.cells(self.feature_norm(grid)))
         return self.cell_dropout(cells.masked_fill(~features.mask[..., None], 0.0))
 
@@ -114,7 +114,7 @@ class SpatialTransformer(Captioner):
         if not self.config.geometry:
             return None
         boxes = features.boxes if features.regions is not None else features.boxes[:1]
-        return box_waves(relations(boxes.float())).to(features.grid.dtype)
+        return box_fourier_features(relations(boxes.float())).to(features.grid.dtype)
 
     def init_state(self, memory: Memory) -> State:
         empty = memory.mask.new_zeros(len(memory.mask), 0, self.config.dim, dtype=self.embed.weight.dtype)
@@ -146,9 +146,9 @@ class SpatialTransformer(Captioner):
     def hidden(self, state: State) -> Float[Tensor, "R D"]:
         return state.read
 
-    def teach(self, memory: Memory, tokens: Int[Tensor, "R L"]) -> Taught:
+    def forward_teacher_forced(self, memory: Memory, tokens: Int[Tensor, "R L"]) -> TeacherForced:
         """All words at once; each sees those before it.  The word head runs where a word is to be predicted."""
-        alive = running(tokens)
+        alive = not_ended(tokens)
         longest = int(alive.sum(1).max())
         captions = len(tokens) // len(memory.mask)  # K rows of tokens share a row of memory
         state = map_tensors(lambda x: x.repeat_interleave(captions, 0), self.init_state(memory))
@@ -158,7 +158,7 @@ class SpatialTransformer(Captioner):
         logits = spoken.new_zeros(*tokens.shape, spoken.shape[-1]).index_put((row, time), spoken)
         attention = weights.new_zeros(*tokens.shape, weights.shape[-1]).index_put((row, time), weights[row, time])
         hidden = x.new_zeros(*tokens.shape, x.shape[-1]).index_put((row, time), x[row, time])
-        return Taught(logits, attention, hidden)
+        return TeacherForced(logits, attention, hidden)
 
 
 class EncoderLayer(nn.Module):

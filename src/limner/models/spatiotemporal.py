@@ -2,8 +2,8 @@
 
 `FirstToken` is the reference system (yiskw713/VideoCaptioning after Vinyals et al. 2015, arXiv:1411.4555): a vector of
 the clip is the LSTM's input of step 0, the words follow, nothing is attended.  Its step 0 is trained to predict
-<start>.  Here step 0 is `init_state` and what it predicts is `opening`; BOS is the input of the first `step`, so that
-decoding, teaching and every objective see the words alone.
+<start>.  Here step 0 is `init_state` and what it predicts is `start_logits`; BOS is the input of the first `step`,
+so that decoding, teaching and every objective see the words alone.
 
 `SpatioTemporal` is ours: `ShowAttendTell` over all T x H x W cells, each of which is told when and where it is.
 """
@@ -17,25 +17,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from limner.core.fields import Below1, Count, NotNegative
+from limner.core.fields import FractionBelowOne, NonNegativeFloat, PositiveInt
 from limner.core.types import Features, Layout, Pixels
-from limner.models.captioner import Around, Captioner, Step, Taught, running
-from limner.models.layers import WordHead, highest
-from limner.models.position_embedding import Places
+from limner.models.captioner import Captioner, CaptionerWrapper, Step, TeacherForced, not_ended
+from limner.models.layers import WordHead, masked_max
+from limner.models.position_embedding import PositionEmbedding
 from limner.models.show_attend_tell import ShowAttendTell, ShowAttendTellConfig
 
 
 @dataclass(frozen=True)
 class FirstTokenConfig:
     name: Literal["first_token"] = "first_token"
-    embed: Count = 256
-    hidden: Count = 512
-    layers: Count = 1
-    align: tuple[Count, Count, Count] | None = None  # maps are first resampled to this (T, H, W); published: 10, 7, 7
+    embed: PositiveInt = 256
+    hidden: PositiveInt = 512
+    layers: PositiveInt = 1
+    align: tuple[PositiveInt, PositiveInt, PositiveInt] | None = (
+        None  # maps are first resampled to this (T, H, W); published: 10, 7, 7
+    )
     pool: Literal["mean", "max"] = "mean"  # of the cells; maximum learns small things faster from pixels
-    noise: NotNegative = 0.0  # standard deviation of Gaussian noise on the features in training; published: 0.01
-    dropout: Below1 = 0.0  # before the word head
-    closed: bool = True  # PAD and BOS are outside the softmax
+    noise: NonNegativeFloat = 0.0  # standard deviation of Gaussian noise on the features in training; published: 0.01
+    dropout: FractionBelowOne = 0.0  # before the word head
+    mask_special_tokens: bool = True  # PAD and BOS are outside the softmax
 
 
 class Noise(nn.Module):
@@ -74,7 +76,7 @@ class FirstToken(Captioner):
         self.embed = nn.Embedding(vocabulary_size, config.embed)
         self.lstm = nn.LSTM(config.embed, config.hidden, config.layers, batch_first=True)
         self.dropout = nn.Dropout(config.dropout)
-        self.head = WordHead(config.hidden, vocabulary_size, config.closed)
+        self.head = WordHead(config.hidden, vocabulary_size, config.mask_special_tokens)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -107,11 +109,11 @@ class FirstToken(Captioner):
         if self.config.pool == "mean":
             pooled = spread.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
         else:
-            pooled = highest(spread, mask)
+            pooled = masked_max(spread, mask)
         return Memory(cells, _normalised(self.norm, self.linear(pooled)), attention.to(grid.dtype))
 
     @torch.no_grad()
-    def loose(self, features: Features) -> tuple[Captioner, Features]:
+    def prepare_for_occlusion(self, features: Features) -> tuple[Captioner, Features]:
         if self.config.align is None:
             return self, features
         layout = Layout(*self.config.align)
@@ -125,7 +127,7 @@ class FirstToken(Captioner):
         _, (h, c) = self.lstm(memory.video[:, None])
         return State(h.transpose(0, 1), c.transpose(0, 1))
 
-    def opening(self, memory: Memory) -> Float[Tensor, "B V"]:
+    def start_logits(self, memory: Memory) -> Float[Tensor, "B V"]:
         """Scores of step 0, before any word: the published model is trained to say <start> here."""
         return self.head(self.dropout(self.init_state(memory).h[:, -1]))
 
@@ -134,9 +136,9 @@ class FirstToken(Captioner):
         attention = memory.attention.repeat_interleave(len(token) // len(memory.attention), 0)
         return Step(self.head(self.dropout(out[:, 0])), State(h.transpose(0, 1), c.transpose(0, 1)), attention)
 
-    def teach(self, memory: Memory, tokens: Int[Tensor, "R L"]) -> Taught:
+    def forward_teacher_forced(self, memory: Memory, tokens: Int[Tensor, "R L"]) -> TeacherForced:
         """One pass of the LSTM over all words of all rows; the word head runs over those that have a successor."""
-        alive = running(tokens)
+        alive = not_ended(tokens)
         captions = len(tokens) // len(memory.video)
         state = State(*(x.repeat_interleave(captions, 0) for x in self.init_state(memory)))
         lengths = alive.sum(1).clamp(min=1).cpu()
@@ -145,7 +147,7 @@ class FirstToken(Captioner):
         words = self.head(self.dropout(hidden[alive]))
         logits = words.new_zeros(*tokens.shape, words.shape[-1]).masked_scatter(alive[..., None], words)
         attention = memory.attention.repeat_interleave(captions, 0)[:, None] * alive[..., None]
-        return Taught(logits, attention, hidden * alive[..., None])
+        return TeacherForced(logits, attention, hidden * alive[..., None])
 
     def hidden(self, state: State) -> Float[Tensor, "R H"]:
         """The top layer's."""
@@ -192,29 +194,29 @@ class SpatioTemporalConfig:
     """The sizes mean what they mean in `ShowAttendTellConfig`."""
 
     name: Literal["spatio_temporal"] = "spatio_temporal"
-    hidden: Count = 512
-    embed: Count = 512
-    attention: Count = 512
-    project: Count | None = None
+    hidden: PositiveInt = 512
+    embed: PositiveInt = 512
+    attention: PositiveInt = 512
+    project: PositiveInt | None = None
     activation: Literal["relu", "tanh"] = "tanh"
     initial: Literal["mean", "max"] = "mean"
-    dropout: Below1 = 0.5
-    word_dropout: Below1 = 0.0
-    cell_dropout: Below1 = 0.0
+    dropout: FractionBelowOne = 0.5
+    word_dropout: FractionBelowOne = 0.0
+    cell_dropout: FractionBelowOne = 0.0
     deep_output: bool = False
-    closed: bool = True
-    noise: NotNegative = 0.0  # standard deviation of Gaussian noise on the features in training
+    mask_special_tokens: bool = True
+    noise: NonNegativeFloat = 0.0  # standard deviation of Gaussian noise on the features in training
 
 
-class SpatioTemporal(Around):
-    place: Places
+class SpatioTemporal(CaptionerWrapper):
+    position_embedding: PositionEmbedding
     captioner: ShowAttendTell
 
     def __init__(self, config: SpatioTemporalConfig, vocabulary_size: int, feature_dim: int):
         super().__init__()
         self.config = config
         self.noise = Noise(config.noise)
-        self.place = Places(feature_dim)
+        self.position_embedding = PositionEmbedding(feature_dim)
         sizes = {name: value for name, value in vars(config).items() if name not in ("name", "noise")}
         self.captioner = ShowAttendTell(ShowAttendTellConfig(**sizes), vocabulary_size, feature_dim)
 
@@ -224,8 +226,8 @@ class SpatioTemporal(Around):
 
     def encode(self, inputs: Features | Pixels) -> Any:
         assert isinstance(inputs, Features), "a captioner without an encoder in front reads features"
-        return self.captioner.encode(self.place.tell(replace(inputs, grid=self.noise(inputs.grid))))
+        return self.captioner.encode(self.position_embedding.add_to(replace(inputs, grid=self.noise(inputs.grid))))
 
     @torch.no_grad()
-    def loose(self, features: Features) -> tuple[Captioner, Features]:
-        return self.captioner, self.place.tell(features)
+    def prepare_for_occlusion(self, features: Features) -> tuple[Captioner, Features]:
+        return self.captioner, self.position_embedding.add_to(features)

@@ -12,22 +12,22 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from limner.core.fields import Below1, Count
+from limner.core.fields import FractionBelowOne, PositiveInt
 from limner.core.types import Features, Pixels
-from limner.models.captioner import Captioner, Step, Taught, along
+from limner.models.captioner import Captioner, Step, TeacherForced, unroll_recurrent
 from limner.models.layers import AdditiveAttention, WordHead
-from limner.models.position_embedding import Places
+from limner.models.position_embedding import PositionEmbedding
 
 
 @dataclass(frozen=True)
 class UpDownConfig:
     name: Literal["up_down"] = "up_down"
-    hidden: Count = 512  # of both LSTMs, and width of the cells
-    embed: Count = 512
-    attention: Count = 512
-    places: bool = False  # cells are told when and where they are; without, they are a set
-    dropout: Below1 = 0.5  # on embedded words and cells, and before the word head
-    closed: bool = True  # PAD and BOS are outside the softmax
+    hidden: PositiveInt = 512  # of both LSTMs, and width of the cells
+    embed: PositiveInt = 512
+    attention: PositiveInt = 512
+    position_embedding: bool = False  # without it the cells are a set
+    dropout: FractionBelowOne = 0.5  # on embedded words and cells, and before the word head
+    mask_special_tokens: bool = True  # PAD and BOS are outside the softmax
 
 
 class Memory(NamedTuple):
@@ -51,21 +51,21 @@ class UpDown(Captioner):
         super().__init__()
         self.config = config
         hidden = config.hidden
-        self.place = Places(feature_dim) if config.places else None
+        self.position_embedding = PositionEmbedding(feature_dim) if config.position_embedding else None
         self.whole = nn.Linear(feature_dim, hidden)
         self.cells = nn.Linear(feature_dim, hidden)
         self.embed = nn.Embedding(vocabulary_size, config.embed)
         self.look = nn.LSTMCell(2 * hidden + config.embed, hidden)
         self.attend = AdditiveAttention(hidden, hidden, config.attention)
         self.speak = nn.LSTMCell(2 * hidden, hidden)
-        self.head = WordHead(hidden, vocabulary_size, config.closed)
+        self.head = WordHead(hidden, vocabulary_size, config.mask_special_tokens)
         self.dropout = nn.Dropout(config.dropout)
-        if self.place is not None:
-            nn.init.normal_(self.place.weight, std=0.02)
+        if self.position_embedding is not None:
+            nn.init.normal_(self.position_embedding.weight, std=0.02)
 
     def encode(self, inputs: Features | Pixels) -> Memory:
         assert isinstance(inputs, Features), "a captioner without an encoder in front reads features"
-        grid = (self.place.tell(inputs) if self.place else inputs).grid
+        grid = (self.position_embedding.add_to(inputs) if self.position_embedding else inputs).grid
         whole = self.dropout(torch.relu(self.whole(Features(grid, inputs.mask, inputs.layout).pooled)))
         cells = self.dropout(torch.relu(self.cells(grid)))
         return Memory(cells, self.attend.key(cells), inputs.mask, whole)
@@ -90,8 +90,8 @@ class UpDown(Captioner):
     def hidden(self, state: State) -> Float[Tensor, "R H"]:
         return state.speak_h
 
-    def teach(self, memory: Memory, tokens: Int[Tensor, "R L"]) -> Taught:
+    def forward_teacher_forced(self, memory: Memory, tokens: Int[Tensor, "R L"]) -> TeacherForced:
         def say(said: Tensor) -> Tensor:
             return self.head(self.dropout(said))
 
-        return along(partial(self.advance, memory=memory), self.hidden, say, self.init_state(memory), tokens)
+        return unroll_recurrent(partial(self.advance, memory=memory), self.hidden, say, self.init_state(memory), tokens)

@@ -13,12 +13,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from limner.core.fields import Below1, Count
+from limner.core.fields import FractionBelowOne, PositiveInt
 from limner.core.types import Features, Pixels
 from limner.models.attention_blocks import Known
-from limner.models.captioner import Captioner, Step, Taught, along
+from limner.models.captioner import Captioner, Step, TeacherForced, unroll_recurrent
 from limner.models.layers import WordHead
-from limner.models.position_embedding import Places
+from limner.models.position_embedding import PositionEmbedding
 from limner.models.xlinear import XLinear
 
 ALPHA = 1.3  # of CELU, as published
@@ -29,14 +29,14 @@ class XlanConfig:
     """As published: 4 layers, dim 1024, 8 heads, mid 64, dropout .5."""
 
     name: Literal["xlan"] = "xlan"
-    layers: Count = 2  # of the encoder
-    dim: Count = 512
-    heads: Count = 8
-    mid: Count | None = None  # width, per head, of what query and cell have in common; None = half a head
-    places: bool = False  # cells are told when and where they are; without, they are a set
-    dropout: Below1 = 0.5  # on the embedded cells, what is attended, and before the word head
-    map_dropout: Below1 = 0.1  # on what query and cell have in common
-    closed: bool = True  # PAD and BOS are outside the softmax
+    layers: PositiveInt = 2  # of the encoder
+    dim: PositiveInt = 512
+    heads: PositiveInt = 8
+    mid: PositiveInt | None = None  # width, per head, of what query and cell have in common; None = half a head
+    position_embedding: bool = False  # without it the cells are a set
+    dropout: FractionBelowOne = 0.5  # on the embedded cells, what is attended, and before the word head
+    map_dropout: FractionBelowOne = 0.1  # on what query and cell have in common
+    mask_special_tokens: bool = True  # PAD and BOS are outside the softmax
 
     def __post_init__(self) -> None:
         if self.dim % self.heads:
@@ -64,7 +64,7 @@ class Xlan(Captioner):
         def attention() -> XLinear:
             return XLinear(dim, config.heads, config.mid, ALPHA, config.map_dropout)
 
-        self.place = Places(feature_dim) if config.places else None
+        self.position_embedding = PositionEmbedding(feature_dim) if config.position_embedding else None
         self.cells = nn.Linear(feature_dim, dim)
         self.embed = nn.Embedding(vocabulary_size, dim)
         self.refine = nn.ModuleList(attention() for _ in range(layers))
@@ -77,10 +77,10 @@ class Xlan(Captioner):
         self.context = nn.Linear(2 * dim, dim)
         self.context_norm = nn.LayerNorm(dim)
         self.say = nn.Linear(2 * dim, 2 * dim)
-        self.head = WordHead(dim, vocabulary_size, config.closed)
+        self.head = WordHead(dim, vocabulary_size, config.mask_special_tokens)
         self.dropout = nn.Dropout(config.dropout)
-        if self.place is not None:
-            nn.init.normal_(self.place.weight, std=0.02)
+        if self.position_embedding is not None:
+            nn.init.normal_(self.position_embedding.weight, std=0.02)
 
     def encode(self, inputs: Features | Pixels) -> Memory:
         assert isinstance(inputs, Features), "a captioner without an encoder in front reads features"
@@ -89,7 +89,7 @@ class Xlan(Captioner):
 
     def refined(self, features: Features) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B D"]]:
         """-> the cells and the vector of the whole: each layer attends with the vector, then tells the cells."""
-        grid = (self.place.tell(features) if self.place else features).grid
+        grid = (self.position_embedding.add_to(features) if self.position_embedding else features).grid
         cells = self.dropout(F.celu(self.cells(grid), ALPHA))
         vectors = [Features(cells, features.mask, features.layout).pooled]
         for layer, join, norm in zip(self.refine, self.join, self.join_norms, strict=True):
@@ -124,8 +124,8 @@ class Xlan(Captioner):
     def hidden(self, state: State) -> Float[Tensor, "R D"]:
         return state.said
 
-    def teach(self, memory: Memory, tokens: Int[Tensor, "R L"]) -> Taught:
+    def forward_teacher_forced(self, memory: Memory, tokens: Int[Tensor, "R L"]) -> TeacherForced:
         def say(said: Tensor) -> Tensor:
             return self.head(self.dropout(said))
 
-        return along(partial(self.advance, memory=memory), self.hidden, say, self.init_state(memory), tokens)
+        return unroll_recurrent(partial(self.advance, memory=memory), self.hidden, say, self.init_state(memory), tokens)

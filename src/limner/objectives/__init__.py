@@ -17,9 +17,9 @@ from limner.objectives.reconstruction import GlobalReconstruction, LocalReconstr
 from limner.objectives.self_critical import SelfCritical
 
 Objective = CrossEntropy | GlobalReconstruction | LocalReconstruction | SelfCritical | SftLoss | Distil
-Learnt = Callable[[Captioner, Batch, int], Loss]
+ObjectiveFunction = Callable[[Captioner, Batch, int], Loss]
 
 
-def build_objective(objective: Objective, context: Context) -> Learnt:
+def build_objective(objective: Objective, context: Context) -> ObjectiveFunction:
     """What is freshly initialised here is on the CPU."""
     return objective if isinstance(objective, CrossEntropy) else objective.build(context)

@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from limner.core.types import Batch, Features, Medium, Pixels
-from limner.models.captioner import Captioner, Taught
+from limner.models.captioner import Captioner, TeacherForced
 from limner.text.vocabulary import SPECIALS, Vocabulary
 
 
@@ -20,19 +20,19 @@ class Teacher:
     model: Captioner
     read: Callable[[Batch], Features | Pixels]  # the batch's media as this model reads them
     words: Int[Tensor, " V"] | None = None  # its id for each of the student's words; None: it has other words
-    views: tuple[str, ...] | None = None  # those it can read a medium in, else it reads "full"; None: all
+    augmentations: tuple[str, ...] | None = None  # those it can read a medium in, else it reads "full"; None: all
     fixed: bool = True  # it sees the same of a medium and view each time
 
     def see(self, batch: Batch) -> Features:
         return seen(self.model, self.read(batch))
 
-    def say(self, features: Features, tokens: Int[Tensor, "R L"]) -> Taught:
+    def say(self, features: Features, tokens: Int[Tensor, "R L"]) -> TeacherForced:
         """Teacher forcing along the student's tokens; the logits are of the student's words."""
         assert self.words is not None
         words = self.words.to(tokens.device)
-        taught = self.model.teach(self.model.encode(features), words[tokens])
-        same = len(words) == taught.logits.shape[-1] and bool((words.diff() == 1).all())
-        return taught if same else taught._replace(logits=taught.logits[..., words])
+        forced = self.model.forward_teacher_forced(self.model.encode(features), words[tokens])
+        same = len(words) == forced.logits.shape[-1] and bool((words.diff() == 1).all())
+        return forced if same else forced._replace(logits=forced.logits[..., words])
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Context:
     warn: Callable[[str], None] = print  # hears of training that does not learn
     student: Captioner | None = None  # what is trained
     sample: Callable[[], Batch] | None = None  # some training medium and caption, where the student lies
-    views: tuple[str, ...] = ("full",)  # in which training media are read
+    augmentations: tuple[str, ...] = ("full",)  # in which training media are read
     teacher: Teacher | None = None
     called: int = 0  # batches of this stage that were learnt from before training was resumed
 
@@ -57,11 +57,11 @@ def seen(model: Captioner, inputs: Features | Pixels) -> Features:
 
 
 @torch.no_grad()
-def probe(model: Captioner, batch: Batch) -> tuple[Features, Taught]:
+def probe(model: Captioner, batch: Batch) -> tuple[Features, TeacherForced]:
     """What the captioner makes of a batch, as it will when it is used; for its shapes."""
     training = model.training
     model.eval()
     features = seen(model, batch.inputs)
-    taught = model.teach(model.encode(features), batch.tokens[:, :-1])
+    forced = model.forward_teacher_forced(model.encode(features), batch.tokens[:, :-1])
     model.train(training)
-    return features, taught
+    return features, forced

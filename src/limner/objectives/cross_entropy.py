@@ -8,9 +8,9 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from limner.core.fields import Below1, NotNegative
+from limner.core.fields import FractionBelowOne, NonNegativeFloat
 from limner.core.types import PAD, Batch, Loss, Pixels
-from limner.models.captioner import Captioner, Taught
+from limner.models.captioner import Captioner, TeacherForced
 from limner.objectives.scheduled_sampling import ScheduledSampling
 
 Weight = Annotated[float, Field(allow_inf_nan=False)]
@@ -21,31 +21,33 @@ class CrossEntropy:
     """Mean over the words (EOS included) of -log p, plus the weights below times their terms."""
 
     name: Literal["xe"] = "xe"
-    label_smoothing: Below1 = 0.0  # epsilon, spread over the V - 1 other words that the model may say
-    doubly_stochastic: NotNegative = 0.0  # the paper's lambda (eq. 14); the public code calls it alpha_c and uses 1
+    label_smoothing: FractionBelowOne = 0.0  # epsilon, spread over the V - 1 other words that the model may say
+    doubly_stochastic: NonNegativeFloat = (
+        0.0  # the paper's lambda (eq. 14); the public code calls it alpha_c and uses 1
+    )
     # entropies in nats, means over the words; a positive weight makes surer, a negative one punishes being sure
     entropy: Weight = 0.0  # of the next word's distribution (SA-LSTM's reg_lambda; its code sums over the batch axis)
     attention_entropy: Weight = 0.0  # of the attention over the cells
     sampling: ScheduledSampling = field(default_factory=ScheduledSampling)
 
     def __call__(self, model: Captioner, batch: Batch, epoch: int = 0) -> Loss:
-        return self.score(self.teach(model, model.encode(batch.inputs), batch, epoch), batch)
+        return self.score(self.forward_teacher_forced(model, model.encode(batch.inputs), batch, epoch), batch)
 
-    def teach(self, model: Captioner, memory: Any, batch: Batch, epoch: int) -> Taught:
-        return self.sampling.teach(model, memory, batch.tokens[:, :-1], epoch)
+    def forward_teacher_forced(self, model: Captioner, memory: Any, batch: Batch, epoch: int) -> TeacherForced:
+        return self.sampling.forward_teacher_forced(model, memory, batch.tokens[:, :-1], epoch)
 
-    def score(self, taught: Taught, batch: Batch) -> Loss:
+    def score(self, forced: TeacherForced, batch: Batch) -> Loss:
         targets = batch.tokens[:, 1:]
         keep = targets != PAD
-        logits = taught.logits[keep].float()
+        logits = forced.logits[keep].float()
         loss, nll = smoothed(logits, targets[keep], self.label_smoothing)
         logs, terms = {"xe": nll.item()}, {}
         if self.doubly_stochastic:
-            terms["doubly_stochastic"] = doubly_stochastic(taught.attention.float(), _mask(batch, taught.attention))
+            terms["doubly_stochastic"] = doubly_stochastic(forced.attention.float(), _mask(batch, forced.attention))
         if self.entropy:
             terms["entropy"] = entropy(logits.softmax(-1)).mean()
         if self.attention_entropy:
-            terms["attention_entropy"] = entropy(taught.attention[keep].float()).mean()
+            terms["attention_entropy"] = entropy(forced.attention[keep].float()).mean()
         for name, term in terms.items():
             loss, logs[name] = loss + getattr(self, name) * term, term.item()
         return Loss(loss, logs)

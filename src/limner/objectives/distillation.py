@@ -9,8 +9,8 @@ are learnt where the widths differ.  Cells that tile the medium otherwise are br
 The levels are those of `levels`.  L_T is the teacher's own cross entropy: its weights learn from that alone, and are
 kept in objective.safetensors; with joint 0 they are frozen.
 
-Training on a teacher's sentences (Kim and Rush 2016, arXiv:1606.07947) is no objective: `told` of a recipe mixes them
-into the captions of any; the levels then name what they say as well.
+Training on a teacher's sentences (Kim and Rush 2016, arXiv:1606.07947) is no objective: `pseudo_captions` of a
+recipe mixes them into the captions of any; the levels then name what they say as well.
 """
 
 from collections.abc import Sequence
@@ -22,14 +22,14 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from limner.core.fields import Count, Positive, Share
+from limner.core.fields import Fraction, PositiveFloat, PositiveInt
 from limner.core.types import PAD, Batch, Features, Loss
-from limner.models.captioner import Captioner, FromPixels, Taught
+from limner.models.captioner import Captioner, FromPixels, TeacherForced
 from limner.objectives.context import Context, Teacher, probe, seen
 from limner.objectives.cross_entropy import CrossEntropy, smoothed
 from limner.objectives.levels import Levels
 from limner.objectives.matching import attention_divergence, distance, divergence, divergence_of_likeliest, tiling
-from limner.objectives.teacher_cache import Lessons
+from limner.objectives.teacher_cache import TeacherCache
 
 ALONG = ("kl", "attention", "hidden", "joint")  # terms for which the teacher reads the captions
 TEACHER = (*ALONG, "features")
@@ -41,18 +41,18 @@ class Distil:
     name: Literal["distil"] = "distil"
     teacher: str = ""  # folder of a run
     side: Literal["", "student", "teacher"] = ""  # of a teacher that has both (sft); empty: that of its recipe
-    xe_weight: Share = 0.5
+    xe_weight: Fraction = 0.5
     xe: CrossEntropy = field(default_factory=CrossEntropy)
-    kl: Share = 0.5
-    temperature: Positive = 1.0  # tau
-    attention: Share = 0.0
-    hidden: Share = 0.0
-    features: Share = 0.0  # of an encoder that is trained along
-    objects: Share = 0.0
-    actions: Share = 0.0
-    sentence: Share = 0.0
-    slots: Count = 8  # J
-    joint: Share = 0.0
+    kl: Fraction = 0.5
+    temperature: PositiveFloat = 1.0  # tau
+    attention: Fraction = 0.0
+    hidden: Fraction = 0.0
+    features: Fraction = 0.0  # of an encoder that is trained along
+    objects: Fraction = 0.0
+    actions: Fraction = 0.0
+    sentence: Fraction = 0.0
+    slots: PositiveInt = 8  # J
+    joint: Fraction = 0.0
     # so many of the teacher's likeliest words are remembered for every word of a caption, and all others as if they
     # were one; 0: it is asked each time
     cache: Annotated[int, Field(ge=0)] = 0
@@ -72,7 +72,7 @@ class Distil:
             raise ValueError(
                 f"cache keeps what kl asks for; {', '.join(others) or 'nothing'} asks the teacher each time"
             )
-        if asked and self.xe.sampling.highest and (self.xe.sampling.first or self.xe.sampling.increase):
+        if asked and self.xe.sampling.max_prob and (self.xe.sampling.initial_prob or self.xe.sampling.increase_prob):
             raise ValueError("xe.sampling reads words of the student's own, along which the teacher is not taught")
 
     @property
@@ -86,12 +86,12 @@ class Distil:
         learnt = [term for term in ("hidden", "features", "joint", *LEVELS) if getattr(self, term)]
         return " ".join([self.name, *learnt, f"{self.slots} slots of {self.teacher}", self.side]).rstrip()
 
-    def build(self, context: Context) -> "Distilling":
+    def build(self, context: Context) -> "Distillation":
         """Raises ValueError for a teacher that cannot be compared with the student."""
-        return Distilling(self, context)
+        return Distillation(self, context)
 
 
-class Distilling(nn.Module):
+class Distillation(nn.Module):
     """The objective."""
 
     def __init__(self, config: Distil, context: Context):
@@ -101,35 +101,43 @@ class Distilling(nn.Module):
         self.config = config
         self.wanted = tuple(term for term in TEACHER if getattr(config, term))
         self.teacher = context.teacher if self.wanted else None
-        self.lessons = Lessons(config.cache, config.temperature) if config.cache else None
+        self.teacher_cache = TeacherCache(config.cache, config.temperature) if config.cache else None
         sample = context.sample()
-        features, taught = probe(context.student, sample)
+        features, forced = probe(context.student, sample)
         self.match_hidden: nn.Module = nn.Identity()
         self.match_features: nn.Module = nn.Identity()
         if self.teacher is not None:
-            self._compare(self.teacher, context, sample, features, taught)
+            self._compare(self.teacher, context, sample, features, forced)
         self.joint = self.teacher.model if self.teacher is not None and config.joint else None
         levels = tuple(level for level in LEVELS if getattr(config, level))
         self.levels: Levels | None = None
         if levels:
-            hidden = _hidden(taught, "the student", levels)
+            hidden = _hidden(forced, "the student", levels)
             self.levels = Levels(levels, hidden.shape[-1], config.slots, context.vocabulary)
 
-    def _compare(self, teacher: Teacher, context: Context, sample: Batch, features: Features, taught: Taught) -> None:
+    def _compare(
+        self, teacher: Teacher, context: Context, sample: Batch, features: Features, forced: TeacherForced
+    ) -> None:
         """Check on a sample that each term can be computed, and make the projections that it needs."""
         if any(term in ALONG for term in self.wanted) and teacher.words is None:
             raise ValueError(
                 f"{teacher.name} has other words than the student, so that {', '.join(ALONG)} cannot be compared word "
-                "by word: let it write captions (`told` of a recipe mixes them in), or begin the student with its words"
+                "by word: let it write captions (`pseudo_captions` of a recipe mixes them in), or begin the "
+                "student with its words"
             )
         cells = [term for term in self.wanted if term in ("attention", "features")]
-        absent = [] if teacher.views is None else [view for view in context.views if view not in teacher.views]
+        absent = (
+            []
+            if teacher.augmentations is None
+            else [augmentation for augmentation in context.augmentations if augmentation not in teacher.augmentations]
+        )
         if cells and absent:
             raise ValueError(
-                f"{teacher.name} has no features in the views {', '.join(absent)}, and {cells[0]} compares cells: "
-                f"leave these views out, or set {cells[0]} to 0"
+                f"{teacher.name} has no features in the augmentations {', '.join(absent)}, and {cells[0]} compares "
+                "cells: "
+                f"leave these augmentations out, or set {cells[0]} to 0"
             )
-        if self.lessons is not None and not teacher.fixed:
+        if self.teacher_cache is not None and not teacher.fixed:
             raise ValueError(f"cache: {teacher.name} sees other frames of a clip each time; set cache to 0")
         student = context.student
         encoder = student.encoder if isinstance(student, FromPixels) else nn.Identity()
@@ -145,7 +153,7 @@ class Distilling(nn.Module):
                     raise ValueError(f"attention: {who} looks at all cells alike, whatever it says; set attention to 0")
         if self.config.hidden:
             assert said is not None
-            own, wanted = _hidden(taught, "the student", ["hidden"]), _hidden(said, teacher.name, ["hidden"])
+            own, wanted = _hidden(forced, "the student", ["hidden"]), _hidden(said, teacher.name, ["hidden"])
             self.match_hidden = _projection(own.shape[-1], wanted.shape[-1])
         if self.config.features:
             self.match_features = _projection(features.grid.shape[-1], theirs.grid.shape[-1])
@@ -154,42 +162,42 @@ class Distilling(nn.Module):
         """Raises FloatingPointError, naming media, where the teacher's scores are nan."""
         config = self.config
         features = seen(model, batch.inputs)
-        taught = config.xe.teach(model, model.encode(features), batch, epoch)
-        loss, logs = Loss(taught.logits.new_zeros((), dtype=torch.float32), {})
+        forced = config.xe.forward_teacher_forced(model, model.encode(features), batch, epoch)
+        loss, logs = Loss(forced.logits.new_zeros((), dtype=torch.float32), {})
         if config.xe_weight:
-            xe, logs = config.xe.score(taught, batch)
+            xe, logs = config.xe.score(forced, batch)
             loss = loss + config.xe_weight * xe
-        terms = self.compare(features, taught, batch)
+        terms = self.compare(features, forced, batch)
         if self.levels is not None:
-            state = _hidden(taught, "the student", list(self.levels.slots)).unflatten(0, (len(batch.ids), -1))[:, 0, 0]
+            state = _hidden(forced, "the student", list(self.levels.slots)).unflatten(0, (len(batch.ids), -1))[:, 0, 0]
             terms |= self.levels(state, batch.tokens)
         for name, term in terms.items():
             factor = config.temperature**2 if name == "kl" else 1.0
             loss, logs[name] = loss + getattr(config, name) * factor * term, term.item()
         return Loss(loss, logs)
 
-    def compare(self, features: Features, taught: Taught, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+    def compare(self, features: Features, forced: TeacherForced, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """The terms that a teacher is asked for."""
         if self.teacher is None:
             return {}
         config, keep = self.config, batch.tokens[:, 1:] != PAD
-        if self.lessons is not None:
-            words, scores = self.lessons.of(batch, self._logits)
-            return {"kl": divergence_of_likeliest(taught.logits[keep], words, scores, config.temperature)}
+        if self.teacher_cache is not None:
+            words, scores = self.teacher_cache.of(batch, self._logits)
+            return {"kl": divergence_of_likeliest(forced.logits[keep], words, scores, config.temperature)}
         terms = {}
         with torch.set_grad_enabled(self.joint is not None):
             theirs, said = self._ask(self.teacher, batch)
         if said is not None and config.joint:
             terms["joint"] = smoothed(said.logits[keep].float(), batch.tokens[:, 1:][keep], 0.0)[0]
         if said is not None and config.kl:
-            terms["kl"] = divergence(taught.logits[keep], said.logits.detach()[keep], config.temperature)
+            terms["kl"] = divergence(forced.logits[keep], said.logits.detach()[keep], config.temperature)
         if said is not None and config.attention:
             there, tiles = said.attention.detach()[keep], tiling(theirs, features)
             there = there if tiles is None else there.float() @ tiles
-            terms["attention"] = attention_divergence(taught.attention[keep], there)
+            terms["attention"] = attention_divergence(forced.attention[keep], there)
         if said is not None and config.hidden:
             mine, its = (
-                _hidden(x, who, ["hidden"])[keep] for x, who in ((taught, "the student"), (said, "the teacher"))
+                _hidden(x, who, ["hidden"])[keep] for x, who in ((forced, "the student"), (said, "the teacher"))
             )
             terms["hidden"] = distance(self.match_hidden(mine), its.detach())
         if config.features:
@@ -199,33 +207,33 @@ class Distilling(nn.Module):
             terms["features"] = distance(self.match_features(features.grid)[real], grid[real])
         return terms
 
-    def _ask(self, teacher: Teacher, batch: Batch) -> tuple[Features, Taught | None]:
+    def _ask(self, teacher: Teacher, batch: Batch) -> tuple[Features, TeacherForced | None]:
         """What the teacher sees of the media, and says along the captions, if a term needs that."""
         features = teacher.see(batch)
         if not any(term in ALONG for term in self.wanted):
             _sound(features.grid.flatten(1)[:, None], batch, f"the cells that {teacher.name} sees")
             return features, None
-        taught = teacher.say(features, batch.tokens[:, :-1])
+        forced = teacher.say(features, batch.tokens[:, :-1])
         keep = batch.tokens[:, 1:] != PAD
-        _sound(taught.logits, batch, f"the scores of {teacher.name}", keep)
-        return features, taught
+        _sound(forced.logits, batch, f"the scores of {teacher.name}", keep)
+        return features, forced
 
     @torch.no_grad()
     def _logits(self, batch: Batch) -> Float[Tensor, "R L V"]:
         assert self.teacher is not None
-        taught = self._ask(self.teacher, batch)[1]
-        assert taught is not None
-        return taught.logits
+        forced = self._ask(self.teacher, batch)[1]
+        assert forced is not None
+        return forced.logits
 
 
 def _projection(own: int, theirs: int) -> nn.Module:
     return nn.Identity() if own == theirs else nn.Linear(own, theirs)
 
 
-def _hidden(taught: Taught, who: str, terms: Sequence[str]) -> Float[Tensor, "R L H"]:
-    if taught.hidden is None:
+def _hidden(forced: TeacherForced, who: str, terms: Sequence[str]) -> Float[Tensor, "R L H"]:
+    if forced.hidden is None:
         raise ValueError(f"{', '.join(terms)}: {who} is a captioner without hidden states to compare; set them to 0")
-    return taught.hidden
+    return forced.hidden
 
 
 def _sound(x: Float[Tensor, "R L V"], batch: Batch, what: str, keep: Bool[Tensor, "R L"] | None = None) -> None:

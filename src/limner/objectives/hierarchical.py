@@ -30,19 +30,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import log
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from limner.core.fields import Below1, NotNegative, Positive, Share
+from limner.core.fields import Fraction, FractionBelowOne, NonNegativeFloat, PositiveFloat
 from limner.core.types import EOS, PAD, Batch, Features, Loss, Medium
 from limner.models.captioner import Captioner, FromPixels
-from limner.models.sft import Path, Sft, written
+from limner.models.sft import Sft, SideView, written
 from limner.models.sft_head import SftHead
 from limner.objectives.assignment import match
 from limner.objectives.context import Context, seen
@@ -57,17 +56,16 @@ NOUN = "man"  # when a caption has none, as published
 @dataclass(frozen=True)
 class SftLoss:
     name: Literal["sft"] = "sft"
-    teacher: Share = 0.5  # T
-    T_loss: Annotated[float, Field(ge=0, le=10)] | None = None  # T in tenths, as in the old command; replaces `teacher`
-    objects: NotNegative = 0.0  # lam_o
-    actions: NotNegative = 0.0  # lam_a
-    sentence: NotNegative = 0.0  # lam_s
-    label_smoothing: Below1 = 0.1  # epsilon, spread over the V - 1 other words that the model may say; published: 0.3
-    kl: Share = 0.0
-    temperature: Positive = 1.0  # tau
-    match_objects: Share = 0.0
-    match_actions: Share = 0.0
-    match_sentence: Share = 0.0
+    teacher_weight: Fraction = 0.5  # T
+    objects: NonNegativeFloat = 0.0  # lam_o
+    actions: NonNegativeFloat = 0.0  # lam_a
+    sentence: NonNegativeFloat = 0.0  # lam_s
+    label_smoothing: FractionBelowOne = 0.1  # epsilon, spread over the V - 1 other allowed words; published: 0.3
+    kl: Fraction = 0.0
+    temperature: PositiveFloat = 1.0  # tau
+    match_objects: Fraction = 0.0
+    match_actions: Fraction = 0.0
+    match_sentence: Fraction = 0.0
     rarest: bool = False  # the teacher learns a clip's caption of the rarest words, which the published one only meant
     published: bool = False
 
@@ -75,19 +73,13 @@ class SftLoss:
         ours = [name for name in ("sentence", *PASSED, "rarest") if getattr(self, name)]
         if self.published and ours:
             raise ValueError(f"{', '.join(ours)}: of ours, not published; leave them out, or set published to false")
-        if self.T_loss is not None and self.teacher != 0.5:
-            raise ValueError(f"teacher {self.teacher} and T_loss {self.T_loss} are the same weight: give one of them")
         passed = [name for name in PASSED if getattr(self, name)]
         if passed and self.partial:
             raise ValueError(
                 f"{', '.join(passed)}: a student learns from a teacher that is trained along, so that the teacher's "
-                f"weight must lie between 0 and 1, not be {self.share}; for one that is trained use objective distil"
+                f"weight must lie between 0 and 1, not be {self.teacher_weight}; for one that is trained use "
+                "objective distil"
             )
-
-    @property
-    def share(self) -> float:
-        """T in [0, 1]."""
-        return self.teacher if self.T_loss is None else self.T_loss * 0.1
 
     def build(self, context: Context) -> "SftTraining":
         return SftTraining(self, Labels(context.vocabulary, context.media))
@@ -95,7 +87,7 @@ class SftLoss:
     @property
     def partial(self) -> bool:
         """Does one side learn nothing?  With weights of its own these then have no gradient."""
-        return self.share in (0, 1)
+        return self.teacher_weight in (0, 1)
 
 
 class Labels:
@@ -165,19 +157,19 @@ class SftTraining:
             slots = captioner.config.max_objects or features.layout.cells
             labels = [self.labels.published(references, slots) for references in batch.references]
             return self.published(captioner, features, batch.tokens, torch.tensor(labels).to(batch.tokens))
-        share = self.config.share
+        share = self.config.teacher_weight
         if 0 < share < 1:
-            paths = captioner.paths(features)
+            sides = captioner.sides(features)
         else:
             name = "teacher" if share else "student"
-            paths = {name: captioner.see(features, name)}
-        terms = [self.caption(name, path, self.lesson(name, batch)) for name, path in paths.items()]
-        for name, path in paths.items():
+            sides = {name: captioner.see(features, name)}
+        terms = [self.caption(name, path, self.lesson(name, batch)) for name, path in sides.items()]
+        for name, path in sides.items():
             terms += self.levels(name, path, batch.tokens)
-        said = {name: term.hidden for name, term in zip(paths, terms, strict=False)}  # the captions' terms come first
-        loss = self.total(terms, paths, batch.tokens)
+        said = {name: term.hidden for name, term in zip(sides, terms, strict=False)}  # the captions' terms come first
+        loss = self.total(terms, sides, batch.tokens)
         if any(getattr(self.config, name) for name in PASSED):
-            for name, value in self.passed(paths, said, batch.tokens).items():
+            for name, value in self.passed(sides, said, batch.tokens).items():
                 scale = self.config.temperature**2 if name == "kl" else 1.0
                 loss = Loss(loss.value + getattr(self.config, name) * scale * value, loss.logs | {name: value.item()})
         return loss
@@ -192,29 +184,29 @@ class SftTraining:
 
     def published(self, model: Sft, features: Features, tokens: Int[Tensor, "R L"], labels: Int[Tensor, "B J"]) -> Loss:
         """Sums of divergences; `labels` name the slots, 0 where there is none."""
-        paths = model.paths(features)
-        student, keep = paths["student"], labels != PAD
-        terms = [self.caption(name, path, tokens) for name, path in paths.items()]
+        sides = model.sides(features)
+        student, keep = sides["student"], labels != PAD
+        terms = [self.caption(name, path, tokens) for name, path in sides.items()]
         weights = {"objects": self.config.objects, "actions": self.config.actions}
         asked = {"objects": student.seen.object_semantics, "actions": student.seen.action_semantics}
         for level, semantics in asked.items():
             terms.append(Term(level, student.head, student.head.tell(semantics[keep]), labels[keep], weights[level]))
-        loss, logs = nothing(paths), {}
-        for term, (smoothed, _) in zip(terms, surprises(terms, self.config.label_smoothing), strict=True):
+        loss, logs = nothing(sides), {}
+        for term, (smoothed, _) in zip(terms, token_nlls(terms, self.config.label_smoothing), strict=True):
             words = int((~term.head.words.never).sum())
             value = smoothed.sum() - len(smoothed) * uncertainty(self.config.label_smoothing, words)
             loss, logs[term.name] = loss + term.weight * value, value.item()
         return Loss(loss, logs)
 
     def weight(self, name: str) -> float:
-        return self.config.share if name == "teacher" else 1 - self.config.share
+        return self.config.teacher_weight if name == "teacher" else 1 - self.config.teacher_weight
 
-    def caption(self, name: str, path: Path, tokens: Int[Tensor, "R L"]) -> Term:
+    def caption(self, name: str, path: SideView, tokens: Int[Tensor, "R L"]) -> Term:
         keep = tokens[:, 1:] != PAD
         hidden, _ = written(path.head, path.memory, tokens[:, :-1])
         return Term(f"xe_{name}", path.head, hidden[keep], tokens[:, 1:][keep], self.weight(name))
 
-    def levels(self, name: str, path: Path, tokens: Int[Tensor, "R L"]) -> list[Term]:
+    def levels(self, name: str, path: SideView, tokens: Int[Tensor, "R L"]) -> list[Term]:
         """Objects and actions, if they count: the slots that name a word."""
         asked = {"objects": path.seen.object_semantics, "actions": path.seen.action_semantics}
         weights = {"objects": self.config.objects, "actions": self.config.actions}
@@ -234,11 +226,11 @@ class SftTraining:
         return found
 
     def passed(
-        self, paths: dict[str, Path], said: dict[str, Tensor], tokens: Int[Tensor, "R L"]
+        self, sides: dict[str, SideView], said: dict[str, Tensor], tokens: Int[Tensor, "R L"]
     ) -> dict[str, Float[Tensor, ""]]:
         """How far the student is from its teacher, which does not learn from it.  `said` are the states that each side
         told the words of its lesson from."""
-        teacher, student = paths["teacher"], paths["student"]
+        teacher, student = sides["teacher"], sides["student"]
         there, here = teacher.seen, student.seen
         alike = {
             "match_objects": (here.object_semantics[here.present], there.object_semantics[there.present]),
@@ -257,13 +249,13 @@ class SftTraining:
             found["kl"] = divergence(student.head.words(said["student"]), wanted, self.config.temperature)
         return found
 
-    def total(self, terms: list[Term], paths: dict[str, Path], tokens: Int[Tensor, "R L"]) -> Loss:
-        loss, logs = nothing(paths), {}
-        for term, (smoothed, nll) in zip(terms, surprises(terms, self.config.label_smoothing), strict=True):
+    def total(self, terms: list[Term], sides: dict[str, SideView], tokens: Int[Tensor, "R L"]) -> Loss:
+        loss, logs = nothing(sides), {}
+        for term, (smoothed, nll) in zip(terms, token_nlls(terms, self.config.label_smoothing), strict=True):
             loss = loss + term.weight * smoothed.mean()
             logs[term.name] = nll.mean().item()
         if self.config.sentence:
-            for name, path in paths.items():
+            for name, path in sides.items():
                 told = sentence_loss(path, tokens)
                 loss = loss + self.config.sentence * self.weight(name) * told
                 logs[f"sentence_{name}"] = told.item()
@@ -278,9 +270,9 @@ def opened(model: Captioner, batch: Batch) -> tuple[Sft, Features]:
     return captioner, seen(model, batch.inputs)
 
 
-def nothing(paths: dict[str, Path]) -> Float[Tensor, ""]:
+def nothing(sides: dict[str, SideView]) -> Float[Tensor, ""]:
     """0, with a gradient of 0 for semantics that do not count: data-parallel training waits for one of every layer."""
-    seen = [path.seen for path in paths.values()]
+    seen = [path.seen for path in sides.values()]
     idle = [part.sum() for side in seen for part in (side.object_semantics, side.action_semantics)]
     return 0.0 * torch.stack(idle).sum().float()
 
@@ -291,7 +283,7 @@ def uncertainty(epsilon: float, words: int) -> float:
     return -((1 - epsilon) * log(1 - epsilon) + rest)
 
 
-def surprises(terms: Sequence[Term], epsilon: float) -> list[tuple[Tensor, Tensor]]:
+def token_nlls(terms: Sequence[Term], epsilon: float) -> list[tuple[Tensor, Tensor]]:
     """(smoothed loss, -log p) of every term's words, all terms of a head in one product with its word matrix."""
     found: list[tuple[Tensor, Tensor]] = [(torch.empty(0), torch.empty(0))] * len(terms)
     for head in {id(term.head): term.head for term in terms}.values():
@@ -299,14 +291,14 @@ def surprises(terms: Sequence[Term], epsilon: float) -> list[tuple[Tensor, Tenso
         hidden, targets = (
             torch.cat([getattr(terms[place], part) for place in places]) for part in ("hidden", "targets")
         )
-        both = head.surprise(hidden, targets, epsilon)
+        both = head.token_nll(hidden, targets, epsilon)
         sizes = [len(terms[place].targets) for place in places]
         for place, loss, nll in zip(places, both[0].split(sizes), both[1].split(sizes), strict=True):
             found[place] = loss, nll
     return found
 
 
-def sentence_loss(path: Path, tokens: Int[Tensor, "R L"]) -> Float[Tensor, ""]:
+def sentence_loss(path: SideView, tokens: Int[Tensor, "R L"]) -> Float[Tensor, ""]:
     """Mean over the different words of every medium's captions of -log p, told from its global vector."""
     head = path.head
     logp = head.words(head.tell(head.read_frames(path.seen.vector))).float().log_softmax(-1)

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from limner.core.fields import Count, NotNegative
+from limner.core.fields import NonNegativeFloat, PositiveInt
 from limner.core.types import EOS, PAD, Batch, Features, Loss
 from limner.models.captioner import Captioner
 from limner.models.layers import AdditiveAttention
@@ -28,24 +28,24 @@ from limner.objectives.cross_entropy import CrossEntropy
 @dataclass(frozen=True)
 class GlobalReconstruction:
     name: Literal["recnet_global"] = "recnet_global"
-    weight: NotNegative = 0.2
+    weight: NonNegativeFloat = 0.2
     published: bool = False
     xe: CrossEntropy = field(default_factory=CrossEntropy)
 
-    def build(self, context: Context) -> "Reconstructing":
-        return Reconstructing(self, GlobalReconstructor(width(context), context.feature_dim))
+    def build(self, context: Context) -> "Reconstruction":
+        return Reconstruction(self, GlobalReconstructor(width(context), context.feature_dim))
 
 
 @dataclass(frozen=True)
 class LocalReconstruction:
     name: Literal["recnet_local"] = "recnet_local"
-    weight: NotNegative = 0.1
-    attention: Count = 256
+    weight: NonNegativeFloat = 0.1
+    attention: PositiveInt = 256
     published: bool = False
     xe: CrossEntropy = field(default_factory=CrossEntropy)
 
-    def build(self, context: Context) -> "Reconstructing":
-        return Reconstructing(self, LocalReconstructor(width(context), context.feature_dim, self.attention))
+    def build(self, context: Context) -> "Reconstruction":
+        return Reconstruction(self, LocalReconstructor(width(context), context.feature_dim, self.attention))
 
 
 def width(context: Context) -> int:
@@ -104,7 +104,7 @@ class LocalReconstructor(nn.Module):
         return (rebuilt - features.grid).square()[features.mask].mean()
 
 
-class Reconstructing(nn.Module):
+class Reconstruction(nn.Module):
     """The objective: cross entropy plus `weight` times the mean squared error of what was rebuilt."""
 
     def __init__(
@@ -118,11 +118,11 @@ class Reconstructing(nn.Module):
     def forward(self, model: Captioner, batch: Batch, epoch: int = 0) -> Loss:
         """Raises ValueError for a captioner without hidden states."""
         features = seen(model, batch.inputs)
-        taught = self.config.xe.teach(model, model.encode(features), batch, epoch)
-        if taught.hidden is None:
+        forced = self.config.xe.forward_teacher_forced(model, model.encode(features), batch, epoch)
+        if forced.hidden is None:
             raise ValueError(f"{self.config.name} needs a captioner with hidden states, such as sa_lstm")
-        loss, logs = self.config.xe.score(taught, batch)
-        states = states_of(taught.hidden, batch.tokens, self.config.published)
+        loss, logs = self.config.xe.score(forced, batch)
+        states = states_of(forced.hidden, batch.tokens, self.config.published)
         error = self.reconstructor.loss(states, self.goal(features, len(batch.tokens)))
         return Loss(loss + self.config.weight * error, logs | {"reconstruction": error.item()})
 

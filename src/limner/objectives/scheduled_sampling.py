@@ -9,37 +9,42 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from limner.core.fields import Count, Share
-from limner.models.captioner import Captioner, Taught, first_tensor, map_tensors, running
+from limner.core.fields import Fraction, PositiveInt
+from limner.models.captioner import Captioner, TeacherForced, first_tensor, map_tensors, not_ended
 
 
 @dataclass(frozen=True)
 class ScheduledSampling:
     """How likely the word that is read is the model's instead of the caption's, by epoch (from 0).
 
-    From epoch `start` on it is min(highest, first + increase * floor((epoch - start) / every)), before that 0.  A
-    constant teacher-forcing ratio r is `first: 1 - r`; ruotianluo/self-critical.pytorch takes increase .05, every 5,
-    highest .25.  BOS is always read; the words to predict stay the caption's.
+    From epoch `start_epoch` on it is min(max_prob, initial_prob + increase_prob * floor((epoch - start_epoch) /
+    increase_every)), before that 0.  A constant teacher-forcing ratio r is `initial_prob: 1 - r`;
+    ruotianluo/self-critical.pytorch takes increase_prob .05, increase_every 5, max_prob .25.  BOS is always read;
+    the words to predict stay the caption's.
     """
 
-    start: Annotated[int, Field(ge=0)] = 0
-    first: Share = 0.0
-    increase: Share = 0.0
-    every: Count = 5
-    highest: Share = 1.0
+    start_epoch: Annotated[int, Field(ge=0)] = 0
+    initial_prob: Fraction = 0.0
+    increase_prob: Fraction = 0.0
+    increase_every: PositiveInt = 5
+    max_prob: Fraction = 1.0
     word: Literal["drawn", "likeliest"] = "drawn"  # from the last prediction; SA-LSTM takes the likeliest
     coin: Literal["word", "step"] = "word"  # thrown for every word, or for all captions of a step at once (SA-LSTM)
 
     def probability(self, epoch: int) -> float:
-        if epoch < self.start:
+        if epoch < self.start_epoch:
             return 0.0
-        return min(self.highest, self.first + self.increase * ((epoch - self.start) // self.every))
+        return min(
+            self.max_prob, self.initial_prob + self.increase_prob * ((epoch - self.start_epoch) // self.increase_every)
+        )
 
-    def teach(self, model: Captioner, memory: Any, tokens: Int[Tensor, "R L"], epoch: int) -> Taught:
-        """`model.teach`, with the inputs of this epoch."""
+    def forward_teacher_forced(
+        self, model: Captioner, memory: Any, tokens: Int[Tensor, "R L"], epoch: int
+    ) -> TeacherForced:
+        """`model.forward_teacher_forced`, with the inputs of this epoch."""
         probability = self.probability(epoch)
         if probability == 0:
-            return model.teach(memory, tokens)
+            return model.forward_teacher_forced(memory, tokens)
 
         def choose(given: Int[Tensor, " n"], logits: Float[Tensor, "n V"]) -> Int[Tensor, " n"]:
             coins = torch.rand(len(given) if self.coin == "word" else 1, device=given.device)
@@ -54,12 +59,13 @@ class ScheduledSampling:
 
 def rehearse(
     model: Captioner, memory: Any, tokens: Int[Tensor, "R L"], choose: Callable[[Tensor, Tensor], Tensor]
-) -> Taught:
+) -> TeacherForced:
     """Step by step along `tokens`, of which those after BOS are replaced by `choose(tokens (n,), logits (n, V))`.
 
-    As in `teach`, a row ends where its given tokens end, and the rows that have ended are not computed.
+    As in `forward_teacher_forced`, a row ends where its given tokens end, and the rows that have ended are not
+    computed.
     """
-    alive = running(tokens)
+    alive = not_ended(tokens)
     order = alive.sum(1).argsort(descending=True, stable=True)
     state = model.init_state(memory)
     captions = len(tokens) // len(first_tensor(memory))
@@ -78,4 +84,4 @@ def rehearse(
     row = torch.cat([order[:n] for n in counts])
     time = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(order)
     packed = [torch.cat(column) for column in zip(*steps, strict=True)]
-    return Taught(*(x.new_zeros(*tokens.shape, x.shape[-1]).index_put((row, time), x) for x in packed))
+    return TeacherForced(*(x.new_zeros(*tokens.shape, x.shape[-1]).index_put((row, time), x) for x in packed))

@@ -1,7 +1,7 @@
 """Self-critical sequence training (Rennie et al. 2017, arXiv:1612.00563): captions the model draws are its lessons.
 
-Captions are sampled without gradients, step by step with the cached decoder; then one `teach` pass along them gives
-their log-probabilities with gradients.  The loss is REINFORCE's,
+Captions are sampled without gradients, step by step with the cached decoder; then one `forward_teacher_forced` pass
+along them gives their log-probabilities with gradients.  The loss is REINFORCE's,
 
     -1/M sum over captions of (reward - baseline) * sum over words of log p,        M words in all, the end included.
 
@@ -19,10 +19,10 @@ from jaxtyping import Bool, Float, Int
 from pydantic import AfterValidator
 from torch import Tensor
 
-from limner.core.fields import NotNegative
+from limner.core.fields import NonNegativeFloat
 from limner.core.types import BOS, PAD, Batch, Features, Loss
-from limner.decode.logits import restrict
-from limner.decode.search import Sample, walk
+from limner.decode.logits import warp_logits
+from limner.decode.search import Sample, rollout
 from limner.models.captioner import Captioner
 from limner.objectives.context import Context, seen
 from limner.objectives.cross_entropy import CrossEntropy
@@ -46,10 +46,10 @@ class SelfCritical:
     # greedy: the reward of the medium's greedy caption (the paper); leave_one_out: the mean of its other samples
     # (Luo 2020, arXiv:2003.09971), without a search of its own
     baseline: Literal["greedy", "leave_one_out"] = "leave_one_out"
-    reward: Annotated[dict[str, NotNegative], AfterValidator(_known)] = field(
+    reward: Annotated[dict[str, NonNegativeFloat], AfterValidator(_known)] = field(
         default_factory=lambda: {"cider_d": 1.0}
     )  # cider_d is in [0, 10], bleu_4 in [0, 1]
-    xe_weight: NotNegative = 0.0
+    xe_weight: NonNegativeFloat = 0.0
     xe: CrossEntropy = field(default_factory=CrossEntropy)
     dropout: bool = True  # in the differentiated pass; captions are always drawn without
 
@@ -89,7 +89,7 @@ class SelfCriticalTraining:
         loss = -(advantage.to(logp)[:, None].expand(keep.shape)[keep] * logp).sum() / len(logp)
         logs |= {"policy": loss.item(), "words": len(logp) / len(tokens)}
         if self.config.xe_weight:
-            xe, terms = self.config.xe.score(self.config.xe.teach(model, memory, batch, epoch), batch)
+            xe, terms = self.config.xe.score(self.config.xe.forward_teacher_forced(model, memory, batch, epoch), batch)
             loss, logs = loss + self.config.xe_weight * xe, logs | terms
         model.train(training)
         return Loss(loss, logs)
@@ -98,9 +98,9 @@ class SelfCriticalTraining:
     def draw(self, model: Captioner, features: Features) -> tuple[Int[Tensor, "R L"], Int[Tensor, "B L2"] | None]:
         """Samples, R = count * B rows, and greedy captions where they are the baseline or to be logged."""
         memory = model.encode(features)
-        tokens = walk(model, memory, self.config.sample).tokens
+        tokens = rollout(model, memory, self.config.sample).tokens
         asked = self._greedy or self.called == 1 or self.called % EVERY == 0
-        return tokens, walk(model, memory, self.config.sample.rules).tokens if asked else None
+        return tokens, rollout(model, memory, self.config.sample.rules).tokens if asked else None
 
     @property
     def _greedy(self) -> bool:
@@ -145,9 +145,11 @@ def log_probabilities(
     """-> the log-probability of each word that was drawn, under `sample`'s own distribution, and where they stand."""
     read = torch.cat([torch.full_like(tokens[:, :1], BOS), tokens[:, :-1]], 1)
     keep = tokens != PAD
-    logits = model.teach(memory, read).logits
-    closed = forbidden(logits.detach(), tokens, keep, sample)
-    scores = logits[keep].float().masked_fill_(closed, -torch.inf)  # in place: as much memory as cross entropy takes
+    logits = model.forward_teacher_forced(memory, read).logits
+    mask_special_tokens = forbidden(logits.detach(), tokens, keep, sample)
+    scores = (
+        logits[keep].float().masked_fill_(mask_special_tokens, -torch.inf)
+    )  # in place: as much memory as cross entropy takes
     if sample.temperature != 1:
         scores = scores / sample.temperature
     return scores.log_softmax(-1).gather(1, tokens[keep][:, None]).squeeze(1), keep
@@ -160,8 +162,10 @@ def forbidden(
     """What could not be drawn at each of the M words, asked of the sampling itself; never the word that was drawn
     (dropout may put it outside of the top k here)."""
     place = keep.flatten().cumsum(0).view_as(keep) - 1
-    closed = torch.ones(int(keep.sum()), logits.shape[2], dtype=torch.bool, device=logits.device)
+    mask_special_tokens = torch.ones(int(keep.sum()), logits.shape[2], dtype=torch.bool, device=logits.device)
     for t in range(tokens.shape[1]):
         rows = keep[:, t].nonzero().flatten()
-        closed[place[rows, t]] = restrict(sample, logits[rows, t].float(), tokens[rows, :t]) == -torch.inf
-    return closed.scatter_(1, tokens[keep][:, None], False)
+        mask_special_tokens[place[rows, t]] = (
+            warp_logits(sample, logits[rows, t].float(), tokens[rows, :t]) == -torch.inf
+        )
+    return mask_special_tokens.scatter_(1, tokens[keep][:, None], False)

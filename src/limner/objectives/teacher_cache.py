@@ -18,12 +18,12 @@ from limner.core.types import PAD, Batch
 ROOM = 2 << 30  # bytes; what comes when they are full is asked for anew each time
 
 
-class Lessons:
+class TeacherCache:
     """The `count` likeliest words at every word of (medium, view, caption), their log-probabilities at `temperature` as
     float16, and that of all others together.
 
-    Lessons are the same whether they were asked for or remembered.  They travel with a checkpoint: a teacher's scores
-    depend in their last bits on the batch it was asked in.
+    TeacherCache are the same whether they were asked for or remembered.  They travel with a checkpoint: a teacher's
+    scores depend in their last bits on the batch it was asked in.
     """
 
     def __init__(self, count: int, temperature: float, room: int = ROOM):
@@ -88,7 +88,7 @@ def key(batch: Batch, row: int) -> int:
     """64 bits of the medium, its view and a caption: 100,000 lessons have two alike with a chance of 3e-10."""
     medium = row // (len(batch.tokens) // len(batch.ids))
     caption = [token for token in batch.tokens[row].tolist() if token != PAD]
-    text = repr((batch.ids[medium], batch.views[medium] if batch.views else "full", caption))
+    text = repr((batch.ids[medium], batch.augmentations[medium] if batch.augmentations else "full", caption))
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
 
 
@@ -96,11 +96,11 @@ def pick(batch: Batch, media: list[int], rows: list[int]) -> Batch:
     """Some of a batch's media, and their rows of tokens."""
     if len(media) == len(batch.ids):
         return batch
-    ids, views = (tuple(names[m] for m in media) if names else () for names in (batch.ids, batch.views))
+    ids, augmentations = (tuple(names[m] for m in media) if names else () for names in (batch.ids, batch.augmentations))
     return replace(
         batch,
         ids=ids,
-        views=views,
+        augmentations=augmentations,
         inputs=batch.inputs.map(lambda x: x[media]),
         tokens=batch.tokens[rows],
         references=(),

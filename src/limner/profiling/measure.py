@@ -138,7 +138,7 @@ def _measured(run: Run, source: Source, decoding: Beam, repeats: int, batch: int
 
 
 def _used(run: Run) -> list[nn.Parameter]:
-    return run.model.of_path() if isinstance(run.model, Sft) else list(run.model.parameters())
+    return run.model.side_parameters() if isinstance(run.model, Sft) else list(run.model.parameters())
 
 
 def count(work: Callable[[], Any]) -> int:

@@ -74,7 +74,7 @@ def evaluate_run(
     training = [text for medium in dataset.media if medium.split == "train" for text in medium.references]
     scenes = read_scenes(run.recipe.data)
     report = evaluate(captions, references, metrics, extra=extra, training=training or None, scenes=scenes)
-    several = {id: [each.text for each in found] for id, found in said.items()} if options.keep > 1 else {}
+    several = {id: [each.text for each in found] for id, found in said.items()} if options.n_best > 1 else {}
     return Evaluation(captions, report, (*problems, *unread), tuple(elsewhere), several, media, said)
 
 

@@ -69,25 +69,33 @@ class Inputs:
         clips = not self.stored and any(is_clip(medium.path) for medium in media)
         return max(1, most // self.frames) if clips else most
 
-    def usable(self, media: Sequence[Medium], views: Sequence[str] = ("full",)) -> tuple[list[Medium], list[str]]:
-        """-> the media that can be read in all of `views`, and a line for each of the others.
+    def usable(
+        self, media: Sequence[Medium], augmentations: Sequence[str] = ("full",)
+    ) -> tuple[list[Medium], list[str]]:
+        """-> the media that can be read in all of `augmentations`, and a line for each of the others.
 
         With a store this asks the index; feature files and raw media are read one by one.
         """
-        kept, problems = self.sort_out(media, views)
+        kept, problems = self.sort_out(media, augmentations)
         if not kept:
             raise ValueError(
                 f"none of {len(media)} media can be read; the first: {problems[0] if problems else 'none given'}"
             )
         return kept, problems
 
-    def sort_out(self, media: Sequence[Medium], views: Sequence[str] = ("full",)) -> tuple[list[Medium], list[str]]:
+    def sort_out(
+        self, media: Sequence[Medium], augmentations: Sequence[str] = ("full",)
+    ) -> tuple[list[Medium], list[str]]:
         """`usable`, which may also be none."""
         kept, problems = [], []
         for medium in media:
             if self.store is not None:
-                absent = [view for view in views if entry_key(medium.id, view) not in self.store]
-                reason = f"not in the feature store in the views {', '.join(absent)}" if absent else ""
+                absent = [
+                    augmentation
+                    for augmentation in augmentations
+                    if entry_key(medium.id, augmentation) not in self.store
+                ]
+                reason = f"not in the feature store in the augmentations {', '.join(absent)}" if absent else ""
             else:
                 reason = _unreadable(self.reader, medium)
             kept += [medium] if not reason else []
@@ -122,11 +130,12 @@ def open_inputs(recipe: Recipe, encoder: Encoder | None = None, keep: bool = Fal
 
 def _in_views(recipe: Recipe, store: FeatureStore) -> Reader:
     """Raises ValueError when the store lacks a view of the recipe."""
-    absent = [view for view in recipe.views if view not in store.views]
+    absent = [augmentation for augmentation in recipe.augmentations if augmentation not in store.augmentations]
     if absent:
         raise ValueError(
-            f"the store {store.folder} has the views {', '.join(store.views)} but not {', '.join(absent)}; "
-            f"run limner extract with --views {','.join(recipe.views)}"
+            f"the store {store.folder} has the augmentations {', '.join(store.augmentations)} but not "
+            f"{', '.join(absent)}; "
+            f"run limner extract with --augmentations {','.join(recipe.augmentations)}"
         )
     return from_store(store)
 
@@ -144,8 +153,10 @@ def reads_files(recipe: Recipe) -> bool:
 
 
 def _open_files(recipe: Recipe) -> Inputs:
-    if recipe.views != ("full",):
-        raise ValueError(f"feature files hold one view of a medium: views must be [full], not {[*recipe.views]}")
+    if recipe.augmentations != ("full",):
+        raise ValueError(
+            f"feature files hold one view of a medium: augmentations must be [full], not {[*recipe.augmentations]}"
+        )
     files = FeatureFiles(feature_paths(recipe), recipe.frames, recipe.sampling, recipe.feature_rows)
     return Inputs(None, files.read, None, files)
 

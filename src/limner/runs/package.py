@@ -23,7 +23,7 @@ from limner.core.files import read_json, sha256, write_json, write_text
 from limner.core.tensors import save_tensors
 from limner.core.version import __version__
 from limner.data.datasets import DataConfig
-from limner.data.pseudo_captions import ToldConfig
+from limner.data.pseudo_captions import PseudoCaptionsConfig
 from limner.encoders import Detector, Pretrained, PretrainedConfig
 from limner.models.captioner import FromPixels
 from limner.runs.run import Run, create_run, weights_of
@@ -72,7 +72,7 @@ def unpack(source: str | os.PathLike[str]) -> Path:
     """
     folder = Path(source).expanduser()
     if not folder.is_dir():
-        folder = fetched(os.fspath(source), SAFE, "a run folder or a packed model that is on this machine")
+        folder = fetch_from_hub(os.fspath(source), SAFE, "a run folder or a packed model that is on this machine")
     path = folder / MANIFEST
     if not path.is_file():
         raise ValueError(
@@ -97,7 +97,7 @@ def found(source: str | os.PathLike[str]) -> Path:
     """
     folder = Path(source).expanduser()
     packed_here = (folder / MANIFEST).is_file()
-    return unpack(source) if packed_here or (not folder.exists() and is_id(os.fspath(source))) else folder
+    return unpack(source) if packed_here or (not folder.exists() and is_hub_id(os.fspath(source))) else folder
 
 
 def push_to_hub(folder: str | Path, repo: str, private: bool = False) -> str:
@@ -126,7 +126,7 @@ def _write(run: Run, out: Path, card: str, half: bool) -> None:
         recipe = replace(recipe, encoder=replace(recipe.encoder, source=""))
         tensors = weights_of(FromPixels(run.encoder, run.model))
     data = DataConfig(recipe.data.name, "")  # not where the data lay
-    recipe = replace(recipe, data=data, features="", start="", told=ToldConfig())
+    recipe = replace(recipe, data=data, features="", start="", pseudo_captions=PseudoCaptionsConfig())
     create_run(out, recipe, run.vocabulary, info)
     save_tensors(out / "model.safetensors", _halved(tensors) if half else tensors)
     scores = run.folder / "scores.json"
@@ -197,19 +197,19 @@ def _check(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
             raise ValueError(f"{path} is not the file that was packed: its hash differs; take a fresh copy")
 
 
-def is_id(text: str) -> bool:
+def is_hub_id(text: str) -> bool:
     """Whether it could be the name of a repository: owner/name."""
     return text.count("/") == 1 and not text.startswith((".", "/", "~")) and not text.endswith("/")
 
 
-def fetched(id: str, endings: Sequence[str], offline: str) -> Path:
+def fetch_from_hub(id: str, endings: Sequence[str], offline: str) -> Path:
     """The files of a repository of the hub, `owner/name`, that end so -> their folder in the hub's cache.
 
     Raises ValueError, at once where there is no network and nothing in the cache; `offline` says what to give instead.
     """
     from huggingface_hub import snapshot_download
 
-    if not is_id(id):
+    if not is_hub_id(id):
         raise ValueError(f"{id} is no folder, and no hub id of the form owner/name")
     try:
         return Path(snapshot_download(id, allow_patterns=[f"*{ending}" for ending in endings]))

@@ -11,13 +11,14 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
-from limner.core.fields import Below1, Count, NotNegative, Positive, Share
+from limner.core.fields import Fraction, FractionBelowOne, NonNegativeFloat, PositiveFloat, PositiveInt
 from limner.core.files import read_json, write_json
-from limner.data.augmentations import VIEWS
+from limner.core.migration import migrate, renamed
+from limner.data.augmentations import AUGMENTATIONS
 from limner.data.datasets import DataConfig
 from limner.data.feature_files import FeatureRows
 from limner.data.frames import Sampling
-from limner.data.pseudo_captions import ToldConfig
+from limner.data.pseudo_captions import PseudoCaptionsConfig
 from limner.decode.search import Beam
 from limner.encoders import EncoderConfig, SmallCNNConfig
 from limner.models import ModelConfig, ShowAttendTellConfig
@@ -28,9 +29,9 @@ from limner.objectives import CrossEntropy, Objective
 class VocabularyConfig:
     """Built from the training split; a word is kept when its count >= min_count."""
 
-    min_count: Count = 5
+    min_count: PositiveInt = 5
     tokenizer: str = "ptb"
-    max_words: Count = 30  # longer training captions are cut
+    max_words: PositiveInt = 30  # longer training captions are cut
     byte_pairs: str = ""  # folder with CLIP's vocab.json and merges.txt: words are its pieces, none is built or unknown
     vectors: str = ""  # GloVe text file (word v1 v2 ...) or folder of a CLIP model, as wide as model.embed
 
@@ -42,13 +43,13 @@ class Schedule:
     # noam (Vaswani et al. 2017, section 5.3): up in a line, then down as 1 / sqrt(step).  `lr` is its peak, published
     # as factor * d^-0.5 * warmup^-0.5: 4.42e-4 for factor 1, d = 512 and 10,000 steps
     name: Literal["constant", "plateau", "step", "cosine", "one_cycle", "poly", "noam"] = "constant"
-    warmup: Share = 0.0  # share of the stage's steps in which the rate rises linearly
+    warmup: Fraction = 0.0  # share of the stage's steps in which the rate rises linearly
     factor: Annotated[float, Field(gt=0, le=1)] = 0.8  # plateau, step: multiply by this ...
-    patience: Count = 2  # ... plateau: after so many validations without a better score ...
-    every: Count = 3  # ... step: after every so many epochs ...
+    patience: PositiveInt = 2  # ... plateau: after so many validations without a better score ...
+    every: PositiveInt = 3  # ... step: after every so many epochs ...
     start: Annotated[int, Field(ge=0)] = 0  # ... plateau: but not before so many epochs; step: counted from here
-    final: Share = 0.0  # cosine, one_cycle, poly: factor at the end
-    power: Positive = 0.9  # poly: (1 - step / steps) ** power
+    final: Fraction = 0.0  # cosine, one_cycle, poly: factor at the end
+    power: PositiveFloat = 0.9  # poly: (1 - step / steps) ** power
     warmup_steps: Annotated[int, Field(ge=0)] = 0  # the warm-up in optimiser steps; not both
 
     def __post_init__(self) -> None:
@@ -63,35 +64,36 @@ class Stage:
     """One objective for some epochs.  Stages run in order."""
 
     objective: Annotated[Objective, Field(discriminator="name")] = field(default_factory=CrossEntropy)
-    epochs: Count = 10
-    batch_size: Count = 64  # examples per step on all ranks together
-    accumulate: Count = 1  # batches per optimiser step
+    epochs: PositiveInt = 10
+    batch_size: PositiveInt = 64  # examples per step on all ranks together
+    accumulate: PositiveInt = 1  # batches per optimiser step
     # side in pixels of the squares that the encoder makes of pictures in this stage, small ones first (progressive
     # resizing); None: the encoder's own, which the last stage should have, since the model is used so
-    size: Count | None = None
-    captions: Count | None = None  # an example is a medium with so many of its captions, drawn anew each epoch
-    # (None: every pair of a medium and a caption is an example of its own)
+    image_size: PositiveInt | None = None
+    # an example is a medium with this many of its captions, drawn anew in each epoch; None: every pair of a medium and
+    # a caption is an example of its own
+    captions_per_medium: PositiveInt | None = None
     optimizer: Literal["adam", "adamw", "amsgrad", "sgd", "adabound", "rmsprop", "adagrad"] = "adamw"
-    lr: Positive = 4e-4
-    encoder_lr: NotNegative = 1e-4  # for the encoder's trainable blocks
+    lr: PositiveFloat = 4e-4
+    encoder_lr: NonNegativeFloat = 1e-4  # for the encoder's trainable blocks
     # parts of the captioner by their dotted names (embed, cell_layers.0), of which the longest that fits counts: they
     # learn at so many times `lr`; 0 freezes their parameters (the statistics of a BatchNorm go on)
-    rates: dict[str, NotNegative] = field(default_factory=dict)
-    weight_decay: NotNegative = 0.0
-    betas: tuple[Below1, Below1] = (
-        0.9,
-        0.999,
-    )  # adam, adamw, amsgrad, adabound; rmsprop averages squares by the second
-    eps: Positive | None = None  # None: torch's own, 1e-8 (adagrad 1e-10); with noam 0.9, 0.98 and 1e-9 are published
-    momentum: Below1 = 0.9  # sgd
+    lr_scale: dict[str, NonNegativeFloat] = field(default_factory=dict)
+    weight_decay: NonNegativeFloat = 0.0
+    # adam, adamw, amsgrad, adabound; rmsprop averages squares by the second
+    betas: tuple[FractionBelowOne, FractionBelowOne] = (0.9, 0.999)
+    # None: torch's own, 1e-8 (adagrad 1e-10); with noam betas 0.9, 0.98 and eps 1e-9 are published
+    eps: PositiveFloat | None = None
+    momentum: FractionBelowOne = 0.9  # sgd
     nesterov: bool = False  # sgd
-    final_lr: Positive = 0.1  # adabound: the rate that it tends to
+    final_lr: PositiveFloat = 0.1  # adabound: the rate that it tends to
     schedule: Schedule = field(default_factory=Schedule)
-    clip_norm: Positive | None = 5.0
-    clip_value: Positive | None = None
-    average: Below1 = 0.0  # decay of an exponential moving average of the weights that is validated and kept; 0 = off
+    clip_norm: PositiveFloat | None = 5.0
+    clip_value: PositiveFloat | None = None
+    # decay of the exponential moving average of the weights, which is validated and kept instead of them; 0: none
+    ema_decay: FractionBelowOne = 0.0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    patience: Count | None = None  # stop after so many validations without a better score
+    patience: PositiveInt | None = None  # stop after so many validations without a better score
 
 
 @dataclass(frozen=True)
@@ -99,19 +101,19 @@ class Validation:
     """Captions are generated freely (never teacher-forced) and scored; the best score picks the kept weights."""
 
     metric: str = "CIDEr"
-    beam: Count = 1
-    every: Count = 1  # epochs
+    beam: PositiveInt = 1
+    every: PositiveInt = 1  # epochs
     split: str = "val"
-    limit: Count | None = None  # at most so many media
+    limit: PositiveInt | None = None  # at most so many media
 
 
 def _known_view(name: str) -> str:
-    if name not in VIEWS:
-        raise ValueError(f"known views are {', '.join(VIEWS)}")
+    if name not in AUGMENTATIONS:
+        raise ValueError(f"known augmentations are {', '.join(AUGMENTATIONS)}")
     return name
 
 
-View = Annotated[str, AfterValidator(_known_view)]
+Augmentation = Annotated[str, AfterValidator(_known_view)]
 
 
 @dataclass(frozen=True)
@@ -122,25 +124,26 @@ class Recipe:
     # empty = the encoder runs on raw files, and may be trained
     features: str | tuple[str, ...] = ""
     feature_rows: FeatureRows = field(default_factory=FeatureRows)  # of others' files
-    # training draws one of these views of a medium each time
-    views: Annotated[tuple[View, ...], Field(min_length=1)] = ("full",)
-    frames: Count = 8  # sampled from a clip, or from the rows of a feature file
+    # training draws one of these augmentations of a medium each time
+    augmentations: Annotated[tuple[Augmentation, ...], Field(min_length=1)] = ("full",)
+    frames: PositiveInt = 8  # sampled from a clip, or from the rows of a feature file
     sampling: Sampling = field(default_factory=Sampling)
     vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
-    told: ToldConfig = field(default_factory=ToldConfig)  # captions of others, mixed into those of the training split
+    # captions written by a teacher or another model, mixed with the human ones of the training split
+    pseudo_captions: PseudoCaptionsConfig = field(default_factory=PseudoCaptionsConfig)
     model: Annotated[ModelConfig, Field(discriminator="name")] = field(default_factory=ShowAttendTellConfig)
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = (Stage(),)
     validation: Validation = field(default_factory=Validation)
     decoding: Beam = field(default_factory=Beam)  # what evaluate and caption use unless told otherwise
     start: str = ""  # run folder whose vocabulary and best weights this run begins with, and has to beat
-    checkpoint_steps: Count = 1000  # a resumable state is written so often, and after every epoch
+    checkpoint_steps: PositiveInt = 1000  # a resumable state is written so often, and after every epoch
     seed: int = 0
 
 
 _RECIPE = TypeAdapter(Recipe)
 DEFAULTS = {  # what an override may point into
     "encoder": {"name": "small_cnn"},
-    "views": ["full"],
+    "augmentations": ["full"],
     "model": {"name": "show_attend_tell"},
     "stages": [{"objective": {"name": "xe"}}],
 }
@@ -156,7 +159,7 @@ def load_recipe(path: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> 
     if not path.is_file():
         raise FileNotFoundError(f"no recipe at {path}")
     try:
-        tree = read_json(path) if path.suffix == ".json" else yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = migrate(read_json(path)) if path.suffix == ".json" else yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.MarkedYAMLError as error:
         line = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
         raise ValueError(f"{path} is not YAML{line}: {error.problem}") from error
@@ -263,7 +266,9 @@ def _check_fields(kind: Any, tree: Any, where: str) -> None:
         hints = typing.get_type_hints(kind, include_extras=True)
         for key, value in tree.items():
             if key not in hints:
-                raise ValueError(f"{where or 'a recipe'} has no field '{key}'; it has {', '.join(hints)}")
+                now = renamed(where, key)
+                hint = f" ('{key}' is called '{now}' now)" if now else ""
+                raise ValueError(f"{where or 'a recipe'} has no field '{key}'{hint}; it has {', '.join(hints)}")
             _check_fields(hints[key], value, f"{where}.{key}".lstrip("."))
 
 

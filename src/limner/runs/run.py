@@ -15,18 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from limner.core.files import read_json, write_json
+from limner.core.migration import migrate_tensors
 from limner.core.tensors import load_state, load_tensors, save_tensors
 from limner.core.version import __version__
 from limner.data.store import differences, identity
 from limner.encoders import Detector, DetectorConfig, Pretrained, PretrainedConfig, build_encoder
 from limner.encoders.encoder import Encoder
-from limner.encoders.learnt import WHERE, parted
+from limner.encoders.learnt import WHERE, split_encoder_weights
 from limner.models import build_model
 from limner.models.captioner import Captioner, FromPixels
 from limner.runs.recipe import Recipe, load_recipe, save_recipe
 from limner.text.vocabulary import Vocabulary
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,18 @@ def load_run(folder: str | Path, encoder_source: str = "", device: str = "cpu") 
     recipe = load_recipe(folder / "recipe.json")
     vocabulary = Vocabulary.load(folder / "vocabulary.json")
     recipe = replace(recipe, decoding=recipe.decoding.bind(vocabulary))
-    tensors, _ = load_tensors(folder / "model.safetensors")
+    tensors = load_weights(folder)
     model = build_model(recipe.model, len(vocabulary), info.feature_dim)
-    trained, captioners = parted(tensors)
+    trained, captioners = split_encoder_weights(tensors)
     load_state(model, captioners, folder / "model.safetensors")
     encoder = _load_encoder(folder, recipe, info, trained, encoder_source)
     return Run(folder, recipe, vocabulary, info, model.to(device).eval(), encoder.to(device) if encoder else None)
+
+
+def load_weights(folder: str | Path) -> dict[str, Tensor]:
+    """`model.safetensors` of a run folder of any format."""
+    tensors, _ = load_tensors(Path(folder) / "model.safetensors")
+    return migrate_tensors(tensors)
 
 
 def load_others(first: Run, folders: Sequence[str | Path], encoder_source: str = "", device: str = "cpu") -> list[Run]:
@@ -147,7 +154,7 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
 def put_weights(model: nn.Module, tensors: dict[str, Tensor], where: str | Path) -> None:
     """The inverse of `weights_of`."""
     captioner = model.captioner if isinstance(model, FromPixels) else model
-    theirs, own = parted(tensors)
+    theirs, own = split_encoder_weights(tensors)
     load_state(captioner, own, where)
     if theirs and isinstance(model, FromPixels):
         load_state(model.encoder, theirs, where)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from limner.core.types import Batch, Loss
 from limner.data.batches import TrainingBatches
 from limner.models.captioner import Captioner
-from limner.objectives import Learnt
+from limner.objectives import ObjectiveFunction
 from limner.runs.recipe import Stage
 from limner.training.adabound import AdaBound
 from limner.training.rates import parameter_groups
@@ -35,10 +35,10 @@ class Position:
     done: bool = False
 
 
-class Learner(nn.Module):
+class TrainingModule(nn.Module):
     """A model and its objective as one module, so that autocast and data-parallel hooks see one forward."""
 
-    def __init__(self, model: Captioner, objective: Learnt):
+    def __init__(self, model: Captioner, objective: ObjectiveFunction):
         super().__init__()
         self.model, self.objective = model, objective
 
@@ -74,7 +74,7 @@ class Average:
             self.shadow[name] = kept
 
 
-def make_optimizer(model: Captioner, stage: Stage, objective: Learnt | None = None) -> torch.optim.Optimizer:
+def make_optimizer(model: Captioner, stage: Stage, objective: ObjectiveFunction | None = None) -> torch.optim.Optimizer:
     """The stage's, over `parameter_groups`."""
     groups = parameter_groups(model, stage, objective)
     shared: dict[str, Any] = {"weight_decay": stage.weight_decay}

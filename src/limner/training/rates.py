@@ -7,21 +7,23 @@ from typing import Any
 from torch import nn
 
 from limner.models.captioner import Captioner, FromPixels
-from limner.objectives import Learnt, SelfCritical
+from limner.objectives import ObjectiveFunction, SelfCritical
 from limner.runs.recipe import Stage
 
 STEPS_AS_LARGE_AS_THE_RATE = ("adam", "adamw", "amsgrad", "adabound", "rmsprop")
 HIGHEST = 5e-4  # for self-critical training: of those published the Object Relation Transformer's (arXiv:1906.05963)
 
 
-def parameter_groups(model: Captioner, stage: Stage, objective: Learnt | None = None) -> list[dict[str, Any]]:
-    """Captioner and objective at `lr`, then what `rates` names, then an encoder's trainable blocks at `encoder_lr`.
+def parameter_groups(
+    model: Captioner, stage: Stage, objective: ObjectiveFunction | None = None
+) -> list[dict[str, Any]]:
+    """Captioner and objective at `lr`, then what `lr_scale` names, then an encoder's trainable blocks at `encoder_lr`.
 
     Raises ValueError when nothing is left to learn.
     """
     encoder = list(model.encoder.parameters()) if isinstance(model, FromPixels) else []
     theirs = {id(parameter) for parameter in encoder}
-    named = {id(parameter): factor for parameter, factor in factors(model, stage.rates)}
+    named = {id(parameter): factor for parameter, factor in factors(model, stage.lr_scale)}
     own: dict[float, list[nn.Parameter]] = {1.0: []}  # by their factor; the first group, whose rate is logged
     for parameter in model.parameters():
         if id(parameter) not in theirs:
@@ -32,7 +34,7 @@ def parameter_groups(model: Captioner, stage: Stage, objective: Learnt | None = 
     if trained := [parameter for parameter in encoder if parameter.requires_grad]:
         groups.append((stage.encoder_lr, 1.0, trained))
     if not any(parameters for *_, parameters in groups):
-        raise ValueError(f"rates {stage.rates} leave nothing to learn: give some part a factor above 0")
+        raise ValueError(f"lr_scale {stage.lr_scale} leave nothing to learn: give some part a factor above 0")
     return [  # adabound alone reads final_lr
         {"params": parameters, "lr": lr * factor, "base": lr * factor, "final_lr": stage.final_lr * factor}
         for lr, factor, parameters in groups
@@ -40,8 +42,8 @@ def parameter_groups(model: Captioner, stage: Stage, objective: Learnt | None = 
 
 
 def factors(model: Captioner, rates: Mapping[str, float]) -> list[tuple[nn.Parameter, float]]:
-    """The captioner's parameters that begin with one of the dotted names in `rates`, each with its factor: that of the
-    longest such name.
+    """The captioner's parameters that begin with one of the dotted names in `lr_scale`, each with its factor: that
+    of the longest such name.
 
     Raises ValueError for a name that no parameter begins with.
     """
@@ -50,7 +52,7 @@ def factors(model: Captioner, rates: Mapping[str, float]) -> list[tuple[nn.Param
     for prefix in rates:
         if not any(_begins(name, prefix) for name in named):
             parts = ", ".join(dict.fromkeys(name.split(".")[0] for name in named))
-            raise ValueError(f"rates: no parameter of the captioner is called '{prefix}'; its parts are {parts}")
+            raise ValueError(f"lr_scale: no parameter of the captioner is called '{prefix}'; its parts are {parts}")
     found = []
     for name, parameter in named.items():
         fitting = [prefix for prefix in rates if _begins(name, prefix)]
@@ -68,7 +70,7 @@ def check_rates(model: Captioner, stages: Sequence[Stage]) -> None:
     """Raises ValueError, naming the stage, before any is trained."""
     for index, stage in enumerate(stages):
         try:
-            factors(model, stage.rates)
+            factors(model, stage.lr_scale)
         except ValueError as error:
             raise ValueError(f"stages.{index}.{error}") from error
 

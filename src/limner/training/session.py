@@ -13,11 +13,12 @@ from accelerate.utils import DistributedDataParallelKwargs, gather_object, set_s
 from torch import Tensor
 
 from limner.core.files import read_json, write_text
+from limner.core.migration import migrate_tensors
 from limner.core.tensors import load_tensors
 from limner.core.types import Medium
 from limner.data.dataset import DataSet
 from limner.data.datasets import read_dataset, read_scenes
-from limner.data.pseudo_captions import read_told
+from limner.data.pseudo_captions import read_pseudo_captions
 from limner.decode.generate import generate
 from limner.decode.search import Beam
 from limner.encoders import Pretrained
@@ -29,7 +30,7 @@ from limner.models.sft import Sft
 from limner.objectives.distillation import Distil
 from limner.runs.inputs import open_inputs
 from limner.runs.recipe import Recipe
-from limner.runs.run import RunInfo, append_log, create_run, put_weights
+from limner.runs.run import RunInfo, append_log, create_run, load_weights, put_weights
 from limner.text.clip_bpe import read_clip
 from limner.text.vectors import load_clip_vectors, load_vectors
 from limner.text.vocabulary import Vocabulary
@@ -79,7 +80,7 @@ class Session:
             raise ValueError(f"unknown metric '{recipe.validation.metric}'; known are {', '.join(METRICS)}")
         self.inputs = open_inputs(recipe)
         for stage in recipe.stages:
-            self.sized(stage.size)
+            self.sized(stage.image_size)
             if isinstance(stage.objective, Distil) and stage.objective.teacher:
                 check_teacher(stage.objective.teacher)
         encoder = self.inputs.encoder
@@ -93,19 +94,20 @@ class Session:
         check_rates(model, recipe.stages)
         if recipe.start:
             weights = Path(recipe.start) / "model.safetensors"
-            tensors, _ = load_tensors(weights)
-            put_weights(self.model, tensors, weights)
+            put_weights(self.model, load_weights(recipe.start), weights)
             checked = not self.inputs.stored or recipe.encoder.source == recipe.start  # by the hash of its weights
             if not checked and read_json(Path(recipe.start) / "run.json").get("encoder_trained"):
                 text = f"the encoder of {recipe.start} was trained along with its captioner: {recipe.features} must be "
                 self.watch("warning", {"text": text + f"features of that encoder (limner extract {recipe.start})"})
         self.model.to(self.accelerator.device)
         self.problems = list(self.dataset.problems)
-        self.told = None
-        if recipe.told.file:
+        self.pseudo_captions = None
+        if recipe.pseudo_captions.file:
             words = recipe.vocabulary.max_words
-            self.told = read_told(recipe.told, self.dataset.media, self.vocabulary, words)
-            self.problems += self.told.problems
+            self.pseudo_captions = read_pseudo_captions(
+                recipe.pseudo_captions, self.dataset.media, self.vocabulary, words
+            )
+            self.problems += self.pseudo_captions.problems
         self.media, self.validation = self._media()
         self.references = References({m.id: m.references for m in self.validation})
         self.scenes = read_scenes(recipe.data)
@@ -127,7 +129,7 @@ class Session:
             return self.recipe
         if self.inputs.stored or not hasattr(config, "size"):
             reason = "the features are stored" if self.inputs.stored else f"encoder {config.name} has no size"
-            raise ValueError(f"stages.size is {size}, but {reason}: leave it out")
+            raise ValueError(f"stages.image_size is {size}, but {reason}: leave it out")
         return replace(self.recipe, encoder=replace(config, size=size))  # type: ignore[arg-type]
 
     def look_at(self, size: int | None) -> None:
@@ -141,7 +143,7 @@ class Session:
         """Training and validation media that can be used; what is wrong with the others joins `problems`."""
         media = self.dataset.split("train")
         if self.inputs.stored:  # raw training media are checked as they are read
-            media, problems = self.inputs.usable(media, self.recipe.views)
+            media, problems = self.inputs.usable(media, self.recipe.augmentations)
             self.problems += problems
         asked = self.dataset.split(self.recipe.validation.split)[: self.recipe.validation.limit]
         validation, problems = self.inputs.usable([medium for medium in asked if medium.references])
@@ -152,7 +154,11 @@ class Session:
         return {
             "training media": len(self.media),
             "captions": sum(len(medium.references) for medium in self.media),
-            **({"told": sum(map(len, self.told.captions.values()))} if self.told else {}),
+            **(
+                {"pseudo-captions": sum(map(len, self.pseudo_captions.captions.values()))}
+                if self.pseudo_captions
+                else {}
+            ),
             "validation media": len(self.references.ids),
             "words": len(self.vocabulary),
             "total_step": self.position.before + self.position.step,
@@ -164,7 +170,8 @@ class Session:
 
     def resume(self) -> None:
         """Read the last checkpoint and forget log lines written after it."""
-        self.restored, metadata = load_tensors(self.folder / "last.safetensors")
+        restored, metadata = load_tensors(self.folder / "last.safetensors")
+        self.restored = migrate_tensors(restored)
         self.position = Position(**json.loads(metadata["position"]))
         self.scaler = json.loads(metadata.get("scaler", "{}"))
         log = self.folder / "log.jsonl"

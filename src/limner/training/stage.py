@@ -16,7 +16,7 @@ from limner.core.tensors import save_tensors
 from limner.data.batches import TrainingBatches
 from limner.objectives import build_objective
 from limner.objectives.context import Context
-from limner.objectives.distillation import Distil, Distilling
+from limner.objectives.distillation import Distil, Distillation
 from limner.runs.run import (
     append_log,
     load_objective,
@@ -26,7 +26,7 @@ from limner.runs.run import (
     unpack_state,
     weights_of,
 )
-from limner.training.loop import Average, Learner, Position, fit, make_optimizer
+from limner.training.loop import Average, Position, TrainingModule, fit, make_optimizer
 from limner.training.session import Session, short
 from limner.training.teachers import load_teacher
 
@@ -38,20 +38,20 @@ class StageRun:
         recipe, accelerator = session.recipe, session.accelerator
         self.session, self.index, self.stage, self.position = session, index, recipe.stages[index], session.position
         self.main, self.rank = session.main, accelerator.process_index
-        session.look_at(self.stage.size)
+        session.look_at(self.stage.image_size)
         self.batches = TrainingBatches(
             session.media,
             session.vocabulary,
             session.inputs.reader,
             self.stage.batch_size,
             recipe.seed + 1000 * index,
-            recipe.views,
+            recipe.augmentations,
             recipe.vocabulary.max_words,
-            self.stage.captions,
+            self.stage.captions_per_medium,
             self.rank,
             accelerator.num_processes,
             recipe.sampling.policy == "random",
-            session.told,
+            session.pseudo_captions,
         )
         self.objective = build_objective(self.stage.objective, self.context())
         if isinstance(self.objective, nn.Module):  # goes on where the stage or run before has left it
@@ -59,11 +59,11 @@ class StageRun:
             load_objective(self.objective, before, self.kept_as)
             self.objective.to(accelerator.device)
         optimizer = make_optimizer(session.model, self.stage, self.objective)
-        self.average = Average(session.model, self.stage.average) if self.stage.average else None
+        self.average = Average(session.model, self.stage.ema_decay) if self.stage.ema_decay else None
         if session.restored:
             self.restore(optimizer)
         accelerator.free_memory()  # the optimiser of the stage before
-        self.learner, self.optimizer = accelerator.prepare(Learner(session.model, self.objective), optimizer)
+        self.learner, self.optimizer = accelerator.prepare(TrainingModule(session.model, self.objective), optimizer)
         self.clock = Clock(self.position)
 
     def context(self) -> Context:
@@ -80,7 +80,7 @@ class StageRun:
             warn=lambda text: session.watch("warning", {"text": text}),
             student=session.model,
             sample=lambda: self.batches.batch(self.batches.order(0)[:1]).to(device),
-            views=recipe.views,
+            augmentations=recipe.augmentations,
             teacher=teacher,
             called=self.position.epoch * len(self.batches) + self.position.batch,
         )
@@ -100,8 +100,8 @@ class StageRun:
             for name, value in self.average.shadow.items():  # copied, so that they lie where the model lies
                 value.copy_(tensors[f"average.{name}"])
             self.average.count = self.position.step
-        if isinstance(self.objective, Distilling) and self.objective.lessons is not None:
-            self.objective.lessons.unpack(_below("lessons.", tensors))
+        if isinstance(self.objective, Distillation) and self.objective.teacher_cache is not None:
+            self.objective.teacher_cache.unpack(_below("teacher_cache.", tensors))
         if session.scaler and session.accelerator.scaler is not None:
             session.accelerator.scaler.load_state_dict(session.scaler)
         session.restored = {}
@@ -146,8 +146,10 @@ class StageRun:
             tensors = pack_state(self.session.model, self.optimizer.optimizer, self.objective)
             if self.average is not None:
                 tensors |= {f"average.{name}": value for name, value in self.average.shadow.items()}
-            if isinstance(self.objective, Distilling) and self.objective.lessons is not None:
-                tensors |= {f"lessons.{name}": value for name, value in self.objective.lessons.pack().items()}
+            if isinstance(self.objective, Distillation) and self.objective.teacher_cache is not None:
+                tensors |= {
+                    f"teacher_cache.{name}": value for name, value in self.objective.teacher_cache.pack().items()
+                }
             for state in states:
                 tensors |= state
             scaler = self.session.accelerator.scaler

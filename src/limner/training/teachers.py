@@ -36,13 +36,13 @@ def load_teacher(
     if side:
         if not isinstance(run.model, Sft):
             raise ValueError(f"teacher: {path} is a {run.recipe.model.name}, which has no side '{side}': leave it out")
-        run.model.config = replace(run.model.config, path=side)  # type: ignore[arg-type]
+        run.model.config = replace(run.model.config, side=side)  # type: ignore[arg-type]
     inputs = open_inputs(run.recipe, run.encoder)
     model = inputs.read_by(run.model).eval().to(device)
     if same_inputs(student, run.recipe):
         drawn = student.sampling.policy == "random" and inputs.store is None
         return Teacher(str(path), model, lambda batch: batch.inputs, ids_of(run.vocabulary, words), fixed=not drawn)
-    views = inputs.store.views if inputs.store is not None else ["full"]
+    augmentations = inputs.store.augmentations if inputs.store is not None else ["full"]
     if inputs.stored:
         kept, problems = inputs.sort_out(media)
         if problems:
@@ -53,12 +53,16 @@ def load_teacher(
     known = {medium.id: medium for medium in media}
 
     def read(batch: Batch) -> Features | Pixels:
-        asked = batch.views or ("full",) * len(batch.ids)
-        names = [view if not inputs.stored or view in views else "full" for view in asked]
-        items = [(known[id], view) for id, view in zip(batch.ids, names, strict=True)]
+        asked = batch.augmentations or ("full",) * len(batch.ids)
+        names = [
+            augmentation if not inputs.stored or augmentation in augmentations else "full" for augmentation in asked
+        ]
+        items = [(known[id], augmentation) for id, augmentation in zip(batch.ids, names, strict=True)]
         return inputs.reader(items).map(lambda x: x.to(device))
 
-    return Teacher(str(path), model, read, ids_of(run.vocabulary, words), tuple(views) if inputs.stored else None)
+    return Teacher(
+        str(path), model, read, ids_of(run.vocabulary, words), tuple(augmentations) if inputs.stored else None
+    )
 
 
 def check_teacher(folder: str | Path) -> Path:
@@ -68,13 +72,15 @@ def check_teacher(folder: str | Path) -> Path:
         lacks = "" if any(path.glob("*processor_config.json")) else " (and it has no processor)"
         raise ValueError(
             f"teacher: {path} is a transformers model{lacks}, which has other words than the student and shows no "
-            f"cells: let it write a caption file (limner caption MEDIA --model hf:{path} --n-best 5 --out told.jsonl), "
-            "and mix that in with `told` (told: {file: told.jsonl, share: 0.5})"
+            f"cells: let it write a caption file (limner caption MEDIA --model hf:{path} --n-best 5 --out "
+            "pseudo.jsonl), "
+            "and mix that in with `pseudo_captions` (pseudo_captions: {file: pseudo.jsonl, share: 0.5})"
         )
     if not (path / "run.json").is_file() and (path.is_file() or str(folder).startswith("hf:")):
         raise ValueError(
-            f"teacher: expected the folder of a run, got {folder}; captions that others wrote are mixed in with `told` "
-            "(told: {file: captions.jsonl, share: 0.5}), whatever the objective"
+            f"teacher: expected the folder of a run, got {folder}; captions that others wrote are mixed in with "
+            "`pseudo_captions` "
+            "(pseudo_captions: {file: captions.jsonl, share: 0.5}), whatever the objective"
         )
     if not (path / "run.json").is_file():
         raise FileNotFoundError(f"teacher: {path} is not a run folder: it has no run.json")

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from limner.core.tensors import load_tensors
 from limner.runs.recipe import Recipe, changes, check_recipe, load_recipe
-from limner.runs.run import put_weights
+from limner.runs.run import load_weights, put_weights
 from limner.training.loop import Position
 from limner.training.rates import frozen, too_high
 from limner.training.session import Session, Watch, silent
@@ -58,12 +57,13 @@ def _run(session: Session) -> None:
     for index in range(session.position.stage, len(session.recipe.stages)):
         if index > session.position.stage:  # the next stage starts from the best weights, which it has to beat
             session.accelerator.wait_for_everyone()  # the first process writes them
-            tensors, _ = load_tensors(session.folder / "model.safetensors")
-            put_weights(session.model, tensors, session.folder / "model.safetensors")
+            put_weights(session.model, load_weights(session.folder), session.folder / "model.safetensors")
             done, stages = session.position, session.recipe.stages
-            best = done.best if stages[index].size == stages[index - 1].size else float("-inf")  # asked anew
+            best = (
+                done.best if stages[index].image_size == stages[index - 1].image_size else float("-inf")
+            )  # asked anew
             session.position = Position(index, best=best, seconds=done.seconds, before=done.before + done.step)
-        with frozen(session.model, session.recipe.stages[index].rates):
+        with frozen(session.model, session.recipe.stages[index].lr_scale):
             StageRun(session, index).run()
     skipped = len(session.problems) + len(session.unread)
     metric = session.recipe.validation.metric

@@ -65,27 +65,29 @@ def decoding_of(options: argparse.Namespace, default: Beam) -> Beam:
         options.length_penalty,
         min_length=options.min_length,
         max_length=options.max_length,
-        unknown=options.allow_unknown,
-        no_repeat=None if options.allow_repeats is None else False,
+        allow_unknown=options.allow_unknown,
+        no_repeat_word=None if options.allow_repeats is None else False,
     )
 
 
 def _plain(options: argparse.Namespace, default: Beam) -> Beam:
-    """`default`, without what makes it a published search (`contest`, `refill`) where that cannot do what is asked."""
+    """`default`, without what makes it a published search (`finished_compete`, `keep_beam_full`) where that cannot
+    do what is asked."""
     given = vars(options)  # a command may have the options of a beam alone
     beyond = {"--groups": (given.get("groups") or 1) > 1, "--must": bool(given.get("must"))}
-    if default.contest:
+    if default.finished_compete:
         beyond |= {"--n-best": (given.get("n_best") or 1) > 1, "--length-penalty": bool(options.length_penalty)}
         beyond |= {"--normalise": given.get("normalise") in ("wu", "avg")}
     asked = [name for name, wished in beyond.items() if wished]
-    if not asked or not (default.contest or default.refill):
+    if not asked or not (default.finished_compete or default.keep_beam_full):
         return default
     print(
-        f"note: the published search of this model ({'contest' if default.contest else 'refill'}) has no "
+        "note: the published search of this model "
+        f"({'finished_compete' if default.finished_compete else 'keep_beam_full'}) has no "
         f"{', '.join(asked)}; limner's own beam takes its place",
         file=sys.stderr,
     )
-    return replace(default, contest=False, refill=False)
+    return replace(default, finished_compete=False, keep_beam_full=False)
 
 
 def add_search(parser: argparse.ArgumentParser) -> None:
@@ -136,9 +138,9 @@ def search_of(options: argparse.Namespace, default: Beam, vocabulary: Vocabulary
     beam = decoding_of(options, default)
     rules = beam.rules
     if options.no_trigrams:
-        rules = replace(rules, no_trigram=True)
+        rules = replace(rules, no_repeat_trigram=True)
     if options.no_bad_endings:
-        rules = replace(rules, not_last=ENDINGS)
+        rules = replace(rules, bad_endings=ENDINGS)
     if options.never is not None:
         rules = replace(rules, never=options.never)
         if vocabulary is not None and (lacking := unsaid(options.never, vocabulary)):
@@ -147,7 +149,7 @@ def search_of(options: argparse.Namespace, default: Beam, vocabulary: Vocabulary
     drawing = {"temperature": options.temperature, "top_k": options.top_k, "top_p": options.top_p}
     given = {name: value for name, value in drawing.items() if value is not None}
     asked = {
-        **{"normalise": options.normalise, "keep": options.n_best, "groups": options.groups},
+        **{"normalise": options.normalise, "n_best": options.n_best, "groups": options.groups},
         **{"diversity": options.diversity, "must": options.must},
     }
     searching = {name: value for name, value in asked.items() if value is not None}

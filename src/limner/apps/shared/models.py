@@ -29,11 +29,11 @@ def _exported(options: argparse.Namespace) -> CaptionPipeline:
     _refuse_run_options(options, "is about runs: what is exported is one whole model")
     if options.model is None or options.device != "cpu":
         raise WrongArguments("--engine onnx runs an exported model on the CPU: give --model FOLDER, and no --device")
-    from limner.inference.onnx.pipeline import Engine
+    from limner.inference.onnx.pipeline import OnnxPipeline
 
     beside = f"{options.model.rstrip('/')}.onnx"
     folder = beside if not is_exported(options.model) and is_exported(beside) else options.model
-    return Engine.load(folder, options.frames)
+    return OnnxPipeline.load(folder, options.frames)
 
 
 def _refuse_run_options(options: argparse.Namespace, reason: str) -> None:

@@ -76,7 +76,7 @@ class Prompt:
     def _explain(self, out: str) -> None:
         from limner.apps.explain import write
         from limner.decode.search import beam
-        from limner.explanations.maps import explain, spoken, usual_method
+        from limner.explanations.maps import default_method, explain, spoken
         from limner.explanations.subject import open_subject
         from limner.inference.pipeline import Pipeline
 
@@ -91,7 +91,7 @@ class Prompt:
         subject = open_subject(run, self.last, self.captioner.device, self.captioner.frames)
         found = beam(run.model, subject.features, self.decoding.bind(run.vocabulary))
         sentence = spoken(run.vocabulary, found.tokens[0].tolist())
-        write(explain(run.model, subject.features, sentence, usual_method(run.model)), subject.shown, file)
+        write(explain(run.model, subject.features, sentence, default_method(run.model)), subject.shown, file)
         self.say(f"wrote {file}")
 
 

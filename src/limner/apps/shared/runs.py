@@ -11,7 +11,7 @@ from limner.runs.recipe import load_recipe
 from limner.runs.run import Run, load_run
 
 INPUTS = ("data", "features", "feature_rows", "frames", "sampling")  # what of a recipe may differ after training
-SIDE = "model.path"  # of an SFT captioner, whose captions are asked for: the teacher's or the student's
+SIDE = "model.side"  # of an SFT captioner, whose captions are asked for: the teacher's or the student's
 
 
 def open_run(options: argparse.Namespace, rest: Sequence[str]) -> Run:

@@ -38,7 +38,7 @@ def supported(options: Decoding) -> Beam:
 
 
 def beam(step: Step, state: State, options: Beam) -> list[Found]:
-    """The `options.keep` best captions, best first (fewer when there are not so many).  `state` has one row.
+    """The `options.n_best` best captions, best first (fewer when there are not so many).  `state` has one row.
 
     Raises FloatingPointError when the scores are nan, or all -inf.
     """
@@ -74,12 +74,12 @@ class _Search:
         self.tokens = np.concatenate([self.tokens[parents], self.token[:, None]], 1)
         seen = attention[:, None]
         self.attention = (seen if self.attention is None else np.concatenate([self.attention, seen], 1))[parents]
-        if self.options.contest and len(score) == self.options.size and (score > self.best).all():
+        if self.options.finished_compete and len(score) == self.options.size and (score > self.best).all():
             self.best = -inf  # the best ended one is pushed out when all are better
         usable = (np.arange(len(score)) < self.slots) & np.isfinite(score)
         ended = usable & (self.token == EOS)
         self._set_aside(ended, score)
-        if not (self.options.contest or self.options.refill):
+        if not (self.options.finished_compete or self.options.keep_beam_full):
             self.slots -= int(ended.sum())
         bound = score / max(1.0, self.options.divisor(self.options.rules.max_length))
         self._keep(usable & ~ended & (bound > self.best), score, parents, state)
@@ -96,35 +96,35 @@ class _Search:
         """Keep the best ended hypotheses."""
         assert self.attention is not None
         divisor, before = self.options.divisor(self.tokens.shape[1]), self.best
-        for row in np.flatnonzero(ended)[: self.options.keep]:  # which come best first
+        for row in np.flatnonzero(ended)[: self.options.n_best]:  # which come best first
             normalised = float(score[row] / divisor)
             if normalised > before:
                 logprob = float(score[row])
-                if self.options.contest:
+                if self.options.finished_compete:
                     self.found.clear()
                 self._add(Found(logprob / divisor, logprob, self.tokens[row], self.attention[row]))
 
     def _add(self, new: Found) -> None:
         """Of equal ones the first to come stays before; of two alike only one is kept."""
-        if self.options.keep == 1 or not any(np.array_equal(new.tokens, old.tokens) for old in self.found):
+        if self.options.n_best == 1 or not any(np.array_equal(new.tokens, old.tokens) for old in self.found):
             self.found.append(new)
             self.found.sort(key=lambda found: -found.score)
-            del self.found[self.options.keep :]
-        self.best = self.found[-1].score if len(self.found) == self.options.keep else -inf
+            del self.found[self.options.n_best :]
+        self.best = self.found[-1].score if len(self.found) == self.options.n_best else -inf
 
     def finish(self) -> list[Found]:
         """Unfinished hypotheses take the places that no ended one has, or compete for all."""
         order = np.argsort(-self.score, kind="stable")
-        if self.options.contest:
+        if self.options.finished_compete:
             order = order[:1] if len(order) and self.score[order[0]] > self.best else order[:0]
             if len(order):
                 self.found.clear()
-        if not self.options.refill:
-            order = order[: self.options.keep - len(self.found)]
+        if not self.options.keep_beam_full:
+            order = order[: self.options.n_best - len(self.found)]
         for row in order:
             assert self.attention is not None
             logprob = float(self.score[row])
-            score = logprob / self.options.divisor(self.tokens.shape[1]) if self.options.refill else -inf
+            score = logprob / self.options.divisor(self.tokens.shape[1]) if self.options.keep_beam_full else -inf
             self._add(Found(score, logprob, self.tokens[row], self.attention[row]))
         return self.found
 
@@ -142,18 +142,22 @@ def largest(scores: Float[np.ndarray, " M"], count: int) -> Int[np.ndarray, " K"
 
 
 def ruled(rules: Rules, scores: Float[np.ndarray, "R V"], tokens: Int[np.ndarray, "R t"]) -> Float[np.ndarray, "R V"]:
-    """`decode.forbid.forbid`: -inf for what the rules forbid after `tokens`; a row in which they would leave nothing
-    keeps its scores."""
+    """`decode.apply_rules.apply_rules`: -inf for what the rules forbid after `tokens`; a row in which they would
+    leave nothing keeps its scores."""
     said, rows = tokens.shape[1], np.arange(len(tokens))
-    forbidden = [*([] if rules.unknown else [UNK]), *([EOS] if said < rules.min_length else []), *ids_of(rules.never)]
-    forbidden += ids_of(rules.not_last) if said == rules.max_length - 1 else []
+    forbidden = [
+        *([] if rules.allow_unknown else [UNK]),
+        *([EOS] if said < rules.min_length else []),
+        *ids_of(rules.never),
+    ]
+    forbidden += ids_of(rules.bad_endings) if said == rules.max_length - 1 else []
     changed = scores.copy()
     changed[:, forbidden] = -inf
-    if said and rules.no_repeat:
+    if said and rules.no_repeat_word:
         changed[rows, tokens[:, -1]] = -inf
-    if said and rules.not_last:
-        changed[np.isin(tokens[:, -1], ids_of(rules.not_last)), EOS] = -inf
-    if rules.no_trigram and said > 2:
+    if said and rules.bad_endings:
+        changed[np.isin(tokens[:, -1], ids_of(rules.bad_endings)), EOS] = -inf
+    if rules.no_repeat_trigram and said > 2:
         trigrams = np.lib.stride_tricks.sliding_window_view(tokens, 3, axis=1)  # (R, t - 2, 3)
         row, place = np.nonzero((trigrams[..., :2] == tokens[:, None, -2:]).all(-1))
         changed[row, trigrams[row, place, 2]] = -inf

@@ -16,6 +16,7 @@ from jaxtyping import Int, UInt8
 from pydantic import TypeAdapter, ValidationError
 
 from limner.core.files import read_json, sha256, write_json
+from limner.core.migration import migrate
 from limner.core.version import __version__
 from limner.data.frames import Sampling
 from limner.decode.options import Beam
@@ -23,7 +24,7 @@ from limner.inference.onnx.beam import Said, State
 from limner.inference.onnx.pixels import Preprocess
 from limner.text.vocabulary import Vocabulary
 
-FORMAT = 1
+FORMAT = 2
 CARD = "model.json"
 FILES = ("encoder.onnx", "step.onnx", "vocabulary.json")
 
@@ -48,7 +49,7 @@ class Card:
     version: str = __version__
 
     @property
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """Hex digest of both graphs and the words."""
         return _digest({name: told["sha256"] for name, told in self.files.items()})
 
@@ -116,7 +117,7 @@ def read_card(folder: Path) -> Card:
     if saved.pop("sha256", None) != _digest(saved):
         raise ValueError(f"{path} is not as it was written: its hash differs; take a fresh copy, or export again")
     try:
-        card = TypeAdapter(Card).validate_python(saved)
+        card = TypeAdapter(Card).validate_python(migrate(saved))
     except ValidationError as error:
         raise ValueError(f"{path} does not describe an exported model ({error})") from error
     for name in FILES:

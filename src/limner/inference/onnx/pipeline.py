@@ -1,6 +1,6 @@
 """An exported captioner in use: files, pictures or arrays in, captions out, as `limner.Pipeline` does it.
 
-Engine.load("model.onnx/").caption("photo.jpg").text
+OnnxPipeline.load("model.onnx/").caption("photo.jpg").text
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,7 +18,7 @@ from limner.inference.onnx.beam import Found, Said, State, beam, supported
 from limner.inference.onnx.model import OnnxModel
 
 
-class Engine:
+class OnnxPipeline:
     def __init__(self, model: OnnxModel, frames: int | None = None):
         """`frames` are sampled from a clip (None: as many as in training)."""
         self.model, card = model, model.card
@@ -28,7 +28,7 @@ class Engine:
         self.preprocess = card.preprocess
 
     @classmethod
-    def load(cls, folder: str | PathLike[str], frames: int | None = None, threads: int = 0) -> "Engine":
+    def load(cls, folder: str | PathLike[str], frames: int | None = None, threads: int = 0) -> "OnnxPipeline":
         """A folder of `limner export`.  Raises ValueError that names what is wrong with it."""
         return cls(OnnxModel.load(folder, threads), frames)
 
@@ -37,9 +37,9 @@ class Engine:
         """What it is called: its folder."""
         return str(self.folder)
 
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """Hex digest of what it has learnt."""
-        return self.model.card.identity
+        return self.model.card.fingerprint
 
     def caption(self, source: Source, decoding: Decoding | None = None) -> Caption:
         """Caption one picture or clip: a path, PIL image, encoded bytes, or RGB uint8 array (H,W,3) or (T,H,W,3).

@@ -260,7 +260,7 @@ def take(place: int, here: Array, match: int, beam: Array, used: Array, path: in
 
 @inner
 def tally(node: int, chain: Array, pair: Pair, words: Words, counts: Array) -> None:
-    """Count the matched words of the alignment that ends with a row of the chain."""
+    """PositiveInt the matched words of the alignment that ends with a row of the chain."""
     while node >= 0:
         column = MATCHED + 4 * chain[node, MODULE]
         for i in range(chain[node, HYP_PLACE], chain[node, HYP_PLACE] + chain[node, HYP_SPAN]):

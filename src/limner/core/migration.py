@@ -1,0 +1,106 @@
+"""One table of everything that was renamed, so that runs, packed models, exports and stores of format 1 still open.
+
+A recipe that a person writes is never migrated: `renamed` tells its author the new name.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+_RULES = {
+    "no_repeat": "no_repeat_word",
+    "no_trigram": "no_repeat_trigram",
+    "not_last": "bad_endings",
+    "unknown": "allow_unknown",
+}
+_SAMPLING = {
+    "start": "start_epoch",
+    "first": "initial_prob",
+    "increase": "increase_prob",
+    "every": "increase_every",
+    "highest": "max_prob",
+}
+# where in a tree of format 1 (`*`: every item of a list) -> {field of format 1: field of format 2}
+FIELDS: dict[str, dict[str, str]] = {
+    "": {"told": "pseudo_captions", "views": "augmentations"},
+    "encoder": {"jitter": "colour_jitter"},
+    "model": {"closed": "mask_special_tokens", "places": "position_embedding", "path": "side"},
+    "stages.*": {
+        "rates": "lr_scale",
+        "average": "ema_decay",
+        "captions": "captions_per_medium",
+        "size": "image_size",
+    },
+    "stages.*.objective.sampling": _SAMPLING,
+    "stages.*.objective.xe.sampling": _SAMPLING,
+    "stages.*.objective.sample.rules": _RULES,
+    "decoding": {"contest": "finished_compete", "refill": "keep_beam_full", "keep": "n_best"},
+    "decoding.rules": _RULES,
+}
+# prefixes of tensor names in model.safetensors and last.safetensors
+TENSORS = {
+    "place.": "position_embedding.",
+    "model.place.": "model.position_embedding.",
+    "model.captioner.place.": "model.captioner.position_embedding.",
+    "lessons.": "teacher_cache.",
+}
+
+
+def migrate(tree: Any) -> Any:
+    """A recipe, a `model.json` or an index of a store -> the same with the names of format 2.
+
+    What has these names already stays as it is, and so does the argument.
+
+    >>> migrate({"told": {"file": "a.jsonl"}, "decoding": {"contest": True}})
+    {'pseudo_captions': {'file': 'a.jsonl'}, 'decoding': {'finished_compete': True}}
+    """
+    tree = copy.deepcopy(tree)
+    for place, names in FIELDS.items():
+        for fields in _at(tree, place.split(".") if place else []):
+            now = {names.get(name, name): value for name, value in fields.items()}  # in the order they had
+            fields.clear()
+            fields.update(now)
+    for objective in _at(tree, ["stages", "*", "objective"]):
+        if objective.get("name") == "sft" and objective.keys() & {"teacher", "T_loss"}:
+            _teacher_weight(objective)
+    return tree
+
+
+def migrate_tensors(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Tensors under the names of format 2; those that have them already stay.
+
+    >>> migrate_tensors({"place.weight": 1, "head.bias": 2})
+    {'position_embedding.weight': 1, 'head.bias': 2}
+    """
+
+    def named(name: str) -> str:
+        old = next((prefix for prefix in TENSORS if name.startswith(prefix)), None)
+        return name if old is None else TENSORS[old] + name.removeprefix(old)
+
+    return {named(name): tensor for name, tensor in tensors.items()}
+
+
+def renamed(place: str, field: str) -> str:
+    """What a field of format 1 at a dotted place is called now, or "".
+
+    >>> renamed("stages.0", "rates")
+    'lr_scale'
+    """
+    pattern = ".".join("*" if part.isdigit() else part for part in place.split("."))
+    return FIELDS.get(pattern, {}).get(field, "")
+
+
+def _teacher_weight(objective: dict[str, Any]) -> None:
+    """SFT's T: `teacher`, or in tenths `T_loss`, as the published command had it -> `teacher_weight` in [0, 1]."""
+    weight, tenths = objective.pop("teacher", 0.5), objective.pop("T_loss", None)
+    objective["teacher_weight"] = weight if tenths is None else tenths * 0.1
+
+
+def _at(tree: Any, path: list[str]) -> list[dict[str, Any]]:
+    """The mappings at a dotted place; none where there is nothing."""
+    if not path:
+        return [tree] if isinstance(tree, dict) else []
+    head, rest = path[0], path[1:]
+    if head == "*":
+        return [found for item in (tree if isinstance(tree, list) else []) for found in _at(item, rest)]
+    return _at(tree.get(head), rest) if isinstance(tree, dict) else []
