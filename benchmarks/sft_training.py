@@ -74,7 +74,7 @@ def straightforward(model: Sft, data: Data) -> Tensor:
         divergence(model.head.words(model.head.tell(semantics)), labels)
         for semantics in (sides[1].object_semantics, sides[1].action_semantics)
     )
-    return LOSS.share * teacher + (1 - LOSS.share) * student + LOSS.objects * objects + LOSS.actions * actions
+    return LOSS.teacher_weight * teacher + (1 - LOSS.share) * student + LOSS.objects * objects + LOSS.actions * actions
 
 
 def gradients(loss: Callable[[Sft, Data], Tensor], data: Data) -> tuple[float, dict[str, Tensor]]:

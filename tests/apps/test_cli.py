@@ -228,7 +228,7 @@ def test_explain_asks_the_encoder_what_it_saw(tiny: Path, tmp_path: Path, monkey
     monkeypatch.setattr(
         SmallCNN, "kept_region", lambda encoder, height, width: (height / width, 0, 2 * height / width, 1)
     )
-    monkeypatch.setattr("limner.apps.explain.word_figure", lambda *_, view: seen.append(view))
+    monkeypatch.setattr("limner.apps.explain.word_figure", lambda *_, kept_region: seen.append(kept_region))
     Image.new("RGB", (30, 10)).save(tmp_path / "x.png")
     assert main(["explain", str(tiny / "run"), str(tmp_path / "x.png"), "--out", str(tmp_path / "f.png")]) == 0
     assert seen == [(1 / 3, 0, 2 / 3, 1)]

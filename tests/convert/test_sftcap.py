@@ -64,7 +64,7 @@ def converted(checkpoint: Path, folder: Path, size: int) -> Run:
 def on(run: Run, path: str) -> Sft:
     model = run.model
     assert isinstance(model, Sft)
-    model.config = replace(model.config, path=path)  # type: ignore[arg-type]
+    model.config = replace(model.config, side=path)  # type: ignore[arg-type]
     return model
 
 
@@ -424,7 +424,7 @@ def test_the_stage_of_a_converted_run_trains(tmp_path: Path) -> None:
 
     run = saved(tmp_path, random_weights(Sizes()))
     stage = run.recipe.stages[0]
-    assert isinstance(stage.objective, SftLoss) and (stage.objective.share, stage.accumulate) == (0.8, 4)
+    assert isinstance(stage.objective, SftLoss) and (stage.objective.teacher_weight, stage.accumulate) == (0.8, 4)
     objective = build_objective(
         stage.objective, Context(24, 24, [Medium("a", "", "train", ("w5 w6",))], run.vocabulary)
     )

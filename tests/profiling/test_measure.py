@@ -130,7 +130,7 @@ def sft_run(folder: Path, **config: object) -> Path:
 @pytest.mark.parametrize("path", ["student", "teacher"])
 def test_parameters_of_a_side_are_those_that_its_captions_depend_on(shared: str, path: str):
     """Those that the logits have a gradient for; the semantics are computed along, and read in training only."""
-    config = SftConfig(path=path, shared=shared, hidden=16, embed=12, width=8, heads=2)  # type: ignore[arg-type]
+    config = SftConfig(side=path, shared=shared, hidden=16, embed=12, width=8, heads=2)  # type: ignore[arg-type]
     model = Sft(config, 7, 10).eval()
     features = Features(torch.randn(2, 5, 10), torch.ones(2, 5, dtype=torch.bool), Layout(5, 1, 1))
     model(features, torch.tensor([[BOS, 5, 6], [BOS, 4, 5]])).logsumexp(-1).sum().backward()
@@ -196,7 +196,7 @@ def test_memory_is_that_of_what_was_asked_for(tiny: Path, tmp_path: Path, monkey
     assert seen == [(9, picture, search)]
     side = sft_run(tmp_path / "sft")
     config, sides = replace(load_run(side).recipe.model, side="teacher"), []
-    monkeypatch.setattr(measure, "beam", lambda model, *_: sides.append(model.config.path))
+    monkeypatch.setattr(measure, "beam", lambda model, *_: sides.append(model.config.side))
     measure._peak(str(side), "", replace(load_run(side).recipe, model=config), b"", None)
     assert sides == ["teacher"]
     assert "of a new process on the CPU" in str(table([found]).caption)

@@ -79,7 +79,7 @@ def test_a_recipe_trains_both_sides(tiny: Path, tmp_path: Path) -> None:
     data = read_dataset(run.recipe.data).split("train")
     for side in ("student", "teacher"):  # whom another student learns from
         forced = load_teacher(folder, run.recipe, run.vocabulary, data, torch.device("cpu"), side).model
-        assert isinstance(forced, Sft) and forced.config.path == side
+        assert isinstance(forced, Sft) and forced.config.side == side
 
 
 def test_two_trainings_are_the_same_to_the_bit(tiny: Path, tmp_path: Path) -> None:
