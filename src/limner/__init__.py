@@ -1,16 +1,72 @@
-"""limner: train, run, evaluate and explain image and video captioners."""
+"""limner: train, run, evaluate and explain image and video captioners.
 
-from typing import Any
+import limner
+
+captioner = limner.load()                                  # the model inside the package; or a run, a hub id, "hf:..."
+print(captioner.caption("photo.jpg").text)
+limner.train("recipe.yaml", "runs/mine")
+print(limner.evaluate("runs/mine").report.scores["CIDEr"])
+limner.explain("photo.jpg", "runs/mine", out="figure.png")
+"""
+
+from typing import TYPE_CHECKING
 
 from limner.core.version import __version__
 
-__all__ = ["Caption", "Pipeline", "__version__"]
+if TYPE_CHECKING:  # what type checkers and editors see; at run time each name is imported when it is first used
+    from limner.api.compare import compare as compare
+    from limner.api.evaluate import evaluate as evaluate
+    from limner.api.explain import explain as explain
+    from limner.api.score import score as score
+    from limner.api.train import train as train
+    from limner.core.torch_free import Caption as Caption
+    from limner.inference.load import load as load
+    from limner.inference.pipeline import Pipeline as Pipeline
+    from limner.runs.recipe import Recipe as Recipe
+    from limner.runs.recipe import load_recipe as load_recipe
+    from limner.runs.register import register as register
+
+_MODULES = {
+    "Caption": "limner.core.torch_free",
+    "Pipeline": "limner.inference.pipeline",
+    "Recipe": "limner.runs.recipe",
+    "compare": "limner.api.compare",
+    "evaluate": "limner.api.evaluate",
+    "explain": "limner.api.explain",
+    "load": "limner.inference.load",
+    "load_recipe": "limner.runs.recipe",
+    "register": "limner.runs.register",
+    "score": "limner.api.score",
+    "train": "limner.api.train",
+}
+__all__ = [
+    "Caption",
+    "Pipeline",
+    "Recipe",
+    "__version__",
+    "compare",
+    "evaluate",
+    "explain",
+    "load",
+    "load_recipe",
+    "register",
+    "score",
+    "train",
+]
 
 
-def __getattr__(name: str) -> Any:
-    """`from limner import Pipeline` loads PyTorch only when it is asked for."""
-    if name in ("Pipeline", "Caption"):
-        from limner.inference import pipeline
+if not TYPE_CHECKING:  # a type checker that saw it would believe in any name
 
-        return getattr(pipeline, name)
-    raise AttributeError(f"limner has no attribute '{name}'")
+    def __getattr__(name: str) -> object:
+        """Import a public name when it is first used, so that `import limner` loads no PyTorch."""
+        if name not in _MODULES:
+            raise AttributeError(f"module 'limner' has no attribute {name!r}; it has {', '.join(__all__)}")
+        import importlib
+
+        value = getattr(importlib.import_module(_MODULES[name]), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

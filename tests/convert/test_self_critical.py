@@ -30,7 +30,7 @@ from limner.convert.self_critical import (
 from limner.convert.spatial import position_names, told_activation
 from limner.convert.xlan import names_of
 from limner.core.types import BOS, EOS, PAD, UNK, Features, Layout
-from limner.models import MODELS, build_model
+from limner.models import CAPTIONERS, build_model
 from limner.models.captioner import Captioner
 from limner.models.spatial_transformer import SpatialTransformer, SpatialTransformerConfig
 from limner.models.up_down import UpDownConfig
@@ -463,4 +463,4 @@ def test_heads_come_from_the_options() -> None:
     tensors = {key: torch.zeros(shape) for key, shape in shapes.items()}
     for options, heads in (({}, 8), ({"num_att_heads": 4}, 4), ({"heads": 2}, 2)):
         assert transformer_config(Published(tensors, ("UNK",), options, "x"), LUO).heads == heads
-    assert MODELS["spatial_transformer"][0] is SpatialTransformerConfig
+    assert CAPTIONERS["spatial_transformer"].config is SpatialTransformerConfig

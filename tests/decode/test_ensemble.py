@@ -57,10 +57,10 @@ def test_twins_say_what_one_says(model: Captioner, features: Features):
 def test_members_read_their_own_features(features: Features):
     """An LSTM on six cells of ten channels and another kind on four cells of seven: as wide as neither, with attention
     over the first one's cells; drawn, searched, greedy, and taught."""
-    from limner.models import MODELS, build_model
+    from limner.models import CAPTIONERS, build_model
 
     torch.manual_seed(3)
-    other = build_model(MODELS["sa_lstm"][0](name="sa_lstm", hidden=6, embed=5, attention=4), 9, 7).eval()
+    other = build_model(CAPTIONERS["sa_lstm"].config(name="sa_lstm", hidden=6, embed=5, attention=4), 9, 7).eval()
     grid = torch.randn(4, 4, 7, generator=torch.Generator().manual_seed(0))
     theirs = Features(grid, torch.ones(4, 4, dtype=torch.bool), Layout(1, 2, 2))
     assert features.grid.shape[2] == D

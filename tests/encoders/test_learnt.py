@@ -8,7 +8,8 @@ import torch
 
 from limner.apps.cli import main
 from limner.core.tensors import save_tensors
-from limner.encoders import EncoderConfig, ResNet3DConfig, ResNetConfig, SmallCNN3DConfig, TinyConfig, build_encoder
+from limner.encoders import ResNet3DConfig, ResNetConfig, SmallCNN3DConfig, TinyConfig, build_encoder
+from limner.encoders.encoder import EncoderConfig
 from limner.inference.pipeline import Pipeline
 from limner.runs.package import pack
 from limner.runs.run import load_run

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from limner.core.types import PAD, Features, Layout
 from limner.data.shapes import make_clip
 from limner.data.shapes_words import COLOURS, MOTIONS, SHAPES, Scene
-from limner.models import MODELS, build_model
+from limner.models import CAPTIONERS, build_model
 from limner.models.captioner import Captioner
 from limner.text.vocabulary import Vocabulary
 
@@ -94,7 +94,7 @@ def trained(name: str, steps: int = 160, seed: int = 0) -> tuple[Captioner, Voca
     vocabulary = Vocabulary.build(clips.sentences, 1)
     tokens = pad_sequence([torch.tensor(vocabulary.encode(text)) for text in clips.sentences], batch_first=True)
     options = SIZES[name] | ({} if name == "first_token" else {"dropout": 0.0})
-    model = build_model(MODELS[name][0](name=name, **options), len(vocabulary), D)
+    model = build_model(CAPTIONERS[name].config(name=name, **options), len(vocabulary), D)
     optimizer = torch.optim.Adam(model.parameters(), 6e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, steps, pct_start=0.1)
     for _ in range(steps):

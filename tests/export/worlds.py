@@ -15,8 +15,8 @@ from limner.decode.options import Beam
 from limner.decode.rules import Rules
 from limner.encoders import Encoder, EncoderConfig, SmallCNNConfig, build_encoder
 from limner.export.check import drawn
-from limner.models import ModelConfig, build_model
-from limner.models.captioner import FromPixels
+from limner.models import build_model
+from limner.models.captioner import CaptionerConfig, FromPixels
 from limner.runs.recipe import Recipe
 from limner.runs.run import RunInfo, create_run, weights_of
 from limner.text.vocabulary import Vocabulary
@@ -25,7 +25,7 @@ WORDS = "a the dog cat man woman ball runs jumps sits red blue green big small o
 
 
 def random_run(
-    folder: Path, model: ModelConfig, encoder: EncoderConfig | None = None, frames: int = 4, seed: int = 0
+    folder: Path, model: CaptionerConfig, encoder: EncoderConfig | None = None, frames: int = 4, seed: int = 0
 ) -> Path:
     """A run whose next-word distributions are as peaked as trained ones."""
     torch.manual_seed(seed)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from limner.core.types import Features, Layout, Pixels
-from limner.models import MODELS, build_model
+from limner.models import CAPTIONERS, build_model
 from limner.models.captioner import Captioner, CaptionerWrapper, TeacherForced, map_tensors
 
 V, D, N = 9, 10, 6  # words, channels, cells
@@ -54,14 +54,14 @@ SMALL: dict[str, dict[str, Any]] = {  # case -> the model's name and its sizes
     "xlan": {"layers": 2, "dim": 8, "heads": 2, "mid": 3},
     "up_down": {"hidden": 6, "embed": 5, "attention": 4},
 }
-assert {case.split(",")[0] for case in SMALL} == set(MODELS), "every model has a small version here"
+assert {case.split(",")[0] for case in SMALL} == set(CAPTIONERS), "every model has a small version here"
 
 
 def small(case: str, seed: int = 0, **options: Any) -> Captioner:
     """A random captioner in evaluation mode; its word head is spread out, so that captions differ."""
     torch.manual_seed(seed)
     name = case.split(",", maxsplit=1)[0]
-    model = build_model(MODELS[name][0](name=name, **(SMALL[case] | options)), V, D)
+    model = build_model(CAPTIONERS[name].config(name=name, **(SMALL[case] | options)), V, D)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3)

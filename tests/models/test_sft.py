@@ -147,7 +147,7 @@ def network(module: Any, published: bool, slots: int | None = None) -> SftNetwor
 
 def test_the_student_takes_objects_for_actions() -> None:
     model, features = captioner(shared="all"), random_features()
-    sides = model.sides(features)
+    sides = model.both_sides(features)
     student, teacher = sides["student"].seen, sides["teacher"].seen
     assert student.action_semantics is student.object_semantics
     assert torch.equal(student.object_semantics, teacher.object_semantics)  # one network
@@ -160,7 +160,7 @@ def test_the_student_takes_objects_for_actions() -> None:
 def test_both_paths_at_once_are_each_alone(shared: str, side: str) -> None:
     model, features = captioner(shared=shared, side=side), random_features()
     tokens = torch.tensor([[BOS, 4, 5, EOS]] * 4)
-    one = model.sides(features)[side]
+    one = model.both_sides(features)[side]
     hidden, _ = written(one.head, one.memory, tokens)
     alone = model.forward_teacher_forced(model.encode(features), tokens)
     torch.testing.assert_close(one.head.words(hidden)[:, :3], alone.logits[:, :3])

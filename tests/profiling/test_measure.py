@@ -134,7 +134,7 @@ def test_parameters_of_a_side_are_those_that_its_captions_depend_on(shared: str,
     model = Sft(config, 7, 10).eval()
     features = Features(torch.randn(2, 5, 10), torch.ones(2, 5, dtype=torch.bool), Layout(5, 1, 1))
     model(features, torch.tensor([[BOS, 5, 6], [BOS, 4, 5]])).logsumexp(-1).sum().backward()
-    counted = {id(parameter) for parameter in model.side_parameters()}
+    counted = {id(parameter) for parameter in model.caption_parameters()}
     names = {name for name, parameter in model.named_parameters() if id(parameter) in counted}
     needed = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     part = "teacher" if path == "teacher" and shared != "all" else "network"

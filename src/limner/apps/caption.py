@@ -114,9 +114,9 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     if options.style == "alt-text":
         by["style"] = {"alt-text": options.max_chars or MAX_CHARS}
     if options.others:
-        from limner.runs.package import found
+        from limner.runs.package import resolve_model
 
-        members = [sha256(found(other) / "model.safetensors") for other in options.others]
+        members = [sha256(resolve_model(other) / "model.safetensors") for other in options.others]
         by["ensemble"] = {"members": members, "weights": options.weights, "of": options.average}
     if clips:
         by["clips"] = {"frames": captioner.frames, **asdict(cut)}

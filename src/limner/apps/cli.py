@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from limner.apps.shared.arguments import WrongArguments
+from limner.core.plugins import load_plugin
 from limner.core.version import __version__
 
 COMMANDS = (
@@ -26,6 +27,7 @@ def parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
         prog="limner", description="Train, run, evaluate and explain captioners.", allow_abbrev=False
     )
     root.add_argument("--version", action="version", version=f"limner {__version__}")
+    root.add_argument("--plugin", metavar="PACKAGE", help="load a plug-in first; give it before the command")
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in names:
         module = import_module(f"limner.apps.{name.replace('-', '_')}")
@@ -45,6 +47,11 @@ def parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.  A user's mistake is one line on stderr; LIMNER_DEBUG=1 shows where it was found."""
     given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        given = _load_plugins(given)
+    except ValueError as error:
+        print(f"limner: {error}", file=sys.stderr)
+        return 2
     options, rest = parser(given[:1] if given[:1] and given[0] in COMMANDS else COMMANDS).parse_known_args(given)
     command: Callable[[argparse.Namespace, list[str]], int] = options.command
     try:
@@ -61,6 +68,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("limner: interrupted; what is finished is kept", file=sys.stderr)
         return 130
+
+
+def _load_plugins(arguments: Sequence[str]) -> list[str]:
+    """Load the plug-ins of `--plugin PACKAGE` in front of the command -> the other arguments."""
+    rest = list(arguments)
+    while rest and rest[0].partition("=")[0] == "--plugin":
+        _, equals, package = rest.pop(0).partition("=")
+        if not equals:
+            if not rest:
+                raise ValueError("--plugin needs the name of a package")
+            package = rest.pop(0)
+        load_plugin(package)
+    return rest
 
 
 def told(error: Exception) -> str:

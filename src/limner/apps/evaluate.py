@@ -18,6 +18,7 @@ from limner.apps.shared.arguments import (
     add_decoding,
     add_run,
     add_search,
+    averaging_of,
     overrides,
     positive,
     report_problems,
@@ -27,7 +28,7 @@ from limner.apps.shared.journal import REPORT
 from limner.apps.shared.runs import is_packed, open_run
 from limner.core.files import write_text
 from limner.runs.evaluation import Evaluation, evaluate_run, write_evaluation
-from limner.runs.package import found
+from limner.runs.package import resolve_model
 from limner.runs.run import load_others
 
 
@@ -49,11 +50,11 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     loaded = open_run(options, rest)
     if is_packed(loaded) and not options.out:
         raise ValueError(f"{options.run} is a packed model and stays as it is: say with --out where its scores go")
-    decoding = search_of(options, loaded.recipe.decoding, loaded.vocabulary)
-    others = load_others(loaded, [found(other) for other in options.others], options.encoder, options.device)
+    decoding = search_of(options, loaded.recipe.beam, loaded.vocabulary)
+    others = load_others(loaded, [resolve_model(other) for other in options.others], options.encoder, options.device)
     metrics, extra, protocol = metrics_of(options)
     evaluation = evaluate_run(
-        loaded, options.split, decoding, options.limit, metrics, extra, others, options.weights, options.average
+        loaded, options.split, decoding, options.limit, metrics, extra, others, averaging_of(options)
     )
     scores = replace(evaluation.report, protocol=evaluation.report.protocol | protocol)
     evaluation = replace(evaluation, report=scores)

@@ -87,7 +87,7 @@ def show(options: argparse.Namespace, rest: list[str]) -> int:
     sentence = None if options.sentence is None else given(loaded.vocabulary, options.sentence)
     subject = open_subject(loaded, options.source, options.device, options.frames)
     if sentence is None:
-        decoding = decoding_of(options, loaded.recipe.decoding)
+        decoding = decoding_of(options, loaded.recipe.beam)
         sentence = spoken(loaded.vocabulary, beam(loaded.model, subject.features, decoding).tokens[0].tolist())
     made = explain(loaded.model, subject.features, sentence, method, **({"block": block} if block else {}))
     write(made, subject.shown, out)
@@ -120,7 +120,7 @@ def score(options: argparse.Namespace, rest: list[str]) -> int:
         raise WrongArguments(f"{options.out}: scores are written as .json")
     methods = options.method.split(",") if options.method else tuple(METHODS)
     loaded = open_run(options, rest)
-    decoding = decoding_of(options, loaded.recipe.decoding)
+    decoding = decoding_of(options, loaded.recipe.beam)
     scored = score_run(loaded, methods, options.split, decoding, options.limit, options.device)
     Console().print(table(scored))
     if options.out:

@@ -31,11 +31,11 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     no_more(rest)
     from limner.export.check import media_of
     from limner.export.exporter import export_onnx
-    from limner.runs.package import found
+    from limner.runs.package import resolve_model
     from limner.runs.run import load_run
 
     media = media_of(options.check, options.limit) if options.check else ()
-    loaded = load_run(found(options.run), options.encoder)
+    loaded = load_run(resolve_model(options.run), options.encoder)
     out = options.out or Path(f"{str(options.run).rstrip('/')}.onnx")
     made = export_onnx(loaded, out, options.int8, media)
     print(told("float32", made.floats))

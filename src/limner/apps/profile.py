@@ -47,7 +47,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
             profile(
                 loaded,
                 options.media,
-                decoding_of(options, loaded.recipe.decoding),
+                decoding_of(options, loaded.recipe.beam),
                 repeats=options.repeats,
                 batch=options.batch_size,
                 memory=not options.no_memory,

@@ -25,7 +25,7 @@ from limner.decode.rules import Rules
 from limner.decode.search import Beam
 from limner.encoders import PretrainedConfig
 from limner.models.sa_lstm import GATES, SaLstm, SaLstmConfig
-from limner.objectives import Objective
+from limner.objectives import ObjectiveConfig
 from limner.objectives.reconstruction import Reconstruction
 from limner.runs.recipe import Recipe, Schedule, Stage, VocabularyConfig
 from limner.runs.run import RunInfo, create_run, save_objective
@@ -272,7 +272,7 @@ def setting(settings: Mapping[str, Any], path: tuple[str, ...], default: Any) ->
     return float(found) if type(found) in (int, float) and 0 <= found < inf else default
 
 
-def with_objective(converted: Converted, config: Objective, module: Reconstruction) -> Converted:
+def with_objective(converted: Converted, config: ObjectiveConfig, module: Reconstruction) -> Converted:
     (stage,) = converted.recipe.stages
     recipe = replace(converted.recipe, stages=(replace(stage, objective=config),))
     return replace(converted, recipe=recipe, objective=module.eval())

@@ -24,8 +24,8 @@ from limner.data.datasets import DataConfig
 from limner.decode.rules import Rules
 from limner.decode.search import Beam
 from limner.encoders import PretrainedConfig
-from limner.models import ModelConfig, build_model
-from limner.models.captioner import Captioner
+from limner.models import build_model
+from limner.models.captioner import Captioner, CaptionerConfig
 from limner.models.spatial_transformer import SpatialTransformerConfig
 from limner.models.up_down import UpDownConfig
 from limner.objectives import CrossEntropy
@@ -310,7 +310,7 @@ def vocabulary_of(words: tuple[str, ...]) -> Vocabulary:
 
 
 def write(
-    out: Path, published: Published, config: ModelConfig, names: Names, buffers: tuple[str, ...], **more: Any
+    out: Path, published: Published, config: CaptionerConfig, names: Names, buffers: tuple[str, ...], **more: Any
 ) -> str:
     """The run folder, checked once written; -> what was done, in words.  `more` replaces fields of the recipe."""
     vocabulary = vocabulary_of(published.words)

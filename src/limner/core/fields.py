@@ -1,11 +1,49 @@
-"""Numbers with a range: types for the fields of a recipe; one that cannot be is an error that names its field."""
+"""Field types for recipes, validated when a recipe is read: numbers with a range, and names of registry entries."""
 
-from typing import Annotated
+from typing import Annotated, Any, Union
 
-from pydantic import Field
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from limner.core.registry import Registry
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 FractionBelowOne = Annotated[float, Field(ge=0, lt=1)]  # a probability or decay that must leave something
+
+
+class ConfigOf:
+    """Annotation of a field that holds the config of one registry entry, chosen by its `name`.
+
+    The field's type is the union of all configs that are registered when the schema is built.
+    """
+
+    def __init__(self, registry: Registry[Any]) -> None:
+        self.registry = registry
+
+    @property
+    def configs(self) -> list[type]:
+        return [getattr(entry, "config", entry) for entry in self.registry.values()]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        union = Union[tuple(self.configs)]  # type: ignore[valid-type]  # noqa: UP007  # of a list known at run time only
+        return handler.generate_schema(Annotated[union, Field(discriminator="name")])
+
+
+class NameOf:
+    """Annotation of a string field that holds the name of a registry entry."""
+
+    def __init__(self, registry: Registry[Any]) -> None:
+        self.registry = registry
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._known, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "enum": list(self.registry)}
+
+    def _known(self, name: str) -> str:
+        self.registry[name]
+        return name

@@ -30,9 +30,9 @@ class Medium:
 Source = str | PathLike[str] | Medium | Image.Image | np.ndarray | bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Caption:
-    """A sentence and where the model looked while saying each word."""
+    """A sentence, and where the model looked for each of its words."""
 
     text: str
     logprob: float  # natural log of the sentence's probability, its end included
@@ -41,6 +41,11 @@ class Caption:
     finished: bool = True  # False: the length limit came before the end of the sentence
     others: tuple["Caption", ...] = ()  # the next best, or further ones drawn, where the decoding keeps several
     notes: tuple[str, ...] = ()  # what was damaged in the file, if it could be read all the same
+
+    def __repr__(self) -> str:
+        maps = f", attention {'x'.join(map(str, self.attention.shape))}" if len(self.words) else ""
+        others = f", {len(self.others)} others" if self.others else ""
+        return f"Caption({self.text!r}, logprob={self.logprob:.2f}{maps}{others})"
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,25 @@
-"""Every data set by name; a new one is one reader and one line here."""
+"""Every data set by name.  A new one is one reader and one line here, or `limner.register` in a package of its own."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated
 
+from limner.core.fields import NameOf
+from limner.core.registry import Registry
 from limner.data import folder, karpathy, msrvtt, msvd, sftcap, shapes
 from limner.data.dataset import DataSet
 from limner.data.split_lists import read_lists, use_lists
 
-Name = Literal["coco", "flickr8k", "flickr30k", "csv", "jsonl", "folder", "msrvtt", "msvd", "sftcap", "shapes"]
+DATASETS: Registry[Callable[["DataConfig"], DataSet]] = Registry("data set", {})  # filled below
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """Where a data set lies.  Paths are relative to the working directory."""
 
-    name: Name = "folder"
+    name: Annotated[str, NameOf(DATASETS)] = "folder"
     media: str = ""  # folder of pictures or clips; may be left out where features are read
     annotations: str = ""  # caption file; MSR-VTT, MSVD: or the folder of theirs
     splits: str = ""  # folder of split lists (train, val, test), in place of the data set's own split
@@ -63,7 +65,7 @@ def _require_file(config: DataConfig, expected: str) -> None:
         raise FileNotFoundError(f"data.annotations: no file at '{config.annotations}', expected {expected}")
 
 
-DATASETS: dict[str, Callable[[DataConfig], DataSet]] = {
+DATASETS |= {
     "coco": _karpathy,
     "flickr8k": _karpathy,
     "flickr30k": _karpathy,
@@ -75,13 +77,10 @@ DATASETS: dict[str, Callable[[DataConfig], DataSet]] = {
     "folder": lambda config: folder.read_folder(config.annotations, config.media),
     "shapes": lambda config: DataSet(tuple(shapes.load(config.media))),
 }
-assert set(DATASETS) == set(get_args(Name))
 
 
 def read_dataset(config: DataConfig) -> DataSet:
     """All media of a data set.  Raises FileNotFoundError or ValueError that say what was expected."""
-    if config.name not in DATASETS:
-        raise ValueError(f"unknown data set '{config.name}'; known are {', '.join(DATASETS)}")
     dataset = DATASETS[config.name](config)
     if config.splits and config.name != "msvd":  # whose clips have two names each
         return use_lists(dataset, read_lists(config.splits), config.splits)

@@ -1,5 +1,6 @@
 """Read a picture or a clip by its suffix: a file in, uint8 RGB (T,H,W,3) in [0, 255] out."""
 
+from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 
@@ -59,8 +60,28 @@ def is_clip(path: str | PathLike[str]) -> bool:
     return Path(path).suffix.lower() in VIDEO_SUFFIXES
 
 
+def single_source(source: object) -> None:
+    """Raises TypeError that names the right call when `source` is not one picture or clip."""
+    kind = type(source).__name__
+    if kind == "Tensor":
+        raise TypeError(
+            "caption() takes no tensor: give a uint8 RGB array (H,W,3) in [0, 255], for a float (3,H,W) tensor in "
+            "[0, 1] `(255 * tensor).byte().permute(1, 2, 0).numpy()`"
+        )
+    if hasattr(source, "read"):
+        raise TypeError(f"caption() takes no open file ({kind}): give its path, or the bytes that file.read() returns")
+    if isinstance(source, (list, tuple, set, Iterator)):
+        raise TypeError(f"caption() takes one picture or clip, got a {kind}: give several to captions()")
+    if not isinstance(source, (str, PathLike, Medium, Image.Image, np.ndarray, bytes)):
+        raise TypeError(f"caption() takes a path, PIL image, bytes or uint8 array, got {kind}")
+
+
 def frames_of(source: Source, frames: int, sampling: Sampling = UNIFORM, notes: list[str] | None = None) -> np.ndarray:
-    """Anything a user may hold -> uint8 (T, H, W, 3) RGB."""
+    """A path, PIL image, bytes or uint8 array -> uint8 (T, H, W, 3) RGB in [0, 255].
+
+    Raises MediaError when it cannot be read, TypeError when it is not one picture or clip.
+    """
+    single_source(source)
     if isinstance(source, np.ndarray) and source.ndim == 4:
         if source.dtype != np.uint8 or source.shape[3] != 3 or 0 in source.shape:
             raise MediaError(

@@ -3,17 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from limner.core.types import Features, Pixels
+from limner.decode.options import EQUAL, Averaging
 from limner.models.captioner import Captioner, Step, TeacherForced, unroll
 from limner.text.vocabulary import Vocabulary
-
-Average = Literal["probabilities", "log_probabilities"]
 
 
 @dataclass(frozen=True)
@@ -36,28 +35,20 @@ class EnsembleInputs:
 Inputs = Features | Pixels | EnsembleInputs
 
 
-def encode(model: Captioner, inputs: Inputs) -> Any:
-    """What every search begins with."""
-    return model.encode(inputs)  # type: ignore[arg-type]  # `EnsembleInputs` is what an `Ensemble` reads, and nobody else
-
-
 class Ensemble(Captioner):
     """A captioner like any other, for every search.  Its attention is the mean of its members' where they look at as
     many cells, otherwise the first one's."""
 
     weights: Tensor
 
-    def __init__(
-        self, members: Sequence[Captioner], weights: Sequence[float] | None = None, average: Average = "probabilities"
-    ):
-        """`weights` are made to sum to 1; None is the same for all.  The mean of log-probabilities is normalised again
-        (a product of experts)."""
+    def __init__(self, members: Sequence[Captioner], averaging: Averaging = EQUAL):
+        """Raises ValueError for weights that are not one per member, 0 or more and not all 0."""
         super().__init__()
-        given = [1.0] * len(members) if weights is None else list(weights)
+        given = [1.0] * len(members) if averaging.weights is None else list(averaging.weights)
         if not members or len(given) != len(members) or not (min(given) >= 0 and 0 < sum(given) < inf):
             raise ValueError(f"{len(members)} members need as many weights, 0 or more and not all 0; got {given}")
         self.members = nn.ModuleList(members)
-        self.average = average
+        self.average = averaging.of
         self.register_buffer("weights", torch.tensor(given) / sum(given), persistent=False)
 
     @property

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from limner.core.types import BOS, EOS, Captions
-from limner.decode.ensemble import Inputs, encode
+from limner.decode.ensemble import Inputs
 from limner.decode.logits import apply_rules
 from limner.decode.nbest import Found, NBest
 from limner.decode.options import Beam
@@ -24,7 +24,7 @@ class Hypotheses:
         """`first` are the places that begin with the empty hypothesis."""
         B, self.width, device = len(inputs), width, inputs.device
         self.model, self.options = model, options
-        self.memory: Any = encode(model, inputs)
+        self.memory: Any = model.encode(inputs)  # type: ignore[arg-type]
         self.state: Any = map_tensors(lambda x: x.repeat_interleave(width, 0), model.init_state(self.memory))
         self.token = torch.full((B * width,), BOS, device=device)
         self.tokens = torch.empty(B * width, 0, dtype=torch.long, device=device)

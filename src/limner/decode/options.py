@@ -1,11 +1,32 @@
 """How captions are searched or drawn: the options of a beam and of sampling."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from math import isfinite
-from typing import Literal
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from limner.decode.rules import Rules, Words, single, word_ids
 from limner.text.vocabulary import Vocabulary
+
+
+@runtime_checkable
+class SearchOptions(Protocol):
+    """The options of a search: a frozen dataclass whose `name` is a literal that no other search has."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def rules(self) -> Rules: ...
+
+    @property
+    def n_best(self) -> int: ...  # captions per medium that are returned
+
+    def bind(self, vocabulary: Vocabulary) -> "SearchOptions":
+        """The same with words as ids."""
+        ...
+
 
 MUST = 6  # words that a caption can be made to hold; a search has 2^MUST beams
 
@@ -35,6 +56,7 @@ class Beam:
     groups: int = 1  # of size / groups hypotheses each, which avoid each other's words ...
     diversity: float = 0.5  # ... by so much log-probability
     must: Words = ()  # words that the caption has to hold
+    name: Literal["beam"] = "beam"
 
     def __post_init__(self) -> None:
         if not isfinite(self.length_penalty):
@@ -90,6 +112,7 @@ class Sample:
     rules: Rules = field(default_factory=Rules)
     top_k: int | None = None  # only the k likeliest words (Fan et al. 2018, arXiv:1805.04833)
     top_p: float | None = None  # only the fewest words that sum to p (Holtzman et al. 2020, arXiv:1904.09751)
+    name: Literal["sample"] = "sample"
 
     def __post_init__(self) -> None:
         if self.temperature <= 0 or self.count < 1:
@@ -112,13 +135,47 @@ class Sample:
         return replace(self, rules=self.rules.bind(vocabulary))
 
 
-Decoding = Beam | Sample
+@dataclass(frozen=True)
+class Averaging:
+    """How the predictions of an ensemble's members are averaged.
+
+    `weights`, one per member, are made to sum to 1 (None: equal).  A mean of log-probabilities is a product of experts.
+    """
+
+    weights: tuple[float, ...] | None = None
+    of: Literal["probabilities", "log_probabilities"] = "probabilities"
+
+
+EQUAL = Averaging()
+
+Decoding = SearchOptions  # `Beam`, `Sample`, or those of a registered search
 
 
 def together(options: Decoding, media: int) -> int:
     """How many of `media` are searched at a time: a constrained search has a beam for every set of its words, so that
     it takes as much memory on one medium as a beam on 2^words."""
     return max(1, media >> len(options.must)) if isinstance(options, Beam) else media
+
+
+def with_options(decoding: SearchOptions, beam: int | None = None, **options: Any) -> SearchOptions:
+    """`decoding` with other options: `beam` hypotheses, or fields of `Beam` and of `Rules` by their names.
+
+    Raises TypeError for an option that does not exist, ValueError for a value that is not allowed.
+
+    >>> with_options(Beam(size=5), beam=3, max_length=12).rules.max_length
+    12
+    """
+    given = {name: value for name, value in {"size": beam, **options}.items() if value is not None}
+    if not given:
+        return decoding
+    base = decoding if isinstance(decoding, Beam) else Beam(rules=decoding.rules)
+    of_rules = {field.name for field in fields(Rules)}
+    of_beam = {field.name for field in fields(Beam)} - {"rules", "name"}
+    if unknown := [name for name in given if name not in of_rules | of_beam]:
+        known = ", ".join(sorted({"beam"} | of_beam - {"size"} | of_rules))
+        raise TypeError(f"unknown option {unknown[0]!r} of a caption; known are {known}")
+    rules = replace(base.rules, **{name: value for name, value in given.items() if name in of_rules})
+    return replace(base, rules=rules, **{name: value for name, value in given.items() if name in of_beam})
 
 
 def with_beam(decoding: Beam, size: int | None = None, length_penalty: float | None = None, **rules: object) -> Beam:

@@ -5,40 +5,42 @@ the distribution that is drawn from, rules included, is the one that is reported
 must differentiate.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from limner.core.registry import Registry
 from limner.core.types import BOS, EOS, PAD, Captions
 from limner.decode.constrained import constrained
 from limner.decode.diverse import diverse
-from limner.decode.ensemble import Inputs, encode
+from limner.decode.ensemble import Inputs
 from limner.decode.logits import apply_rules, warp_logits
 from limner.decode.nbest import Found, NBest
 from limner.decode.options import Beam, Decoding, Sample
 from limner.decode.rules import Rules
 from limner.models.captioner import Captioner, first_tensor, map_tensors
 
-__all__ = ["Beam", "Sample", "beam", "greedy", "rollout", "sample", "search"]
+__all__ = ["SEARCHES", "Beam", "Sample", "beam", "greedy", "rollout", "sample", "search"]
 
 
 @torch.no_grad()
 def greedy(model: Captioner, inputs: Inputs, rules: Rules = Rules()) -> Captions:
     """The likeliest word at every step."""
-    return rollout(model, encode(model, inputs), rules)
+    return rollout(model, model.encode(inputs), rules)  # type: ignore[arg-type]
 
 
 @torch.no_grad()  # not inference_mode: self-critical training feeds these tokens back through the model
 def sample(model: Captioner, inputs: Inputs, options: Sample = Sample()) -> Captions:  # noqa: B008  # frozen
     """Random captions; rows `count * i ... count * i + count - 1` belong to medium i."""
-    return rollout(model, encode(model, inputs), options)
+    return rollout(model, model.encode(inputs), options)  # type: ignore[arg-type]  # an `Ensemble` reads EnsembleInputs
 
 
 def search(model: Captioner, inputs: Inputs, options: Decoding) -> Captions:
-    """`beam` or `sample`: `options.n_best` neighbouring rows per medium."""
-    return sample(model, inputs, options) if isinstance(options, Sample) else beam(model, inputs, options)
+    """Run the search that `options` belong to -> `options.n_best` neighbouring rows per medium."""
+    return SEARCHES[options.name].run(model, inputs, options)
 
 
 @torch.no_grad()
@@ -100,7 +102,7 @@ class _BeamSearch:
     def __init__(self, model: Captioner, inputs: Inputs, options: Beam):
         B, K, device = len(inputs), options.size, inputs.device
         self.model, self.options = model, options
-        self.memory: Any = encode(model, inputs)
+        self.memory: Any = model.encode(inputs)  # type: ignore[arg-type]
         self.state: Any = model.init_state(self.memory)
         self.media = torch.arange(B, device=device)
         self.best = NBest(B, options.n_best)
@@ -210,3 +212,13 @@ class _BeamSearch:
 
     def _live(self, i: int, slot: int) -> bool:
         return bool(self.score[i, slot].isfinite())
+
+
+class Search(NamedTuple):
+    """A search as recipes and `limner.register` know it."""
+
+    config: type  # a `SearchOptions`
+    run: Callable[..., Captions]  # (model, inputs, options)
+
+
+SEARCHES: Registry[Search] = Registry("search", {"beam": Search(Beam, beam), "sample": Search(Sample, sample)})

@@ -1,8 +1,9 @@
-"""Encoders: frames in, cells out.  `ENCODERS` is the list of names a recipe may use."""
+"""Every encoder by name: frames in, cells out.  A new one is one file and one line here, or `limner.register`."""
 
+from limner.core.registry import Buildable, Registry
 from limner.encoders.clip_frames import ClipFrames, ClipFramesConfig
 from limner.encoders.detector import Detector, DetectorConfig
-from limner.encoders.encoder import Encoder
+from limner.encoders.encoder import Encoder, EncoderConfig
 from limner.encoders.pretrained import Pretrained, PretrainedConfig
 from limner.encoders.resnet import ResNet, ResNetConfig
 from limner.encoders.resnet3d import ResNet3D, ResNet3DConfig
@@ -10,37 +11,30 @@ from limner.encoders.small_cnn import SmallCNN, SmallCNNConfig
 from limner.encoders.small_cnn3d import SmallCNN3D, SmallCNN3DConfig
 from limner.encoders.tiny import Tiny, TinyConfig
 
-EncoderConfig = (
-    PretrainedConfig
-    | DetectorConfig
-    | ClipFramesConfig
-    | ResNetConfig
-    | ResNet3DConfig
-    | SmallCNNConfig
-    | SmallCNN3DConfig
-    | TinyConfig
+ENCODERS: Registry[Buildable] = Registry(
+    "encoder",
+    {
+        "pretrained": Buildable(PretrainedConfig, Pretrained),
+        "detector": Buildable(DetectorConfig, Detector),
+        "clip_frames": Buildable(ClipFramesConfig, ClipFrames),
+        "resnet": Buildable(ResNetConfig, ResNet),
+        "resnet3d": Buildable(ResNet3DConfig, ResNet3D),
+        "small_cnn": Buildable(SmallCNNConfig, SmallCNN),
+        "small_cnn3d": Buildable(SmallCNN3DConfig, SmallCNN3D),
+        "tiny": Buildable(TinyConfig, Tiny),
+    },
 )
-
-ENCODERS: dict[str, tuple[type, type[Encoder]]] = {
-    "pretrained": (PretrainedConfig, Pretrained),
-    "detector": (DetectorConfig, Detector),
-    "clip_frames": (ClipFramesConfig, ClipFrames),
-    "resnet": (ResNetConfig, ResNet),
-    "resnet3d": (ResNet3DConfig, ResNet3D),
-    "small_cnn": (SmallCNNConfig, SmallCNN),
-    "small_cnn3d": (SmallCNN3DConfig, SmallCNN3D),
-    "tiny": (TinyConfig, Tiny),
-}
+DEFAULT_ENCODER: EncoderConfig = SmallCNNConfig()  # of a recipe that names none
 
 
 def build_encoder(config: EncoderConfig) -> Encoder:
     """The encoder a config names.  Raises ValueError for an unknown name or a source that cannot be loaded."""
-    if config.name not in ENCODERS:
-        raise ValueError(f"unknown encoder {config.name!r}; known are {', '.join(ENCODERS)}")
-    return ENCODERS[config.name][1](config)
+    encoder: Encoder = ENCODERS[config.name].build(config)
+    return encoder
 
 
 __all__ = [
+    "DEFAULT_ENCODER",
     "ENCODERS",
     "ClipFrames",
     "ClipFramesConfig",

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,11 +13,24 @@ from torch import Tensor, nn
 from limner.core.types import Features, Layout, Pixels
 
 
+@runtime_checkable
+class EncoderConfig(Protocol):
+    """The config of an encoder: a frozen dataclass whose `name` is a literal that no other encoder has."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def source(self) -> str: ...  # where its weights come from; "" for weights of its own
+
+
 class Encoder(nn.Module, ABC):
     """Turns frames into N cells of `dim` channels with a layout."""
 
     dim: int
-    config: Any  # one of `EncoderConfig`
+    config: Any  # an `EncoderConfig`
 
     @abstractmethod
     def preprocess(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float[Tensor, "T 3 h w"]:

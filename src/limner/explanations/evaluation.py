@@ -75,7 +75,7 @@ def score_run(
     tallies = tuple(Tally(method) for method in methods)
     for medium in media:
         features = _features(inputs, medium, device)
-        found = beam(run.model, features, decoding or recipe.decoding).tokens[0].tolist()
+        found = beam(run.model, features, decoding or recipe.beam).tokens[0].tolist()
         sentence, scene = spoken(run.vocabulary, found), scenes.get(medium.id)
         kept_region = _view(inputs, medium) if scene else WHOLE
         for tally in tallies:

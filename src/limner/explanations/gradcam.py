@@ -88,10 +88,8 @@ def _word_maps(
     with _gradients():
         watched = _watched(features)
         memory = model.encode(watched)
-        cells, real = watched.grid, features.mask[0]
-        if isinstance(model, FirstToken):
-            cells = memory.cells
-            real = real if model.config.align is None else torch.ones_like(cells[0, :, 0], dtype=torch.bool)
+        cells, mask = model.gradcam_cells(memory, watched)
+        real = mask[0]
         scores = teacher_forced_logits(model, memory, words)[0].gather(1, words[:, None]).squeeze(1)
         maps = torch.zeros(len(words), len(real), device=real.device)
         for place, score in enumerate(scores):

@@ -14,7 +14,6 @@ from limner.explanations.cells import attended, bare, log_probabilities
 from limner.explanations.gradcam import gradcam, gradcam_plus_plus, stretched
 from limner.explanations.saliency import saliency
 from limner.models.captioner import Captioner
-from limner.models.spatiotemporal import FirstToken
 from limner.text.vocabulary import Vocabulary
 
 METHODS: dict[
@@ -129,4 +128,4 @@ def spoken(vocabulary: Vocabulary, tokens: Sequence[int]) -> Sentence:
 
 def default_method(model: Captioner) -> str:
     """Attention, where a captioner has one."""
-    return "gradcam" if isinstance(bare(model), FirstToken) else "attention"
+    return "attention" if bare(model).attends else "gradcam"

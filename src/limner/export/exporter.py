@@ -54,7 +54,7 @@ def export_onnx(run: Run, out: Path, int8: bool = False, media: Sequence[Source]
         raise FileExistsError(f"{out} is there and is no exported model: choose another name")
     pipeline = Pipeline(run)
     plan, scale, shift = preprocessing_of(run.encoder)
-    decoding = replace(run.recipe.decoding.bind(run.vocabulary), groups=1, must=(), n_best=1)
+    decoding = replace(run.recipe.beam.bind(run.vocabulary), groups=1, must=(), n_best=1)
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:

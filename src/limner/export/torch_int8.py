@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from limner.core.types import Features, Pixels
 from limner.models.captioner import Captioner, Step, TeacherForced, unroll
 from limner.models.layers import WordHead
-from limner.models.sft import Sft
 
 
 class Quantised(Captioner):
@@ -48,8 +47,10 @@ class Quantised(Captioner):
 def quantised(captioner: Captioner) -> Quantised:
     """An int8 copy, in evaluation mode, on the CPU.  Raises ValueError when this PyTorch cannot make one, and for SFT,
     which multiplies by the weights of its layers itself."""
-    if isinstance(captioner, Sft):
-        raise ValueError("sft has no int8 form in PyTorch: it reads the weights of its layers itself")
+    if captioner.reads_own_weights:
+        raise ValueError(
+            f"{captioner.config.name} has no int8 form in PyTorch: it reads the weights of its layers itself"
+        )
     try:
         from torch.ao.quantization import quantize_dynamic
     except ImportError as error:

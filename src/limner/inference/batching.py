@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any, Generic, TypeVar
 
+from PIL import Image
+
 from limner.core.torch_free import Caption, Failure, Medium, Source
 from limner.data.ahead import ahead
 
@@ -61,6 +63,12 @@ def _captioned(
         for (place, _), caption in zip(group, captions, strict=True):
             found[place] = replace(caption, notes=waiting[place][1].notes)
     return ((source, found[place]) for place, (source, _) in enumerate(waiting))
+
+
+def several_sources(sources: object) -> None:
+    """Raises TypeError that names the right call when `sources` is one picture or clip."""
+    if isinstance(sources, (str, PathLike, Medium, Image.Image, bytes)) or not isinstance(sources, Iterable):
+        raise TypeError(f"captions() takes several pictures or clips, got one {type(sources).__name__}: use caption()")
 
 
 def _name(source: Source) -> str:

@@ -20,10 +20,10 @@ from torch import Tensor
 from limner.core.torch_free import Caption, Failure, Source
 from limner.data.frames import UNIFORM, Sampling
 from limner.data.media import frames_of
-from limner.decode.options import Beam, Decoding, Sample
+from limner.decode.options import Beam, Decoding, Sample, with_options
 from limner.decode.rules import Rules
 from limner.encoders.pretrained import _quiet, weights_sha256
-from limner.inference.batching import captions_of
+from limner.inference.batching import captions_of, several_sources
 from limner.runs.package import fetch_from_hub
 
 PREFIX = "hf:"
@@ -86,20 +86,23 @@ class HuggingFacePipeline:
         """Hex digest of what it has learnt."""
         return weights_sha256(self.model)
 
-    def caption(self, source: Source, decoding: Decoding | None = None) -> Caption:
+    def caption(self, source: Source, decoding: Decoding | None = None, **options: Any) -> Caption:
         """As `Pipeline.caption`; the caption has no attention maps.
 
         Raises MediaError when the source cannot be read, ValueError for a decoding that such a model cannot do.
         """
         notes: list[str] = []
-        return replace(self._decode([self._pixels(source, notes)], decoding)[0], notes=tuple(notes))
+        search = with_options(decoding or self.decoding, **options)
+        return replace(self._decode([self._pixels(source, notes)], search)[0], notes=tuple(notes))
 
     def captions(
-        self, sources: Iterable[Source], decoding: Decoding | None = None, batch_size: int = 16
+        self, sources: Iterable[Source], decoding: Decoding | None = None, batch_size: int = 16, **options: Any
     ) -> Iterator[tuple[Source, Caption | Failure]]:
         """As `Pipeline.captions`."""
-        generation(decoding or self.decoding)  # what cannot be is said before anything is read
-        yield from captions_of(sources, self._pixels, lambda pixels: self._decode(pixels, decoding), batch_size)
+        several_sources(sources)
+        search = with_options(decoding or self.decoding, **options)
+        generation(search)  # raises before anything is read
+        return captions_of(sources, self._pixels, lambda pixels: self._decode(pixels, search), batch_size)
 
     def _pixels(self, source: Source, notes: list[str]) -> tuple[Float[Tensor, "T 3 h w"]]:
         frames = frames_of(source, self.frames, self.sampling, notes)
@@ -165,9 +168,11 @@ def generation(decoding: Decoding) -> dict[str, Any]:
         }
         penalty = 1.0 if decoding.normalise == "avg" else decoding.length_penalty
         options |= {"do_sample": False, "num_beams": decoding.size, "length_penalty": penalty}
-    else:
+    elif isinstance(decoding, Sample):
         options |= {"do_sample": True, "num_beams": 1, "temperature": decoding.temperature}
         options |= {"top_k": decoding.top_k or 0, "top_p": 1.0 if decoding.top_p is None else decoding.top_p}
+    else:
+        raise ValueError(f"a model of transformers has no search {decoding.name!r}: give a beam, or draw samples")
     if asked := [name for name, value in refused.items() if value]:
         raise ValueError(
             f"{asked[0]}: a model of transformers speaks in pieces of words, by a search of its own that has no such "

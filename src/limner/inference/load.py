@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from limner.core.torch_free import Caption, Failure, Source
 from limner.data.frames import Sampling
@@ -38,10 +38,10 @@ class CaptionPipeline(Protocol):
         """Hex digest of the weights."""
         ...
 
-    def caption(self, source: Source, decoding: Decoding | None = None) -> Caption: ...
+    def caption(self, source: Source, decoding: Decoding | None = None, **options: Any) -> Caption: ...
 
     def captions(
-        self, sources: Iterable[Source], decoding: Decoding | None = None, batch_size: int = 16
+        self, sources: Iterable[Source], decoding: Decoding | None = None, batch_size: int = 16, **options: Any
     ) -> Iterator[tuple[Source, Caption | Failure]]: ...
 
 
@@ -55,8 +55,11 @@ def load(
     are sampled from a clip (None: as in training).  `encoder` replaces the path of a pretrained encoder that has moved.
     Raises ValueError or FileNotFoundError when there is no such model, or it cannot be read.
 
-    >>> caption = load().caption(np.zeros((64, 64, 3), np.uint8))
+    >>> captioner = load("runs/mine")
+    >>> captioner.caption("photo.jpg").text == captioner.caption("photo.jpg", beam=2).text
+    True
     """
+    check_device(device)
     if is_transformers(model):
         from limner.inference.hf import HuggingFacePipeline
 
@@ -68,6 +71,18 @@ def load(
     from limner.inference.pipeline import Pipeline
 
     return Pipeline.load(model, encoder, device, frames)
+
+
+def check_device(name: str) -> None:
+    """Raises ValueError for a device that torch does not know or that this machine does not have."""
+    if name == "cpu":  # every machine has one, and exported models need no torch
+        return
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch that was built without CUDA
+        raise ValueError(f"the device {name} cannot be used: {str(error).splitlines()[0]}") from error
 
 
 def is_transformers(model: str | PathLike[str] | None) -> bool:

@@ -1,9 +1,10 @@
-"""A run in use: files, pictures or arrays in, captions out."""
+"""`Pipeline`: a run in use.  Files, pictures or arrays go in, captions come out."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from math import isfinite
 from os import PathLike
+from typing import Any
 
 import torch
 
@@ -13,19 +14,25 @@ from limner.core.torch_free import Caption, Failure, Source
 from limner.core.types import BOS, EOS, PAD, Captions, Features, Layout, Pixels
 from limner.data.frames import Sampling
 from limner.data.media import frames_of
-from limner.decode.ensemble import Average, Ensemble, EnsembleInputs, Inputs, share_words
-from limner.decode.options import Beam, Decoding, together, with_beam
+from limner.decode.ensemble import Ensemble, EnsembleInputs, Inputs, share_words
+from limner.decode.options import EQUAL, Averaging, Beam, Decoding, together, with_options
 from limner.decode.search import search
 from limner.encoders.encoder import Encoder
-from limner.inference.batching import captions_of
-from limner.runs.package import found, unpack
+from limner.inference.batching import captions_of, several_sources
+from limner.runs.package import resolve_model, unpack
 from limner.runs.run import Run, load_others, load_run
 
-__all__ = ["Caption", "Failure", "Pipeline", "Source", "frames_of", "with_beam"]
+__all__ = ["Caption", "Failure", "Pipeline", "Source", "frames_of"]
 
 
 class Pipeline:
-    """`Pipeline.load("runs/x").caption("photo.jpg").text`"""
+    """A run in use.  `limner.load` makes one, whatever kind of model it is given.
+
+    >>> pipeline = Pipeline.load("runs/mine")
+    >>> caption = pipeline.caption("photo.jpg", beam=3)
+    >>> caption.attention.shape[1:]  # (words,) frames, rows and columns of cells
+    (1, 4, 4)
+    """
 
     def __init__(
         self,
@@ -33,11 +40,10 @@ class Pipeline:
         device: str = "cpu",
         frames: int | None = None,
         others: Sequence["Pipeline"] = (),
-        weights: Sequence[float] | None = None,
-        average: Average = "probabilities",
+        averaging: Averaging = EQUAL,
     ):
-        """`others` are the further members of an ensemble; `weights` and `average` are `Ensemble`'s.  Raises ValueError
-        when they do not share a vocabulary."""
+        """`others` are the further members of an ensemble.  Raises ValueError when they do not share a vocabulary, or
+        when the run cannot read raw media."""
         if run.encoder is None:
             raise ValueError(f"{run.folder} was trained on features without a known encoder; it cannot read raw media")
         self.run, self.device = run, device
@@ -49,7 +55,7 @@ class Pipeline:
         if self.others:
             share_words([(str(member.run.folder), member.vocabulary) for member in (self, *self.others)])
             members = [self.model, *(other.model for other in self.others)]
-            self.model = Ensemble(members, weights, average).to(device).eval()
+            self.model = Ensemble(members, averaging).to(device).eval()
 
     @classmethod
     def load(
@@ -59,37 +65,36 @@ class Pipeline:
         device: str = "cpu",
         frames: int | None = None,
         others: Sequence[str | PathLike[str]] = (),
-        weights: Sequence[float] | None = None,
-        average: Average = "probabilities",
+        averaging: Averaging = EQUAL,
     ) -> "Pipeline":
         """`run` is a run folder, or the folder or hub id of a packed model; None is the model that the package ships.
 
         `encoder` replaces the folder or hub id of a pretrained encoder that has moved; `frames` are sampled from a clip
-        (None: as many as in training).  `others` are the runs of an ensemble's further members; those on the same
-        encoder find it there too.  Raises ValueError or FileNotFoundError when a run is missing or damaged.
+        (None: as many as in training).  `others` are the runs of an ensemble's further members; those with the same
+        encoder find it in the same place.  Raises ValueError or FileNotFoundError when a run is missing or damaged.
         """
-        first = load_run(found(shipped.model() if run is None else run), encoder)
-        more = load_others(first, [found(other) for other in others], encoder)
+        first = load_run(resolve_model(shipped.model() if run is None else run), encoder)
+        more = load_others(first, [resolve_model(other) for other in others], encoder)
         members = [cls(other, device, frames) for other in more]
-        return cls(first, device, frames, members, weights, average)
+        return cls(first, device, frames, members, averaging)
 
     @classmethod
     def from_pretrained(cls, source: str | PathLike[str], device: str = "cpu", frames: int | None = None) -> "Pipeline":
-        """A packed model (`limner pack`): its folder or hub id.  Every file is held against its hash first.
+        """A packed model (`limner pack`): its folder or hub id.  The hash of every file is checked first.
 
-        Raises ValueError when one was changed, could execute code, or cannot be fetch_from_hub.
+        Raises ValueError when one was changed, could execute code, or cannot be fetched.
         """
         return cls(load_run(unpack(source)), device, frames)
 
     @property
     def name(self) -> str:
-        """What it is called: its folder."""
+        """The path of the run folder."""
         return str(self.run.folder)
 
     @property
     def decoding(self) -> Beam:
-        """How it searches unless told otherwise."""
-        return self.run.recipe.decoding
+        """The beam search of its recipe."""
+        return self.run.recipe.beam
 
     @property
     def sampling(self) -> Sampling:
@@ -97,42 +102,46 @@ class Pipeline:
         return self.run.recipe.sampling
 
     def fingerprint(self) -> str:
-        """Hex digest of what it has learnt."""
+        """Hex digest of the weights."""
         return sha256(self.run.folder / "model.safetensors")
 
-    def caption(self, source: Source, decoding: Decoding | None = None) -> Caption:
+    def caption(self, source: Source, decoding: Decoding | None = None, **options: Any) -> Caption:
         """Caption one picture or clip: a path, PIL image, encoded bytes, or RGB uint8 array (H,W,3) or (T,H,W,3).
 
-        Raises MediaError (a ValueError) when it cannot be read.
+        `options` change the search: `beam=5`, `n_best=3`, `max_length=12` and the other fields of `Beam` and `Rules`.
+        Raises MediaError (a ValueError) when the source cannot be read, TypeError for what is no single medium.
         """
         notes: list[str] = []
-        return replace(self._decode([self._pixels(source, notes)], decoding)[0], notes=tuple(notes))
+        search = with_options(decoding or self.run.recipe.decoding, **options)
+        return replace(self._decode([self._pixels(source, notes)], search)[0], notes=tuple(notes))
 
     def captions(
-        self, sources: Iterable[Source], decoding: Decoding | None = None, batch_size: int = 16
+        self, sources: Iterable[Source], decoding: Decoding | None = None, batch_size: int = 16, **options: Any
     ) -> Iterator[tuple[Source, Caption | Failure]]:
         """Caption many, in order; one that cannot be read gives a Failure and does not stop the others.
 
         `batch_size` is the number of pictures that go through the encoder together; a clip counts for all its frames.
-        With words that must appear it is fewer.
+        With words that must appear it is fewer.  `options` as in `caption`.
         """
-        options = (decoding or self.decoding).bind(self.vocabulary)  # what cannot be is said before anything is read
-        size = together(options, batch_size)
-        yield from captions_of(sources, self._pixels, lambda pixels: self._decode(pixels, options), size)
+        several_sources(sources)
+        search = with_options(decoding or self.run.recipe.decoding, **options)
+        search = search.bind(self.vocabulary)  # raises before anything is read
+        size = together(search, batch_size)
+        return captions_of(sources, self._pixels, lambda pixels: self._decode(pixels, search), size)
 
     def _pixels(self, source: Source, notes: list[str]) -> tuple[torch.Tensor, ...]:
-        """What each member sees of it."""
+        """The source as each member reads it."""
         mine = self.encoder.preprocess(frames_of(source, self.frames, self.sampling, notes))
         return (mine, *(pixels for other in self.others for pixels in other._pixels(source, [])))
 
-    def _decode(self, pixels: Sequence[tuple[torch.Tensor, ...]], decoding: Decoding | None) -> list[Caption]:
+    def _decode(self, pixels: Sequence[tuple[torch.Tensor, ...]], decoding: Decoding) -> list[Caption]:
         members = (self, *self.others)
         stacked = [Pixels(torch.stack(part).to(self.device)) for part in zip(*pixels, strict=True)]
         features = [member.encode(part) for member, part in zip(members, stacked, strict=True)]
         inputs: Inputs = EnsembleInputs(tuple(features)) if self.others else features[0]
-        options = (decoding or self.decoding).bind(self.vocabulary)
-        found = self.read(search(self.model, inputs, options), features[0].layout)
-        groups = [found[i : i + options.n_best] for i in range(0, len(found), options.n_best)]
+        options = decoding.bind(self.vocabulary)
+        captions = self.read(search(self.model, inputs, options), features[0].layout)
+        groups = [captions[i : i + options.n_best] for i in range(0, len(captions), options.n_best)]
         return [replace(best, others=tuple(it for it in more if isfinite(it.logprob))) for best, *more in groups]
 
     @torch.no_grad()
@@ -140,7 +149,7 @@ class Pipeline:
         return self.encoder(pixels)
 
     def read(self, found: Captions, layout: Layout) -> list[Caption]:
-        """Token ids -> sentences, words and their maps."""
+        """Token ids and attention of a search -> sentences, words and their maps."""
         captions = []
         for ids, logprob, weights in zip(
             found.tokens.tolist(), found.logprob.tolist(), found.attention.float().cpu().numpy(), strict=True

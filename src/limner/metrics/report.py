@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from rich.table import Table
 
+from limner.core.registry import Registry, UnknownName
 from limner.core.version import __version__
 from limner.data.shapes_words import Scene
 from limner.metrics.bleu import bleu
@@ -26,16 +27,19 @@ from limner.metrics.rouge import rouge_l
 
 Metric = Callable[[Candidates, References], Score]
 
-METRICS: dict[str, Metric] = {
-    "BLEU-1": partial(bleu, order=1),
-    "BLEU-2": partial(bleu, order=2),
-    "BLEU-3": partial(bleu, order=3),
-    "BLEU-4": partial(bleu, order=4),
-    "METEOR": meteor,
-    "ROUGE-L": rouge_l,
-    "CIDEr": cider,
-    "CIDEr-D": cider,  # what coco-caption calls CIDEr is CIDEr-D
-}
+METRICS: Registry[Metric] = Registry(
+    "metric",
+    {
+        "BLEU-1": partial(bleu, order=1),
+        "BLEU-2": partial(bleu, order=2),
+        "BLEU-3": partial(bleu, order=3),
+        "BLEU-4": partial(bleu, order=4),
+        "METEOR": meteor,
+        "ROUGE-L": rouge_l,
+        "CIDEr": cider,
+        "CIDEr-D": cider,  # what coco-caption calls CIDEr is CIDEr-D
+    },
+)
 ROW = (
     "CIDEr",
     "BLEU-4",
@@ -164,7 +168,7 @@ def choose(names: Sequence[str]) -> dict[str, Metric]:
         found = {known for known in METRICS if known.lower() == name}
         found = found or {known for known in METRICS if known.lower().rpartition("-")[0] == name}
         if not found:
-            raise ValueError(f"unknown metric '{name}'; known are {', '.join(METRICS)}")
+            raise UnknownName(f"unknown metric '{name}'; known are {', '.join(METRICS)}")
         wanted |= found
     return {name: metric for name, metric in METRICS.items() if name in wanted}
 

@@ -1,6 +1,7 @@
-"""Every captioner by name; a new one is one file and one line here."""
+"""Every captioner by name.  A new one is one file and one line here, or `limner.register` in a package of its own."""
 
-from limner.models.captioner import Captioner
+from limner.core.registry import Buildable, Registry
+from limner.models.captioner import Captioner, CaptionerConfig
 from limner.models.sa_lstm import SaLstm, SaLstmConfig
 from limner.models.sft import Sft, SftConfig
 from limner.models.show_attend_tell import ShowAttendTell, ShowAttendTellConfig
@@ -9,28 +10,28 @@ from limner.models.spatiotemporal import FirstToken, FirstTokenConfig, SpatioTem
 from limner.models.up_down import UpDown, UpDownConfig
 from limner.models.xlan import Xlan, XlanConfig
 
-MODELS: dict[str, tuple[type, type[Captioner]]] = {
-    "show_attend_tell": (ShowAttendTellConfig, ShowAttendTell),
-    "first_token": (FirstTokenConfig, FirstToken),
-    "spatio_temporal": (SpatioTemporalConfig, SpatioTemporal),
-    "sa_lstm": (SaLstmConfig, SaLstm),
-    "sft": (SftConfig, Sft),
-    "spatial_transformer": (SpatialTransformerConfig, SpatialTransformer),
-    "xlan": (XlanConfig, Xlan),
-    "up_down": (UpDownConfig, UpDown),
-}
-ModelConfig = (
-    ShowAttendTellConfig
-    | FirstTokenConfig
-    | SpatioTemporalConfig
-    | SaLstmConfig
-    | SftConfig
-    | SpatialTransformerConfig
-    | XlanConfig
-    | UpDownConfig
+CAPTIONERS: Registry[Buildable] = Registry(
+    "captioner",
+    {
+        "show_attend_tell": Buildable(ShowAttendTellConfig, ShowAttendTell),
+        "first_token": Buildable(FirstTokenConfig, FirstToken),
+        "spatio_temporal": Buildable(SpatioTemporalConfig, SpatioTemporal),
+        "sa_lstm": Buildable(SaLstmConfig, SaLstm),
+        "sft": Buildable(SftConfig, Sft),
+        "spatial_transformer": Buildable(SpatialTransformerConfig, SpatialTransformer),
+        "xlan": Buildable(XlanConfig, Xlan),
+        "up_down": Buildable(UpDownConfig, UpDown),
+    },
 )
+DEFAULT_CAPTIONER: CaptionerConfig = ShowAttendTellConfig()  # of a recipe that names none
 
 
-def build_model(config: ModelConfig, vocabulary_size: int, feature_dim: int) -> Captioner:
-    """A freshly initialised captioner."""
-    return MODELS[config.name][1](config, vocabulary_size, feature_dim)
+def build_model(config: CaptionerConfig, vocabulary_size: int, feature_dim: int) -> Captioner:
+    """A freshly initialised captioner for features of `feature_dim` channels."""
+    model: Captioner = CAPTIONERS[config.name].build(config, vocabulary_size, feature_dim)
+    return model
+
+
+def leaves_parameters_unused(config: CaptionerConfig) -> bool:
+    """Whether some parameters of this captioner take no part in its own captions (`Captioner.partial`)."""
+    return bool(CAPTIONERS[config.name].build.partial)  # type: ignore[attr-defined]

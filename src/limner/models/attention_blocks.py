@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from limner.models.layers import masked_softmax
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
 
 
@@ -87,12 +89,6 @@ class DotProduct(nn.Module):
 
 def split_heads(x: Float[Tensor, "B N D"], heads: int) -> Float[Tensor, "B H N d"]:
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-def masked_softmax(scores: Float[Tensor, "*B N"], mask: Bool[Tensor, "*b N"]) -> Float[Tensor, "*B N"]:
-    """Over the places where `mask` is True; all zeros where there is none (a picture without regions)."""
-    hidden = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    return hidden.softmax(-1).masked_fill(~mask, 0.0)
 
 
 def sinusoids(place: Int[Tensor, " L"], dim: int) -> Float[Tensor, "L D"]:

@@ -7,7 +7,8 @@ Rows: a memory has B rows, one per medium.  Tokens and states have R = K * B row
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import replace
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,6 +18,16 @@ from limner.core.types import EOS, PAD, Features, Pixels
 from limner.models.position_embedding import PositionEmbedding
 
 Own = TypeVar("Own", bound="Captioner")
+
+
+@runtime_checkable
+class CaptionerConfig(Protocol):
+    """The config of a captioner: a frozen dataclass whose `name` is a literal that no other captioner has."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def name(self) -> str: ...
 
 
 class Step(NamedTuple):
@@ -34,8 +45,20 @@ class TeacherForced(NamedTuple):
 
 
 class Captioner(nn.Module, ABC):
+    """The base of every captioner.
+
+    Contract: `Captioner(config, vocabulary_size, feature_dim)`; PAD and BOS score -inf at every step (`WordHead` does
+    it), because a search could choose them otherwise; in evaluation mode the rows of a batch do not influence each
+    other; cells whose mask is False have no influence.  `limner.testing.check_captioner` checks all of it.
+    """
+
+    config: Any  # a `CaptionerConfig`
     position_embedding: PositionEmbedding | None  # of those that have one
     attends: bool = True  # False: the attention that it returns is the same for all words, over all real cells
+    partial: ClassVar[bool] = False  # True: some parameters take no part in its own captions (one of two sides)
+    sides: ClassVar[tuple[str, ...]] = ()  # names of `config.side`, where one model has several that caption
+    reads_media_as_published: ClassVar[bool] = False  # False: published on stored features, without an encoder
+    reads_own_weights: ClassVar[bool] = False  # True: multiplies by `layer.weight` itself, so layers cannot be replaced
 
     @abstractmethod
     def encode(self, inputs: Features | Pixels) -> Any:
@@ -57,6 +80,25 @@ class Captioner(nn.Module, ABC):
         """What the last step's scores were read from, for objectives that look at it; None when there is no such
         vector."""
         return None
+
+    def caption_parameters(self) -> list[nn.Parameter]:
+        """The parameters that its captions depend on."""
+        return list(self.parameters())
+
+    def select_side(self, side: str) -> None:
+        """From now on its captions are those of `side`.  Raises ValueError when it has no such side."""
+        if side not in self.sides:
+            known = f"its sides are {', '.join(self.sides)}" if self.sides else "it has one side only"
+            raise ValueError(f"a {self.config.name} has no side {side!r}: {known}")
+        self.config = replace(self.config, side=side)
+
+    def token_vector_layers(self) -> list[nn.Module]:
+        """The layers, V rows each, that begin with CLIP's token vectors where a recipe asks for them: the embedding."""
+        return [self.get_submodule("embed")]
+
+    def gradcam_cells(self, memory: Any, features: Features) -> tuple[Float[Tensor, "B M D"], Bool[Tensor, "B M"]]:
+        """The cells that Grad-CAM differentiates by, and which of them are real: the features that it reads."""
+        return features.grid, features.mask
 
     @torch.no_grad()
     def prepare_for_occlusion(self, features: Features) -> "tuple[Captioner, Features]":

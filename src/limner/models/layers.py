@@ -5,9 +5,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from limner.core.types import BOS, PAD
-from limner.models.attention_blocks import masked_softmax
 
 ACTIVATIONS = {"tanh": torch.tanh_, "relu": torch.relu_}  # in place: they see (B, K, N, A), a step's largest tensor
+
+
+def masked_softmax(scores: Float[Tensor, "*B N"], mask: Bool[Tensor, "*b N"]) -> Float[Tensor, "*B N"]:
+    """Over the places where `mask` is True; all zeros where there is none (a picture without regions)."""
+    hidden = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    return hidden.softmax(-1).masked_fill(~mask, 0.0)
 
 
 class WordHead(nn.Linear):

@@ -56,6 +56,11 @@ class SideView(NamedTuple):
 
 
 class Sft(Captioner):
+    partial = True
+    reads_media_as_published = True
+    sides = ("student", "teacher")
+    reads_own_weights = True
+
     def __init__(self, config: SftConfig, vocabulary_size: int, feature_dim: int):
         """Raises ValueError for widths that do not divide."""
         super().__init__()
@@ -103,7 +108,7 @@ class Sft(Captioner):
     def embed(self) -> nn.Embedding:
         return self.head.embed
 
-    def sides(self, inputs: Features | Pixels) -> dict[str, SideView]:
+    def both_sides(self, inputs: Features | Pixels) -> dict[str, SideView]:
         """`teacher` and `student`, all that both of them make of a batch.  What they share is computed once."""
         grid, mask = self._cells(inputs)
         looked = self.network.look(grid, mask)
@@ -115,17 +120,22 @@ class Sft(Captioner):
         return {name: self._side(name, grid, mask, one) for name, one in seen.items()}
 
     def see(self, inputs: Features | Pixels, side: str) -> SideView:
-        """One of `sides` alone."""
+        """One of `both_sides` alone."""
         grid, mask = self._cells(inputs)
         network = self._network(side)
         return self._side(side, grid, mask, network.see(network.look(grid, mask), side == "teacher"))
 
-    def side_parameters(self) -> list[nn.Parameter]:
+    def caption_parameters(self) -> list[nn.Parameter]:
         """The parameters behind the captions of `side`: without what only the other side uses."""
         network = self._network(self.config.side)
         parts = [*network.named_parameters(), *self._head(self.config.side).named_parameters()]
         idle = () if self.config.side == "teacher" else ("module.",)
         return [parameter for name, parameter in parts if not name.startswith(idle)]
+
+    def token_vector_layers(self) -> list[nn.Module]:
+        """As published the word head begins with them too, where it is as wide as the embedding."""
+        tied = self.config.hidden == self.config.embed
+        return [self.embed, self.head.words] if tied else [self.embed]
 
     def _side(self, name: str, grid: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"], seen: Seen) -> SideView:
         head = self._head(name)

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from limner.core.types import UNK
-from limner.models.attention_blocks import masked_softmax
-from limner.models.layers import WordHead
+from limner.models.layers import WordHead, masked_softmax
 from limner.models.packed_linear import PackedWeight, SmallBatchLinear
 from limner.models.sft_network import normed, ranks, reading, sinusoid
 

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from limner.models.attention_blocks import masked_softmax
-from limner.models.layers import masked_max
+from limner.models.layers import masked_max, masked_softmax
 
 EPS = 1e-12  # of every LayerNorm, as in BERT's first code
 ROUNDS = 6  # of the teacher's encoder, all with the same weights

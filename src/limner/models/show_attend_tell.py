@@ -46,6 +46,8 @@ class State(NamedTuple):
 
 
 class ShowAttendTell(Captioner):
+    reads_media_as_published = True
+
     def __init__(self, config: ShowAttendTellConfig, vocabulary_size: int, feature_dim: int):
         super().__init__()
         self.config = config

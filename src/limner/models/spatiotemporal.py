@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -64,6 +64,7 @@ class State(NamedTuple):
 
 class FirstToken(Captioner):
     attends = False
+    reads_media_as_published = True
 
     def __init__(self, config: FirstTokenConfig, vocabulary_size: int, feature_dim: int):
         super().__init__()
@@ -111,6 +112,11 @@ class FirstToken(Captioner):
         else:
             pooled = masked_max(spread, mask)
         return Memory(cells, _normalised(self.norm, self.linear(pooled)), attention.to(grid.dtype))
+
+    def gradcam_cells(self, memory: Memory, features: Features) -> tuple[Float[Tensor, "B M D"], Bool[Tensor, "B M"]]:
+        """Its convolved cells before their normalisation: the published form has a layer of its own for Grad-CAM."""
+        aligned = self.config.align is not None
+        return memory.cells, torch.ones_like(memory.cells[..., 0], dtype=torch.bool) if aligned else features.mask
 
     @torch.no_grad()
     def prepare_for_occlusion(self, features: Features) -> tuple[Captioner, Features]:

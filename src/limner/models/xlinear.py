@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from limner.models.attention_blocks import Known, masked_softmax, split_heads
+from limner.models.attention_blocks import Known, split_heads
+from limner.models.layers import masked_softmax
 
 PIECE = {"cpu": 1 << 18}  # numbers of q1 * k_n at a time: 1 MB fits a core's cache
 LARGE_PIECE = 1 << 26  # elsewhere

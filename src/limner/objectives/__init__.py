@@ -1,25 +1,41 @@
-"""What is learnt: functions (model, batch, epoch) -> Loss.  The training loop knows nothing else about them.
+"""Every objective by name.  A new one is one file and one line here, or `limner.register` in a package of its own.
 
-An objective of a recipe is a frozen dataclass.  It is such a function itself, or it builds one from the training that
-it is part of (`build`).  One with parameters of its own is an nn.Module, trained, saved and resumed with the model, but
-no part of it.
+The training loop knows objectives as functions (model, batch, epoch) -> Loss and nothing else about them.
 """
 
-from collections.abc import Callable
-
-from limner.core.types import Batch, Loss
-from limner.models.captioner import Captioner
+from limner.core.registry import Registry
 from limner.objectives.context import Context
 from limner.objectives.cross_entropy import CrossEntropy
 from limner.objectives.distillation import Distil
 from limner.objectives.hierarchical import SftLoss
+from limner.objectives.objective import HasCheckpointState, ObjectiveConfig, ObjectiveFunction
 from limner.objectives.reconstruction import GlobalReconstruction, LocalReconstruction
 from limner.objectives.self_critical import SelfCritical
 
-Objective = CrossEntropy | GlobalReconstruction | LocalReconstruction | SelfCritical | SftLoss | Distil
-ObjectiveFunction = Callable[[Captioner, Batch, int], Loss]
+__all__ = [
+    "DEFAULT_OBJECTIVE",
+    "OBJECTIVES",
+    "Context",
+    "HasCheckpointState",
+    "ObjectiveConfig",
+    "ObjectiveFunction",
+    "build_objective",
+]
+
+OBJECTIVES: Registry[type[ObjectiveConfig]] = Registry(
+    "objective",
+    {
+        "xe": CrossEntropy,
+        "recnet_global": GlobalReconstruction,
+        "recnet_local": LocalReconstruction,
+        "scst": SelfCritical,
+        "sft": SftLoss,
+        "distil": Distil,
+    },
+)
+DEFAULT_OBJECTIVE: ObjectiveConfig = CrossEntropy()  # of a stage that names none
 
 
-def build_objective(objective: Objective, context: Context) -> ObjectiveFunction:
+def build_objective(objective: ObjectiveConfig, context: Context) -> ObjectiveFunction:
     """What is freshly initialised here is on the CPU."""
-    return objective if isinstance(objective, CrossEntropy) else objective.build(context)
+    return objective.build(context)

@@ -11,13 +11,15 @@ from torch import Tensor
 from limner.core.fields import FractionBelowOne, NonNegativeFloat
 from limner.core.types import PAD, Batch, Loss, Pixels
 from limner.models.captioner import Captioner, TeacherForced
+from limner.objectives.context import Context
+from limner.objectives.objective import ObjectiveConfig
 from limner.objectives.scheduled_sampling import ScheduledSampling
 
 Weight = Annotated[float, Field(allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
-class CrossEntropy:
+class CrossEntropy(ObjectiveConfig):
     """Mean over the words (EOS included) of -log p, plus the weights below times their terms."""
 
     name: Literal["xe"] = "xe"
@@ -29,6 +31,9 @@ class CrossEntropy:
     entropy: Weight = 0.0  # of the next word's distribution (SA-LSTM's reg_lambda; its code sums over the batch axis)
     attention_entropy: Weight = 0.0  # of the attention over the cells
     sampling: ScheduledSampling = field(default_factory=ScheduledSampling)
+
+    def build(self, context: Context) -> "CrossEntropy":
+        return self
 
     def __call__(self, model: Captioner, batch: Batch, epoch: int = 0) -> Loss:
         return self.score(self.forward_teacher_forced(model, model.encode(batch.inputs), batch, epoch), batch)

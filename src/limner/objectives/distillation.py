@@ -29,15 +29,17 @@ from limner.objectives.context import Context, Teacher, probe, seen
 from limner.objectives.cross_entropy import CrossEntropy, smoothed
 from limner.objectives.levels import Levels
 from limner.objectives.matching import attention_divergence, distance, divergence, divergence_of_likeliest, tiling
+from limner.objectives.objective import ObjectiveConfig
 from limner.objectives.teacher_cache import TeacherCache
 
 ALONG = ("kl", "attention", "hidden", "joint")  # terms for which the teacher reads the captions
 TEACHER = (*ALONG, "features")
+CACHED = "teacher_cache."  # begins the names of cached tensors in a checkpoint
 LEVELS = ("objects", "actions", "sentence")
 
 
 @dataclass(frozen=True)
-class Distil:
+class Distil(ObjectiveConfig):
     name: Literal["distil"] = "distil"
     teacher: str = ""  # folder of a run
     side: Literal["", "student", "teacher"] = ""  # of a teacher that has both (sft); empty: that of its recipe
@@ -76,15 +78,23 @@ class Distil:
             raise ValueError("xe.sampling reads words of the student's own, along which the teacher is not taught")
 
     @property
-    def partial(self) -> bool:
+    def skips_gradients(self) -> bool:
         """May parts of a teacher that is trained along go unused, such as its encoder?"""
         return self.joint > 0
 
     @property
-    def parts(self) -> str:
+    def parameters_name(self) -> str:
         """Names what parameters it has of its own: a stage or run with the same parts goes on with them."""
         learnt = [term for term in ("hidden", "features", "joint", *LEVELS) if getattr(self, term)]
         return " ".join([self.name, *learnt, f"{self.slots} slots of {self.teacher}", self.side]).rstrip()
+
+    @property
+    def teacher_run(self) -> str:
+        return self.teacher
+
+    @property
+    def teacher_side(self) -> str:
+        return self.side
 
     def build(self, context: Context) -> "Distillation":
         """Raises ValueError for a teacher that cannot be compared with the student."""
@@ -157,6 +167,17 @@ class Distillation(nn.Module):
             self.match_hidden = _projection(own.shape[-1], wanted.shape[-1])
         if self.config.features:
             self.match_features = _projection(features.grid.shape[-1], theirs.grid.shape[-1])
+
+    def checkpoint_state(self) -> dict[str, Tensor]:
+        """What the teacher cache holds."""
+        packed = {} if self.teacher_cache is None else self.teacher_cache.pack()
+        return {f"{CACHED}{name}": value for name, value in packed.items()}
+
+    def restore_checkpoint_state(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of `checkpoint_state`."""
+        if self.teacher_cache is not None:
+            mine = {name.removeprefix(CACHED): x for name, x in tensors.items() if name.startswith(CACHED)}
+            self.teacher_cache.unpack(mine)
 
     def forward(self, model: Captioner, batch: Batch, epoch: int = 0) -> Loss:
         """Raises FloatingPointError, naming media, where the teacher's scores are nan."""

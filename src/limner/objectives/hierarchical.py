@@ -30,7 +30,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import log
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -46,6 +46,7 @@ from limner.models.sft_head import SftHead
 from limner.objectives.assignment import match
 from limner.objectives.context import Context, seen
 from limner.objectives.matching import divergence
+from limner.objectives.objective import ObjectiveConfig
 from limner.text.vocabulary import Vocabulary
 from limner.text.word_classes import nouns_and_verbs
 
@@ -54,8 +55,9 @@ NOUN = "man"  # when a caption has none, as published
 
 
 @dataclass(frozen=True)
-class SftLoss:
+class SftLoss(ObjectiveConfig):
     name: Literal["sft"] = "sft"
+    trains_all_parameters: ClassVar[bool] = True
     teacher_weight: Fraction = 0.5  # T
     objects: NonNegativeFloat = 0.0  # lam_o
     actions: NonNegativeFloat = 0.0  # lam_a
@@ -74,7 +76,7 @@ class SftLoss:
         if self.published and ours:
             raise ValueError(f"{', '.join(ours)}: of ours, not published; leave them out, or set published to false")
         passed = [name for name in PASSED if getattr(self, name)]
-        if passed and self.partial:
+        if passed and self.skips_gradients:
             raise ValueError(
                 f"{', '.join(passed)}: a student learns from a teacher that is trained along, so that the teacher's "
                 f"weight must lie between 0 and 1, not be {self.teacher_weight}; for one that is trained use "
@@ -85,7 +87,7 @@ class SftLoss:
         return SftTraining(self, Labels(context.vocabulary, context.media))
 
     @property
-    def partial(self) -> bool:
+    def skips_gradients(self) -> bool:
         """Does one side learn nothing?  With weights of its own these then have no gradient."""
         return self.teacher_weight in (0, 1)
 
@@ -159,7 +161,7 @@ class SftTraining:
             return self.published(captioner, features, batch.tokens, torch.tensor(labels).to(batch.tokens))
         share = self.config.teacher_weight
         if 0 < share < 1:
-            sides = captioner.sides(features)
+            sides = captioner.both_sides(features)
         else:
             name = "teacher" if share else "student"
             sides = {name: captioner.see(features, name)}
@@ -184,7 +186,7 @@ class SftTraining:
 
     def published(self, model: Sft, features: Features, tokens: Int[Tensor, "R L"], labels: Int[Tensor, "B J"]) -> Loss:
         """Sums of divergences; `labels` name the slots, 0 where there is none."""
-        sides = model.sides(features)
+        sides = model.both_sides(features)
         student, keep = sides["student"], labels != PAD
         terms = [self.caption(name, path, tokens) for name, path in sides.items()]
         weights = {"objects": self.config.objects, "actions": self.config.actions}

@@ -23,10 +23,11 @@ from limner.models.captioner import Captioner
 from limner.models.layers import AdditiveAttention
 from limner.objectives.context import Context, probe, seen
 from limner.objectives.cross_entropy import CrossEntropy
+from limner.objectives.objective import ObjectiveConfig
 
 
 @dataclass(frozen=True)
-class GlobalReconstruction:
+class GlobalReconstruction(ObjectiveConfig):
     name: Literal["recnet_global"] = "recnet_global"
     weight: NonNegativeFloat = 0.2
     published: bool = False
@@ -37,7 +38,7 @@ class GlobalReconstruction:
 
 
 @dataclass(frozen=True)
-class LocalReconstruction:
+class LocalReconstruction(ObjectiveConfig):
     name: Literal["recnet_local"] = "recnet_local"
     weight: NonNegativeFloat = 0.1
     attention: PositiveInt = 256

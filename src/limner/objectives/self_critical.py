@@ -12,7 +12,7 @@ the forbidden words up, which are never drawn and never pushed back.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,6 +26,7 @@ from limner.decode.search import Sample, rollout
 from limner.models.captioner import Captioner
 from limner.objectives.context import Context, seen
 from limner.objectives.cross_entropy import CrossEntropy
+from limner.objectives.objective import ObjectiveConfig
 from limner.objectives.rewards import REWARDS, Rewards
 
 EVERY = 50  # calls: how often the greedy reward is logged where it is not the baseline; as often as log.jsonl's rows
@@ -38,10 +39,11 @@ def _known(reward: dict[str, float]) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class SelfCritical:
+class SelfCritical(ObjectiveConfig):
     """The rewards of drawn captions above a baseline, plus `xe_weight` times the cross entropy of the batch's own."""
 
     name: Literal["scst"] = "scst"
+    highest_lr: ClassVar[float] = 5e-4  # of those published the Object Relation Transformer's (arXiv:1906.05963)
     sample: Sample = field(default_factory=lambda: Sample(5))  # `count` captions per medium are drawn
     # greedy: the reward of the medium's greedy caption (the paper); leave_one_out: the mean of its other samples
     # (Luo 2020, arXiv:2003.09971), without a search of its own

@@ -28,7 +28,6 @@ from limner.data.shapes import write_video
 from limner.decode.search import Beam, beam
 from limner.encoders import ClipFrames, Pretrained, ResNet3D, SmallCNN3D
 from limner.inference.pipeline import Pipeline, Source, frames_of
-from limner.models.sft import Sft, SftConfig
 from limner.runs.recipe import Recipe, load_recipe
 from limner.runs.run import Run, load_run
 
@@ -90,7 +89,7 @@ def profile(
             "clip: leave out --media, and it is measured from random cells on"
         )
     with _medium(run, source) as (medium, called):
-        found = _measured(run, medium, decoding or run.recipe.decoding, repeats, batch, device)
+        found = _measured(run, medium, decoding or run.recipe.beam, repeats, batch, device)
         most = peak_memory(run, medium, decoding, encoder) if memory else None
     return replace(found, memory=most, about={**found.about, "medium": called})
 
@@ -138,7 +137,7 @@ def _measured(run: Run, source: Source, decoding: Beam, repeats: int, batch: int
 
 
 def _used(run: Run) -> list[nn.Parameter]:
-    return run.model.side_parameters() if isinstance(run.model, Sft) else list(run.model.parameters())
+    return run.model.caption_parameters()
 
 
 def count(work: Callable[[], Any]) -> int:
@@ -207,10 +206,10 @@ def peak_memory(run: Run, source: Source, decoding: Beam | None = None, encoder:
 def _peak(folder: str, encoder: str, recipe: Recipe, source: Source, decoding: Beam | None) -> float:
     torch.set_num_threads(1)
     run = replace(load_run(folder, encoder), recipe=recipe)
-    if isinstance(run.model, Sft) and isinstance(recipe.model, SftConfig):
-        run.model.config = recipe.model
+    if run.model.sides:
+        run.model.select_side(recipe.model.side)  # type: ignore[attr-defined]
     if run.encoder is None:
-        beam(run.model, cells(run), decoding or recipe.decoding)
+        beam(run.model, cells(run), decoding or recipe.beam)
     else:
         Pipeline(run).caption(source, decoding)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -9,11 +9,12 @@ from limner.core.files import write_json
 from limner.core.types import Medium
 from limner.data.datasets import read_dataset, read_scenes
 from limner.data.karpathy import coco_id
-from limner.decode.ensemble import Average, Ensemble, share_words
+from limner.decode.ensemble import Ensemble, share_words
 from limner.decode.generate import Said, generate_several
-from limner.decode.options import Decoding
+from limner.decode.options import EQUAL, Averaging, Decoding
 from limner.metrics.references import References
 from limner.metrics.report import Metric, Report, evaluate, to_json
+from limner.models import CAPTIONERS
 from limner.runs.inputs import feature_paths, open_inputs
 from limner.runs.run import Run
 
@@ -42,13 +43,12 @@ def evaluate_run(
     metrics: Mapping[str, Metric] | None = None,
     extra: Mapping[str, Metric] | None = None,
     others: Sequence[Run] = (),
-    weights: Sequence[float] | None = None,
-    average: Average = "probabilities",
+    averaging: Averaging = EQUAL,
 ) -> Evaluation:
     """Caption the media of `split` that have references and can be read, and score them: `report.evaluate` of them.
 
-    `others` make an ensemble of it, each member reading its own features of `run`'s data; `weights` and `average` are
-    `Ensemble`'s.  Of several captions per medium the first is scored.
+    `others` make an ensemble of it, each member reading its own features of `run`'s data.  Of several captions
+    per medium the first is scored.
     """
     for member in (run, *others):
         if member.encoder is None and not feature_paths(member.recipe):
@@ -65,7 +65,7 @@ def evaluate_run(
     problems += [f"{medium.id}: no references" for medium in asked if not medium.references and medium.id not in told]
     scored = [medium for medium in asked if medium.references]
     options = decoding or run.recipe.decoding
-    said, unread = _captions((run, *others), scored, options, weights, average)
+    said, unread = _captions((run, *others), scored, options, averaging)
     captions = {id: found[0].text for id, found in said.items()}
     if not captions:
         raise ValueError(f"none of {len(asked)} media can be evaluated; the first: {[*unread, *problems][0]}")
@@ -80,7 +80,8 @@ def evaluate_run(
 
 def _no_inputs(run: Run) -> str:
     """What to do with a converted run that knows neither an encoder nor features."""
-    again = "; or convert it again with --encoder, and it reads pictures or clips" if _may_have_encoder(run) else ""
+    published = CAPTIONERS[run.recipe.model.name].build.reads_media_as_published  # type: ignore[attr-defined]
+    again = "; or convert it again with --encoder, and it reads pictures or clips" if published else ""
     return (
         f"{run.folder} has no encoder, so its inputs cannot be told: give stored features like those it was trained on "
         "with --features PATH (HDF5, folders of .npy or .npz; for a detector's regions the store that limner convert "
@@ -88,17 +89,11 @@ def _no_inputs(run: Run) -> str:
     )
 
 
-def _may_have_encoder(run: Run) -> bool:
-    """Whether `limner convert` takes --encoder for such a system; the others were published on features alone."""
-    return run.recipe.model.name in ("show_attend_tell", "first_token", "sft")
-
-
 def _captions(
     runs: Sequence[Run],
     media: Sequence[Medium],
     options: Decoding,
-    weights: Sequence[float] | None,
-    average: Average,
+    averaging: Averaging,
 ) -> tuple[dict[str, list[Said]], list[str]]:
     """Captions in the order of the media, and a line for each medium that could not be read."""
     captions: dict[str, list[Said]] = {}
@@ -111,7 +106,7 @@ def _captions(
                 f"{its.dim}: give the features it was trained on"
             )
     members = [its.read_by(run.model) for run, its in zip(runs, inputs, strict=True)]
-    model = (members[0] if len(members) == 1 else Ensemble(members, weights, average)).eval()
+    model = (members[0] if len(members) == 1 else Ensemble(members, averaging)).eval()
     raw = [its for its in inputs if not its.stored]
     size = min((its.together(media, CHUNK) for its in raw), default=len(media))
     for start in range(0, len(media), max(1, size)):

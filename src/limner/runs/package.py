@@ -90,7 +90,7 @@ def unpack(source: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def found(source: str | os.PathLike[str]) -> Path:
+def resolve_model(source: str | os.PathLike[str]) -> Path:
     """What a user names as a model -> its folder: a run folder as it is; a packed model, or its hub id, checked.
 
     Raises what `unpack` does; of what is neither a folder nor a hub id, reading the run tells.

@@ -5,24 +5,40 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
-from limner.core.fields import Fraction, FractionBelowOne, NonNegativeFloat, PositiveFloat, PositiveInt
+from limner.core.fields import (
+    ConfigOf,
+    Fraction,
+    FractionBelowOne,
+    NameOf,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+)
 from limner.core.files import read_json, write_json
 from limner.core.migration import migrate, renamed
+from limner.core.plugins import load_entry_points
+from limner.core.registry import Registry, origin
 from limner.data.augmentations import AUGMENTATIONS
-from limner.data.datasets import DataConfig
+from limner.data.datasets import DATASETS, DataConfig
 from limner.data.feature_files import FeatureRows
 from limner.data.frames import Sampling
 from limner.data.pseudo_captions import PseudoCaptionsConfig
-from limner.decode.search import Beam
-from limner.encoders import EncoderConfig, SmallCNNConfig
-from limner.models import ModelConfig, ShowAttendTellConfig
-from limner.objectives import CrossEntropy, Objective
+from limner.decode.options import Beam, SearchOptions
+from limner.decode.search import SEARCHES
+from limner.encoders import DEFAULT_ENCODER, ENCODERS
+from limner.encoders.encoder import EncoderConfig
+from limner.metrics.report import METRICS
+from limner.models import CAPTIONERS, DEFAULT_CAPTIONER
+from limner.models.captioner import CaptionerConfig
+from limner.objectives import DEFAULT_OBJECTIVE, OBJECTIVES, ObjectiveConfig
 
 
 @dataclass(frozen=True)
@@ -63,7 +79,7 @@ class Schedule:
 class Stage:
     """One objective for some epochs.  Stages run in order."""
 
-    objective: Annotated[Objective, Field(discriminator="name")] = field(default_factory=CrossEntropy)
+    objective: Annotated[ObjectiveConfig, ConfigOf(OBJECTIVES)] = DEFAULT_OBJECTIVE
     epochs: PositiveInt = 10
     batch_size: PositiveInt = 64  # examples per step on all ranks together
     accumulate: PositiveInt = 1  # batches per optimiser step
@@ -100,7 +116,7 @@ class Stage:
 class Validation:
     """Captions are generated freely (never teacher-forced) and scored; the best score picks the kept weights."""
 
-    metric: str = "CIDEr"
+    metric: Annotated[str, NameOf(METRICS)] = "CIDEr"
     beam: PositiveInt = 1
     every: PositiveInt = 1  # epochs
     split: str = "val"
@@ -119,7 +135,7 @@ Augmentation = Annotated[str, AfterValidator(_known_view)]
 @dataclass(frozen=True)
 class Recipe:
     data: DataConfig = field(default_factory=DataConfig)
-    encoder: Annotated[EncoderConfig, Field(discriminator="name")] = field(default_factory=SmallCNNConfig)
+    encoder: Annotated[EncoderConfig, ConfigOf(ENCODERS)] = DEFAULT_ENCODER
     # folder of a feature store, or feature files of others (HDF5, folders of .npy, .npz, .pth), several joined on D;
     # empty = the encoder runs on raw files, and may be trained
     features: str | tuple[str, ...] = ""
@@ -131,30 +147,71 @@ class Recipe:
     vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
     # captions written by a teacher or another model, mixed with the human ones of the training split
     pseudo_captions: PseudoCaptionsConfig = field(default_factory=PseudoCaptionsConfig)
-    model: Annotated[ModelConfig, Field(discriminator="name")] = field(default_factory=ShowAttendTellConfig)
+    model: Annotated[CaptionerConfig, ConfigOf(CAPTIONERS)] = DEFAULT_CAPTIONER
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = (Stage(),)
     validation: Validation = field(default_factory=Validation)
-    decoding: Beam = field(default_factory=Beam)  # what evaluate and caption use unless told otherwise
+    # how captions are searched unless a command says otherwise
+    decoding: Annotated[SearchOptions, ConfigOf(SEARCHES)] = field(default_factory=Beam)
     start: str = ""  # run folder whose vocabulary and best weights this run begins with, and has to beat
     checkpoint_steps: PositiveInt = 1000  # a resumable state is written so often, and after every epoch
     seed: int = 0
 
+    @property
+    def plugins(self) -> tuple[str, ...]:
+        """The packages, other than limner, that what this recipe names comes from."""
+        entries = [
+            CAPTIONERS[self.model.name],
+            ENCODERS[self.encoder.name],
+            DATASETS[self.data.name],
+            METRICS[self.validation.metric],
+            SEARCHES[self.decoding.name].run,
+            *(OBJECTIVES[stage.objective.name] for stage in self.stages),
+        ]
+        return tuple(dict.fromkeys(package for entry in entries if (package := origin(entry)) != "limner"))
 
-_RECIPE = TypeAdapter(Recipe)
+    @property
+    def beam(self) -> Beam:
+        """`decoding` where it is a beam search, else the default beam under its rules."""
+        return self.decoding if isinstance(self.decoding, Beam) else Beam(rules=self.decoding.rules)
+
+
+REGISTRIES: tuple[Registry[Any], ...] = (CAPTIONERS, ENCODERS, DATASETS, METRICS, OBJECTIVES, SEARCHES)
 DEFAULTS = {  # what an override may point into
-    "encoder": {"name": "small_cnn"},
+    "encoder": {"name": DEFAULT_ENCODER.name},
     "augmentations": ["full"],
-    "model": {"name": "show_attend_tell"},
-    "stages": [{"objective": {"name": "xe"}}],
+    "model": {"name": DEFAULT_CAPTIONER.name},
+    "stages": [{"objective": {"name": DEFAULT_OBJECTIVE.name}}],
+    "decoding": {"name": Beam().name},
 }
 
 
-def load_recipe(path: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> Recipe:
-    """Read YAML (or a run's JSON) and apply overrides such as ("stages.0.lr", "1e-4").
+def recipe_adapter() -> Any:
+    """The pydantic `TypeAdapter` that validates, dumps and describes recipes, whatever is registered by now."""
+    return _adapter(tuple(name for registry in REGISTRIES for name in registry))
+
+
+@lru_cache(maxsize=4)
+def _adapter(names: tuple[str, ...]) -> Any:
+    """`names`: everything that is registered, since the schema is a union of it."""
+    return TypeAdapter(Recipe)
+
+
+Overrides = Mapping[str, object] | Sequence[tuple[str, object]]
+
+
+def load_recipe(path: str | PathLike[str], overrides: Overrides = ()) -> Recipe:
+    """Read a recipe from YAML (or from a run's JSON) and apply overrides: dotted field names and their new values.
+
+    A value that is text is read as YAML, as on the command line.
+
+    >>> recipe = load_recipe("recipe.yaml", {"stages.0.lr": 1e-4, "seed": "3"})
+    >>> recipe.stages[0].lr, recipe.seed
+    (0.0001, 3)
 
     Raises ValueError, naming file and field, for a field that does not exist, listing the real ones, and for a value
     that cannot be.
     """
+    load_entry_points()
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no recipe at {path}")
@@ -168,15 +225,16 @@ def load_recipe(path: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> 
     return build_recipe({} if tree is None else tree, overrides, str(path))
 
 
-def build_recipe(tree: Any, overrides: Sequence[tuple[str, str]] = (), where: str = "recipe") -> Recipe:
+def build_recipe(tree: Any, overrides: Overrides = (), where: str = "recipe") -> Recipe:
     """Plain dicts and lists -> a checked recipe.  `where` begins every error."""
     try:
-        for name, text in overrides:
-            tree = override(tree, name.split("."), _value(name, text), name, DEFAULTS)
+        for name, value in overrides.items() if isinstance(overrides, Mapping) else overrides:
+            tree = override(tree, name.split("."), _value(name, value), name, DEFAULTS)
+        tree = _with_search_name(tree)
         _check_fields(Recipe, tree, "")
         if "media" not in tree.get("data", {}) and not tree.get("features"):
             raise ValueError("data.media is required: the folder of the pictures or clips")
-        return _RECIPE.validate_python(tree)
+        return recipe_adapter().validate_python(tree)
     except ValidationError as error:
         first = error.errors()[0]
         name = _dotted(first["loc"], tree)
@@ -184,6 +242,14 @@ def build_recipe(tree: Any, overrides: Sequence[tuple[str, str]] = (), where: st
         raise ValueError(f"{where}: {name}: {first['msg']}, got {first.get('input')!r}{more}") from error
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+
+
+def _with_search_name(tree: Any) -> Any:
+    """A recipe whose `decoding` names no search means a beam."""
+    decoding = tree.get("decoding") if isinstance(tree, Mapping) else None
+    if not isinstance(decoding, Mapping) or "name" in decoding:
+        return tree
+    return {**tree, "decoding": {"name": Beam().name, **decoding}}
 
 
 def _dotted(place: Sequence[str | int], tree: Any) -> str:
@@ -199,7 +265,9 @@ def _dotted(place: Sequence[str | int], tree: Any) -> str:
     return ".".join(names)
 
 
-def _value(name: str, text: str) -> Any:
+def _value(name: str, text: object) -> Any:
+    if not isinstance(text, str):
+        return text
     try:
         return yaml.safe_load(text) if text else ""
     except yaml.YAMLError as error:
@@ -208,11 +276,11 @@ def _value(name: str, text: str) -> Any:
 
 def check_recipe(recipe: Recipe) -> None:
     """Raises ValueError, naming the field, for numbers that cannot be: a recipe may also be built in Python."""
-    build_recipe(_RECIPE.dump_python(recipe))
+    build_recipe(recipe_adapter().dump_python(recipe))
 
 
 def save_recipe(recipe: Recipe, path: str | Path) -> None:
-    write_json(path, _RECIPE.dump_python(recipe, mode="json"))
+    write_json(path, recipe_adapter().dump_python(recipe, mode="json"))
 
 
 def changes(old: Recipe, new: Recipe) -> list[str]:
@@ -227,7 +295,7 @@ def changes(old: Recipe, new: Recipe) -> list[str]:
             return [line for index, (a, b) in pairs for line in walk(a, b, f"{name}.{index}")]
         return [] if before == after else [f"{name[1:]}: {before!r} -> {after!r}"]
 
-    return walk(_RECIPE.dump_python(old, mode="json"), _RECIPE.dump_python(new, mode="json"), "")
+    return walk(recipe_adapter().dump_python(old, mode="json"), recipe_adapter().dump_python(new, mode="json"), "")
 
 
 def override(tree: Any, path: Sequence[str], value: Any, name: str, default: Any = None) -> Any:
@@ -251,15 +319,18 @@ def override(tree: Any, path: Sequence[str], value: Any, name: str, default: Any
 
 def _check_fields(kind: Any, tree: Any, where: str) -> None:
     """Refuse names that no dataclass has; unions are told apart by their `name` field."""
-    kind = typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind
+    if typing.get_origin(kind) is Annotated:
+        kind, *notes = typing.get_args(kind)
+        if of := next((note for note in notes if isinstance(note, ConfigOf)), None):
+            _check_fields(_choose(of, tree, where), tree, where)
+            return
     arguments = typing.get_args(kind)
     if typing.get_origin(kind) in (tuple, list) and isinstance(tree, (list, tuple)):
         for index, item in enumerate(tree):
             _check_fields(arguments[0], item, f"{where}.{index}")
     elif typing.get_origin(kind) in (typing.Union, types.UnionType):
-        choices = [choice for choice in arguments if dataclasses.is_dataclass(choice)]
-        if choices and isinstance(tree, Mapping):
-            _check_fields(_choose(choices, tree, where), tree, where)
+        for choice in (choice for choice in arguments if dataclasses.is_dataclass(choice)):
+            _check_fields(choice, tree, where)
     elif dataclasses.is_dataclass(kind):
         if not isinstance(tree, Mapping):
             raise ValueError(f"{where or 'a recipe'} takes fields, got {tree!r}")
@@ -272,8 +343,15 @@ def _check_fields(kind: Any, tree: Any, where: str) -> None:
             _check_fields(hints[key], value, f"{where}.{key}".lstrip("."))
 
 
-def _choose(choices: list[Any], tree: Mapping[str, Any], where: str) -> Any:
-    names = {typing.get_args(typing.get_type_hints(choice)["name"])[0]: choice for choice in choices}
-    if tree.get("name") not in names:
-        raise ValueError(f"{where}.name is {tree.get('name')!r}; known are {', '.join(names)}")
-    return names[tree["name"]]
+def _choose(of: ConfigOf, tree: Any, where: str) -> type:
+    """The config that a tree's `name` chooses.  Raises ValueError that lists the known names."""
+    if not isinstance(tree, Mapping):
+        raise ValueError(f"{where} takes fields, got {tree!r}")
+    name = str(tree.get("name"))
+    if name not in of.registry:
+        raise ValueError(
+            f"{where}.name is {tree.get('name')!r}; known are {', '.join(of.registry)}; if a plug-in brings it, load "
+            "the plug-in (limner --plugin PACKAGE ...)"
+        )
+    entry = of.registry[name]
+    return getattr(entry, "config", entry)

@@ -6,7 +6,7 @@ parameters of its own objective.safetensors (what they were beside the best weig
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from limner.encoders.encoder import Encoder
 from limner.encoders.learnt import WHERE, split_encoder_weights
 from limner.models import build_model
 from limner.models.captioner import Captioner, FromPixels
-from limner.runs.recipe import Recipe, load_recipe, save_recipe
+from limner.runs.recipe import Overrides, Recipe, load_recipe, save_recipe
 from limner.text.vocabulary import Vocabulary
 
 FORMAT = 2
@@ -38,6 +38,7 @@ class RunInfo:
     encoder: dict[str, Any]  # provenance
     encoder_trained: bool = False  # its weights are in model.safetensors under "encoder."
     channels: str = "RGB"
+    plugins: tuple[str, ...] = ()  # packages whose captioner, encoder ... the recipe names
     format: int = FORMAT
     version: str = __version__
 
@@ -71,7 +72,7 @@ def load_run(folder: str | Path, encoder_source: str = "", device: str = "cpu") 
     """
     folder = Path(folder)
     info = _read_info(folder)
-    recipe = load_recipe(folder / "recipe.json")
+    recipe = _load_recipe(folder, info)
     vocabulary = Vocabulary.load(folder / "vocabulary.json")
     recipe = replace(recipe, decoding=recipe.decoding.bind(vocabulary))
     tensors = load_weights(folder)
@@ -80,6 +81,35 @@ def load_run(folder: str | Path, encoder_source: str = "", device: str = "cpu") 
     load_state(model, captioners, folder / "model.safetensors")
     encoder = _load_encoder(folder, recipe, info, trained, encoder_source)
     return Run(folder, recipe, vocabulary, info, model.to(device).eval(), encoder.to(device) if encoder else None)
+
+
+def _load_recipe(folder: Path, info: RunInfo) -> Recipe:
+    try:
+        return load_recipe(folder / "recipe.json")
+    except ValueError as error:
+        if not info.plugins:
+            raise
+        names = ", ".join(info.plugins)
+        raise ValueError(
+            f"{error}.  The run was trained with the plug-in {names}: install it, or give --plugin {names}"
+        ) from error
+
+
+INPUT_FIELDS = ("data", "features", "feature_rows", "frames", "sampling")  # may differ after training
+
+
+def with_recipe_fields(run: Run, changes: Overrides) -> Run:
+    """A run whose data lie elsewhere by now: fields of its recipe below INPUT_FIELDS by their dotted names.
+
+    Raises ValueError for any other field, since it would not fit the weights.
+    """
+    names = [name for name, _ in (changes.items() if isinstance(changes, Mapping) else changes)]
+    if wrong := [name for name in names if name.split(".")[0] not in INPUT_FIELDS]:
+        raise ValueError(f"{wrong[0]} cannot change after training; only {', '.join(INPUT_FIELDS)} can be given anew")
+    if not names:
+        return run
+    recipe = load_recipe(run.folder / "recipe.json", changes)
+    return replace(run, recipe=replace(recipe, decoding=run.recipe.decoding))  # its words are bound already
 
 
 def load_weights(folder: str | Path) -> dict[str, Tensor]:
@@ -105,7 +135,7 @@ def _read_info(folder: Path) -> RunInfo:
     if saved["format"] > FORMAT:  # asked first: a newer format may have fields that RunInfo does not know
         raise ValueError(f"{folder} has run format {saved['format']}; this limner reads up to {FORMAT}: update limner")
     try:
-        return RunInfo(**saved)
+        return RunInfo(**{**saved, "plugins": tuple(saved.get("plugins", ()))})
     except TypeError as error:
         raise ValueError(f"{folder / 'run.json'} does not describe a run ({error})") from error
 

@@ -7,11 +7,10 @@ from typing import Any
 from torch import nn
 
 from limner.models.captioner import Captioner, FromPixels
-from limner.objectives import ObjectiveFunction, SelfCritical
+from limner.objectives import ObjectiveFunction
 from limner.runs.recipe import Stage
 
 STEPS_AS_LARGE_AS_THE_RATE = ("adam", "adamw", "amsgrad", "adabound", "rmsprop")
-HIGHEST = 5e-4  # for self-critical training: of those published the Object Relation Transformer's (arXiv:1906.05963)
 
 
 def parameter_groups(
@@ -89,12 +88,12 @@ def frozen(model: Captioner, rates: Mapping[str, float]) -> Iterator[None]:
 
 
 def too_high(stages: Sequence[Stage]) -> list[str]:
-    """Rates at which self-critical training usually forgets what it began with, a sentence each."""
+    """A sentence for each stage whose rate is above its objective's `highest_lr`."""
     return [
-        f"stages.{index}.lr is {stage.lr:g}: with {stage.optimizer} self-critical training usually takes 1e-5 to 1e-4, "
-        "and a higher rate spoils what cross entropy has taught"
+        f"stages.{index}.lr is {stage.lr:g}: with {stage.optimizer} the objective {stage.objective.name} usually takes "
+        f"at most {stage.objective.highest_lr / 5:g}, and a higher rate spoils what was learnt before"
         for index, stage in enumerate(stages)
-        if isinstance(stage.objective, SelfCritical)
+        if stage.objective.highest_lr is not None
         and stage.optimizer in STEPS_AS_LARGE_AS_THE_RATE
-        and stage.lr > HIGHEST
+        and stage.lr > stage.objective.highest_lr
     ]

@@ -24,10 +24,8 @@ from limner.decode.search import Beam
 from limner.encoders import Pretrained
 from limner.metrics.references import References
 from limner.metrics.report import METRICS, Report, evaluate
-from limner.models import build_model
+from limner.models import build_model, leaves_parameters_unused
 from limner.models.captioner import Captioner
-from limner.models.sft import Sft
-from limner.objectives.distillation import Distil
 from limner.runs.inputs import open_inputs
 from limner.runs.recipe import Recipe
 from limner.runs.run import RunInfo, append_log, create_run, load_weights, put_weights
@@ -55,12 +53,11 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
         raise ValueError("stages.0.precision: fp16 needs CUDA; use bf16 or fp32")
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         AcceleratorState._reset_state()  # it would hold every training of this process to the first one's precision
-    # several processes wait for a gradient of every parameter, unless they are told that some have none: model sft has
-    # two sides, of which only its own objective trains both
+    # several processes wait for a gradient of every parameter, unless they know that some may have none
     objectives = [stage.objective for stage in recipe.stages]
-    one_side = recipe.model.name == "sft" and any(objective.name != "sft" for objective in objectives)
-    partial = one_side or any(getattr(objective, "partial", False) for objective in objectives)
-    handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)] if partial else []
+    unused = leaves_parameters_unused(recipe.model) and not all(each.trains_all_parameters for each in objectives)
+    skipped = unused or any(objective.skips_gradients for objective in objectives)
+    handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)] if skipped else []
     mixed = "no" if precision == "fp32" else precision
     return Accelerator(mixed_precision=mixed, cpu=not torch.cuda.is_available(), kwargs_handlers=handlers)
 
@@ -76,15 +73,13 @@ class Session:
         self.dataset = read_dataset(recipe.data)
         set_seed(recipe.seed)
         self.vocabulary = build_vocabulary(recipe, self.dataset)
-        if recipe.validation.metric not in METRICS:
-            raise ValueError(f"unknown metric '{recipe.validation.metric}'; known are {', '.join(METRICS)}")
         self.inputs = open_inputs(recipe)
         for stage in recipe.stages:
             self.sized(stage.image_size)
-            if isinstance(stage.objective, Distil) and stage.objective.teacher:
-                check_teacher(stage.objective.teacher)
+            if stage.objective.teacher_run:
+                check_teacher(stage.objective.teacher_run)
         encoder = self.inputs.encoder
-        info = RunInfo(self.inputs.dim, self.inputs.provenance(), self.inputs.trained)
+        info = RunInfo(self.inputs.dim, self.inputs.provenance(), self.inputs.trained, plugins=recipe.plugins)
         self.feature_dim = info.feature_dim
         model = build_model(recipe.model, len(self.vocabulary), info.feature_dim)
         if recipe.vocabulary.vectors:
@@ -130,7 +125,7 @@ class Session:
         if self.inputs.stored or not hasattr(config, "size"):
             reason = "the features are stored" if self.inputs.stored else f"encoder {config.name} has no size"
             raise ValueError(f"stages.image_size is {size}, but {reason}: leave it out")
-        return replace(self.recipe, encoder=replace(config, size=size))  # type: ignore[arg-type]
+        return replace(self.recipe, encoder=replace(config, size=size))
 
     def look_at(self, size: int | None) -> None:
         """From now on pictures have `size` pixels a side; None: as many as the encoder asks for."""
@@ -189,7 +184,7 @@ class Session:
         """Free-running captions of the validation split, scored; every rank decodes its share."""
         media = self.validation
         mine = media[self.accelerator.process_index :: self.accelerator.num_processes]
-        decoding = self.recipe.decoding
+        decoding = self.recipe.beam
         options = Beam(
             self.recipe.validation.beam, decoding.length_penalty, decoding.rules, normalise=decoding.normalise
         )
@@ -228,13 +223,11 @@ def build_vocabulary(recipe: Recipe, dataset: DataSet) -> Vocabulary:
 
 
 def begin_with_vectors(model: Captioner, vectors: str, vocabulary: Vocabulary) -> int:
-    """Copy GloVe's vectors (a file) or CLIP's (a folder) into the embedding, CLIP's also into SFTCap's word head, as
-    published.  -> how many."""
-    embed = model.get_submodule("embed")
+    """Copy GloVe's vectors (a file) into the embedding, or CLIP's (a folder) into all `token_vector_layers` -> how many
+    words have one."""
     if not Path(vectors).is_dir():
-        return load_vectors(vectors, vocabulary, embed)
-    both = isinstance(model, Sft) and model.config.hidden == model.config.embed
-    return load_clip_vectors(vectors, vocabulary, embed, *([model.get_submodule("head.words")] if both else []))
+        return load_vectors(vectors, vocabulary, model.get_submodule("embed"))
+    return load_clip_vectors(vectors, vocabulary, *model.token_vector_layers())
 
 
 def collapse(report: Report, media: int) -> str:

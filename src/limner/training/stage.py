@@ -14,9 +14,7 @@ from torch import nn
 
 from limner.core.tensors import save_tensors
 from limner.data.batches import TrainingBatches
-from limner.objectives import build_objective
-from limner.objectives.context import Context
-from limner.objectives.distillation import Distil, Distillation
+from limner.objectives import Context, HasCheckpointState, build_objective
 from limner.runs.run import (
     append_log,
     load_objective,
@@ -56,7 +54,7 @@ class StageRun:
         self.objective = build_objective(self.stage.objective, self.context())
         if isinstance(self.objective, nn.Module):  # goes on where the stage or run before has left it
             before = str(session.folder) if index else recipe.start
-            load_objective(self.objective, before, self.kept_as)
+            load_objective(self.objective, before, self.stage.objective.parameters_name)
             self.objective.to(accelerator.device)
         optimizer = make_optimizer(session.model, self.stage, self.objective)
         self.average = Average(session.model, self.stage.ema_decay) if self.stage.ema_decay else None
@@ -71,8 +69,9 @@ class StageRun:
         session, recipe, device = self.session, self.session.recipe, self.session.accelerator.device
         media = session.dataset.split("train")
         teacher, asked = None, self.stage.objective
-        if isinstance(asked, Distil) and asked.teacher:
-            teacher = load_teacher(asked.teacher, recipe, session.vocabulary, session.media, device, asked.side)
+        if asked.teacher_run:
+            own = (recipe, session.vocabulary, session.media, device)
+            teacher = load_teacher(asked.teacher_run, *own, asked.teacher_side)
         return Context(
             feature_dim=session.feature_dim,
             media=media,
@@ -85,12 +84,6 @@ class StageRun:
             called=self.position.epoch * len(self.batches) + self.position.batch,
         )
 
-    @property
-    def kept_as(self) -> str:
-        """The name under which an objective's parameters are kept: what it is, and of what it is made."""
-        objective = self.stage.objective
-        return objective.parts if isinstance(objective, Distil) else objective.name
-
     def restore(self, optimizer: torch.optim.Optimizer) -> None:
         """Take over the session's checkpoint, once."""
         session, tensors = self.session, self.session.restored
@@ -100,8 +93,8 @@ class StageRun:
             for name, value in self.average.shadow.items():  # copied, so that they lie where the model lies
                 value.copy_(tensors[f"average.{name}"])
             self.average.count = self.position.step
-        if isinstance(self.objective, Distillation) and self.objective.teacher_cache is not None:
-            self.objective.teacher_cache.unpack(_below("teacher_cache.", tensors))
+        if isinstance(self.objective, HasCheckpointState):
+            self.objective.restore_checkpoint_state(tensors)
         if session.scaler and session.accelerator.scaler is not None:
             session.accelerator.scaler.load_state_dict(session.scaler)
         session.restored = {}
@@ -146,10 +139,8 @@ class StageRun:
             tensors = pack_state(self.session.model, self.optimizer.optimizer, self.objective)
             if self.average is not None:
                 tensors |= {f"average.{name}": value for name, value in self.average.shadow.items()}
-            if isinstance(self.objective, Distillation) and self.objective.teacher_cache is not None:
-                tensors |= {
-                    f"teacher_cache.{name}": value for name, value in self.objective.teacher_cache.pack().items()
-                }
+            if isinstance(self.objective, HasCheckpointState):
+                tensors |= self.objective.checkpoint_state()
             for state in states:
                 tensors |= state
             scaler = self.session.accelerator.scaler
@@ -180,7 +171,7 @@ class StageRun:
             if self.main:
                 save_tensors(self.session.folder / "model.safetensors", weights_of(self.session.model))
                 if isinstance(self.objective, nn.Module) and self.objective.state_dict():
-                    save_objective(self.objective, self.session.folder, self.kept_as)
+                    save_objective(self.objective, self.session.folder, self.stage.objective.parameters_name)
 
 
 class Clock:
@@ -193,10 +184,6 @@ class Clock:
         now = time.monotonic()
         self.position.seconds += now - self.since
         self.since = now
-
-
-def _below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def save_last(

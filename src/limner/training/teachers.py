@@ -1,7 +1,6 @@
 """A teacher for distillation: a run, which reads the media of a student's batches in its own way."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,7 +8,6 @@ from jaxtyping import Int
 from torch import Tensor
 
 from limner.core.types import Batch, Features, Medium, Pixels
-from limner.models.sft import Sft
 from limner.objectives.context import Teacher
 from limner.runs.inputs import feature_paths, open_inputs, reads_files
 from limner.runs.recipe import Recipe
@@ -34,9 +32,9 @@ def load_teacher(
     path = check_teacher(folder)
     run = load_run(path, device=str(device))
     if side:
-        if not isinstance(run.model, Sft):
+        if side not in run.model.sides:
             raise ValueError(f"teacher: {path} is a {run.recipe.model.name}, which has no side '{side}': leave it out")
-        run.model.config = replace(run.model.config, side=side)  # type: ignore[arg-type]
+        run.model.select_side(side)
     inputs = open_inputs(run.recipe, run.encoder)
     model = inputs.read_by(run.model).eval().to(device)
     if same_inputs(student, run.recipe):

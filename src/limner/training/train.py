@@ -1,5 +1,6 @@
 """train(): a recipe and a folder in, a run out; interrupted and resumed it gives the same weights to the bit."""
 
+from os import PathLike
 from pathlib import Path
 
 from limner.runs.recipe import Recipe, changes, check_recipe, load_recipe
@@ -10,7 +11,7 @@ from limner.training.session import Session, Watch, silent
 from limner.training.stage import StageRun
 
 
-def train(recipe: Recipe, folder: str | Path, resume: bool = False, watch: Watch = silent) -> Path:
+def train(recipe: Recipe, folder: str | PathLike[str], resume: bool = False, watch: Watch = silent) -> Path:
     """Train all stages of `recipe` into the run folder `folder`.
 
     With `resume` an interrupted run goes on from its last checkpoint: bit for bit in one process; with several, as

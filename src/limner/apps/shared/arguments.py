@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from limner.decode.options import Beam, Decoding, Sample, with_beam
+from limner.decode.options import Averaging, Beam, Decoding, Sample, with_beam
 from limner.decode.rules import ENDINGS, unsaid
 from limner.text.vocabulary import Vocabulary
 
@@ -115,6 +115,11 @@ def add_search(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument("--weights", type=numbers, metavar="W,...", help="one per member, RUN's first (default: equal)")
     group.add_argument("--average", choices=["probabilities", "log_probabilities"], default="probabilities")
+
+
+def averaging_of(options: argparse.Namespace) -> Averaging:
+    """How an ensemble's members are averaged: --weights and --average."""
+    return Averaging(tuple(options.weights) if options.weights else None, options.average)
 
 
 def listed(text: str) -> tuple[str, ...]:

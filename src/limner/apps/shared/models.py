@@ -2,7 +2,7 @@
 
 import argparse
 
-from limner.apps.shared.arguments import WrongArguments
+from limner.apps.shared.arguments import WrongArguments, averaging_of
 from limner.inference.load import CaptionPipeline, is_exported, is_transformers, load
 
 MODEL = "run folder; packed model or its hub id; hf:ID or folder of transformers (default: limner's own model)"
@@ -20,8 +20,8 @@ def open_captioner(options: argparse.Namespace) -> CaptionPipeline:
         return load(options.model, device=options.device, frames=options.frames)
     from limner.inference.pipeline import Pipeline
 
-    ensemble = (options.others, options.weights, options.average)
-    return Pipeline.load(options.model, options.encoder, options.device, options.frames, *ensemble)
+    averaging = averaging_of(options)
+    return Pipeline.load(options.model, options.encoder, options.device, options.frames, options.others, averaging)
 
 
 def _exported(options: argparse.Namespace) -> CaptionPipeline:

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from limner.apps.shared.arguments import WrongArguments, no_more, overrides
-from limner.models.sft import Sft, SftConfig
-from limner.runs.package import MANIFEST, found
+from limner.runs.package import MANIFEST, resolve_model
 from limner.runs.recipe import load_recipe
 from limner.runs.run import Run, load_run
 
@@ -16,7 +15,7 @@ SIDE = "model.side"  # of an SFT captioner, whose captions are asked for: the te
 
 def open_run(options: argparse.Namespace, rest: Sequence[str]) -> Run:
     """`options.run`, with --encoder and --device, and what else of its recipe is given."""
-    return elsewhere(load_run(found(options.run), options.encoder, options.device), rest)
+    return elsewhere(load_run(resolve_model(options.run), options.encoder, options.device), rest)
 
 
 def is_packed(run: Run) -> bool:
@@ -31,14 +30,13 @@ def elsewhere(run: Run, rest: Sequence[str], inputs: Sequence[str] = INPUTS) -> 
         no_more(rest)
     changes = overrides(rest)
     for name, _ in changes:
-        if name.split(".")[0] not in inputs and (name != SIDE or not isinstance(run.model, Sft)):
+        if name.split(".")[0] not in inputs and (name != SIDE or not run.model.sides):
             raise WrongArguments(
                 f"unknown arguments: --{name} (see --help; of a run's recipe {', '.join(inputs)} may be given anew)"
             )
     if not changes:
         return run
     recipe = load_recipe(run.folder / "recipe.json", changes)
-    if isinstance(run.model, Sft):
-        assert isinstance(recipe.model, SftConfig)
-        run.model.config = recipe.model
+    if run.model.sides:
+        run.model.select_side(recipe.model.side)  # type: ignore[attr-defined]
     return replace(run, recipe=replace(recipe, decoding=run.recipe.decoding))  # whose words are those of the run

@@ -6,14 +6,15 @@ OnnxPipeline.load("model.onnx/").caption("photo.jpg").text
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from os import PathLike
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
 from limner.core.torch_free import BOS, EOS, PAD, Caption, Failure, Source
 from limner.data.media import frames_of
-from limner.decode.options import Beam, Decoding
-from limner.inference.batching import _name, captions_of
+from limner.decode.options import Beam, Decoding, with_options
+from limner.inference.batching import _name, captions_of, several_sources
 from limner.inference.onnx.beam import Found, Said, State, beam, supported
 from limner.inference.onnx.model import OnnxModel
 
@@ -41,25 +42,28 @@ class OnnxPipeline:
         """Hex digest of what it has learnt."""
         return self.model.card.fingerprint
 
-    def caption(self, source: Source, decoding: Decoding | None = None) -> Caption:
+    def caption(self, source: Source, decoding: Decoding | None = None, **options: Any) -> Caption:
         """Caption one picture or clip: a path, PIL image, encoded bytes, or RGB uint8 array (H,W,3) or (T,H,W,3).
 
         Raises MediaError (a ValueError) when it cannot be read.
         """
         notes: list[str] = []
-        return replace(self._decode(self.pixels(source, notes), decoding), notes=tuple(notes))
+        search = with_options(decoding or self.decoding, **options)
+        return replace(self._decode(self.pixels(source, notes), search), notes=tuple(notes))
 
     def captions(
-        self, sources: Iterable[Source], decoding: Decoding | None = None, batch_size: int = 16
+        self, sources: Iterable[Source], decoding: Decoding | None = None, batch_size: int = 16, **options: Any
     ) -> Iterator[tuple[Source, Caption | Failure]]:
         """Caption many, in order; one that cannot be read gives a Failure and does not stop the others.
 
         Media are captioned one at a time; `batch_size` of them are read together.
         """
-        yield from captions_of(
+        several_sources(sources)
+        search = with_options(decoding or self.decoding, **options)
+        return captions_of(
             sources,
             lambda source, notes: (self.pixels(source, notes),),
-            lambda group: [self._decode(pixels, decoding) for (pixels,) in group],
+            lambda group: [self._decode(pixels, search) for (pixels,) in group],
             batch_size,
         )
 

@@ -1,0 +1,30 @@
+"""`limner.compare`: are the scores of two or more runs apart, or is it the choice of items?"""
+
+from os import PathLike
+
+from limner.comparison.compare import Comparison
+from limner.comparison.compare import compare as compare_sides
+from limner.comparison.sides import read_sides, references_of_file, references_of_runs
+
+
+def compare(
+    *runs: str | PathLike[str],
+    references: str | PathLike[str] | None = None,
+    tokenizer: str = "ptb",
+    draws: int = 1000,
+    seed: int = 0,
+) -> Comparison:
+    """Score the captions of runs on the same items; the first run is the baseline of all differences.
+
+    `runs` are folders that `limner.evaluate` or `limner evaluate` has written captions into, or caption files;
+    `references` is a caption file (None: the data set of the runs' recipes).  Intervals and p-values come from a paired
+    bootstrap of `draws` draws.
+    Raises ValueError or FileNotFoundError when they have fewer than two items in common, or captions are missing.
+
+    >>> comparison = compare("a.json", "b.json", references="refs.json")
+    >>> comparison.sides[0].scores["BLEU-1"].value > comparison.sides[1].scores["BLEU-1"].value
+    True
+    """
+    sides = read_sides([str(run) for run in runs])
+    media = references_of_runs(sides) if references is None else references_of_file(str(references))
+    return compare_sides(sides, media, tokenizer, draws, seed)

@@ -1,0 +1,47 @@
+"""`limner.explain`: why a captioner says each word of a caption."""
+
+from os import PathLike, fspath
+from pathlib import Path
+
+from limner import shipped
+from limner.decode.search import beam as beam_search
+from limner.explanations.maps import Explanation, default_method, given, spoken
+from limner.explanations.maps import explain as explain_sentence
+from limner.explanations.subject import open_subject
+from limner.explanations.write import write_explanation
+from limner.runs.package import resolve_model
+from limner.runs.run import Run, load_run
+
+
+def explain(
+    source: str | PathLike[str],
+    model: Run | str | PathLike[str] | None = None,
+    *,
+    method: str | None = None,
+    sentence: str | None = None,
+    out: str | PathLike[str] | None = None,
+    frames: int | None = None,
+    device: str = "cpu",
+) -> Explanation:
+    """Explain a picture or clip: one map over its cells for every word of the caption.
+
+    `model` is a run folder or a packed model (None: the model that comes with limner); `method` is "attention",
+    "gradcam", "gradcam++" or "saliency" (None: attention, where the model has one); `sentence` is explained in place of
+    the model's own caption; `out` is where a figure (.png, .pdf, .svg), a film (.mp4, .gif) or a folder of frames goes.
+    Raises ValueError for an unknown method, or a source that cannot be read.
+
+    >>> import limner
+    >>> explanation = limner.explain("photo.jpg", "runs/mine", method="saliency")
+    >>> len(explanation.maps) == len(explanation.words)
+    True
+    """
+    run = model if isinstance(model, Run) else load_run(resolve_model(model or shipped.model()), device=device)
+    subject = open_subject(run, fspath(source), device, frames)
+    if sentence is not None:
+        words = given(run.vocabulary, sentence)
+    else:
+        words = spoken(run.vocabulary, beam_search(run.model, subject.features, run.recipe.beam).tokens[0].tolist())
+    explanation = explain_sentence(run.model, subject.features, words, method or default_method(run.model))
+    if out is not None:
+        write_explanation(explanation, subject.shown, Path(out))
+    return explanation

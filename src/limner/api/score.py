@@ -1,0 +1,49 @@
+"""`limner.score`: captions of any tool against references, as coco-caption scores them."""
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+
+from limner.core.plugins import load_entry_points
+from limner.data.captions_file import CaptionsFile, read_captions
+from limner.data.pairing import pair
+from limner.metrics.references import References
+from limner.metrics.report import Report, choose
+from limner.metrics.report import evaluate as report_of
+
+Captions = str | PathLike[str] | Mapping[str, str] | Mapping[str, Sequence[str]]
+
+
+def score(
+    candidates: Captions,
+    references: Captions,
+    *,
+    metrics: Sequence[str] | None = None,
+    split: str = "",
+    tokenizer: str = "ptb",
+    allow_missing: bool = False,
+) -> Report:
+    """Score one caption per id against all its references.
+
+    `candidates` and `references` are files of any usual layout, or mappings {id: caption} and {id: captions}.
+    `metrics` are names (None: all); `split` takes this split of the references only; `tokenizer` is "ptb", as published
+    scores use it, or "simple"; with `allow_missing` references without a candidate are left out.
+    Scores are fractions: BLEU, METEOR, ROUGE-L in [0, 1], CIDEr in [0, 10].
+    Raises ValueError that names the mistake: swapped files, ids that do not match, several candidates for one id.
+
+    >>> report = score({"7": "a dog runs"}, {"7": ["a dog sits", "the dog is running"]}, metrics=["ROUGE-L"])
+    >>> round(report.scores["ROUGE-L"], 3)  # two of three words, in order
+    0.667
+    """
+    load_entry_points()
+    pairs = pair(_read(candidates, "candidates"), _read(references, "references"), split, allow_missing)
+    captions = {id: texts[0] for id, texts in pairs.candidates.items()}
+    known = References(pairs.references, tokenizer)
+    report = report_of(captions, known, None if metrics is None else choose(metrics))
+    return Report(**{**vars(report), "notes": (*pairs.notes, *report.notes)})
+
+
+def _read(captions: Captions, role: str) -> CaptionsFile:
+    if isinstance(captions, (str, PathLike)):
+        return read_captions(str(captions))
+    rows = {str(id): (text,) if isinstance(text, str) else tuple(text) for id, text in captions.items()}
+    return CaptionsFile(role, "mapping", rows)

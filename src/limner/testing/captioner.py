@@ -1,0 +1,273 @@
+"""`check_captioner`: the promises of a captioner, each as a function (model, features) that raises AssertionError."""
+
+from collections.abc import Callable, Mapping
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from limner.core.types import BOS, EOS, PAD, UNK, Batch, Features, Layout
+from limner.decode.options import Beam
+from limner.decode.rules import Rules
+from limner.decode.search import beam
+from limner.explanations.maps import METHODS
+from limner.models import build_model
+from limner.models.captioner import Captioner, CaptionerConfig, TeacherForced, map_tensors, not_ended, unroll
+from limner.objectives import DEFAULT_OBJECTIVE, Context, build_objective
+
+WORDS, CHANNELS, CELLS = 9, 10, 6  # sizes of everything here: vocabulary with its four special tokens, D, N
+TOKENS = torch.tensor(  # four captions that end early, never, at once, and with the last token
+    [
+        [BOS, 4, 5, EOS, PAD, PAD],
+        [BOS, 6, 7, 8, 4, UNK],
+        [BOS, EOS, PAD, PAD, PAD, PAD],
+        [BOS, 5, 5, 5, 5, EOS],
+    ]
+)
+
+
+def random_features(media: int = 4, seed: int = 1, ragged: bool = True, cells: int = CELLS) -> Features:
+    """Random cells (media, N, D); medium 1 has four real ones and medium 2 a hole in the middle."""
+    grid = torch.randn(media, cells, CHANNELS, generator=torch.Generator().manual_seed(seed))
+    mask = torch.ones(media, cells, dtype=torch.bool)
+    if ragged:
+        mask[1:2, 4:] = False
+        mask[2:3, 2:4] = False
+    return Features(grid, mask, Layout(1, 2, cells // 2))
+
+
+def small_captioner(config: CaptionerConfig, seed: int = 0, words: int = WORDS) -> Captioner:
+    """A random captioner in evaluation mode, with weights three times as large as usual: its captions differ."""
+    torch.manual_seed(seed)
+    model = build_model(config, words, CHANNELS)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)
+        for module in model.modules():
+            if isinstance(module, torch.nn.LayerNorm):  # gains of 3 on top of each other drown float32 in rounding
+                module.weight.div_(3)
+    return model.eval()
+
+
+def check_captioner(config: CaptionerConfig, skip: tuple[str, ...] = ()) -> list[str]:
+    """Build small captioners from a registered config and run every check of `CHECKS` -> the names of the checks.
+
+    Choose small sizes: exhaustive search is one of the checks.  `skip` leaves checks out by name.
+    Raises AssertionError that names the broken promise.
+
+    >>> from limner.models.show_attend_tell import ShowAttendTellConfig
+    >>> names = check_captioner(ShowAttendTellConfig(hidden=7, embed=5, attention=4))
+    >>> "teacher forcing equals stepping" in names
+    True
+    """
+    names = [name for name in CHECKS if name not in skip]
+    for name in names:
+        try:
+            CHECKS[name](small_captioner(config), random_features())
+        except AssertionError as error:
+            raise AssertionError(f"{config.name}: {name}: {error}") from error
+    exhaustive_search(config)
+    return [*names, "a large beam equals exhaustive search"]
+
+
+def teacher_forcing_equals_stepping(model: Captioner, features: Features) -> None:
+    """`forward_teacher_forced` gives what `step` after `step` gives, and zeros once a caption has ended."""
+    for order in ([0, 1, 2, 3], [3, 2, 1, 0], [1, 1, 2, 2]):
+        tokens, memory = TOKENS[order], model.encode(_pick(features, order))
+        fast, slow = model.forward_teacher_forced(memory, tokens), unroll(model, memory, tokens)
+        _close(fast.logits, slow.logits, "logits")
+        _close(fast.attention, slow.attention, "attention")
+        ended = ~not_ended(tokens)
+        assert (fast.logits[ended] == 0).all(), "logits after the end of a caption are not 0"
+        assert (fast.attention[ended] == 0).all(), "attention after the end of a caption is not 0"
+
+
+def gradients_of_both_agree(model: Captioner, features: Features) -> None:
+    """Gradients through `forward_teacher_forced` are those through `step`."""
+    gradients = []
+    ways: tuple[Callable[[Any, Tensor], TeacherForced], ...] = (
+        model.forward_teacher_forced,
+        lambda memory, tokens: unroll(model, memory, tokens),
+    )
+    for way in ways:
+        model.zero_grad()
+        logits = way(model.encode(features), TOKENS).logits
+        logits.masked_fill(logits.isinf(), 0).square().sum().backward()
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys(), "other parameters get a gradient"
+    for name, gradient in gradients[0].items():
+        _close(gradient, gradients[1][name], f"the gradient of {name}", rtol=1e-3, atol=1e-4)
+
+
+def captions_share_a_memory(model: Captioner, features: Features) -> None:
+    """K rows of tokens per medium, on one row of memory, give what K copies of the medium give."""
+    rows = 3
+    memory = model.encode(features)
+    copied = model.encode(_pick(features, [row for row in range(4) for _ in range(rows)]))
+    state, other = _repeat(model.init_state(memory), rows), model.init_state(copied)
+    for step in range(3):
+        token = torch.arange(4 * rows) % (WORDS - 3) + 3 if step else torch.full((4 * rows,), BOS)
+        shared, alone = model.step(token, state, memory), model.step(token, other, copied)
+        _close(shared.logits, alone.logits, f"logits of step {step}")
+        _close(shared.attention, alone.attention, f"attention of step {step}")
+        state, other = shared.state, alone.state
+    two = model.forward_teacher_forced(model.encode(_pick(features, [1, 0])), TOKENS)
+    four = model.forward_teacher_forced(model.encode(_pick(features, [1, 1, 0, 0])), TOKENS)
+    _close(two.logits, four.logits, "teacher-forced logits of two captions per medium")
+
+
+def memory_and_state_have_rows(model: Captioner, features: Features) -> None:
+    """Every tensor of a memory or state has one row per medium; picked rows are the picked media."""
+    memory = model.encode(features)
+    state = model.init_state(memory)
+    for what, tree in (("memory", memory), ("state", state)):
+        sizes = [len(tensor) for tensor in _tensors(tree)]
+        assert sizes and set(sizes) == {4}, f"tensors of the {what} have {sizes} rows for 4 media"
+    out = model.step(torch.full((8,), BOS), _repeat(state, 2), memory)
+    sizes = [len(tensor) for tensor in (out.logits, out.attention, *_tensors(out.state))]
+    assert set(sizes) == {8}, f"a step of 8 rows returns tensors of {sizes} rows"
+    picked = map_tensors(lambda x: x[torch.tensor([2, 0])], memory)
+    for a, b in zip(_tensors(picked), _tensors(model.encode(_pick(features, [2, 0]))), strict=True):
+        _close(a.float(), b.float(), "a memory of picked rows")
+
+
+def rows_are_independent(model: Captioner, features: Features) -> None:
+    """A medium's logits do not depend on the others in the batch."""
+    together = model(features, TOKENS)
+    for row in range(4):
+        _close(model(_pick(features, [row]), TOKENS[row : row + 1])[0], together[row], f"row {row} alone")
+
+
+def masked_cells_change_nothing(model: Captioner, features: Features) -> None:
+    """What lies in cells whose mask is False has no influence."""
+    other = Features(features.grid.masked_fill(~features.mask[..., None], 7.0), features.mask, features.layout)
+    _close(model(features, TOKENS), model(other, TOKENS), "logits with other values in masked cells")
+
+
+def media_without_cells_are_read(model: Captioner, features: Features) -> None:
+    """A medium without a real cell gives finite logits and no attention, and leaves the others alone."""
+    mask = features.mask.clone()
+    mask[0] = False
+    forced = model.forward_teacher_forced(model.encode(Features(features.grid, mask, features.layout)), TOKENS)
+    assert not forced.logits.isnan().any(), "logits are nan"
+    assert (forced.attention[0] == 0).all(), "attention to cells that are not there"
+    _close(forced.logits[1:], model(features, TOKENS)[1:], "logits of the other media")
+
+
+def attention_is_a_distribution(model: Captioner, features: Features) -> None:
+    """Attention is >= 0, sums to 1 over the real cells at every word, and is 0 elsewhere."""
+    weights = model.forward_teacher_forced(model.encode(features), TOKENS).attention
+    assert tuple(weights.shape) == (*TOKENS.shape, CELLS), f"attention has the shape {tuple(weights.shape)}"
+    assert (weights >= 0).all(), "attention is negative"
+    _close(weights.sum(-1), not_ended(TOKENS).float(), "sums of attention")
+    hidden = ~features.mask[:, None].expand(-1, TOKENS.shape[1], -1)
+    assert (weights[hidden] == 0).all(), "attention to masked cells"
+
+
+def special_tokens_are_masked(model: Captioner, features: Features) -> None:
+    """PAD and BOS score -inf, all other tokens are finite: `limner.models.layers.WordHead` does it."""
+    logits = model(features, TOKENS)[not_ended(TOKENS)]
+    assert (logits[:, [PAD, BOS]] == -torch.inf).all(), "PAD or BOS can be predicted: use WordHead for the last layer"
+    assert logits[:, EOS:].isfinite().all(), "scores of words are not finite"
+
+
+def evaluation_is_deterministic(model: Captioner, features: Features) -> None:
+    """In evaluation mode dropout and noise are off."""
+    assert torch.equal(model(features, TOKENS), model(features, TOKENS)), "two calls differ in evaluation mode"
+
+
+def every_parameter_learns(model: Captioner, features: Features) -> None:
+    """Ten steps of cross entropy lower the loss, gradients are finite, and no parameter is left without one."""
+    objective = build_objective(DEFAULT_OBJECTIVE, Context())
+    batch = Batch(("a", "b", "c", "d"), features, TOKENS)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(10):
+        optimizer.zero_grad()
+        loss = objective(model, batch, 0)
+        loss.value.backward()
+        losses.append(loss.value.item())
+        optimizer.step()
+    assert losses[-1] < losses[0], f"the loss went from {losses[0]:.3f} to {losses[-1]:.3f} in ten steps"
+    gradients: Mapping[str, Tensor | None] = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    idle = [name for name, gradient in gradients.items() if gradient is None]
+    assert model.partial or not idle, f"no gradient for {', '.join(idle)}: use them, or set `partial = True`"
+    bad = [name for name, gradient in gradients.items() if gradient is not None and not gradient.isfinite().all()]
+    assert not bad, f"the gradient of {', '.join(bad)} is not finite"
+
+
+def explanations_work(model: Captioner, features: Features) -> None:
+    """Every method explains a sentence of one medium: a finite map per word (-inf for masked cells of saliency)."""
+    words = torch.tensor([4, 6, 5])
+    for name, method in METHODS.items():
+        maps = method(model, _pick(features, [3]), words)
+        assert len(maps) == len(words), f"{name} has {len(maps)} maps for {len(words)} words"
+        assert maps.isfinite().all(), f"{name} is not finite"
+
+
+def exhaustive_search(config: CaptionerConfig, words: int = 7, length: int = 3) -> None:
+    """A beam as large as the number of all captions finds the likeliest one.
+
+    With 3 words beside the special tokens there are 3 + 9 + 27 captions of up to three tokens, the end not counted.
+    """
+    model = small_captioner(config, words=words)
+    features = random_features(ragged=False)
+    rules = Rules(min_length=0, max_length=length + 1, no_repeat_word=False, allow_unknown=True)
+    found = beam(model, features, Beam(words**length, rules=rules))
+    speakable = [token for token in range(words) if token not in (PAD, BOS, EOS)]
+    captions = [caption for n in range(length + 1) for caption in product(speakable, repeat=n)]
+    for medium in range(len(features)):
+        scores = _log_probabilities(model, _pick(features, [medium]), captions, length)
+        expected = scores.max().item()
+        assert abs(found.logprob[medium].item() - expected) < 1e-3, (
+            f"{config.name}: a large beam equals exhaustive search: medium {medium}: the beam's caption has "
+            f"log-probability {found.logprob[medium].item():.4f}, the likeliest of all {expected:.4f}"
+        )
+
+
+def _log_probabilities(model: Captioner, features: Features, captions: list[tuple[int, ...]], length: int) -> Tensor:
+    """The log-probability of every caption, its end included, for one medium (-inf for those that do not end)."""
+    rows = [[BOS, *caption, EOS, *[PAD] * (length - len(caption))] for caption in captions]
+    tokens = torch.tensor(rows)
+    with torch.no_grad():
+        logits = model.forward_teacher_forced(model.encode(features), tokens[:, :-1]).logits
+    logp = logits.log_softmax(-1).gather(-1, tokens[:, 1:, None]).squeeze(-1)
+    return logp.masked_fill(tokens[:, 1:] == PAD, 0.0).sum(1)
+
+
+CHECKS: dict[str, Callable[[Captioner, Features], None]] = {
+    "teacher forcing equals stepping": teacher_forcing_equals_stepping,
+    "gradients of teacher forcing and stepping agree": gradients_of_both_agree,
+    "captions of a medium share its memory": captions_share_a_memory,
+    "memory and state have a row per medium": memory_and_state_have_rows,
+    "rows of a batch are independent": rows_are_independent,
+    "masked cells change nothing": masked_cells_change_nothing,
+    "media without cells are read": media_without_cells_are_read,
+    "attention is a distribution over the real cells": attention_is_a_distribution,
+    "PAD and BOS are never predicted": special_tokens_are_masked,
+    "evaluation mode is deterministic": evaluation_is_deterministic,
+    "every parameter learns": every_parameter_learns,
+    "every method explains": explanations_work,
+}
+
+
+def _close(a: Tensor, b: Tensor, what: str, rtol: float = 1e-4, atol: float = 1e-5) -> None:
+    try:
+        torch.testing.assert_close(a, b, rtol=rtol, atol=atol)
+    except AssertionError as error:
+        raise AssertionError(f"{what}: {error}") from error
+
+
+def _pick(features: Features, rows: list[int]) -> Features:
+    return features.map(lambda x: x[rows])
+
+
+def _repeat(tree: Any, count: int) -> Any:
+    return map_tensors(lambda x: x.repeat_interleave(count, 0), tree)
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    found: list[Tensor] = []
+    map_tensors(lambda x: found.append(x) or x, tree)  # type: ignore[func-returns-value]
+    return found
