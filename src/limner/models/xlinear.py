@@ -48,7 +48,8 @@ class XLinear(nn.Module):
         self.spatial = nn.Linear(mid, 1, bias=False)  # which would add the same to all scores of a query
         self.channel = nn.Linear(mid, dim // heads)
         self.dropout = nn.Dropout(dropout)
-        # begin near the dot product: what is read is about g * sum_n a_n v_n, not that times random signs (docs/LOG.md)
+        # begin near the dot product: what is read is about g * sum_n a_n v_n, not that times random signs; measured in
+        # docs/experiments/transformers.md
         nn.init.constant_(self.query2.weight, 0.1)
         nn.init.ones_(self.query2.bias)
 
