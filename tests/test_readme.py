@@ -1,39 +1,43 @@
-"""The README's tree is the first line of every file; `python tests/test_readme.py` writes it anew."""
+"""README.md: it stays short, and what it names exists."""
 
-import ast
+import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
-BEGIN, END = "<!-- tree -->\n```\n", "```\n<!-- /tree -->"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#([^)\s]+))?\)")
 
 
-def tree() -> str:
-    """One line per source file: its path below src/limner and the first line of its docstring."""
-    lines = []
-    source = ROOT / "src" / "limner"
-    for path in sorted(source.rglob("*.py"), key=lambda path: (len(path.parts) > len(source.parts) + 1, path)):
-        text = path.read_text(encoding="utf-8")
-        if not text.strip():
-            continue
-        first = (ast.get_docstring(ast.parse(text)) or "").split("\n")[0].rstrip(".")
-        assert first, f"{path} does not say what it is for"
-        lines.append(f"{path.relative_to(source).as_posix():32} {first}\n")
-    return "".join(lines)
+def relative_links(text: str) -> list[str]:
+    """The targets of all links and pictures that are files of the repository."""
+    return [target for target, _ in LINK.findall(text) if "://" not in target]
 
 
-def test_the_tree_in_the_readme_is_true() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme[readme.index(BEGIN) + len(BEGIN) : readme.index(END)] == tree()
+def test_the_readme_stays_short() -> None:
+    assert len(README.encode("utf-8")) <= 9_000
 
 
-def test_commands_and_pictures_in_the_readme_exist() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for target in ("make demo", "make test"):
-        assert target in readme and f"\n{target.split()[1]}:" in (ROOT / "Makefile").read_text(encoding="utf-8")
+@pytest.mark.parametrize("target", ["demo", "test"])
+def test_the_two_commands_are_targets_of_the_makefile(target: str) -> None:
+    assert f"\nmake {target} " in README
+    assert f"\n{target}:" in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def test_the_picture_of_the_readme_exists() -> None:
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
+    assert pictures == ["docs/attention.png"]
     assert (ROOT / "docs" / "attention.png").is_file()
 
 
-if __name__ == "__main__":
-    path = ROOT / "README.md"
-    readme = path.read_text(encoding="utf-8")
-    path.write_text(readme[: readme.index(BEGIN) + len(BEGIN)] + tree() + readme[readme.index(END) :], encoding="utf-8")
+def test_every_relative_link_of_the_readme_exists() -> None:
+    links = relative_links(README)
+    assert "docs/experiments/results.md" in links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_recipes_that_the_readme_names_exist() -> None:
+    recipes = re.findall(r"recipes/\w+\.yaml", README)
+    assert recipes
+    assert [name for name in recipes if not (ROOT / name).is_file()] == []
