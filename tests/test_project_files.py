@@ -11,6 +11,8 @@ from tests.test_readme import relative_links
 
 ROOT = Path(__file__).parents[1]
 
+RECIPES = sorted(path.name for path in (ROOT / "recipes").glob("*.yaml"))
+
 
 def read(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
@@ -73,3 +75,13 @@ def test_every_relative_link_of_the_root_pages_exists(name: str) -> None:
 def test_contributing_is_the_same_page_in_the_documentation() -> None:
     assert read("docs/contributing.md") == read("CONTRIBUTING.md")
     assert relative_links(read("CONTRIBUTING.md")) == []  # they could not be right in both places
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if (ROOT / "results" / name[:-5]).is_dir()])
+def test_headers_of_measured_recipes_give_command_tokens_score_and_page(name: str) -> None:
+    header = "".join(line for line in read(f"recipes/{name}").splitlines(keepends=True) if line.startswith("#"))
+    assert re.search(rf"limner train recipes/{name}\b", header)
+    micro_world = name.startswith("shapes_")  # judged by the exact truth, which has no tokens
+    assert re.search(r"\d %" if micro_world else r"(PTB|simple) tokens.*CIDEr \.\d{3}", header)
+    (page,) = re.findall(r"^# More: (docs/\S+)$", header, re.MULTILINE)
+    assert (ROOT / page).is_file()
