@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from limner.apps.shared.prompt import Prompt, complete, path_of, talk
-from limner.inference.pipeline import Pipeline, with_beam
+from limner.decode.options import with_beam
+from limner.inference.pipeline import Pipeline
 
 
 @pytest.fixture(scope="module")

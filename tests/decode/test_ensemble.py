@@ -7,6 +7,7 @@ import torch
 
 from limner.core.types import Features, Layout
 from limner.decode.ensemble import Ensemble, EnsembleInputs, share_words
+from limner.decode.options import Averaging
 from limner.decode.rules import Rules
 from limner.decode.search import Beam, Sample, beam, greedy, sample
 from limner.models.captioner import Captioner
@@ -29,7 +30,7 @@ def test_the_average_of_two_tables_is_a_table(weights: tuple[float, float] | Non
     else:
         mixed = a * shares[0].clamp(min=1e-45).log() + b * shares[1].clamp(min=1e-45).log()
         mixed[..., :2] = -torch.inf
-    together, table = Ensemble([one, two], weights, average), Table(mixed)
+    together, table = Ensemble([one, two], Averaging(weights, average)), Table(mixed)
     rules = Rules(1, 4)
     for options in (
         Beam(3, 0.5, rules),
@@ -48,7 +49,8 @@ def test_the_average_of_two_tables_is_a_table(weights: tuple[float, float] | Non
 def test_twins_say_what_one_says(model: Captioner, features: Features):
     for average in ("probabilities", "log_probabilities"):
         for options in (Beam(3, 0.2), Beam(4, groups=2)):
-            found, alone = (beam(it, features, options) for it in (Ensemble([model, model], None, average), model))
+            twins = Ensemble([model, model], Averaging(None, average))
+            found, alone = (beam(it, features, options) for it in (twins, model))
             assert said(found) == said(alone)
             torch.testing.assert_close(found.logprob, alone.logprob, rtol=1e-4, atol=1e-4)
             torch.testing.assert_close(found.attention, alone.attention.float(), rtol=1e-4, atol=1e-5)
@@ -69,14 +71,14 @@ def test_members_read_their_own_features(features: Features):
     for found in (beam(pair, inputs, Beam(3)), greedy(pair, inputs), sample(pair, inputs, Sample(1))):
         assert found.attention.shape[2] == 6 and found.logprob.isfinite().all()
     alone = [said(beam(it, part, Beam(3))) for it, part in zip(pair.members, inputs.parts, strict=True)]
-    first, second = (Ensemble(list(pair.members), weights) for weights in ((1.0, 0.0), (0.0, 1.0)))
+    first, second = (Ensemble(list(pair.members), Averaging(weights)) for weights in ((1.0, 0.0), (0.0, 1.0)))
     assert [said(beam(it, inputs, Beam(3))) for it in (first, second)] == alone and alone[0] != alone[1]
 
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [0.0, 0.0], [nan, 1.0], [1.0, nan], [inf, 1.0]])
 def test_weights_that_cannot_be(weights: list[float]):
     with pytest.raises(ValueError, match="2 members need as many weights"):
-        Ensemble([tables(1, 2), tables(1, 2)], weights)
+        Ensemble([tables(1, 2), tables(1, 2)], Averaging(tuple(weights)))
 
 
 def test_one_vocabulary():

@@ -11,9 +11,10 @@ from PIL import Image
 import limner
 from limner.core.types import EOS, Captions, Layout, Medium, Pixels
 from limner.data.media import MediaError
+from limner.decode.options import with_beam
 from limner.decode.rules import Rules
 from limner.decode.search import Beam
-from limner.inference.pipeline import Caption, Failure, Pipeline, with_beam
+from limner.inference.pipeline import Caption, Failure, Pipeline
 from limner.runs.run import load_run
 
 

@@ -334,7 +334,8 @@ def _check_fields(kind: Any, tree: Any, where: str) -> None:
     elif dataclasses.is_dataclass(kind):
         if not isinstance(tree, Mapping):
             raise ValueError(f"{where or 'a recipe'} takes fields, got {tree!r}")
-        hints = typing.get_type_hints(kind, include_extras=True)
+        every = typing.get_type_hints(kind, include_extras=True)
+        hints = {field.name: every[field.name] for field in dataclasses.fields(kind)}
         for key, value in tree.items():
             if key not in hints:
                 now = renamed(where, key)
