@@ -15,21 +15,18 @@ import yaml
 from limner.apps.cli import COMMANDS, parser
 from limner.apps.convert import REGIONS
 from limner.convert import SYSTEMS
+from limner.core.registry import origin
 from limner.encoders import ENCODERS
-from limner.models import MODELS
-from limner.objectives.hierarchical import SftLoss
-from limner.objectives.reconstruction import GlobalReconstruction, LocalReconstruction
+from limner.models import CAPTIONERS
+from limner.objectives import OBJECTIVES
 from limner.runs.recipe import Recipe, build_recipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs" / "models").glob("*.md"))
-OBJECTIVES: dict[str, type] = {
-    "recnet_global": GlobalReconstruction,
-    "recnet_local": LocalReconstruction,
-    "sft": SftLoss,
+CONFIGS: dict[str, type] = {
+    name: entry.config for name, entry in [*CAPTIONERS.items(), *ENCODERS.items()] if origin(entry) == "limner"
 }
-CONFIGS: dict[str, type] = {name: config for name, (config, _) in {**MODELS, **ENCODERS}.items()}
-CONFIGS |= {f"objective {name}": config for name, config in OBJECTIVES.items()}
+CONFIGS |= {f"objective {name}": OBJECTIVES[name] for name in ("recnet_global", "recnet_local", "sft")}
 SOURCES = ("models", "objectives", "encoders", "convert")
 OTHERS = {"Features.grid", "Features.boxes", "Vocabulary.word2idx"}  # of core, and of a published system
 INLINE = re.compile(r"`(limner [a-z-]+ [^`]+)`")
