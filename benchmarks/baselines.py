@@ -24,7 +24,7 @@ from limner.metrics.report import evaluate
 from limner.metrics.rouge import rouge_l
 from limner.runs.inputs import Inputs, open_inputs
 from limner.runs.recipe import load_recipe
-from limner.text.tokens import tokenizer
+from limner.text.tokens import get_tokenizer
 
 CANDIDATES = 200
 SHOWN = ("BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
@@ -62,7 +62,7 @@ def typical(medium: Medium) -> str:
 
 def likely(train: Sequence[Medium]) -> list[str]:
     """Training captions whose words are the likeliest ones, by their mean log frequency and not too short."""
-    lines = Counter(tokenizer("ptb")([text for medium in train for text in medium.references]))
+    lines = Counter(get_tokenizer("ptb")([text for medium in train for text in medium.references]))
     words = Counter(word for line, count in lines.items() for word in line.split() * count)
     total = sum(words.values())
 

@@ -38,7 +38,7 @@ from limner.data.captions_file import read_captions
 from limner.metrics.meteor import meteor_lines
 from limner.metrics.meteor.evaluation import Known
 from limner.metrics.meteor.tables import installed, load
-from limner.text.tokens import tokenizer
+from limner.text.tokens import get_tokenizer
 from paired import arguments
 
 ROOT = Path(__file__).parents[1]
@@ -98,7 +98,7 @@ class Jar:
 
 
 def tokenised(captions: Captions) -> Captions:
-    lines = iter(tokenizer("simple")([text for texts in captions.values() for text in texts]))
+    lines = iter(get_tokenizer("simple")([text for texts in captions.values() for text in texts]))
     return {id: tuple(next(lines) for _ in texts) for id, texts in captions.items()}
 
 

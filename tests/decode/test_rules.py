@@ -11,7 +11,7 @@ from limner.core.types import EOS, UNK
 from limner.decode.logits import apply_rules, warp_logits
 from limner.decode.rules import ENDINGS, Rules, unsaid
 from limner.decode.search import Beam, Sample, beam, greedy, sample
-from limner.text.clip_bpe import read_clip
+from limner.text.clip_bpe import read_clip_vocabulary
 from limner.text.vocabulary import Vocabulary
 from tests.decode.tables import every, media, said, score, tables
 from tests.text.test_clip_bpe import write as write_pairs
@@ -98,12 +98,12 @@ def test_words_that_must_not_appear_are_read_as_the_vocabulary_reads():
 
 def test_words_of_byte_pairs(tmp_path: Path):
     """The piece that says the whole word, never the one inside of words; `a` is the only ending that is one piece."""
-    clip = read_clip(write_pairs(tmp_path / "clip", ["d o", "do g</w>", "r i", "ri d", "i n", "in g</w>"]))
+    clip = read_clip_vocabulary(write_pairs(tmp_path / "clip", ["d o", "do g</w>", "r i", "ri d", "i n", "in g</w>"]))
     dog, a = clip.ids["dog</w>"], clip.ids["a</w>"]
     bound = Beam(rules=Rules(never=("Dog",), bad_endings=("a", "an", "the")), must=("a x",)).bind(clip)
     assert bound.rules.never == (dog,) and bound.rules.bad_endings == (a,)
     assert bound.must == (a, clip.ids["x</w>"]) and bound.bind(clip) == bound
-    assert clip.spell("a riding, dog") == [("a</w>",), ("rid", "ing</w>"), (",</w>",), ("dog</w>",)]
+    assert clip.word_pieces("a riding, dog") == [("a</w>",), ("rid", "ing</w>"), (",</w>",), ("dog</w>",)]
     for wrong in (Beam(must=("riding",)), Beam(must=("a riding",)), Beam(rules=Rules(never=("riding",)))):
         with pytest.raises(ValueError, match=r"riding' is said in 2 pieces \(rid, ing</w>\), which other"):
             wrong.bind(clip)

@@ -90,7 +90,7 @@ def test_the_index_is_not_changed_by_what_is_asked():
 
 
 def test_a_tokenizer_that_loses_a_caption_is_caught(monkeypatch):
-    monkeypatch.setattr(module, "find_tokenizer", lambda name: lambda texts: [line for line in texts if line])
+    monkeypatch.setattr(module, "get_tokenizer", lambda name: lambda texts: [line for line in texts if line])
     with pytest.raises(AssertionError, match="2 captions became 1"):
         References({"x": ["a", ""]})
 

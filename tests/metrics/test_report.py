@@ -135,7 +135,7 @@ def test_an_unknown_tokenizer_lists_the_known():
 def test_a_no_break_space_splits_a_token_for_bleu_but_not_for_rouge(monkeypatch):
     # PTB's mixed fraction; here a tokenizer that cuts at commas.  BLEU: "4", "1/2" of 2 words; ROUGE: one word, wrong.
     monkeypatch.setattr(
-        "limner.metrics.references.find_tokenizer",
+        "limner.metrics.references.get_tokenizer",
         lambda name: lambda texts: [" ".join(text.split(",")) for text in texts],
     )
     report = evaluate({"x": "4 1/2"}, References({"x": ["4\u00a01/2"]}))

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from limner.core.types import BOS, EOS, PAD, UNK
-from limner.text.clip_bpe import ClipVocabulary, order_pieces, read_clip
-from limner.text.vocabulary import SPECIALS, Vocabulary
+from limner.text.clip_bpe import ClipVocabulary, order_pieces, read_clip_vocabulary
+from limner.text.load import load_vocabulary
+from limner.text.vocabulary import SPECIALS
 
 MERGES = ["t h", "th e</w>", "r i", "ri d", "i n", "in g</w>", "d o", "do g</w>", "m an</w>", "a n</w>", "m a"]
 MERGES[8:10] = ["a n</w>", "m an</w>"]  # a pair comes after those it is made of
@@ -32,7 +33,7 @@ def write(folder: Path, merges: list[str] = MERGES) -> Path:
 
 @pytest.fixture(scope="module")
 def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> ClipVocabulary:
-    return read_clip(write(tmp_path_factory.mktemp("clip")))
+    return read_clip_vocabulary(write(tmp_path_factory.mktemp("clip")))
 
 
 def test_pieces_by_hand(vocabulary: ClipVocabulary) -> None:
@@ -86,17 +87,17 @@ def test_pieces_of_transformers(vocabulary: ClipVocabulary, tmp_path: Path) -> N
 
 def test_saved_and_loaded(vocabulary: ClipVocabulary, tmp_path: Path) -> None:
     vocabulary.save(tmp_path / "vocabulary.json")
-    again = Vocabulary.load(tmp_path / "vocabulary.json")
+    again = load_vocabulary(tmp_path / "vocabulary.json")
     assert again == vocabulary and again.tokenize("riding") == ["rid", "ing</w>"]
 
 
 def test_what_is_no_vocabulary_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"has no vocab\.json"):
-        read_clip(tmp_path)
+        read_clip_vocabulary(tmp_path)
     folder = write(tmp_path / "clip")
     (folder / "merges.txt").write_text("a b c\n")
     with pytest.raises(ValueError, match="expected a pair of pieces per line, got 'a b c'"):
-        read_clip(folder)
+        read_clip_vocabulary(folder)
     with pytest.raises(ValueError, match=r"ids of 5 pieces must be 0 \.\. 4"):
         order_pieces({"a": 0, "b": 1, "c": 1, "d": 3, "e": 4}, "x")
     with pytest.raises(ValueError, match="no word map"):

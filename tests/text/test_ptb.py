@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from limner.text import ptb
-from limner.text.tokens import tokenizer
+from limner.text.tokens import get_tokenizer
 from tests.text.hard_strings import NOISE, hard_strings
 from tests.text.jar import ANSWERS, jar_isolated, jar_tokenize, pycocoevalcap
 
@@ -50,10 +50,12 @@ QUIRKS = {
 
 def plainly(lines: list[str], isolated: bool) -> Iterator[str]:
     """The slow twin: every line is cut whole, before all that follows it, and nothing is remembered."""
-    lines = ptb._lines(lines)
+    lines = ptb._clean_lines(lines)
     for i, line in enumerate(lines):
         after = "\n" if isolated else "".join(f"\n{later}" for later in lines[i + 1 :])
-        yield ptb.HALVES.sub(ptb._joined, ptb._kept(ptb.cut(line + after, len(line))))
+        yield ptb.SURROGATES.sub(
+            ptb._from_surrogates, ptb._remove_punctuation(ptb.split_tokens(line + after, len(line)))
+        )
 
 
 @pytest.mark.parametrize(("text", "tokens"), EXAMPLES)
@@ -138,15 +140,17 @@ def test_isolated_captions_do_not_see_each_other(captions: list[str]):
 def test_a_full_cache_is_emptied(monkeypatch: pytest.MonkeyPatch):
     captions = hard_strings(100, SEED)
     expected = ptb.tokenize(captions)
-    small = ptb._Chunks()
-    monkeypatch.setattr(ptb, "CACHED", 10)
-    monkeypatch.setattr(ptb, "_chunks", lambda: small)
+    small = ptb._ChunkCache()
+    monkeypatch.setattr(ptb, "MAX_CACHED_CHUNKS", 10)
+    monkeypatch.setattr(ptb, "_chunk_cache", lambda: small)
     assert ptb.tokenize(captions) == expected and len(small) <= 10
 
 
 def test_names():
     captions = ["vitamin K.", "The dog"]
-    assert tokenizer("ptb")(captions)[0] == "vitamin k" and tokenizer("ptb-isolated")(captions)[0] == "vitamin k."
+    assert (
+        get_tokenizer("ptb")(captions)[0] == "vitamin k" and get_tokenizer("ptb-isolated")(captions)[0] == "vitamin k."
+    )
 
 
 def test_the_jars_answers():

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limner.text.tokens import TOKENIZERS, simple, tokenizer
+from limner.text.tokens import TOKENIZERS, get_tokenizer, simple
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,6 @@ def test_words_of_words_are_the_same_words(text):
 
 
 def test_names():
-    assert tokenizer("split")(["A  b.", ""]) == ["A b.", ""]
+    assert get_tokenizer("split")(["A  b.", ""]) == ["A b.", ""]
     with pytest.raises(ValueError, match=", ".join(TOKENIZERS)):
-        tokenizer("ptb3")
+        get_tokenizer("ptb3")

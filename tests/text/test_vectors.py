@@ -9,7 +9,7 @@ from torch import nn
 
 from limner.core.files import read_json
 from limner.core.torch_free import BOS, EOS, PAD, UNK
-from limner.text.clip_bpe import read_clip
+from limner.text.clip_bpe import read_clip_vocabulary
 from limner.text.vectors import load_clip_vectors, load_vectors
 from limner.text.vocabulary import Vocabulary
 from tests.text.test_clip_bpe import write
@@ -59,7 +59,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, text: str, message: str):
 
 def test_clips_tokens(tmp_path: Path):
     """Rows 1 .. V-3 of its matrix are the pieces behind our marks, its last two the begin and the end."""
-    vocabulary = read_clip(write(tmp_path))
+    vocabulary = read_clip_vocabulary(write(tmp_path))
     size, width = len(vocabulary) - 1, 3
     theirs = torch.arange(size * width, dtype=torch.float32).view(size, width)
     save_file({"text_model.embeddings.token_embedding.weight": theirs}, tmp_path / "model.safetensors")

@@ -20,6 +20,7 @@ from limner.objectives import Distil
 from limner.runs.inputs import open_inputs
 from limner.runs.recipe import Recipe, build_recipe, save_recipe
 from limner.runs.run import load_run
+from limner.text.load import load_vocabulary
 from limner.text.vocabulary import SPECIALS, Vocabulary
 from limner.training.teachers import ids_of, load_teacher, same_inputs
 from limner.training.train import train
@@ -155,7 +156,7 @@ def test_a_teacher_of_other_inputs_reads_its_own(world: tuple[Path, Path], tmp_p
     large = train(bigger, tmp_path / "large")
     plan = student(data, large)
     media = read_dataset(plan.data).split("train")
-    words = Vocabulary.load(large / "vocabulary.json")
+    words = load_vocabulary(large / "vocabulary.json")
     teacher = load_teacher(large, plan, words, media, torch.device("cpu"))
     batch = Batch(
         ("p3", "p1"), _pixels(plan, media, [3, 1]), torch.tensor([[1, 4, 2]] * 2), augmentations=("full", "full")
@@ -192,7 +193,7 @@ def test_a_teacher_reads_the_same_view_where_its_store_has_it(world: tuple[Path,
     run = train(recipe(data, ("model", TEACHER), ("features", store)), tmp_path / "stored")
     plan = student(data, run, ("augmentations", ["full", "flip", "crop-tl"]))
     media = read_dataset(plan.data).split("train")
-    teacher = load_teacher(run, plan, Vocabulary.load(run / "vocabulary.json"), media, torch.device("cpu"))
+    teacher = load_teacher(run, plan, load_vocabulary(run / "vocabulary.json"), media, torch.device("cpu"))
     inputs = _pixels(plan, media, [3, 1, 2])
     batch = Batch(("p3", "p1", "p2"), inputs, torch.tensor([[1, 4, 2]] * 3), augmentations=("full", "flip", "crop-tl"))
     assert teacher.see(batch).grid[:, 0].tolist() == [[3, 0], [1, 1], [2, 0]] and teacher.augmentations == (

@@ -22,7 +22,7 @@ from limner.objectives.hierarchical import SftLoss
 from limner.runs.inputs import open_inputs
 from limner.runs.recipe import build_recipe, save_recipe
 from limner.runs.run import load_run
-from limner.text.clip_bpe import ClipVocabulary, read_clip
+from limner.text.clip_bpe import ClipVocabulary, read_clip_vocabulary
 from limner.training.teachers import load_teacher
 from limner.training.train import train
 from tests.text.test_clip_bpe import write
@@ -127,7 +127,7 @@ def test_captions_in_clips_pieces(tiny: Path, tmp_path: Path) -> None:
     """`vocabulary.byte_pairs`: nothing is built from the captions, and sentences come out whole."""
     plan = recipe(tiny, tmp_path / "features", objects=0.3)
     clip = write(tmp_path / "clip")
-    theirs = torch.randn(len(read_clip(clip)) - 1, 12)
+    theirs = torch.randn(len(read_clip_vocabulary(clip)) - 1, 12)
     save_file({"text_model.embeddings.token_embedding.weight": theirs}, clip / "model.safetensors")
     words = replace(plan.vocabulary, byte_pairs=str(clip), vectors=str(clip))
     run = load_run(train(replace(plan, vocabulary=words), tmp_path / "run"))

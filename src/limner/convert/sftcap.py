@@ -28,7 +28,7 @@ from limner.models.sft import Sft, SftConfig
 from limner.objectives.hierarchical import SftLoss
 from limner.runs.recipe import Recipe, Schedule, Stage, VocabularyConfig
 from limner.runs.run import RunInfo, create_run
-from limner.text.clip_bpe import order_pieces, read_clip
+from limner.text.clip_bpe import order_pieces, read_clip_vocabulary
 from limner.text.vocabulary import Vocabulary
 
 NETWORKS = ("SFTNet", "SNet", "TNet")
@@ -258,7 +258,7 @@ def read_vocabulary(word_map: Path, size: int) -> Vocabulary:
     folder = word_map if word_map.is_dir() else word_map.parent
     pairs = word_map.is_dir() or (word_map.name == "vocab.json" and (folder / "merges.txt").is_file())
     if pairs:
-        vocabulary: Vocabulary = read_clip(folder)
+        vocabulary: Vocabulary = read_clip_vocabulary(folder)
     else:
         vocabulary = Vocabulary(order_pieces(read_json(word_map), word_map), "split", 1)
     if len(vocabulary) != size + 1:

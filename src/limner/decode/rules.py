@@ -64,7 +64,7 @@ def single(entry: str, vocabulary: Vocabulary) -> list[str]:
 
     Raises ValueError for a word that is said in several pieces.
     """
-    words = vocabulary.spell(entry) or [(entry,)]  # punctuation alone
+    words = vocabulary.word_pieces(entry) or [(entry,)]  # punctuation alone
     for pieces in words:
         if len(pieces) > 1:
             raise ValueError(
@@ -97,7 +97,7 @@ def word_ids(words: Sequence[str | int], vocabulary: Vocabulary) -> tuple[int, .
 
 def _last_ids(words: Words, vocabulary: Vocabulary) -> tuple[int, ...]:
     """As `word_ids`, without what is said in several pieces: in CLIP's vocabulary each of ENDINGS is one."""
-    spelt = [[(word,)] if isinstance(word, int) else vocabulary.spell(word) for word in words]
+    spelt = [[(word,)] if isinstance(word, int) else vocabulary.word_pieces(word) for word in words]
     return word_ids([said[0][0] for said in spelt if len(said) == 1 and len(said[0]) == 1], vocabulary)
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from limner.metrics.bleu import bleu
 from limner.metrics.ngrams import tabulate
 from limner.metrics.references import References
-from limner.text.tokens import tokenizer as find_tokenizer
+from limner.text.tokens import get_tokenizer
 
 Lines = Sequence[Sequence[str]]  # per image its captions, as tokens joined by one blank
 
@@ -51,7 +51,7 @@ def diversity(
     Raises ValueError for other ids, fewer than two captions for an image, or not equally many.
     """
     samples = _samples(captions, references)
-    tokens = iter(find_tokenizer(references.tokenizer)([text for id in references.ids for text in captions[id]]))
+    tokens = iter(get_tokenizer(references.tokenizer)([text for id in references.ids for text in captions[id]]))
     lines = [[next(tokens) for _ in range(samples)] for _ in references.ids]
     every = list(chain.from_iterable(lines))
     return Diversity(
@@ -122,7 +122,7 @@ def self_cider(lines: Lines, references: Lines) -> Float[np.ndarray, " I"]:
 
 def novelty(lines: Sequence[str], training: Sequence[str], tokenizer: str) -> float:
     """Share of captions (`lines` of tokens) that are no training caption (text), in [0, 1]."""
-    known = set(find_tokenizer(tokenizer)(training))
+    known = set(get_tokenizer(tokenizer)(training))
     return sum(line not in known for line in lines) / len(lines)
 
 

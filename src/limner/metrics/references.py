@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from limner.metrics.ngrams import Postings, Table, tabulate
-from limner.text.tokens import tokenizer as find_tokenizer
+from limner.text.tokens import get_tokenizer
 
 T = TypeVar("T")
 
@@ -82,7 +82,7 @@ class References:
         named = _named(texts)
         _check(named)
         self.ids = tuple(named)
-        lines = iter(_tokenise(find_tokenizer(tokenizer), [text for id in self.ids for text in named[id]]))
+        lines = iter(_tokenise(get_tokenizer(tokenizer), [text for id in self.ids for text in named[id]]))
         self.lines = tuple(tuple(islice(lines, len(named[id]))) for id in self.ids)
         self.per_image = np.array([len(lines) for lines in self.lines])
         self.owner = np.repeat(np.arange(len(self.ids)), self.per_image)
@@ -103,7 +103,7 @@ class References:
         named = _named(captions)
         self._match(named)
         texts = tuple(named[id] for id in self.ids)
-        lines = tuple(_tokenise(find_tokenizer(self.tokenizer), texts))
+        lines = tuple(_tokenise(get_tokenizer(self.tokenizer), texts))
         words = _Numbers(self._words)
         tokens, lengths = _count(lines, words)
         ngrams, table = tabulate(tokens, lengths)

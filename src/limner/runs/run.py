@@ -25,6 +25,7 @@ from limner.encoders.learnt import WHERE, split_encoder_weights
 from limner.models import build_model
 from limner.models.captioner import Captioner, FromPixels
 from limner.runs.recipe import Overrides, Recipe, load_recipe, save_recipe
+from limner.text.load import load_vocabulary
 from limner.text.vocabulary import Vocabulary
 
 FORMAT = 2
@@ -73,7 +74,7 @@ def load_run(folder: str | Path, encoder_source: str = "", device: str = "cpu") 
     folder = Path(folder)
     info = _read_info(folder)
     recipe = _load_recipe(folder, info)
-    vocabulary = Vocabulary.load(folder / "vocabulary.json")
+    vocabulary = load_vocabulary(folder / "vocabulary.json")
     recipe = replace(recipe, decoding=recipe.decoding.bind(vocabulary))
     tensors = load_weights(folder)
     model = build_model(recipe.model, len(vocabulary), info.feature_dim)

@@ -1,245 +1,62 @@
-"""PTB tokens as coco-caption gets them from Stanford CoreNLP 3.4.1, but without Java; published scores rest on them.
+"""PTB tokens, as coco-caption gets them from Stanford CoreNLP 3.4.1, without Java.
 
-Reproduced is the call `PTBTokenizer -preserveLines -lowerCase` on a file of captions, and coco-caption's removal of
-punctuation afterwards.  The rules below were found by asking the jar, never from its source; docs/ptb.md says how, and
-what was compared.  They are read like this:
+Published scores of captions are computed on these tokens.  This module gives the result of two steps: the call
+`PTBTokenizer -preserveLines -lowerCase` on a file with one caption per line, and the removal of punctuation by
+coco-caption.  The rules were found by asking the jar, never from its source.  docs/ptb.md says how, and what was
+compared.
 
-1. A text is cut from left to right.  At each place every rule is tried: **the longest match wins, among equals the
-   first rule**.  Where none matches, one character is a token, or is skipped when it is blank or unknown.
-2. A rule's first group is the token; what it matches behind counts for the length and is cut again.
-3. Rules see the text's `shape`: any letter beyond ASCII is `é` there, any mark `ˇ`, any digit `٣`, and so on.
-4. The jar reads the whole file, and some rules look into the next line: that is why `tokenize` takes the whole list.
+How a text is split, from left to right:
+
+1. At each place every rule of `ptb_rules.RULES` is tried.  **The longest match wins; of equally long matches the first
+   rule wins.**  Where no rule matches, one character is a token, or it is skipped when it is blank or unknown.
+2. The first group of the match is the token.  The next token begins behind the group, not behind the match.
+3. Rules see the text's shape, in which a few characters stand for all others: see `word_shape`.
+4. The jar reads the file as one text, and some rules look into the next line.  Therefore `tokenize` takes a list.
 """
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from typing import NamedTuple
 
-from limner.text.ptb_lists import (
-    ABBREVIATIONS,
-    CAPITAL_ABBREVIATIONS,
-    CLASSES,
-    FILE_EXTENSIONS,
-    JOINED,
-    NUMBER_ABBREVIATIONS,
-    SENTENCE_STARTS,
-    THEMSELVES,
-    TITLES,
-)
+from limner.text.ptb_lists import CHARACTER_CLASSES, FUSED_WORDS, NUMBER_ABBREVIATIONS, SELF_REPRESENTING
+from limner.text.ptb_rules import ABBREVIATION, NUMBER_ABBREVIATION, RULES, TITLE, print_signs
 
-# coco-caption's list.  Brackets stay in a caption all the same: -lowerCase prints -lrb-, and here it says -LRB-.
+# coco-caption's list.  It has -LRB-, but -lowerCase prints -lrb-: brackets therefore stay in a caption.
 PUNCTUATION = frozenset("'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;".split())
 
-# --- The alphabet of shapes ------------------------------------------------------------------------------------------
-
-LETTER, DIGIT = "A-Za-zé", "0-9٣"  # insides of [...]
-BLANK = "[ \t\n\xa0\u2003]"
-ACCENT = "&[aeiouAEIOU](?i:acute|grave|uml);"  # &eacute; is a letter of a word
-MORE = rf"[{LETTER}ˇ\xad{DIGIT}]*(?:{ACCENT}[{LETTER}ˇ\xad{DIGIT}]*)*"
-WORD = rf"(?:[{LETTER}ˇ\xad]|{ACCENT}){MORE}"
-WORDS = rf"{WORD}(?:[.!?]{WORD})*"
-NAME_PART = rf"(?:[{LETTER}ˇ\xad{DIGIT}]|{ACCENT}){MORE}"
-APOS = "&(?i:apos);"
-CURLY = f"(?:’|{APOS})"
-QUOTE = f"(?:['’]|{APOS})"
-ANY_QUOTE = f"(?:['’‘`]|{APOS})"
-FIRST_OF_TWO = "|".join(f"{first}(?={second})" for first, second in JOINED)
-SECOND_OF_TWO = "|".join(second for _, second in JOINED)
-CLITIC = "(?i:[sdm]|ll|re|ve)"
-STOP = r"(?:\.(?=[,;:、]))?"  # a word keeps its stop before these: "can.;" -> can. ;
+# --- Splitting a text ------------------------------------------------------------------------------------------------
 
 
-def _either(words: Sequence[str]) -> str:
-    return f"(?i:{'|'.join(map(re.escape, words))})"
-
-
-def _capital(words: Sequence[str]) -> str:
-    return f"(?:{'|'.join(f'{word[0].upper()}(?i:{word[1:]})' for word in words)})"
-
-
-ABBREVIATION = rf"(?:{_either(ABBREVIATIONS)}|{_capital(CAPITAL_ABBREVIATIONS)}|[pP]?[pP][tT][ey][sS]?)"  # Pte. Pty.
-TITLE = rf"(?:{_either(TITLES)}|[mM][ft][gG])"  # Mfg. Mtg.
-NUMBERED = _either(NUMBER_ABBREVIATIONS)
-STARTS = _capital(SENTENCE_STARTS)
-TAG_NAME = r"[A-Za-z][A-Za-z0-9_:.-]*"
-ATTRIBUTE = rf"""{TAG_NAME}(?: *= *(?:"[^"\n]*"|'[^'\n]*'))?"""
-TAG = rf"(?:</?{TAG_NAME} *>|<{TAG_NAME}(?: +{ATTRIBUTE})* */? *>|<[!?][A-Za-z-][^>\n]*>)"
-
-IN_URL, URL_END = r'[^ \t\n"<>|(){}]', r'[^ \t\n"<>|(){}.!?,-]'
-IN_MAIL, MAIL_PART = r'[^ \t\n\xa0"<>|(){}]', r'[^ \t\n\xa0"<>|(){}.]+'
-PATH = rf'/[^ \t\n"<>|()]+{URL_END}'
-WWW = r'[wW]{3}\.(?:[^ \t\n"<>|(){}.!?,]+\.)'  # to be repeated
-SITE_PART = r"""[^ \t\n!"$'(),\-./0-9:;<=>?@A-Z\[\\\]^_`{|}]+"""  # neither digits nor capitals
-SITE, SITE_END = rf"{SITE_PART}(?:\.{SITE_PART})", r"\.(?i:com|net|org|edu)"
-
-ASCII_PART = r"[A-Za-z0-9\xad]+"
-ASCII_COMPOUND = (
-    rf"[A-Za-z0-9][A-Za-z0-9\xad]*(?:[.,]+{ASCII_PART})*[.,]*(?:-(?:[A-Za-z](?:\.[A-Za-z])+\.|{ASCII_PART}))+"
-)
-PART = f"(?:[dDoOlL]{ANY_QUOTE}[{LETTER}{DIGIT}])?[{LETTER}{DIGIT}]+"
-COMPOUND = f"{PART}(?:[-‐_]{PART})*"
-SLASHED = "[A-Za-z0-9]+(?:-[A-Za-z]+)*"
-AREA = r"(?:\([0-9]{2,3}\)[ \xa0]?|\+{0,2}(?:[0-9]{2,4}[- \xa0])?[0-9]{2,4}[- \xa0])"
-EYE = "['<>=^x~]"
-
-
-# --- How tokens are printed ------------------------------------------------------------------------------------------
-
-SIGNS = {
-    **{'"': "''", "(": "-LRB-", ")": "-RRB-", "[": "-LSB-", "]": "-RSB-", "{": "-LCB-", "}": "-RCB-"},
-    **dict.fromkeys("‘‛‹\x91", "`") | dict.fromkeys("’›\x92", "'"),
-    **dict.fromkeys("“«\x93", "``") | dict.fromkeys("”»\x94", "''"),
-    **dict.fromkeys("–—―\x96\x97", "--") | dict.fromkeys("…\x85", "..."),
-    **dict.fromkeys("€₠¤\x80", "$") | {"£": "#", "¢": "cents", "\xad": "-"},
-    **{"½": "1/2", "¼": "1/4", "¾": "3/4", "⅓": "1/3", "⅔": "2/3"},
-}
-
-
-def _signs(token: str) -> str:
-    return "".join(SIGNS.get(char, char) for char in token)
-
-
-def _without_soft_hyphens(token: str) -> str:
-    return token.replace("\xad", "") or "-"
-
-
-def _clitic(token: str) -> str:
-    return _signs(re.sub(APOS, "'", token))
-
-
-def _compound(token: str) -> str:
-    return re.sub("&(?i:amp);", "&", token).replace("\xad", "")
-
-
-def _one_token(token: str) -> str:
-    """Blanks inside a token are printed as no-break spaces."""
-    return token.replace(" ", "\xa0")
-
-
-def _face(token: str) -> str:
-    return token.replace("(", "-LRB-").replace(")", "-RRB-")
-
-
-def _phone(token: str) -> str:
-    return _one_token(_face(token))
-
-
-def _entity(token: str) -> str:
-    if token in ("&quot;", "&apos;"):
-        return {"q": "''", "a": "'"}[token[1]]
-    known = {"amp": "&", "lt": "<", "gt": ">", "nbsp": "", "ndash": "--", "mdash": "--"}
-    return known.get(token[1:-1].lower(), token)
-
-
-# --- The rules, first to last ----------------------------------------------------------------------------------------
-
-
-class Rule(NamedTuple):
-    """`example` is "text -> tokens"; `write` makes the printed token of the one found, before lower-casing."""
-
-    example: str
-    pattern: str
-    write: Callable[[str], str] = str
-
-
-RULES = (
-    # Words that fall apart
-    Rule("cannot -> can not", f"((?i:{FIRST_OF_TWO}))(?i:{SECOND_OF_TWO})(?!{NAME_PART})"),
-    Rule("don't -> do n't", rf"([A-Za-z\xad]*[A-MO-Za-mo-z]\xad*)[nN]{ANY_QUOTE}[tT]", _without_soft_hyphens),
-    Rule("X'll -> x 'll", rf"({WORDS})(?:'|{CURLY}){CLITIC}", _without_soft_hyphens),
-    Rule("n’t -> n't", f"([nN]{ANY_QUOTE}[tT])(?![A-Za-z])", _clitic),
-    Rule("he'll -> he 'll", "('(?i:[sdm](?![a-z])|(?:ll|re|ve)(?=[^a-z])))"),
-    Rule("he’llx -> he 'll x", f"({CURLY}{CLITIC})", _clitic),
-    # Words, also with a stop, ! or ? inside
-    Rule("soon.Then -> soon.then", f"({WORDS}{STOP})", _without_soft_hyphens),
-    # Addresses
-    Rule("jo@x.com -> jo@x.com", rf"((?:<|&(?i:lt);)?[A-Za-z0-9]{IN_MAIL}*@{MAIL_PART}(?:\.{MAIL_PART})*>?)"),
-    Rule("http://x.y/z, -> http://x.y/z", f"((?i:https?)://{IN_URL}+{URL_END})"),
-    Rule("www.a+b.de/cd -> www.a+b.de/cd", rf"({WWW}+?[A-Za-z]{{2,4}}{PATH}|{WWW}+[A-Za-z]{{2,4}})"),
-    Rule("a+b.com/cd -> a+b.com/cd", rf"({SITE}*?{SITE_END}{PATH}|{SITE}*{SITE_END})"),
-    Rule("#tag -> #tag", rf"(#(?:[{LETTER}ˇ\xad]|{ACCENT})+)"),
-    Rule("@me -> @me", "(@[A-Za-z_][A-Za-z0-9_]*)"),
-    # Abbreviations
-    Rule("etc.x -> etc. x", rf"({ABBREVIATION}\.)[\s\S]{{2}}"),
-    Rule("etc. -> etc.", rf"({ABBREVIATION})\.", "{}.".format),  # near the end of everything the stop is read twice
-    Rule("Mr. x -> mr. x", rf"({TITLE}\.)"),
-    Rule("No. 5 -> no. 5", rf"({NUMBERED}\.){BLANK}?[{DIGIT}]"),
-    # A sentence ends here, so the stop is not the letter's
-    Rule("vitamin K. The end -> vitamin k the end", rf"([A-Za-z])\.{BLANK}+(?:{STARTS}|M[rRsS]\.|{TAG}){BLANK}"),
-    Rule("5 p.m. -> 5 p.m.", r"([A-Za-z](?:\.[A-Za-z])*\.)"),
-    Rule("5.jpg! -> 5.jpg", rf"({NAME_PART}(?:\.{NAME_PART})*\.{_either(FILE_EXTENSIONS)})(?:{BLANK}|[!,.?])"),
-    # Compounds
-    Rule("U.S.-based -> u.s.-based", f"({ASCII_COMPOUND}{STOP})", _compound),
-    Rule("T-shirt o'neil 2x -> t-shirt o'neil 2x", f"({COMPOUND}{STOP})", _compound),
-    Rule("AT&T -> at&t", f"([A-Z]+(?:(?:&|&(?i:amp);|[+])[A-Z]+)+{STOP})", _compound),
-    Rule("and/or -> and/or", rf"({SLASHED}(?:\\?/{SLASHED}){{1,2}})"),
-    # Apostrophes that stay in a word, at its end, or at its beginning
-    Rule("N'Sync -> n'sync", f"([A-HJ-XZdlno]{ANY_QUOTE}[{LETTER}]{{2,}})"),
-    Rule("ma'am -> ma'am", f"([{LETTER}]+[aeiouyAEIOUY]{ANY_QUOTE}[aeiouA-Z][{LETTER}]*|[oO]{ANY_QUOTE}[oO])"),
-    Rule("c'mon -> c'mon", r"((?i:c'mon|cont'd\.|e'er|ev'ry|li'l|nat'l|nor'easter|s'mores))"),
-    Rule("c’est -> c’est", f"((?i:c{QUOTE}est|cap{QUOTE}n))"),
-    Rule("ol' -> ol'", f"((?i:[jdl]|ol|dunkin|somethin){QUOTE})"),
-    Rule("y'all -> y' all", f"([yY]{QUOTE})[{LETTER}]"),
-    Rule("'em '80 -> 'em '80", f"({QUOTE}(?:(?i:em|till?|cause)|[nN]{QUOTE}|[2-9]0[sS]|[0-9][0-9](?={BLANK})))"),
-    Rule("rock 'n roll -> rock 'n roll", f"('[nN](?=[ \t\n\xa0])|{CURLY}[nN])"),
-    Rule("'tis -> 't is", "('[tT])(?i:is|was)"),
-    # Numbers
-    Rule("-3.5 1,000 10:30 -> -3.5 1,000 10:30", rf"([-+]?(?:[.:,٬\xad]?[{DIGIT}])+)", _without_soft_hyphens),
-    Rule(
-        "4 1/2 -> 4\xa01/2", rf"((?:[{DIGIT}]{{1,4}}[- \xa0])?[{DIGIT}]{{1,4}}(?:\\?/|⁄)[{DIGIT}]{{1,4}})", _one_token
-    ),
-    Rule("1/2-2003 -> 1/2-2003", f"([{DIGIT}]{{1,2}}[-/][{DIGIT}]{{1,2}}[-/][{DIGIT}]{{2,4}})"),
-    Rule("(555) 123-4567 -> -lrb-555-rrb-\xa0123-4567", f"({AREA}[0-9]{{3,4}}[- \xa0]?[0-9]{{3,5}})", _phone),
-    Rule("x²³ -> x ²³", "(²+)"),
-    Rule("US$5 -> us$ 5", r"([A-Z]+\$)"),
-    # Markup
-    Rule('<a b="c d"> -> <a\xa0b="c\xa0d">', f"({TAG})", _one_token),
-    Rule("&lt; &#39; -> < &#39;", "(&(?i:amp|lt|gt|quot|apos|nbsp|[nm]dash);|&#[0-9]+;)", _entity),
-    # Faces
-    Rule(":-) -> :--rrb-", r"([<>]?[:;=]['*o-]?[()\\\]\[{|@dDpOP])[^A-Za-z0-9]", _face),
-    Rule("^_^ x_x -> ^_^ x_x", rf"((?:-|{EYE})_(?:-|{EYE})|[xX]_[xX]|[oO]\.[oO])"),
-    Rule("(^_^) -> -lrb-^_^-rrb-", rf"(\((?:(?:-|{EYE})[_.]?(?:-|{EYE})|{EYE}-{EYE})\))", _face),
-    # Marks
-    Rule("C++ F# -> c++ f#", r"([cC]\+\+|[cCfF]#)"),
-    Rule("What?! -> what ?!", "([!?]+)"),
-    Rule("x . . .5 -> x 5", r"(\.{3,5}|\.(?:[ \xa0]\.){2,4})", lambda token: "..."),
-    Rule("x---5 -> x 5", "(-{2,4})", lambda token: "--"),
-    Rule("----- -> -----", "(-{5,})"),
-    Rule("‘“ -> ```", "([‘’“”„‹›`]{1,2})", _signs),
-    Rule("x'' ** -> x **", r"(''|``|<<|>>|\*\*+|##+|@@+|__+|\\\*)"),
-)
-
-
-# --- Cutting a text --------------------------------------------------------------------------------------------------
-
-
-class _Shapes(dict[int, str]):
-    """A `str.translate` table: the class of each character beyond ASCII, the character itself within."""
+class _ShapeTable(dict[int, str]):
+    """A table for `str.translate`: ASCII characters stay, any other becomes the sign of its class."""
 
     def __init__(self) -> None:
-        for char in THEMSELVES:
+        for char in SELF_REPRESENTING:
             self[ord(char)] = char
-        for stand_in, ranges in CLASSES.items():
+        for sign, ranges in CHARACTER_CLASSES.items():
             for first, _, last in (span.partition("-") for span in ranges.split()):
-                self.update(dict.fromkeys(range(int(first, 16), int(last or first, 16) + 1), stand_in))
+                self.update(dict.fromkeys(range(int(first, 16), int(last or first, 16) + 1), sign))
 
     def __missing__(self, code: int) -> str:
         return chr(code) if code < 128 else UNKNOWN
 
 
 UNKNOWN = "\x01"
-SKIPPED = frozenset(map(chr, [*range(33), 127])) | set("\xa0\u2003‐٬")  # when they stand alone; UNKNOWN is among them
-_shapes = cache(_Shapes)
+SKIPPED = frozenset(map(chr, [*range(33), 127])) | set("\xa0\u2003‐٬")  # no tokens when they stand alone; with UNKNOWN
+_shape_table = cache(_ShapeTable)
 
 
-def shape(text: str) -> str:
-    """The text with a stand-in for every character beyond ASCII, as the rules see it; equally long."""
-    return text if text.isascii() else text.translate(_shapes())
+def word_shape(text: str) -> str:
+    """The text with every character beyond ASCII replaced by the sign of its class.  The length stays the same.
+
+    >>> word_shape("Zürich 5€ über")
+    'Zérich 5€ éber'
+    """
+    return text if text.isascii() else text.translate(_shape_table())
 
 
 def _lower(token: str) -> str:
-    """As in Java, where a capital sigma is no final one before a digit or hyphen that is inside a word."""
+    """Lower case as Java makes it: a capital sigma before a digit or hyphen inside a word is no final sigma."""
     if "Σ" not in token or "İ" in token:  # the latter is two characters in lower case
         return token.lower()
     lowered = re.sub(r"[-‐_](?=[^\W\d_])|\d(?=\w)", "'", token).lower()  # to Unicode, ' is inside a word
@@ -251,115 +68,137 @@ def _compiled() -> tuple[tuple[Callable[..., re.Match[str] | None], Callable[[st
     return tuple((re.compile(rule.pattern).match, rule.write) for rule in RULES)
 
 
-def cut(text: str, stop: int) -> Iterator[str]:
-    """The tokens that begin before `stop`, punctuation included; what is behind `stop` decides where they end."""
-    shaped, place, rules = shape(text), 0, _compiled()
+def split_tokens(text: str, stop: int) -> Iterator[str]:
+    """The tokens that begin before the place `stop`, punctuation included.
+
+    The text behind `stop` is looked at only to decide where these tokens end.
+
+    >>> list(split_tokens("I cannot.", 9))
+    ['i', 'can', 'not', '.']
+    """
+    shape, place, rules = word_shape(text), 0, _compiled()
     while place < stop:
-        found, reached = None, place
-        write: Callable[[str], str] = _signs
-        for match, printed in rules:
-            if (tried := match(shaped, place)) and tried.end() > reached:
-                found, reached, write = tried, tried.end(), printed
-        end = found.end(1) if found else place + 1
-        if found or shaped[place] not in SKIPPED:
+        best, best_end = None, place
+        write: Callable[[str], str] = print_signs
+        for match, rule_write in rules:
+            if (tried := match(shape, place)) and tried.end() > best_end:
+                best, best_end, write = tried, tried.end(), rule_write
+        end = best.end(1) if best else place + 1
+        if best or shape[place] not in SKIPPED:
             token = write(text[place:end])
             if token:
                 yield _lower(token)
         place = end
 
 
-def _kept(tokens: Iterable[str]) -> str:
-    """A line as coco-caption leaves it: blanks at its end go, then punctuation."""
+def _remove_punctuation(tokens: Iterable[str]) -> str:
+    """The tokens joined by blanks, as coco-caption leaves them: it strips the line, then removes punctuation."""
     return " ".join(token for token in " ".join(tokens).rstrip().split(" ") if token not in PUNCTUATION)
 
 
 # --- Captions --------------------------------------------------------------------------------------------------------
 
-LINE_BREAKS = "\n\r\x0b\x0c\x85\u2028\u2029"  # between here and the jar, one of these might end a caption
+LINE_BREAKS = "\n\r\x0b\x0c\x85\u2028\u2029"  # somewhere between Python and the jar, one of these might end a caption
 _BLANKS = dict.fromkeys(map(ord, LINE_BREAKS), " ")
-BEYOND = re.compile("[\ud800-\udfff\U00010000-\U0010ffff]")  # beyond U+FFFF, and lone surrogates
-HALVES = re.compile("[\ud800-\udfff]+")
+NOT_BASIC = re.compile("[\ud800-\udfff\U00010000-\U0010ffff]")  # characters beyond U+FFFF, and lone surrogates
+SURROGATES = re.compile("[\ud800-\udfff]+")
 
-PLAIN = re.compile("([A-Za-z]+)([.,]?)")  # chunks, the text between blanks, that need no rules ...
-TWO_WORDS = frozenset(map("".join, JOINED))
-STOPPED = re.compile(rf"(?i:[a-z]|{ABBREVIATION}|{TITLE}|{NUMBERED})")
-# ... and those whose last token can depend on what comes behind the blank: a number, a bracket or a tag
-OPEN = re.compile(r"\s|\d\)?$|<")
-LETTER_WITH_STOP = re.compile(r"[a-z]\.")
-CACHED = 300_000  # chunks to remember; all of COCO has 70,000
+# A chunk is the text between two blanks.  Most chunks are tokenised by themselves, once, and remembered.
+SIMPLE_CHUNK = re.compile("([A-Za-z]+)([.,]?)")  # needs no rules, unless it is one of the next two
+FUSED = frozenset(map("".join, FUSED_WORDS))
+KEEPS_FULL_STOP = re.compile(rf"(?i:[a-z]|{ABBREVIATION}|{TITLE}|{NUMBER_ABBREVIATION})")
+# The last token can depend on what follows the blank: after a number, a bracket or a tag
+DEPENDS_ON_NEXT = re.compile(r"\s|\d\)?$|<")
+LETTER_WITH_FULL_STOP = re.compile(r"[a-z]\.")
+MAX_CACHED_CHUNKS = 300_000  # all captions of COCO have 70,000
 
 
-class _Chunks(dict[str, str | None]):
-    """What is left of a chunk, or None where that depends on its neighbours."""
+class _ChunkCache(dict[str, str | None]):
+    """The tokens of a chunk without punctuation, or None where they depend on the chunk's neighbours."""
 
     def __missing__(self, chunk: str) -> str | None:
-        if len(self) >= CACHED:
+        if len(self) >= MAX_CACHED_CHUNKS:
             self.clear()
-        self[chunk] = kept = _chunk(chunk)
-        return kept
+        self[chunk] = tokens = _tokenize_chunk(chunk)
+        return tokens
 
 
-def _chunk(chunk: str) -> str | None:
-    if plain := PLAIN.fullmatch(chunk):
-        word = plain[1].lower()
-        if word not in TWO_WORDS and not (plain[2] == "." and STOPPED.fullmatch(word)):
+def _tokenize_chunk(chunk: str) -> str | None:
+    if simple := SIMPLE_CHUNK.fullmatch(chunk):
+        word = simple[1].lower()
+        if word not in FUSED and not (simple[2] == "." and KEEPS_FULL_STOP.fullmatch(word)):
             return word
-    if OPEN.search(chunk):
+    if DEPENDS_ON_NEXT.search(chunk):
         return None
-    tokens = [*cut(chunk + "\n", len(chunk))]
+    tokens = [*split_tokens(chunk + "\n", len(chunk))]
     last, before = (*tokens[:-3:-1], "", "")[:2]
-    if LETTER_WITH_STOP.fullmatch(last) or (last == "." and before in NUMBER_ABBREVIATIONS) or last != last.rstrip():
+    abbreviation = LETTER_WITH_FULL_STOP.fullmatch(last) or (last == "." and before in NUMBER_ABBREVIATIONS)
+    if abbreviation or last != last.rstrip():
         return None
-    return _kept(tokens)
+    return _remove_punctuation(tokens)
 
 
-_chunks = cache(_Chunks)
+_chunk_cache = cache(_ChunkCache)
 
 
 def tokenize(captions: Sequence[str], isolated: bool = False) -> list[str]:
-    """A line per caption: its PTB tokens joined by one blank, lower-cased, without coco-caption's punctuation.
+    """A line per caption: its PTB tokens in lower case, joined by one blank, without coco-caption's punctuation.
 
-    As the jar reads all captions as one text, a token can depend on the caption after it: "vitamin K." keeps its stop
-    unless the next caption begins with "The".  Pass all captions of a call in its order, or `isolated=True` for tokens
-    that depend on nothing but the caption: it is then followed by a line break and nothing else.
+    The jar reads all captions as one text.  A token can therefore depend on the caption that follows: "vitamin K."
+    keeps its full stop unless the next caption begins with "The".  Pass the captions in their order to get the jar's
+    tokens.  With `isolated=True` the tokens depend on the caption alone, as if only a line break followed it.
 
-    A token may hold U+00A0, where the jar makes one token of "4 1/2".  Line breaks inside a caption count as blanks,
-    halves of characters (lone surrogates) as unknown characters.
+    A token may hold U+00A0: the jar makes one token of "4 1/2".  Line breaks inside a caption count as blanks, lone
+    surrogates as unknown characters.
+
+    >>> tokenize(["A man isn't riding a T-shirt, (very) fast.", "Two dogs!"])
+    ["a man is n't riding a t-shirt -lrb- very -rrb- fast", 'two dogs']
+    >>> tokenize(["vitamin K.", "The dog"]), tokenize(["vitamin K.", "The dog"], isolated=True)
+    (['vitamin k', 'the dog'], ['vitamin k.', 'the dog'])
     """
-    lines = _lines(captions)
-    known = _chunks().__getitem__
+    lines = _clean_lines(captions)
+    cached = _chunk_cache().__getitem__
     out = []
     for i, line in enumerate(lines):
-        kept = [*map(known, line.split(" "))]
-        if None in kept or ". ." in line:
-            out.append(_kept(cut(line + ("\n" if isolated else _after(lines, i)), len(line))))
+        chunks = [*map(cached, line.split(" "))]
+        if None in chunks or ". ." in line:
+            out.append(
+                _remove_punctuation(split_tokens(line + ("\n" if isolated else _text_after(lines, i)), len(line)))
+            )
         else:
-            out.append(" ".join(filter(None, kept)))
+            out.append(" ".join(filter(None, chunks)))
     if lines and not isolated:
-        out[-1] = _kept(cut(lines[-1], len(lines[-1])))  # no line break after it
-    return [line if line.isascii() else HALVES.sub(_joined, line) for line in out]
+        out[-1] = _remove_punctuation(split_tokens(lines[-1], len(lines[-1])))  # no line break after it
+    return [line if line.isascii() else SURROGATES.sub(_from_surrogates, line) for line in out]
 
 
-def _after(lines: Sequence[str], i: int) -> str:
-    """What the rules can see behind line i: up to the next line that is not blank."""
+def _text_after(lines: Sequence[str], i: int) -> str:
+    """What the rules can see behind line i: the lines up to the next one that is not blank."""
     end = i + 1
     while end < len(lines) and (end == i + 1 or not lines[end - 1].strip()):
         end += 1
     return "\n" * (i + 1 < len(lines)) + "\n".join(lines[i + 1 : end]) + "\n" * (end < len(lines))
 
 
-def _lines(captions: Sequence[str]) -> list[str]:
-    """The captions without line breaks and lone surrogates; characters beyond U+FFFF as Java has them, in halves."""
+def _clean_lines(captions: Sequence[str]) -> list[str]:
+    """The captions without line breaks and lone surrogates.
+
+    Characters beyond U+FFFF become two surrogates, as in Java.
+    """
     lines, together = list(captions), "".join(captions)
     if any(char in together for char in LINE_BREAKS):
         lines = [line if line.splitlines() == [line] else line.translate(_BLANKS) for line in lines]
-    return lines if together.isascii() else [line if line.isascii() else BEYOND.sub(_halves, line) for line in lines]
+    if together.isascii():
+        return lines
+    return [line if line.isascii() else NOT_BASIC.sub(_to_surrogates, line) for line in lines]
 
 
-def _halves(char: re.Match[str]) -> str:
+def _to_surrogates(char: re.Match[str]) -> str:
+    """A character beyond U+FFFF as two surrogates; the replacement character for a lone surrogate."""
     above = ord(char[0]) - 0x10000
     return "\ufffd" if above < 0 else chr(0xD800 + (above >> 10)) + chr(0xDC00 + (above & 0x3FF))
 
 
-def _joined(halves: re.Match[str]) -> str:
+def _from_surrogates(halves: re.Match[str]) -> str:
+    """The lower-case characters that pairs of surrogates stand for."""
     return halves[0].encode("utf-16", "surrogatepass").decode("utf-16", "replace").lower()

@@ -1,48 +1,48 @@
-"""What the rules of `ptb.py` need to know of words and characters: lists that were read off the jar by asking it.
+"""Lists of words and characters for the PTB tokenizer (`text/ptb.py`), found by asking the jar of CoreNLP 3.4.1.
 
-How: every string of one to six letters, the words of COCO, WordNet and a paraphrase table, in three letter cases, and
-every character of the first Unicode plane, each in many surroundings (docs/ptb.md).  The lists say what CoreNLP 3.4.1
-does, not what would be right: it knows `Minn.` but not `avg.`, and letters up to Unicode 6.
+The jar was given every string of one to six letters, and the words of COCO, WordNet and a paraphrase table, in three
+letter cases; and every character of the first Unicode plane; each in many surroundings (docs/ptb.md).  The lists say
+what CoreNLP 3.4.1 does, which is not always right: it knows `Minn.` but not `avg.`, and letters up to Unicode 6.
 """
 
-# Abbreviations that keep their stop, and that can end a sentence: "etc. x", "etc.x" -> etc. x
+# Abbreviations that keep their full stop, and that can end a sentence: "etc. x", "etc.x" -> etc. x
 ABBREVIATIONS = """
     al ala apr ariz assn aug bhd bldg blvd bros calif co colo conn corp cos ct dak dec ed.d esq est etc ext feb fla
     fri ga inc ind intl jan jr jul jun kan kans ky ltd mar md mich minn mo mon mont neb nev nov oct okla penn ph.d
     plc rd rt sep sept seq sq sr sys tel tenn thu thurs tue tues univ va vt wed wis wisc wyo
 """.split()
 
-# The same, when written with a capital: "ore." is a word and a stop, "Ore." is a state
+# The same, when written with a capital: "ore." is a word and a full stop, "Ore." is a state
 CAPITAL_ABBREVIATIONS = "Ark Az Del Ill La Mass Miss Ore Pa Tex Wash".split()
 
-# Abbreviations that go before a name, so that the next word may be anything: "Mr. Smith", "mr.x" -> mr.x
+# Abbreviations before a name; any word may follow: "Mr. Smith", "mr.x" -> mr.x
 TITLES = """
     adj adm adv alex assoc asst atty attys ave brig capt cf cie cmdr col comdr cpl dept det dr drs elec ens ft gen
     gov govs hon insp invt jos lieut lt maj messrs mlle mme mr mrs ms msgr mt natl pfc ph pres prof profs pvt rep
     reps rev sen sens sfc sgt spc st ste supt supts treas vs wm
 """.split()
 
-# Abbreviations only before a number: "No. 5" -> no. 5, but "no. Yes" -> no yes
+# Abbreviations that keep their full stop only before a number: "No. 5" -> no. 5, but "no. Yes" -> no yes
 NUMBER_ABBREVIATIONS = "art ca fig figs no nos op pp prop".split()
 
-# After a single letter and a stop, these words begin a new sentence: "vitamin K. The" -> vitamin k the
+# After a single letter and a full stop, these words begin a new sentence: "vitamin K. The" -> vitamin k the
 SENTENCE_STARTS = """
     a about according additionally after an as at but earlier he her here however if in it last many more now once
     one other our she since so some such that the their then there these they this we what when while yet you
 """.split()
 
-# "5.jpg" is a file name, "5.foo" is not
+# File name extensions: "5.jpg" is one token, "5.foo" is not
 FILE_EXTENSIONS = """
     bat bmp c cgi cpp dll doc docx exe gif gz h htm html jar java jpeg jpg mov mp3 pdf php pl png ppt ps py sql tar
     txt wav x xml zip
 """.split()
 
 # Two words written as one: "cannot" -> can not
-JOINED = (("can", "not"), ("gon", "na"), ("wan", "na"), ("got", "ta"), ("gim", "me"), ("lem", "me"))
+FUSED_WORDS = (("can", "not"), ("gon", "na"), ("wan", "na"), ("got", "ta"), ("gim", "me"), ("lem", "me"))
 
-# The classes of the characters beyond ASCII, as ranges of code points, each under the character that stands for it in
-# a text's shape (`ptb.shape`).  What is not listed is skipped, as emoji are.
-CLASSES = {
+# Classes of the characters beyond ASCII, as ranges of code points.  The key is the sign of the class in a text's shape
+# (`ptb.word_shape`).  A character that is not listed is skipped; emoji are skipped, for example.
+CHARACTER_CLASSES = {
     # letters
     "é": """
     aa b5 ba c0-d6 d8-f6 f8-2c1 2c6-2d1 2e0-2e4 2ec 2ee 370-374 376-377 37a-37d 386 388-38a 38c 38e-3a1 3a3-3f5
@@ -74,7 +74,7 @@ CLASSES = {
     fb38-fb3c fb3e fb40-fb41 fb43-fb44 fb46-fbb1 fbd3-fd3d fd50-fd8f fd92-fdc7 fdf0-fdfb fe70-fe74 fe76-fefc
     ff21-ff3a ff41-ff5a ff66-ffbe ffc2-ffc7 ffca-ffcf ffd2-ffd7 ffda-ffdc
     """,
-    # marks: they go on with a word, but do not start one after a digit, nor stand beside a hyphen
+    # combining marks: they continue a word; they do not begin a word after a digit, and do not stand beside a hyphen
     "ˇ": """
     2c2-2c5 2d2-2df 2e5-2eb 2ed 2ef-36f 375 378-379 384-385 3f6 483-487 55a-55f 591-5bd 5bf 5c1-5c2 5c4-5c5 5c7
     615-61a 64b-65e 670 6d6-6e4 6e7-6ed 6fd-6fe 70f 711 730-74c 7a6-7b0 7eb-7f3 900-903 93c 93e-94e 951-955 962-963
@@ -87,11 +87,11 @@ CLASSES = {
     f20-f29 1040-1049 1090-1099 17e0-17e9 1810-1819 1946-194f 19d0-19d9 1a80-1a89 1a90-1a99 1b50-1b59 1bb0-1bb9
     1c40-1c49 1c50-1c59 a620-a629 a8d0-a8d9 a900-a909 a9d0-a9d9 aa50-aa59 abf0-abf9 ff10-ff19
     """,
-    # digits above or below the line: a run of them is a token of its own
+    # superscript and subscript digits: a run of them is one token
     "²": """
     b2-b3 b9 2070 2074-2079 2080-2089
     """,
-    # signs: each is a token
+    # signs: each is one token
     "®": """
     a1 a5-a9 ac ae-b1 b4 b6-b8 bf d7 f7 37e 387 589 5be 5c0 5c3 5c6 5f3-5f4 600-603 606-60c 614 61b 61e-61f 66a 66d
     6d4 700-70d 7f6-7f8 964-965 e3f e4f 1fbd 2016-2017 2020-2023 2030-2038 203b 203e-2042 207a-207e 208a-208e 20a4
@@ -110,4 +110,4 @@ CLASSES = {
     "٬": "66b-66c",  # separators inside a number
     "\u2003": "2000-200a 3000",  # wide blanks
 }
-THEMSELVES = "\xa0¢£\xad¼½¾‹›⁄⅓⅔、"  # alone in their class
+SELF_REPRESENTING = "\xa0¢£\xad¼½¾‹›⁄⅓⅔、"  # each is the only character of its class

@@ -1,7 +1,7 @@
-"""Text to words: captions go in, as many lines come out, their tokens joined by one blank.
+"""Tokenizers: a list of captions in, a list of strings out, each with the caption's tokens joined by one blank.
 
-Published scores are computed on PTB tokens (`text/ptb.py`).  `simple` is plainer, for a smaller vocabulary; `split` is
-for text that is tokenised already.
+Published scores are computed on PTB tokens (`text/ptb.py`).  `simple` is a plainer tokenizer that gives smaller
+vocabularies.  `split` is for text that is already tokenised.
 """
 
 import re
@@ -14,44 +14,55 @@ from limner.text import ptb
 WORD = re.compile(r"[^\s'-]+(?:['-][^\s'-]+)*")
 
 
-class _Kept(dict[int, str]):
-    """A `str.translate` table that classifies each character once: kept in a word, or turned into a blank."""
+class _WordCharacters(dict[int, str]):
+    """A table for `str.translate` that keeps the characters of words and replaces all others by blanks.
+
+    Each character is classified once, when it is first seen.
+    """
 
     def __missing__(self, code: int) -> str:
         char = chr(code)
         # isalnum is False for combining marks, without which Hindi or Thai words fall apart
-        word = char.isalnum() or char in "'-" or unicodedata.category(char).startswith("M")
-        self[code] = char if word else " "
+        is_word = char.isalnum() or char in "'-" or unicodedata.category(char).startswith("M")
+        self[code] = char if is_word else " "
         return self[code]
 
 
-_KEPT = _Kept({ord("’"): "'", ord("‐"): "-", ord("‑"): "-"})
+_WORD_CHARACTERS = _WordCharacters({ord("’"): "'", ord("‐"): "-", ord("‑"): "-"})
 
 
 def simple(text: str) -> list[str]:
-    """Lower-cased NFC words of letters and digits; inner apostrophes and hyphens stay, other punctuation is dropped.
+    """The words of a text: lower-cased, in Unicode's NFC form, of letters and digits.
 
-    Scores on these words are not comparable with published ones.
+    Apostrophes and hyphens inside a word stay; all other punctuation is dropped.  Scores on these words are not
+    comparable with published scores.
+
+    >>> simple("A man, riding a T-shirt.")
+    ['a', 'man', 'riding', 'a', 't-shirt']
     """
-    return WORD.findall(unicodedata.normalize("NFC", text.lower()).translate(_KEPT))
+    return WORD.findall(unicodedata.normalize("NFC", text.lower()).translate(_WORD_CHARACTERS))
 
 
-def each(words: Callable[[str], list[str]]) -> Callable[[Sequence[str]], list[str]]:
-    """A tokenizer of lists from one that looks at a caption alone."""
+def per_caption(words: Callable[[str], list[str]]) -> Callable[[Sequence[str]], list[str]]:
+    """A tokenizer of lists, made from a function that splits a single caption into words."""
     return lambda captions: [" ".join(words(caption)) for caption in captions]
 
 
-# They take the whole list because PTB's, as coco-caption calls it, looks at a caption's neighbours.
+# A tokenizer takes the whole list because coco-caption's PTB tokens depend on the caption that follows.
 TOKENIZERS: dict[str, Callable[[Sequence[str]], list[str]]] = {
     "ptb": ptb.tokenize,
     "ptb-isolated": partial(ptb.tokenize, isolated=True),
-    "simple": each(simple),
-    "split": each(str.split),
+    "simple": per_caption(simple),
+    "split": per_caption(str.split),
 }
 
 
-def tokenizer(name: str) -> Callable[[Sequence[str]], list[str]]:
-    """The tokenizer of that name.  Raises ValueError that lists the known names."""
+def get_tokenizer(name: str) -> Callable[[Sequence[str]], list[str]]:
+    """The tokenizer with this name.  Raises ValueError for an unknown name, and lists the known ones.
+
+    >>> get_tokenizer("ptb")(["A man isn't riding.", "Two dogs!"])
+    ["a man is n't riding", 'two dogs']
+    """
     if name not in TOKENIZERS:
         raise ValueError(f"unknown tokenizer {name!r}; known: {', '.join(TOKENIZERS)}")
     return TOKENIZERS[name]

@@ -29,7 +29,8 @@ from limner.models.captioner import Captioner
 from limner.runs.inputs import open_inputs
 from limner.runs.recipe import Recipe
 from limner.runs.run import RunInfo, append_log, create_run, load_weights, put_weights
-from limner.text.clip_bpe import read_clip
+from limner.text.clip_bpe import read_clip_vocabulary
+from limner.text.load import load_vocabulary
 from limner.text.vectors import load_clip_vectors, load_vectors
 from limner.text.vocabulary import Vocabulary
 from limner.training.loop import Position
@@ -214,10 +215,10 @@ class Session:
 def build_vocabulary(recipe: Recipe, dataset: DataSet) -> Vocabulary:
     """That of the run this one starts from, else built from the training split only."""
     if recipe.start:
-        return Vocabulary.load(Path(recipe.start) / "vocabulary.json")
+        return load_vocabulary(Path(recipe.start) / "vocabulary.json")
     config = recipe.vocabulary
     if config.byte_pairs:
-        return read_clip(config.byte_pairs)
+        return read_clip_vocabulary(config.byte_pairs)
     captions = [text for medium in dataset.split("train") for text in medium.references]
     return Vocabulary.build(captions, config.min_count, config.tokenizer)
 

@@ -22,6 +22,7 @@ from limner.data.frames import Sampling
 from limner.decode.options import Beam
 from limner.inference.onnx.beam import Said, State
 from limner.inference.onnx.pixels import Preprocess
+from limner.text.load import load_vocabulary
 from limner.text.vocabulary import Vocabulary
 
 FORMAT = 2
@@ -72,7 +73,7 @@ class OnnxModel:
         """`threads` 0: as many as there are cores.  Raises ValueError that names what is missing, changed or newer."""
         folder = Path(folder).expanduser()
         card = read_card(folder)
-        return cls(folder, card, Vocabulary.load(folder / "vocabulary.json"), threads)
+        return cls(folder, card, load_vocabulary(folder / "vocabulary.json"), threads)
 
     def encode(self, pixels: UInt8[np.ndarray, "T h w 3"]) -> tuple[dict[str, np.ndarray], State]:
         """What is computed once per medium: the memory by name, and the state of one hypothesis."""
