@@ -36,8 +36,8 @@ import numpy as np
 
 from limner.data.captions_file import read_captions
 from limner.metrics.meteor import meteor_lines
-from limner.metrics.meteor.evaluation import Known
-from limner.metrics.meteor.tables import installed, load
+from limner.metrics.meteor.evaluation import MeteorReferences
+from limner.metrics.meteor.tables import find_pycocoevalcap, load_tables
 from limner.text.tokens import get_tokenizer
 from paired import arguments
 
@@ -105,7 +105,7 @@ def tokenised(captions: Captions) -> Captions:
 def coco(package: Path) -> Captions:
     jar = package / "spice" / "spice-1.0.jar"
     with zipfile.ZipFile(jar) as archive, archive.open("coco/annotations/captions_val2014.json") as file:
-        annotations = json.load(file)["annotations"]
+        annotations = json.load_tables(file)["annotations"]
     captions: dict[str, list[str]] = {}
     for annotation in annotations:
         captions.setdefault(str(annotation["image_id"]), []).append(annotation["caption"].replace("\n", " "))
@@ -179,14 +179,14 @@ def words(segments: Sequence[Segment]) -> list[tuple[list[str], list[str]]]:
 
 def check(jar: Jar, sets: dict[str, list[Segment]]) -> bool:
     """Print the differences of every kind; whether there are none."""
-    tables = load()
+    tables = load_tables()
     print(f"{'kind':<24}{'segments':>9}{'pairs':>9}{'counts differ':>15}{'max difference':>16}{'of the corpus':>15}")
     wrong = total = pairs = 0
     for name, segments in sets.items():
         lines = jar.counts(segments)
         expected = np.array(jar.scores(lines))
         captions, references = [caption for caption, _ in segments], [texts for _, texts in segments]
-        counts = Known(references, tables).counts(captions)
+        counts = MeteorReferences(references, tables).count(captions)
         differ = int((counts != np.array([line.split() for line in lines], dtype=float)).any(1).sum())
         score = meteor_lines(captions, references)
         gap, corpus = np.abs(score.segments - expected[:-1]).max(), abs(score.corpus - expected[-1])
@@ -200,15 +200,15 @@ def check(jar: Jar, sets: dict[str, list[Segment]]) -> bool:
 def aligner(jar: Jar, segments: list[Segment], rounds: int) -> None:
     """Both sides take turns; neither pays for its start."""
     captions, references = [caption for caption, _ in segments], [texts for _, texts in segments]
-    known = Known(references, load())
+    known = MeteorReferences(references, load_tables())
     seconds: dict[str, list[float]] = {"jar": [], "limner, all": [], "limner, references known": []}
     jar.counts(segments)
-    known.counts(captions)
+    known.count(captions)
     for _ in range(rounds):
         for name, run in (
             ("jar", lambda: jar.counts(segments)),
-            ("limner, all", lambda: Known(references, load()).counts(captions)),
-            ("limner, references known", lambda: known.counts(captions)),
+            ("limner, all", lambda: MeteorReferences(references, load_tables()).count(captions)),
+            ("limner, references known", lambda: known.count(captions)),
         ):
             begin = time.perf_counter()
             run()
@@ -227,19 +227,19 @@ def timed(references: list[list[str]], first: list[str], second: list[str]) -> d
         return time.perf_counter() - begin[0], time.process_time() - begin[1]
 
     begin = since((0, 0))
-    tables = load()
+    tables = load_tables()
     seconds = {"tables": since(begin)}
-    known = Known(references, tables)
-    known.counts(first)
+    known = MeteorReferences(references, tables)
+    known.count(first)
     seconds["cold"] = since(begin)
     begin = since((0, 0))
-    known.counts(second)
+    known.count(second)
     return seconds | {"warm": since(begin)}
 
 
 def main() -> int:
     rounds = arguments(__doc__, rounds=3).rounds
-    package = installed()
+    package = find_pycocoevalcap()
     if package is None:
         raise SystemExit("this needs pycocoevalcap: pip install 'limner[meteor]'")
     sets = kinds(package)

@@ -107,7 +107,7 @@ def test_an_empty_candidate_is_scored_and_said(files: Path, capsys):
     whole = {row["id"]: row for row in scored(files)["segments"]}
     (files / "empty.json").write_text(json.dumps({**CAPTIONS, "8": ""}))
     rows = {row["id"]: row for row in scored(files, candidates="empty.json")["segments"]}
-    assert "1 captions have no words" in capsys.readouterr().err
+    assert "1 caption has no words" in capsys.readouterr().err
     assert rows["8"]["CIDEr"] == rows["8"]["ROUGE-L"] == 0 and rows["7"] == whole["7"] and rows["9"] == whole["9"]
 
 
@@ -201,7 +201,7 @@ def test_pictures_of_the_same_name_are_not_guessed(tmp_path: Path):
 
 def test_spice_is_computed_by_the_jar_that_is_given(files: Path, capsys, monkeypatch):
     monkeypatch.setattr("limner.metrics.spice.java_version", lambda java="java": 8)
-    monkeypatch.setattr("limner.metrics.spice._run", lambda java, version, jar, asked, folder: [
+    monkeypatch.setattr("limner.metrics.spice._run_jar", lambda java, version, jar, asked, folder: [
         {"image_id": row["image_id"], "scores": {"All": {"f": len(row["refs"]) / 4}}} for row in asked
     ])  # fmt: skip
     assert run(files, "--spice-jar", files / "nowhere.jar") == 1

@@ -87,7 +87,7 @@ def test_equals_its_slow_twin(references, training, cached, data):
     hypotheses = data.draw(st.lists(sentence, max_size=9))
     image = data.draw(st.lists(st.integers(0, len(references) - 1), min_size=len(hypotheses), max_size=len(hypotheses)))
     source = training if cached else references
-    reward = CiderD(references, DocumentFrequencies.of(training) if cached else None)
+    reward = CiderD(references, DocumentFrequencies.from_references(training) if cached else None)
     df = counted(source)
     expected = [slow(h, references[i], df, len(source)) for h, i in zip(hypotheses, image, strict=True)]
     found = reward.score(padded(hypotheses), np.array(image, int))
@@ -123,7 +123,7 @@ def test_is_the_metric_of_the_evaluation():
 
 def test_a_table_of_others_need_not_hold_the_parts_of_its_n_grams():
     table = {(4, 5, 6): 3, (5,): 2, (9, 9): 1}
-    frequencies = DocumentFrequencies.of_table(table, 7)
+    frequencies = DocumentFrequencies.from_table(table, 7)
     references = [[[4, 5, 6, EOS], [9, 9]]]
     hypotheses = [[4, 5, 6], [9, 9, 5, EOS]]
     expected = [slow(h, references[0], table, 7) for h in hypotheses]
@@ -135,9 +135,9 @@ def test_a_table_of_others_need_not_hold_the_parts_of_its_n_grams():
 def test_document_frequencies_are_kept_in_a_file(tmp_path):
     references = [[[4, 5, EOS], [4, 5, 5, EOS]], [[5, EOS]], [[EOS]]]
     rows, image = padded([[4, 5, EOS], [5, 5, EOS], [6]]), np.array([0, 1, 2])
-    DocumentFrequencies.of(references).save(tmp_path / "df.safetensors")
+    DocumentFrequencies.from_references(references).save(tmp_path / "df.safetensors")
     loaded = DocumentFrequencies.load(tmp_path / "df.safetensors")
-    assert loaded.images == 3
+    assert loaded.media == 3
     few = references[:1] * 3
     assert (CiderD(references, loaded).score(rows, image) == CiderD(references).score(rows, image)).all()
     assert (CiderD(few, loaded).score(rows, image) != CiderD(few).score(rows, image)).any()
@@ -146,11 +146,11 @@ def test_document_frequencies_are_kept_in_a_file(tmp_path):
 @pytest.mark.parametrize("damage", ["text", "cut", "unsorted", "short"])
 def test_a_file_of_something_else_is_refused(tmp_path, damage):
     path = tmp_path / "df.safetensors"
-    frequencies = DocumentFrequencies.of([[[4, 5, EOS]]])
+    frequencies = DocumentFrequencies.from_references([[[4, 5, EOS]]])
     if damage == "unsorted":
-        frequencies.ngrams.keys[0][:] = frequencies.ngrams.keys[0][::-1].copy()
+        frequencies.index.keys[0][:] = frequencies.index.keys[0][::-1].copy()
     if damage == "short":
-        frequencies = DocumentFrequencies(1, frequencies.ngrams, frequencies.count[:-1])
+        frequencies = DocumentFrequencies(1, frequencies.index, frequencies.count[:-1])
     frequencies.save(path)
     if damage == "text":
         write_text(path, "no table")
@@ -164,16 +164,16 @@ def test_a_file_of_something_else_is_refused(tmp_path, damage):
     ("references", "message"),
     [
         ([], "no references"),
-        ([[[4]], []], "1 images have no reference, the first is number 1"),
+        ([[[4]], []], "1 media have no reference, the first is number 1"),
         ([[[BOS, 4, EOS]]], "BOS"),
         ([[[4, PAD]]], "PAD"),
-        ([[[4, EOS, 5]]], "goes on after EOS"),
+        ([[[4, EOS, 5]]], "has ids after EOS"),
         ([[[-1]]], "-1"),
         ([[[1 << 31]]], "2147483648"),
     ],
 )
 def test_references_that_are_none(references, message):
-    for make in (CiderD, DocumentFrequencies.of):
+    for make in (CiderD, DocumentFrequencies.from_references):
         with pytest.raises(ValueError, match=message):
             make(references)
 
@@ -189,7 +189,7 @@ def test_hypotheses_that_are_none(row, image, message):
 )
 def test_tables_that_are_none(table, images):
     with pytest.raises(ValueError, match="expected"):
-        DocumentFrequencies.of_table(table, images)
+        DocumentFrequencies.from_table(table, images)
 
 
 @pytest.mark.data
@@ -208,7 +208,7 @@ def test_equals_the_published_reward(kind):
     references = [[encode(text) for text in case["refs"]] for case in given_["cases"]]
     rows = padded([encode(case["hyp"]) for case in given_["cases"]])
     table = {tuple(encode(gram)): int(times) for gram, times in given_["df"]["document_frequency"].items()}
-    cached = DocumentFrequencies.of_table(table, int(given_["df"]["ref_len"]))
+    cached = DocumentFrequencies.from_table(table, int(given_["df"]["ref_len"]))
     for name, frequencies in (("corpus", None), ("cached", cached)):
         found = CiderD(references, frequencies).score(rows, np.arange(len(rows)))
         assert found == pytest.approx(expected[f"{name}_scores"], rel=0, abs=1e-9)

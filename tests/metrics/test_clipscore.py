@@ -13,7 +13,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from limner.data.media import MediaError, read
 from limner.data.shapes import generate
 from limner.metrics import clipscore
-from limner.metrics.clipscore import Clip, clip_score, load_clip
+from limner.metrics.clipscore import ClipModel, clip_score, load_clip
 
 SIDE, CONTEXT = 32, 40
 SIZES = {"square": (SIDE, SIDE), "wide": (48, SIDE), "large": (64, 96)}
@@ -55,7 +55,7 @@ def make_clip(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
+def clip(tmp_path_factory: pytest.TempPathFactory) -> ClipModel:
     return load_clip(str(make_clip(tmp_path_factory.mktemp("clip"))))
 
 
@@ -70,7 +70,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {name: str(folder / f"{name}.png") for name in SIZES} | {"clip": str(folder / "world/videos/000000.mp4")}
 
 
-def cosines(clip: Clip, path: str, captions: list[str], frames: int) -> np.ndarray:
+def cosines(clip: ClipModel, path: str, captions: list[str], frames: int) -> np.ndarray:
     """(frames, captions) from the joint forward pass of transformers, one picture and one caption at a time."""
     found = []
     for frame in read(path, frames):
@@ -92,7 +92,7 @@ def cosines(clip: Clip, path: str, captions: list[str], frames: int) -> np.ndarr
     return np.array(found)
 
 
-def text_cosine(clip: Clip, one: str, other: str) -> float:
+def text_cosine(clip: ClipModel, one: str, other: str) -> float:
     vectors = []
     for text in (one, other):
         ids = clip.tokenizer("A photo depicts " + text, truncation=True, max_length=CONTEXT, return_tensors="pt")
@@ -102,7 +102,7 @@ def text_cosine(clip: Clip, one: str, other: str) -> float:
     return float(vectors[0] @ vectors[1])
 
 
-def test_both_scores_are_the_formulas(clip: Clip, media: dict[str, str]):
+def test_both_scores_are_the_formulas(clip: ClipModel, media: dict[str, str]):
     found = clip_score(media, CAPTIONS, REFERENCES, clip, frames=3)
     image, harmonic = [], []
     for id, caption in CAPTIONS.items():
@@ -112,42 +112,44 @@ def test_both_scores_are_the_formulas(clip: Clip, media: dict[str, str]):
         text = max(0, *(text_cosine(clip, caption, reference) for reference in REFERENCES[id]))
         harmonic.append(2 * image[-1] * text / (image[-1] + text) if image[-1] + text else 0)
     assert min(image) == 0 and max(image) > 0.2
-    np.testing.assert_allclose(found.score.segments, image, atol=1e-5)
-    np.testing.assert_allclose(found.reference.segments, harmonic, atol=1e-5)
-    assert found.score.corpus == pytest.approx(np.mean(image), abs=1e-5)
-    assert found.reference.corpus == pytest.approx(np.mean(harmonic), abs=1e-5)
+    np.testing.assert_allclose(found.clip_score.segments, image, atol=1e-5)
+    np.testing.assert_allclose(found.ref_clip_score.segments, harmonic, atol=1e-5)
+    assert found.clip_score.corpus == pytest.approx(np.mean(image), abs=1e-5)
+    assert found.ref_clip_score.corpus == pytest.approx(np.mean(harmonic), abs=1e-5)
 
 
-def test_a_negative_cosine_counts_nothing(clip: Clip, media: dict[str, str], monkeypatch):
+def test_a_negative_cosine_counts_nothing(clip: ClipModel, media: dict[str, str], monkeypatch):
     """Pictures and texts whose vectors are given: cosines -1, .6 and 0."""
     vectors = {"against": [-1.0, 0.0], "near": [0.6, 0.8], "across": [0.0, 1.0], "same": [1.0, 0.0]}
-    monkeypatch.setattr(Clip, "texts", lambda self, texts: torch.tensor([vectors[text] for text in texts]))
-    monkeypatch.setattr(Clip, "frames", lambda self, pixels: torch.tensor([[1.0, 0.0]]).expand(len(pixels), 2))
+    monkeypatch.setattr(ClipModel, "encode_texts", lambda self, texts: torch.tensor([vectors[text] for text in texts]))
+    monkeypatch.setattr(
+        ClipModel, "encode_frames", lambda self, pixels: torch.tensor([[1.0, 0.0]]).expand(len(pixels), 2)
+    )
     captions = {"square": "against", "wide": "near", "large": "across"}
     references = {"square": ["against"], "wide": ["same", "across"], "large": ["against"]}
     found = clip_score(media, captions, references, clip)
-    np.testing.assert_allclose(found.score.segments, [0, 1.5, 0])
+    np.testing.assert_allclose(found.clip_score.segments, [0, 1.5, 0])
     # against: 0 and 1; near: 1.5 and max(.6, .8); across: 0 and 0
-    np.testing.assert_allclose(found.reference.segments, [0, 2 * 1.5 * 0.8 / 2.3, 0], rtol=1e-6)
+    np.testing.assert_allclose(found.ref_clip_score.segments, [0, 2 * 1.5 * 0.8 / 2.3, 0], rtol=1e-6)
 
 
-def test_batches_change_nothing(clip: Clip, media: dict[str, str], monkeypatch):
+def test_batches_change_nothing(clip: ClipModel, media: dict[str, str], monkeypatch):
     found = clip_score(media, CAPTIONS, REFERENCES, clip)
     done: list[int] = []
     monkeypatch.setattr(clipscore, "BATCH", 1)
     alone = clip_score(media, CAPTIONS, REFERENCES, clip, progress=done.append)
     assert done == [1, 2, 3, 4]
-    np.testing.assert_allclose(found.score.segments, alone.score.segments, atol=1e-6)
-    np.testing.assert_allclose(found.reference.segments, alone.reference.segments, atol=1e-6)
+    np.testing.assert_allclose(found.clip_score.segments, alone.clip_score.segments, atol=1e-6)
+    np.testing.assert_allclose(found.ref_clip_score.segments, alone.ref_clip_score.segments, atol=1e-6)
     without = clip_score(media, CAPTIONS, None, clip)
-    assert without.reference is None
-    np.testing.assert_allclose(without.score.segments, alone.score.segments, atol=1e-6)
+    assert without.ref_clip_score is None
+    np.testing.assert_allclose(without.clip_score.segments, alone.clip_score.segments, atol=1e-6)
 
 
-def test_what_is_missing_is_named(clip: Clip, media: dict[str, str], tmp_path: Path):
-    with pytest.raises(ValueError, match="1 captions have no medium, such as that of 'x'"):
+def test_what_is_missing_is_named(clip: ClipModel, media: dict[str, str], tmp_path: Path):
+    with pytest.raises(ValueError, match="1 captions have no medium, for example that of 'x'"):
         clip_score(media, {"x": "a", "wide": "b"}, None, clip)
-    with pytest.raises(ValueError, match="2 captions have no references, such as that of 'wide'"):
+    with pytest.raises(ValueError, match="2 captions have no references, for example that of 'wide'"):
         clip_score(media, {"wide": "b", "square": "a"}, {"square": []}, clip)
     with pytest.raises(ValueError, match="no captions"):
         clip_score(media, {}, None, clip)
@@ -156,12 +158,12 @@ def test_what_is_missing_is_named(clip: Clip, media: dict[str, str], tmp_path: P
         clip_score({"wide": str(tmp_path / "bad.png")}, {"wide": "b"}, None, clip)
 
 
-def test_provenance_follows_the_weights(clip: Clip, tmp_path: Path):
+def test_provenance_follows_the_weights(clip: ClipModel, tmp_path: Path):
     again = load_clip(str(make_clip(tmp_path / "same"))).provenance()
     assert again["CLIP"] == "same" and again["CLIP sha256"] == clip.provenance()["CLIP sha256"]
 
 
-def test_folders_that_hold_no_clip(clip: Clip, tmp_path: Path):
+def test_folders_that_hold_no_clip(clip: ClipModel, tmp_path: Path):
     def broken(name: str) -> Path:
         folder = tmp_path / name
         shutil.copytree(clip.source, folder)

@@ -4,7 +4,16 @@ import pytest
 
 from limner.data.shapes import make_clip, make_picture
 from limner.data.shapes_words import CLIPS, ONE, THREE, TWO, Event, Scene, Thing, relations
-from limner.metrics.microworld import Happening, Judgement, Mention, Stated, accuracy, find, judge, read
+from limner.metrics.microworld import (
+    Judgement,
+    Mention,
+    StatedMotion,
+    StatedRelation,
+    accuracy,
+    judge,
+    parse_caption,
+    resolve_mention,
+)
 
 RED = Thing("circle", "red", "large", ((0.1, 0.3, 0.45, 0.65),))
 BLUE = Thing("square", "blue", "small", ((0.6, 0.4, 0.8, 0.6),))
@@ -49,22 +58,22 @@ def test_every_template_is_read():
     """The random references above must not have missed a wording."""
     a, b, c = "a large red circle", "a small blue square", "a green star"
     for template in ONE:
-        assert len(read(template.format(a=a)).mentions) == 1
+        assert len(parse_caption(template.format(a=a)).mentions) == 1
     for name, templates in TWO.items():
         for template in templates:
-            claims = read(template.format(a=a, b=b))
+            claims = parse_caption(template.format(a=a, b=b))
             assert len(claims.mentions) == 2 and len(claims.relations) == 1, template
             stated = claims.relations[0]
             first = claims.mentions[stated.subject].shape == "circle"
             assert (stated.name == name) == first, template
     for templates in THREE.values():
         for template in templates:
-            claims = read(template.format(a=a, b=b, c=c))
+            claims = parse_caption(template.format(a=a, b=b, c=c))
             assert len(claims.mentions) == 3 and len(claims.relations) >= 2, template
     for (_, count), templates in CLIPS.items():
         for template in templates:
-            claims = read(template.format(a=a, b=b, p="slides to the left", q="gets bigger"))
-            moves = [h.motion for h in claims.happenings if h.motion != "stays still"]
+            claims = parse_caption(template.format(a=a, b=b, p="slides to the left", q="gets bigger"))
+            moves = [h.motion for h in claims.motions if h.motion != "stays still"]
             assert moves == ["moves left", "grows"][:count] and claims.relations == (), template
 
 
@@ -120,20 +129,20 @@ def test_motions_and_their_order(caption, motion, order):
 
 
 def test_claims_know_their_words():
-    claims = read("a large red circle left of a star that moves to the right")
+    claims = parse_caption("a large red circle left of a star that moves to the right")
     assert claims.mentions == (Mention(3, "circle", "red", "large"), Mention(7, "star"))
-    assert claims.relations == (Stated(0, "left of", 1),)
-    assert claims.happenings == (Happening(9, 1, "moves right"),)
+    assert claims.relations == (StatedRelation(0, "left of", 1),)
+    assert claims.motions == (StatedMotion(9, 1, "moves right"),)
     assert not claims.ordered
 
 
 def test_a_mention_means_one_object_or_none():
     green = Thing("circle", "green", "small", ((0.6, 0.4, 0.8, 0.6),))
     scene = Scene((RED, green, BLUE))
-    assert find(Mention(0, "circle", "green"), scene) == 1
-    assert find(Mention(0, "circle"), scene) is None  # two fit
-    assert find(Mention(0, "square"), scene) == 2
-    assert find(Mention(0, "star", "red"), scene) is None
+    assert resolve_mention(Mention(0, "circle", "green"), scene) == 1
+    assert resolve_mention(Mention(0, "circle"), scene) is None  # two fit
+    assert resolve_mention(Mention(0, "square"), scene) == 2
+    assert resolve_mention(Mention(0, "star", "red"), scene) is None
 
 
 def test_accuracy_counts_only_where_it_applies():
@@ -157,7 +166,7 @@ def test_accuracy_counts_only_where_it_applies():
 
 
 def test_accuracy_names_what_is_missing():
-    with pytest.raises(ValueError, match="2 captions have no scene, such as 'x'"):
+    with pytest.raises(ValueError, match="2 captions have no scene, for example 'x'"):
         accuracy({"x": "a", "y": "b", "pair": "c"}, {"pair": PAIR})
     with pytest.raises(ValueError, match="no captions"):
         accuracy({}, {"pair": PAIR})

@@ -31,43 +31,43 @@ def test_integer_ids_are_their_digits():
         references.candidates({8: "x", 7: "y"}).texts == references.candidates({"7": "y", "8": "x"}).texts == ("y", "x")
     )
     # the inner function is called, as where types are checked at run time the checker would be first
-    assert module._named({np.int64(8): 1}) == {"8": 1}
+    assert module._with_string_ids({np.int64(8): 1}) == {"8": 1}
 
 
 @pytest.mark.parametrize("id", [7.0, float("nan"), None, b"7"])
 def test_other_ids_are_refused(id):
     with pytest.raises(ValueError, match="expected a string or an integer"):
-        module._named({id: ["a"]})
+        module._with_string_ids({id: ["a"]})
 
 
 def test_an_id_given_twice_is_refused():
-    with pytest.raises(ValueError, match="'7' is there twice"):
-        module._named({"7": ["a"], 7: ["b"]})
+    with pytest.raises(ValueError, match="'7' is given twice"):
+        module._with_string_ids({"7": ["a"], 7: ["b"]})
 
 
 @pytest.mark.parametrize("captions", ["a", [float("nan")], ["a", None], float("nan"), None, {"a"}])
 def test_references_that_are_no_list_of_strings_are_refused(captions):
     with pytest.raises(ValueError, match=r"references of 'x' are .*expected a list of strings"):
-        module._check({"x": captions})
+        module._check_references({"x": captions})
 
 
 def test_an_empty_list_of_references_is_refused():
-    with pytest.raises(ValueError, match=r"no reference caption for 2 images \('y', 'z'\)"):
+    with pytest.raises(ValueError, match=r"no reference caption for 2 media \('y', 'z'\)"):
         References({"x": ["a"], "y": [], "z": []})
 
 
 @pytest.mark.parametrize("caption", [float("nan"), None, 3])
 def test_a_caption_that_is_no_string_is_refused(caption):
     with pytest.raises(ValueError, match=r"caption of 'x' is .*expected one string"):
-        References({"x": ["a"]})._match({"x": caption})
+        References({"x": ["a"]})._check_candidates({"x": caption})
 
 
 def test_lines_and_lengths():
     references = References({"x": ["a b", ""], "y": ["c"]}, "split")
-    assert references.lines == (("a b", ""), ("c",))
-    assert (references.lengths.tolist(), references.owner.tolist()) == ([2, 0, 1], [0, 0, 1])
+    assert references.tokenized == (("a b", ""), ("c",))
+    assert (references.lengths.tolist(), references.medium_of.tolist()) == ([2, 0, 1], [0, 0, 1])
     candidates = references.candidates({"y": "c d e", "x": " a "})
-    assert (candidates.lines, candidates.lengths.tolist()) == (("a", "c d e"), [1, 3])
+    assert (candidates.tokenized, candidates.lengths.tolist()) == (("a", "c d e"), [1, 3])
 
 
 def test_references_are_told_apart_by_identity_and_can_be_forgotten():

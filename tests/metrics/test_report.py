@@ -12,18 +12,18 @@ from rich.console import Console
 from limner.data.shapes_words import Scene, Thing
 from limner.metrics import report as report_module
 from limner.metrics.diversity import diversity
-from limner.metrics.meteor import MissingTables, meteor
+from limner.metrics.meteor import MissingTablesError, meteor
 from limner.metrics.references import References, Score
 from limner.metrics.report import (
     METRICS,
-    choose,
+    compute_scores,
     evaluate,
     evaluate_samples,
-    exact_table,
-    sample_table,
-    score,
-    table,
-    to_json,
+    microworld_table,
+    report_table,
+    report_to_json,
+    sample_report_table,
+    select_metrics,
 )
 from tests.metrics.corpus import corpus
 
@@ -59,15 +59,15 @@ def test_meteor_stands_where_papers_have_it(monkeypatch):
 
 def test_without_its_tables_meteor_is_left_out(monkeypatch):
     def none():
-        raise MissingTables("METEOR needs tables; pip install them")
+        raise MissingTablesError("METEOR needs tables; pip install them")
 
     monkeypatch.undo()
-    monkeypatch.setattr("limner.metrics.meteor.evaluation.load", none)
+    monkeypatch.setattr("limner.metrics.meteor.evaluation.load_tables", none)
     report = evaluate(CAPTIONS, References(REFERENCES))
     assert "METEOR" not in report.scores and "METEOR" not in report.segments[0]
     assert report.notes == ("METEOR is left out: METEOR needs tables; pip install them",)
     with pytest.raises(ImportError, match="METEOR needs tables"):
-        evaluate(CAPTIONS, References(REFERENCES), choose(["METEOR"]))
+        evaluate(CAPTIONS, References(REFERENCES), select_metrics(["METEOR"]))
 
 
 def test_a_report_says_what_was_measured_and_how():
@@ -96,25 +96,25 @@ def test_each_image_has_the_scores_of_its_id_whatever_the_order():
 
 def test_json_and_table():
     report = evaluate(CAPTIONS, References(REFERENCES))
-    again = json.loads(json.dumps(to_json(report)))
+    again = json.loads(json.dumps(report_to_json(report)))
     assert again["scores"] == report.scores and again["segments"] == list(report.segments)
-    shown = printed(table(report))
-    assert "66.7" in shown and "x100" in shown and "2 images" in shown
+    shown = printed(report_table(report))
+    assert "66.7" in shown and "x100" in shown and "2 media" in shown
 
 
 def test_other_ids_are_an_error_that_shows_both_sides():
     references = References({str(i): ["a"] for i in range(5)})
     with pytest.raises(
-        ValueError, match=r"no caption: 5 images \('0', '1', '2', \.\.\.\); .*references: 1 image \('q'\)"
+        ValueError, match=r"no caption: 5 media \('0', '1', '2', \.\.\.\); .*references: 1 medium \('q'\)"
     ):
         evaluate({"q": "a"}, references)
-    with pytest.raises(ValueError, match=r"no caption: 1 image \('4'\); caption but no references: 0 images"):
+    with pytest.raises(ValueError, match=r"no caption: 1 medium \('4'\); caption but no references: 0 media"):
         evaluate({str(i): "a" for i in range(4)}, references)
 
 
 @pytest.mark.parametrize(
     ("texts", "message"),
-    [({}, "empty"), ({"x": ["a"], "y": []}, r"1 image \('y'\)"), ({"x": "a cat"}, "'x' are 'a cat'")],
+    [({}, "empty"), ({"x": ["a"], "y": []}, r"1 medium \('y'\)"), ({"x": "a cat"}, "'x' are 'a cat'")],
 )
 def test_references_that_are_none(texts, message):
     with pytest.raises(ValueError, match=message):
@@ -154,12 +154,12 @@ def test_a_thousand_images_score_in_a_second():
 
 
 def test_metrics_are_chosen_by_name():
-    assert list(choose(["bleu", "ROUGE-L"])) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L"]
-    assert list(choose(["rouge", "cider-d", "CIDEr"])) == ["ROUGE-L", "CIDEr", "CIDEr-D"]
-    report = evaluate(CAPTIONS, References(REFERENCES), choose(["bleu-1"]))
+    assert list(select_metrics(["bleu", "ROUGE-L"])) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L"]
+    assert list(select_metrics(["rouge", "cider-d", "CIDEr"])) == ["ROUGE-L", "CIDEr", "CIDEr-D"]
+    report = evaluate(CAPTIONS, References(REFERENCES), select_metrics(["bleu-1"]))
     assert list(report.scores) == ["BLEU-1"] and set(report.segments[0]) == {"id", "caption"}
     with pytest.raises(ValueError, match="unknown metric 'spider'; known are BLEU-1, BLEU-2"):
-        choose(["CIDEr", "spider"])
+        select_metrics(["CIDEr", "spider"])
 
 
 def test_a_metric_that_cannot_be_computed_is_left_out_unless_it_was_asked_for(monkeypatch):
@@ -168,9 +168,9 @@ def test_a_metric_that_cannot_be_computed_is_left_out_unless_it_was_asked_for(mo
     report = evaluate(CAPTIONS, references)
     assert list(report.scores) == [name for name in METRICS if name != "ROUGE-L"]
     assert report.notes == ("ROUGE-L is left out: its tables are missing; pip install them",)
-    assert to_json(report)["notes"] == report.notes
+    assert report_to_json(report)["notes"] == report.notes
     with pytest.raises(ImportError, match="tables are missing"):
-        evaluate(CAPTIONS, references, choose(["rouge"]))
+        evaluate(CAPTIONS, references, select_metrics(["rouge"]))
     with pytest.raises(ImportError, match="tables are missing"):
         evaluate(CAPTIONS, references, extra={"SPICE": impossible})
 
@@ -188,14 +188,14 @@ def test_equal_metrics_are_computed_once(monkeypatch):
         report_module, "METRICS", dict.fromkeys(("A", "B"), lambda c, r: calls.append(1) or lengths(c, r))
     )
     references = References(REFERENCES)
-    found, _ = score(references.candidates(CAPTIONS), references)
+    found, _ = compute_scores(references.candidates(CAPTIONS), references)
     assert list(found) == ["A", "B"] and len(calls) == 1
 
 
 def test_what_a_reader_should_know():
     assert evaluate({"x": "", "y": "..."}, References(REFERENCES)).notes == ("2 captions have no words",)
     single = evaluate({"x": "a", "y": "b"}, References({"x": ["a"], "y": ["c"]})).notes
-    assert len(single) == 1 and "a single reference for each image" in single[0]
+    assert len(single) == 1 and "each medium has a single reference" in single[0]
     alone = evaluate({"x": "a cat"}, References({"x": ["a cat", "the cat"]}))
     assert len(alone.notes) == 1 and "CIDEr is 0" in alone.notes[0] and alone.scores["CIDEr"] == 0
 
@@ -219,7 +219,7 @@ def test_ten_thousand_words():
 
 def test_novelty_is_that_of_words():
     report = evaluate(CAPTIONS, References(REFERENCES), training=["A DOG RAN!"])
-    assert report.novelty == 0 and "0.0% of the captions not in training" in printed(table(report))
+    assert report.novelty == 0 and "0.0% of the captions not in training" in printed(report_table(report))
     assert evaluate(CAPTIONS, References(REFERENCES), training=["a cat"]).novelty == 1
     assert evaluate(CAPTIONS, References(REFERENCES)).novelty is None
 
@@ -230,7 +230,7 @@ def test_the_micro_world_is_judged_exactly():
     references = References({"x": ["a red circle"], "y": ["a blue star"]})
     report = evaluate({"x": "a red circle", "y": "a green star"}, references, scenes=scenes)
     assert report.exact == {"object": 1, "colour": 0.5, "hallucination": 0.5}
-    assert "50.0%" in printed(exact_table(report.exact)) and to_json(report)["exact"]["colour"] == 0.5
+    assert "50.0%" in printed(microworld_table(report.exact)) and report_to_json(report)["exact"]["colour"] == 0.5
     assert evaluate({"x": "a", "y": "b"}, references).exact == {}
 
 
@@ -247,6 +247,6 @@ def test_several_captions_per_image():
         rows = np.array([[row[name] for row in one.segments] for one in each])
         assert report.mean[name] == pytest.approx(rows.mean())
         assert report.oracle[name] == pytest.approx(rows.max(0).mean())
-    shown = " ".join(printed(sample_table(report)).split())
+    shown = " ".join(printed(sample_report_table(report)).split())
     assert "mean" in shown and "best" in shown and "self-CIDEr" in shown and "83.3% not in training" in shown
-    assert json.loads(json.dumps(to_json(report)))["diversity"]["samples"] == 3
+    assert json.loads(json.dumps(report_to_json(report)))["diversity"]["samples"] == 3

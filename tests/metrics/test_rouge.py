@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from limner.metrics.references import References, Score, positions
-from limner.metrics.rouge import lcs, rouge_l
+from limner.metrics.references import References, Score, position_masks
+from limner.metrics.rouge import lcs_length, rouge_l
 from tests.metrics.corpus import corpus
 
 
@@ -52,7 +52,7 @@ words = st.lists(st.sampled_from("abcd"), max_size=80)
 @settings(deadline=None)
 @given(words, words)
 def test_the_bit_parallel_lcs_equals_the_table(a, b):
-    assert lcs(a, positions(b), len(b)) == slow_lcs(a, b)
+    assert lcs_length(a, position_masks(b), len(b)) == slow_lcs(a, b)
 
 
 @pytest.mark.parametrize("seed", range(10))

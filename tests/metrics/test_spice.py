@@ -111,11 +111,11 @@ def test_what_must_be_there(java: Path, tmp_path: Path):
         ("say UnsupportedClassVersionError", "this Java is too old"),
         ("say java.lang.OutOfMemoryError: heap\n  at x", "too little memory .*OutOfMemoryError: heap"),
         ("say first\nlast line", "the jar failed .*: last line"),
-        ("say ", "the jar failed .*said nothing"),
+        ("say ", "the jar failed .*printed nothing"),
         ("be silent", "the jar failed"),  # exit status 0, and no answer
         ("write <html>", "answer is not JSON"),
         ("write ", "answer is not JSON"),
-        ("write []", "gave 0 scores for 3 images, 3 of them undefined"),
+        ("write []", "gave 0 scores for 3 media, 3 of them undefined"),
         ("write {}", "gave 0 scores"),
         ('write [{"image_id": 0}]', "another layout"),
         ('write [{"image_id": 0, "scores": {"All": {"f": null}}}]', "another layout"),
@@ -130,7 +130,7 @@ def test_a_failure_is_one_line(java: Path, way: str, message: str):
 @pytest.mark.parametrize("score", ["NaN", "-0.5", "1.5"])
 def test_a_score_out_of_range_is_none(java: Path, score: str):
     rows = ", ".join(f'{{"image_id": {i}, "scores": {{"All": {{"f": {score if i else 0.5}}}}}}}' for i in range(3))
-    with pytest.raises(ValueError, match="gave 3 scores for 3 images, 2 of them undefined"):
+    with pytest.raises(ValueError, match="gave 3 scores for 3 media, 2 of them undefined"):
         run(java, f"write [{rows}]")
 
 

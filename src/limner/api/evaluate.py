@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from os import PathLike
 
 from limner.decode.options import SearchOptions, with_options
-from limner.metrics.report import choose
+from limner.metrics.report import select_metrics
 from limner.runs.evaluation import Evaluation, evaluate_run
 from limner.runs.package import resolve_model
 from limner.runs.run import Run, load_run, with_recipe_fields
@@ -37,4 +37,4 @@ def evaluate(
     loaded = run if isinstance(run, Run) else load_run(resolve_model(run), device=device)
     loaded = with_recipe_fields(loaded, overrides or {})
     search = with_options(decoding or loaded.recipe.decoding, beam=beam)
-    return evaluate_run(loaded, split, search, limit, None if metrics is None else choose(metrics))
+    return evaluate_run(loaded, split, search, limit, None if metrics is None else select_metrics(metrics))

@@ -7,7 +7,7 @@ from limner.core.plugins import load_entry_points
 from limner.data.captions_file import CaptionsFile, read_captions
 from limner.data.pairing import pair
 from limner.metrics.references import References
-from limner.metrics.report import Report, choose
+from limner.metrics.report import Report, select_metrics
 from limner.metrics.report import evaluate as report_of
 
 Captions = str | PathLike[str] | Mapping[str, str] | Mapping[str, Sequence[str]]
@@ -38,7 +38,7 @@ def score(
     pairs = pair(_read(candidates, "candidates"), _read(references, "references"), split, allow_missing)
     captions = {id: texts[0] for id, texts in pairs.candidates.items()}
     known = References(pairs.references, tokenizer)
-    report = report_of(captions, known, None if metrics is None else choose(metrics))
+    report = report_of(captions, known, None if metrics is None else select_metrics(metrics))
     return Report(**{**vars(report), "notes": (*pairs.notes, *report.notes)})
 
 

@@ -59,7 +59,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     from limner.data.shapes import generate
     from limner.explanations.figure import attention_figure
     from limner.inference.pipeline import Pipeline, frames_of
-    from limner.metrics.report import exact_table, table
+    from limner.metrics.report import microworld_table, report_table
     from limner.runs.evaluation import evaluate_run, write_evaluation
     from limner.runs.run import load_run
     from limner.training.train import train
@@ -78,8 +78,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     loaded = load_run(folder)
     evaluation = evaluate_run(loaded, "test")
     write_evaluation(evaluation, folder, {"split": "test"})
-    console.print(table(evaluation.report))
-    console.print(exact_table(evaluation.report.exact))
+    console.print(report_table(evaluation.report))
+    console.print(microworld_table(evaluation.report.exact))
     console.print("4. explaining one of them")
     pipeline = Pipeline(loaded)
     id = showcase(evaluation.captions)

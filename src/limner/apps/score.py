@@ -28,13 +28,13 @@ from limner.metrics.report import (
     Metric,
     Report,
     SampleReport,
-    choose,
     evaluate,
     evaluate_samples,
-    exact_table,
-    sample_table,
-    table,
-    to_json,
+    microworld_table,
+    report_table,
+    report_to_json,
+    sample_report_table,
+    select_metrics,
 )
 from limner.text.tokens import TOKENIZERS
 
@@ -83,14 +83,14 @@ def metrics_of(
     options: argparse.Namespace,
 ) -> tuple[dict[str, Metric] | None, dict[str, Metric], dict[str, str | int | float]]:
     """What is asked for, what comes on top, and what the protocol says of that."""
-    from limner.metrics.spice import ready, spice
+    from limner.metrics.spice import check_installation, spice
 
     extra: dict[str, Metric] = {}
     about: dict[str, str | int | float] = {}
     if jar := options.spice_jar:
         extra["SPICE"] = partial(spice, jar=jar)
-        about["SPICE"] = f"{Path(jar).name}, Java {ready(jar)}"
-    return None if options.metrics == "all" else choose(options.metrics.split(",")), extra, about
+        about["SPICE"] = f"{Path(jar).name}, Java {check_installation(jar)}"
+    return None if options.metrics == "all" else select_metrics(options.metrics.split(",")), extra, about
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
@@ -115,7 +115,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     show(report)
     if options.out:
         given = {name: str(getattr(options, name)) for name in ("candidates", "references", "split")}
-        write_json(options.out, given | to_json(report))
+        write_json(options.out, given | report_to_json(report))
         print(f"wrote {options.out} (fractions, not x100)")
     return 0
 
@@ -124,11 +124,11 @@ def show(report: Report | SampleReport) -> None:
     """Tables on stdout, notes on stderr."""
     console = Console()
     if isinstance(report, Report):
-        console.print(table(report))
+        console.print(report_table(report))
         if report.exact:
-            console.print(exact_table(report.exact))
+            console.print(microworld_table(report.exact))
     else:
-        console.print(sample_table(report))
+        console.print(sample_report_table(report))
     for note in report.notes:
         print(f"note: {note}", file=sys.stderr)
 
@@ -188,8 +188,8 @@ def _clip_scores(
         scores = clip_score(
             media, captions, pairs.references, clip, options.frames, lambda done: bar.update(task, completed=done)
         )
-    assert scores.reference is not None
-    found = {"CLIPScore": scores.score, "RefCLIPScore": scores.reference}
+    assert scores.ref_clip_score is not None
+    found = {"CLIPScore": scores.clip_score, "RefCLIPScore": scores.ref_clip_score}
     return {name: partial(_known, score) for name, score in found.items()}, {
         **clip.provenance(),
         "CLIP frames": options.frames,

@@ -12,8 +12,8 @@ from limner.comparison.sides import Side, matched
 from limner.core.types import Medium
 from limner.data.pairing import some
 from limner.metrics.references import Candidates, References, Score
-from limner.metrics.report import METRICS, score
-from limner.metrics.significance import Difference, Estimate, bootstrap, difference, estimate, pool_of
+from limner.metrics.report import METRICS, compute_scores
+from limner.metrics.significance import Difference, Estimate, bootstrap, difference, estimate, metric_statistics
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -86,11 +86,11 @@ def compare(
     ids, alone = _common(sides, media)
     references = References({id: media[id].references for id in ids}, tokenizer)
     candidates = [references.candidates({id: side.captions[id] for id in ids}) for side in sides]
-    scored = [score(c, references) for c in candidates]
+    scored = [compute_scores(c, references) for c in candidates]
     names = unique(scored[0][0])
     results = [{name: scores[name] for name in names} for scores, _ in scored]
     pools = [
-        pool_of(name, found, c, references)
+        metric_statistics(name, found, c, references)
         for c, scores in zip(candidates, results, strict=True)
         for name, found in scores.items()
     ]
@@ -126,8 +126,8 @@ def _measured(
         side,
         {name: estimate(found.corpus, drawn[name]) for name, found in scores.items()},
         {name: found.segments for name, found in scores.items()},
-        len(set(candidates.lines)),
-        len({word for line in candidates.lines for word in line.split()}),
+        len(set(candidates.tokenized)),
+        len({word for line in candidates.tokenized for word in line.split()}),
         float(candidates.lengths.mean()),
     )
 
@@ -157,13 +157,13 @@ def _human(
     rest = References({id: media[id].references[1:] for id in ids}, tokenizer)
 
     def scores(captions: dict[str, str]) -> dict[str, float]:
-        found, _ = score(rest.candidates(captions), rest, {name: METRICS[name] for name in names})
+        found, _ = compute_scores(rest.candidates(captions), rest, {name: METRICS[name] for name in names})
         return {name: found[name].corpus for name in names}
 
     return Human(
         scores({id: media[id].references[0] for id in ids}),
         tuple(scores({id: side.captions[id] for id in ids}) for side in sides),
-        float(rest.per_image.mean()),
+        float(rest.per_medium.mean()),
     )
 
 

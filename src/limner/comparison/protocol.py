@@ -21,8 +21,8 @@ def protocol(references: References, draws: int, seed: int) -> dict[str, str | i
     return {
         "tokenizer": references.tokenizer,
         "images": len(references.ids),
-        "references min": int(references.per_image.min()),
-        "references mean": float(references.per_image.mean()),
+        "references min": int(references.per_medium.min()),
+        "references mean": float(references.per_medium.mean()),
         "df source": "references of the compared items",
         "bootstrap draws": draws,
         "bootstrap seed": seed,

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 
 from limner.core.types import Layout
 from limner.data.shapes_words import COLOURS, Box, Scene
-from limner.metrics.microworld import LEXICON, LONGEST, find, read
+from limner.metrics.microworld import LONGEST_PHRASE, PHRASES, parse_caption, resolve_mention
 
 Kind = Literal["object", "colour", "event", "time"]
 WHOLE = (0.0, 0.0, 1.0, 1.0)
@@ -33,8 +33,8 @@ def places(caption: str, scene: Scene, layout: Layout, boxes: Float[np.ndarray, 
 
     `boxes` are the cells' relative xyxy boxes in the picture; layout.t equal parts of the clip follow one another.
     """
-    claims = read(caption)
-    meant = [find(mention, scene) for mention in claims.mentions]
+    claims = parse_caption(caption)
+    meant = [resolve_mention(mention, scene) for mention in claims.mentions]
     words = caption.lower().split()
     found: list[Place] = []
     spatial = layout.h * layout.w > 1
@@ -46,14 +46,14 @@ def places(caption: str, scene: Scene, layout: Layout, boxes: Float[np.ndarray, 
         found.append(Place(mention.word, "object", on))
         if mention.colour is not None and words[mention.word - 1] in COLOURS:
             found.append(Place(mention.word - 1, "colour", on))
-    for happening in claims.happenings:
-        subject = None if happening.subject is None else meant[happening.subject]
-        event = next((e for e in scene.events if (e.object, e.motion) == (subject, happening.motion)), None)
+    for stated_motion in claims.motions:
+        subject = None if stated_motion.subject is None else meant[stated_motion.subject]
+        event = next((e for e in scene.events if (e.object, e.motion) == (subject, stated_motion.motion)), None)
         if event is None:  # not true, or that something stays still
             continue
         during = np.array([event.start <= frame / scene.fps <= event.end for frame in range(scene.frames)])
         then = np.repeat(_during(during, layout), layout.h * layout.w)
-        for word in _phrase(words, happening.word):
+        for word in _phrase(words, stated_motion.word):
             found.append(Place(word, "time", then))
             if spatial:
                 found.append(Place(word, "event", on_object(scene.objects[event.object].boxes, during, layout, boxes)))
@@ -94,6 +94,6 @@ def _frames(count: int, layout: Layout) -> Iterator[list[int]]:
 def _phrase(words: list[str], begin: int) -> Iterator[int]:
     """The places of the words that say what happens: "moves left", "gets bigger", "goes to the left" without its
     middle."""
-    phrases = [words[begin : begin + n] for n in range(LONGEST, 0, -1)]
-    said = next(phrase for phrase in phrases if LEXICON.get(tuple(phrase), ("",))[0] == "motion")
+    phrases = [words[begin : begin + n] for n in range(LONGEST_PHRASE, 0, -1)]
+    said = next(phrase for phrase in phrases if PHRASES.get(tuple(phrase), ("",))[0] == "motion")
     return (begin + k for k, word in enumerate(said) if word not in ("to", "the"))

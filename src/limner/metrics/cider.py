@@ -1,11 +1,12 @@
 """CIDEr.  Vedantam, Zitnick, Parikh, "CIDEr: Consensus-based image description evaluation", CVPR 2015.
 
-Two metrics go by this name:
-- `cider` is what papers report as "CIDEr" since coco-caption: the paper's CIDEr-D (clipped counts, length penalty).
+Two metrics have this name:
+- `cider` is what papers have reported as "CIDEr" since coco-caption: the paper's CIDEr-D (clipped counts and a length
+  penalty).
 - `cider_unclipped` is the paper's own first definition (eq. 2-3), which hardly anyone reports.
 
-The document frequencies are those of the references at hand: a score depends on which images are evaluated together,
-and with one image every idf, and so every score, is 0.
+The document frequencies are counted on the given references, so a score depends on which images are evaluated
+together.  With a single image every idf is log(1) = 0, and so is every score.
 """
 
 from typing import NamedTuple
@@ -13,88 +14,110 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from limner.metrics.ngrams import ORDERS, Postings, Table, ranges, sums
+from limner.metrics.ngrams import MAX_ORDER, NgramCounts, Postings, concatenated_ranges, sum_by_cell
 from limner.metrics.references import Candidates, References, Score
 
 SIGMA = 6.0  # width of the length penalty, in words (section 5)
 SCALE = 10.0
 
 
-class Sentences(NamedTuple):
-    """Hypotheses as tf-idf vectors beside the references of their images."""
+class Hypotheses(NamedTuple):
+    """Captions as tf-idf vectors, prepared for a comparison with the references of their media.
 
-    table: Table
-    idf: Float[np.ndarray, " E"]  # of each entry
-    pair: Int[np.ndarray, " E"]  # see Postings.find
-    lengths: Int[np.ndarray, " S"]
-    image: Int[np.ndarray, " S"]
+    Letters in shapes: H hypotheses, E entries of `counts`.
+    """
+
+    counts: NgramCounts
+    idf: Float[np.ndarray, " E"]
+    pair: Int[np.ndarray, " E"]  # see `Postings.lookup`
+    lengths: Int[np.ndarray, " H"]
+    medium: Int[np.ndarray, " H"]
 
 
 def cider(candidates: Candidates, references: References) -> Score:
-    """CIDEr as coco-caption reports it, which is CIDEr-D (eq. 4), in [0, 10]; the corpus value is the mean.
+    """CIDEr as coco-caption reports it, which is the paper's CIDEr-D (eq. 4), in [0, 10]; the corpus value is the mean.
 
-    pycocoevalcap's "CIDEr" and the literature's "CIDEr-D" are this one function; CIDEr "120" is 1.20 here.
+    pycocoevalcap's "CIDEr" and the literature's "CIDEr-D" are this one function.  A CIDEr of "120" is 1.20 here.
+
+    Two images.  "a" occurs in the references of both, so its idf is log(2 / 2) = 0; all other n-grams have log(2 / 1).
+    For x, the caption equals the reference: the cosine is 1 for n = 1 and 2, and 0 for n = 3 and 4, because there are
+    no such n-grams.  The score is 10 * (1 + 1 + 0 + 0) / 4 = 5.
+
+    >>> references = References({"x": ["a b"], "y": ["a c"]}, "split")
+    >>> cider(references.candidates({"x": "a b", "y": "a"}), references).segments.tolist()
+    [5.0, 0.0]
     """
-    return _score(cider_d(_sentences(candidates, references), references.postings, references.norms))
+    return _score(cider_d(_hypotheses(candidates, references), references.postings, references.tfidf_norms))
 
 
 def cider_unclipped(candidates: Candidates, references: References) -> Score:
-    """The CIDEr of the paper's eq. 2-3: mean cosine of tf-idf vectors, no clipping, no length penalty; in [0, 10].
+    """The CIDEr of the paper's eq. 2-3: the mean cosine of tf-idf vectors, no clipping, no length penalty; in [0, 10].
 
-    Not what coco-caption prints as "CIDEr".  The paper's x10 belongs to CIDEr-D; it is applied here too, so that both
-    are on one scale.  Words are not stemmed.
+    coco-caption prints another score as "CIDEr".  The paper multiplies only CIDEr-D by 10; here both are multiplied, so
+    that they are on one scale.  Words are not stemmed.
     """
-    compared = _compare(_sentences(candidates, references), references.postings, references.norms, clip=False)
-    return _score(SCALE * compared.mean(compared.cosine))
+    hypotheses = _hypotheses(candidates, references)
+    similarity = _similarity(hypotheses, references.postings, references.tfidf_norms, clip=False)
+    return _score(SCALE * similarity.mean(similarity.cosine))
 
 
-def cider_d(hypotheses: Sentences, references: Postings, norms: Float[np.ndarray, "R 4"]) -> Float[np.ndarray, " S"]:
-    """CIDEr-D (eq. 4) of each hypothesis against the references of its image, in [0, 10]; `norms` of the references."""
-    compared = _compare(hypotheses, references, norms, clip=True)
-    # The reference tool measures length in bigrams, which differs from words for an empty sentence only.
-    bigrams = np.maximum(0, hypotheses.lengths - 1)[compared.left]
-    bigrams = bigrams - np.maximum(0, references.lengths - 1)[compared.right]
-    return SCALE * compared.mean(compared.cosine * np.exp(-(bigrams**2) / (2 * SIGMA**2)))
+def cider_d(hypotheses: Hypotheses, references: Postings, norms: Float[np.ndarray, "R 4"]) -> Float[np.ndarray, " H"]:
+    """CIDEr-D (eq. 4) of each hypothesis against the references of its medium, in [0, 10].
+
+    `norms` are the lengths of the references' tf-idf vectors.
+    """
+    similarity = _similarity(hypotheses, references, norms, clip=True)
+    # The reference tool measures lengths in bigrams, which is a difference only for empty sentences.
+    difference = np.maximum(0, hypotheses.lengths - 1)[similarity.hypothesis]
+    difference = difference - np.maximum(0, references.lengths - 1)[similarity.reference]
+    return SCALE * similarity.mean(similarity.cosine * np.exp(-(difference**2) / (2 * SIGMA**2)))
 
 
-def _sentences(candidates: Candidates, references: References) -> Sentences:
-    idf = references.idf[candidates.table.gram]
-    return Sentences(candidates.table, idf, candidates.pair, candidates.lengths, np.arange(len(references.ids)))
+def _hypotheses(candidates: Candidates, references: References) -> Hypotheses:
+    idf = references.idf[candidates.counts.ngram]
+    return Hypotheses(candidates.counts, idf, candidates.pair, candidates.lengths, np.arange(len(references.ids)))
 
 
 def _score(segments: Float[np.ndarray, " I"]) -> Score:
     return Score(float(segments.mean()), segments)
 
 
-class _Compared(NamedTuple):
-    """Every hypothesis with every reference of its image."""
+class _Similarity(NamedTuple):
+    """Every hypothesis compared with every reference of its medium: P comparisons."""
 
-    left: Int[np.ndarray, " P"]  # which hypothesis
-    right: Int[np.ndarray, " P"]  # which reference
-    many: Int[np.ndarray, " S"]  # references of a hypothesis' image
+    hypothesis: Int[np.ndarray, " P"]
+    reference: Int[np.ndarray, " P"]
+    references: Int[np.ndarray, " H"]  # number of references of each hypothesis' medium
     cosine: Float[np.ndarray, " P"]  # of the tf-idf vectors, averaged over n = 1..4
 
-    def mean(self, value: Float[np.ndarray, " P"]) -> Float[np.ndarray, " S"]:
-        """Over the references."""
-        return np.bincount(self.left, value, minlength=len(self.many)) / self.many
+    def mean(self, value: Float[np.ndarray, " P"]) -> Float[np.ndarray, " H"]:
+        """The mean over the references of each hypothesis."""
+        return np.bincount(self.hypothesis, value, minlength=len(self.references)) / self.references
 
 
-def _compare(hypotheses: Sentences, references: Postings, norms: Float[np.ndarray, "R 4"], clip: bool) -> _Compared:
-    """`clip` limits a hypothesis' count to the reference's (in the product only, not in the norm), as eq. 4 does."""
-    table, image, count = hypotheses.table, hypotheses.image, len(hypotheses.lengths)
-    many, first = references.per_image[image], references.first[image]
-    left, right = np.repeat(np.arange(count), many), ranges(first, many)
+def _similarity(
+    hypotheses: Hypotheses, references: Postings, norms: Float[np.ndarray, "R 4"], clip: bool
+) -> _Similarity:
+    """Compare each hypothesis with the references of its medium.
 
-    hit = np.flatnonzero(hypotheses.pair >= 0)
-    start = references.start[hypotheses.pair[hit]]
-    runs = references.start[hypotheses.pair[hit] + 1] - start
-    entry = np.repeat(hit, runs)  # of the hypotheses' table, once for each reference that holds the n-gram
-    posting = ranges(start, runs)
-    h, r, row = table.count[entry], references.table.count[posting], table.row[entry]
+    With `clip`, a hypothesis' count is limited to the reference's count, as in eq. 4; this changes the dot product and
+    not the norms.  Only an n-gram that a hypothesis shares with a reference of its medium adds to a dot product.
+    `entry` and `posting` list all such n-grams, and `comparison` says to which of the P comparisons each one belongs.
+    """
+    counts, medium, number = hypotheses.counts, hypotheses.medium, len(hypotheses.lengths)
+    per_hypothesis, first = references.per_medium[medium], references.first[medium]
+    hypothesis, reference = np.repeat(np.arange(number), per_hypothesis), concatenated_ranges(first, per_hypothesis)
+
+    shared = np.flatnonzero(hypotheses.pair >= 0)
+    start = references.start[hypotheses.pair[shared]]
+    holders = references.start[hypotheses.pair[shared] + 1] - start  # references that contain the n-gram
+    entry = np.repeat(shared, holders)  # of the hypotheses' counts
+    posting = concatenated_ranges(start, holders)  # of the references' counts
+    h, r, row = counts.count[entry], references.counts.count[posting], counts.sentence[entry]
     weight = (np.minimum(h, r) if clip else h) * r * hypotheses.idf[entry] ** 2
-    pair = (np.cumsum(many) - many - first)[row] + references.table.row[posting]
+    comparison = (np.cumsum(per_hypothesis) - per_hypothesis - first)[row] + references.counts.sentence[posting]
 
-    product = sums(pair * ORDERS + table.order[entry], weight, len(left))
-    length = table.norms(hypotheses.idf, count)[left] * norms[right]
+    product = sum_by_cell(comparison * MAX_ORDER + counts.order[entry], weight, len(hypothesis))
+    length = counts.tfidf_norms(hypotheses.idf, number)[hypothesis] * norms[reference]
     cosine = np.divide(product, length, out=np.zeros_like(product), where=length > 0).mean(1)
-    return _Compared(left, right, many, cosine)
+    return _Similarity(hypothesis, reference, per_hypothesis, cosine)

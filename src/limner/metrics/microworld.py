@@ -1,7 +1,7 @@
-"""Captions of the micro-world judged against exact truth: what a caption claims, and which claims hold.
+"""Captions of the micro-world, checked against the exact truth: what a caption claims, and which claims are true.
 
-A caption is read phrase by phrase (`read`), so ungrammatical output of a model still makes claims; words that are not
-in the lexicon are passed over.
+A caption is parsed phrase by phrase (`parse_caption`), so the ungrammatical output of a model makes claims too.  Words
+that are in no known phrase are skipped.
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ STILL = "stays still"
 
 @dataclass(frozen=True)
 class Mention:
-    """A named object.  `word` is the place of its noun in `caption.split()`; what is not said is None."""
+    """An object that a caption names.  `word` is the place of its noun in `caption.split()`."""
 
     word: int
     shape: str
@@ -25,8 +25,11 @@ class Mention:
 
 
 @dataclass(frozen=True)
-class Stated:
-    """`mentions[subject]` is `name` `mentions[object]`; None where the caption leaves a side out."""
+class StatedRelation:
+    """A relation between two mentions, for example "left of"; a side that the caption leaves out is None.
+
+    `subject` and `object` are places in `Claims.mentions`.
+    """
 
     subject: int | None
     name: str
@@ -34,8 +37,11 @@ class Stated:
 
 
 @dataclass(frozen=True)
-class Happening:
-    """`mentions[subject]` does `motion`, said by the words from `word` on; None if nobody is said to do it."""
+class StatedMotion:
+    """A motion of a mention, for example "moves left".  `subject` is None when the caption does not say what moves.
+
+    `word` is the place in `caption.split()` of the first word of the motion; `subject` is a place in `Claims.mentions`.
+    """
 
     word: int
     subject: int | None
@@ -44,25 +50,29 @@ class Happening:
 
 @dataclass(frozen=True)
 class Claims:
-    """All that a caption says.  `happenings` are in the order in time that it states, `ordered` if it states one."""
+    """All that a caption says.
+
+    `motions` are in the order in time that the caption states; `ordered` tells whether it states an order.
+    """
 
     mentions: tuple[Mention, ...]
-    relations: tuple[Stated, ...]
-    happenings: tuple[Happening, ...]
+    relations: tuple[StatedRelation, ...]
+    motions: tuple[StatedMotion, ...]
     ordered: bool
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What of a caption is true of a scene; None where there is nothing to judge.
+    """Which claims of a caption are true; None where there is nothing to judge.
 
-    object         exactly the true shapes are named, each as often as it is there
-    colour         so are the (colour, shape) pairs
-    size           every stated size is right (None: none is stated, or a clip, where sizes change)
-    relation       a relation is stated and all stated ones hold (None: the scene has none)
-    motion         exactly the true events are named, each of the right object (None: a picture)
-    order          they are, and in the true order, in words that say so (None: fewer than two events)
-    hallucination  something is named that is not there, as (colour, shape), or shape if no colour is said
+    object         exactly the true shapes are named, each as often as the scene has it
+    colour         exactly the true (colour, shape) pairs are named
+    size           every stated size is right (None: no size is stated, or a video, in which sizes change)
+    relation       a relation is stated, and all stated relations are true (None: the scene has no relation)
+    motion         exactly the true motions are named, each of the right object (None: an image)
+    order          `motion` is true, and the motions are in the true order, with words that state an order (None: fewer
+                   than two events)
+    hallucination  a (colour, shape) pair is named that the scene lacks, or a shape where no colour is stated
     """
 
     object: bool
@@ -74,8 +84,8 @@ class Judgement:
     hallucination: bool
 
 
-def _lexicon() -> dict[tuple[str, ...], tuple[str, str]]:
-    """Phrase -> (kind, value).  Nouns and adjectives are phrases of one word."""
+def _phrase_table() -> dict[tuple[str, ...], tuple[str, str]]:
+    """{words of a phrase: (kind, value)}.  Nouns and adjectives are phrases of one word."""
     phrases = {
         "left of": ("relation", "left of"),
         "right of": ("relation", "right of"),
@@ -96,8 +106,8 @@ def _lexicon() -> dict[tuple[str, ...], tuple[str, str]]:
         "two": ("count", "2"),
         "three": ("count", "3"),
     }
-    for said, name in (("above", "above"), ("over", "above"), ("below", "below"), ("under", "below")):
-        phrases |= {said: ("relation", name), f"{said} it": ("mirrored", name)}
+    for wording, name in (("above", "above"), ("over", "above"), ("below", "below"), ("under", "below")):
+        phrases |= {wording: ("relation", name), f"{wording} it": ("mirrored", name)}
     for direction in ("left", "right", "up", "down"):
         for verb in ("moves", "goes", "slides", "moving", "going", "sliding"):
             for link in ("", "to the "):
@@ -111,61 +121,71 @@ def _lexicon() -> dict[tuple[str, ...], tuple[str, str]]:
     return {tuple(phrase.split()): meaning for phrase, meaning in phrases.items()}
 
 
-LEXICON = _lexicon()
-LONGEST = max(map(len, LEXICON))
-Symbol = tuple[int, str, str]  # place of the first word, kind, value
+PHRASES = _phrase_table()
+LONGEST_PHRASE = max(map(len, PHRASES))
+Phrase = tuple[int, str, str]  # (place of its first word, kind, value)
 
 
-def read(caption: str) -> Claims:
-    """What a caption claims.  Case and punctuation do not matter."""
+def parse_caption(caption: str) -> Claims:
+    """The claims of a caption.  Case and punctuation do not matter.
+
+    >>> claims = parse_caption("A red circle left of a star, then it moves up.")
+    >>> claims.mentions[0]
+    Mention(word=2, shape='circle', colour='red', size=None)
+    >>> claims.relations
+    (StatedRelation(subject=0, name='left of', object=1),)
+    >>> claims.motions, claims.ordered
+    ((StatedMotion(word=9, subject=1, motion='moves up'),), True)
+    """
     mentions: list[Mention] = []
-    symbols: list[Symbol] = []  # without adjectives; a mention's value is its number
+    phrases: list[Phrase] = []  # without adjectives; the value of a mention is its number
     adjectives: dict[str, list[str]] = {}
-    for word, kind, value in _symbols(caption):
+    for word, kind, value in _phrases(caption):
         if kind in ("size", "colour", "count"):
             adjectives.setdefault(kind, []).append(value)
             continue
         if kind == "shape":
-            # "a red blue circle" is of the colour "red blue", which is never right
+            # "a red blue circle" has the colour "red blue", which is never right
             colour, size = (" ".join(dict.fromkeys(adjectives.get(key, ()))) or None for key in ("colour", "size"))
             for _ in range(int(adjectives.get("count", ["1"])[-1])):
-                symbols.append((word, "mention", str(len(mentions))))
+                phrases.append((word, "mention", str(len(mentions))))
                 mentions.append(Mention(word, value, colour, size))
         elif kind != "other":
-            symbols.append((word, kind, value))
+            phrases.append((word, kind, value))
         adjectives = {}
-    happenings, ordered = _happenings(symbols)
-    return Claims(tuple(mentions), tuple(_relations(symbols, len(mentions))), happenings, ordered)
+    motions, ordered = _motions(phrases)
+    return Claims(tuple(mentions), tuple(_relations(phrases, len(mentions))), motions, ordered)
 
 
-def find(mention: Mention, scene: Scene) -> int | None:
-    """Which of the scene's objects is meant; None if none or several fit the shape and, if said, the colour."""
+def resolve_mention(mention: Mention, scene: Scene) -> int | None:
+    """The number of the scene's object to which a mention refers.
+
+    None when no object, or more than one, has the shape and, where one is stated, the colour.
+    """
     fits = [
-        k
-        for k, thing in enumerate(scene.objects)
-        if thing.shape == mention.shape and mention.colour in (None, thing.colour)
+        k for k, obj in enumerate(scene.objects) if obj.shape == mention.shape and mention.colour in (None, obj.colour)
     ]
     return fits[0] if len(fits) == 1 else None
 
 
 def judge(caption: str, scene: Scene) -> Judgement:
-    """Hold every claim of a caption against the truth."""
-    claims = read(caption)
-    meant = [find(mention, scene) for mention in claims.mentions]
-    shapes = Counter(thing.shape for thing in scene.objects)
-    pairs = Counter((thing.colour, thing.shape) for thing in scene.objects)
+    """Compare every claim of a caption with the truth."""
+    claims = parse_caption(caption)
+    referents = [resolve_mention(mention, scene) for mention in claims.mentions]
+    shapes = Counter(obj.shape for obj in scene.objects)
+    pairs = Counter((obj.colour, obj.shape) for obj in scene.objects)
     sizes = [
         k is not None and scene.objects[k].size == mention.size
-        for mention, k in zip(claims.mentions, meant, strict=True)
+        for mention, k in zip(claims.mentions, referents, strict=True)
         if mention.size is not None
     ]
     return Judgement(
         object=Counter(mention.shape for mention in claims.mentions) == shapes,
         colour=Counter((mention.colour, mention.shape) for mention in claims.mentions) == pairs,
         size=all(sizes) if sizes and not scene.events else None,
-        relation=_relation_holds(claims, meant, scene) if scene.relations else None,
-        motion=_motion_holds(claims, meant, scene) if scene.events else None,
-        order=_order_holds(claims, meant, scene) if len(scene.events) > 1 else None,
+        relation=_relation_holds(claims, referents, scene) if scene.relations else None,
+        motion=_motion_holds(claims, referents, scene) if scene.events else None,
+        order=_order_holds(claims, referents, scene) if len(scene.events) > 1 else None,
         hallucination=any(
             (mention.shape not in shapes) if mention.colour is None else ((mention.colour, mention.shape) not in pairs)
             for mention in claims.mentions
@@ -174,16 +194,20 @@ def judge(caption: str, scene: Scene) -> Judgement:
 
 
 def accuracy(captions: Mapping[str, str], scenes: Mapping[str, Scene]) -> dict[str, float]:
-    """Share in [0, 1] of the captions (by id) that are right, by the names of Judgement, each where it applies.
+    """For each field of `Judgement` the share of captions for which it is true, in [0, 1].
 
-    What applies to no caption is left out.  `hallucination` is the one that should be low.
+    captions  {id: caption}
+    scenes    {id: scene}, with at least the ids of the captions
+
+    A share counts only the captions to which the field applies; a field that applies to no caption is left out.  Higher
+    is better, except for `hallucination`.  Raises ValueError without captions, and for a caption without a scene.
     """
     if not captions:
-        raise ValueError("there are no captions to judge; give at least one, by the id of its picture or clip")
+        raise ValueError("there are no captions to judge; give at least one, by the id of its medium")
     unknown = sorted(set(captions) - set(scenes))
     if unknown:
         raise ValueError(
-            f"{len(unknown)} captions have no scene, such as {unknown[0]!r}; "
+            f"{len(unknown)} captions have no scene, for example {unknown[0]!r}; "
             "give the truth of the same micro-world (limner.data.shapes.read_truth)"
         )
     judgements = [judge(caption, scenes[id]) for id, caption in captions.items()]
@@ -195,46 +219,46 @@ def accuracy(captions: Mapping[str, str], scenes: Mapping[str, Scene]) -> dict[s
     return shares
 
 
-def _symbols(caption: str) -> Iterator[Symbol]:
-    """The phrases of a caption in order, the longest that fits at every place; articles are passed over."""
+def _phrases(caption: str) -> Iterator[Phrase]:
+    """The phrases of a caption in their order: at each place the longest that fits.  Articles are skipped."""
     words = [word.strip(".,;:!?\"'()") for word in caption.lower().split()]
     at = 0
     while at < len(words):
-        length = next((n for n in range(LONGEST, 0, -1) if tuple(words[at : at + n]) in LEXICON), 1)
-        kind, value = LEXICON.get(tuple(words[at : at + length]), ("other", words[at]))
+        length = next((n for n in range(LONGEST_PHRASE, 0, -1) if tuple(words[at : at + n]) in PHRASES), 1)
+        kind, value = PHRASES.get(tuple(words[at : at + length]), ("other", words[at]))
         if words[at] not in ("a", "an", "the", "") or length > 1:
             yield at, kind, value
         at += length
 
 
-def _relations(symbols: list[Symbol], count: int) -> Iterator[Stated]:
-    """Relations between two of `count` mentions, however they are said."""
-    last: int | None = None  # the latest mention
-    for _, kind, value in symbols:
+def _relations(phrases: list[Phrase], count: int) -> Iterator[StatedRelation]:
+    """The relations between `count` mentions, in all wordings."""
+    last: int | None = None  # the last mention before the phrase
+    for _, kind, value in phrases:
         if kind == "mention":
             last = int(value)
         elif kind == "relation" and last is None:  # "below a there is b"
-            yield Stated(1 if count > 1 else None, value, 0 if count else None)
+            yield StatedRelation(1 if count > 1 else None, value, 0 if count else None)
         elif kind == "relation" and last is not None:  # "a above b"
-            yield Stated(last, value, last + 1 if last + 1 < count else None)
+            yield StatedRelation(last, value, last + 1 if last + 1 < count else None)
         elif kind == "mirrored":  # "a with b above it"
-            yield Stated(last, value, last - 1 if last else None)
+            yield StatedRelation(last, value, last - 1 if last else None)
         elif kind == "row":  # "from left to right a b c"
-            yield from (Stated(i, value, i + 1) for i in range(count - 1))
-    places = _places(symbols)
+            yield from (StatedRelation(i, value, i + 1) for i in range(count - 1))
+    places = _places(phrases)
     for name, line in (("left of", ("left", "middle", "right")), ("above", ("top", "middle", "bottom"))):
         ranks = [(k, line.index(place)) for k, place in sorted(places.items()) if place in line]
         for (i, rank), (j, other) in combinations(ranks, 2):
             if rank != other:
-                yield Stated(i, name if rank < other else OPPOSITE[name], j)
+                yield StatedRelation(i, name if rank < other else OPPOSITE[name], j)
 
 
-def _places(symbols: list[Symbol]) -> dict[int, str]:
-    """Mention -> where in the picture it is said to be: "a on the left", or "on the left is a"."""
+def _places(phrases: list[Phrase]) -> dict[int, str]:
+    """{number of a mention: stated place in the image}, from "a on the left" or "on the left is a"."""
     places: dict[int, str] = {}
     last: int | None = None
     pending: str | None = None
-    for (_, kind, value), (_, following, _) in pairwise([*symbols, (0, "end", "")]):
+    for (_, kind, value), (_, following, _) in pairwise([*phrases, (0, "end", "")]):
         if kind == "mention":
             last = int(value)
             if pending is not None:
@@ -246,53 +270,53 @@ def _places(symbols: list[Symbol]) -> dict[int, str]:
     return places
 
 
-def _happenings(symbols: list[Symbol]) -> tuple[tuple[Happening, ...], bool]:
-    """Motions in the order in time that is stated, and whether a word states one.
+def _motions(phrases: list[Phrase]) -> tuple[tuple[StatedMotion, ...], bool]:
+    """The motions in the stated order in time, and whether a word states an order.
 
-    The order is that of the words, except for "q after p" and "before q p".
+    It is the order of the words, except in "q after p" and "before q, p".
     """
-    ordered: list[Happening] = []
-    said: set[str] = set()
-    since: set[str] = set()  # order words since the latest motion
-    fronted = False  # "before q p"
+    ordered: list[StatedMotion] = []
+    order_words: set[str] = set()
+    since_motion: set[str] = set()  # order words since the last motion
+    fronted = False  # "before q, p"
     last: int | None = None
-    for word, kind, value in symbols:
+    for word, kind, value in phrases:
         if kind == "mention":
             last = int(value)
         elif kind == "order":
-            said.add(value)
-            since.add(value)
+            order_words.add(value)
+            since_motion.add(value)
             fronted |= value == "before" and not ordered
         elif kind == "motion":
-            turned = bool(ordered) and (("after" in since) or fronted)
-            ordered.insert(len(ordered) - turned, Happening(word, last, value))
-            since, fronted = set(), fronted and not turned
-    return tuple(ordered), bool(said)
+            reversed_order = bool(ordered) and (("after" in since_motion) or fronted)
+            ordered.insert(len(ordered) - reversed_order, StatedMotion(word, last, value))
+            since_motion, fronted = set(), fronted and not reversed_order
+    return tuple(ordered), bool(order_words)
 
 
-def _relation_holds(claims: Claims, meant: list[int | None], scene: Scene) -> bool:
+def _relation_holds(claims: Claims, referents: list[int | None], scene: Scene) -> bool:
     true = {(relation.subject, relation.name, relation.object) for relation in scene.relations}
     stated = [
-        (None if s.subject is None else meant[s.subject], s.name, None if s.object is None else meant[s.object])
+        (None if s.subject is None else referents[s.subject], s.name, None if s.object is None else referents[s.object])
         for s in claims.relations
     ]
     return bool(stated) and all(claim in true for claim in stated)
 
 
-def _named(claims: Claims, meant: list[int | None]) -> list[tuple[int | None, str]]:
-    """(object, motion) in the order stated, stillness included."""
-    return [(None if h.subject is None else meant[h.subject], h.motion) for h in claims.happenings]
+def _resolved_motions(claims: Claims, referents: list[int | None]) -> list[tuple[int | None, str]]:
+    """(number of the scene's object, motion) in the stated order; "stays still" is among the motions."""
+    return [(None if m.subject is None else referents[m.subject], m.motion) for m in claims.motions]
 
 
-def _motion_holds(claims: Claims, meant: list[int | None], scene: Scene) -> bool:
-    named = _named(claims, meant)
+def _motion_holds(claims: Claims, referents: list[int | None], scene: Scene) -> bool:
+    named = _resolved_motions(claims, referents)
     moving = {event.object for event in scene.events}
     rests = all(k is not None and k not in moving for k, motion in named if motion == STILL)
     moves = Counter((k, motion) for k, motion in named if motion != STILL)
     return rests and moves == Counter((event.object, event.motion) for event in scene.events)
 
 
-def _order_holds(claims: Claims, meant: list[int | None], scene: Scene) -> bool:
-    moves = [(k, motion) for k, motion in _named(claims, meant) if motion != STILL]
+def _order_holds(claims: Claims, referents: list[int | None], scene: Scene) -> bool:
+    moves = [(k, motion) for k, motion in _resolved_motions(claims, referents) if motion != STILL]
     true = [(event.object, event.motion) for event in scene.events]
-    return claims.ordered and moves == true and _motion_holds(claims, meant, scene)
+    return claims.ordered and moves == true and _motion_holds(claims, referents, scene)

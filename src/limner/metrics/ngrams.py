@@ -1,27 +1,38 @@
-"""n-grams of 1 to 4 ids, numbered and counted: what BLEU, CIDEr and the CIDEr-D reward have in common.
+"""n-grams of 1 to 4 ids, numbered and counted: the common part of BLEU, CIDEr and the CIDEr-D reward.
 
-Sentences are ids laid end to end and a length each.  One sort per order numbers the n-grams, counts them per sentence
-and leaves, for every n-gram, the sentences that hold it side by side.
+Sentences are given as one array of ids, sentence after sentence, and an array of their lengths.  For each order n, one
+sort numbers the n-grams, counts them per sentence, and puts the sentences that contain an n-gram side by side.
 
-Letters in shapes: T ids, S sentences, E (n-gram, sentence) entries, G distinct n-grams, I images, R references,
-U (n-gram, image) pairs.
+    ids 7 7 0 7, lengths 3 1          two sentences, "7 7 0" and "7"
+    n-grams 0: (0), 1: (7), 2: (7 0), 3: (7 7), 4: (7 7 0)
+
+Letters in shapes: T ids, S sentences, E entries (an n-gram and a sentence that contains it), G distinct n-grams,
+I media, R references of all media, U pairs (an n-gram and a medium whose references contain it).
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 
-ORDERS = 4  # n-grams of 1..4 words, in BLEU and in CIDEr
-UNSEEN = -1  # the number of an n-gram that is not in an index
+MAX_ORDER = 4  # n-grams of 1..4 words, in BLEU and in CIDEr
+UNSEEN = -1  # the number of an n-gram that an index does not contain
 
 
 @dataclass(frozen=True)
-class Ngrams:
-    """Distinct n-grams, numbered from 0: unigrams first, then bigrams, ..., each order by `keys`.
+class NgramIndex:
+    """Distinct n-grams, numbered from 0: all unigrams first, then all bigrams, and so on; within an order by key.
 
-    keys   per order, sorted: (place of the first n-1 ids among the keys of their order) * width + last id
-    width  more than any id
+    keys   per order the sorted keys of its n-grams.  The key of an n-gram is (place of its first n-1 ids among the keys
+           of order n-1) * width + its last id
+    width  larger than every id
+
+    >>> index, _ = count_ngrams(np.array([7, 7, 0, 7]), np.array([3, 1]))
+    >>> index.width, [keys.tolist() for keys in index.keys]
+    (8, [[0, 7], [8, 15], [8], []])
+
+    The bigram (7 7) has the key 15 = 1 * 8 + 7, because (7) is at place 1 among the unigrams.  The trigram (7 7 0) has
+    the key 8 = 1 * 8 + 0, because (7 7) is at place 1 among the bigrams.
     """
 
     keys: tuple[Int[np.ndarray, " _"], ...]
@@ -30,130 +41,162 @@ class Ngrams:
     def __len__(self) -> int:
         return sum(map(len, self.keys))
 
-    def find(self, others: "Ngrams") -> Int[np.ndarray, " G"]:
-        """The number of each of the `others` here, or UNSEEN."""
+    def lookup(self, other: "NgramIndex") -> Int[np.ndarray, " G"]:
+        """The number in this index of each n-gram of another index, or UNSEEN."""
         numbers, offset = [], 0
         place = np.zeros(1, np.int64)  # of the empty n-gram
-        for mine, theirs in zip(self.keys, others.keys, strict=True):
-            prefix, last = np.divmod(theirs, others.width)
-            key = np.where(
-                last < self.width, place[prefix] * self.width + last, UNSEEN
-            )  # below 0 if its prefix is unseen
-            place = search(mine, key)
+        for keys, other_keys in zip(self.keys, other.keys, strict=True):
+            prefix, last = np.divmod(other_keys, other.width)
+            # a prefix that is UNSEEN (-1) gives a negative key, which is not found either
+            key = np.where(last < self.width, place[prefix] * self.width + last, UNSEEN)
+            place = sorted_lookup(keys, key)
             numbers.append(np.where(place == UNSEEN, UNSEEN, place + offset))
-            offset += len(mine)
+            offset += len(keys)
         return np.concatenate(numbers)
 
 
 @dataclass(frozen=True)
-class Table:
-    """n-gram counts of many sentences: one entry per n-gram and sentence that holds it."""
+class NgramCounts:
+    """The n-gram counts of many sentences: one entry for each n-gram and each sentence that contains it."""
 
-    row: Int[np.ndarray, " E"]  # which sentence
-    gram: Int[np.ndarray, " E"]  # which n-gram, or UNSEEN
+    sentence: Int[np.ndarray, " E"]
+    ngram: Int[np.ndarray, " E"]  # its number in an index, or UNSEEN
     order: Int[np.ndarray, " E"]  # n - 1
-    count: Int[np.ndarray, " E"]
+    count: Int[np.ndarray, " E"]  # how often the sentence contains the n-gram
 
-    def total(self, weight: Float[np.ndarray, " E"] | Int[np.ndarray, " E"], rows: int) -> Float[np.ndarray, "rows 4"]:
-        """Sum of `weight` per sentence and order."""
-        return sums(self.row * ORDERS + self.order, weight, rows)
+    def sum_by_order(
+        self, weight: Float[np.ndarray, " E"] | Int[np.ndarray, " E"], sentences: int
+    ) -> Float[np.ndarray, "sentences 4"]:
+        """The sum of the entries' weights, per sentence and order."""
+        return sum_by_cell(self.sentence * MAX_ORDER + self.order, weight, sentences)
 
-    def norms(self, idf: Float[np.ndarray, " E"], rows: int) -> Float[np.ndarray, "rows 4"]:
-        """Euclidean length of each sentence's tf-idf vector, per order; `idf` is that of each entry."""
-        return np.sqrt(self.total((self.count * idf) ** 2, rows))
+    def tfidf_norms(self, idf: Float[np.ndarray, " E"], sentences: int) -> Float[np.ndarray, "sentences 4"]:
+        """The Euclidean length of each sentence's tf-idf vector, per order.  `idf` has a value for each entry."""
+        return np.sqrt(self.sum_by_order((self.count * idf) ** 2, sentences))
 
 
-def tabulate(tokens: Int[np.ndarray, " T"], lengths: Int[np.ndarray, " S"]) -> tuple[Ngrams, Table]:
-    """Number and count the n-grams of sentences; ids are 0 or more.  Entries are sorted by n-gram, then by sentence.
+def count_ngrams(tokens: Int[np.ndarray, " T"], lengths: Int[np.ndarray, " S"]) -> tuple[NgramIndex, NgramCounts]:
+    """Number and count the n-grams of sentences.  The ids are 0 or more.
 
-    Exact for any ids and any number of sentences that memory holds (a key is below ids * n-grams, an int64).
+    The entries are sorted by n-gram, then by sentence.  The numbers are exact for any ids and as many sentences as
+    memory holds: a key is below ids * n-grams, which an int64 has to hold.
+
+    >>> _, counts = count_ngrams(np.array([7, 7, 0, 7]), np.array([3, 1]))
+    >>> counts.sentence.tolist(), counts.ngram.tolist(), counts.count.tolist()
+    ([0, 0, 1, 0, 0, 0], [0, 1, 1, 2, 3, 4], [1, 2, 1, 1, 1, 1])
+
+    The second entry says that sentence 0 contains the n-gram 1, which is (7), twice.
     """
     width = int(tokens.max(initial=0)) + 1
     assert width * max(1, len(tokens)) < 1 << 63
-    rows = np.repeat(np.arange(len(lengths)), lengths)
-    left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(tokens))  # ids from here to the sentence's end
+    sentences = np.repeat(np.arange(len(lengths)), lengths)
+    remaining = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(tokens))  # ids up to the end of the sentence
     place = np.zeros(len(tokens), np.int64)  # of the n-1 ids that begin here
     keys: list[Int[np.ndarray, " _"]] = []
-    parts: list[tuple[Int[np.ndarray, " _"], ...]] = []
+    columns: list[tuple[Int[np.ndarray, " _"], ...]] = []
     offset = 0
-    for n in range(ORDERS):
-        begin = np.flatnonzero(left > n)
+    for n in range(MAX_ORDER):
+        begin = np.flatnonzero(remaining > n)
         key = place[begin] * width + tokens[begin + n]
-        order = np.argsort(key, kind="stable")  # keeps the sentences in order within an n-gram
-        begin, key = begin[order], key[order]
-        other = changes(key)
-        number = np.cumsum(other) - 1
+        by_key = np.argsort(key, kind="stable")  # keeps the sentences of an n-gram in their order
+        begin, key = begin[by_key], key[by_key]
+        is_new = differs_from_previous(key)
+        number = np.cumsum(is_new) - 1
         place[begin] = number
-        row = rows[begin]
-        entry = np.flatnonzero(other | changes(row))
+        sentence = sentences[begin]
+        entry = np.flatnonzero(is_new | differs_from_previous(sentence))
         count = np.diff(entry, append=len(begin))
-        parts.append((row[entry], number[entry] + offset, np.full(len(entry), n, np.int8), count))
-        keys.append(key[other])
+        columns.append((sentence[entry], number[entry] + offset, np.full(len(entry), n, np.int8), count))
+        keys.append(key[is_new])
         offset += len(keys[-1])
-    row, gram, orders, count = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return Ngrams(tuple(keys), width), Table(row, gram, orders, count)
+    sentence, ngram, order, count = (np.concatenate(column) for column in zip(*columns, strict=True))
+    return NgramIndex(tuple(keys), width), NgramCounts(sentence, ngram, order, count)
 
 
 class Postings:
-    """Which references of an image hold an n-gram.
+    """An inverted index of reference captions: for each n-gram, the media and references that contain it.
 
-    ngrams, table  of the references; an image's references are neighbours
-    lengths        (R,) ids in a reference
-    per_image      (I,) references of an image
-    first          (I,) its first reference
-    start          (U+1,) pair u is entries start[u] .. start[u+1] of the table
-    peak           (U+1,) the largest count of a pair's n-gram in one reference; last: 0, for an n-gram they lack
-    frequency      (G,) images whose references hold the n-gram
+    index, counts       n-grams of the references; the references of a medium follow one another
+    lengths             (R,) ids in each reference
+    per_medium          (I,) number of references of each medium
+    first               (I,) the first reference of each medium
+    start               (U+1,) pair u has the entries start[u] .. start[u+1] of `counts`
+    max_count           (U+1,) the largest count of the pair's n-gram in a reference of its medium; the last value is 0,
+                        so that max_count[UNSEEN] is right for n-grams that the references lack
+    document_frequency  (G,) number of media whose references contain the n-gram
+
+    Two media: the first has the references "5 5" and "5 6", the second has "6".  The n-grams are 0: (5), 1: (6),
+    2: (5 5), 3: (5 6).
+
+    >>> postings = Postings(np.array([5, 5, 5, 6, 6]), lengths=np.array([2, 2, 1]), per_medium=np.array([2, 1]))
+    >>> postings.document_frequency.tolist()
+    [1, 2, 1, 1]
+    >>> pair = postings.lookup(ngram=np.array([0, 0]), medium=np.array([0, 1]))
+    >>> pair.tolist()                                         # the second medium has no 5
+    [0, -1]
+    >>> postings.max_count[pair].tolist()                     # "5 5" contains 5 twice
+    [2, 0]
+    >>> entries = slice(postings.start[0], postings.start[1])
+    >>> postings.counts.sentence[entries].tolist(), postings.counts.count[entries].tolist()
+    ([0, 1], [2, 1])
     """
 
     def __init__(
-        self, tokens: Int[np.ndarray, " T"], lengths: Int[np.ndarray, " R"], per_image: Int[np.ndarray, " I"]
+        self, tokens: Int[np.ndarray, " T"], lengths: Int[np.ndarray, " R"], per_medium: Int[np.ndarray, " I"]
     ) -> None:
-        self.lengths, self.per_image = lengths, per_image
-        self.first = np.cumsum(per_image) - per_image
-        self.ngrams, self.table = tabulate(tokens, lengths)
-        image = np.repeat(np.arange(len(per_image)), per_image)[self.table.row]
-        key = self._key(self.table.gram, image)  # sorted, as entries are
-        begin = np.flatnonzero(changes(key))
+        self.lengths, self.per_medium = lengths, per_medium
+        self.first = np.cumsum(per_medium) - per_medium
+        self.index, self.counts = count_ngrams(tokens, lengths)
+        medium = np.repeat(np.arange(len(per_medium)), per_medium)[self.counts.sentence]
+        key = self._key(self.counts.ngram, medium)  # sorted, because the entries are
+        begin = np.flatnonzero(differs_from_previous(key))
         self._pairs = key[begin]
         self.start = np.append(begin, len(key))
-        self.peak = np.append(np.maximum.reduceat(self.table.count, begin) if len(begin) else begin, 0)
-        self.frequency = np.bincount(self.table.gram[begin], minlength=len(self.ngrams))
+        self.max_count = np.append(np.maximum.reduceat(self.counts.count, begin) if len(begin) else begin, 0)
+        self.document_frequency = np.bincount(self.counts.ngram[begin], minlength=len(self.index))
 
-    def find(self, gram: Int[np.ndarray, " E"], image: Int[np.ndarray, " E"]) -> Int[np.ndarray, " E"]:
-        """The pair of each n-gram and image, or UNSEEN."""
-        pair = np.full(len(gram), UNSEEN)
-        known = np.flatnonzero(gram != UNSEEN)  # a search is quick where neighbours want neighbouring keys
-        pair[known] = search(self._pairs, self._key(gram[known], image[known]))
+    def lookup(self, ngram: Int[np.ndarray, " E"], medium: Int[np.ndarray, " E"]) -> Int[np.ndarray, " E"]:
+        """The pair of each n-gram and medium, or UNSEEN where the medium's references lack the n-gram."""
+        pair = np.full(len(ngram), UNSEEN)
+        known = np.flatnonzero(ngram != UNSEEN)  # a binary search is fast when neighbouring keys are searched in turn
+        pair[known] = sorted_lookup(self._pairs, self._key(ngram[known], medium[known]))
         return pair
 
-    def _key(self, gram: Int[np.ndarray, " E"], image: Int[np.ndarray, " E"]) -> Int[np.ndarray, " E"]:
-        return gram * len(self.per_image) + image
+    def _key(self, ngram: Int[np.ndarray, " E"], medium: Int[np.ndarray, " E"]) -> Int[np.ndarray, " E"]:
+        return ngram * len(self.per_medium) + medium
 
 
-def search(keys: Int[np.ndarray, " G"], wanted: Int[np.ndarray, " E"]) -> Int[np.ndarray, " E"]:
-    """Where each wanted key stands among the sorted `keys`, or UNSEEN."""
+def sorted_lookup(keys: Integer[np.ndarray, " G"], wanted: Integer[np.ndarray, " E"]) -> Int[np.ndarray, " E"]:
+    """The place of each wanted key among the sorted `keys`, or UNSEEN.
+
+    >>> sorted_lookup(np.array([2, 5, 9]), np.array([5, 6, 2])).tolist()
+    [1, -1, 0]
+    """
     if not len(keys):
         return np.full(len(wanted), UNSEEN)
     place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return np.where(keys[place] == wanted, place, UNSEEN)
 
 
-def changes(values: Int[np.ndarray, " E"]) -> Bool[np.ndarray, " E"]:
-    """Where a value differs from the one before; the first does."""
-    other = np.ones(len(values), bool)
-    np.not_equal(values[1:], values[:-1], out=other[1:])
-    return other
+def differs_from_previous(values: Int[np.ndarray, " E"]) -> Bool[np.ndarray, " E"]:
+    """Where a value differs from the value before it.  The first value counts as different."""
+    differs = np.ones(len(values), bool)
+    np.not_equal(values[1:], values[:-1], out=differs[1:])
+    return differs
 
 
-def ranges(start: Int[np.ndarray, " E"], count: Int[np.ndarray, " E"]) -> Int[np.ndarray, " _"]:
-    """start[0], start[0] + 1, ... (count[0] of them), start[1], ..."""
+def concatenated_ranges(start: Int[np.ndarray, " E"], count: Int[np.ndarray, " E"]) -> Int[np.ndarray, " _"]:
+    """The numbers start[0], start[0] + 1, ... (count[0] of them), then start[1], ..., and so on.
+
+    >>> concatenated_ranges(np.array([5, 9, 1]), np.array([2, 0, 3])).tolist()
+    [5, 6, 1, 2, 3]
+    """
     return np.repeat(start - (np.cumsum(count) - count), count) + np.arange(int(count.sum()))
 
 
-def sums(
+def sum_by_cell(
     cell: Int[np.ndarray, " E"], weight: Float[np.ndarray, " E"] | Int[np.ndarray, " E"], rows: int
 ) -> Float[np.ndarray, "rows 4"]:
-    """Sum of the weights that fall in each cell, `cell` being row * ORDERS + order."""
-    # bincount of nothing is of integers, whatever the weights
-    return np.bincount(cell, weight, minlength=rows * ORDERS).astype(np.float64).reshape(rows, ORDERS)
+    """The sum of the weights in each cell of a table; `cell` is row * MAX_ORDER + order."""
+    # np.bincount of an empty array gives integers, whatever the weights are
+    return np.bincount(cell, weight, minlength=rows * MAX_ORDER).astype(np.float64).reshape(rows, MAX_ORDER)

@@ -1,9 +1,12 @@
-"""Reference captions, counted once, so that an evaluation during training pays for the hypotheses only.
+"""Reference captions, tokenised and counted once, and the candidate captions that are scored against them.
 
     references = References({"7": ["a cat sat", "the cat sat down"]})
-    candidates = references.candidates({"7": "a cat"})      # every metric reads these two
+    candidates = references.candidates({"7": "a cat"})      # every metric reads these two objects
 
-Letters in shapes: I images, R references of all images, E n-gram entries, G distinct n-grams.
+A model that is evaluated many times on the same references pays for counting them only once.
+
+Letters in shapes: I media, R references of all media, E entries (an n-gram and a sentence that contains it), G distinct
+n-grams.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,29 +18,33 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import Float, Int
 
-from limner.metrics.ngrams import Postings, Table, tabulate
+from limner.metrics.ngrams import NgramCounts, Postings, count_ngrams
 from limner.text.tokens import get_tokenizer
 
 T = TypeVar("T")
 
 
 class Score(NamedTuple):
-    """What a metric returns, as fractions (not x100)."""
+    """The result of a metric, as fractions (not x100)."""
 
     corpus: float
-    segments: Float[np.ndarray, " I"]  # one per image, in the order of References.ids
+    segments: Float[np.ndarray, " I"]  # one per medium, in the order of `References.ids`
 
 
-class _Numbers(dict[str, int]):
-    """Numbers words in the order they are asked for."""
+class _WordIds(dict[str, int]):
+    """A dictionary that gives every new word the next id: 0, 1, 2, ..."""
 
     def __missing__(self, word: str) -> int:
         self[word] = number = len(self)
         return number
 
 
-def positions(words: Sequence[str]) -> dict[str, int]:
-    """For every word an integer whose bit i is set where the sentence holds the word at place i (for ROUGE-L)."""
+def position_masks(words: Sequence[str]) -> dict[str, int]:
+    """For every word an integer in which bit i is set where the sentence has the word at place i (for ROUGE-L).
+
+    >>> {word: bin(mask) for word, mask in position_masks(["the", "cat", "the", "mat"]).items()}
+    {'the': '0b101', 'cat': '0b10', 'mat': '0b1000'}
+    """
     masks: dict[str, int] = {}
     for place, word in enumerate(words):
         masks[word] = masks.get(word, 0) | 1 << place
@@ -46,101 +53,131 @@ def positions(words: Sequence[str]) -> dict[str, int]:
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """Hypotheses in the order of `References.ids`, tokenised and counted; made by `References.candidates`."""
+    """One candidate caption per medium, tokenised and counted; `References.candidates` makes it.
+
+    texts      the captions, in the order of `References.ids`
+    tokenized  their tokens, joined by one blank
+    lengths    (I,) words in each caption
+    counts     n-gram counts.  The n-grams have the numbers of `References.postings.index`, or UNSEEN where no reference
+               of any medium contains them
+    pair       (E,) for each entry of `counts` its pair in `References.postings`, or UNSEEN where the references of its
+               own medium lack the n-gram
+    """
 
     texts: tuple[str, ...]
-    lines: tuple[str, ...]  # tokens joined by one blank
+    tokenized: tuple[str, ...]
     lengths: Int[np.ndarray, " I"]
-    table: Table  # n-grams by their number in `References.postings`, or UNSEEN
-    pair: Int[np.ndarray, " E"]  # where the image's references hold the entry's n-gram (see Postings), or UNSEEN
+    counts: NgramCounts
+    pair: Int[np.ndarray, " E"]
 
 
 class References:
     """Tokens, n-gram counts, document frequencies and lengths of the reference captions.
 
-    ids        one per image, in the order given
-    lines      per image its references as tokens joined by one blank
-    owner      (R,) which image a reference belongs to;  `lengths` (R,) words in it
-    per_image  (I,) how many references an image has
-    masks      per image and reference, for ROUGE-L: its length and the `positions` of its words
-    postings   n-gram counts, and which references of an image hold an n-gram
-    idf        (G+1,) log(images) - log(images whose references hold the n-gram); last: an n-gram no reference holds
-    norms      (R, 4) length of a reference's tf-idf vector, per order
+    ids             one per medium, in the order given
+    tokenized       per medium its references, as tokens joined by one blank
+    lengths         (R,) words in each reference
+    medium_of       (R,) the place in `ids` of the medium of each reference
+    per_medium      (I,) number of references of each medium
+    position_masks  per medium and reference: its length, and the `position_masks` of its words (for ROUGE-L)
+    postings        n-gram counts, and an index of the media and references that contain an n-gram
+    idf             (G+1,) log(I) - log(number of media whose references contain the n-gram); the last value is that of
+                    an n-gram that no reference contains, so that idf[UNSEEN] is right
+    tfidf_norms     (R, 4) Euclidean length of each reference's tf-idf vector, per n-gram order
 
-    An object is equal to itself only, so that a metric may keep what it knows of it in a WeakKeyDictionary.
+    An object is equal to itself only.  A metric may therefore cache what it knows about it in a WeakKeyDictionary.
+
+    Two media with two references and one.  "cat" occurs in the references of both media, so its idf is 0.
+
+    >>> references = References({"x": ["a cat", "the cat"], "y": ["a cat sat"]}, "split")
+    >>> references.per_medium.tolist(), references.medium_of.tolist(), references.lengths.tolist()
+    ([2, 1], [0, 0, 1], [2, 2, 3])
+    >>> words = dict(zip(["a", "cat", "the", "sat"], references.idf[:4].round(3).tolist()))
+    >>> words
+    {'a': 0.0, 'cat': 0.0, 'the': 0.693, 'sat': 0.693}
+
+    Of the candidate "a dog" for x, the reference index knows the unigram (a) as number 0; it lacks (dog) and (a dog).
+
+    >>> candidates = references.candidates({"x": "a dog", "y": "cat"})
+    >>> candidates.counts.sentence.tolist(), candidates.counts.ngram.tolist()
+    ([0, 1, 0, 0], [0, 1, -1, -1])
     """
 
     def __init__(
         self, texts: Mapping[str, Sequence[str]] | Mapping[int, Sequence[str]], tokenizer: str = "ptb"
     ) -> None:
-        """Ids are strings; an integer id is taken as its digits, here and in `candidates`.
+        """Tokenise and count the references; `texts` is {id: list of captions}.
 
-        Raises ValueError for an unknown tokenizer, an empty mapping, an image without a list of references, ids that
-        are neither strings nor integers, or 7 beside "7".
+        An integer id is the same as the string of its digits, here and in `candidates`.  Raises ValueError for an
+        unknown tokenizer, an empty mapping, a medium without a list of references, ids that are neither strings nor
+        integers, and the ids 7 and "7" together.
         """
         self.tokenizer = tokenizer
-        named = _named(texts)
-        _check(named)
-        self.ids = tuple(named)
-        lines = iter(_tokenise(get_tokenizer(tokenizer), [text for id in self.ids for text in named[id]]))
-        self.lines = tuple(tuple(islice(lines, len(named[id]))) for id in self.ids)
-        self.per_image = np.array([len(lines) for lines in self.lines])
-        self.owner = np.repeat(np.arange(len(self.ids)), self.per_image)
+        by_id = _with_string_ids(texts)
+        _check_references(by_id)
+        self.ids = tuple(by_id)
+        lines = iter(_tokenize(get_tokenizer(tokenizer), [text for id in self.ids for text in by_id[id]]))
+        self.tokenized = tuple(tuple(islice(lines, len(by_id[id]))) for id in self.ids)
+        self.per_medium = np.array([len(lines) for lines in self.tokenized])
+        self.medium_of = np.repeat(np.arange(len(self.ids)), self.per_medium)
         # A token may hold a no-break space (PTB's "4 1/2"): BLEU and CIDEr split there, ROUGE-L does not.
-        self.masks = [[(len(w), positions(w)) for w in (line.split(" ") for line in lines)] for lines in self.lines]
-        self._words = _Numbers()
-        tokens, self.lengths = _count(chain.from_iterable(self.lines), self._words)
-        self.postings = Postings(tokens, self.lengths, self.per_image)
-        self.idf = np.log(len(self.ids)) - np.log(np.maximum(1, np.append(self.postings.frequency, 0)))
-        table = self.postings.table
-        self.norms = table.norms(self.idf[table.gram], len(self.lengths))
+        self.position_masks = [
+            [(len(words), position_masks(words)) for words in (line.split(" ") for line in lines)]
+            for lines in self.tokenized
+        ]
+        self._word_ids = _WordIds()
+        tokens, self.lengths = _encode(chain.from_iterable(self.tokenized), self._word_ids)
+        self.postings = Postings(tokens, self.lengths, self.per_medium)
+        self.idf = np.log(len(self.ids)) - np.log(np.maximum(1, np.append(self.postings.document_frequency, 0)))
+        counts = self.postings.counts
+        self.tfidf_norms = counts.tfidf_norms(self.idf[counts.ngram], len(self.lengths))
 
     def candidates(self, captions: Mapping[str, str] | Mapping[int, str]) -> Candidates:
-        """Tokenise and count one caption per image.
+        """Tokenise and count one caption per medium; `captions` is {id: caption}.
 
         Raises ValueError when the ids are not exactly those of the references, or when a caption is not a string.
         """
-        named = _named(captions)
-        self._match(named)
-        texts = tuple(named[id] for id in self.ids)
-        lines = tuple(_tokenise(get_tokenizer(self.tokenizer), texts))
-        words = _Numbers(self._words)
-        tokens, lengths = _count(lines, words)
-        ngrams, table = tabulate(tokens, lengths)
-        gram = self.postings.ngrams.find(ngrams)[table.gram]
-        pair = self.postings.find(gram, table.row)
-        return Candidates(texts, lines, lengths, Table(table.row, gram, table.order, table.count), pair)
+        by_id = _with_string_ids(captions)
+        self._check_candidates(by_id)
+        texts = tuple(by_id[id] for id in self.ids)
+        lines = tuple(_tokenize(get_tokenizer(self.tokenizer), texts))
+        word_ids = _WordIds(self._word_ids)
+        tokens, lengths = _encode(lines, word_ids)
+        index, counts = count_ngrams(tokens, lengths)
+        ngram = self.postings.index.lookup(index)[counts.ngram]
+        pair = self.postings.lookup(ngram, counts.sentence)
+        return Candidates(texts, lines, lengths, NgramCounts(counts.sentence, ngram, counts.order, counts.count), pair)
 
-    def _match(self, captions: Mapping[str, Any]) -> None:
+    def _check_candidates(self, captions: Mapping[str, Any]) -> None:
         wanted = set(self.ids)
-        without = [id for id in self.ids if id not in captions]
+        missing = [id for id in self.ids if id not in captions]
         extra = [id for id in captions if id not in wanted]
-        if without or extra:
+        if missing or extra:
             raise ValueError(
-                f"captions and references are not of the same images; references but no caption: {_some(without)}; "
-                f"caption but no references: {_some(extra)}; caption every image, or build References from the images "
-                "that are evaluated"
+                f"captions and references are not of the same media; references but no caption: {_examples(missing)}; "
+                f"caption but no references: {_examples(extra)}; caption every medium, or build References from the "
+                "media that are evaluated"
             )
         for id, caption in captions.items():
             if not isinstance(caption, str):
-                raise ValueError(f"the caption of {id!r} is {caption!r}; expected one string per image")
+                raise ValueError(f"the caption of {id!r} is {caption!r}; expected one string per medium")
 
 
-def _named(by_id: Mapping[Any, T]) -> dict[str, T]:
-    """The same under ids that are strings."""
+def _with_string_ids(by_id: Mapping[Any, T]) -> dict[str, T]:
+    """The same mapping with all ids as strings."""
     named: dict[str, T] = {}
     for id, value in by_id.items():
         if not isinstance(id, str | Integral):
-            raise ValueError(f"an image id is {id!r}; expected a string or an integer")
+            raise ValueError(f"the id of a medium is {id!r}; expected a string or an integer")
         if str(id) in named:
-            raise ValueError(f"image id {str(id)!r} is there twice, as a string and as an integer; keep one")
+            raise ValueError(f"the id {str(id)!r} is given twice, as a string and as an integer; keep one of the two")
         named[str(id)] = value
     return named
 
 
-def _check(texts: Mapping[str, Any]) -> None:
+def _check_references(texts: Mapping[str, Any]) -> None:
     if not texts:
-        raise ValueError("no references: the mapping is empty; expected image id -> list of reference captions")
+        raise ValueError("no references: the mapping is empty; expected {id of a medium: list of reference captions}")
     for id, captions in texts.items():
         if (
             isinstance(captions, str)
@@ -148,28 +185,28 @@ def _check(texts: Mapping[str, Any]) -> None:
             or not all(isinstance(caption, str) for caption in captions)
         ):
             raise ValueError(f"the references of {id!r} are {captions!r}; expected a list of strings")
-    without = [id for id, captions in texts.items() if not len(captions)]
-    if without:
-        raise ValueError(f"no reference caption for {_some(without)}; leave such images out, or give them one")
+    empty = [id for id, captions in texts.items() if not len(captions)]
+    if empty:
+        raise ValueError(f"no reference caption for {_examples(empty)}; leave them out, or give each a reference")
 
 
-def _tokenise(tokenise: Callable[[Sequence[str]], list[str]], texts: Sequence[str]) -> list[str]:
-    lines = tokenise(texts)
+def _tokenize(tokenize: Callable[[Sequence[str]], list[str]], texts: Sequence[str]) -> list[str]:
+    lines = tokenize(texts)
     assert len(lines) == len(texts), f"{len(texts)} captions became {len(lines)} lines of tokens"
     return lines
 
 
-def _count(lines: Iterable[str], numbers: _Numbers) -> tuple[Int[np.ndarray, " T"], Int[np.ndarray, " S"]]:
-    """The words of all lines as numbers, and how many each line has."""
+def _encode(lines: Iterable[str], word_ids: _WordIds) -> tuple[Int[np.ndarray, " T"], Int[np.ndarray, " S"]]:
+    """The ids of the words of all lines, and the number of words of each line."""
     words = [line.split() for line in lines]
     lengths = np.fromiter(map(len, words), np.int64, len(words))
-    each = map(numbers.__getitem__, chain.from_iterable(words))
-    return np.fromiter(each, np.int64, int(lengths.sum())), lengths
+    ids = map(word_ids.__getitem__, chain.from_iterable(words))
+    return np.fromiter(ids, np.int64, int(lengths.sum())), lengths
 
 
-def _some(ids: Sequence[str]) -> str:
-    """How many, and up to three examples."""
+def _examples(ids: Sequence[str]) -> str:
+    """The number of ids, and up to three of them: "2 media ('y', 'z')"."""
     if not ids:
-        return "0 images"
+        return "0 media"
     shown = ", ".join(repr(id) for id in ids[:3]) + (", ..." if len(ids) > 3 else "")
-    return f"{len(ids)} image{'s' if len(ids) > 1 else ''} ({shown})"
+    return f"{len(ids)} {'media' if len(ids) > 1 else 'medium'} ({shown})"

@@ -1,7 +1,8 @@
-"""Captions and references in, a Report out: every score of `METRICS`, a row per image, and how it was measured.
+"""Scoring of captions: `evaluate` gives a `Report` of every metric, the scores of each medium, and the protocol.
 
 report = evaluate({"7": "a cat"}, References({"7": ["a cat sat"]}))
-rich.print(table(report));  write_json("scores.json", to_json(report))
+rich.print(report_table(report))
+write_json("scores.json", report_to_json(report))
 """
 
 import platform
@@ -40,36 +41,50 @@ METRICS: Registry[Metric] = Registry(
         "CIDEr-D": cider,  # what coco-caption calls CIDEr is CIDEr-D
     },
 )
-ROW = (
-    "CIDEr",
-    "BLEU-4",
-    "METEOR",
-    "ROUGE-L",
-    "SPICE",
-    "CLIPScore",
-    "RefCLIPScore",
-)  # of these, an image's row shows all
+# The metrics that are reported for each medium too
+SEGMENT_METRICS = ("CIDEr", "BLEU-4", "METEOR", "ROUGE-L", "SPICE", "CLIPScore", "RefCLIPScore")
 
 
 @dataclass(frozen=True)
 class Report:
-    """Scores are fractions, not x100: BLEU, METEOR, ROUGE-L and SPICE in [0, 1], CIDEr in [0, 10]."""
+    """The scores of one caption per medium, and how they were measured.
 
-    scores: dict[str, float]  # by the names of METRICS, or of the metrics asked for
-    segments: tuple[dict[str, str | float], ...]  # one per image: id, caption, and the scores of ROW
-    protocol: dict[str, str | int | float]  # what must be equal before two reports may be compared
-    distinct: int  # different captions, after tokenisation
-    vocabulary: int  # different words in the captions
-    length: float  # mean words per caption
-    novelty: float | None = None  # share of captions that are no training caption
-    exact: dict[str, float] = field(default_factory=dict)  # the micro-world's: see `microworld.accuracy`
-    notes: tuple[str, ...] = ()  # what a reader of the scores should know, a line each
+    Scores are fractions, not x100: BLEU, METEOR, ROUGE-L and SPICE in [0, 1], CIDEr in [0, 10].
+
+    scores      {name of a metric: corpus score}
+    segments    per medium its id, its caption, and its scores of SEGMENT_METRICS
+    protocol    tokenizer, number of media and references, versions; two reports are comparable if these are equal
+    distinct    distinct captions, after tokenisation
+    vocabulary  distinct words in the captions
+    length      mean number of words per caption
+    novelty     share of captions that are no training caption, in [0, 1]; None without training captions
+    exact       for the micro-world the shares of exactly right captions, see `microworld.accuracy`
+    notes       what a reader of the scores should know, one line each
+    """
+
+    scores: dict[str, float]
+    segments: tuple[dict[str, str | float], ...]
+    protocol: dict[str, str | int | float]
+    distinct: int
+    vocabulary: int
+    length: float
+    novelty: float | None = None
+    exact: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class SampleReport:
-    """Several captions per image.  Scores are means over the images of single images' scores, so its BLEU is no corpus
-    BLEU: `mean` over an image's captions too, `oracle` of the caption that scores best."""
+    """The scores of several captions per medium, and their diversity.
+
+    Both scores are means over media of the scores of single media, so their BLEU is not corpus BLEU.
+
+    diversity  see `metrics.diversity.Diversity`
+    mean       {name of a metric: mean over a medium's captions}
+    oracle     {name of a metric: score of a medium's best caption}
+    protocol   as in `Report`
+    notes      as in `Report`
+    """
 
     diversity: Diversity
     mean: dict[str, float]
@@ -87,31 +102,34 @@ def evaluate(
     training: Sequence[str] | None = None,
     scenes: Mapping[str, Scene] | None = None,
 ) -> Report:
-    """Score one caption per image.
+    """Score one caption per medium.
 
-    metrics   None: all of METRICS that can be computed here, and a note for each other
-    extra     more of them, such as SPICE
-    training  training captions, for the novelty
-    scenes    what is in the pictures of a micro-world, by id
-    Raises ValueError unless captions and references are of the same images, and what a metric that was asked for raises
-    when it cannot be computed.
+    captions    {id: caption}, with the ids of the references
+    references  the reference captions
+    metrics     {name: metric}; None: all of METRICS that can be computed here, and a note for each of the others
+    extra       further metrics, for example SPICE
+    training    training captions, for the novelty
+    scenes      {id: scene} for media of the micro-world, whose captions are checked against the truth
+
+    Raises ValueError when captions and references are not of the same media, and ImportError when a metric of `metrics`
+    or `extra` needs a package that is not installed.
     """
     candidates = references.candidates(captions)
-    scores, notes = score(candidates, references, metrics, extra)
-    shown = [name for name in ROW if name in scores]
+    scores, notes = compute_scores(candidates, references, metrics, extra)
+    reported = [name for name in SEGMENT_METRICS if name in scores]
     rows: list[dict[str, str | float]] = []
     for i, (id, text) in enumerate(zip(references.ids, candidates.texts, strict=True)):
-        rows.append({"id": id, "caption": text} | {name: float(scores[name].segments[i]) for name in shown})
+        rows.append({"id": id, "caption": text} | {name: float(scores[name].segments[i]) for name in reported})
     return Report(
         scores={name: score.corpus for name, score in scores.items()},
         segments=tuple(rows),
         protocol=_protocol(references),
-        distinct=len(set(candidates.lines)),
-        vocabulary=len({word for line in candidates.lines for word in line.split()}),
+        distinct=len(set(candidates.tokenized)),
+        vocabulary=len({word for caption in candidates.tokenized for word in caption.split()}),
         length=float(candidates.lengths.mean()),
-        novelty=None if training is None else novelty(candidates.lines, training, references.tokenizer),
+        novelty=None if training is None else novelty(candidates.tokenized, training, references.tokenizer),
         exact=accuracy(captions, scenes) if scenes else {},
-        notes=(*notes, *_warnings(candidates, references)),
+        notes=(*notes, *_notes(candidates, references)),
     )
 
 
@@ -123,46 +141,55 @@ def evaluate_samples(
     extra: Mapping[str, Metric] | None = None,
     training: Sequence[str] | None = None,
 ) -> SampleReport:
-    """Score several captions per image, equally many for each; arguments and errors as in `evaluate`."""
-    various = diversity(captions, references, training)
+    """Score several captions per medium, the same number for each; arguments and errors as in `evaluate`."""
+    measured = diversity(captions, references, training)
     segments: dict[str, list[Float[np.ndarray, " I"]]] = {}
-    for k in range(various.samples):
+    for k in range(measured.samples):
         candidates = references.candidates({id: texts[k] for id, texts in captions.items()})
-        scores, notes = score(candidates, references, metrics, extra)
-        for name, found in scores.items():
-            segments.setdefault(name, []).append(found.segments)
+        scores, notes = compute_scores(candidates, references, metrics, extra)
+        for name, score in scores.items():
+            segments.setdefault(name, []).append(score.segments)
     return SampleReport(
-        diversity=various,
-        mean={name: float(np.mean(found)) for name, found in segments.items()},
-        oracle={name: float(np.max(found, axis=0).mean()) for name, found in segments.items()},
+        diversity=measured,
+        mean={name: float(np.mean(values)) for name, values in segments.items()},
+        oracle={name: float(np.max(values, axis=0).mean()) for name, values in segments.items()},
         protocol=_protocol(references),
         notes=notes,
     )
 
 
-def score(
+def compute_scores(
     candidates: Candidates,
     references: References,
     metrics: Mapping[str, Metric] | None = None,
     extra: Mapping[str, Metric] | None = None,
 ) -> tuple[dict[str, Score], tuple[str, ...]]:
-    """The scores by name, and a line for each of METRICS that cannot be computed here, see `evaluate`."""
-    found: dict[Metric, Score] = {}
+    """{name: score}, and a note for each of METRICS that cannot be computed here; arguments as in `evaluate`.
+
+    A metric that has two names is computed once.
+    """
+    computed: dict[Metric, Score] = {}
     notes = []
     chosen = (METRICS if metrics is None else dict(metrics)) | dict(extra or {})
     for name, metric in chosen.items():
         try:
-            if metric not in found:
-                found[metric] = metric(candidates, references)
+            if metric not in computed:
+                computed[metric] = metric(candidates, references)
         except ImportError as error:
             if metrics is not None or name not in METRICS:
                 raise
             notes.append(f"{name} is left out: {error}")
-    return {name: found[metric] for name, metric in chosen.items() if metric in found}, tuple(notes)
+    return {name: computed[metric] for name, metric in chosen.items() if metric in computed}, tuple(notes)
 
 
-def choose(names: Sequence[str]) -> dict[str, Metric]:
-    """METRICS of these names, in whatever capitals; BLEU is all four.  Raises ValueError that lists the known names."""
+def select_metrics(names: Sequence[str]) -> dict[str, Metric]:
+    """The metrics of METRICS with these names, in upper or lower case; "bleu" stands for BLEU-1 to BLEU-4.
+
+    Raises ValueError for an unknown name, and lists the known ones.
+
+    >>> list(select_metrics(["bleu", "CIDEr"]))
+    ['BLEU-1', 'BLEU-2', 'BLEU-3', 'BLEU-4', 'CIDEr']
+    """
     wanted: set[str] = set()
     for name in (name.strip().lower() for name in names):
         found = {known for known in METRICS if known.lower() == name}
@@ -173,79 +200,81 @@ def choose(names: Sequence[str]) -> dict[str, Metric]:
     return {name: metric for name, metric in METRICS.items() if name in wanted}
 
 
-def table(report: Report) -> Table:
+def report_table(report: Report) -> Table:
     """The scores as a table for the terminal, x100 as papers print them."""
     novel = "" if report.novelty is None else f", {report.novelty:.1%} of the captions not in training"
-    shown = _table(
+    table = _score_table(
         report.protocol,
         f"{report.distinct} distinct captions{novel}, {report.vocabulary} words used, {report.length:.1f} words each",
         list(report.scores),
     )
-    shown.add_row(*(f"{100 * score:.1f}" for score in report.scores.values()))
-    return shown
+    table.add_row(*(f"{100 * score:.1f}" for score in report.scores.values()))
+    return table
 
 
-def sample_table(report: SampleReport) -> Table:
+def sample_report_table(report: SampleReport) -> Table:
     """Mean and best scores as a table for the terminal, x100."""
-    various = report.diversity
-    novel = "" if various.novelty is None else f", {various.novelty:.1%} not in training"
-    shown = _table(
+    measured = report.diversity
+    novel = "" if measured.novelty is None else f", {measured.novelty:.1%} not in training"
+    table = _score_table(
         report.protocol,
-        f"{various.samples} captions each: Div-1 {various.div_1:.3f}, Div-2 {various.div_2:.3f}, "
-        f"mBLEU-4 {various.mbleu_4:.3f}, self-CIDEr {various.self_cider:.3f}; {various.distinct} distinct{novel}, "
-        f"{various.vocabulary} words used",
+        f"{measured.samples} captions each: Div-1 {measured.div_1:.3f}, Div-2 {measured.div_2:.3f}, "
+        f"mBLEU-4 {measured.mbleu_4:.3f}, self-CIDEr {measured.self_cider:.3f}; {measured.distinct} distinct{novel}, "
+        f"{measured.vocabulary} words used",
         ["", *report.mean],
     )
     for name, scores in (("mean", report.mean), ("best", report.oracle)):
-        shown.add_row(name, *(f"{100 * score:.1f}" for score in scores.values()))
-    return shown
+        table.add_row(name, *(f"{100 * score:.1f}" for score in scores.values()))
+    return table
 
 
-def exact_table(exact: Mapping[str, float]) -> Table:
-    """Shares of captions that are exactly right, against the micro-world's truth."""
-    shown = Table(title="exact truth (share of captions)")
+def microworld_table(exact: Mapping[str, float]) -> Table:
+    """`Report.exact` as a table for the terminal: shares of exactly right captions, in percent."""
+    table = Table(title="exact truth (share of captions)")
     for name in exact:
-        shown.add_column(name, justify="right")
-    shown.add_row(*(f"{value:.1%}" for value in exact.values()))
-    return shown
+        table.add_column(name, justify="right")
+    table.add_row(*(f"{value:.1%}" for value in exact.values()))
+    return table
 
 
-def to_json(report: Report | SampleReport) -> dict[str, Any]:
-    """The report as plain JSON values, for `files.write_json`; scores stay fractions."""
+def report_to_json(report: Report | SampleReport) -> dict[str, Any]:
+    """The report as JSON values, for `files.write_json`; scores stay fractions."""
     return asdict(report)
 
 
-def _table(protocol: Mapping[str, str | int | float], about: str, columns: Sequence[str]) -> Table:
-    shown = Table(
-        title=f"scores x100, {protocol['images']} images, {protocol['references mean']:.3g} references each",
+def _score_table(protocol: Mapping[str, str | int | float], about: str, columns: Sequence[str]) -> Table:
+    table = Table(
+        title=f"scores x100, {protocol['images']} media, {protocol['references mean']:.3g} references each",
         caption=f"tokenizer: {protocol['tokenizer']}. {about}",
-        min_width=60,  # of a single metric too: what is told below it is a sentence
+        min_width=60,  # a table of one metric must be wide enough for the sentence below it
     )
     for name in columns:
-        shown.add_column(name, justify="right")
-    return shown
+        table.add_column(name, justify="right")
+    return table
 
 
-def _warnings(candidates: Candidates, references: References) -> list[str]:
-    empty = sum(not line.strip() for line in candidates.lines)
-    notes = [f"{empty} captions have no words"] if empty else []
+def _notes(candidates: Candidates, references: References) -> list[str]:
+    """What a reader of the scores should know about these captions and references."""
+    empty = sum(not caption.strip() for caption in candidates.tokenized)
+    notes = [f"{empty} {'caption has' if empty == 1 else 'captions have'} no words"] if empty else []
     if len(references.ids) == 1:
-        notes.append("of a single image CIDEr is 0 by definition: no word is rarer than another")
-    elif references.per_image.max() == 1:
+        notes.append("with a single medium CIDEr is 0 by definition: every word occurs in all references")
+    elif references.per_medium.max() == 1:
         notes.append(
-            "there is a single reference for each image: the scores are not comparable with published ones of five"
+            "each medium has a single reference: the scores are not comparable with published ones, which use several"
         )
     return notes
 
 
 def _protocol(references: References) -> dict[str, str | int | float]:
+    """What must be equal before two reports may be compared.  The keys are those of scores.json, and never change."""
     return {
         "tokenizer": "simple (not comparable with scores on PTB tokens)"
         if references.tokenizer == "simple"
         else references.tokenizer,
         "images": len(references.ids),
-        "references min": int(references.per_image.min()),
-        "references mean": float(references.per_image.mean()),
+        "references min": int(references.per_medium.min()),
+        "references mean": float(references.per_medium.mean()),
         "df source": "references of the evaluated images",
         "scale": "fractions",
         "limner": __version__,

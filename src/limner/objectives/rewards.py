@@ -16,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 import limner.text
 from limner.core.files import write_safetensors
 from limner.core.types import Medium
-from limner.metrics.bleu import of_counts
-from limner.metrics.ciderd import CiderD, spoken
-from limner.metrics.ngrams import ORDERS, ranges, tabulate
+from limner.metrics.bleu import bleu_from_counts
+from limner.metrics.ciderd import CiderD, flatten_hypotheses
+from limner.metrics.ngrams import MAX_ORDER, concatenated_ranges, count_ngrams
 from limner.text.vocabulary import Vocabulary
 
 Ids = list[list[list[int]]]  # per medium, per reference: ids up to and including EOS, without BOS
@@ -34,19 +34,19 @@ class Bleu4:
         self, hypotheses: Integer[np.ndarray, "R L"], image: Integer[np.ndarray, " R"]
     ) -> Float[np.ndarray, " R"]:
         """As `CiderD.score`: rows of ids, and which medium each is of."""
-        tokens, lengths = spoken(hypotheses)
-        ngrams, table = tabulate(tokens, lengths)
+        tokens, lengths = flatten_hypotheses(hypotheses)
+        index, counts = count_ngrams(tokens, lengths)
         images, image = np.unique(image, return_inverse=True)
         references, _ = self.references.postings(images)
-        pair = references.find(references.ngrams.find(ngrams)[table.gram], image[table.row])
-        correct = table.total(np.minimum(table.count, references.peak[pair]), len(lengths))
-        guess = np.maximum(0, lengths[:, None] - np.arange(ORDERS))
-        many = references.per_image[image]
-        theirs = references.lengths[ranges(references.first[image], many)]
+        pair = references.lookup(references.index.lookup(index)[counts.ngram], image[counts.sentence])
+        correct = counts.sum_by_order(np.minimum(counts.count, references.max_count[pair]), len(lengths))
+        guess = np.maximum(0, lengths[:, None] - np.arange(MAX_ORDER))
+        many = references.per_medium[image]
+        theirs = references.lengths[concatenated_ranges(references.first[image], many)]
         beyond = int(theirs.max(initial=0)) + 1
         ranked = np.abs(theirs - np.repeat(lengths, many)) * beyond + theirs  # of two as near, the shorter
         closest = np.minimum.reduceat(ranked, np.cumsum(many) - many) % beyond
-        return np.asarray(of_counts(correct, guess, lengths, closest))
+        return np.asarray(bleu_from_counts(correct, guess, lengths, closest))
 
 
 REWARDS: dict[str, Callable[[CiderD], CiderD | Bleu4]] = {

@@ -13,7 +13,7 @@ from limner.decode.ensemble import Ensemble, share_words
 from limner.decode.generate import Said, generate_several
 from limner.decode.options import EQUAL, Averaging, Decoding
 from limner.metrics.references import References
-from limner.metrics.report import Metric, Report, evaluate, to_json
+from limner.metrics.report import Metric, Report, evaluate, report_to_json
 from limner.models import CAPTIONERS
 from limner.runs.inputs import feature_paths, open_inputs
 from limner.runs.run import Run
@@ -130,7 +130,7 @@ def write_evaluation(evaluation: Evaluation, folder: str | Path, about: Mapping[
         write_json(folder / "several.json", evaluation.several)
     write_json(folder / "captions.json", coco_results(evaluation.captions))
     problems = {"problems": evaluation.problems, "other_problems": evaluation.other_problems}
-    write_json(folder / "scores.json", {**about, **to_json(evaluation.report), **problems})
+    write_json(folder / "scores.json", {**about, **report_to_json(evaluation.report), **problems})
 
 
 def coco_results(captions: Mapping[str, str]) -> list[dict[str, str | int]]:

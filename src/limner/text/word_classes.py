@@ -11,7 +11,7 @@ ARTICLES = frozenset(
 NUMBERS = frozenset("one two three four five six seven eight nine ten several many few multiple both all no".split())
 AUXILIARIES = frozenset("is are was were be been being am has have had do does did can could will would may".split())
 PREPOSITIONS_AND_PRONOUNS = frozenset(
-    """about above across after against along among around and as at away back before behind below beneath beside
+    """about above across after against along among and around as at away back before behind below beneath beside
     between but by down during for from front he how i if in inside into it next not of off on onto or out outside over
     past she so than then there they through to together too toward towards under until up upon very we what when where
     which while who with without you himself herself itself themselves""".split()

@@ -50,8 +50,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The little pycocoevalcap, in the place of an installed one, and an empty cache, `tmp_path / "cache"`."""
     monkeypatch.setenv("LIMNER_CACHE", str(tmp_path / "cache"))
     made = write_package(tmp_path)
-    monkeypatch.setattr(tables, "installed", lambda: made)
-    tables._load.cache_clear()
+    monkeypatch.setattr(tables, "find_pycocoevalcap", lambda: made)
+    tables._load_tables.cache_clear()
     return made
 
 
@@ -60,5 +60,5 @@ def little(tmp_path_factory: pytest.TempPathFactory) -> Tables:
     """The tables of the little pycocoevalcap."""
     folder = tmp_path_factory.mktemp("meteor")
     (folder / "tables").mkdir()
-    tables.convert(write_package(folder), folder / "tables")
+    tables.convert_tables(write_package(folder), folder / "tables")
     return tables.open_tables(folder / "tables")

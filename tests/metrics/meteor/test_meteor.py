@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from limner.metrics.meteor import evaluation, meteor, meteor_lines, missing, tables
-from limner.metrics.meteor.evaluation import Known
+from limner.metrics.meteor import evaluation, meteor, meteor_lines, tables, why_unavailable
+from limner.metrics.meteor.evaluation import MeteorReferences
 from limner.metrics.references import References
 
 JAR = "meteor-1.5.jar"
@@ -23,24 +23,24 @@ def with_little(package: Path) -> None:
 
 @pytest.mark.usefixtures("with_little")
 def test_what_is_known_of_references_is_kept_as_long_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Known] = []
+    made: list[MeteorReferences] = []
 
-    class Counted(Known):
+    class Counted(MeteorReferences):
         def __init__(self, *args: Any) -> None:
             made.append(self)
             super().__init__(*args)
 
-    monkeypatch.setattr(evaluation, "Known", Counted)
+    monkeypatch.setattr(evaluation, "MeteorReferences", Counted)
     references = References({"1": ["a dog runs", "the hound"], "2": ["a cat"]}, "split")
     first = meteor(references.candidates({"1": "the dog", "2": "a big cat"}), references)
     again = meteor(references.candidates({"1": "the dog", "2": "a cat"}), references)
     assert len(made) == 1
     assert first.segments[0] == again.segments[0]
     assert again.segments[1] == 1 and 0 < first.segments[1] < 1
-    before = len(evaluation._KNOWN)
+    before = len(evaluation._PREPARED)
     del references, made[:]
     gc.collect()
-    assert len(evaluation._KNOWN) == before - 1
+    assert len(evaluation._PREPARED) == before - 1
 
 
 @pytest.mark.usefixtures("with_little")
@@ -80,7 +80,7 @@ def test_ten_thousand_words_are_aligned() -> None:
 
 @pytest.mark.usefixtures("with_little")
 def test_a_caption_that_is_far_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("limner.metrics.meteor.records.MOST_WORDS", 3)
+    monkeypatch.setattr("limner.metrics.meteor.records.MAX_WORDS", 3)
     with pytest.raises(ValueError, match="a caption of 4 words; expected at most 3"):
         meteor_lines(["a"], [["a b c d"]])
 
@@ -97,7 +97,7 @@ def segments() -> tuple[list[dict[str, Any]], float]:
 
 
 @pytest.mark.slow  # METEOR's tables are converted, once per machine
-@pytest.mark.skipif(missing() is not None, reason="needs pycocoevalcap")
+@pytest.mark.skipif(why_unavailable() is not None, reason="needs pycocoevalcap")
 def test_scores_are_the_jars() -> None:
     rows, corpus = segments()
     assert len(rows) == 310
@@ -105,15 +105,17 @@ def test_scores_are_the_jars() -> None:
     expected = np.array([row["score"] for row in rows])
     assert np.abs(score.segments - expected).max() < 1e-12
     assert score.corpus == pytest.approx(corpus, abs=1e-12)
-    known = Known([row["references"] for row in rows], evaluation.load())
-    counts = known.counts([row["hypothesis"] for row in rows])
+    known = MeteorReferences([row["references"] for row in rows], evaluation.load_tables())
+    counts = known.count([row["hypothesis"] for row in rows])
     assert counts.tolist() == [row["counts"] for row in rows]
-    assert np.array_equal(known.slow_counts(*known.lexicon.sentences([row["hypothesis"] for row in rows])), counts)
+    assert np.array_equal(
+        known.count_without_numba(*known.lexicon.sentences([row["hypothesis"] for row in rows])), counts
+    )
 
 
 @pytest.mark.java
 def test_the_file_holds_what_the_jar_says() -> None:
-    package = tables.installed()
+    package = tables.find_pycocoevalcap()
     if package is None:
         pytest.skip("needs pycocoevalcap")
     rows, corpus = segments()

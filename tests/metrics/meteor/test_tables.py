@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from limner.metrics.meteor import MissingTables, convert, meteor_lines, missing, tables
-from limner.metrics.meteor.keys import extend, word_keys
-from limner.metrics.meteor.tables import Damaged, Tables, load, open_tables
+from limner.metrics.meteor import MissingTablesError, convert, meteor_lines, tables, why_unavailable
+from limner.metrics.meteor.keys import extend_key, word_keys
+from limner.metrics.meteor.tables import DamagedTablesError, Tables, load_tables, open_tables
 from tests.metrics.meteor.conftest import EXCEPTIONS, FUNCTION, SYNSETS, paraphrases
 
 
 def key(phrase: str) -> int:
     found = np.zeros(1, dtype=np.uint64)
     for word in phrase.split(" "):
-        found = extend(found, word_keys([word]))
+        found = extend_key(found, word_keys([word]))
     return int(found[0])
 
 
@@ -52,7 +52,7 @@ def test_a_file_read_in_small_blocks_gives_the_same(
     monkeypatch.setattr(convert, "BLOCK", 7)
     read: list[int] = []
     path = package / "meteor" / "data" / "paraphrase-en.gz"
-    for name, array in convert.paraphrase_tables(path, read.append).items():
+    for name, array in convert.read_paraphrase_tables(path, read.append).items():
         assert np.array_equal(array, getattr(little, name)), name
     assert sum(read) == path.stat().st_size and max(read) == 7
 
@@ -71,21 +71,21 @@ def test_synsets_of_a_word_are_its_own_and_those_of_its_exceptions(little: Table
 
 
 def test_tables_are_converted_once(package: Path, tmp_path: Path) -> None:
-    assert missing() is None
-    first = load()
+    assert why_unavailable() is None
+    first = load_tables()
     assert folders(tmp_path / "cache") == [f"meteor-1.5-{tables.FORMAT}"]
     shutil.rmtree(package)
-    tables._load.cache_clear()
-    assert np.array_equal(load().phrase, first.phrase) and missing() is None
+    tables._load_tables.cache_clear()
+    assert np.array_equal(load_tables().phrase, first.phrase) and why_unavailable() is None
 
 
 def test_without_tables_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIMNER_CACHE", str(tmp_path))
-    monkeypatch.setattr(tables, "installed", lambda: None)
-    tables._load.cache_clear()
-    with pytest.raises(MissingTables, match=r"pip install 'limner\[meteor\]'"):
+    monkeypatch.setattr(tables, "find_pycocoevalcap", lambda: None)
+    tables._load_tables.cache_clear()
+    with pytest.raises(MissingTablesError, match=r"pip install 'limner\[meteor\]'"):
         meteor_lines(["a dog"], [["a dog"]])
-    assert missing() == tables.NEEDED
+    assert why_unavailable() == tables.INSTALL_HINT
 
 
 def _truncate(path: Path) -> None:
@@ -105,13 +105,16 @@ def _empty(path: Path) -> None:
 @pytest.mark.parametrize("name", ["phrase.npy", "source_rank.npy", "index.json"])
 @pytest.mark.parametrize("damage", [_truncate, _flip, _empty, Path.unlink])
 def test_a_damaged_cache_is_converted_again(package: Path, tmp_path: Path, name: str, damage: object) -> None:
-    phrase, source_rank = load().phrase.copy(), load().source_rank.copy()  # not mapped from the file to be damaged
+    phrase, source_rank = (
+        load_tables().phrase.copy(),
+        load_tables().source_rank.copy(),
+    )  # not mapped from the file to be damaged
     folder = tmp_path / "cache" / f"meteor-1.5-{tables.FORMAT}"
     damage(folder / name)  # type: ignore[operator]
-    with pytest.raises((Damaged, FileNotFoundError)):
+    with pytest.raises((DamagedTablesError, FileNotFoundError)):
         open_tables(folder)
-    tables._load.cache_clear()
-    assert np.array_equal(load().phrase, phrase)
+    tables._load_tables.cache_clear()
+    assert np.array_equal(load_tables().phrase, phrase)
     assert np.array_equal(open_tables(folder).source_rank, source_rank)
     assert folders(tmp_path / "cache") == [folder.name]
 
@@ -120,15 +123,15 @@ def test_a_file_where_the_cache_should_be_gives_way(package: Path, tmp_path: Pat
     (tmp_path / "cache").mkdir()
     folder = tmp_path / "cache" / f"meteor-1.5-{tables.FORMAT}"
     folder.write_text("not a folder")
-    load()
+    load_tables()
     assert open_tables(folder).function == frozenset(FUNCTION)
 
 
 def test_a_cache_of_another_format_is_not_read(package: Path, tmp_path: Path) -> None:
-    load()
+    load_tables()
     index = tmp_path / "cache" / f"meteor-1.5-{tables.FORMAT}" / "index.json"
     index.write_text(json.dumps(json.loads(index.read_text()) | {"format": 0}))
-    with pytest.raises(Damaged, match="another format"):
+    with pytest.raises(DamagedTablesError, match="another format"):
         open_tables(index.parent)
 
 
@@ -137,30 +140,30 @@ def test_a_cut_paraphrase_file_is_refused(package: Path) -> None:
     content = path.read_bytes()
     _truncate(path)
     with pytest.raises(ValueError, match="install pycocoevalcap again"):
-        load()
+        load_tables()
     path.write_bytes(gzip.compress(gzip.decompress(content)[:-5]))
     with pytest.raises(ValueError, match="install pycocoevalcap again"):
-        load()
+        load_tables()
     path.write_bytes(b"\x1f\x8bno gzip at all")
     with pytest.raises(ValueError, match="install pycocoevalcap again"):
-        load()
+        load_tables()
 
 
 def test_a_cache_that_cannot_be_written(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "cache").write_text("a file: no folder can be made in it")
-    found = load()
+    found = load_tables()
     assert found.function == frozenset(FUNCTION)
     assert "set LIMNER_CACHE" in capsys.readouterr().err
-    assert load() is found  # converted once per process
+    assert load_tables() is found  # converted once per process
 
 
 def _convert_at_once(folder: Path, start: object, package: Path) -> bool:
-    tables.installed = lambda: package
+    tables.find_pycocoevalcap = lambda: package
     os.environ["LIMNER_CACHE"] = str(folder)
     start.wait()  # type: ignore[attr-defined]
-    return len(load().phrase) > 0
+    return len(load_tables().phrase) > 0
 
 
 def test_two_processes_may_convert_at_once(package: Path, tmp_path: Path) -> None:

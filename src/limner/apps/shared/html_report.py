@@ -22,7 +22,7 @@ from limner.data.captions_file import CaptionsFile
 from limner.data.media import is_clip
 from limner.data.pairing import pair, plain_id
 from limner.metrics.references import References
-from limner.metrics.report import METRICS, ROW, Report, evaluate, score
+from limner.metrics.report import METRICS, SEGMENT_METRICS, Report, compute_scores, evaluate
 from limner.runs.evaluation import Evaluation
 
 PICTURES = 24_000_000  # bytes of pictures in a page; cards after that are without
@@ -175,7 +175,7 @@ def _scored(
 ) -> Scored:
     """The further captions of each row scored as if they were the caption; `at` is id -> place of the row, `references`
     are `texts` counted."""
-    names = [name for name in ROW if name in report.scores]
+    names = [name for name in SEGMENT_METRICS if name in report.scores]
     first = {name: {at[str(line["id"])]: float(line[name]) for line in report.segments} for name in names}
     most = max(len(row.get("others", ())) for row in rows)
     others = (_rank(rows, rank, at, references, names) for rank in range(1, 1 + most))
@@ -201,7 +201,8 @@ def _rank(
     of the first captions only."""
     metrics = {name: METRICS[name] for name in names if name in METRICS}
     said = {id: _texts(rows[place])[rank:][:1] for id, place in at.items()}
-    found, _ = score(references.candidates({id: "".join(text) for id, text in said.items()}), references, metrics)
+    candidates = references.candidates({id: "".join(text) for id, text in said.items()})
+    found, _ = compute_scores(candidates, references, metrics)
     return {
         name: {at[id]: float(value) for id, value in zip(references.ids, it.segments, strict=True) if said[id]}
         for name, it in found.items()

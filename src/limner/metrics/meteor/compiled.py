@@ -1,6 +1,6 @@
-"""Decorators: functions compiled by numba, which whoever imports this needs.
+"""Decorators that compile functions with numba.  Importing this module needs numba.
 
-`unwrap` takes off the shape checker that the test run puts around every function.
+`inspect.unwrap` removes the check of array shapes that the test run puts around every function.
 """
 
 import inspect
@@ -11,29 +11,30 @@ from typing import Any
 
 import numba
 
-WITHOUT_WRAPPERS: dict[str, Any] = {
+WITHOUT_WRAPPERS: dict[str, Any] = {  # takes half the compile time
     "nogil": True,
     "no_cpython_wrapper": True,
     "no_cfunc_wrapper": True,
-}  # half the time
+}
 
 
-def inner(function: Callable[..., Any]) -> Any:
-    """Compiled, to be called by compiled functions only."""
+def compile_inner(function: Callable[..., Any]) -> Any:
+    """The compiled function; only compiled functions may call it."""
     return numba.njit(**WITHOUT_WRAPPERS)(inspect.unwrap(function))
 
 
-def kept(function: Callable[..., Any]) -> Any:
-    """Compiled, and kept on disk where numba finds a folder that it may write."""
+def compile_cached(function: Callable[..., Any]) -> Any:
+    """The compiled function, cached on disk if numba finds a folder in which it may write."""
     try:
         return numba.njit(nogil=True, cache=True)(inspect.unwrap(function))
     except RuntimeError:  # numba: no locator available for the file
         return numba.njit(nogil=True)(inspect.unwrap(function))
 
 
-def sources() -> int:
-    """A checksum of this package's files, for a kept function to close over.
+def source_checksum() -> int:
+    """A checksum of the files of this package, for a cached function to close over.
 
-    Numba compiles again when the function's own file or a number that it closes over changes; other files it ignores.
+    Numba compiles a cached function again when its own file changes, or a number over which it closes.  It does not
+    look at other files; the checksum makes it do so.
     """
     return zlib.crc32(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))

@@ -1,99 +1,137 @@
-"""`matches` on arrays, compiled: every image's candidate against all its references."""
+"""METEOR's matches on arrays, compiled with numba: every medium's candidate against all of its references.
+
+The plain Python version is in `matches`; a test checks that both agree.
+
+Letters in shapes: I media.
+"""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from limner.metrics.meteor import statistics
-from limner.metrics.meteor.compiled import inner, kept, sources
+from limner.metrics.meteor.compiled import compile_cached, compile_inner, source_checksum
 from limner.metrics.meteor.matches import EXACT, STEM, SYNONYM
-from limner.metrics.meteor.paraphrases import Index, Relations
-from limner.metrics.meteor.records import Sentences, Words
-from limner.metrics.meteor.search import HYP_PLACE, HYP_SPAN, KEY, SPAN, WORD, Pair, count_pair, new_room
+from limner.metrics.meteor.paraphrases import ParaphraseRelations, PhraseIndex
+from limner.metrics.meteor.records import SentenceTable, WordTable
+from limner.metrics.meteor.search import (
+    HYP_LENGTH,
+    HYP_START,
+    KEY,
+    REF_LENGTH,
+    REF_WORD,
+    SentencePair,
+    allocate_buffers,
+    count_pair,
+)
 from limner.metrics.meteor.statistics import COUNTS
 
 Array = np.ndarray
-score = inner(statistics.score)
+score_from_counts = compile_inner(statistics.score_from_counts)
 
 
-class Images(NamedTuple):
-    """Which sentences belong together."""
+class MediumRows(NamedTuple):
+    """The rows of each medium's sentences in their tables.
 
-    candidate: Array  # (I,) row in the candidates' `Sentences`
-    start: Array  # (I+1,) image i has the references reference[start[i]:start[i+1]]
-    reference: Array  # row in the references' `Sentences`
+    candidate  (I,) row in the candidates' `SentenceTable`
+    start      (I+1,) medium i has the references reference[start[i]:start[i+1]]
+    reference  rows in the references' `SentenceTable`
+    """
+
+    candidate: Array
+    start: Array
+    reference: Array
 
 
-@inner
-def each_image(
-    images: Images, candidates: Sentences, references: Sentences, words: Words, index: Index, relations: Relations
+@compile_inner
+def best_counts_per_medium(
+    media: MediumRows,
+    candidates: SentenceTable,
+    references: SentenceTable,
+    words: WordTable,
+    index: PhraseIndex,
+    relations: ParaphraseRelations,
 ) -> Array:
-    """(I, 23) the counts of each image's candidate with the reference that it scores best with, the first of equals."""
-    result = np.zeros((len(images.candidate), COUNTS), dtype=np.int64)
-    number = np.full(len(words.key), -1, dtype=np.int64)  # of words in an image's references
-    for i in range(len(images.candidate)):
-        sentence, rows = images.candidate[i], images.reference[images.start[i] : images.start[i + 1]]
+    """(I, 23) the counts of each candidate with the reference that gives the best score, the first of equals."""
+    result = np.zeros((len(media.candidate), COUNTS), dtype=np.int64)
+    local_id = np.full(len(words.key), -1, dtype=np.int64)  # numbers the words in the references of one medium
+    for i in range(len(media.candidate)):
+        sentence, rows = media.candidate[i], media.reference[media.start[i] : media.start[i + 1]]
         hypothesis = candidates.word[candidates.start[sentence] : candidates.start[sentence + 1]]
-        column, distinct = number_words(hypothesis, number)
-        related = relate(distinct, rows, references, words, number)
-        hits = find_hits(i, sentence, rows, candidates, references, index, relations)
+        column, distinct = number_words(hypothesis, local_id)
+        module_bits = relation_bits(distinct, rows, references, words, local_id)
+        paraphrases = find_paraphrases(i, sentence, rows, candidates, references, index, relations)
         longest = 0
         for row in rows:
             longest = max(longest, references.start[row + 1] - references.start[row])
-        room = new_room(len(hypothesis), longest, len(hits))
+        buffers = allocate_buffers(len(hypothesis), longest, len(paraphrases))
         best, before, first = -1.0, 0, 0
         for row in rows:
             reference = references.word[references.start[row] : references.start[row + 1]]
             last = first
-            while last < len(hits) and hits[last, WORD] < before + len(reference):
+            while last < len(paraphrases) and paraphrases[last, REF_WORD] < before + len(reference):
                 last += 1
-            pair = Pair(hypothesis, reference, column, looked_up(number, reference), related, hits[first:last], before)
-            counts = count_pair(pair, words, room)
-            found = score(counts)
-            if found > best:
-                best = found
+            pair = SentencePair(
+                hypothesis, reference, column, gather(local_id, reference), module_bits, paraphrases[first:last], before
+            )
+            counts = count_pair(pair, words, buffers)
+            score = score_from_counts(counts)
+            if score > best:
+                best = score
                 for k in range(COUNTS):
                     result[i, k] = counts[k]
             before += len(reference)
             first = last
         for row in rows:
-            forget(number, references.word[references.start[row] : references.start[row + 1]])
+            clear(local_id, references.word[references.start[row] : references.start[row + 1]])
     return result
 
 
-@inner
-def looked_up(number: Array, words: Array) -> Array:
-    found = np.empty_like(words)
+@compile_inner
+def gather(local_id: Array, words: Array) -> Array:
+    """The local number of each word."""
+    ids = np.empty_like(words)
     for i in range(len(words)):
-        found[i] = number[words[i]]
-    return found
+        ids[i] = local_id[words[i]]
+    return ids
 
 
-@inner
-def forget(number: Array, words: Array) -> None:
+@compile_inner
+def clear(local_id: Array, words: Array) -> None:
+    """Set the local numbers of these words to -1, so that the array can be used again."""
     for i in range(len(words)):
-        number[words[i]] = -1
+        local_id[words[i]] = -1
 
 
-@inner
-def number_words(sentence: Array, number: Array) -> tuple[Array, Array]:
-    """For each word its place among the sentence's distinct words, and those.  `number` is -1 before and after."""
+@compile_inner
+def number_words(sentence: Array, local_id: Array) -> tuple[Array, Array]:
+    """For each word its place among the sentence's distinct words, and these words.
+
+    `local_id` is memory that is -1 everywhere before and after the call.
+    """
     place, distinct = np.empty_like(sentence), np.empty_like(sentence)
     count = 0
     for i in range(len(sentence)):
         word = sentence[i]
-        if number[word] < 0:
-            number[word] = count
+        if local_id[word] < 0:
+            local_id[word] = count
             distinct[count] = word
             count += 1
-        place[i] = number[word]
-    forget(number, distinct[:count])
+        place[i] = local_id[word]
+    clear(local_id, distinct[:count])
     return place, distinct[:count]
 
 
-@inner
-def relate(hypothesis: Array, rows: Array, references: Sentences, words: Words, number: Array) -> Array:
-    """`Pair.related` of the hypothesis' distinct words and the references', which are numbered in `number`."""
+@compile_inner
+def relation_bits(
+    hypothesis: Array, rows: Array, references: SentenceTable, words: WordTable, local_id: Array
+) -> Array:
+    """`SentencePair.module_bits` of the distinct words of the references (rows) and of the hypothesis (columns).
+
+    Writes the row of each reference word into `local_id`.  For the reference words "a", "dogs" and the hypothesis words
+    "a", "dog" the bits are 1 (EXACT) for "a" with "a", and 1 << STEM = 2 for "dogs" with "dog" (plus 1 << SYNONYM if
+    they share a synonym set); all other bits are 0.
+    """
     size = 0
     for row in rows:
         size += references.start[row + 1] - references.start[row]
@@ -101,11 +139,11 @@ def relate(hypothesis: Array, rows: Array, references: Sentences, words: Words, 
     count = 0
     for row in rows:
         for word in references.word[references.start[row] : references.start[row + 1]]:
-            if number[word] < 0:
-                number[word] = count
+            if local_id[word] < 0:
+                local_id[word] = count
                 distinct[count] = word
                 count += 1
-    related = np.zeros((count, len(hypothesis) + 1), dtype=np.uint8)
+    module_bits = np.zeros((count, len(hypothesis) + 1), dtype=np.uint8)
     for row in range(count):
         a = distinct[row]
         for column in range(len(hypothesis)):
@@ -115,14 +153,14 @@ def relate(hypothesis: Array, rows: Array, references: Sentences, words: Words, 
                 bits = 1 << EXACT
             else:
                 bits |= (words.stem[a] == words.stem[b]) << STEM
-                bits |= synonyms(a, b, words) << SYNONYM
-            related[row, column] = bits
-            related[row, -1] |= bits
-    return related
+                bits |= share_synset(a, b, words) << SYNONYM
+            module_bits[row, column] = bits
+            module_bits[row, -1] |= bits
+    return module_bits
 
 
-@inner
-def synonyms(a: int, b: int, words: Words) -> bool:
+@compile_inner
+def share_synset(a: int, b: int, words: WordTable) -> bool:
     """Whether two words share a synonym set."""
     i, j = words.synset_start[a], words.synset_start[b]
     last_i, last_j = words.synset_start[a + 1], words.synset_start[b + 1]
@@ -136,48 +174,59 @@ def synonyms(a: int, b: int, words: Words) -> bool:
     return False
 
 
-@inner
-def find_hits(
-    image: int,
+@compile_inner
+def find_paraphrases(
+    medium: int,
     sentence: int,
     rows: Array,
-    candidates: Sentences,
-    references: Sentences,
-    index: Index,
-    relations: Relations,
+    candidates: SentenceTable,
+    references: SentenceTable,
+    index: PhraseIndex,
+    relations: ParaphraseRelations,
 ) -> Array:
-    """Paraphrase matches of a candidate and all references of its image, in METEOR's order.
+    """The paraphrase matches of a candidate and all references of its medium, in METEOR's order.
 
-    By reference and place; there first those whose entry in the table leads from the reference's phrase to the
-    candidate's, by length and rank; then the others, by place and length of the candidate's phrase, and rank.
+    They are sorted by reference and by place.  At one place, first come the matches whose entry in METEOR's table leads
+    from the reference's phrase to the candidate's, sorted by length and rank of the entry; then come the others, sorted
+    by place and length of the candidate's phrase and by rank.
+
+    This order is packed into one integer, the column KEY, by which the rows are sorted.  From the highest bit on:
+
+        bits 35..      34   33..31                  30..21                20..0
+        word           0    length of the phrase    rank                  place of the candidate's phrase
+        word           1    place of the candidate's phrase (33..13), its length (12..10), rank (9..0)
+
+    The word is that of the reference, counted over all references of the medium; bit 34 is the direction.
     """
     before = np.zeros(len(rows), dtype=np.int64)
     for r in range(1, len(rows)):
         before[r] = before[r - 1] + references.start[rows[r - 1] + 1] - references.start[rows[r - 1]]
-    hits, count = np.empty((32, 5), dtype=np.int64), 0
+    paraphrases, count = np.empty((32, 5), dtype=np.int64), 0
     for p in range(candidates.phrase_start[sentence], candidates.phrase_start[sentence + 1]):
-        row, place, span = relations.row[p], candidates.begin[p], candidates.length[p]
+        row, place, length = relations.row[p], candidates.begin[p], candidates.length[p]
         for k in range(relations.source_start[row], relations.source_start[row + 1]):
-            first, last = held(index, image, relations.source[k])
+            first, last = phrase_range(index, medium, relations.source[k])
             for e in range(first, last):
                 order = index.length[e] << 31 | relations.source_rank[k] << 21 | place
-                hits = with_room(hits, count)
-                write(hits, count, order, before[index.reference[e]] + index.begin[e], index.length[e], place, span)
+                paraphrases = grown(paraphrases, count)
+                word = before[index.reference[e]] + index.begin[e]
+                write_row(paraphrases, count, order, word, index.length[e], place, length)
                 count += 1
         for k in range(relations.paraphrase_start[row], relations.paraphrase_start[row + 1]):
-            first, last = held(index, image, relations.paraphrase[k])
+            first, last = phrase_range(index, medium, relations.paraphrase[k])
             for e in range(first, last):
-                order = 1 << 34 | place << 13 | span << 10 | relations.paraphrase_rank[k]
-                hits = with_room(hits, count)
-                write(hits, count, order, before[index.reference[e]] + index.begin[e], index.length[e], place, span)
+                order = 1 << 34 | place << 13 | length << 10 | relations.paraphrase_rank[k]
+                paraphrases = grown(paraphrases, count)
+                word = before[index.reference[e]] + index.begin[e]
+                write_row(paraphrases, count, order, word, index.length[e], place, length)
                 count += 1
-    return sort_rows(hits, count)
+    return sort_rows(paraphrases, count)
 
 
-@inner
-def held(index: Index, image: int, phrase: int) -> tuple[int, int]:
-    """Where the image's index has a phrase."""
-    first, last = index.start[image], index.start[image + 1]
+@compile_inner
+def phrase_range(index: PhraseIndex, medium: int, phrase: int) -> tuple[int, int]:
+    """The range of the index with a phrase of this medium's references, by binary search."""
+    first, last = index.start[medium], index.start[medium + 1]
     end = last
     while first < last:
         middle = (first + last) // 2
@@ -190,9 +239,9 @@ def held(index: Index, image: int, phrase: int) -> tuple[int, int]:
     return first, last
 
 
-@inner
-def with_room(table: Array, count: int) -> Array:
-    """The table, twice as long when `count` rows fill it."""
+@compile_inner
+def grown(table: Array, count: int) -> Array:
+    """The table, or a copy of twice its length when `count` rows already fill it."""
     if count < len(table):
         return table
     longer = np.empty((2 * len(table), table.shape[1]), dtype=table.dtype)
@@ -202,15 +251,19 @@ def with_room(table: Array, count: int) -> Array:
     return longer
 
 
-@inner
-def write(hits: Array, row: int, order: int, word: int, span: int, hyp_place: int, hyp_span: int) -> None:
-    hits[row, KEY], hits[row, WORD], hits[row, SPAN] = word << 35 | order, word, span
-    hits[row, HYP_PLACE], hits[row, HYP_SPAN] = hyp_place, hyp_span
+@compile_inner
+def write_row(
+    paraphrases: Array, row: int, order: int, word: int, ref_length: int, hyp_start: int, hyp_length: int
+) -> None:
+    """Write one match into a table of matches; `word` and `order` make its sorting key."""
+    paraphrases[row, KEY], paraphrases[row, REF_WORD] = word << 35 | order, word
+    paraphrases[row, REF_LENGTH], paraphrases[row, HYP_START] = ref_length, hyp_start
+    paraphrases[row, HYP_LENGTH] = hyp_length
 
 
-@inner
+@compile_inner
 def sort_rows(table: Array, count: int) -> Array:
-    """The first rows of a table by their first column (merge sort)."""
+    """The first `count` rows of a table, sorted by their first column (merge sort)."""
     source, target = table, np.empty_like(table)
     width = 1
     while width < count:
@@ -230,14 +283,19 @@ def sort_rows(table: Array, count: int) -> Array:
 
 
 def _best_counts(version: int) -> Any:
-    @kept
+    @compile_cached
     def best_counts(
-        images: Images, candidates: Sentences, references: Sentences, words: Words, index: Index, relations: Relations
+        media: MediumRows,
+        candidates: SentenceTable,
+        references: SentenceTable,
+        words: WordTable,
+        index: PhraseIndex,
+        relations: ParaphraseRelations,
     ) -> Array:
         assert version >= 0
-        return each_image(images, candidates, references, words, index, relations)
+        return best_counts_per_medium(media, candidates, references, words, index, relations)
 
     return best_counts
 
 
-best_counts = _best_counts(sources())  # see `each_image`
+best_counts = _best_counts(source_checksum())  # see `best_counts_per_medium`

@@ -1,6 +1,7 @@
 """All matches between the words and phrases of a hypothesis and of one reference, in METEOR's order.
 
-This and `align` are the plain twin of `kernel`, which does the same on arrays.
+This module and `align` are the plain Python version of `kernel` and `search`, which do the same on arrays.  It is used
+where numba is not installed, and a test checks that both agree.
 """
 
 from collections import defaultdict
@@ -10,25 +11,25 @@ from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
-from limner.metrics.meteor.records import Sentences, Words
+from limner.metrics.meteor.records import SentenceTable, WordTable
 from limner.metrics.meteor.tables import Tables
 
-EXACT, STEM, SYNONYM, PARAPHRASE = range(4)
+EXACT, STEM, SYNONYM, PARAPHRASE = range(4)  # METEOR's modules: what two words or phrases have in common
 MODULES = 4
 
 
 class Match(NamedTuple):
-    """`span` words of the reference from `place` on match `hyp_span` words of the hypothesis from `hyp_place` on."""
+    """`ref_length` words of the reference, from `ref_start` on, match `hyp_length` words of the hypothesis."""
 
-    place: int
-    span: int
-    hyp_place: int
-    hyp_span: int
+    ref_start: int
+    ref_length: int
+    hyp_start: int
+    hyp_length: int
     module: int
 
 
-class Sentence(NamedTuple):
-    """Word numbers, and the known phrases in it as (phrase, begin, length)."""
+class SentenceRecord(NamedTuple):
+    """One sentence: the numbers of its words, and its phrases of the paraphrase table as (phrase, start, length)."""
 
     words: list[int]
     phrases: list[tuple[int, int, int]]
@@ -36,53 +37,57 @@ class Sentence(NamedTuple):
 
 @dataclass(frozen=True)
 class Matcher:
-    """Finds matches; `words` and `tables` as plain Python values."""
+    """Finds the matches of two sentences, whose words are numbered in `words`."""
 
-    words: Words
+    words: WordTable
     tables: Tables
 
-    def sentence(self, sentences: Sentences, row: int) -> Sentence:
+    def sentence(self, sentences: SentenceTable, row: int) -> SentenceRecord:
+        """A row of a table of sentences."""
         words = slice(sentences.start[row], sentences.start[row + 1])
         phrases = slice(sentences.phrase_start[row], sentences.phrase_start[row + 1])
         columns = (sentences.phrase[phrases], sentences.begin[phrases], sentences.length[phrases])
-        return Sentence(
+        return SentenceRecord(
             sentences.word[words].tolist(), list(zip(*(column.tolist() for column in columns), strict=True))
         )
 
-    def matches(self, hypothesis: Sentence, reference: Sentence) -> list[list[Match]]:
-        """Per place of the reference the matches that begin there: module by module."""
-        found: list[list[Match]] = [[] for _ in reference.words]
-        for match in self._matches(hypothesis, reference):
-            found[match.place].append(match)
-        return found
+    def find_matches(self, hypothesis: SentenceRecord, reference: SentenceRecord) -> list[list[Match]]:
+        """For each word of the reference the matches that begin there, module by module."""
+        matches: list[list[Match]] = [[] for _ in reference.words]
+        for match in self._all_matches(hypothesis, reference):
+            matches[match.ref_start].append(match)
+        return matches
 
-    def _matches(self, hypothesis: Sentence, reference: Sentence) -> Iterator[Match]:
+    def _all_matches(self, hypothesis: SentenceRecord, reference: SentenceRecord) -> Iterator[Match]:
         pairs = [(i, j, a, b) for i, a in enumerate(reference.words) for j, b in enumerate(hypothesis.words)]
         key, stem, synsets = self._key, self._stem, self._synsets
         yield from (Match(i, 1, j, 1, EXACT) for i, j, a, b in pairs if key[a] == key[b])
         if [key[w] for w in hypothesis.words] == [key[w] for w in reference.words]:
-            return
+            return  # METEOR looks no further where the sentences are equal
         others = [(i, j, a, b) for i, j, a, b in pairs if key[a] != key[b]]
         yield from (Match(i, 1, j, 1, STEM) for i, j, a, b in others if stem[a] == stem[b])
         yield from (Match(i, 1, j, 1, SYNONYM) for i, j, a, b in others if synsets[a] & synsets[b])
         yield from self._paraphrases(hypothesis, reference)
 
-    def _paraphrases(self, hypothesis: Sentence, reference: Sentence) -> Iterator[Match]:
-        """First those whose entry leads from the reference's phrase to the hypothesis', then the others; each by the
-        place and length of the entry's phrase, then in the order of the file."""
+    def _paraphrases(self, hypothesis: SentenceRecord, reference: SentenceRecord) -> Iterator[Match]:
+        """The paraphrase matches.
+
+        First those whose entry in the table leads from the reference's phrase to the hypothesis' phrase, then those of
+        the other direction.  Both are sorted by place and length of the entry's phrase, then as in METEOR's file.
+        """
         places = _places(hypothesis)
-        for phrase, begin, length in reference.phrases:
+        for phrase, start, length in reference.phrases:
             for other in self._paraphrases_of(phrase):
-                yield from (Match(begin, length, place, span, PARAPHRASE) for place, span in places.get(other, ()))
+                yield from (Match(start, length, i, n, PARAPHRASE) for i, n in places.get(other, ()))
         places = _places(reference)
-        for phrase, begin, length in hypothesis.phrases:
+        for phrase, start, length in hypothesis.phrases:
             for other in self._paraphrases_of(phrase):
-                yield from (Match(place, span, begin, length, PARAPHRASE) for place, span in places.get(other, ()))
+                yield from (Match(i, n, start, length, PARAPHRASE) for i, n in places.get(other, ()))
 
     def _paraphrases_of(self, phrase: int) -> list[int]:
         start = self.tables.paraphrase_start
-        found: list[int] = self.tables.paraphrase[start[phrase] : start[phrase + 1]].tolist()
-        return found
+        paraphrases: list[int] = self.tables.paraphrase[start[phrase] : start[phrase + 1]].tolist()
+        return paraphrases
 
     @cached_property
     def _key(self) -> list[int]:
@@ -98,8 +103,9 @@ class Matcher:
         return [frozenset(synset[a:b]) for a, b in pairwise(start)]
 
 
-def _places(sentence: Sentence) -> dict[int, list[tuple[int, int]]]:
+def _places(sentence: SentenceRecord) -> dict[int, list[tuple[int, int]]]:
+    """{phrase: its places in the sentence, as (start, length)}."""
     places: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    for phrase, begin, length in sentence.phrases:
-        places[phrase].append((begin, length))
+    for phrase, start, length in sentence.phrases:
+        places[phrase].append((start, length))
     return places

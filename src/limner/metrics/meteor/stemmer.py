@@ -1,20 +1,34 @@
-"""Porter2, the Snowball stemmer for English, as it was when METEOR 1.5 was built (and until Snowball 2.2).
+"""Porter2, the Snowball stemmer for English, in the version that METEOR 1.5 uses (the same until Snowball 2.2).
 
-A word goes in, its stem comes out: "running" -> "run".  Later versions differ on words like "added" and "biologist".
-Source: M. Porter, "The English (Porter2) stemming algorithm", snowballstem.org; the steps keep their published names.
+M. Porter, "The English (Porter2) stemming algorithm", snowballstem.org; the steps keep their published names.  Later
+versions differ on words like "added" and "biologist".
+
+Most steps remove or replace an ending only if it lies in a certain region of the word:
+
+    R1  begins after the first consonant that follows a vowel
+    R2  begins after the first consonant that follows a vowel in R1
+
+    word           R1           R2
+    beautiful      iful         ul
+    nationally     ionally      ally
+
+"nationally" goes through the steps as follows.  Step 1c: nationalli (y becomes i).  Step 2: national ("alli" lies in R1
+and becomes "al").  Step 3: no change ("ational" begins before R1).  Step 4: nation ("al" lies in R2 and is removed).
 """
 
 import re
 
-WHOLE = {  # words with a stem of their own; the last two rows are left as they are
+IRREGULAR = {  # the stems of words that the steps would treat wrongly; the words of the last row stay as they are
     **{"skis": "ski", "skies": "sky", "dying": "die", "lying": "lie", "tying": "tie", "idly": "idl", "gently": "gentl"},
     **{"ugly": "ugli", "early": "earli", "only": "onli", "singly": "singl"},
     **{word: word for word in ("sky", "news", "howe", "atlas", "cosmos", "bias", "andes")},
 }
-DONE_AFTER_1A = frozenset(("inning", "outing", "canning", "herring", "earring", "proceed", "exceed", "succeed"))
-VOWEL = "aeiouy"  # a consonant y is written Y
+UNCHANGED_AFTER_1A = frozenset(("inning", "outing", "canning", "herring", "earring", "proceed", "exceed", "succeed"))
+VOWEL = "aeiouy"  # y as a consonant is written Y
+# The text up to R1, and from there up to R2.  After three prefixes R1 begins right away.
 REGION = re.compile(r"(?:gener|commun|arsen)|.*?[aeiouy][^aeiouy]", re.DOTALL)
 NEXT_REGION = re.compile(r".*?[aeiouy][^aeiouy]", re.DOTALL)
+# A word that ends in a short syllable: "bed", "shred", "at"
 SHORT = re.compile(r"(?:.*[^aeiouy][aeiouy][^aeiouywxY]|[aeiouy][^aeiouy])", re.DOTALL)
 DOUBLE = ("bb", "dd", "ff", "gg", "mm", "nn", "pp", "rr", "tt")
 
@@ -33,30 +47,38 @@ STEP_4 = (
     *("al", "ance", "ence", "er", "ic", "able", "ible", "ant", "ement", "ment", "ent", "ism", "ate", "iti", "ous"),
     *("ive", "ize", "ion"),
 )
-VALID_LI = "cdeghkmnrt"
+LETTERS_BEFORE_LI = "cdeghkmnrt"
 
 
 def stem(word: str) -> str:
-    """The stem of a lower-cased word."""
+    """The stem of a lower-case word.
+
+    >>> [stem(word) for word in ("running", "runs", "ponies", "nationally", "hopefulness", "dying")]
+    ['run', 'run', 'poni', 'nation', 'hope', 'die']
+    """
     if len(word) < 3:
         return word
-    if word in WHOLE:
-        return WHOLE[word]
-    word = _mark(word.removeprefix("'"))
+    if word in IRREGULAR:
+        return IRREGULAR[word]
+    word = _mark_consonant_y(word.removeprefix("'"))
     first = REGION.match(word)
     r1 = first.end() if first else len(word)
     second = NEXT_REGION.match(word, r1)
     r2 = second.end() if second else len(word)
     word = _step_1a(word)
-    if word in DONE_AFTER_1A:
+    if word in UNCHANGED_AFTER_1A:
         return word
     word = _step_1c(_step_1b(word, r1))
     word = _step_3(_step_2(word, r1), r1, r2)
     return _step_5(_step_4(word, r2), r1, r2).replace("Y", "y")
 
 
-def _mark(word: str) -> str:
-    """Write a y that begins the word or follows a vowel as Y: it is a consonant."""
+def _mark_consonant_y(word: str) -> str:
+    """The word with Y for every y that is a consonant: at the beginning, and after a vowel.
+
+    >>> _mark_consonant_y("yellow"), _mark_consonant_y("boy"), _mark_consonant_y("by")
+    ('Yellow', 'boY', 'by')
+    """
     if "y" not in word:
         return word
     marked = ""
@@ -65,14 +87,15 @@ def _mark(word: str) -> str:
     return marked
 
 
-def _ending(word: str, endings: tuple[str, ...]) -> str:
-    """The longest of the endings that the word has, or none."""
+def _longest_ending(word: str, endings: tuple[str, ...]) -> str:
+    """The longest of the endings that the word has, or an empty string."""
     if not word.endswith(endings):
         return ""
     return max((ending for ending in endings if word.endswith(ending)), key=len)
 
 
 def _step_1a(word: str) -> str:
+    """Remove 's, and the s of a plural: "dog's" -> dog, "ponies" -> poni, "gaps" -> gap; "gas" stays."""
     for ending in ("'s'", "'s", "'"):
         if word.endswith(ending):
             word = word[: -len(ending)]
@@ -87,7 +110,8 @@ def _step_1a(word: str) -> str:
 
 
 def _step_1b(word: str, r1: int) -> str:
-    ending = _ending(word, STEP_1B)
+    """Remove -ed and -ing after a vowel: "hopping" -> hop, "hoped" -> hope, "luxuriated" -> luxuriate."""
+    ending = _longest_ending(word, STEP_1B)
     if not ending:
         return word
     rest = word[: -len(ending)]
@@ -103,23 +127,26 @@ def _step_1b(word: str, r1: int) -> str:
 
 
 def _step_1c(word: str) -> str:
+    """Replace a final y after a consonant by i: "cry" -> cri; "by" and "say" stay."""
     return word[:-1] + "i" if len(word) > 2 and word[-1] in "yY" and word[-2] not in VOWEL else word
 
 
 def _step_2(word: str, r1: int) -> str:
-    ending = _ending(word, tuple(STEP_2))
+    """Replace an ending of STEP_2 that lies in R1: "nationalli" -> national."""
+    ending = _longest_ending(word, tuple(STEP_2))
     rest = word[: len(word) - len(ending)]
     if not ending or len(rest) < r1:
         return word
     if ending == "ogi" and not rest.endswith("l"):
         return word
-    if ending == "li" and rest[-1:] not in VALID_LI:
+    if ending == "li" and rest[-1:] not in LETTERS_BEFORE_LI:
         return word
     return rest + STEP_2[ending]
 
 
 def _step_3(word: str, r1: int, r2: int) -> str:
-    ending = _ending(word, tuple(STEP_3))
+    """Replace an ending of STEP_3 that lies in R1 (-ative: in R2): "hopeful" -> hope."""
+    ending = _longest_ending(word, tuple(STEP_3))
     rest = word[: len(word) - len(ending)]
     if not ending or len(rest) < (r2 if ending == "ative" else r1):
         return word
@@ -127,7 +154,8 @@ def _step_3(word: str, r1: int, r2: int) -> str:
 
 
 def _step_4(word: str, r2: int) -> str:
-    ending = _ending(word, STEP_4)
+    """Remove an ending of STEP_4 that lies in R2: "national" -> nation."""
+    ending = _longest_ending(word, STEP_4)
     rest = word[: len(word) - len(ending)]
     if not ending or len(rest) < r2 or (ending == "ion" and rest[-1:] not in ("s", "t")):
         return word
@@ -135,6 +163,7 @@ def _step_4(word: str, r2: int) -> str:
 
 
 def _step_5(word: str, r1: int, r2: int) -> str:
+    """Remove a final e, or one l of a final ll, in R2; in R1 an e that follows no short syllable."""
     rest = word[:-1]
     if word.endswith("e"):
         return rest if len(rest) >= r2 or (len(rest) >= r1 and not SHORT.fullmatch(rest)) else word

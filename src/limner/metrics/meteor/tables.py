@@ -1,7 +1,7 @@
-"""METEOR's tables, opened: from the user's cache, or converted into it once from an installed pycocoevalcap.
+"""METEOR's tables in the user's cache, into which they are converted once from an installed pycocoevalcap.
 
-The cache is LIMNER_CACHE, or limner's folder in XDG_CACHE_HOME (~/.cache).  Tables are used only if their sizes and
-checksums are those of the index, which is written last; else all are converted again.
+The cache is the folder LIMNER_CACHE, or limner's folder in XDG_CACHE_HOME (~/.cache).  Tables are used only if their
+sizes and checksums are those of the index, which is written last.  Otherwise all tables are converted again.
 """
 
 import os
@@ -23,31 +23,35 @@ import numpy as np
 from jaxtyping import Bool, Int16, Int32, UInt8, UInt64
 
 from limner.core.files import read_json, write_json
-from limner.metrics.meteor.convert import paraphrase_tables, synonym_tables, word_lists
+from limner.metrics.meteor.convert import read_paraphrase_tables, read_synonym_tables, read_word_lists
 from limner.metrics.meteor.normalise import Prefixes, read_prefixes
 
-FORMAT = 2  # counted up when the arrays or their keys change; each format has a folder of its own
+FORMAT = 2  # increased when the arrays or their keys change; each format has its own folder
 INDEX = "index.json"
 ARRAYS = (
     *("phrase", "sieve", "paraphrase_start", "paraphrase", "source_start", "source", "source_rank"),
     *("word", "synset_start", "synset", "own", "exception"),
 )
-NEEDED = "METEOR needs tables of pycocoevalcap, which is not installed: pip install 'limner[meteor]'"
+INSTALL_HINT = "METEOR needs tables of pycocoevalcap, which is not installed: pip install 'limner[meteor]'"
 
 Array = np.ndarray
 
 
-class MissingTables(ImportError):
-    """There is neither a cache nor an installed pycocoevalcap to convert; the message says how to get them."""
+class MissingTablesError(ImportError):
+    """METEOR's tables are neither in the cache nor in an installed pycocoevalcap.  The message says what to install."""
 
 
-class Damaged(ValueError):
-    """A cache that is incomplete, or not what its index says."""
+class DamagedTablesError(ValueError):
+    """The tables in the cache are incomplete, or differ from their index."""
 
 
 @dataclass(frozen=True)
 class Tables:
-    """Paraphrases, synonyms and word lists; the arrays are those of `convert`, mapped from their files."""
+    """Paraphrases, synonyms and word lists.  The arrays are described in `convert`; they are mapped from their files.
+
+    function  the function words
+    prefixes  the words that keep a final full stop, see `normalise`
+    """
 
     phrase: UInt64[Array, " P"]
     sieve: UInt8[Array, " S"]
@@ -65,22 +69,22 @@ class Tables:
     prefixes: Prefixes
 
 
-def missing() -> str | None:
-    """None when METEOR can be computed here, else one line that says what to install."""
-    return None if (cache() / INDEX).is_file() or installed() else NEEDED
+def why_unavailable() -> str | None:
+    """None if METEOR can be computed on this machine, else one line that says what to install."""
+    return None if (cache_folder() / INDEX).is_file() or find_pycocoevalcap() else INSTALL_HINT
 
 
-def load() -> Tables:
-    """The tables, converted first where the cache has none or a damaged one.
+def load_tables() -> Tables:
+    """The tables.  If the cache has none or damaged ones, they are converted first.
 
-    Where the cache cannot be written, they are converted for this process only, which stderr is told.
-    Raises MissingTables.
+    If the cache cannot be written, the tables are converted for this process only, with a message on stderr.  Raises
+    MissingTablesError when there is nothing to convert.
     """
-    return _load(cache())
+    return _load_tables(cache_folder())
 
 
-def cache() -> Path:
-    """The folder of the converted tables."""
+def cache_folder() -> Path:
+    """The folder of the converted tables in the user's cache."""
     base = os.environ.get("LIMNER_CACHE")
     if base:
         return Path(base) / f"meteor-1.5-{FORMAT}"
@@ -88,13 +92,16 @@ def cache() -> Path:
 
 
 def open_tables(folder: Path) -> Tables:
-    """Map the tables of a folder.  Raises FileNotFoundError when it has none, Damaged when they cannot be trusted."""
-    index = _index(folder)
+    """Map the tables of a folder into memory.
+
+    Raises FileNotFoundError when the folder has no index, and DamagedTablesError when a file differs from the index.
+    """
+    index = _read_index(folder)
     arrays: dict[str, Any] = {}
     for name in ARRAYS:
         path = folder / f"{name}.npy"
-        if not path.is_file() or _measure(path) != index["files"].get(path.name):
-            raise Damaged(f"{path} is not the file that {INDEX} describes")
+        if not path.is_file() or _size_and_checksum(path) != index["files"].get(path.name):
+            raise DamagedTablesError(f"{path} is not the file that {INDEX} describes")
         arrays[name] = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     return Tables(
         **arrays,
@@ -103,64 +110,64 @@ def open_tables(folder: Path) -> Tables:
     )
 
 
-def convert(package: Path, folder: Path) -> None:
-    """Write the tables of an installed pycocoevalcap into an empty folder, the index last."""
+def convert_tables(package: Path, folder: Path) -> None:
+    """Convert the tables of an installed pycocoevalcap into an empty folder, and write the index last."""
     jar = package / "meteor" / "meteor-1.5.jar"
     with _progress(package / "meteor" / "data" / "paraphrase-en.gz") as (paraphrases, advance):
-        arrays = {**synonym_tables(jar), **paraphrase_tables(paraphrases, advance)}
+        arrays = {**read_synonym_tables(jar), **read_paraphrase_tables(paraphrases, advance)}
     files = {}
     for name in ARRAYS:
         path = folder / f"{name}.npy"
         np.save(path, arrays[name])
-        files[path.name] = _measure(path)
-    write_json(folder / INDEX, {"format": FORMAT, "files": files, **word_lists(jar)})
+        files[path.name] = _size_and_checksum(path)
+    write_json(folder / INDEX, {"format": FORMAT, "files": files, **read_word_lists(jar)})
 
 
 @lru_cache(maxsize=1)
-def _load(folder: Path) -> Tables:
+def _load_tables(folder: Path) -> Tables:
     try:
         return open_tables(folder)
-    except (OSError, Damaged):
-        package = installed()
+    except (OSError, DamagedTablesError):
+        package = find_pycocoevalcap()
     if package is None:
-        raise MissingTables(NEEDED)
+        raise MissingTablesError(INSTALL_HINT)
     try:
-        _into_cache(package, folder)
+        _convert_into_cache(package, folder)
     except OSError as error:
-        folder = _for_this_process(package, error)
+        folder = _convert_for_this_process(package, error)
     return open_tables(folder)
 
 
-def _into_cache(package: Path, folder: Path) -> None:
+def _convert_into_cache(package: Path, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent, ignore_cleanup_errors=True) as name:
         new = Path(name) / folder.name
         new.mkdir()
-        convert(package, new)
-        if not _sound(folder):
+        convert_tables(package, new)
+        if not _is_valid(folder):
             with suppress(FileNotFoundError):
                 os.rename(folder, Path(name) / "damaged")
         try:
             os.rename(new, folder)
         except OSError:
-            if not _sound(folder):  # else another process was faster
+            if not _is_valid(folder):  # if it is valid, another process was faster
                 raise
 
 
-def _for_this_process(package: Path, error: OSError) -> Path:
+def _convert_for_this_process(package: Path, error: OSError) -> Path:
     print(
-        f"METEOR's tables cannot be kept ({error}) and are converted for this run only; "
+        f"METEOR's tables cannot be saved ({error}) and are converted for this run only; "
         "set LIMNER_CACHE to a folder that can be written",
         file=sys.stderr,
     )
     folder = Path(tempfile.mkdtemp(prefix="limner-meteor-"))
     register(shutil.rmtree, folder, ignore_errors=True)
-    convert(package, folder)
+    convert_tables(package, folder)
     return folder
 
 
-def installed() -> Path | None:
-    """The folder of an installed pycocoevalcap that has METEOR's files."""
+def find_pycocoevalcap() -> Path | None:
+    """The folder of an installed pycocoevalcap that has METEOR's files, or None."""
     spec = find_spec("pycocoevalcap")
     for place in (spec.submodule_search_locations or []) if spec else []:
         if (Path(place) / "meteor" / "data" / "paraphrase-en.gz").is_file():
@@ -168,26 +175,26 @@ def installed() -> Path | None:
     return None
 
 
-def _sound(folder: Path) -> bool:
+def _is_valid(folder: Path) -> bool:
     try:
         open_tables(folder)
-    except (OSError, Damaged):
+    except (OSError, DamagedTablesError):
         return False
     return True
 
 
-def _index(folder: Path) -> dict[str, Any]:
+def _read_index(folder: Path) -> dict[str, Any]:
     try:
         index = read_json(folder / INDEX)
         if index["format"] == FORMAT and {"files", "function", "nonbreaking"} <= index.keys():
             return dict(index)
     except (ValueError, TypeError, KeyError) as error:
-        raise Damaged(f"{folder / INDEX} is not an index of METEOR's tables") from error
-    raise Damaged(f"{folder / INDEX} is of another format")
+        raise DamagedTablesError(f"{folder / INDEX} is not an index of METEOR's tables") from error
+    raise DamagedTablesError(f"{folder / INDEX} is of another format")
 
 
-def _measure(path: Path) -> dict[str, int]:
-    """Size and checksum of a file."""
+def _size_and_checksum(path: Path) -> dict[str, int]:
+    """The size and the checksum of a file."""
     size = path.stat().st_size
     if not size:
         return {"bytes": 0, "crc32": 0}
@@ -197,7 +204,7 @@ def _measure(path: Path) -> dict[str, int]:
 
 @contextmanager
 def _progress(path: Path) -> Iterator[tuple[Path, Callable[[int], None]]]:
-    """A bar on stderr, where that is a terminal, for reading a file once."""
+    """A progress bar on stderr, if that is a terminal, for reading a file; yields the file and `advance`."""
     from rich.console import Console
     from rich.progress import Progress
 
