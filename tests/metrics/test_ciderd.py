@@ -33,12 +33,12 @@ def count(tokens: list[int]) -> Counter[Gram]:
 
 
 def counted(references: Images) -> dict[Gram, int]:
-    """Of how many images' references an n-gram is part."""
+    """{n-gram: number of media whose references contain it}."""
     return dict(Counter(gram for sentences in references for gram in set().union(*map(count, sentences))))
 
 
 def slow(hypothesis: list[int], references: list[list[int]], df: dict[Gram, int], images: int) -> float:
-    """The slow twin: one hypothesis, one sum at a time."""
+    """A plain version to compare with: one hypothesis, one sum at a time."""
 
     def vector(tokens: list[int], n: int) -> dict[Gram, float]:
         idf = {gram: math.log(images) - math.log(max(1, df.get(gram, 0))) for gram in count(tokens)}
@@ -195,7 +195,7 @@ def test_tables_that_are_none(table, images):
 @pytest.mark.data
 @pytest.mark.parametrize("kind", ["ids", "words"])
 def test_equals_the_published_reward(kind):
-    """Here the golden sentences' end token, which some go on after, is a word like any other."""
+    """The end token of the golden sentences is encoded as a word, because some sentences have words after it."""
     if not GOLDENS.is_dir():
         pytest.skip(f"no {GOLDENS}")
     given_ = json.loads((GOLDENS / f"cases_{kind}.json").read_text())

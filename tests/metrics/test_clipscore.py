@@ -61,7 +61,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> ClipModel:
 
 @pytest.fixture(scope="module")
 def media(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Three pictures of different shapes and a clip."""
+    """Three images of different shapes and a video."""
     folder = tmp_path_factory.mktemp("media")
     rng = np.random.default_rng(0)
     for name, (width, height) in SIZES.items():
@@ -71,7 +71,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def cosines(clip: ClipModel, path: str, captions: list[str], frames: int) -> np.ndarray:
-    """(frames, captions) from the joint forward pass of transformers, one picture and one caption at a time."""
+    """(frames, captions) from the joint forward pass of transformers, one image and one caption at a time."""
     found = []
     for frame in read(path, frames):
         image = Image.fromarray(frame)
@@ -119,7 +119,7 @@ def test_both_scores_are_the_formulas(clip: ClipModel, media: dict[str, str]):
 
 
 def test_a_negative_cosine_counts_nothing(clip: ClipModel, media: dict[str, str], monkeypatch):
-    """Pictures and texts whose vectors are given: cosines -1, .6 and 0."""
+    """The vectors of images and texts are given; their cosines are -1, .6 and 0."""
     vectors = {"against": [-1.0, 0.0], "near": [0.6, 0.8], "across": [0.0, 1.0], "same": [1.0, 0.0]}
     monkeypatch.setattr(ClipModel, "encode_texts", lambda self, texts: torch.tensor([vectors[text] for text in texts]))
     monkeypatch.setattr(

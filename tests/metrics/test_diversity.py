@@ -1,4 +1,4 @@
-"""Diversity: values derived by hand, and slow twins that follow the definitions word for word."""
+"""Diversity: values derived by hand, and plain versions that follow the definitions word for word."""
 
 import math
 import random
@@ -46,7 +46,7 @@ def test_self_cider_by_hand():
 
 
 def slow_self_cider(captions: list[str], references: list[list[str]]) -> float:
-    """Dictionaries, one pair at a time."""
+    """Self-CIDEr of one medium with dictionaries, one pair of captions at a time."""
 
     def grams(line: str, n: int) -> Counter:
         words = line.split()
@@ -92,7 +92,7 @@ def test_twins(seed: int):
 
 
 def slow_mutual_bleu(lines: list[list[str]]) -> float:
-    """BLEU-4 pooled over the images, for each position."""
+    """Corpus BLEU-4 for each position; mean over the positions."""
     scores = []
     for k in range(len(lines[0])):
         correct, guess, length, closest = [0] * 5, [0] * 5, 0, 0

@@ -1,4 +1,4 @@
-"""Judging captions of the micro-world: sentences whose verdicts a reader can check, and every reference there is."""
+"""Judging captions of the micro-world: sentences that a reader can check, and the references of many scenes."""
 
 import pytest
 
@@ -23,7 +23,7 @@ CLIP = Scene((RED, BLUE), events=(Event(0, "moves left", 0.0, 0.75), Event(1, "g
 
 
 def right(scene: Scene) -> tuple[bool | None, ...]:
-    """object, colour, relation, motion, order, hallucination of a perfect caption; size is a matter of wording."""
+    """object, colour, relation, motion, order, hallucination of a perfect caption; it need not state sizes."""
     clip = bool(scene.events)
     return (
         True,
@@ -55,7 +55,7 @@ def test_every_reference_is_right_of_its_scene_and_wrong_of_the_others(make):
 
 
 def test_every_template_is_read():
-    """The random references above must not have missed a wording."""
+    """All templates, because the random references above may lack some of them."""
     a, b, c = "a large red circle", "a small blue square", "a green star"
     for template in ONE:
         assert len(parse_caption(template.format(a=a)).mentions) == 1

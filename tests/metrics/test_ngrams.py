@@ -12,7 +12,7 @@ Gram = tuple[int, ...]
 
 
 def count(tokens: list[int]) -> Counter[Gram]:
-    """The slow twin: how often each n-gram of 1..4 ids occurs in one sentence."""
+    """A plain version to compare with: how often each n-gram of 1..4 ids occurs in one sentence."""
     return Counter(tuple(tokens[i : i + n]) for n in range(1, 5) for i in range(len(tokens) - n + 1))
 
 

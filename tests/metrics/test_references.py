@@ -18,7 +18,7 @@ METRICS = (bleu, cider, rouge_l)
 
 
 def segments(captions: dict[str, str], references: References) -> np.ndarray:
-    """One column per metric."""
+    """(I, metrics) the segment scores of each metric."""
     candidates = references.candidates(captions)
     return np.stack([metric(candidates, references).segments for metric in METRICS], 1)
 
@@ -113,7 +113,7 @@ HARD = [
 
 @pytest.mark.parametrize("name", sorted(TOKENIZERS))
 def test_hard_captions_shift_nothing(name):
-    """Whatever stands in some captions, the images beside them score as they do without."""
+    """Unusual characters in some captions do not change the scores of the other media."""
     rng = random.Random(0)
     ids = [str(i) for i in range(2 * len(HARD))]
     plain = {id: " ".join(rng.choices("abcdefgh", k=7)) for id in ids}

@@ -1,4 +1,4 @@
-"""Reports: what was measured, of which images, by which rules, and what could not be."""
+"""Reports: scores, the scores of each medium, the protocol, and notes about metrics that cannot be computed."""
 
 import io
 import json
@@ -43,7 +43,7 @@ def lengths(candidates, references) -> Score:
 
 @pytest.fixture(autouse=True)
 def quick_meteor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A not comparable for METEOR, whose tables are large and may be missing."""
+    """Replaces METEOR by a simple metric: its tables are large, and may be missing."""
     monkeypatch.setitem(METRICS, "METEOR", lengths)
 
 

@@ -15,7 +15,7 @@ def score(captions: dict[str, str], references: dict[str, list[str]]) -> Score:
 
 
 def slow_lcs(a: list[str], b: list[str]) -> int:
-    """The textbook table."""
+    """The length of the longest common subsequence by dynamic programming, as in a textbook."""
     row = [0] * (len(b) + 1)
     for x in a:
         left = [0]

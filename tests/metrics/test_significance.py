@@ -1,4 +1,4 @@
-"""The paired bootstrap: what can be derived by hand or by listing every draw, a slow twin, and its error rates."""
+"""The paired bootstrap: values derived by hand or from all draws, a plain version to compare with, and error rates."""
 
 from itertools import product
 
@@ -31,8 +31,10 @@ def every_draw(values: np.ndarray) -> np.ndarray:
 
 
 def test_all_draws_of_three_items_by_hand():
-    """Differences 1, 1, -1: a draw's mean is 1, 1/3, -1/3, -1 in 8, 12, 6, 1 of 27 draws.  As far from the 1/3 found as
-    that is from 0 are all but the 12: 15."""
+    """Differences 1, 1, -1 with the mean 1/3: the mean of a draw is 1, 1/3, -1/3, -1 in 8, 12, 6, 1 of 27 draws.
+
+    All draws but the 12 lie at least as far from 1/3 as 1/3 lies from 0: 15 draws.
+    """
     draws = every_draw(np.array([1.0, 1.0, -1.0]))
     found = difference(0, 1 / 3, np.zeros(27), draws)
     assert found.value == pytest.approx(1 / 3) and found.p == (1 + 15) / (1 + 27)
@@ -42,7 +44,7 @@ def test_all_draws_of_three_items_by_hand():
 
 
 def test_the_interval_of_all_draws():
-    """Two items, 0 and 1: of the draws a quarter is 0, a half .5, a quarter 1."""
+    """Two scores, 0 and 1: a quarter of the draws has the mean 0, a half .5, a quarter 1."""
     found = estimate(0.5, every_draw(np.array([0.0, 1.0])))
     assert (found.low, found.high) == pytest.approx((0.0375, 0.9625))  # .025 * 3 of the way from 0 to the next, .5
     drawn = bootstrap([mean_statistics(np.array([0.0, 1.0]))], 1000)[0]
@@ -76,7 +78,7 @@ def test_a_shift_of_every_item_is_certain():
 
 @pytest.mark.parametrize("seed", [3, 4, 7])
 def test_slow_twin(seed: int):
-    """Every draw scored as a corpus of its own, in which an item stands as often as it was drawn."""
+    """Every draw is scored as a corpus in which a medium occurs as often as it was drawn."""
     captions, texts = corpus(seed)
     ids = list(captions)
     references = References(texts, "split")
@@ -93,7 +95,7 @@ def test_slow_twin(seed: int):
 
 
 def test_corpus_bleu_is_not_a_mean_of_segments():
-    """One caption of one right word and one of three wrong: 1 of 4 words, while the mean of the segments is .5."""
+    """One caption has one right word, the other three wrong ones: 1 of 4 words; the mean of the segments is .5."""
     references = References({"x": ["cat"], "y": ["a b c"]}, "split")
     candidates = references.candidates({"x": "cat", "y": "d e f"})
     drawn = bootstrap([bleu_statistics(candidates, references, 1)], 200)[0]
@@ -132,7 +134,7 @@ def test_one_item_is_too_few():
 
 
 def test_error_rates():
-    """Of 400 pairs of equally good sides about 5 % get p < .05, and of 400 means about 95 % lie in their interval."""
+    """About 5 % of 400 pairs of equally good captioners get p < .05; about 95 % of 400 means lie in their interval."""
     rng = np.random.default_rng(0)
     low, inside = 0, 0
     for seed in range(400):

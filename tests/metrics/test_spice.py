@@ -1,4 +1,4 @@
-"""The SPICE adapter against a stand-in for Java that records what it is asked and answers, or fails, as told."""
+"""The SPICE adapter with a script in place of Java: it records its arguments, and answers or fails as a test says."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Alternative text: what is left out, how it ends, and that it is never too long."""
+"""Alternative text: omitted openings, the end of the sentence, and the limit of its length."""
 
 import pytest
 from hypothesis import given

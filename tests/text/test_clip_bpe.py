@@ -1,4 +1,4 @@
-"""CLIP's byte pairs: the pieces of `transformers`' own tokenizer, on a small vocabulary, and limner's ids."""
+"""CLIP's byte pairs on a small vocabulary: the same pieces as the tokenizer of `transformers`, and limner's ids."""
 
 import json
 from pathlib import Path
@@ -48,7 +48,7 @@ def test_pieces_by_hand(vocabulary: ClipVocabulary) -> None:
     ]
 
 
-def test_ids_are_clips_behind_our_marks(vocabulary: ClipVocabulary) -> None:
+def test_ids_are_those_of_clip_behind_the_special_tokens(vocabulary: ClipVocabulary) -> None:
     """CLIP: `!` 0 (padding), `"` 1, ..., start V - 2, end V - 1."""
     size = 512 + len(MERGES) + 2
     assert len(vocabulary) == size + 1 and vocabulary.words[:4] == SPECIALS
@@ -61,7 +61,7 @@ def test_ids_are_clips_behind_our_marks(vocabulary: ClipVocabulary) -> None:
     "text", ["a man rides the dog", "Naïve café — 3 dogs", "日本 🎉", "it's THE   dog's", "x" * 40, "", "<|endoftext|>"]
 )
 def test_what_is_decoded_is_what_was_encoded(vocabulary: ClipVocabulary, text: str) -> None:
-    """Words are set apart by blanks, as CLIP cuts them."""
+    """Decoding puts a blank between words, also where the text has none."""
     decoded = vocabulary.decode(vocabulary.encode(text))
     assert decoded.replace(" ", "") == text.lower().replace(" ", "")
     assert vocabulary.encode(decoded) == vocabulary.encode(text)

@@ -1,6 +1,6 @@
-"""PTB tokens: the rules' examples, the quirks of the specification, the cache against plain cutting, the jar's answers.
+"""PTB tokens: the rules' examples, unusual cases, the cache compared with plain splitting, and the jar's answers.
 
-The jar itself is asked by the tests marked `java`; elsewhere its answers in ptb_answers.json stand in for it.
+Tests marked `java` ask the jar; the others use its answers in ptb_answers.json.
 """
 
 import json
@@ -49,7 +49,7 @@ QUIRKS = {
 
 
 def plainly(lines: list[str], isolated: bool) -> Iterator[str]:
-    """The slow twin: every line is cut whole, before all that follows it, and nothing is remembered."""
+    """A plain version to compare with: every line is split with all following lines behind it, without a cache."""
     lines = ptb._clean_lines(lines)
     for i, line in enumerate(lines):
         after = "\n" if isolated else "".join(f"\n{later}" for later in lines[i + 1 :])
@@ -65,7 +65,7 @@ def test_a_rule_does_what_its_example_says(text: str, tokens: str):
 
 @pytest.mark.parametrize("place", range(len(ptb.RULES)), ids=lambda place: EXAMPLES[place][0])
 def test_no_rule_can_be_spared(place: int, monkeypatch: pytest.MonkeyPatch):
-    """Without it, its example comes out otherwise."""
+    """Without the rule, its example gives other tokens."""
     rest = tuple(rule for i, rule in enumerate(ptb._compiled()) if i != place)
     monkeypatch.setattr(ptb, "_compiled", lambda: rest)
     text, tokens = EXAMPLES[place]
@@ -86,7 +86,7 @@ def test_the_next_caption_decides_about_a_stop():
 
 
 def test_the_end_of_the_file():
-    """A smiley and a file name ask for a character behind them, which a last caption does not have."""
+    """The rules for emoticons and file names need a character behind them; the last caption has none."""
     assert ptb.tokenize([":)", "5.jpg", ":)"]) == [":-rrb-", "5.jpg", "-rrb-"]
     assert ptb.tokenize([":)"]) == ["-rrb-"] and ptb.tokenize([":)"], isolated=True) == [":-rrb-"]
     assert ptb.tokenize([]) == []

@@ -1,4 +1,4 @@
-"""GloVe files and CLIP's tokens: the numbers of known words land in the embedding, and nothing else moves."""
+"""Word vectors of GloVe and CLIP: those of known words are copied into the embedding, and no other row changes."""
 
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, text: str, message: str):
 
 
 def test_clips_tokens(tmp_path: Path):
-    """Rows 1 .. V-3 of its matrix are the pieces behind our marks, its last two the begin and the end."""
+    """Rows 1 .. V-3 of CLIP's matrix are the pieces behind the special tokens; its last two rows are BOS and EOS."""
     vocabulary = read_clip_vocabulary(write(tmp_path))
     size, width = len(vocabulary) - 1, 3
     theirs = torch.arange(size * width, dtype=torch.float32).view(size, width)

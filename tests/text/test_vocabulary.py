@@ -1,4 +1,4 @@
-"""Words in, ids out: counted by hand."""
+"""The vocabulary: words, counts and ids that were derived by hand."""
 
 import json
 from pathlib import Path

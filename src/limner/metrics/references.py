@@ -87,16 +87,17 @@ class References:
 
     An object is equal to itself only.  A metric may therefore cache what it knows about it in a WeakKeyDictionary.
 
-    Two media with two references and one.  "cat" occurs in the references of both media, so its idf is 0.
+    Two media with two references and one.  "a" and "cat" occur in the references of both media, so their idf is 0.  The
+    unigrams are numbered in the order in which their words first occur: a, cat, the, sat.
 
     >>> references = References({"x": ["a cat", "the cat"], "y": ["a cat sat"]}, "split")
     >>> references.per_medium.tolist(), references.medium_of.tolist(), references.lengths.tolist()
     ([2, 1], [0, 0, 1], [2, 2, 3])
-    >>> words = dict(zip(["a", "cat", "the", "sat"], references.idf[:4].round(3).tolist()))
-    >>> words
-    {'a': 0.0, 'cat': 0.0, 'the': 0.693, 'sat': 0.693}
+    >>> references.idf[:4].round(3).tolist()
+    [0.0, 0.0, 0.693, 0.693]
 
-    Of the candidate "a dog" for x, the reference index knows the unigram (a) as number 0; it lacks (dog) and (a dog).
+    In the index of the references, the candidates' unigram (a) has the number 0 and (cat) has 1; the index lacks (dog)
+    and (a dog).
 
     >>> candidates = references.candidates({"x": "a dog", "y": "cat"})
     >>> candidates.counts.sentence.tolist(), candidates.counts.ngram.tolist()

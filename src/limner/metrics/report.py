@@ -109,7 +109,7 @@ def evaluate(
     metrics     {name: metric}; None: all of METRICS that can be computed here, and a note for each of the others
     extra       further metrics, for example SPICE
     training    training captions, for the novelty
-    scenes      {id: scene} for media of the micro-world, whose captions are checked against the truth
+    scenes      {id: scene} for media of the micro-world; their captions are checked against the truth
 
     Raises ValueError when captions and references are not of the same media, and ImportError when a metric of `metrics`
     or `extra` needs a package that is not installed.

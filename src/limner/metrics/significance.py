@@ -15,8 +15,8 @@ An example with three media, on which the second captioner scores 1, 1 and -1 mo
 p is 15 / 27 (with the added 1: 16 / 28).
 
 >>> draws = np.repeat([1, 1 / 3, -1 / 3, -1], [8, 12, 6, 1])
->>> found = difference(first=0.0, second=1 / 3, first_draws=np.zeros(27), second_draws=draws)
->>> round(found.value, 3), round(found.p, 3)
+>>> result = difference(first=0.0, second=1 / 3, first_draws=np.zeros(27), second_draws=draws)
+>>> round(result.value, 3), round(result.p, 3)
 (0.333, 0.571)
 """
 
@@ -83,9 +83,9 @@ def bleu_statistics(candidates: Candidates, references: References, order: int) 
 
 
 def metric_statistics(name: str, score: Score, candidates: Candidates, references: References) -> CorpusStatistics:
-    """The statistics of the metric `name` of `report.METRICS`, whose score of these captions is `score`.
+    """The statistics of a metric of `report.METRICS`, given by its name and its score of these captions.
 
-    Known are BLEU, METEOR and every metric whose corpus score is the mean of its segments.  Raises ValueError for any
+    It can be BLEU, METEOR, or a metric that has the mean of its segments as corpus score.  Raises ValueError for any
     other metric.
     """
     if name.startswith("BLEU-"):

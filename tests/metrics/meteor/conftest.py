@@ -1,4 +1,4 @@
-"""A pycocoevalcap of a few words: the files that METEOR's tables are converted from."""
+"""A small pycocoevalcap of a few words: the files from which METEOR's tables are converted."""
 
 import gzip
 import itertools
@@ -19,7 +19,7 @@ PREFIXES = ("# abbreviations", "", "Dr", "e.g", "No #NUMERIC_ONLY# ")
 
 
 def paraphrases(count: int = 400) -> list[tuple[str, str]]:
-    """Different pairs of phrases of up to 7 words, in the order of their first side, as METEOR's file has them."""
+    """Distinct pairs of phrases of up to 7 words, sorted by the first phrase, as in METEOR's file."""
     rng = random.Random(0)
     lengths = (1, 1, 1, 2, 2, 2, 3, 3, 4, 7)
 
@@ -47,7 +47,7 @@ def write_package(folder: Path) -> Path:
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The little pycocoevalcap, in the place of an installed one, and an empty cache, `tmp_path / "cache"`."""
+    """The small pycocoevalcap in place of an installed one, and an empty cache, `tmp_path / "cache"`."""
     monkeypatch.setenv("LIMNER_CACHE", str(tmp_path / "cache"))
     made = write_package(tmp_path)
     monkeypatch.setattr(tables, "find_pycocoevalcap", lambda: made)
@@ -57,7 +57,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def little(tmp_path_factory: pytest.TempPathFactory) -> Tables:
-    """The tables of the little pycocoevalcap."""
+    """The tables of the small pycocoevalcap."""
     folder = tmp_path_factory.mktemp("meteor")
     (folder / "tables").mkdir()
     tables.convert_tables(write_package(folder), folder / "tables")

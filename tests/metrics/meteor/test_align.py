@@ -1,4 +1,4 @@
-"""The choice of matches: by hand, and the kernel against its plain twin."""
+"""The alignment: examples by hand, and the compiled version compared with the plain Python version."""
 
 import random
 import sys

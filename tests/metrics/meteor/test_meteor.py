@@ -1,4 +1,4 @@
-"""Scores of captions: by hand on little tables, and with METEOR's own tables against the jar."""
+"""METEOR of captions: by hand with small tables, and with METEOR's own tables compared with the jar."""
 
 import gc
 import json
@@ -18,7 +18,7 @@ JAR = "meteor-1.5.jar"
 
 @pytest.fixture
 def with_little(package: Path) -> None:
-    """METEOR of the little tables, for every function here."""
+    """METEOR uses the small tables in this test."""
 
 
 @pytest.mark.usefixtures("with_little")

@@ -1,4 +1,4 @@
-"""Words: METEOR's normaliser and stemmer, against what the jar and Snowball 2.2 made of our own probes."""
+"""METEOR's normaliser and stemmer, compared with the output of the jar and of Snowball 2.2 for our own words."""
 
 import json
 from pathlib import Path

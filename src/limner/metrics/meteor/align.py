@@ -99,7 +99,7 @@ def uncontested(matches: Sequence[Sequence[Match]]) -> dict[int, Match]:
 
 
 def branches(path: AlignmentPath, matches_here: Sequence[Match]) -> list[AlignmentPath]:
-    """The path extended by each match whose words are still free, in their order; last the path without a match."""
+    """The path extended by each match that only has free words, in their order; last the path without a match."""
     paths = []
     for match in matches_here:
         hyp_bits, ref_bits = _bits(match.hyp_start, match.hyp_length), _bits(match.ref_start, match.ref_length)

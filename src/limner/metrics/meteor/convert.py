@@ -105,7 +105,7 @@ def _lines(jar: Path, name: str) -> list[str]:
 
 
 def _line_pairs(jar: Path, kind: str) -> list[tuple[str, str]]:
-    """The lines of a file of synonyms, of which two and two belong together."""
+    """The lines of a file of synonyms as pairs: lines 1 and 2, lines 3 and 4, and so on."""
     lines = _lines(jar, f"synonym/english.{kind}")
     return list(zip(lines[::2], lines[1::2], strict=True))
 

@@ -81,7 +81,7 @@ def meteor(candidates: Candidates, references: References) -> Score:
     """METEOR 1.5 with exact, stem, synonym and paraphrase matches, in [0, 1]; equal to the jar of coco-caption.
 
     Denkowski and Lavie, "Meteor Universal", WMT 2014.  The corpus value is that of the summed counts; it is not the
-    mean.  Raises MissingTablesError when pycocoevalcap, whose tables METEOR needs, is not installed.
+    mean.  METEOR needs the tables of pycocoevalcap; raises MissingTablesError when they are missing.
     """
     return _score(meteor_counts(candidates, references))
 

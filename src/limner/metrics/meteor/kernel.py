@@ -186,9 +186,9 @@ def find_paraphrases(
 ) -> Array:
     """The paraphrase matches of a candidate and all references of its medium, in METEOR's order.
 
-    They are sorted by reference and by place.  At one place, first come the matches whose entry in METEOR's table leads
-    from the reference's phrase to the candidate's, sorted by length and rank of the entry; then come the others, sorted
-    by place and length of the candidate's phrase and by rank.
+    They are sorted by reference and by place.  An entry of METEOR's table leads from a phrase to its paraphrase.  At
+    one place, first come the entries that lead from the reference to the candidate, sorted by length and rank; then
+    those in the other direction, sorted by place and length of the candidate's phrase and by rank.
 
     This order is packed into one integer, the column KEY, by which the rows are sorted.  From the highest bit on:
 

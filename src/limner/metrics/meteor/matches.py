@@ -37,7 +37,7 @@ class SentenceRecord(NamedTuple):
 
 @dataclass(frozen=True)
 class Matcher:
-    """Finds the matches of two sentences, whose words are numbered in `words`."""
+    """Finds the matches of two sentences; `words` is the table of their words."""
 
     words: WordTable
     tables: Tables
@@ -72,8 +72,9 @@ class Matcher:
     def _paraphrases(self, hypothesis: SentenceRecord, reference: SentenceRecord) -> Iterator[Match]:
         """The paraphrase matches.
 
-        First those whose entry in the table leads from the reference's phrase to the hypothesis' phrase, then those of
-        the other direction.  Both are sorted by place and length of the entry's phrase, then as in METEOR's file.
+        An entry of the table leads from a phrase to its paraphrase.  First come the entries that lead from the
+        reference to the hypothesis, then those in the other direction.  Both are sorted by place and length of the
+        entry's phrase, then as in METEOR's file.
         """
         places = _places(hypothesis)
         for phrase, start, length in reference.phrases:

@@ -234,7 +234,7 @@ def expand_paths(
 ) -> int:
     """Write the best continuations of the paths into `branches`, the best first, and return their number.
 
-    A path can take each option whose words are still free, or leave the word unmatched.  An option without a rival is
+    A path can take each option that only has free words, or leave the word unmatched.  An option without a rival is
     always taken.
     """
     size = 0

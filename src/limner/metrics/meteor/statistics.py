@@ -65,7 +65,7 @@ def corpus_counts(segments: Int64[np.ndarray, "I 23"]) -> Int64[np.ndarray, "23"
 
 
 def corpus_summands(segments: Int64[np.ndarray, "I 23"]) -> Int64[np.ndarray, "I 23"]:
-    """The counts of segments, with 0 chunks for a perfect segment: one whose words all match in a single chunk."""
+    """The counts of segments, but 0 chunks for a perfect segment: all of its words match, in a single chunk."""
     words, matched = segments[:, LENGTH] + segments[:, LENGTH + 1], segments[:, WORDS_MATCHED:].sum(1)
     counts = segments.copy()
     counts[(segments[:, CHUNKS] == 1) & (matched == words), CHUNKS] = 0
