@@ -2,10 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
+export NO_MKDOCS_2_WARNING = 1
+
+CODE := src tests benchmarks docs/hooks
 
 SAT := flickr8k_show_attend_tell
 
-.PHONY: demo demo-train limner-tiny test check suite suite-half suite-rest format clean
+.PHONY: demo demo-train limner-tiny test check suite suite-half suite-rest docs docs-serve format clean
 
 HALF := tests/objectives tests/training
 
@@ -29,8 +32,8 @@ limner-tiny: .venv/.installed   ## make the model inside the package again, its 
 test: check suite               ## everything that must pass
 
 check: .venv/.installed         ## lint, format, types, layers
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -43,9 +46,16 @@ suite-half: .venv/.installed
 suite-rest: .venv/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests $(HALF:%=--ignore=%)
 
+docs: .venv/.installed          ## build the documentation into site/; a broken link or a request to another host fails
+	$(BIN)/mkdocs build --quiet
+	@echo "open site/index.html, or see it with a search box: make docs-serve"
+
+docs-serve: .venv/.installed    ## show the documentation at http://127.0.0.1:8000 and rebuild it while you edit
+	$(BIN)/mkdocs serve
+
 format: .venv/.installed
-	$(BIN)/ruff check --fix src tests benchmarks
-	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
 
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -53,4 +63,4 @@ format: .venv/.installed
 	touch $@
 
 clean:
-	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv demo site .pytest_cache .mypy_cache .ruff_cache
