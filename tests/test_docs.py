@@ -1,0 +1,187 @@
+"""The documentation: its navigation and links, the generated pages, and the site that `make docs` builds."""
+
+import ast
+import importlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+DOCS, SOURCE = ROOT / "docs", ROOT / "src" / "limner"
+GENERATED = {"reference/recipe.md", "reference/commands.md", "reference/tree.md", "reference/api/index.md"}
+LINK = re.compile(r"(?<!`)!?\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def hook(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A module of docs/hooks."""
+    monkeypatch.syspath_prepend(str(DOCS / "hooks"))
+    return importlib.import_module(name)
+
+
+def pages() -> list[str]:
+    """Every page that is a file."""
+    hidden = ("hooks/", "LOG.md")
+    found = (path.relative_to(DOCS).as_posix() for path in sorted(DOCS.rglob("*.md")))
+    return [page for page in found if not page.startswith(hidden)]
+
+
+def site_config() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+
+
+def leaves(items: list[Any]) -> list[str]:
+    """The pages of a navigation."""
+    found = []
+    for item in items:
+        inner = next(iter(item.values())) if isinstance(item, dict) else item
+        found += leaves(inner) if isinstance(inner, list) else [inner]
+    return found
+
+
+def test_the_navigation_lists_every_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mkdocs")
+    navigation = hook("navigation", monkeypatch)
+    api = [f"reference/api/{package}.md" for package in hook("reference", monkeypatch).PACKAGES]
+    notebooks = [path.relative_to(DOCS).with_suffix(".md").as_posix() for path in DOCS.rglob("*.ipynb")]
+    known = [*pages(), *GENERATED, *api, *notebooks]
+    assert sorted(leaves(navigation.expand(site_config()["nav"], known))) == sorted(known)
+
+
+def test_every_link_between_pages_leads_to_a_page() -> None:
+    """Anchors are checked by the build."""
+    broken = []
+    for page in pages():
+        text = re.sub(r"```.*?```", "", (DOCS / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+        for link in LINK.findall(text):
+            if link.startswith(("https://", "http://", "mailto:", "#")):
+                continue
+            target = (DOCS / page).parent / link.partition("#")[0]
+            place = Path(*target.resolve().relative_to(DOCS.resolve()).parts).as_posix()
+            if not target.is_file() and place not in GENERATED and not place.startswith("reference/api/"):
+                broken.append(f"{page}: {link}")
+    assert not broken
+
+
+def test_every_source_file_says_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page `source tree` is made of the first lines of docstrings."""
+    pytest.importorskip("mkdocs")
+    tree = hook("reference", monkeypatch).tree()
+    assert [path for path, first in tree if not first] == []
+    files = {path for path in SOURCE.rglob("*.py") if path.read_text(encoding="utf-8").strip()}
+    assert {SOURCE / path for path, _ in tree} == files
+
+
+def test_the_layers_of_the_architecture_page_are_those_of_the_import_contract() -> None:
+    """A package that only one of the two knows is left out here; that each package is on the page is asked below."""
+    contract = (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("[[tool.importlinter.contracts]]")[1]
+    layers = ast.literal_eval(contract[contract.index("layers = ") + len("layers = ") :].strip())
+    wanted = [{name.strip().removeprefix("limner.") for name in layer.split("|")} for layer in layers]
+    rows = re.findall(r"^\| \d+ \| ([^|]+) \|", (DOCS / "architecture.md").read_text(encoding="utf-8"), re.MULTILINE)
+    told = [set(re.findall(r"`(\w+)`", row)) for row in rows]
+    known = set().union(*wanted) & set().union(*told)
+    assert [layer & known for layer in told if layer & known] == [layer & known for layer in wanted if layer & known]
+    packages = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
+    assert packages <= set().union(*told)
+
+
+def test_the_api_reference_has_every_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mkdocs")
+    packages = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
+    assert packages - {"api", "apps", "shipped"} == set(hook("reference", monkeypatch).PACKAGES)
+
+
+def test_the_recipe_reference_has_every_field_with_type_default_and_meaning(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mkdocs")
+    page = hook("reference", monkeypatch).recipe_page()
+    assert "| `label_smoothing` | float in [0, 1) | `0.0` | epsilon," in page
+    assert "| `epochs` | int > 0 | `10` | " in page
+    assert "| `positions` | " in page and '"gxg" or "g2" or "box"' in page
+    assert '`normalise` | "power" or "wu" or "avg" | `power` |' in page
+    from limner.runs.recipe import Recipe
+
+    for name in Recipe.__dataclass_fields__:
+        assert f"\n| `{name}` | " in page
+    anchors = re.findall(r"^#+ .*\{#(.+)\}$", page, re.MULTILINE)
+    assert len(anchors) == len(set(anchors)) and {"data", "decoding", "model-xlan", "objective-scst"} <= set(anchors)
+    assert set(re.findall(r"\]\(#([^)]+)\)", page)) <= set(anchors)
+
+
+def test_the_command_reference_has_every_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mkdocs")
+    from limner.apps.cli import COMMANDS
+
+    page = hook("reference", monkeypatch).commands_page()
+    assert re.findall(r"^## (.+)$", page, re.MULTILINE) == list(COMMANDS)
+    assert "--resume" in page and "usage: limner train" in page
+
+
+def test_the_glossary_has_the_table_of_renamed_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mkdocs")
+    reference = hook("reference", monkeypatch)
+    text = (DOCS / "glossary.md").read_text(encoding="utf-8")
+    assert reference.RENAMED in text
+    made = reference.on_page_markdown(text)
+    assert "| top level | `told` | `pseudo_captions` |" in made
+    assert "| `stages.*` | `average` | `ema_decay` |" in made
+
+
+def test_a_notebook_becomes_a_page_with_its_stored_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mkdocs")
+    notebooks = hook("notebooks", monkeypatch)
+    cell: dict[str, Any] = {"cell_type": "code", "source": ["1 + 1\n", "print(3)"]}
+    cell["outputs"] = [
+        {"output_type": "stream", "name": "stdout", "text": ["3\n"]},
+        {"output_type": "execute_result", "data": {"text/plain": "2", "image/png": "aGVsbG8="}},
+    ]
+    text, pictures = notebooks.page({"cells": [{"cell_type": "markdown", "source": "# A"}, cell]}, "first")
+    assert text == (
+        "# A\n\n```python\n1 + 1\nprint(3)\n```\n\n```text\n3\n```\n\n![Output of the cell above](first_1.png)\n"
+    )
+    assert pictures == {"first_1.png": b"hello"}
+    cell["outputs"] = [{"output_type": "error", "ename": "KeyError", "evalue": "'x'"}]
+    with pytest.raises(ValueError, match=r"first.ipynb holds an error, KeyError: 'x'; run it again"):
+        notebooks.page({"cells": [cell]}, "first")
+
+
+def test_what_a_page_would_fetch_from_another_host_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mkdocs")
+    (tmp_path / "a.html").write_text(
+        '<a href="https://example.org">a link may</a><script src="//cdn.example.org/x.js"></script>'
+        '<link rel="canonical" href="https://example.org/a"><link rel="stylesheet" href="b.css">'
+        '<p style="background: url(https://example.org/p.png)"></p>'
+    )
+    (tmp_path / "b.css").write_text(
+        '@import "https://example.org/f.css"; a { background: url(data:image/png;base64,A) }'
+    )
+    assert hook("offline", monkeypatch).foreign(tmp_path) == [
+        "a.html: //cdn.example.org/x.js",
+        "a.html: https://example.org/p.png",
+        "b.css: https://example.org/f.css",
+    ]
+
+
+def test_formulas_become_mathml(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("latex2mathml")
+    made = hook("mathml", monkeypatch).on_page_content(r'<p><span class="arithmatex">\(a &lt; b\)</span></p>', None)
+    assert made.startswith("<p><math") and made.endswith("<mi>b</mi></mrow></math></p>") and "arithmatex" not in made
+
+
+@pytest.mark.slow
+def test_the_site_is_built(tmp_path: Path) -> None:
+    """Strictly: links, anchors, formulas, docstrings; and no page loads a file from another host (a hook looks)."""
+    pytest.importorskip("mkdocs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+    index = json.loads((tmp_path / "site" / "search" / "search_index.json").read_text(encoding="utf-8"))
+    places = {entry["location"].partition("#")[0] for entry in index["docs"]}
+    assert {"index.html", "faq.html", "reference/recipe.html", "reference/api/models.html"} <= places
+    guide = (tmp_path / "site" / "guides" / "training.html").read_text(encoding="utf-8")
+    assert "<math" in guide and "arithmatex" not in guide
