@@ -22,7 +22,7 @@ SEED = int(os.environ.get("LIMNER_SEED", "1"))
 SHARED = Path(os.environ.get("LIMNER_SHARED", Path(__file__).parents[3] / "shared"))
 EXAMPLES = [tuple(rule.example.split(" -> ")) for rule in ptb.RULES]
 
-# One line each of what docs/ptb.md promises
+# One line each of what docs/guides/ptb.md promises
 QUIRKS = {
     "A man isn't riding a T-shirt, (very) fast.": "a man is n't riding a t-shirt -lrb- very -rrb- fast",
     'You cannot go: I\'m gonna say "no way"!': "you can not go i 'm gon na say no way",
