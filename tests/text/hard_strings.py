@@ -189,7 +189,7 @@ def _unicode(rng: random.Random) -> str:
     return rng.choice(["", "x", "dog ", "5"]) + "".join(chars) + rng.choice(["", "x", " dog", "5", "."])
 
 
-# In the jar a quoted attribute runs on over line breaks into later captions; ours ends with its caption (docs/guides/ptb.md)
+# In the jar a quoted attribute runs on into later captions; ours ends with its caption (docs/guides/ptb.md)
 LEFT_OPEN = re.compile(r"""<[A-Za-z][^<>]*= *("[^"]*|'[^']*)$""")
 
 
