@@ -4,8 +4,10 @@ import ast
 import importlib
 import json
 import re
+import shlex
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -69,6 +71,65 @@ def test_every_link_between_pages_leads_to_a_page() -> None:
     assert not broken
 
 
+def fences(language: str) -> list[tuple[str, str]]:
+    """(page, text) of every code block in a language."""
+    block = re.compile(rf"^( *)```{language}\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
+    found = []
+    for page in pages():
+        text = (DOCS / page).read_text(encoding="utf-8")
+        found += [(page, textwrap.dedent(match[2])) for match in block.finditer(text)]
+    return found
+
+
+def test_commands_in_the_documentation_have_options_that_exist() -> None:
+    """A dotted option is a field of a recipe; the recipes in the documentation are asked about those."""
+    from limner.apps.cli import parser
+    from limner.runs.recipe import Recipe
+
+    arguments, seen = parser(), 0
+    for page, text in fences("sh"):
+        for line in text.replace("\\\n", " ").splitlines():
+            match = re.search(r"(?:^|-m |; do |\| )limner (?!--print-completion)(?:--plugin \w+ )?(\w.*)$", line)
+            if not match or match[1].startswith("."):
+                continue
+            words = shlex.split(match[1].partition(" ; ")[0].partition("; done")[0], comments=True)
+            _, unknown = arguments.parse_known_args(words)
+            for word in unknown:
+                name = word.removeprefix("--")
+                known = "." in name or name in Recipe.__dataclass_fields__ or not word.startswith("--")
+                assert known, f"{page}: {line}"
+            seen += 1
+    assert seen > 60
+
+
+def test_recipes_in_the_documentation_can_be_read() -> None:
+    from limner.runs.recipe import Recipe, build_recipe
+
+    read = 0
+    for page, text in fences("yaml"):
+        tree = yaml.safe_load(text)
+        if isinstance(tree, dict) and tree.keys() <= Recipe.__dataclass_fields__.keys() and "mean_gru" not in text:
+            data = {"media": "images", **tree.get("data", {})}
+            build_recipe({**tree, "data": data}, where=f"{page}: {text}")
+            read += 1
+    assert read >= 8
+
+
+def test_python_in_the_documentation_is_python_and_names_what_there_is() -> None:
+    import limner
+
+    if "load" not in limner.__all__:
+        pytest.skip("the documentation describes a newer public API")
+    for page, text in fences("python"):
+        tree = ast.parse(text, filename=page)
+        names = {
+            node.attr
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "limner"
+        }
+        assert names <= {*limner.__all__, "testing"}, page
+
+
 def test_every_source_file_says_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """The page `source tree` is made of the first lines of docstrings."""
     pytest.importorskip("mkdocs")
@@ -94,7 +155,7 @@ def test_the_layers_of_the_architecture_page_are_those_of_the_import_contract() 
 def test_the_api_reference_has_every_package(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mkdocs")
     packages = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
-    assert packages - {"api", "apps", "shipped"} == set(hook("reference", monkeypatch).PACKAGES)
+    assert packages - {"api", "apps", "shipped", "testing"} == set(hook("reference", monkeypatch).PACKAGES)
 
 
 def test_the_recipe_reference_has_every_field_with_type_default_and_meaning(monkeypatch: pytest.MonkeyPatch) -> None:

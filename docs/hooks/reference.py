@@ -214,11 +214,14 @@ def api_page() -> str:
 
 
 def package_page(package: str, summary: str) -> str:
-    """All modules of a package."""
+    """All modules of a package; its own names stand first, without a heading of their own."""
     path = SOURCE / package
-    modules = [f"limner.{package}", *(f"limner.{package}.{name}" for name in below(path))]
     parts = [f"# limner.{package}", f"{summary}."]
-    return "\n\n".join([*parts, *(f"::: {module}" for module in modules)]) + "\n"
+    if (path / "__init__.py").read_text(encoding="utf-8").strip():
+        parts.append(
+            f"::: limner.{package}\n    options:\n      show_root_heading: false\n      show_root_toc_entry: false"
+        )
+    return "\n\n".join([*parts, *(f"::: limner.{package}.{name}" for name in below(path))]) + "\n"
 
 
 def below(path: Path) -> list[str]:
