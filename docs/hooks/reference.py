@@ -108,7 +108,7 @@ def table(section: Section, places: dict[type, str]) -> str:
         kind = type_text(hints[field.name])
         inner = dataclasses_in(hints[field.name])
         if inner:
-            links = ", ".join(f"[{chosen_name(cls) or places[cls]}](#{places[cls]})" for cls in inner)
+            links = ", ".join(f"[{chosen_name(cls) or field.name}](#{places[cls]})" for cls in inner)
             kind = f"one of {links}" if len(inner) > 1 else f"{'list of ' if 'list' in kind else ''}{links}"
         cells = [f"`{field.name}`", kind, default_text(field), escaped(notes.get(field.name, ""))]
         rows.append("| " + " | ".join(cells) + " |")
