@@ -47,7 +47,7 @@ suite-rest: .venv/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests $(HALF:%=--ignore=%)
 
 docs: .venv/.installed          ## build the documentation into site/; a broken link or a request to another host fails
-	$(BIN)/mkdocs build --quiet
+	$(BIN)/mkdocs build
 	@echo "open site/index.html, or see it with a search box: make docs-serve"
 
 docs-serve: .venv/.installed    ## show the documentation at http://127.0.0.1:8000 and rebuild it while you edit

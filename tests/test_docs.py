@@ -1,8 +1,10 @@
 """The documentation: its navigation and links, the generated pages, and the site that `make docs` builds."""
 
 import ast
+import doctest
 import importlib
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -234,12 +236,40 @@ def test_formulas_become_mathml(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made.startswith("<p><math") and made.endswith("<mi>b</mi></mrow></math></p>") and "arithmatex" not in made
 
 
+HOOKS = ("doctests", "mathml", "navigation", "notebooks", "offline", "recipe_fields", "reference")
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_examples_in_the_hooks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mkdocstrings")
+    assert sorted(HOOKS) == sorted(path.stem for path in (DOCS / "hooks").glob("*.py"))
+    assert doctest.testmod(hook(name, monkeypatch)).failed == 0
+
+
+def build(config: Path, site: Path) -> subprocess.CompletedProcess[str]:
+    """What `make docs` runs.  Not with --quiet: mkdocs does not count the warnings that it does not print."""
+    assert "$(BIN)/mkdocs build\n" in (ROOT / "Makefile").read_text(encoding="utf-8")
+    command = [sys.executable, "-m", "mkdocs", "build", "--config-file", str(config), "--site-dir", str(site)]
+    quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    return subprocess.run(command, cwd=ROOT, env=quiet, capture_output=True, text=True, check=False)
+
+
+def test_a_broken_link_fails_the_build(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text("# A\n[a](#a) [b](other.md) [c](#nothing)\n")
+    config = {**site_config(), "docs_dir": "docs", "nav": ["index.md"], "hooks": [], "plugins": []}
+    (tmp_path / "mkdocs.yml").write_text(yaml.safe_dump(config))
+    made = build(tmp_path / "mkdocs.yml", tmp_path / "site")
+    assert made.returncode == 1 and "Aborted with 2 warnings in strict mode" in made.stdout + made.stderr
+    assert "link 'other.md'" in made.stderr and "link '#nothing'" in made.stderr
+
+
 @pytest.mark.slow
 def test_the_site_is_built(tmp_path: Path) -> None:
     """Strictly: links, anchors, formulas, docstrings; and no page loads a file from another host (a hook looks)."""
     pytest.importorskip("mkdocs")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
-    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    made = build(ROOT / "mkdocs.yml", tmp_path / "site")
     assert made.returncode == 0, made.stderr
     index = json.loads((tmp_path / "site" / "search" / "search_index.json").read_text(encoding="utf-8"))
     places = {entry["location"].partition("#")[0] for entry in index["docs"]}
