@@ -31,9 +31,7 @@ def hook(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def pages() -> list[str]:
     """Every page that is a file."""
-    hidden = ("hooks/", "LOG.md")
-    found = (path.relative_to(DOCS).as_posix() for path in sorted(DOCS.rglob("*.md")))
-    return [page for page in found if not page.startswith(hidden)]
+    return [path.relative_to(DOCS).as_posix() for path in sorted(DOCS.rglob("*.md"))]
 
 
 def site_config() -> dict[str, Any]:
