@@ -145,11 +145,13 @@ def test_the_layers_of_the_architecture_page_are_those_of_the_import_contract() 
     layers = ast.literal_eval(contract[contract.index("layers = ") + len("layers = ") :].strip())
     wanted = [{name.strip().removeprefix("limner.") for name in layer.split("|")} for layer in layers]
     rows = re.findall(r"^\| \d+ \| ([^|]+) \|", (DOCS / "architecture.md").read_text(encoding="utf-8"), re.MULTILINE)
-    told = [set(re.findall(r"`(\w+)`", row)) for row in rows]
-    known = set().union(*wanted) & set().union(*told)
-    assert [layer & known for layer in told if layer & known] == [layer & known for layer in wanted if layer & known]
+    documented = [set(re.findall(r"`(\w+)`", row)) for row in rows]
+    known = set().union(*wanted) & set().union(*documented)
+    assert [layer & known for layer in documented if layer & known] == [
+        layer & known for layer in wanted if layer & known
+    ]
     packages = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
-    assert packages <= set().union(*told)
+    assert packages <= set().union(*documented)
 
 
 def test_the_api_reference_has_every_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,11 +203,11 @@ def test_a_notebook_becomes_a_page_with_its_stored_outputs(monkeypatch: pytest.M
         {"output_type": "stream", "name": "stdout", "text": ["3\n"]},
         {"output_type": "execute_result", "data": {"text/plain": "2", "image/png": "aGVsbG8="}},
     ]
-    text, pictures = notebooks.page({"cells": [{"cell_type": "markdown", "source": "# A"}, cell]}, "first")
+    text, images = notebooks.page({"cells": [{"cell_type": "markdown", "source": "# A"}, cell]}, "first")
     assert text == (
         "# A\n\n```python\n1 + 1\nprint(3)\n```\n\n```text\n3\n```\n\n![Output of the cell above](first_1.png)\n"
     )
-    assert pictures == {"first_1.png": b"hello"}
+    assert images == {"first_1.png": b"hello"}
     cell["outputs"] = [{"output_type": "error", "ename": "KeyError", "evalue": "'x'"}]
     with pytest.raises(ValueError, match=r"first.ipynb holds an error, KeyError: 'x'; run it again"):
         notebooks.page({"cells": [cell]}, "first")

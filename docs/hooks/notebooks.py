@@ -11,45 +11,45 @@ Cell = dict[str, Any]
 
 
 def on_files(files: Any, config: Any, **_: Any) -> Any:
-    """Add a page for every notebook, and a file for every picture in it."""
+    """Add a page for every notebook, and a file for every image in it."""
     for notebook in [file for file in files if file.src_uri.endswith(".ipynb")]:
         path = PurePosixPath(notebook.src_uri)
-        text, pictures = page(json.loads(Path(notebook.abs_src_path).read_text(encoding="utf-8")), path.stem)
+        text, images = page(json.loads(Path(notebook.abs_src_path).read_text(encoding="utf-8")), path.stem)
         text += f"\n[Download this notebook]({path.name})\n"
         files.append(File.generated(config, str(path.with_suffix(".md")), content=text))
-        for name, data in pictures.items():
+        for name, data in images.items():
             files.append(File.generated(config, str(path.parent / name), content=data))
     return files
 
 
 def page(notebook: dict[str, Any], stem: str) -> tuple[str, dict[str, bytes]]:
-    """-> the Markdown of a notebook, and its pictures by file name.
+    """-> the Markdown of a notebook, and its images by file name.
 
     >>> page({"cells": [{"cell_type": "markdown", "source": ["# Hello"]}]}, "x")
     ('# Hello\\n', {})
     """
     parts: list[str] = []
-    pictures: dict[str, bytes] = {}
+    images: dict[str, bytes] = {}
     for cell in notebook["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
             parts.append(source)
         elif cell["cell_type"] == "code" and source.strip():
             parts.append(fence(source, "python"))
-            parts += [shown(output, stem, pictures) for output in cell.get("outputs", [])]
-    return "\n\n".join(part for part in parts if part) + "\n", pictures
+            parts += [shown(output, stem, images) for output in cell.get("outputs", [])]
+    return "\n\n".join(part for part in parts if part) + "\n", images
 
 
-def shown(output: Cell, stem: str, pictures: dict[str, bytes]) -> str:
-    """The Markdown of one output; a picture is added to `pictures`.  Raises ValueError for a stored error."""
+def shown(output: Cell, stem: str, images: dict[str, bytes]) -> str:
+    """The Markdown of one output; an image is added to `images`.  Raises ValueError for a stored error."""
     if output["output_type"] == "error":
         raise ValueError(f"{stem}.ipynb holds an error, {output['ename']}: {output['evalue']}; run it again")
     if output["output_type"] == "stream":
         return fence("".join(output["text"]), "text") if output["name"] == "stdout" else ""
     data = output["data"]
     if "image/png" in data:
-        name = f"{stem}_{len(pictures) + 1}.png"
-        pictures[name] = base64.b64decode("".join(data["image/png"]))
+        name = f"{stem}_{len(images) + 1}.png"
+        images[name] = base64.b64decode("".join(data["image/png"]))
         return f"![Output of the cell above]({name})"
     return fence("".join(data.get("text/plain", "")), "text") if "text/plain" in data else ""
 

@@ -1,4 +1,4 @@
-"""Pages that are made from the code when the site is built, so that they cannot fall behind it."""
+"""Pages that are made from the code when the site is built; they cannot fall behind it."""
 
 import argparse
 import ast
@@ -201,8 +201,8 @@ def api_page() -> str:
     limner = importlib.import_module("limner")
     parts = [
         "# limner",
-        "The names that `import limner` offers. They are loaded when they are first used, so that the import itself "
-        "takes no PyTorch. The other pages of this section list the modules behind them.",
+        "The names that `import limner` offers. Each is loaded when it is first used; the import itself loads no "
+        "PyTorch. The other pages of this section list the modules behind them.",
     ]
     for name in sorted(set(limner.__all__) - {"__version__"}, key=str.lower):
         value = getattr(limner, name)
