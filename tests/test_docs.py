@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import html
 import importlib
 import json
 import os
@@ -13,6 +14,7 @@ import textwrap
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import yaml
@@ -265,12 +267,31 @@ def test_a_broken_link_fails_the_build(tmp_path: Path) -> None:
     assert "link 'other.md'" in made.stderr and "link '#nothing'" in made.stderr
 
 
+def dead_links(site: Path) -> list[str]:
+    """`page: address` of every link, image, script and style of a built site whose file or anchor does not exist."""
+    texts = {path: path.read_text(encoding="utf-8") for path in site.rglob("*.html") if path.name != "404.html"}
+    anchors = {path: set(re.findall(r"\bid=\"([^\"]+)\"", text)) for path, text in texts.items()}
+    dead = []
+    for path, text in texts.items():
+        for address in set(re.findall(r"\b(?:href|src)=\"?([^\"\s>]+)", text)):
+            if re.match(r"[a-z]+:|//", address):
+                continue
+            name, _, anchor = html.unescape(address).partition("#")
+            target = (path.parent / unquote(name)).resolve() if name else path
+            target = target / "index.html" if target.is_dir() else target
+            missing = anchor and target in anchors and unquote(anchor) not in anchors[target] | {"__skip", "__tabbed"}
+            if not target.is_file() or missing:
+                dead.append(f"{path.relative_to(site)}: {address}")
+    return sorted(dead)
+
+
 @pytest.mark.slow
 def test_the_site_is_built(tmp_path: Path) -> None:
     """Strictly: links, anchors, formulas, docstrings; and no page loads a file from another host (a hook looks)."""
     pytest.importorskip("mkdocs")
     made = build(ROOT / "mkdocs.yml", tmp_path / "site")
     assert made.returncode == 0, made.stderr
+    assert dead_links((tmp_path / "site").resolve()) == []
     index = json.loads((tmp_path / "site" / "search" / "search_index.json").read_text(encoding="utf-8"))
     places = {entry["location"].partition("#")[0] for entry in index["docs"]}
     assert {"index.html", "faq.html", "reference/recipe.html", "reference/api/models.html"} <= places
