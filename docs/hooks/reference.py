@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import pkgutil
+import re
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -89,9 +90,27 @@ def recipe_page() -> str:
             parts.append(f"## {f'`{section.place}`' if section.place else 'Top level'} {{#{anchor}}}")
         if section.name:
             parts.append(f"### name: {section.name} {{#{places[section.cls]}}}")
-        parts += [first_paragraphs(section.cls), table(section, places)]
+        parts += [first_paragraphs(section.cls), model_page(section), table(section, places)]
         last = section.place
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def model_page(section: Section) -> str:
+    """A link to the page that describes a captioner or encoder, if there is one."""
+    pages = HOOKS.parent / "models"
+    if section.place == "encoder" and (pages / "encoders.md").is_file():
+        return "The page [Encoders](../models/encoders.md) says more."
+    if section.place == "model" and (pages / "index.md").is_file():
+        rows = (pages / "index.md").read_text(encoding="utf-8")
+        link = re.search(rf"^\| `{section.name}` \| \[([^]]+)\]\(([^)]+)\)", rows, re.MULTILINE)
+        return f"The page [{link[1]}](../models/{link[2]}) says more." if link else ""
+    return ""
+
+
+def meaning(section: Section, name: str, notes: dict[str, str]) -> str:
+    """The comment beside a field; otherwise "see above", where the docstring speaks of it."""
+    above = f"`{name}`" in (section.cls.__doc__ or "")
+    return escaped(notes.get(name, "")) or ("see above" if above else "")
 
 
 def first_paragraphs(cls: type) -> str:
@@ -105,12 +124,14 @@ def table(section: Section, places: dict[type, str]) -> str:
     hints, notes = get_type_hints(section.cls, include_extras=True), comments(section.cls)
     rows = []
     for field in fields(section.cls):
+        if field.name == "name" and section.name:
+            continue  # the heading has it
         kind = type_text(hints[field.name])
         inner = dataclasses_in(hints[field.name])
         if inner:
             links = ", ".join(f"[{chosen_name(cls) or field.name}](#{places[cls]})" for cls in inner)
             kind = f"one of {links}" if len(inner) > 1 else f"{'list of ' if 'list' in kind else ''}{links}"
-        cells = [f"`{field.name}`", kind, default_text(field), escaped(notes.get(field.name, ""))]
+        cells = [f"`{field.name}`", kind, default_text(field), meaning(section, field.name, notes)]
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(["| field | type | default | meaning |", "|---|---|---|---|", *rows])
 

@@ -44,11 +44,11 @@ class Beam:
     With `groups` it is diverse beam search (see `decode.diverse`), with `must` constrained (see `decode.constrained`).
     """
 
-    size: int = 5
-    length_penalty: float = 0.0
-    rules: Rules = field(default_factory=Rules)
-    finished_compete: bool = False
-    keep_beam_full: bool = False
+    size: int = 5  # hypotheses per medium; 1 is greedy
+    length_penalty: float = 0.0  # the power of the length that a log-probability is divided by; 0: none
+    rules: Rules = field(default_factory=Rules)  # about words and lengths
+    finished_compete: bool = False  # ended hypotheses keep places in the beam, as in SA-LSTM
+    keep_beam_full: bool = False  # an ended hypothesis' place goes to the next best, as in self-critical.pytorch
     # power: length ** length_penalty.  wu: ((5 + length) / 6) ** length_penalty (Wu et al. 2016, arXiv:1609.08144, eq.
     # 14).  avg: length, whatever the length_penalty
     normalise: Literal["power", "wu", "avg"] = "power"
@@ -107,9 +107,9 @@ class Sample:
     """`count` captions per medium drawn from softmax(logits / temperature), of the likeliest words only when `top_k`
     or `top_p` say so."""
 
-    count: int = 1
-    temperature: float = 1.0
-    rules: Rules = field(default_factory=Rules)
+    count: int = 1  # captions per medium
+    temperature: float = 1.0  # below 1: likelier words
+    rules: Rules = field(default_factory=Rules)  # about words and lengths
     top_k: int | None = None  # only the k likeliest words (Fan et al. 2018, arXiv:1805.04833)
     top_p: float | None = None  # only the fewest words that sum to p (Holtzman et al. 2020, arXiv:1904.09751)
     name: Literal["sample"] = "sample"

@@ -27,11 +27,11 @@ FEW = 64  # cells: what a beam of 5 reads within a dozen words
 @dataclass(frozen=True)
 class SaLstmConfig:
     name: Literal["sa_lstm"] = "sa_lstm"
-    rnn: Literal["lstm", "gru"] = "lstm"
-    layers: PositiveInt = 1
-    hidden: PositiveInt = 512
-    embed: PositiveInt = 468
-    attention: PositiveInt = 256
+    rnn: Literal["lstm", "gru"] = "lstm"  # kind of the recurrent layers
+    layers: PositiveInt = 1  # recurrent layers
+    hidden: PositiveInt = 512  # width of their states
+    embed: PositiveInt = 468  # width of the word vectors
+    attention: PositiveInt = 256  # width of the attention's MLP
     project: PositiveInt | None = (
         None  # cells are first brought to this width (LayerNorm, ReLU); None = raw, as published
     )

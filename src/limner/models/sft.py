@@ -28,11 +28,11 @@ class SftConfig:
     hidden: PositiveInt = 512  # caption head; published: as wide as the frame features
     embed: PositiveInt = 512  # words
     width: PositiveInt = 512  # teacher and student
-    layers: PositiveInt = 2
-    heads: PositiveInt = HEADS
+    layers: PositiveInt = 2  # of the caption head
+    heads: PositiveInt = HEADS  # of every attention
     max_objects: PositiveInt | None = None  # object slots that see all frames; None: one per frame, as published
     ham: bool = True  # False: the global vector is a linear map of the highest actions
-    dropout: FractionBelowOne = 0.1
+    dropout: FractionBelowOne = 0.1  # in the networks and the head
     published: bool = False  # the transformer teacher to the letter (see PublishedTeacher)
     masked: bool = True  # False: padded frames are frames, as published
     mask_special_tokens: bool = True  # PAD and BOS are outside the softmax

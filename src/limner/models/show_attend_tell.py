@@ -17,9 +17,9 @@ from limner.models.layers import AdditiveAttention, WordHead, masked_max
 @dataclass(frozen=True)
 class ShowAttendTellConfig:
     name: Literal["show_attend_tell"] = "show_attend_tell"
-    hidden: PositiveInt = 512
-    embed: PositiveInt = 512
-    attention: PositiveInt = 512
+    hidden: PositiveInt = 512  # width of the LSTM's state
+    embed: PositiveInt = 512  # width of the word vectors
+    attention: PositiveInt = 512  # width of the attention's MLP
     project: PositiveInt | None = (
         None  # cells are first brought to this width (LayerNorm, ReLU); None = raw, as published
     )

@@ -29,15 +29,15 @@ class SpatialTransformerConfig:
     """The defaults suit some thousand pictures; as published: 6 layers each, dim 512, hidden 2048, feature_norm off."""
 
     name: Literal["spatial_transformer"] = "spatial_transformer"
-    encoder_layers: PositiveInt = 2
-    decoder_layers: PositiveInt = 3
-    dim: PositiveInt = 256
+    encoder_layers: PositiveInt = 2  # layers over the cells
+    decoder_layers: PositiveInt = 3  # layers over the words
+    dim: PositiveInt = 256  # width of cells and words
     hidden: PositiveInt = 1024  # of the feed-forward layers
-    heads: PositiveInt = 8
+    heads: PositiveInt = 8  # of every attention
     norm: Literal["layer", "rms", "unbiased"] = "layer"  # unbiased: that of the Annotated Transformer and its children
-    activation: Literal["relu", "gelu"] = "relu"
+    activation: Literal["relu", "gelu"] = "relu"  # of the feed-forward layers
     cross_attention: Literal["dot-product", "xlinear"] = "dot-product"  # xlinear has one head, whatever `heads` says
-    positions: Literal["gxg", "g2", "box", "sinusoidal", "none"] = "gxg"
+    positions: Literal["gxg", "g2", "box", "sinusoidal", "none"] = "gxg"  # how cells know their place
     num_grids: PositiveInt = 144  # G, a square number: gxg, g2 and sinusoidal see a grid of so many cells
     share: Share = "box"  # of whose area the overlap of a region (box) with a cell of that grid is a part
     geometry: bool = False  # the encoder's attention knows how boxes lie to each other

@@ -28,9 +28,9 @@ from limner.models.show_attend_tell import ShowAttendTell, ShowAttendTellConfig
 @dataclass(frozen=True)
 class FirstTokenConfig:
     name: Literal["first_token"] = "first_token"
-    embed: PositiveInt = 256
-    hidden: PositiveInt = 512
-    layers: PositiveInt = 1
+    embed: PositiveInt = 256  # width of the word vectors and of the clip's vector
+    hidden: PositiveInt = 512  # width of the LSTM's state
+    layers: PositiveInt = 1  # LSTM layers
     align: tuple[PositiveInt, PositiveInt, PositiveInt] | None = (
         None  # maps are first resampled to this (T, H, W); published: 10, 7, 7
     )
@@ -200,17 +200,17 @@ class SpatioTemporalConfig:
     """The sizes mean what they mean in `ShowAttendTellConfig`."""
 
     name: Literal["spatio_temporal"] = "spatio_temporal"
-    hidden: PositiveInt = 512
-    embed: PositiveInt = 512
-    attention: PositiveInt = 512
-    project: PositiveInt | None = None
-    activation: Literal["relu", "tanh"] = "tanh"
-    initial: Literal["mean", "max"] = "mean"
-    dropout: FractionBelowOne = 0.5
-    word_dropout: FractionBelowOne = 0.0
-    cell_dropout: FractionBelowOne = 0.0
-    deep_output: bool = False
-    mask_special_tokens: bool = True
+    hidden: PositiveInt = 512  # width of the LSTM's state
+    embed: PositiveInt = 512  # width of the word vectors
+    attention: PositiveInt = 512  # width of the attention's MLP
+    project: PositiveInt | None = None  # cells are first brought to this width; None: raw
+    activation: Literal["relu", "tanh"] = "tanh"  # of the attention's MLP
+    initial: Literal["mean", "max"] = "mean"  # the first state is made of the cells' mean or maximum
+    dropout: FractionBelowOne = 0.5  # before the word head
+    word_dropout: FractionBelowOne = 0.0  # on the embedded words
+    cell_dropout: FractionBelowOne = 0.0  # on the (projected) cells
+    deep_output: bool = False  # the word head also reads the last word and the context
+    mask_special_tokens: bool = True  # PAD and BOS are outside the softmax
     noise: NonNegativeFloat = 0.0  # standard deviation of Gaussian noise on the features in training
 
 

@@ -23,8 +23,8 @@ from limner.models.position_embedding import PositionEmbedding
 class UpDownConfig:
     name: Literal["up_down"] = "up_down"
     hidden: PositiveInt = 512  # of both LSTMs, and width of the cells
-    embed: PositiveInt = 512
-    attention: PositiveInt = 512
+    embed: PositiveInt = 512  # width of the word vectors
+    attention: PositiveInt = 512  # width of the attention's MLP
     position_embedding: bool = False  # without it the cells are a set
     dropout: FractionBelowOne = 0.5  # on embedded words and cells, and before the word head
     mask_special_tokens: bool = True  # PAD and BOS are outside the softmax

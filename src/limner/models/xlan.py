@@ -30,8 +30,8 @@ class XlanConfig:
 
     name: Literal["xlan"] = "xlan"
     layers: PositiveInt = 2  # of the encoder
-    dim: PositiveInt = 512
-    heads: PositiveInt = 8
+    dim: PositiveInt = 512  # width of everything
+    heads: PositiveInt = 8  # of the attention
     mid: PositiveInt | None = None  # width, per head, of what query and cell have in common; None = half a head
     position_embedding: bool = False  # without it the cells are a set
     dropout: FractionBelowOne = 0.5  # on the embedded cells, what is attended, and before the word head

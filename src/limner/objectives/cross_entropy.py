@@ -30,7 +30,7 @@ class CrossEntropy(ObjectiveConfig):
     # entropies in nats, means over the words; a positive weight makes surer, a negative one punishes being sure
     entropy: Weight = 0.0  # of the next word's distribution (SA-LSTM's reg_lambda; its code sums over the batch axis)
     attention_entropy: Weight = 0.0  # of the attention over the cells
-    sampling: ScheduledSampling = field(default_factory=ScheduledSampling)
+    sampling: ScheduledSampling = field(default_factory=ScheduledSampling)  # scheduled sampling; off by default
 
     def build(self, context: Context) -> "CrossEntropy":
         return self

@@ -43,18 +43,18 @@ class Distil(ObjectiveConfig):
     name: Literal["distil"] = "distil"
     teacher: str = ""  # folder of a run
     side: Literal["", "student", "teacher"] = ""  # of a teacher that has both (sft); empty: that of its recipe
-    xe_weight: Fraction = 0.5
-    xe: CrossEntropy = field(default_factory=CrossEntropy)
-    kl: Fraction = 0.5
+    xe_weight: Fraction = 0.5  # of the cross entropy of the captions
+    xe: CrossEntropy = field(default_factory=CrossEntropy)  # that cross entropy
+    kl: Fraction = 0.5  # weight of the divergence of word distributions
     temperature: PositiveFloat = 1.0  # tau
-    attention: Fraction = 0.0
-    hidden: Fraction = 0.0
+    attention: Fraction = 0.0  # weight of the divergence of attention
+    hidden: Fraction = 0.0  # weight of the distance of hidden states
     features: Fraction = 0.0  # of an encoder that is trained along
-    objects: Fraction = 0.0
-    actions: Fraction = 0.0
-    sentence: Fraction = 0.0
+    objects: Fraction = 0.0  # weight of naming the captions' nouns before the first word
+    actions: Fraction = 0.0  # the same of verbs
+    sentence: Fraction = 0.0  # the same of all words
     slots: PositiveInt = 8  # J
-    joint: Fraction = 0.0
+    joint: Fraction = 0.0  # weight of the teacher's own cross entropy; 0: the teacher is frozen
     # so many of the teacher's likeliest words are remembered for every word of a caption, and all others as if they
     # were one; 0: it is asked each time
     cache: Annotated[int, Field(ge=0)] = 0

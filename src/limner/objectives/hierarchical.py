@@ -63,13 +63,13 @@ class SftLoss(ObjectiveConfig):
     actions: NonNegativeFloat = 0.0  # lam_a
     sentence: NonNegativeFloat = 0.0  # lam_s
     label_smoothing: FractionBelowOne = 0.1  # epsilon, spread over the V - 1 other allowed words; published: 0.3
-    kl: Fraction = 0.0
+    kl: Fraction = 0.0  # weight of the divergence of the student's word distributions from the teacher's
     temperature: PositiveFloat = 1.0  # tau
-    match_objects: Fraction = 0.0
-    match_actions: Fraction = 0.0
-    match_sentence: Fraction = 0.0
+    match_objects: Fraction = 0.0  # weight of the distance between the two sides' object slots
+    match_actions: Fraction = 0.0  # the same of action slots
+    match_sentence: Fraction = 0.0  # the same of the global vectors
     rarest: bool = False  # the teacher learns a clip's caption of the rarest words, which the published one only meant
-    published: bool = False
+    published: bool = False  # ccc000-png/SFTCap to the letter
 
     def __post_init__(self) -> None:
         ours = [name for name in ("sentence", *PASSED, "rarest") if getattr(self, name)]

@@ -29,9 +29,9 @@ from limner.objectives.objective import ObjectiveConfig
 @dataclass(frozen=True)
 class GlobalReconstruction(ObjectiveConfig):
     name: Literal["recnet_global"] = "recnet_global"
-    weight: NonNegativeFloat = 0.2
-    published: bool = False
-    xe: CrossEntropy = field(default_factory=CrossEntropy)
+    weight: NonNegativeFloat = 0.2  # of the reconstruction
+    published: bool = False  # hobincar/RecNet to the letter
+    xe: CrossEntropy = field(default_factory=CrossEntropy)  # the cross entropy beside it
 
     def build(self, context: Context) -> "Reconstruction":
         return Reconstruction(self, GlobalReconstructor(width(context), context.feature_dim))
@@ -40,10 +40,10 @@ class GlobalReconstruction(ObjectiveConfig):
 @dataclass(frozen=True)
 class LocalReconstruction(ObjectiveConfig):
     name: Literal["recnet_local"] = "recnet_local"
-    weight: NonNegativeFloat = 0.1
-    attention: PositiveInt = 256
-    published: bool = False
-    xe: CrossEntropy = field(default_factory=CrossEntropy)
+    weight: NonNegativeFloat = 0.1  # of the reconstruction
+    attention: PositiveInt = 256  # width of the reconstructor's attention
+    published: bool = False  # hobincar/RecNet to the letter
+    xe: CrossEntropy = field(default_factory=CrossEntropy)  # the cross entropy beside it
 
     def build(self, context: Context) -> "Reconstruction":
         return Reconstruction(self, LocalReconstructor(width(context), context.feature_dim, self.attention))

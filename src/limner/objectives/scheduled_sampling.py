@@ -23,11 +23,11 @@ class ScheduledSampling:
     the words to predict stay the caption's.
     """
 
-    start_epoch: Annotated[int, Field(ge=0)] = 0
-    initial_prob: Fraction = 0.0
-    increase_prob: Fraction = 0.0
-    increase_every: PositiveInt = 5
-    max_prob: Fraction = 1.0
+    start_epoch: Annotated[int, Field(ge=0)] = 0  # before it the probability is 0
+    initial_prob: Fraction = 0.0  # in that epoch
+    increase_prob: Fraction = 0.0  # added ...
+    increase_every: PositiveInt = 5  # ... after so many epochs
+    max_prob: Fraction = 1.0  # never more
     word: Literal["drawn", "likeliest"] = "drawn"  # from the last prediction; SA-LSTM takes the likeliest
     coin: Literal["word", "step"] = "word"  # thrown for every word, or for all captions of a step at once (SA-LSTM)
 

@@ -51,8 +51,8 @@ class SelfCritical(ObjectiveConfig):
     reward: Annotated[dict[str, NonNegativeFloat], AfterValidator(_known)] = field(
         default_factory=lambda: {"cider_d": 1.0}
     )  # cider_d is in [0, 10], bleu_4 in [0, 1]
-    xe_weight: NonNegativeFloat = 0.0
-    xe: CrossEntropy = field(default_factory=CrossEntropy)
+    xe_weight: NonNegativeFloat = 0.0  # of the cross entropy of the batch's own captions
+    xe: CrossEntropy = field(default_factory=CrossEntropy)  # that cross entropy
     dropout: bool = True  # in the differentiated pass; captions are always drawn without
 
     def __post_init__(self) -> None:

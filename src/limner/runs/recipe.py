@@ -46,7 +46,7 @@ class VocabularyConfig:
     """Built from the training split; a word is kept when its count >= min_count."""
 
     min_count: PositiveInt = 5
-    tokenizer: str = "ptb"
+    tokenizer: str = "ptb"  # ptb, ptb-isolated, simple or split
     max_words: PositiveInt = 30  # longer training captions are cut
     byte_pairs: str = ""  # folder with CLIP's vocab.json and merges.txt: words are its pieces, none is built or unknown
     vectors: str = ""  # GloVe text file (word v1 v2 ...) or folder of a CLIP model, as wide as model.embed
@@ -80,7 +80,7 @@ class Stage:
     """One objective for some epochs.  Stages run in order."""
 
     objective: Annotated[ObjectiveConfig, ConfigOf(OBJECTIVES)] = DEFAULT_OBJECTIVE
-    epochs: PositiveInt = 10
+    epochs: PositiveInt = 10  # passes over the training examples
     batch_size: PositiveInt = 64  # examples per step on all ranks together
     accumulate: PositiveInt = 1  # batches per optimiser step
     # side in pixels of the squares that the encoder makes of pictures in this stage, small ones first (progressive
@@ -89,13 +89,14 @@ class Stage:
     # an example is a medium with this many of its captions, drawn anew in each epoch; None: every pair of a medium and
     # a caption is an example of its own
     captions_per_medium: PositiveInt | None = None
+    # of torch.optim; adabound: Luo et al. 2019, arXiv:1902.09843
     optimizer: Literal["adam", "adamw", "amsgrad", "sgd", "adabound", "rmsprop", "adagrad"] = "adamw"
-    lr: PositiveFloat = 4e-4
+    lr: PositiveFloat = 4e-4  # learning rate of the captioner
     encoder_lr: NonNegativeFloat = 1e-4  # for the encoder's trainable blocks
     # parts of the captioner by their dotted names (embed, cell_layers.0), of which the longest that fits counts: they
     # learn at so many times `lr`; 0 freezes their parameters (the statistics of a BatchNorm go on)
     lr_scale: dict[str, NonNegativeFloat] = field(default_factory=dict)
-    weight_decay: NonNegativeFloat = 0.0
+    weight_decay: NonNegativeFloat = 0.0  # of the optimizer
     # adam, adamw, amsgrad, adabound; rmsprop averages squares by the second
     betas: tuple[FractionBelowOne, FractionBelowOne] = (0.9, 0.999)
     # None: torch's own, 1e-8 (adagrad 1e-10); with noam betas 0.9, 0.98 and eps 1e-9 are published
@@ -103,12 +104,12 @@ class Stage:
     momentum: FractionBelowOne = 0.9  # sgd
     nesterov: bool = False  # sgd
     final_lr: PositiveFloat = 0.1  # adabound: the rate that it tends to
-    schedule: Schedule = field(default_factory=Schedule)
-    clip_norm: PositiveFloat | None = 5.0
-    clip_value: PositiveFloat | None = None
+    schedule: Schedule = field(default_factory=Schedule)  # of the learning rate over the stage
+    clip_norm: PositiveFloat | None = 5.0  # gradients are scaled down to this norm; null: not
+    clip_value: PositiveFloat | None = None  # every gradient is cut to [-value, value]; null: not
     # decay of the exponential moving average of the weights, which is validated and kept instead of them; 0: none
     ema_decay: FractionBelowOne = 0.0
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # fp16 needs CUDA; all stages share one precision
     patience: PositiveInt | None = None  # stop after so many validations without a better score
 
 
@@ -116,10 +117,10 @@ class Stage:
 class Validation:
     """Captions are generated freely (never teacher-forced) and scored; the best score picks the kept weights."""
 
-    metric: Annotated[str, NameOf(METRICS)] = "CIDEr"
-    beam: PositiveInt = 1
+    metric: Annotated[str, NameOf(METRICS)] = "CIDEr"  # decides which weights are kept
+    beam: PositiveInt = 1  # hypotheses; 1 is greedy
     every: PositiveInt = 1  # epochs
-    split: str = "val"
+    split: str = "val"  # of the data set
     limit: PositiveInt | None = None  # at most so many media
 
 
@@ -134,8 +135,8 @@ Augmentation = Annotated[str, AfterValidator(_known_view)]
 
 @dataclass(frozen=True)
 class Recipe:
-    data: DataConfig = field(default_factory=DataConfig)
-    encoder: Annotated[EncoderConfig, ConfigOf(ENCODERS)] = DEFAULT_ENCODER
+    data: DataConfig = field(default_factory=DataConfig)  # captions and media
+    encoder: Annotated[EncoderConfig, ConfigOf(ENCODERS)] = DEFAULT_ENCODER  # frames in, cells out
     # folder of a feature store, or feature files of others (HDF5, folders of .npy, .npz, .pth), several joined on D;
     # empty = the encoder runs on raw files, and may be trained
     features: str | tuple[str, ...] = ""
@@ -143,18 +144,18 @@ class Recipe:
     # training draws one of these augmentations of a medium each time
     augmentations: Annotated[tuple[Augmentation, ...], Field(min_length=1)] = ("full",)
     frames: PositiveInt = 8  # sampled from a clip, or from the rows of a feature file
-    sampling: Sampling = field(default_factory=Sampling)
-    vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
+    sampling: Sampling = field(default_factory=Sampling)  # which frames of a clip
+    vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)  # the words that the captioner can write
     # captions written by a teacher or another model, mixed with the human ones of the training split
     pseudo_captions: PseudoCaptionsConfig = field(default_factory=PseudoCaptionsConfig)
-    model: Annotated[CaptionerConfig, ConfigOf(CAPTIONERS)] = DEFAULT_CAPTIONER
-    stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = (Stage(),)
-    validation: Validation = field(default_factory=Validation)
+    model: Annotated[CaptionerConfig, ConfigOf(CAPTIONERS)] = DEFAULT_CAPTIONER  # the captioner
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = (Stage(),)  # run one after the other
+    validation: Validation = field(default_factory=Validation)  # during training
     # how captions are searched unless a command says otherwise
     decoding: Annotated[SearchOptions, ConfigOf(SEARCHES)] = field(default_factory=Beam)
     start: str = ""  # run folder whose vocabulary and best weights this run begins with, and has to beat
     checkpoint_steps: PositiveInt = 1000  # a resumable state is written so often, and after every epoch
-    seed: int = 0
+    seed: int = 0  # of weights, order, dropout and sampling
 
     @property
     def plugins(self) -> tuple[str, ...]:
