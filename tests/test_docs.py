@@ -173,6 +173,9 @@ def test_the_recipe_reference_has_every_field_with_type_default_and_meaning(monk
 
     for name in Recipe.__dataclass_fields__:
         assert f"\n| `{name}` | " in page
+    assert [row for row in page.splitlines() if row.endswith("|  |")] == [], (
+        "comments beside these fields are shown here"
+    )
     anchors = re.findall(r"^#+ .*\{#(.+)\}$", page, re.MULTILINE)
     assert len(anchors) == len(set(anchors)) and {"data", "decoding", "model-xlan", "objective-scst"} <= set(anchors)
     assert set(re.findall(r"\]\(#([^)]+)\)", page)) <= set(anchors)

@@ -19,13 +19,13 @@ DATASETS: Registry[Callable[["DataConfig"], DataSet]] = Registry("data set", {})
 class DataConfig:
     """Where a data set lies.  Paths are relative to the working directory."""
 
-    name: Annotated[str, NameOf(DATASETS)] = "folder"
+    name: Annotated[str, NameOf(DATASETS)] = "folder"  # kind of data set
     media: str = ""  # folder of pictures or clips; may be left out where features are read
     annotations: str = ""  # caption file; MSR-VTT, MSVD: or the folder of theirs
     splits: str = ""  # folder of split lists (train, val, test), in place of the data set's own split
     restval: bool = True  # COCO: restval pictures join the training split
     file_column: str = ""  # csv, jsonl: when the file has unusual column names
-    caption_column: str = ""
+    caption_column: str = ""  # the same of the captions
     mapping: str = ""  # MSVD: youtube_mapping.txt, when it is not beside the annotations
     categories: tuple[str, ...] = ()  # MSR-VTT: only these of category.txt
 

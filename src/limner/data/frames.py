@@ -19,7 +19,7 @@ class Sampling:
     a clip several times when it has less than F; a feature file's rows are padded instead.
     """
 
-    policy: Literal["uniform", "head", "tail", "random", "every"] = "uniform"
+    policy: Literal["uniform", "head", "tail", "random", "every"] = "uniform"  # which frames; see above
     stride: PositiveInt = 5  # every; SA-LSTM's extractor took every fifth frame
 
 

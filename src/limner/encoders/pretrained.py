@@ -31,7 +31,7 @@ class PretrainedConfig:
 
     name: Literal["pretrained"] = "pretrained"
     source: str = ""
-    trainable_from: int | None = None
+    trainable_from: int | None = None  # first trained block; null: none is trained
     freeze_statistics: bool = False  # BatchNorm keeps its statistics in trained blocks too (small batches)
 
 

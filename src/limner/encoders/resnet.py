@@ -32,9 +32,9 @@ class ResNetConfig:
 
     name: Literal["resnet"] = "resnet"
     blocks: tuple[int, int, int, int] = (3, 4, 23, 3)
-    kind: Literal["bottleneck", "basic"] = "bottleneck"
-    groups: int = 1
-    width_per_group: int = 64
+    kind: Literal["bottleneck", "basic"] = "bottleneck"  # of residual block
+    groups: int = 1  # of the 3x3 convolutions; ResNeXt has several
+    width_per_group: int = 64  # channels of a group in the first stage
     pool: int = 14  # cells are averaged adaptively to pool x pool; 0 = the last map as it is
     size: int = 256  # side of the square input in pixels
     channels: Literal["RGB", "BGR"] = "RGB"  # order in which the weights read a picture; see `preprocess`

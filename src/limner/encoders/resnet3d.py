@@ -35,7 +35,7 @@ class ResNet3DConfig:
     """
 
     name: Literal["resnet3d"] = "resnet3d"
-    depth: Literal[10, 18, 34, 50, 101, 152, 200] = 50
+    depth: Literal[10, 18, 34, 50, 101, 152, 200] = 50  # layers
     source: str = ""
     width: PositiveInt = 64  # channels of the first layer
     shortcut: Literal["A", "B"] = "B"  # A: no weights, new channels are 0 (18 and 34 of 2017); B: a 1x1x1 convolution

@@ -45,7 +45,7 @@ from limner.objectives import DEFAULT_OBJECTIVE, OBJECTIVES, ObjectiveConfig
 class VocabularyConfig:
     """Built from the training split; a word is kept when its count >= min_count."""
 
-    min_count: PositiveInt = 5
+    min_count: PositiveInt = 5  # rarer words become the unknown word
     tokenizer: str = "ptb"  # ptb, ptb-isolated, simple or split
     max_words: PositiveInt = 30  # longer training captions are cut
     byte_pairs: str = ""  # folder with CLIP's vocab.json and merges.txt: words are its pieces, none is built or unknown
@@ -79,7 +79,7 @@ class Schedule:
 class Stage:
     """One objective for some epochs.  Stages run in order."""
 
-    objective: Annotated[ObjectiveConfig, ConfigOf(OBJECTIVES)] = DEFAULT_OBJECTIVE
+    objective: Annotated[ObjectiveConfig, ConfigOf(OBJECTIVES)] = DEFAULT_OBJECTIVE  # what is minimised
     epochs: PositiveInt = 10  # passes over the training examples
     batch_size: PositiveInt = 64  # examples per step on all ranks together
     accumulate: PositiveInt = 1  # batches per optimiser step
