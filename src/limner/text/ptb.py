@@ -2,7 +2,7 @@
 
 Published scores of captions are computed on these tokens.  This module gives the result of two steps: the call
 `PTBTokenizer -preserveLines -lowerCase` on a file with one caption per line, and the removal of punctuation by
-coco-caption.  The rules were found by asking the jar, never from its source.  docs/ptb.md says how, and what was
+coco-caption.  The rules were found by asking the jar, never from its source.  docs/guides/ptb.md says how, and what was
 compared.
 
 How a text is split, from left to right:
