@@ -149,7 +149,10 @@ def test_an_encoders_cells_are_brought_to_the_teachers():
 def test_a_teacher_that_learns_along_learns_from_the_words_alone():
     student, teacher = small("sa_lstm"), small("sa_lstm", seed=3)
     objective = built(student, teacher_of(teacher), kl=1.0, xe_weight=0.0, joint=0.5)
-    assert objective.config.skips_gradients and {f"joint.{n}" for n in teacher.state_dict()} == objective.state_dict().keys()
+    assert (
+        objective.config.skips_gradients
+        and {f"joint.{n}" for n in teacher.state_dict()} == objective.state_dict().keys()
+    )
     objective(student, BATCH).value.backward()
     found = {name: p.grad.clone() for name, p in teacher.named_parameters() if p.grad is not None}
     teacher.zero_grad()

@@ -1,8 +1,9 @@
 """Lists of words and characters for the PTB tokenizer (`text/ptb.py`), found by asking the jar of CoreNLP 3.4.1.
 
 The jar was given every string of one to six letters, and the words of COCO, WordNet and a paraphrase table, in three
-letter cases; and every character of the first Unicode plane; each in many surroundings (docs/guides/ptb.md).  The lists say
-what CoreNLP 3.4.1 does, which is not always right: it knows `Minn.` but not `avg.`, and letters up to Unicode 6.
+letter cases; and every character of the first Unicode plane; each in many surroundings (docs/guides/ptb.md).  The
+lists say what CoreNLP 3.4.1 does, which is not always right: it knows `Minn.` but not `avg.`, and letters up to
+Unicode 6.
 """
 
 # Abbreviations that keep their full stop, and that can end a sentence: "etc. x", "etc.x" -> etc. x
