@@ -19,12 +19,14 @@ import av
 import numpy as np
 
 from limner.data.clips import choose, frames_at, index
+from limner.data.frames import FrameSampling
 from paired import arguments, report, take_turns
 
 FRAMES, SECONDS, RATE, WIDTH, HEIGHT = 28, 300, 25, 320, 240
 BAR, MEMORY = 3, 300  # times; MB
 CHILD = (  # VmHWM begins at exec; ru_maxrss would be this process's own size, which the child inherits
-    "import sys; from limner.data.media import read; read(sys.argv[1], 28); "
+    "import sys; from limner.data.frames import FrameSampling; from limner.data.media import read; "
+    "read(sys.argv[1], FrameSampling(28)); "
     "print(next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM')) / 1024)"
 )
 
@@ -78,7 +80,7 @@ def sequential(path: Path, wanted: list[int]) -> list[np.ndarray]:
 def ours(path: Path) -> list[np.ndarray]:
     """The pass over the packets included."""
     known = index(path)
-    return list(frames_at(known, choose(known, FRAMES)))
+    return list(frames_at(known, choose(known, FrameSampling(FRAMES))))
 
 
 def main() -> int:
@@ -88,7 +90,7 @@ def main() -> int:
             path = Path(name) / f"{group}.mp4"
             write(path, group)
             known = index(path)
-            wanted = choose(known, FRAMES)
+            wanted = choose(known, FrameSampling(FRAMES))
             variants: dict[str, Callable[[], list[np.ndarray]]] = {
                 "limner": lambda path=path: ours(path),
                 "seeking to every frame": lambda path=path, wanted=wanted: seeking(path, wanted),

@@ -15,7 +15,7 @@ from limner.apps.shared.journal import Journal, to_jsonl
 from limner.apps.shared.pieces import Cut, Piece, pieces
 from limner.core.types import Medium
 from limner.data.clips import index, read_clip
-from limner.data.frames import UNIFORM
+from limner.data.frames import FrameSampling
 from limner.inference.pipeline import Pipeline
 from tests.data.videos import noise, tone, write
 
@@ -86,13 +86,13 @@ def test_long_clips_are_cut_by_themselves(scenes: Path, monkeypatch: pytest.Monk
 
 def test_a_piece_is_what_its_cut_shows(scenes: Path):
     problems: list[str] = []
-    found = list(pieces([str(scenes), "x.png"], Cut(every=2.0), 3, UNIFORM, problems))
+    found = list(pieces([str(scenes), "x.png"], Cut(every=2.0), FrameSampling(3), problems))
     assert [piece for piece, _ in found[:3]] == [
         Piece(str(scenes), 2.0 * k, 2.0 * k + 2, alone=False) for k in range(3)
     ]
     assert found[3] == (Piece("x.png"), "x.png") and not problems
     for piece, frames in found[:3]:
-        np.testing.assert_array_equal(frames, read_clip(scenes, 3, piece.start, piece.end))
+        np.testing.assert_array_equal(frames, read_clip(scenes, FrameSampling(3), piece.start, piece.end))
 
 
 def test_subtitles(tiny: Path, scenes: Path, tmp_path: Path, capsys):

@@ -11,6 +11,7 @@ from limner.apps import demo
 from limner.apps.cli import main
 from limner.apps.demo import copied, moving
 from limner.apps.shared.journal import finished_rows
+from limner.data.frames import FrameSampling
 from limner.data.media import read
 from limner.inference.pipeline import Pipeline
 from limner.runs.package import pack
@@ -44,7 +45,7 @@ def test_photographs_of_packages(tiny: Path, inside: Path, tmp_path: Path, capsy
     assert Image.open(out / "pictures" / "cat.png").size == (451, 300)  # scikit-image's Chelsea
     assert rows[names.index("cat.png")]["caption"] in said and len(rows[names.index("cat.png")]["others"]) == 1
     assert (out / "explained.png").read_bytes()[:4] == b"\x89PNG"
-    assert read(out / "explained.mp4", 2).shape[0] == 2
+    assert read(out / "explained.mp4", FrameSampling(2)).shape[0] == 2
     assert f"$ limner caption {out}/pictures/officer.jpg" in said and f"look at {out / 'report.html'}" in said
 
 

@@ -9,6 +9,7 @@ from limner.apps.cli import main
 from limner.core.types import Layout, Pixels
 from limner.data import datasets, shapes
 from limner.data.dataset import DataSet
+from limner.data.frames import FrameSampling
 from limner.data.store import FeatureStore, StoreWriter
 from limner.encoders import ResNet3D, ResNet3DConfig
 from limner.inference.pipeline import Pipeline, frames_of
@@ -27,7 +28,7 @@ def test_a_run_lends_its_own_encoder(tiny: Path, tmp_path: Path, monkeypatch, ca
     store, pipeline = FeatureStore(tmp_path / "f"), Pipeline(load_run(tiny / "run"))
     store.require(pipeline.encoder.provenance())
     for medium in shapes.load(tiny / "world")[:6]:
-        cells = pipeline.encode(Pixels(pipeline.encoder.preprocess(frames_of(medium, 4))[None]))
+        cells = pipeline.encode(Pixels(pipeline.encoder.preprocess(frames_of(medium, FrameSampling(4)))[None]))
         torch.testing.assert_close(store.get(medium.id)[0].float(), cells.grid[0], rtol=1e-3, atol=1e-3)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from limner.core.types import BOS, EOS, PAD, Batch, Features, Layout, Medium, Pixels
 from limner.data import batches
 from limner.data.batches import Item, ShapesError, TrainingBatches, from_files, from_store, in_order
-from limner.data.frames import Sampling
+from limner.data.frames import FrameSampling
 from limner.data.media import MediaError
 from limner.data.store import FeatureStore, StoreWriter
 from limner.text.vocabulary import Vocabulary
@@ -263,7 +263,7 @@ def test_evaluation_reads_every_medium_once_in_order():
 def test_a_medium_gets_a_seed_of_its_own_in_every_epoch():
     class Remembering(Reader):
         def __call__(self, items):
-            self.draws = [*getattr(self, "draws", []), *((medium.id, medium.draw) for medium, _ in items)]
+            self.draws = [*getattr(self, "draws", []), *((medium.id, medium.frame_seed) for medium, _ in items)]
             return super().__call__(items)
 
     def seeds(start: int, **options) -> list:
@@ -285,7 +285,7 @@ def test_frames_that_are_drawn_are_not_kept(tmp_path: Path):
     def preprocess(frames: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(frames.copy()).permute(0, 3, 1, 2).float()
 
-    reader = from_files(preprocess, 1, 1 << 20, Sampling("random"))
-    seen = {round(reader([(Medium("a", path, draw=k), "full")]).frames.mean().item() / 10) for k in range(12)}
+    reader = from_files(preprocess, FrameSampling(1, "random"), 1 << 20)
+    seen = {round(reader([(Medium("a", path, frame_seed=k), "full")]).frames.mean().item() / 10) for k in range(12)}
     assert len(seen) > 5
     assert len({reader([(Medium("a", path), "full")]).frames.mean().item() for _ in range(3)}) == 1

@@ -13,13 +13,13 @@ import pytest
 from limner.core.types import Medium
 from limner.data import clips
 from limner.data.clips import choose, decoded, frames_at, index, read_clip, read_parts
-from limner.data.frames import Sampling
+from limner.data.frames import FrameSampling
 from limner.data.media import MediaError, read
 from limner.data.shots import cuts, histograms
 from tests.data.videos import greys, moving, noise, shown, tone, write
 
 SHARED = Path(os.environ.get("LIMNER_SHARED", Path(__file__).parents[3] / "shared")) / "data"
-POLICIES = [Sampling(), Sampling("head"), Sampling("tail"), Sampling("random"), Sampling("every", 7)]
+POLICIES = [("uniform",), ("head",), ("tail",), ("random",), ("every", 7)]
 
 
 def encode(path: Path, codec: str, **options: str) -> Path:
@@ -47,9 +47,9 @@ def test_leaving_out_what_nobody_asked_for_changes_nothing(tmp_path: Path, name,
     known = index(encode(tmp_path / name, codec, **options))
     assert apart in (None, known.groups is not None) and len(known.stamps) == 90
     everything = replace(known, groups=None)
-    for sampling in POLICIES:
+    for policy in POLICIES:
         for frames in (1, 5, 30):
-            wanted = choose(known, frames, sampling=sampling, draw=3)
+            wanted = choose(known, FrameSampling(frames, *policy), seed=3)
             fast, slow = list(frames_at(known, wanted)), list(frames_at(everything, wanted))
             assert len(fast) == len(slow) == len(wanted)
             np.testing.assert_array_equal(np.stack(fast), np.stack(slow))
@@ -73,8 +73,8 @@ def test_only_wanted_frames_become_pictures(tmp_path: Path, monkeypatch: pytest.
     path, made = write(tmp_path / "a.mkv", greys(20)), []
     upright = clips.upright
     monkeypatch.setattr(clips, "upright", lambda *some: made.append(1) or upright(*some))
-    assert shown(read_clip(path, 4)) == [2, 7, 12, 17] and len(made) == 4
-    assert shown(read_clip(path, 8, 0.0, 0.2)) == [0] * 4 + [1] * 4 and len(made) == 4 + 2
+    assert shown(read_clip(path, FrameSampling(4))) == [2, 7, 12, 17] and len(made) == 4
+    assert shown(read_clip(path, FrameSampling(8), 0.0, 0.2)) == [0] * 4 + [1] * 4 and len(made) == 4 + 2
 
 
 def test_decoding_ends_with_the_last_wanted_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -92,63 +92,63 @@ def test_a_variable_frame_rate_goes_by_the_clock(tmp_path: Path):
     path = write(tmp_path / "a.mkv", greys(10), "libx264", times=times, qp="0")
     known = index(path)
     assert [round(known.time(stamp) * 1000) for stamp in known.stamps] == times
-    assert known.seconds == pytest.approx(2.06) and shown(read_clip(path, 10)) == [0] * 9 + [8]
-    assert shown(read_clip(path, 3, sampling=Sampling("head"))) == [0, 1, 2]
-    assert shown(read_clip(path, 3, sampling=Sampling("tail"))) == [7, 8, 9]
+    assert known.seconds == pytest.approx(2.06) and shown(read_clip(path, FrameSampling(10))) == [0] * 9 + [8]
+    assert shown(read_clip(path, FrameSampling(3, "head"))) == [0, 1, 2]
+    assert shown(read_clip(path, FrameSampling(3, "tail"))) == [7, 8, 9]
 
 
 @pytest.mark.parametrize(
     ("sampling", "expected"),
     [
-        (Sampling(), [2, 7, 12, 17]),
-        (Sampling("head"), [0, 1, 2, 3]),
-        (Sampling("tail"), [16, 17, 18, 19]),
-        (Sampling("every", 6), [0, 6, 12, 18]),
-        (Sampling("every", 8), [0, 8, 16]),
-        (Sampling("random"), [2, 7, 12, 17]),  # without a seed the middles
+        (FrameSampling(4), [2, 7, 12, 17]),
+        (FrameSampling(4, "head"), [0, 1, 2, 3]),
+        (FrameSampling(4, "tail"), [16, 17, 18, 19]),
+        (FrameSampling(4, "every", 6), [0, 6, 12, 18]),
+        (FrameSampling(4, "every", 8), [0, 8, 16]),
+        (FrameSampling(4, "random"), [2, 7, 12, 17]),  # without a seed the middles
     ],
 )
-def test_policies(tmp_path: Path, sampling: Sampling, expected: list[int]):
+def test_policies(tmp_path: Path, sampling: FrameSampling, expected: list[int]):
     path = write(tmp_path / "a.mp4", greys(20))
-    assert shown(read_clip(path, 4, sampling=sampling)) == expected
+    assert shown(read_clip(path, sampling)) == expected
 
 
 @pytest.mark.parametrize(
     ("sampling", "expected"),
     [
-        (Sampling(), [5, 6, 7, 8]),
-        (Sampling("head"), [5, 6, 7, 8]),
-        (Sampling("tail"), [5, 6, 7, 8]),
-        (Sampling("every", 2), [5, 7]),
+        (FrameSampling(4), [5, 6, 7, 8]),
+        (FrameSampling(4, "head"), [5, 6, 7, 8]),
+        (FrameSampling(4, "tail"), [5, 6, 7, 8]),
+        (FrameSampling(4, "every", 2), [5, 7]),
     ],
 )
-def test_policies_within_a_cut(tmp_path: Path, sampling: Sampling, expected: list[int]):
+def test_policies_within_a_cut(tmp_path: Path, sampling: FrameSampling, expected: list[int]):
     path = write(tmp_path / "a.mp4", greys(20))
-    assert shown(read_clip(path, 4, 0.5, 0.9, sampling)) == expected
+    assert shown(read_clip(path, sampling, 0.5, 0.9)) == expected
 
 
 def test_a_short_clip_shows_its_last_frame_again(tmp_path: Path):
     path = write(tmp_path / "a.mp4", greys(2))
     for policy, expected in (("head", [0, 1, 1, 1]), ("tail", [0, 1, 1, 1]), ("every", [0]), ("uniform", [0, 0, 1, 1])):
-        assert shown(read_clip(path, 4, sampling=Sampling(policy))) == expected
-    assert shown(read_clip(path, 3, 0.02, 0.04, Sampling("head"))) == [0, 0, 0]  # between two frames
+        assert shown(read_clip(path, FrameSampling(4, policy))) == expected
+    assert shown(read_clip(path, FrameSampling(3, "head"), 0.02, 0.04)) == [0, 0, 0]  # between two frames
 
 
 def test_random_frames_differ_by_draw_and_stay_in_their_parts(tmp_path: Path):
     path = str(write(tmp_path / "a.mp4", greys(20)))
-    seen = [tuple(shown(read(Medium("a", path, draw=k), 2, Sampling("random")))) for k in range(12)]
+    seen = [tuple(shown(read(Medium("a", path, frame_seed=k), FrameSampling(2, "random")))) for k in range(12)]
     assert len(set(seen)) > 6 and all(a < 10 <= b < 20 for a, b in seen)
-    assert seen[3] == tuple(shown(read(Medium("a", path, draw=3), 2, Sampling("random"))))
+    assert seen[3] == tuple(shown(read(Medium("a", path, frame_seed=3), FrameSampling(2, "random"))))
 
 
 def test_parts_are_read_in_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = write(tmp_path / "a.mp4", greys(20), g="5")
     parts = [(0.0, 0.55), (0.55, 1.2), (1.2, 2.0)]
     known = index(path)
-    alone = [read_clip(path, 3, *part) for part in parts]
+    alone = [read_clip(path, FrameSampling(3), *part) for part in parts]
     opened, was = [], av.open
     monkeypatch.setattr(av, "open", lambda *given, **named: opened.append(given) or was(*given, **named))
-    together = list(read_parts(known, parts, 3))
+    together = list(read_parts(known, parts, FrameSampling(3)))
     assert len(opened) == 1
     for part, expected in zip(together, alone, strict=True):
         np.testing.assert_array_equal(part, expected)
@@ -156,17 +156,17 @@ def test_parts_are_read_in_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_side_is_bounded_one_picture_at_a_time(tmp_path: Path):
     path = write(tmp_path / "a.mp4", greys(4, size=(64, 128)))
-    assert read_clip(path, 2, max_side=32).shape == (2, 16, 32, 3)
+    assert read_clip(path, FrameSampling(2), max_side=32).shape == (2, 16, 32, 3)
 
 
 # --- files as users have them -----------------------------------------------------------------------------------------
 
 
 def test_one_frame_half_a_second_and_odd_sides(tmp_path: Path):
-    assert shown(read(write(tmp_path / "one.mp4", greys(1)), 3)) == [0, 0, 0]
-    assert shown(read(write(tmp_path / "half.mp4", greys(5)), 2)) == [1, 3]
+    assert shown(read(write(tmp_path / "one.mp4", greys(1)), FrameSampling(3))) == [0, 0, 0]
+    assert shown(read(write(tmp_path / "half.mp4", greys(5)), FrameSampling(2))) == [1, 3]
     pictures = [np.full((33, 17, 3), 10 * k, np.uint8) for k in range(4)]
-    assert read(write(tmp_path / "odd.mp4", pictures), 2).shape == (2, 33, 17, 3)
+    assert read(write(tmp_path / "odd.mp4", pictures), FrameSampling(2)).shape == (2, 33, 17, 3)
 
 
 def test_two_hours(tmp_path: Path):
@@ -175,8 +175,8 @@ def test_two_hours(tmp_path: Path):
     pictures = [small[k * 4 // 7200] for k in range(7200)]
     path = write(tmp_path / "a.mp4", pictures, "mpeg4", 1, g="250")
     assert index(path).seconds == 7200
-    assert shown(read(path, 4), 80) == [0, 1, 2, 3]
-    assert shown(read(Medium("a", str(path), start=7100.0), 2), 80) == [3, 3]
+    assert shown(read(path, FrameSampling(4)), 80) == [0, 1, 2, 3]
+    assert shown(read(Medium("a", str(path), start=7100.0), FrameSampling(2)), 80) == [3, 3]
 
 
 def test_nothing_to_see(tmp_path: Path):
@@ -213,14 +213,14 @@ def test_what_is_left_of_a_cut_file_is_read_and_noted(tmp_path: Path, name: str)
             fill(container, noise(40))
     else:
         write(path, noise(40))
-    whole = read(path, 40)
+    whole = read(path, FrameSampling(40))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     notes: list[str] = []
-    found = read(path, 40, notes=notes)
+    found = read(path, FrameSampling(40), notes=notes)
     known = index(path)
     assert 1 < known.seconds < 3 and len(notes) >= 1 and f"{name}: " in notes[0] and "can be read" in notes[0]
     count = len(known.stamps) - 1  # the last one may be half a frame
-    head = read_clip(path, count, sampling=Sampling("head"))
+    head = read_clip(path, FrameSampling(count, "head"))
     np.testing.assert_array_equal(head[:count], whole[:count])
     assert found.shape == whole.shape
 
@@ -241,9 +241,9 @@ def test_damage_in_the_middle_is_passed_over(tmp_path: Path):
     data = bytearray(path.read_bytes())
     middle = len(data) // 2
     data[middle : middle + 3000] = bytes(3000)
-    whole = read(path, 60)
+    whole = read(path, FrameSampling(60))
     path.write_bytes(data)
-    found = read(path, 60)
+    found = read(path, FrameSampling(60))
     assert found.shape == whole.shape
     np.testing.assert_array_equal(found[:20], whole[:20])
 
@@ -278,7 +278,7 @@ def test_stamps_ascend(tmp_path: Path):
     with pytest.raises(MediaError, match=r"the cut from 5.0 to 6.0 s lies outside the clip of 3\.60 s"):
         known.cut(5.0, 6.0)
     with pytest.raises(ValueError, match="frames is 0"):
-        choose(known, 0)
+        choose(known, FrameSampling(0))
 
 
 @pytest.mark.data
@@ -291,8 +291,8 @@ def test_real_clips():
     for path in paths:
         known = index(path)
         assert known.groups is not None or path.suffix == ".avi"
-        for sampling in POLICIES:
-            wanted = choose(known, 28, sampling=sampling, draw=1)
+        for policy in POLICIES:
+            wanted = choose(known, FrameSampling(28, *policy), seed=1)
             for fast, slow in zip(
                 frames_at(known, wanted), frames_at(replace(known, groups=None), wanted), strict=True
             ):

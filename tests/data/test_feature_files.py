@@ -12,7 +12,7 @@ import torch
 
 from limner.core.types import Layout, Medium
 from limner.data.feature_files import FeatureFiles, FeatureRows, Source, are_feature_files
-from limner.data.frames import Sampling
+from limner.data.frames import FrameSampling
 from limner.data.media import MediaError
 
 
@@ -28,8 +28,8 @@ def hdf5(path: Path, **arrays: np.ndarray) -> Path:
     return path
 
 
-def read(files: FeatureFiles, *ids: str, draw: int | None = None):
-    return files.read([(Medium(id, "", draw=draw), "full") for id in ids])
+def read(files: FeatureFiles, *ids: str, seed: int | None = None):
+    return files.read([(Medium(id, "", frame_seed=seed), "full") for id in ids])
 
 
 def test_the_same_array_from_every_kind_of_file(tmp_path: Path):
@@ -42,7 +42,7 @@ def test_the_same_array_from_every_kind_of_file(tmp_path: Path):
     torch.save({"features": torch.from_numpy(array)}, tmp_path / "pt" / "v1.pt")
     for path in (hdf5(tmp_path / "a.hdf5", v1=array), *(tmp_path / name for name in ("npy", "npz", "pth", "pt"))):
         assert are_feature_files(path)
-        files = FeatureFiles([path], 8)
+        files = FeatureFiles([path], FrameSampling(8))
         features = read(files, "v1")
         assert files.dim == 3 and features.layout == Layout(5, 1, 1) and features.mask.all()
         assert features.grid.dtype == torch.float32 and features.grid[0, :, 0].tolist() == [0, 1, 2, 3, 4]
@@ -51,42 +51,42 @@ def test_the_same_array_from_every_kind_of_file(tmp_path: Path):
 
 def test_frames_are_picked_or_padded_and_padding_is_masked(tmp_path: Path):
     path = hdf5(tmp_path / "a.h5", long=rows(10), short=rows(2, base=1), one=np.full(3, 7.0))
-    features = read(FeatureFiles([path], 4), "long", "short", "one")
+    features = read(FeatureFiles([path], FrameSampling(4)), "long", "short", "one")
     assert features.layout == Layout(4, 1, 1)
     assert features.grid[:, :, 0].tolist() == [[0, 3, 6, 9], [1, 2, 0, 0], [7, 0, 0, 0]]
     assert features.mask.tolist() == [[True] * 4, [True, True, False, False], [True, False, False, False]]
     for policy, expected in (("head", [0, 1, 2, 3]), ("tail", [6, 7, 8, 9]), ("every", [0, 5])):
-        found = read(FeatureFiles([path], 4, Sampling(policy)), "long")
+        found = read(FeatureFiles([path], FrameSampling(4, policy)), "long")
         assert found.grid[0, :, 0].tolist() == expected
 
 
 def test_the_published_padding(tmp_path: Path):
     """SA-LSTM: zero rows up to 60, or a cut there, then 28 by linspace; zero rows are frames like others."""
     path = hdf5(tmp_path / "a.h5", long=rows(90, base=1), short=rows(50, base=1))
-    features = read(FeatureFiles([path], 28, rows=FeatureRows(masked=False, cut=60)), "long", "short")
+    features = read(FeatureFiles([path], FrameSampling(28), rows=FeatureRows(masked=False, cut=60)), "long", "short")
     numbers = np.linspace(0, 59, 28).astype(int)
     assert features.mask.all() and features.layout == Layout(28, 1, 1)
     assert features.grid[0, :, 0].tolist() == (numbers + 1).tolist()
     assert features.grid[1, :, 0].tolist() == np.where(numbers < 50, numbers + 1, 0).tolist()
-    unmasked = read(FeatureFiles([path], 64, rows=FeatureRows(masked=False)), "short")
+    unmasked = read(FeatureFiles([path], FrameSampling(64), rows=FeatureRows(masked=False)), "short")
     assert unmasked.mask.all() and unmasked.grid[0, :, 0].tolist() == [*range(1, 51)] + [0] * 14
-    masked = read(FeatureFiles([path], 28, rows=FeatureRows(cut=60)), "long")
+    masked = read(FeatureFiles([path], FrameSampling(28), rows=FeatureRows(cut=60)), "long")
     assert masked.grid[0, -1, 0] == 60
 
 
 def test_random_rows_come_from_their_parts_and_depend_on_the_draw(tmp_path: Path):
-    files = FeatureFiles([hdf5(tmp_path / "a.h5", v=rows(20))], 2, Sampling("random"))
-    seen = {tuple(read(files, "v", draw=k).grid[0, :, 0].tolist()) for k in range(20)}
+    files = FeatureFiles([hdf5(tmp_path / "a.h5", v=rows(20))], FrameSampling(2, "random"))
+    seen = {tuple(read(files, "v", seed=k).grid[0, :, 0].tolist()) for k in range(20)}
     assert len(seen) > 10 and all(a < 10 <= b for a, b in seen)
     assert read(files, "v").grid[0, :, 0].tolist() == [5, 15] == read(files, "v").grid[0, :, 0].tolist()
-    assert torch.equal(read(files, "v", draw=3).grid, read(files, "v", draw=3).grid)
+    assert torch.equal(read(files, "v", seed=3).grid, read(files, "v", seed=3).grid)
 
 
 def test_maps_are_channels_first(tmp_path: Path):
     array = np.random.default_rng(0).normal(size=(5, 3, 2, 2)).astype(np.float32)  # C, T, H, W
     torch.save(torch.from_numpy(array), tmp_path / "v.pth")
     torch.save(torch.from_numpy(array[:, :1]), tmp_path / "w.pth")
-    files = FeatureFiles([tmp_path], 8)
+    files = FeatureFiles([tmp_path], FrameSampling(8))
     features = read(files, "v", "w")
     assert files.dim == 5 and features.layout == Layout(3, 2, 2)
     np.testing.assert_array_equal(features.grid[0].reshape(3, 2, 2, 5).numpy(), array.transpose(1, 2, 3, 0))
@@ -97,12 +97,12 @@ def test_several_files_are_joined_on_d(tmp_path: Path):
     a = hdf5(tmp_path / "a.h5", v=rows(9), w=rows(2))
     b = hdf5(tmp_path / "b.h5", v=rows(9, 2, 100), w=rows(2, 2, 100))
     c = hdf5(tmp_path / "c.h5", v=rows(3, 1, 1000), w=rows(5, 1, 1000))
-    both = FeatureFiles([a, b], 4)
+    both = FeatureFiles([a, b], FrameSampling(4))
     features = read(both, "v", "w")
     assert both.dim == 5 and features.grid[0, 1].tolist() == [2, 2, 2, 102, 102]
     assert features.grid[1].tolist() == [[0] * 3 + [100] * 2, [1] * 3 + [101] * 2, [0] * 5, [0] * 5]
     # of unequal lengths the shorter one gives the number, and the rows are of the same moments
-    uneven = read(FeatureFiles([a, c], 4), "v", "w")
+    uneven = read(FeatureFiles([a, c], FrameSampling(4)), "v", "w")
     assert (
         uneven.grid[0, :3, 2:].tolist() == [[0, 1000], [4, 1001], [8, 1002]] and uneven.mask[0].tolist() == [True] * 3
     )
@@ -110,7 +110,7 @@ def test_several_files_are_joined_on_d(tmp_path: Path):
     with pytest.raises(
         MediaError, match=r"v: features of different shape .* cannot be joined: .*a\.h5 \(9, 1, 1\), .*c\.h5"
     ):
-        read(FeatureFiles([a, c], 4, Sampling("head")), "v")
+        read(FeatureFiles([a, c], FrameSampling(4, "head")), "v")
 
 
 def test_faults_name_the_file_and_the_id(tmp_path: Path):
@@ -121,7 +121,7 @@ def test_faults_name_the_file_and_the_id(tmp_path: Path):
                 none=np.zeros((0, 3)))  # fmt: skip
     with h5py.File(path, "a") as file:
         file.create_group("group")
-    files = FeatureFiles([path], 4)
+    files = FeatureFiles([path], FrameSampling(4))
     assert files.dim == 3  # what most have
     for id, message in (
         ("gone", r"gone: not in .*a\.h5, which has 11 ids \(cube, group, \.\.\.\)"),
@@ -149,7 +149,7 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path):
         pickle.dump(Evil(), file, protocol=2)
     np.save(tmp_path / "w.npy", np.array([Evil()], dtype=object), allow_pickle=True)
     torch.save(torch.ones(2, 3), tmp_path / "x.pth")
-    files = FeatureFiles([tmp_path], 2)
+    files = FeatureFiles([tmp_path], FrameSampling(2))
     for id in "vw":
         with pytest.raises(MediaError, match=f"{id}: in .* the features cannot be read"):
             read(files, id)
@@ -167,7 +167,7 @@ def test_places_without_features(tmp_path: Path):
         ("folder", r"features: '.*folder' holds no features; expected"),
     ):
         with pytest.raises(ValueError, match=message):
-            FeatureFiles([tmp_path / name], 4)
+            FeatureFiles([tmp_path / name], FrameSampling(4))
     np.save(tmp_path / "folder" / "v.npy", rows(2))
     np.savez(tmp_path / "folder" / "v.npz", rows(2))
     with pytest.raises(ValueError, match=r"two files for the id v: .*v\.npy"):

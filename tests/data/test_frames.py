@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limner.data.frames import Sampling, picks, shares
+from limner.data.frames import FrameSampling, sample_indices, sample_positions
 
 POLICIES = ("uniform", "head", "tail", "random", "every")
 
@@ -23,18 +23,18 @@ POLICIES = ("uniform", "head", "tail", "random", "every")
     ],
 )
 def test_four_of_ten(policy: str, expected: list[int]):
-    assert list(picks(10, 4, Sampling(policy))) == expected
+    assert list(sample_indices(10, FrameSampling(4, policy))) == expected
 
 
 def test_every_third():
-    assert list(picks(10, 4, Sampling("every", 3))) == [0, 3, 6, 9]
-    assert list(picks(100, 4, Sampling("every", 3))) == [0, 3, 6, 9]
-    assert list(picks(2, 4, Sampling("every", 3))) == [0]
+    assert list(sample_indices(10, FrameSampling(4, "every", 3))) == [0, 3, 6, 9]
+    assert list(sample_indices(100, FrameSampling(4, "every", 3))) == [0, 3, 6, 9]
+    assert list(sample_indices(2, FrameSampling(4, "every", 3))) == [0]
 
 
 @given(st.integers(1, 300), st.integers(1, 60), st.sampled_from(POLICIES), st.none() | st.integers(0, 99))
-def test_rows_are_ascending_different_and_there(count: int, frames: int, policy: str, draw: int | None):
-    found = list(picks(count, frames, Sampling(policy), draw))
+def test_rows_are_ascending_different_and_there(count: int, frames: int, policy: str, seed: int | None):
+    found = list(sample_indices(count, FrameSampling(frames, policy), seed))
     assert found == sorted(set(found)) and found[0] >= 0 and found[-1] < count
     if policy != "every":
         assert len(found) == min(count, frames)
@@ -46,12 +46,12 @@ def test_uniform_is_a_truncated_linspace(count: int, frames: int):
         exact = [
             int(Fraction(k * (count - 1), frames - 1)) for k in range(frames)
         ]  # np.linspace may miss a whole number
-        assert list(picks(count, frames)) == exact
+        assert list(sample_indices(count, FrameSampling(frames))) == exact
         assert np.abs(np.linspace(0, count - 1, frames) - exact).max() < 1 + 1e-9
 
 
 def test_one_frame_is_drawn_from_each_part():
-    seen = {tuple(int(10 * share) for share in shares(2, draw)) for draw in range(200)}
+    seen = {tuple(int(10 * place) for place in sample_positions(2, seed)) for seed in range(200)}
     assert {a for a, _ in seen} == {0, 1, 2, 3, 4} and {b for _, b in seen} == {5, 6, 7, 8, 9}
-    assert shares(3, 7) == shares(3, 7) != shares(3, 8)
-    assert shares(2) == [Fraction(1, 4), Fraction(3, 4)]
+    assert sample_positions(3, 7) == sample_positions(3, 7) != sample_positions(3, 8)
+    assert sample_positions(2) == [Fraction(1, 4), Fraction(3, 4)]

@@ -12,6 +12,7 @@ from PIL import Image
 
 from limner.core.types import Medium
 from limner.data.augmentations import AUGMENTATIONS
+from limner.data.frames import FrameSampling
 from limner.data.media import MAX_SIDE, MediaError, read, read_image
 
 
@@ -190,21 +191,21 @@ def right_grey(frames: np.ndarray) -> list[int]:
 
 @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mkv"])
 def test_frames_are_the_middles_of_equal_parts(tmp_path: Path, suffix: str) -> None:
-    frames = read(clip(tmp_path / f"a{suffix}"), frames=5)
+    frames = read(clip(tmp_path / f"a{suffix}"), FrameSampling(5))
     assert frames.shape == (5, 32, 64, 3)
     assert right_grey(frames) == [2, 6, 10, 14, 18]  # 2 s in 5 parts of .4 s: middles at .2, .6, 1, 1.4, 1.8 s
 
 
 def test_start_and_end_cut_the_clip(tmp_path: Path) -> None:
     path = str(clip(tmp_path / "a.mp4"))
-    assert right_grey(read(Medium("a", path, start=0.5, end=1.5), frames=2)) == [7, 12]  # at .75 and 1.25 s
-    assert right_grey(read(Medium("a", path, start=1.5, end=99.0), frames=1)) == [17]
+    assert right_grey(read(Medium("a", path, start=0.5, end=1.5), FrameSampling(2))) == [7, 12]  # at .75 and 1.25 s
+    assert right_grey(read(Medium("a", path, start=1.5, end=99.0), FrameSampling(1))) == [17]
     with pytest.raises(MediaError, match=r"from 3.0 to 4.0 s lies outside the clip of 2\.00 s"):
         read(Medium("a", path, start=3.0, end=4.0))
 
 
 def test_a_short_clip_repeats_its_frames(tmp_path: Path) -> None:
-    assert right_grey(read(clip(tmp_path / "a.mp4", count=2), frames=4)) == [0, 0, 1, 1]
+    assert right_grey(read(clip(tmp_path / "a.mp4", count=2), FrameSampling(4))) == [0, 0, 1, 1]
 
 
 def test_a_clip_filmed_upright_stands_upright(tmp_path: Path) -> None:
@@ -216,7 +217,7 @@ def test_a_clip_filmed_upright_stands_upright(tmp_path: Path) -> None:
     content = path.read_bytes()
     track = content.index(b"tkhd")
     path.write_bytes(content[:track] + content[track:].replace(flat, turned, 1))
-    frame = read(path, frames=1)[0]
+    frame = read(path, FrameSampling(1))[0]
     assert frame.shape == (64, 32, 3)
     assert frame[:24].mean() < 0.6 * frame[40:].mean()  # the dark left half is now on top
 

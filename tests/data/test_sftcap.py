@@ -13,6 +13,7 @@ import torch
 from limner.core.types import Layout
 from limner.data.datasets import DataConfig, read_dataset
 from limner.data.feature_files import FeatureFiles
+from limner.data.frames import FrameSampling
 from limner.data.sftcap import read, read_ids, write_frame_features
 from limner.data.store import FeatureStore, StoreWriter
 
@@ -103,7 +104,7 @@ def test_frame_features_are_written_and_read_as_feature_files(tmp_path: Path) ->
     saved = np.load(target / "frame_feature" / "v2.npy", allow_pickle=False)
     assert saved.dtype == np.float32 and np.array_equal(saved, grids["v2"].half().float().numpy())
     media = {m.id: m for m in read(folder(tmp_path / "data")).media}
-    features = FeatureFiles([target / "frame_feature"], frames=3).read([(media["v1"], "full")])
+    features = FeatureFiles([target / "frame_feature"], FrameSampling(3)).read([(media["v1"], "full")])
     assert torch.equal(features.grid[0], grids["v1"].half().float()[[0, 2, 4]])  # linspace(0, 4, 3)
 
 

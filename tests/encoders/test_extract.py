@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from limner.core.types import Features, Layout, Medium, Pixels
-from limner.data.frames import Sampling
+from limner.data.frames import FrameSampling
 from limner.data.store import FeatureStore, StoreWriter
 from limner.encoders.encoder import Encoder
 from limner.encoders.extract import extract
@@ -135,7 +135,7 @@ def test_clips_by_a_policy_and_damage_is_told(tmp_path: Path) -> None:
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
     paths = (whole, cut, tone(tmp_path / "sound.mp4"))
     media = [Medium(path.stem, str(path), "train") for path in paths]
-    report = extract(media, Means(), tmp_path / "s", frames=3, sampling=Sampling("tail"))
+    report = extract(media, Means(), tmp_path / "s", sampling=FrameSampling(3, "tail"))
     assert [id for id, _ in report.failures] == ["sound"]
     (line,) = report.mended
     assert line.startswith(f"{cut}: cut short: ") and line.endswith(" of 4.0 s can be read")

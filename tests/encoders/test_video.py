@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 from limner.core.types import Layout, Pixels
+from limner.data.frames import FrameSampling
 from limner.data.media import Medium
 from limner.data.store import FeatureStore
 from limner.encoders import Pretrained, PretrainedConfig, build_encoder
@@ -128,7 +129,7 @@ def test_clips_are_extracted_into_a_store(tmp_path: Path) -> None:
     save("videomae", tmp_path / "a")
     clip(tmp_path / "c.mp4")
     encoder = load(tmp_path / "a")
-    report = extract([Medium("c", str(tmp_path / "c.mp4"))], encoder, tmp_path / "store", frames=4)
+    report = extract([Medium("c", str(tmp_path / "c.mp4"))], encoder, tmp_path / "store", sampling=FrameSampling(4))
     assert (report.written, report.failures) == (1, ())
     grid, layout, _ = FeatureStore(tmp_path / "store").get("c")
     assert layout == Layout(2, 2, 2) and grid.shape == (8, 12)

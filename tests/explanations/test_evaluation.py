@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from limner.core.types import Features, Layout
-from limner.data.frames import Sampling
+from limner.data.frames import SamplingConfig
 from limner.data.shapes import generate, load, read_truth
 from limner.encoders import SmallCNN
 from limner.explanations import evaluation as report
@@ -128,6 +128,6 @@ def test_what_cannot_be_scored(run: Run):
         score_run(run, ["cam", "saliency", "x"])
     with pytest.raises(ValueError, match="no media in split 'dev'"):
         score_run(run, split="dev")
-    head = replace(run, recipe=replace(run.recipe, sampling=Sampling("head")))
+    head = replace(run, recipe=replace(run.recipe, sampling=SamplingConfig("head")))
     with pytest.raises(ValueError, match=r"with sampling\.policy head; it must be uniform"):
         score_run(head)

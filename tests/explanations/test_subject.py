@@ -11,7 +11,7 @@ from PIL import Image
 
 from limner.core.tensors import save_tensors
 from limner.core.types import Layout, Medium
-from limner.data.frames import Sampling
+from limner.data.frames import FrameSampling
 from limner.data.pictures import MediaError
 from limner.encoders import SmallCNN
 from limner.explanations.maps import explain, given
@@ -55,7 +55,7 @@ def test_a_picture(tiny: Path):
 def test_a_clip_is_shown_at_its_own_pace_unless_it_is_short_or_long(tmp_path: Path, seconds: int, count: int):
     """At 15 frames per second: not under 1.6 and not over 4 seconds."""
     clip = write(tmp_path / "c.mp4", greys(10 * seconds, 8))
-    found = show(Medium("c", str(clip)), None, 8)
+    found = show(Medium("c", str(clip)), None, FrameSampling(8))
     assert len(found.frames) == count and found.frames.shape[1:] == (32, 64, 3)
     assert found.moments == pytest.approx((np.arange(count) + 0.5) / count)
     assert found.seconds == pytest.approx(found.moments * seconds, abs=0.01)
@@ -69,7 +69,7 @@ def test_the_cells_of_the_head_of_a_clip_lie_in_its_head(tmp_path: Path):
     """Of 3 seconds at 10 frames the captioner sees the first ten: frame k at k/10 s is share (k + .5)/10 of its cells'
     time, and what comes later is after their end."""
     clip = write(tmp_path / "c.mp4", greys(30, 5))
-    found = show(Medium("c", str(clip)), None, 10, Sampling("head"))
+    found = show(Medium("c", str(clip)), None, FrameSampling(10, "head"))
     assert found.seconds is not None and found.seconds[-1] == pytest.approx(2.97, abs=0.01)
     early = found.seconds < 0.9
     assert found.moments[early] == pytest.approx(found.seconds[early] + 0.05, abs=0.001)
@@ -78,7 +78,7 @@ def test_the_cells_of_the_head_of_a_clip_lie_in_its_head(tmp_path: Path):
 
 def test_a_part_of_a_clip(tmp_path: Path):
     clip = write(tmp_path / "c.mp4", greys(40, 5))
-    found = show(Medium("c", str(clip), start=1.0, end=3.0), None, 4)
+    found = show(Medium("c", str(clip), start=1.0, end=3.0), None, FrameSampling(4))
     assert len(found.frames) == 30 and found.seconds is not None
     assert (found.seconds[0], found.seconds[-1]) == pytest.approx((1.03, 2.97), abs=0.01)
     assert shown(found.frames, 5)[0] == 10 and shown(found.frames, 5)[-1] == 29
@@ -87,7 +87,7 @@ def test_a_part_of_a_clip(tmp_path: Path):
 @pytest.mark.parametrize("policy", ["uniform", "head", "tail", "every"])
 def test_a_clip_of_one_frame(tiny: Path, tmp_path: Path, policy: str):
     clip = write(tmp_path / "c.mp4", greys(1))
-    found = show(Medium("c", str(clip)), None, 4, Sampling(policy))  # type: ignore[arg-type]
+    found = show(Medium("c", str(clip)), None, FrameSampling(4, policy))  # type: ignore[arg-type]
     assert len(found.frames) == 24 and np.isfinite(found.moments).all()
     assert ((found.moments >= 0) & (found.moments <= 1)).all()
     subject = open_subject(load_run(tiny / "run"), str(clip))

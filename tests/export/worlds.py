@@ -10,6 +10,7 @@ from torch import nn
 
 from limner.core.tensors import save_tensors
 from limner.core.types import Pixels
+from limner.data.frames import FrameSampling
 from limner.data.media import frames_of
 from limner.decode.options import Beam
 from limner.decode.rules import Rules
@@ -50,7 +51,7 @@ def tell_apart(eyes: Encoder) -> None:
     drawn pictures and clips have mean 0 and deviation 2."""
     seen = []
     for medium in drawn(pictures=True, clips=True):
-        grid = eyes.eval()(Pixels(eyes.preprocess(frames_of(medium, 4))[None])).grid
+        grid = eyes.eval()(Pixels(eyes.preprocess(frames_of(medium, FrameSampling(4)))[None])).grid
         seen.append(grid.mean(1))
     pooled, out = torch.cat(seen), eyes.out
     assert isinstance(out, (nn.Conv2d, nn.Conv3d)) and out.bias is not None

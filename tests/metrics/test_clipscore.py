@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
 
+from limner.data.frames import FrameSampling
 from limner.data.media import MediaError, read
 from limner.data.shapes import generate
 from limner.metrics import clipscore
@@ -73,7 +74,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def cosines(clip: ClipModel, path: str, captions: list[str], frames: int) -> np.ndarray:
     """(frames, captions) from the joint forward pass of transformers, one image and one caption at a time."""
     found = []
-    for frame in read(path, frames):
+    for frame in read(path, FrameSampling(frames)):
         image = Image.fromarray(frame)
         scale = SIDE / min(image.size)
         image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)

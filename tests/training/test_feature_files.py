@@ -105,11 +105,11 @@ def test_random_frames_repeat_with_the_seed(recipe: Recipe, tmp_path: Path):
     from dataclasses import replace
 
     from limner.core.tensors import load_tensors
-    from limner.data.frames import Sampling
+    from limner.data.frames import SamplingConfig
 
-    chance = replace(recipe, frames=2, sampling=Sampling("random"))
+    chance = replace(recipe, frames=2, sampling=SamplingConfig("random"))
     weights = []
-    for name, some in (("a", chance), ("b", chance), ("c", replace(chance, sampling=Sampling()))):
+    for name, some in (("a", chance), ("b", chance), ("c", replace(chance, sampling=SamplingConfig()))):
         weights.append(load_tensors(train(some, tmp_path / name) / "last.safetensors")[0])
     key = next(name for name in weights[0] if name.startswith("model.") and name.endswith("weight"))
     assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])

@@ -185,7 +185,7 @@ def caption_all(
     waiting: deque[Piece] = deque()
 
     def sources() -> Iterator[Source]:
-        for piece, source in pieces(todo, cut, captioner.frames, captioner.sampling, problems):
+        for piece, source in pieces(todo, cut, captioner.sampling, problems):
             waiting.append(piece)
             yield source
 

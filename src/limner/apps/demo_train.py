@@ -83,7 +83,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     console.print("4. explaining one of them")
     pipeline = Pipeline(loaded)
     id = showcase(evaluation.captions)
-    frames = frames_of(world / "images" / f"{id.removeprefix('image-')}.png", 1)
+    frames = frames_of(world / "images" / f"{id.removeprefix('image-')}.png")
     caption = pipeline.caption(frames)
     figure = attention_figure(frames[0], caption, options.out / "attention.png")
     console.print(f"   {caption.text}")

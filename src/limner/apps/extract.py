@@ -87,8 +87,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
             augmentations,
             batch_size=options.batch_size,
             device=options.device,
-            frames=options.frames or recipe.frames,
-            sampling=recipe.sampling,
+            sampling=recipe.sampling.with_frames(options.frames or recipe.frames),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     console.print(f"{out}: {report}")

@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from limner.core.types import Medium
+from limner.data.frames import FrameSampling
 from limner.data.media import read
 
 SIDE = 360  # pixels of a picture's longer side: sharp at half the width on a phone's screen
@@ -31,7 +32,7 @@ def thumbnail(medium: Medium, side: int = SIDE) -> Thumbnail:
 
     Raises MediaError when the medium cannot be read.
     """
-    frames = read(medium, FRAMES)
+    frames = read(medium, FrameSampling(FRAMES))
     each = side if len(frames) == 1 else side * FRAME_SIDE // SIDE
     strip = _beside([_small(frame, each) for frame in frames])
     buffer = io.BytesIO()

@@ -15,8 +15,8 @@ PAD, BOS, EOS, UNK = 0, 1, 2, 3
 
 @dataclass(frozen=True)
 class Medium:
-    """One picture or clip and what is known about it.  `start` and `end` cut a clip, in seconds; `draw` is the seed of
-    a random choice among its frames (None: no chance plays)."""
+    """One picture or clip and what is known about it.  `start` and `end` cut a clip, in seconds; `frame_seed` is
+    the seed of a random choice among its frames (None: the choice is deterministic)."""
 
     id: str
     path: str
@@ -24,7 +24,7 @@ class Medium:
     references: tuple[str, ...] = ()
     start: float | None = None
     end: float | None = None
-    draw: int | None = None
+    frame_seed: int | None = None
 
 
 Source = str | PathLike[str] | Medium | Image.Image | np.ndarray | bytes

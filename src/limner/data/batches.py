@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from limner.core.types import PAD, Batch, Features, Layout, Medium, Pixels
 from limner.data.ahead import ahead
 from limner.data.augmentations import AUGMENTATIONS
-from limner.data.frames import UNIFORM, Sampling
+from limner.data.frames import FrameSampling
 from limner.data.media import MediaError, read
 from limner.data.pseudo_captions import PseudoCaptions
 from limner.data.store import FeatureStore
@@ -56,7 +56,7 @@ def from_store(store: FeatureStore) -> Reader:
 
 
 def from_files(
-    preprocess: Callable[[np.ndarray], Tensor], frames: int = 8, room: int = 0, sampling: Sampling = UNIFORM
+    preprocess: Callable[[np.ndarray], Tensor], sampling: FrameSampling = FrameSampling(), room: int = 0
 ) -> Reader:
     """Reads and preprocesses raw media; the first of them are kept, up to `room` bytes: decoded, or preprocessed where
     that takes less."""
@@ -69,9 +69,9 @@ def from_files(
         known = kept.get((medium.id, augmentation))
         if isinstance(known, Tensor):
             return known
-        decoded = AUGMENTATIONS[augmentation](read(medium, frames, sampling)) if known is None else known
+        decoded = AUGMENTATIONS[augmentation](read(medium, sampling)) if known is None else known
         tensor = preprocess(decoded)
-        if known is None and not (medium.draw is not None and sampling.policy == "random"):
+        if known is None and not (medium.frame_seed is not None and sampling.policy == "random"):
             smaller = decoded if decoded.nbytes < tensor.nbytes else tensor
             if smaller.nbytes <= left:
                 kept[medium.id, augmentation] = smaller
@@ -156,7 +156,7 @@ class TrainingBatches:
             examples = [_some(group, self.captions, draw) for group in self.groups]
         draw.shuffle(examples)
         if self.draws:
-            examples = [replace(it, medium=replace(it.medium, draw=draw.getrandbits(32))) for it in examples]
+            examples = [replace(it, medium=replace(it.medium, frame_seed=draw.getrandbits(32))) for it in examples]
         order = [(example, draw.choice(self.augmentations)) for example in examples]
         if self.pseudo_captions is None:
             return order

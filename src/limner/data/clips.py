@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from limner.data.frames import UNIFORM, Sampling, picks, shares
+from limner.data.frames import FrameSampling, sample_indices, sample_positions
 from limner.data.pictures import MAX_SIDE, MediaError
 
 # Containers whose key frames are marked by the writer and whose time stamps are those of the decoded frames.
@@ -75,11 +75,10 @@ class ClipIndex:
 
 def read_clip(
     path: str | PathLike[str],
-    frames: int = 8,
+    sampling: FrameSampling = FrameSampling(),
     start: float | None = None,
     end: float | None = None,
-    sampling: Sampling = UNIFORM,
-    draw: int | None = None,
+    seed: int | None = None,
     max_side: int = MAX_SIDE,
     notes: list[str] | None = None,
 ) -> UInt8[np.ndarray, "T H W 3"]:
@@ -90,22 +89,21 @@ def read_clip(
     could be passed over is added to `notes`.  Raises MediaError.
     """
     known = index(path)
-    return next(read_parts(known, [(start, end)], frames, sampling, draw, max_side, notes))
+    return next(read_parts(known, [(start, end)], sampling, seed, max_side, notes))
 
 
 def read_parts(
     known: ClipIndex,
     parts: Sequence[tuple[float | None, float | None]],
-    frames: int = 8,
-    sampling: Sampling = UNIFORM,
-    draw: int | None = None,
+    sampling: FrameSampling = FrameSampling(),
+    seed: int | None = None,
     max_side: int = MAX_SIDE,
     notes: list[str] | None = None,
 ) -> Iterator[UInt8[np.ndarray, "T H W 3"]]:
     """`read_clip` for each of several parts, which follow one another, in one pass over the clip."""
     if notes is not None and known.note:
         notes.append(f"{known.path}: {known.note}")
-    wanted = [choose(known, frames, start, end, sampling, draw) for start, end in parts]
+    wanted = [choose(known, sampling, start, end, seed) for start, end in parts]
     pictures = frames_at(known, [stamp for part in wanted for stamp in part], max_side, notes)
     for part in wanted:
         yield _stack(list(islice(pictures, len(part))))
@@ -113,24 +111,21 @@ def read_parts(
 
 def choose(
     known: ClipIndex,
-    frames: int,
+    sampling: FrameSampling = FrameSampling(),
     start: float | None = None,
     end: float | None = None,
-    sampling: Sampling = UNIFORM,
-    draw: int | None = None,
+    seed: int | None = None,
 ) -> list[int]:
     """The stamps of the frames that a policy shows, ascending."""
-    if frames < 1:
-        raise ValueError(f"frames is {frames}; it must be at least 1")
     begin, finish = known.cut(start, end)
     if sampling.policy in ("uniform", "random"):
-        places = shares(frames, draw if sampling.policy == "random" else None)
+        places = sample_positions(sampling.frames, seed if sampling.policy == "random" else None)
         return [known.on_screen(begin + (finish - begin) * place) for place in places]
     inside = known.stamps[slice(*(bisect_left(known.stamps, ceil(side)) for side in (begin, finish)))] or [
         known.on_screen(begin)
     ]
-    chosen = [inside[number] for number in picks(len(inside), frames, sampling)]
-    return chosen if sampling.policy == "every" else chosen + [chosen[-1]] * (frames - len(chosen))
+    chosen = [inside[number] for number in sample_indices(len(inside), sampling)]
+    return chosen if sampling.policy == "every" else chosen + [chosen[-1]] * (sampling.frames - len(chosen))
 
 
 def index(path: str | PathLike[str]) -> ClipIndex:

@@ -8,7 +8,7 @@ sources are joined on D.
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from limner.core.fields import PositiveInt
 from limner.core.types import Features, Layout, Medium
-from limner.data.frames import UNIFORM, Sampling, picks
+from limner.data.frames import FrameSampling, sample_indices
 from limner.data.pictures import MediaError
 
 HDF5_SUFFIXES = (".hdf5", ".h5", ".hdf")
@@ -105,13 +105,12 @@ class FeatureFiles:
     def __init__(
         self,
         paths: Sequence[str | Path],
-        frames: int,
-        sampling: Sampling = UNIFORM,
+        sampling: FrameSampling = FrameSampling(),
         rows: FeatureRows = PLAIN,
     ) -> None:
         """Raises ValueError when a path holds no features."""
         self.sources = [Source(path) for path in paths]
-        self.frames, self.sampling, self.rows = frames, sampling, rows
+        self.sampling, self.rows = sampling, rows
         self.widths = [_width(source) for source in self.sources]
         self._kept: dict[str, np.ndarray] = {}
         self._room = CACHE
@@ -125,7 +124,7 @@ class FeatureFiles:
 
         Raises MediaError (a ValueError), naming file and id, when a source lacks them or they do not fit.
         """
-        if medium.draw is not None and self.sampling.policy == "random":
+        if medium.frame_seed is not None and self.sampling.policy == "random":
             return self._maps(medium)
         if medium.id not in self._kept:
             found = self._maps(medium)
@@ -143,10 +142,11 @@ class FeatureFiles:
             shapes = ", ".join(f"{source.path} {a.shape[:3]}" for source, a in zip(self.sources, arrays, strict=True))
             raise MediaError(f"{medium.id}: features of different shape (T, H, W) cannot be joined: {shapes}")
         # of sources that differ in length so many each, so that they are the same moments
-        shared = self.frames if len(set(counts)) == 1 else min(self.frames, *counts)
-        numbers = [list(picks(count, shared, self.sampling, medium.draw)) for count in counts]
+        frames = self.sampling.frames if len(set(counts)) == 1 else min(self.sampling.frames, *counts)
+        sampling = replace(self.sampling, frames=frames)
+        numbers = [list(sample_indices(count, sampling, medium.frame_seed)) for count in counts]
         joined = np.concatenate([array[chosen] for array, chosen in zip(arrays, numbers, strict=True)], -1)
-        return joined if self.rows.masked else _padded(joined, self.frames)
+        return joined if self.rows.masked else _padded(joined, self.sampling.frames)
 
     def _grid(self, source: Source, width: int, id: str) -> Float[np.ndarray, "T H W D"]:
         array = source.array(id)

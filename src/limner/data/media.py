@@ -10,7 +10,7 @@ from PIL import Image
 
 from limner.core.torch_free import Medium, Source
 from limner.data.clips import read_clip
-from limner.data.frames import UNIFORM, Sampling
+from limner.data.frames import FrameSampling
 from limner.data.pictures import MAX_SIDE, MediaError, Picture, read_image
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
@@ -34,11 +34,10 @@ __all__ = [
 
 def read(
     medium: Medium | str | PathLike[str],
-    frames: int = 8,
-    sampling: Sampling = UNIFORM,
+    sampling: FrameSampling = FrameSampling(),
     notes: list[str] | None = None,
 ) -> UInt8[np.ndarray, "T H W 3"]:
-    """RGB [0, 255] frames of a file: T = 1 for a picture, T = `frames` for a clip (policy "every": at most so many).
+    """RGB [0, 255] frames of a file: T = 1 for an image, T = `sampling.frames` for a clip (policy "every": at most).
 
     What was damaged but could be read all the same is added to `notes`.  Raises MediaError when the file is missing,
     broken or of an unknown suffix.
@@ -46,7 +45,7 @@ def read(
     if not isinstance(medium, Medium):
         medium = Medium(id=Path(medium).stem, path=str(medium))
     if is_clip(medium.path):
-        return read_clip(medium.path, frames, medium.start, medium.end, sampling, medium.draw, notes=notes)
+        return read_clip(medium.path, sampling, medium.start, medium.end, medium.frame_seed, notes=notes)
     suffix = Path(medium.path).suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         return read_image(medium.path)
@@ -76,7 +75,9 @@ def single_source(source: object) -> None:
         raise TypeError(f"caption() takes a path, PIL image, bytes or uint8 array, got {kind}")
 
 
-def frames_of(source: Source, frames: int, sampling: Sampling = UNIFORM, notes: list[str] | None = None) -> np.ndarray:
+def frames_of(
+    source: Source, sampling: FrameSampling = FrameSampling(), notes: list[str] | None = None
+) -> UInt8[np.ndarray, "T H W 3"]:
     """A path, PIL image, bytes or uint8 array -> uint8 (T, H, W, 3) RGB in [0, 255].
 
     Raises MediaError when it cannot be read, TypeError when it is not one picture or clip.
@@ -90,4 +91,4 @@ def frames_of(source: Source, frames: int, sampling: Sampling = UNIFORM, notes: 
         return source
     if isinstance(source, (np.ndarray, Image.Image, bytes)):
         return read_image(source)
-    return read(source, frames, sampling, notes)
+    return read(source, sampling, notes)

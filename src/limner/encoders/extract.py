@@ -12,7 +12,7 @@ from torch import Tensor
 from limner.core.types import Layout, Medium, Pixels
 from limner.data.ahead import ahead
 from limner.data.augmentations import AUGMENTATIONS
-from limner.data.frames import UNIFORM, Sampling
+from limner.data.frames import FrameSampling
 from limner.data.media import is_clip, read
 from limner.data.store import StoreWriter, UnstorableError, entry_key
 from limner.encoders.encoder import Encoder, same_shape
@@ -61,19 +61,18 @@ def extract(
     device: torch.device | str = "cpu",
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
-    frames: int = 8,
-    sampling: Sampling = UNIFORM,
+    sampling: FrameSampling = FrameSampling(),
 ) -> ExtractReport:
     """Encode every medium once per view into the store at `out`; all media in the first view come first.
 
-    Views other than "full" are made only for media of `view_splits`.  Clips are sampled at `frames` frames, which
-    `sampling` chooses; `batch_size` counts frames that go through the encoder together, of one clip at least.
+    Views other than "full" are made only for media of `view_splits`.  Frames of clips are chosen by `sampling`;
+    `batch_size` counts frames that go through the encoder together, of one clip at least.
     `progress` is told (done, total) entries.  Entries that are there already are kept, so the same call continues a
     killed run.  Raises ValueError for unknown augmentations, duplicate ids, or a store of another encoder; a bad
     medium is never fatal.
     """
-    if batch_size < 1 or frames < 1:
-        raise ValueError(f"batch_size is {batch_size} and frames is {frames}; both must be at least 1")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
     jobs = _jobs(media, augmentations, view_splits)
     encoder = encoder.to(device).eval()
     writer = StoreWriter(out, encoder.provenance())
@@ -85,8 +84,8 @@ def extract(
         progress(done, len(jobs))
     mended: dict[str, None] = {}
     clips = any(is_clip(job.medium.path) for job in todo)
-    window = max(workers, 2 * batch_size // (frames if clips else 1))
-    reading = ahead(lambda job: _load(job, encoder, frames, sampling), todo, window=window, workers=workers)
+    window = max(workers, 2 * batch_size // (sampling.frames if clips else 1))
+    reading = ahead(lambda job: _load(job, encoder, sampling), todo, window=window, workers=workers)
     for chunk in _chunks((found for _, found in reading), batch_size):
         mended |= dict.fromkeys(note for item in chunk for note in item.notes)
         for job, grid, layout, boxes, reason in _encode(chunk, encoder, device):
@@ -123,10 +122,10 @@ def _jobs(media: Sequence[Medium], augmentations: Sequence[str], view_splits: Se
     ]
 
 
-def _load(job: Job, encoder: Encoder, frames: int, sampling: Sampling) -> Loaded:
+def _load(job: Job, encoder: Encoder, sampling: FrameSampling) -> Loaded:
     notes: list[str] = []
     try:
-        pixels = encoder.preprocess(AUGMENTATIONS[job.augmentation](read(job.medium, frames, sampling, notes)))
+        pixels = encoder.preprocess(AUGMENTATIONS[job.augmentation](read(job.medium, sampling, notes)))
         return Loaded(job, pixels, "", tuple(notes))
     except ValueError as error:  # MediaError, or a size that the encoder's preprocessing refuses
         return Loaded(job, None, str(error))

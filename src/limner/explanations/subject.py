@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from limner.core.types import Features, Medium, Pixels
 from limner.data.clips import choose, index, read_parts
 from limner.data.datasets import read_dataset
-from limner.data.frames import UNIFORM, Sampling
+from limner.data.frames import FrameSampling
 from limner.data.media import is_clip, read
 from limner.encoders.encoder import Encoder
 from limner.explanations.overlay import WHOLE, Box
@@ -59,10 +59,10 @@ def open_subject(run: Run, source: str, device: str = "cpu", frames: int | None 
 
 def _from_file(pipeline: Pipeline, source: str) -> Subject:
     notes: list[str] = []
-    sampling, medium = pipeline.run.recipe.sampling, Medium(Path(source).stem, source)
-    pixels = pipeline.encoder.preprocess(frames_of(medium, pipeline.frames, sampling, notes))
+    medium = Medium(Path(source).stem, source)
+    pixels = pipeline.encoder.preprocess(frames_of(medium, pipeline.sampling, notes))
     features = pipeline.encode(Pixels(pixels[None].to(pipeline.device)))
-    return Subject(features, show(medium, pipeline.encoder, pipeline.frames, sampling), tuple(notes))
+    return Subject(features, show(medium, pipeline.encoder, pipeline.sampling), tuple(notes))
 
 
 @torch.no_grad()
@@ -81,12 +81,14 @@ def _from_store(run: Run, id: str, device: str) -> Subject:
     count = 1 if features.layout.t == 1 else round(PACE * SHORTEST)
     shown = Shown(BLANK.repeat(count, 0), (np.arange(count) + 0.5) / count)
     if Path(medium.path).is_file():
-        shown = show(medium, run.encoder, recipe.frames, UNIFORM if inputs.store is None else recipe.sampling)
+        # which rows of a feature file were chosen says nothing about times in the clip
+        sampling = FrameSampling(recipe.frames) if inputs.store is None else recipe.frame_sampling
+        shown = show(medium, run.encoder, sampling)
     return Subject(features.map(lambda x: x.to(device)), shown, tuple(notes))
 
 
-def show(medium: Medium, encoder: Encoder | None, frames: int, sampling: Sampling = UNIFORM) -> Shown:
-    """A picture; or a clip, of which the captioner sees `frames` chosen by `sampling`, at `PACE` frames per second."""
+def show(medium: Medium, encoder: Encoder | None, sampling: FrameSampling) -> Shown:
+    """A picture; or a clip, of which the captioner sees the frames of `sampling`, at `PACE` frames per second."""
     if not is_clip(medium.path):
         pictures = read(medium)
         return Shown(pictures, np.array([0.5]), None, _view(encoder, pictures))
@@ -96,9 +98,9 @@ def show(medium: Medium, encoder: Encoder | None, frames: int, sampling: Samplin
     moments = (np.arange(count) + 0.5) / count
     seconds = begin + moments * (end - begin)
     if sampling.policy not in ("uniform", "random"):
-        seen = [known.time(stamp) for stamp in choose(known, frames, medium.start, medium.end, sampling)]
+        seen = [known.time(stamp) for stamp in choose(known, sampling, medium.start, medium.end)]
         moments = np.interp(seconds, seen, (np.arange(len(seen)) + 0.5) / len(seen))
-    pictures = next(read_parts(known, [(medium.start, medium.end)], count, max_side=SIDE))
+    pictures = next(read_parts(known, [(medium.start, medium.end)], FrameSampling(count), max_side=SIDE))
     return Shown(pictures, moments, seconds, _view(encoder, pictures))
 
 

@@ -100,7 +100,7 @@ def compare(pipeline: Pipeline, engine: OnnxPipeline, media: Sequence[Source], d
 @torch.no_grad()
 def likelihood(pipeline: Pipeline, source: Source, tokens: Int[np.ndarray, " L"]) -> float:
     """PyTorch's log-probability of a caption, its end included, of a picture or clip."""
-    frames = frames_of(source, pipeline.frames, pipeline.sampling, [])
+    frames = frames_of(source, pipeline.sampling, [])
     features = pipeline.encode(Pixels(pipeline.encoder.preprocess(frames)[None]))
     said = torch.from_numpy(tokens)
     given = torch.cat([torch.tensor([BOS]), said[:-1]])

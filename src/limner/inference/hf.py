@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from limner.core.torch_free import Caption, Failure, Source
-from limner.data.frames import UNIFORM, Sampling
+from limner.data.frames import FrameSampling
 from limner.data.media import frames_of
 from limner.decode.options import Beam, Decoding, Sample, with_options
 from limner.decode.rules import Rules
@@ -57,7 +57,7 @@ class HuggingFacePipeline:
         self.model, self.processor, self.tokenizer = model.to(device).eval(), processor, tokenizer
         self.clip = int(getattr(model.config, "num_image_with_embedding", None) or 0)  # frames it reads together
         self.frames = self.clip or 1  # of a clip; others see the one in its middle
-        self.sampling: Sampling = UNIFORM
+        self.sampling = FrameSampling(self.frames)
         self.vocabulary = None  # pieces of its own tokenizer
 
     @classmethod
@@ -105,7 +105,7 @@ class HuggingFacePipeline:
         return captions_of(sources, self._pixels, lambda pixels: self._decode(pixels, search), batch_size)
 
     def _pixels(self, source: Source, notes: list[str]) -> tuple[Float[Tensor, "T 3 h w"]]:
-        frames = frames_of(source, self.frames, self.sampling, notes)
+        frames = frames_of(source, self.sampling, notes)
         if len(frames) != self.frames:  # a picture for a model of clips, or more frames than are read
             frames = (
                 frames[np.arange(self.frames) * len(frames) // self.frames]

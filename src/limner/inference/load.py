@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from limner.core.torch_free import Caption, Failure, Source
-from limner.data.frames import Sampling
+from limner.data.frames import FrameSampling
 from limner.decode.options import Beam, Decoding
 from limner.inference.onnx.model import is_exported
 from limner.text.vocabulary import Vocabulary
@@ -32,7 +32,7 @@ class CaptionPipeline(Protocol):
     def vocabulary(self) -> Vocabulary | None: ...
 
     @property
-    def sampling(self) -> Sampling: ...
+    def sampling(self) -> FrameSampling: ...
 
     def fingerprint(self) -> str:
         """Hex digest of the weights."""

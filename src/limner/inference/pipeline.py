@@ -12,7 +12,7 @@ from limner import shipped
 from limner.core.files import sha256
 from limner.core.torch_free import Caption, Failure, Source
 from limner.core.types import BOS, EOS, PAD, Captions, Features, Layout, Pixels
-from limner.data.frames import Sampling
+from limner.data.frames import FrameSampling
 from limner.data.media import frames_of
 from limner.decode.ensemble import Ensemble, EnsembleInputs, Inputs, share_words
 from limner.decode.options import EQUAL, Averaging, Beam, Decoding, together, with_options
@@ -97,9 +97,9 @@ class Pipeline:
         return self.run.recipe.beam
 
     @property
-    def sampling(self) -> Sampling:
+    def sampling(self) -> FrameSampling:
         """How it takes frames from a clip."""
-        return self.run.recipe.sampling
+        return self.run.recipe.sampling.with_frames(self.frames)
 
     def fingerprint(self) -> str:
         """Hex digest of the weights."""
@@ -131,7 +131,7 @@ class Pipeline:
 
     def _pixels(self, source: Source, notes: list[str]) -> tuple[torch.Tensor, ...]:
         """The source as each member reads it."""
-        mine = self.encoder.preprocess(frames_of(source, self.frames, self.sampling, notes))
+        mine = self.encoder.preprocess(frames_of(source, self.sampling, notes))
         return (mine, *(pixels for other in self.others for pixels in other._pixels(source, [])))
 
     def _decode(self, pixels: Sequence[tuple[torch.Tensor, ...]], decoding: Decoding) -> list[Caption]:

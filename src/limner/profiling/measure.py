@@ -279,7 +279,7 @@ def cider_of(run: Run) -> float | None:
 
 
 def _pixels(pipeline: Pipeline, source: Source) -> Pixels:
-    frames = frames_of(source, pipeline.frames, pipeline.run.recipe.sampling)
+    frames = frames_of(source, pipeline.sampling)
     return Pixels(pipeline.encoder.preprocess(frames)[None])
 
 

@@ -122,7 +122,7 @@ def open_inputs(recipe: Recipe, encoder: Encoder | None = None, keep: bool = Fal
     if store is None:
         small = getattr(recipe.encoder, "size", SMALL + 1) <= SMALL
         room = sys.maxsize if keep else ROOM if small else 0
-        reader = from_files(encoder.preprocess, recipe.frames, room, recipe.sampling)
+        reader = from_files(encoder.preprocess, recipe.frame_sampling, room)
         return Inputs(encoder, reader, frames=recipe.frames)
     store.require(encoder.provenance())
     return Inputs(encoder, _in_views(recipe, store), store)
@@ -157,7 +157,7 @@ def _open_files(recipe: Recipe) -> Inputs:
         raise ValueError(
             f"feature files hold one view of a medium: augmentations must be [full], not {[*recipe.augmentations]}"
         )
-    files = FeatureFiles(feature_paths(recipe), recipe.frames, recipe.sampling, recipe.feature_rows)
+    files = FeatureFiles(feature_paths(recipe), recipe.frame_sampling, recipe.feature_rows)
     return Inputs(None, files.read, None, files)
 
 

@@ -29,7 +29,7 @@ from limner.core.registry import Registry, origin
 from limner.data.augmentations import AUGMENTATIONS
 from limner.data.datasets import DATASETS, DataConfig
 from limner.data.feature_files import FeatureRows
-from limner.data.frames import Sampling
+from limner.data.frames import FrameSampling, SamplingConfig
 from limner.data.pseudo_captions import PseudoCaptionsConfig
 from limner.decode.options import Beam, SearchOptions
 from limner.decode.search import SEARCHES
@@ -144,7 +144,7 @@ class Recipe:
     # training draws one of these augmentations of a medium each time
     augmentations: Annotated[tuple[Augmentation, ...], Field(min_length=1)] = ("full",)
     frames: PositiveInt = 8  # sampled from a clip, or from the rows of a feature file
-    sampling: Sampling = field(default_factory=Sampling)  # which frames of a clip
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)  # which frames of a clip
     vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)  # the words that the captioner can write
     # captions written by a teacher or another model, mixed with the human ones of the training split
     pseudo_captions: PseudoCaptionsConfig = field(default_factory=PseudoCaptionsConfig)
@@ -174,6 +174,11 @@ class Recipe:
     def beam(self) -> Beam:
         """`decoding` where it is a beam search, else the default beam under its rules."""
         return self.decoding if isinstance(self.decoding, Beam) else Beam(rules=self.decoding.rules)
+
+    @property
+    def frame_sampling(self) -> FrameSampling:
+        """The fields `frames` and `sampling` as one value."""
+        return self.sampling.with_frames(self.frames)
 
 
 REGISTRIES: tuple[Registry[Any], ...] = (CAPTIONERS, ENCODERS, DATASETS, METRICS, OBJECTIVES, SEARCHES)

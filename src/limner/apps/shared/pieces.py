@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from limner.core.torch_free import Source
 from limner.data.clips import ClipIndex, index, read_parts
-from limner.data.frames import Sampling
+from limner.data.frames import FrameSampling
 from limner.data.media import MediaError, is_clip
 from limner.data.shots import Part, every, shots
 
@@ -40,7 +40,7 @@ class Piece(NamedTuple):
 
 
 def pieces(
-    files: Iterable[str], cut: Cut, frames: int, sampling: Sampling, problems: list[str]
+    files: Iterable[str], cut: Cut, sampling: FrameSampling, problems: list[str]
 ) -> Iterator[tuple[Piece, Source]]:
     """Every piece with what a pipeline can caption; a clip that is cut is decoded once, one piece in memory at a time.
 
@@ -56,7 +56,7 @@ def pieces(
             if len(parts) == 1:
                 yield Piece(file, 0.0, known.seconds), file
                 continue
-            arrays = read_parts(known, parts, frames, sampling, None, SIDE, problems)
+            arrays = read_parts(known, parts, sampling, None, SIDE, problems)
             for (start, end), array in zip(parts, arrays, strict=True):
                 yield Piece(file, start, end, alone=False), array
         except MediaError as error:

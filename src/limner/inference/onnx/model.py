@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from limner.core.files import read_json, sha256, write_json
 from limner.core.migration import migrate
 from limner.core.version import __version__
-from limner.data.frames import Sampling
+from limner.data.frames import SamplingConfig
 from limner.decode.options import Beam
 from limner.inference.onnx.beam import Said, State
 from limner.inference.onnx.pixels import Preprocess
@@ -37,7 +37,7 @@ class Card:
     files: dict[str, dict[str, Any]]  # name -> sha256, bytes
     preprocess: Preprocess
     frames: int  # sampled from a clip
-    sampling: Sampling
+    sampling: SamplingConfig
     decoding: Beam  # words as ids
     layout: tuple[int, int]  # rows and columns of a frame's cells
     pictures: bool  # False: it reads clips only

@@ -24,7 +24,8 @@ class OnnxPipeline:
         """`frames` are sampled from a clip (None: as many as in training)."""
         self.model, card = model, model.card
         self.folder, self.vocabulary = model.folder, model.vocabulary
-        self.frames, self.sampling = frames or card.frames, card.sampling
+        self.frames = frames or card.frames
+        self.sampling = card.sampling.with_frames(self.frames)
         self.decoding: Beam = card.decoding
         self.preprocess = card.preprocess
 
@@ -69,7 +70,7 @@ class OnnxPipeline:
 
     def pixels(self, source: Source, notes: list[str]) -> UInt8[np.ndarray, "T h w 3"]:
         """What the encoder sees of it; what was damaged is added to `notes`."""
-        frames = frames_of(source, self.frames, self.sampling, notes)
+        frames = frames_of(source, self.sampling, notes)
         if not (self.model.card.pictures if len(frames) == 1 else self.model.card.clips):
             other = "clips" if len(frames) == 1 else "pictures"
             raise ValueError(f"{_name(source)}: {self.folder} was exported from a model that reads {other} only")
