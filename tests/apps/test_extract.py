@@ -8,7 +8,7 @@ import torch
 from limner.apps.cli import main
 from limner.core.types import Layout, Pixels
 from limner.data import datasets, shapes
-from limner.data.dataset import DataSet
+from limner.data.dataset import Dataset
 from limner.data.frames import FrameSampling
 from limner.data.store import FeatureStore, StoreWriter
 from limner.encoders import ResNet3D, ResNet3DConfig
@@ -19,7 +19,7 @@ from limner.runs.run import load_run
 def test_a_run_lends_its_own_encoder(tiny: Path, tmp_path: Path, monkeypatch, capsys):
     """The stored cells are those of the trained network, to float16; problems of the data set are shown."""
     monkeypatch.setitem(
-        datasets.DATASETS, "shapes", lambda config: DataSet(tuple(shapes.load(config.media)[:6]), ("line 4: no file",))
+        datasets.DATASETS, "shapes", lambda config: Dataset(tuple(shapes.load(config.media)[:6]), ("line 4: no file",))
     )
     assert main(["extract", str(tiny / "run"), "--out", str(tmp_path / "f"), "--batch-size", "4"]) == 0
     shown = capsys.readouterr()

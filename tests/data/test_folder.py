@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from limner.data.dataset import DataSet, hashed_split
+from limner.data.dataset import Dataset, split_by_hash
 from limner.data.datasets import DataConfig, read_dataset
 from limner.data.folder import read_csv, read_folder, read_jsonl
 
 
-def csv(tmp_path: Path, text: str | bytes, **options: str) -> DataSet:
+def csv(tmp_path: Path, text: str | bytes, **options: str) -> Dataset:
     path = tmp_path / "captions.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return read_csv(path, "pictures", **options)
 
 
-def captions(dataset: DataSet) -> dict[str, tuple[str, ...]]:
+def captions(dataset: Dataset) -> dict[str, tuple[str, ...]]:
     return {medium.id: medium.references for medium in dataset.media}
 
 
@@ -69,7 +69,7 @@ def test_ids_and_splits_of_the_file_win(tmp_path: Path):
     found = csv(tmp_path, "file,caption,split,id\na.jpg,x,val,7\nb.jpg,y,,8\na.jpg,z,val,7\n")
     assert [(m.id, m.split, m.path) for m in found.media] == [
         ("7", "val", "pictures/a.jpg"),
-        ("8", hashed_split("8"), "pictures/b.jpg"),
+        ("8", split_by_hash("8"), "pictures/b.jpg"),
     ]
     with pytest.raises(ValueError, match="line 3: '7' has two files or splits"):
         csv(tmp_path, "file,caption,id\na.jpg,x,7\nb.jpg,y,7\n")
@@ -79,7 +79,7 @@ def test_hashed_splits_depend_on_the_id_alone(tmp_path: Path):
     """First 8 hex digits of SHA-256 as a share of 2^32: below .8 train, below .9 val, else test."""
     for id in ("a.jpg", "b.jpg", "c.jpg", "d.jpg"):
         share = int(hashlib.sha256(id.encode()).hexdigest()[:8], 16) / 0x100000000
-        assert hashed_split(id) == ("train" if share < 0.8 else "val" if share < 0.9 else "test")
+        assert split_by_hash(id) == ("train" if share < 0.8 else "val" if share < 0.9 else "test")
     few = csv(tmp_path, "file,caption\n" + "".join(f"{k}.jpg,x\n" for k in range(20)))
     many = csv(tmp_path, "file,caption\n" + "".join(f"{k}.jpg,x\n" for k in reversed(range(2000))))
     splits = {medium.id: medium.split for medium in many.media}
@@ -88,7 +88,7 @@ def test_hashed_splits_depend_on_the_id_alone(tmp_path: Path):
     assert abs(counts["train"] - 1600) < 54 and abs(counts["val"] - 200) < 40  # three standard deviations
 
 
-def jsonl(tmp_path: Path, text: str) -> DataSet:
+def jsonl(tmp_path: Path, text: str) -> Dataset:
     (tmp_path / "captions.jsonl").write_text(text, encoding="utf-8")
     return read_jsonl(tmp_path / "captions.jsonl", "pictures")
 
@@ -107,7 +107,7 @@ def test_jsonl(tmp_path: Path):
         ('{"file": "b.jpg", "caption": "cut', r"captions\.jsonl, line 2: not JSON \("),
         ('["b.jpg", "x"]', "line 2: expected an object with file and caption"),
         ('{"file": "b.jpg", "label": 3}', r"line 2 has the columns \['file', 'label'\]; none of them is a caption"),
-        ('{"file": "b.jpg", "caption": 3}', "line 2: a caption is text, got 3"),
+        ('{"file": "b.jpg", "caption": 3}', "line 2: a caption must be text, got 3"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str):
@@ -124,7 +124,7 @@ def test_a_folder_with_text_files(tmp_path: Path):
     found = read_folder("", tmp_path / "m")
     expected = {"a.jpeg": (), "b.jpg": ("one", " two "), "sub/train/d.mp4": (), "val/c.PNG": ("three",)}
     assert captions(found) == expected
-    assert [medium.split for medium in found.media] == [hashed_split("a.jpeg"), hashed_split("b.jpg"), "train", "val"]
+    assert [medium.split for medium in found.media] == [split_by_hash("a.jpeg"), split_by_hash("b.jpg"), "train", "val"]
     assert found.problems == ("val/c.PNG: 1 empty caption(s) dropped",)
 
     (tmp_path / "t").mkdir()  # captions kept apart
@@ -134,17 +134,17 @@ def test_a_folder_with_text_files(tmp_path: Path):
 
 
 def test_folders_without_media(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"no picture or clip below .* known endings are \.3gp"):
+    with pytest.raises(ValueError, match=r"no image or clip below .* known file types are \.3gp"):
         read_folder("", tmp_path)
-    with pytest.raises(ValueError, match="is not a folder; expected one with pictures or clips"):
+    with pytest.raises(ValueError, match="is not a folder; expected a folder with images or clips"):
         read_folder("", tmp_path / "nowhere")
 
 
 def test_ids_are_unique():
     from limner.core.types import Medium
 
-    with pytest.raises(ValueError, match=r"1 ids stand twice in the data set, for example \['7'\]"):
-        DataSet((Medium("7", "a"), Medium("8", "b"), Medium("7", "c")))
+    with pytest.raises(ValueError, match=r"1 ids occur twice in the dataset, for example \['7'\]"):
+        Dataset((Medium("7", "a"), Medium("8", "b"), Medium("7", "c")))
 
 
 def test_columns_in_capitals(tmp_path: Path):
@@ -157,15 +157,15 @@ def test_columns_in_capitals(tmp_path: Path):
 
 def test_a_quote_that_is_left_open(tmp_path: Path):
     text = 'file,caption\na.jpg,fine\nb.jpg,"open\n' + "c.jpg,fine\n" * 20_000  # beyond csv's limit of 131,072 letters
-    with pytest.raises(ValueError, match=r"captions\.csv, line 3: field larger .*; has a quote been left open there"):
+    with pytest.raises(ValueError, match=r"captions\.csv, line 3: field larger .*; is a quote not closed there"):
         csv(tmp_path, text)
 
 
 @pytest.mark.parametrize("value", ["12", '["a.jpg"]', "true"])
 def test_names_and_splits_are_text(tmp_path: Path, value: str):
-    with pytest.raises(ValueError, match="line 1: a file name is text, got "):
+    with pytest.raises(ValueError, match="line 1: a file name must be text, got "):
         jsonl(tmp_path, f'{{"file": {value}, "caption": "x"}}')
-    with pytest.raises(ValueError, match="line 1: a split is text, got "):
+    with pytest.raises(ValueError, match="line 1: a split must be text, got "):
         jsonl(tmp_path, f'{{"file": "a.jpg", "caption": "x", "split": {value}}}')
 
 

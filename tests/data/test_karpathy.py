@@ -43,7 +43,7 @@ def test_restval_joins_training_or_is_left_out(tmp_path: Path, restval: bool, tr
     assert [medium.id for medium in found.split("train")] == train
     assert [medium.id for medium in found.split("val")] == ["8"]
     assert [medium.id for medium in found.split("test")] == ["9"]
-    with pytest.raises(ValueError, match=r"no media in split 'restval'; the data set has \{'train': "):
+    with pytest.raises(ValueError, match=r"no media in split 'restval'; the dataset has \{'train': "):
         found.split("restval")
 
 

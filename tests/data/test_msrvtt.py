@@ -105,11 +105,11 @@ def test_categories(tmp_path: Path):
     assert category_names(annotations) == {"music": 0, "people": 1, "food/drink": 16}
     assert set(content(read(annotations, categories=("people",)))) == {"video7", "video7010"}
     assert set(content(read(annotations, categories=("1", "music")))) == set(EXPECTED)
-    with pytest.raises(ValueError, match=r"data\.categories: muzak: the categories are music, people, food/drink"):
+    with pytest.raises(ValueError, match=r"data\.categories: no category muzak; the categories are music, people, food/drink"):
         read(annotations, categories=("muzak",))
     (tmp_path / "only").mkdir()
     alone = save(tmp_path / "only" / "videodatainfo.json", MERGED)
-    with pytest.raises(ValueError, match=r"there is no category\.txt beside the annotations, so give numbers"):
+    with pytest.raises(ValueError, match=r"category\.txt is not beside the annotations; give their numbers"):
         read(alone, categories=("people",))
 
 
@@ -135,8 +135,8 @@ def test_clips_are_found_wherever_they_lie(tmp_path: Path):
         ([1], "is not in MSR-VTT's format"),
         ({"videos": [{"id": 1}], "sentences": []}, r"not in MSR-VTT's format \('video_id'\)"),
         ({"videos": [], "sentences": []}, "no videodatainfo JSON in it"),
-        ({"videos": [video(1, "dev")], "sentences": []}, "'dev' is no split; known are train, "),
-        ({"videos": [{"video_id": "clip"}], "sentences": []}, "clip has no split, and no number that could tell it"),
+        ({"videos": [video(1, "dev")], "sentences": []}, "'dev' is not a split; known are train, "),
+        ({"videos": [{"video_id": "clip"}], "sentences": []}, "clip has no field 'split', and no number from which"),
     ],
 )
 def test_other_files(tmp_path: Path, saved: object, message: str):
@@ -149,7 +149,7 @@ def test_broken_files(tmp_path: Path):
     with pytest.raises(ValueError, match=r"a\.json is not a JSON file"):
         read(tmp_path / "a.json")
     (tmp_path / "a.zip").write_bytes(b"PK\x03\x04 and no more")
-    with pytest.raises(ValueError, match=r"a\.zip is damaged .*; fetch it again"):
+    with pytest.raises(ValueError, match=r"a\.zip is damaged .*; download it again"):
         read(tmp_path / "a.zip")
     for given in ("", str(tmp_path / "nowhere")):
         with pytest.raises(FileNotFoundError, match=r"data\.annotations: nothing at '.*', expected MSR-VTT's"):
@@ -157,7 +157,7 @@ def test_broken_files(tmp_path: Path):
     two = save(tmp_path / "x_videodatainfo.json", MERGED).parent
     (tmp_path / "a.zip").unlink()
     save(tmp_path / "y_videodatainfo.json", {"videos": [video(0, "test")], "sentences": []})
-    with pytest.raises(ValueError, match="video0 is in split test, elsewhere in another"):
+    with pytest.raises(ValueError, match="video0 is in split test, but in another file in another split"):
         read(two)
 
 

@@ -78,7 +78,7 @@ def test_sentence_files(tmp_path: Path):
 def test_split_lists_by_either_name(tmp_path: Path):
     """A home-made split of three clips; one that has no captions anywhere is told."""
     path = corpus(tmp_path)
-    with pytest.raises(ValueError, match=r"nothing tells that of 'aa-_x_5_15': put youtube_mapping\.txt beside"):
+    with pytest.raises(ValueError, match=r"the vidN of 'aa-_x_5_15' is not known.*: put youtube_mapping\.txt beside"):
         read(path)
     lists = tmp_path / "lists"
     lists.mkdir()
@@ -112,10 +112,10 @@ def test_other_files(tmp_path: Path):
         read(tmp_path / "a.csv")
     (tmp_path / "a.txt").write_text("vid1 a dog\n")
     with pytest.raises(
-        ValueError, match=r"a\.txt, line 1: expected vidN<TAB>caption, got 'vid1 a dog'; MSVD is the CSV"
+        ValueError, match=r"a\.txt, line 1: expected vidN<TAB>caption, got 'vid1 a dog'; MSVD comes as the CSV"
     ):
         read(tmp_path / "a.txt")
-    with pytest.raises(ValueError, match="no captions of MSVD; expected the CSV"):
+    with pytest.raises(ValueError, match="no captions of MSVD in it; expected the CSV"):
         read(tmp_path)
     (tmp_path / "map.txt").write_text("clip vid1 more\n")
     with pytest.raises(ValueError, match=r"map\.txt, line 1: expected a clip name and vidN"):

@@ -64,8 +64,8 @@ class Evil:
         (pickle.dumps({"v1": 1}), "expected a pickled list of ids, got dict"),
         (pickle.dumps([["v1"]]), "expected a pickled list of ids, got list"),
         (pickle.dumps([True]), "expected a pickled list of ids"),
-        (pickle.dumps(["v1"])[:-3], "no pickled list of ids"),
-        (b"", "no pickled list of ids"),
+        (pickle.dumps(["v1"])[:-3], "not a pickled list of ids"),
+        (b"", "not a pickled list of ids"),
         (b"cos\nsystem\n(S'touch /tmp/limner-was-here'\ntR.", "asks for os.system"),
         (b"Pelsewhere\n.", "outside"),
     ],
@@ -109,7 +109,7 @@ def test_frame_features_are_written_and_read_as_feature_files(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("id", "layout", "reason"), [("a/b", (5, 1, 1), "cannot be a file name"), ("v", (1, 5, 1), "a vector per")]
+    ("id", "layout", "reason"), [("a/b", (5, 1, 1), "cannot be a file name"), ("v", (1, 5, 1), "one vector per")]
 )
 def test_what_cannot_be_written(tmp_path: Path, id: str, layout: tuple[int, int, int], reason: str) -> None:
     writer = StoreWriter(tmp_path / "store", {"name": "x", "sha256": "y"})

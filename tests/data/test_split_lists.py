@@ -1,4 +1,4 @@
-"""Split lists in place of a data set's own split."""
+"""Split lists in place of the dataset's own split."""
 
 import json
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from limner.core.types import Medium
-from limner.data.dataset import DataSet
+from limner.data.dataset import Dataset
 from limner.data.datasets import DataConfig, read_dataset
-from limner.data.split_lists import read_lists, split_name, use_lists
+from limner.data.split_lists import apply_split_lists, parse_split_name, read_split_lists
 
 
 def lists(folder: Path, **texts: str) -> Path:
@@ -22,21 +22,21 @@ def test_an_id_per_line_or_a_json_array(tmp_path: Path):
     folder = lists(
         tmp_path, train__txt="a\nb \r\n\n", valid__list=json.dumps(["c", 7]), Test__json='["d"]', notes__txt="x"
     )
-    assert read_lists(folder) == {"a": "train", "b": "train", "c": "val", "7": "val", "d": "test"}
+    assert read_split_lists(folder) == {"a": "train", "b": "train", "c": "val", "7": "val", "d": "test"}
 
 
 def test_a_data_set_by_its_lists(tmp_path: Path):
     media = tuple(Medium(id, "", "train", ("a dog",)) for id in "abcd")
-    dataset = DataSet(media, ("a: mended", "d: mended", "line 3: no file name"))
-    found = use_lists(dataset, {"b": "test", "a": "val", "x": "train"}, "here")
+    dataset = Dataset(media, ("a: note", "d: note", "line 3: no file name"))
+    found = apply_split_lists(dataset, {"b": "test", "a": "val", "x": "train"}, "here")
     assert [(m.id, m.split) for m in found.media] == [("a", "val"), ("b", "test")]
     assert found.problems == (
-        "a: mended",
+        "a: note",
         "line 3: no file name",
         "x: in the train list of here, but the annotations do not have it",
     )
-    with pytest.raises(ValueError, match=r"here: none of its 1 ids \(z, ...\) is in the data set \(a, b, ...\)"):
-        use_lists(dataset, {"z": "val"}, "here")
+    with pytest.raises(ValueError, match=r"here: none of its 1 ids \(z, ...\) is in the dataset \(a, b, ...\)"):
+        apply_split_lists(dataset, {"z": "val"}, "here")
 
 
 def test_any_data_set_takes_them(tmp_path: Path):
@@ -58,12 +58,17 @@ def test_any_data_set_takes_them(tmp_path: Path):
 )
 def test_wrong_lists(tmp_path: Path, texts: dict[str, str], message: str):
     with pytest.raises(ValueError, match=message):
-        read_lists(lists(tmp_path, **texts))
+        read_split_lists(lists(tmp_path, **texts))
     with pytest.raises(ValueError, match="holds no split list"):
-        read_lists(tmp_path / "nowhere")
+        read_split_lists(tmp_path / "nowhere")
 
 
 def test_names_of_splits():
-    assert [split_name(text) for text in ("train", "Validate", " val ", "test")] == ["train", "val", "val", "test"]
-    with pytest.raises(ValueError, match="'dev' is no split"):
-        split_name("dev")
+    assert [parse_split_name(text) for text in ("train", "Validate", " val ", "test")] == [
+        "train",
+        "val",
+        "val",
+        "test",
+    ]
+    with pytest.raises(ValueError, match="'dev' is not a split"):
+        parse_split_name("dev")

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from limner.core.types import PAD, Batch, Features, Layout, Medium, Pixels
-from limner.data.ahead import ahead
 from limner.data.augmentations import AUGMENTATIONS
 from limner.data.frames import FrameSampling
 from limner.data.media import MediaError, read
+from limner.data.prefetch import prefetch
 from limner.data.pseudo_captions import PseudoCaptions
 from limner.data.store import FeatureStore
 from limner.text.vocabulary import Vocabulary
@@ -170,7 +170,7 @@ class TrainingBatches:
         """Batches `start`, `start + 1`, ... of an epoch; the next ones are read while one is in use."""
         order = self.order(epoch)
         chunks = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)][start:]
-        return (batch for _, batch in ahead(self.batch, chunks, window=2))
+        return (batch for _, batch in prefetch(self.batch, chunks, window=2))
 
     def batch(self, chunk: Sequence[tuple[Example, str]]) -> Batch:
         mine = chunk[self.rank :: self.world] or chunk[:1]  # a rank without a share repeats an example: all must step

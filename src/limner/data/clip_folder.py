@@ -1,4 +1,4 @@
-"""Find the video file of an id in a folder, whatever its ending and however deep it lies."""
+"""Look up the video files of a folder by id; file type and depth in the folder do not matter."""
 
 from pathlib import Path
 
@@ -6,18 +6,19 @@ from limner.data.media import VIDEO_SUFFIXES
 
 
 def clip_files(media: str | Path) -> dict[str, str]:
-    """Stem -> path of every clip below a folder.  None when `media` is empty: features need no clips.
+    """File name without suffix -> path, for every clip below the folder `media`.
 
-    Raises ValueError when it is no folder, or two files could be the same id.
+    The result is empty when `media` is "", because a run on stored features needs no clips.  Raises ValueError when
+    `media` is not a folder, or two files have the same name.
     """
     if not str(media):
         return {}
     root = Path(media)
     if not root.is_dir():
-        raise ValueError(f"data.media: '{media}' is not a folder; expected the folder of the clips, or nothing")
-    found: dict[str, str] = {}
+        raise ValueError(f"data.media: '{media}' is not a folder; expected the folder of the clips, or an empty value")
+    paths: dict[str, str] = {}
     for path in sorted(path for path in root.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES):
-        if path.stem in found:
-            raise ValueError(f"two clips are called {path.stem}: {found[path.stem]} and {path}; remove one of them")
-        found[path.stem] = str(path)
-    return found
+        if path.stem in paths:
+            raise ValueError(f"two clips are called {path.stem}: {paths[path.stem]} and {path}; remove one of them")
+        paths[path.stem] = str(path)
+    return paths

@@ -1,4 +1,4 @@
-"""A data set: its media, and what was wrong with the rest."""
+"""`Dataset`: the media that a reader found, and a line for everything that it dropped."""
 
 import hashlib
 from collections import Counter
@@ -11,59 +11,66 @@ SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
-class DataSet:
-    """Media in file order; `problems` says, one line each, what was dropped while reading and why."""
+class Dataset:
+    """Media in the order of their file.  `problems` has one line for each thing that was dropped, with the reason.
+
+    Raises ValueError when two media have the same id.
+    """
 
     media: tuple[Medium, ...]
     problems: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        twice = [id for id, count in Counter(medium.id for medium in self.media).items() if count > 1]
-        if twice:
+        repeated = [id for id, count in Counter(medium.id for medium in self.media).items() if count > 1]
+        if repeated:
             raise ValueError(
-                f"{len(twice)} ids stand twice in the data set, for example {twice[:3]}; ids must be unique"
+                f"{len(repeated)} ids occur twice in the dataset, for example {repeated[:3]}; make the ids unique"
             )
 
     def split(self, name: str) -> list[Medium]:
-        """The media of one split.  Raises ValueError that lists the splits there are."""
+        """The media of one split.  Raises ValueError, which lists the known splits, when the split is empty."""
         chosen = [medium for medium in self.media if medium.split == name]
         if not chosen:
             counts = dict(Counter(medium.split for medium in self.media))
-            raise ValueError(f"no media in split '{name}'; the data set has {counts or 'no media at all'}")
+            raise ValueError(f"no media in split '{name}'; the dataset has {counts or 'no media at all'}")
         return chosen
 
 
-def drop_empty(media: Iterable[Medium]) -> DataSet:
-    """Drop empty captions and report them; a medium may be left without captions."""
-    kept, problems = [], []
+def drop_empty_captions(media: Iterable[Medium]) -> Dataset:
+    """A dataset without captions that have no letter and no digit; each medium that loses some adds a problem line.
+
+    A medium may be left without captions.
+    """
+    cleaned, problems = [], []
     for medium in media:
         references = tuple(text for text in medium.references if any(letter.isalnum() for letter in text))
         if len(references) < len(medium.references):
             problems.append(f"{medium.id}: {len(medium.references) - len(references)} empty caption(s) dropped")
-        kept.append(replace(medium, references=references))
-    return DataSet(tuple(kept), tuple(problems))
+        cleaned.append(replace(medium, references=references))
+    return Dataset(tuple(cleaned), tuple(problems))
 
 
-def without_captions(media: Iterable[Medium]) -> list[str]:
-    """A line for every medium without a caption, or for a split in which none has one."""
-    bare: dict[str, list[str]] = {}
+def missing_caption_problems(media: Iterable[Medium]) -> list[str]:
+    """One problem line per medium without a caption, or one per split in which no medium has a caption."""
+    without: dict[str, list[str]] = {}
     total: Counter[str] = Counter()
     for medium in media:
         total[medium.split] += 1
         if not medium.references:
-            bare.setdefault(medium.split, []).append(medium.id)
+            without.setdefault(medium.split, []).append(medium.id)
     lines = []
-    for split, ids in bare.items():
-        whole = len(ids) == total[split] > 1
-        lines += (
-            [f"split {split}: none of its {len(ids)} media has a caption"]
-            if whole
-            else [f"{id}: no caption" for id in ids]
-        )
+    for split, ids in without.items():
+        if len(ids) == total[split] > 1:
+            lines.append(f"split {split}: none of its {len(ids)} media has a caption")
+        else:
+            lines += [f"{id}: no caption" for id in ids]
     return lines
 
 
-def hashed_split(id: str) -> str:
-    """A split that depends on the id alone: about 80 % train, 10 % val, 10 % test, stable when media are added."""
-    share = int(hashlib.sha256(id.encode()).hexdigest()[:8], 16) / 2**32
-    return "train" if share < 0.8 else "val" if share < 0.9 else "test"
+def split_by_hash(id: str) -> str:
+    """A split that depends on the id alone: about 80 % train, 10 % val, 10 % test.
+
+    Media keep their split when others are added.
+    """
+    place = int(hashlib.sha256(id.encode()).hexdigest()[:8], 16) / 2**32
+    return "train" if place < 0.8 else "val" if place < 0.9 else "test"

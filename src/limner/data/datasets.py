@@ -9,10 +9,10 @@ from typing import Annotated
 from limner.core.fields import NameOf
 from limner.core.registry import Registry
 from limner.data import folder, karpathy, msrvtt, msvd, sftcap, shapes
-from limner.data.dataset import DataSet
-from limner.data.split_lists import read_lists, use_lists
+from limner.data.dataset import Dataset
+from limner.data.split_lists import apply_split_lists, read_split_lists
 
-DATASETS: Registry[Callable[["DataConfig"], DataSet]] = Registry("data set", {})  # filled below
+DATASETS: Registry[Callable[["DataConfig"], Dataset]] = Registry("data set", {})  # filled below
 
 
 @dataclass(frozen=True)
@@ -30,27 +30,27 @@ class DataConfig:
     categories: tuple[str, ...] = ()  # MSR-VTT: only these of category.txt
 
 
-def _table(reader: Callable[..., DataSet], config: DataConfig) -> DataSet:
+def _table(reader: Callable[..., Dataset], config: DataConfig) -> Dataset:
     _require_file(config, f"a {config.name.upper()} file with file and caption")
     return reader(config.annotations, config.media, config.file_column, config.caption_column)
 
 
-def _karpathy(config: DataConfig) -> DataSet:
+def _karpathy(config: DataConfig) -> Dataset:
     _require_file(config, f"Karpathy's dataset_{config.name}.json")
     return karpathy.read(config.annotations, config.media, config.restval)
 
 
-def _msrvtt(config: DataConfig) -> DataSet:
+def _msrvtt(config: DataConfig) -> Dataset:
     _require(config, "MSR-VTT's videodatainfo JSON, a ZIP with it, or their folder")
     return msrvtt.read(config.annotations, config.media, config.categories)
 
 
-def _msvd(config: DataConfig) -> DataSet:
+def _msvd(config: DataConfig) -> Dataset:
     _require(config, f"{msvd.EXPECTED}")
     return msvd.read(config.annotations, config.media, config.mapping, config.splits)
 
 
-def _sftcap(config: DataConfig) -> DataSet:
+def _sftcap(config: DataConfig) -> Dataset:
     _require(config, "a folder with splits/NAME_train_list.pkl, ... and language/NAME_caption.json")
     return sftcap.read(config.annotations, config.media)
 
@@ -75,15 +75,15 @@ DATASETS |= {
     "msvd": _msvd,
     "sftcap": _sftcap,
     "folder": lambda config: folder.read_folder(config.annotations, config.media),
-    "shapes": lambda config: DataSet(tuple(shapes.load(config.media))),
+    "shapes": lambda config: Dataset(tuple(shapes.load(config.media))),
 }
 
 
-def read_dataset(config: DataConfig) -> DataSet:
+def read_dataset(config: DataConfig) -> Dataset:
     """All media of a data set.  Raises FileNotFoundError or ValueError that say what was expected."""
     dataset = DATASETS[config.name](config)
     if config.splits and config.name != "msvd":  # whose clips have two names each
-        return use_lists(dataset, read_lists(config.splits), config.splits)
+        return apply_split_lists(dataset, read_split_lists(config.splits), config.splits)
     return dataset
 
 

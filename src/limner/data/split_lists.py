@@ -1,4 +1,4 @@
-"""Split lists: files train, val and test that name the media of each split, in place of a data set's own split."""
+"""Split lists: files that name the media of the splits train, val and test; they replace the split of the dataset."""
 
 import json
 from collections.abc import Mapping
@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from limner.core.files import read_json
-from limner.data.dataset import DataSet
+from limner.data.dataset import Dataset
 
-NAMES = {
+SPLIT_NAMES = {  # spelling in files of others -> split
     "train": "train",
     "training": "train",
     "val": "val",
@@ -20,40 +20,44 @@ NAMES = {
 SUFFIXES = (".txt", ".list", ".lst", ".json")
 
 
-def split_name(text: str) -> str:
-    """How others spell a split: `validate` is val.  Raises ValueError for what is none."""
-    if text.strip().lower() not in NAMES:
-        raise ValueError(f"'{text}' is no split; known are {', '.join(NAMES)}")
-    return NAMES[text.strip().lower()]
+def parse_split_name(text: str) -> str:
+    """A split name in any usual spelling -> train, val or test.  Raises ValueError when it is not known.
+
+    >>> parse_split_name("Validate")
+    'val'
+    """
+    if text.strip().lower() not in SPLIT_NAMES:
+        raise ValueError(f"'{text}' is not a split; known are {', '.join(SPLIT_NAMES)}")
+    return SPLIT_NAMES[text.strip().lower()]
 
 
-def read_lists(folder: str | Path) -> dict[str, str]:
-    """`train.txt`, `valid.list`, `test.json`, ... in a folder -> the split of every id.
+def read_split_lists(folder: str | Path) -> dict[str, str]:
+    """Read the files `train.txt`, `valid.list`, `test.json`, ... of a folder: id -> split.
 
-    A file is a JSON array, or has an id per line.  Raises ValueError when there is none, when two are for one split,
-    or when an id is in two.
+    A file has one id per line, or holds a JSON array of ids.  Raises ValueError when the folder has no list, two lists
+    are for the same split, or an id is in two lists.
     """
     folder = Path(folder)
-    found: dict[str, Path] = {}
+    lists: dict[str, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.suffix.lower() in SUFFIXES and (name := NAMES.get(path.stem.lower())):
-            if name in found:
-                raise ValueError(f"two lists for the split {name}: {found[name]} and {path}; remove one of them")
-            found[name] = path
-    if not found:
+        if path.suffix.lower() in SUFFIXES and (name := SPLIT_NAMES.get(path.stem.lower())):
+            if name in lists:
+                raise ValueError(f"two lists for the split {name}: {lists[name]} and {path}; remove one of them")
+            lists[name] = path
+    if not lists:
         raise ValueError(
             f"data.splits: '{folder}' holds no split list; expected files train, val, test ending in "
-            f"{', '.join(SUFFIXES)}, with an id per line or a JSON array"
+            f"{', '.join(SUFFIXES)}, with one id per line or a JSON array"
         )
     splits: dict[str, str] = {}
-    for name, path in found.items():
-        for id in _ids(path):
+    for name, path in lists.items():
+        for id in _read_ids(path):
             if splits.setdefault(id, name) != name:
                 raise ValueError(f"'{id}' is in two split lists of {folder}: {splits[id]} and {name}")
     return splits
 
 
-def _ids(path: Path) -> list[str]:
+def _read_ids(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -63,15 +67,18 @@ def _ids(path: Path) -> list[str]:
     try:
         saved = json.loads(text)
     except json.JSONDecodeError:
-        saved = read_json(path)  # says which file is no JSON
+        saved = read_json(path)  # its error names the file
     if not isinstance(saved, list) or not all(isinstance(id, str | int) for id in saved):
         raise ValueError(f"{path}: expected a JSON array of ids")
     return [str(id) for id in saved]
 
 
-def use_lists(dataset: DataSet, lists: Mapping[str, str], where: str | Path) -> DataSet:
-    """The media that are in a list, with its split.  Ids that the data set lacks are reported; what is in no list is
-    left out."""
+def apply_split_lists(dataset: Dataset, lists: Mapping[str, str], where: str | Path) -> Dataset:
+    """The media that are in one of the lists, with the split of that list; media in no list are left out.
+
+    `lists` maps ids to splits; `where` names their folder in messages.  An id that the dataset lacks adds a problem
+    line.  Raises ValueError when no medium is left.
+    """
     known = {medium.id for medium in dataset.media}
     problems = [line for line in dataset.problems if (id := line.partition(": ")[0]) not in known or id in lists]
     problems += [
@@ -81,6 +88,9 @@ def use_lists(dataset: DataSet, lists: Mapping[str, str], where: str | Path) -> 
     ]
     media = [replace(medium, split=lists[medium.id]) for medium in dataset.media if medium.id in lists]
     if not media:
-        some = ", ".join([*lists][:2]), ", ".join([medium.id for medium in dataset.media][:2])
-        raise ValueError(f"{where}: none of its {len(lists)} ids ({some[0]}, ...) is in the data set ({some[1]}, ...)")
-    return DataSet(tuple(media), tuple(problems))
+        listed, known_ids = ", ".join([*lists][:2]), ", ".join([medium.id for medium in dataset.media][:2])
+        raise ValueError(
+            f"{where}: none of its {len(lists)} ids ({listed}, ...) is in the dataset ({known_ids}, ...); are these "
+            "the lists of another dataset?"
+        )
+    return Dataset(tuple(media), tuple(problems))

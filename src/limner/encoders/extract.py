@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from limner.core.types import Layout, Medium, Pixels
-from limner.data.ahead import ahead
 from limner.data.augmentations import AUGMENTATIONS
 from limner.data.frames import FrameSampling
 from limner.data.media import is_clip, read
+from limner.data.prefetch import prefetch
 from limner.data.store import StoreWriter, UnstorableError, entry_key
 from limner.encoders.encoder import Encoder, same_shape
 
@@ -85,7 +85,7 @@ def extract(
     mended: dict[str, None] = {}
     clips = any(is_clip(job.medium.path) for job in todo)
     window = max(workers, 2 * batch_size // (sampling.frames if clips else 1))
-    reading = ahead(lambda job: _load(job, encoder, sampling), todo, window=window, workers=workers)
+    reading = prefetch(lambda job: _load(job, encoder, sampling), todo, window=window, workers=workers)
     for chunk in _chunks((found for _, found in reading), batch_size):
         mended |= dict.fromkeys(note for item in chunk for note in item.notes)
         for job, grid, layout, boxes, reason in _encode(chunk, encoder, device):

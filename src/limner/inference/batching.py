@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 from PIL import Image
 
 from limner.core.torch_free import Caption, Failure, Medium, Source
-from limner.data.ahead import ahead
+from limner.data.prefetch import prefetch
 
 Parts = TypeVar("Parts", bound=tuple[Any, ...])  # arrays of which those of a medium's first dimension are frames
 
@@ -42,7 +42,7 @@ def captions_of(
             return _Read(failure=Failure(_name(source), str(error)))
 
     waiting: list[tuple[Source, _Read[Parts]]] = []
-    for item in ahead(attempt, sources, window=batch_size, workers=2):
+    for item in prefetch(attempt, sources, window=batch_size, workers=2):
         waiting.append(item)
         if sum(1 if done.parts is None else len(done.parts[0]) for _, done in waiting) >= batch_size:
             yield from _captioned(waiting, decode)

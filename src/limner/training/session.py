@@ -16,7 +16,7 @@ from limner.core.files import read_json, write_text
 from limner.core.migration import migrate_tensors
 from limner.core.tensors import load_tensors
 from limner.core.types import Medium
-from limner.data.dataset import DataSet
+from limner.data.dataset import Dataset
 from limner.data.datasets import read_dataset, read_scenes
 from limner.data.pseudo_captions import read_pseudo_captions
 from limner.decode.generate import generate
@@ -212,7 +212,7 @@ class Session:
         return score
 
 
-def build_vocabulary(recipe: Recipe, dataset: DataSet) -> Vocabulary:
+def build_vocabulary(recipe: Recipe, dataset: Dataset) -> Vocabulary:
     """That of the run this one starts from, else built from the training split only."""
     if recipe.start:
         return load_vocabulary(Path(recipe.start) / "vocabulary.json")

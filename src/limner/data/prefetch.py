@@ -1,4 +1,4 @@
-"""Work ahead of the reader: items are prepared in threads while earlier ones are in use."""
+"""Prefetching: threads prepare the next items while earlier ones are in use."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -6,22 +6,23 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+Input = TypeVar("Input")
+Output = TypeVar("Output")
 
 
-def ahead(
-    work: Callable[[Item], Result], items: Iterable[Item], window: int, workers: int = 1
-) -> Iterator[tuple[Item, Result]]:
-    """(item, work(item)) in order, at most `window` items ahead.  An error of `work` is raised when its turn comes.
+def prefetch(
+    work: Callable[[Input], Output], items: Iterable[Input], window: int, workers: int = 1
+) -> Iterator[tuple[Input, Output]]:
+    """Yield (item, work(item)) in order, while threads compute up to `window` items in advance.
 
-    `workers` 0 does the work in the calling thread.  Decoding, resizing and tensor operations release the GIL.
+    An exception of `work` is raised when its item is due.  `workers` 0 does the work in the calling thread.  Threads
+    are enough because decoding, resizing and tensor operations release the GIL.
     """
     if workers < 1:
         yield from ((item, work(item)) for item in items)
         return
     remaining = iter(items)
-    waiting: deque[tuple[Item, Future[Result]]] = deque()
+    waiting: deque[tuple[Input, Future[Output]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
             waiting.extend((item, pool.submit(work, item)) for item in islice(remaining, max(1, window)))
