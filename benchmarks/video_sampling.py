@@ -18,15 +18,15 @@ from tempfile import TemporaryDirectory
 import av
 import numpy as np
 
-from limner.data.clips import choose, frames_at, index
+from limner.data.clips import frames_at, index_clip, sample_timestamps
 from limner.data.frames import FrameSampling
 from paired import arguments, report, take_turns
 
 FRAMES, SECONDS, RATE, WIDTH, HEIGHT = 28, 300, 25, 320, 240
 BAR, MEMORY = 3, 300  # times; MB
 CHILD = (  # VmHWM begins at exec; ru_maxrss would be this process's own size, which the child inherits
-    "import sys; from limner.data.frames import FrameSampling; from limner.data.media import read; "
-    "read(sys.argv[1], FrameSampling(28)); "
+    "import sys; from limner.data.frames import FrameSampling; from limner.data.media import read_medium; "
+    "read_medium(sys.argv[1], FrameSampling(28)); "
     "print(next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM')) / 1024)"
 )
 
@@ -56,9 +56,9 @@ def seeking(path: Path, wanted: list[int]) -> list[np.ndarray]:
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        for stamp in wanted:
-            container.seek(stamp, stream=stream)
-            frame = next(frame for frame in container.decode(stream) if frame.pts >= stamp)
+        for timestamp in wanted:
+            container.seek(timestamp, stream=stream)
+            frame = next(frame for frame in container.decode(stream) if frame.pts >= timestamp)
             found.append(frame.to_ndarray(format="rgb24"))
     return found
 
@@ -79,8 +79,8 @@ def sequential(path: Path, wanted: list[int]) -> list[np.ndarray]:
 
 def ours(path: Path) -> list[np.ndarray]:
     """The pass over the packets included."""
-    known = index(path)
-    return list(frames_at(known, choose(known, FrameSampling(FRAMES))))
+    clip = index_clip(path)
+    return list(frames_at(clip, sample_timestamps(clip, FrameSampling(FRAMES))))
 
 
 def main() -> int:
@@ -89,8 +89,8 @@ def main() -> int:
         for group in (25, 250, 1500, SECONDS * RATE):
             path = Path(name) / f"{group}.mp4"
             write(path, group)
-            known = index(path)
-            wanted = choose(known, FrameSampling(FRAMES))
+            clip = index_clip(path)
+            wanted = sample_timestamps(clip, FrameSampling(FRAMES))
             variants: dict[str, Callable[[], list[np.ndarray]]] = {
                 "limner": lambda path=path: ours(path),
                 "seeking to every frame": lambda path=path, wanted=wanted: seeking(path, wanted),
@@ -98,7 +98,7 @@ def main() -> int:
             }
             pictures = [np.stack(variant()) for variant in variants.values()]
             unequal = sum(not np.array_equal(pictures[0], other) for other in pictures[1:])
-            print(f"\ngroups of {group} pictures, {len(known.stamps)} frames, variants that differ: {unequal}")
+            print(f"\ngroups of {group} pictures, {len(clip.timestamps)} frames, variants that differ: {unequal}")
             if unequal:
                 return 1
             several = group > SECONDS * RATE / FRAMES  # wanted frames in a group

@@ -14,7 +14,7 @@ from limner.apps.shared import pieces as pieces_module
 from limner.apps.shared.journal import Journal, to_jsonl
 from limner.apps.shared.pieces import Cut, Piece, pieces
 from limner.core.types import Medium
-from limner.data.clips import index, read_clip
+from limner.data.clips import index_clip, read_clip
 from limner.data.frames import FrameSampling
 from limner.inference.pipeline import Pipeline
 from tests.data.videos import noise, tone, write
@@ -78,7 +78,7 @@ def test_pictures_and_clips_together(tiny: Path, scenes: Path, tmp_path: Path, e
 
 
 def test_long_clips_are_cut_by_themselves(scenes: Path, monkeypatch: pytest.MonkeyPatch):
-    known = index(scenes)
+    known = index_clip(scenes)
     assert Cut()(known) == [(0.0, 6.0)]
     monkeypatch.setattr(pieces_module, "LONG", 5.0)
     assert len(Cut()(known)) == 3 and Cut(whole=True)(known) == [(0.0, 6.0)] and len(Cut(every=1.0)(known)) == 6
@@ -130,7 +130,7 @@ def test_bad_clips_are_counted_and_the_others_captioned(tiny: Path, tmp_path: Pa
         assert (
             f"{folder / 'b.mp4'}: the file is empty" in error and f"{folder / 'c.mp4'}: the file has no video" in error
         )
-        assert f"{folder / 'a.mkv'}: cut short: " in error and "of 4.0 s can be read" in error
+        assert f"{folder / 'a.mkv'}: truncated: " in error and "of 4.0 s can be read" in error
         assert [Path(file).name for file in dict.fromkeys(row["file"] for row in rows(out))] == [
             "a.mkv",
             "d.mp4",

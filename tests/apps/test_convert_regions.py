@@ -12,7 +12,7 @@ from limner.apps.cli import main
 from limner.apps.shared.journal import finished_rows
 from limner.core.types import Features, Layout, Pixels
 from limner.data.datasets import read_dataset
-from limner.data.media import read
+from limner.data.media import read_medium
 from limner.runs.inputs import open_inputs
 from limner.runs.recipe import load_recipe
 from limner.runs.run import load_run
@@ -68,7 +68,7 @@ def test_a_detector_fills_a_store(folder: Path, tiny: Path, tmp_path: Path) -> N
     inputs, media = open_inputs(load_recipe(recipe)), read_dataset(load_recipe(recipe).data).media[:3]
     features = inputs.reader([(medium, "full") for medium in media])
     assert isinstance(features, Features) and inputs.encoder is not None and features.layout == Layout(1, 1, 4)
-    pixels = torch.stack([inputs.encoder.preprocess(read(medium)) for medium in media])
+    pixels = torch.stack([inputs.encoder.preprocess(read_medium(medium)) for medium in media])
     expected = inputs.encoder(Pixels(pixels))
     assert expected.regions is not None and features.regions is not None
     torch.testing.assert_close(features.regions, expected.regions, rtol=1e-4, atol=1e-4)

@@ -12,7 +12,7 @@ from limner.apps.cli import main
 from limner.apps.demo import copied, moving
 from limner.apps.shared.journal import finished_rows
 from limner.data.frames import FrameSampling
-from limner.data.media import read
+from limner.data.media import read_medium
 from limner.inference.pipeline import Pipeline
 from limner.runs.package import pack
 from limner.runs.run import load_run
@@ -45,7 +45,7 @@ def test_photographs_of_packages(tiny: Path, inside: Path, tmp_path: Path, capsy
     assert Image.open(out / "pictures" / "cat.png").size == (451, 300)  # scikit-image's Chelsea
     assert rows[names.index("cat.png")]["caption"] in said and len(rows[names.index("cat.png")]["others"]) == 1
     assert (out / "explained.png").read_bytes()[:4] == b"\x89PNG"
-    assert read(out / "explained.mp4", FrameSampling(2)).shape[0] == 2
+    assert read_medium(out / "explained.mp4", FrameSampling(2)).shape[0] == 2
     assert f"$ limner caption {out}/pictures/officer.jpg" in said and f"look at {out / 'report.html'}" in said
 
 
@@ -55,7 +55,7 @@ def test_any_path(tiny: Path, inside: Path, tmp_path: Path, capsys):
     mine = [picture(folder / "b.png", 10), picture(folder / "c.png", 200)]
     (folder / "a.png").write_text("x")  # is not the one that is explained
     assert main(["demo", str(folder), "--out", str(out), "--beam", "1", "--model", str(tiny / "run")]) == 3
-    assert (out / "explained.mp4").is_file() and "a.png: not a picture" in capsys.readouterr().err
+    assert (out / "explained.mp4").is_file() and "a.png: not an image" in capsys.readouterr().err
     rows = {row["file"]: row for row in finished_rows(out / "report.html")}
     expected = Pipeline.load(tiny / "run")
     beam = expected.decoding.__class__(1, expected.decoding.length_penalty, expected.decoding.rules)

@@ -125,7 +125,7 @@ def test_from_the_command_line(tiny: Path, tmp_path: Path, capsys):
     text = out.read_text(encoding="utf-8")
     best = Pipeline.load(tiny / "run").caption(pictures[0]).text
     assert best in cards(text) and len(Reader(text).named("img")) == 2
-    assert any("bad.png: not a picture" in line for line in Reader(text).texts)
+    assert any("bad.png: not an image" in line for line in Reader(text).texts)
     assert "a red circle" in Reader(text).texts and "Captions of run" in Reader(text).texts
     assert list(Journal(out, True, {}).rows) == pictures  # a report can be continued as any other output
     (tmp_path / "r.html.partial").unlink()

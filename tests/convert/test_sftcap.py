@@ -15,7 +15,7 @@ from limner.apps.cli import main
 from limner.convert import SYSTEMS
 from limner.core.types import BOS, EOS, PAD, Batch, Features, Layout, Pixels
 from limner.data.frames import FrameSampling
-from limner.data.media import read
+from limner.data.media import read_medium
 from limner.decode.rules import Rules
 from limner.decode.search import greedy
 from limner.inference.pipeline import Pipeline
@@ -467,4 +467,4 @@ def test_a_run_with_its_clip_captions_pictures(tmp_path: Path) -> None:
 
 
 def pipeline_pixels(pipeline: Pipeline, path: Path) -> Pixels:
-    return Pixels(pipeline.encoder.preprocess(read(path, FrameSampling(1)))[None])
+    return Pixels(pipeline.encoder.preprocess(read_medium(path, FrameSampling(1)))[None])

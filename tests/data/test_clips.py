@@ -12,10 +12,10 @@ import pytest
 
 from limner.core.types import Medium
 from limner.data import clips
-from limner.data.clips import choose, decoded, frames_at, index, read_clip, read_parts
+from limner.data.clips import decode_frames, frames_at, index_clip, read_clip, read_segments, sample_timestamps
 from limner.data.frames import FrameSampling
-from limner.data.media import MediaError, read
-from limner.data.shots import cuts, histograms
+from limner.data.media import MediaError, read_medium
+from limner.data.shots import colour_histograms, shot_boundaries
 from tests.data.videos import greys, moving, noise, shown, tone, write
 
 SHARED = Path(os.environ.get("LIMNER_SHARED", Path(__file__).parents[3] / "shared")) / "data"
@@ -44,28 +44,38 @@ def encode(path: Path, codec: str, **options: str) -> Path:
     ],
 )
 def test_leaving_out_what_nobody_asked_for_changes_nothing(tmp_path: Path, name, codec, options, apart: bool | None):
-    known = index(encode(tmp_path / name, codec, **options))
-    assert apart in (None, known.groups is not None) and len(known.stamps) == 90
-    everything = replace(known, groups=None)
+    clip = index_clip(encode(tmp_path / name, codec, **options))
+    assert apart in (None, clip.gops is not None) and len(clip.timestamps) == 90
+    everything = replace(clip, gops=None)
     for policy in POLICIES:
         for frames in (1, 5, 30):
-            wanted = choose(known, FrameSampling(frames, *policy), seed=3)
-            fast, slow = list(frames_at(known, wanted)), list(frames_at(everything, wanted))
+            wanted = sample_timestamps(clip, FrameSampling(frames, *policy), seed=3)
+            fast, slow = list(frames_at(clip, wanted)), list(frames_at(everything, wanted))
             assert len(fast) == len(slow) == len(wanted)
             np.testing.assert_array_equal(np.stack(fast), np.stack(slow))
 
 
 def test_groups_without_a_wanted_frame_are_not_decoded(tmp_path: Path):
-    known = index(encode(tmp_path / "a.mp4", "mpeg4", g="10", sc_threshold="1000000000"))  # nine groups of ten frames
-    assert known.groups is not None and [known.groups.count(group) for group in range(9)] == [10] * 9
-    wanted = [known.stamps[25], known.stamps[61]]
-    assert [known.stamps.index(stamp) for stamp, _ in decoded(known, wanted)] == [20, 21, 22, 23, 24, 25, 60, 61]
-    assert len(list(decoded(replace(known, groups=None), wanted))) == 90
+    # nine groups of ten frames
+    clip = index_clip(encode(tmp_path / "a.mp4", "mpeg4", g="10", sc_threshold="1000000000"))
+    assert clip.gops is not None and [clip.gops.count(group) for group in range(9)] == [10] * 9
+    wanted = [clip.timestamps[25], clip.timestamps[61]]
+    assert [clip.timestamps.index(stamp) for stamp, _ in decode_frames(clip, wanted)] == [
+        20,
+        21,
+        22,
+        23,
+        24,
+        25,
+        60,
+        61,
+    ]
+    assert len(list(decode_frames(replace(clip, gops=None), wanted))) == 90
 
 
 def test_frames_to_which_none_refers_are_not_decoded(tmp_path: Path):
-    known = index(encode(tmp_path / "a.mp4", "libx264", g="90", bf="3", sc_threshold="0"))
-    count = len(list(decoded(known, [known.stamps[80]])))
+    clip = index_clip(encode(tmp_path / "a.mp4", "libx264", g="90", bf="3", sc_threshold="0"))
+    count = len(list(decode_frames(clip, [clip.timestamps[80]])))
     assert 20 <= count <= 60  # of 81: every third or second one is referred to
 
 
@@ -78,11 +88,11 @@ def test_only_wanted_frames_become_pictures(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_decoding_ends_with_the_last_wanted_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    known = replace(index(write(tmp_path / "a.mp4", greys(20))), groups=None)
-    given, was = [], clips.decoded
-    monkeypatch.setattr(clips, "decoded", lambda *some: (given.append(item[0]) or item for item in was(*some)))
-    assert shown(np.stack(list(frames_at(known, [known.stamps[3]] * 2)))) == [3, 3]
-    assert given == list(known.stamps[:5])  # the one behind tells that it was on screen
+    clip = replace(index_clip(write(tmp_path / "a.mp4", greys(20))), gops=None)
+    given, was = [], clips.decode_frames
+    monkeypatch.setattr(clips, "decode_frames", lambda *some: (given.append(item[0]) or item for item in was(*some)))
+    assert shown(np.stack(list(frames_at(clip, [clip.timestamps[3]] * 2)))) == [3, 3]
+    assert given == list(clip.timestamps[:5])  # the one behind tells that it was on screen
 
 
 def test_a_variable_frame_rate_goes_by_the_clock(tmp_path: Path):
@@ -90,9 +100,9 @@ def test_a_variable_frame_rate_goes_by_the_clock(tmp_path: Path):
     1.94 s."""
     times = [0, *range(1800, 1980, 20)]
     path = write(tmp_path / "a.mkv", greys(10), "libx264", times=times, qp="0")
-    known = index(path)
-    assert [round(known.time(stamp) * 1000) for stamp in known.stamps] == times
-    assert known.seconds == pytest.approx(2.06) and shown(read_clip(path, FrameSampling(10))) == [0] * 9 + [8]
+    clip = index_clip(path)
+    assert [round(clip.to_seconds(stamp) * 1000) for stamp in clip.timestamps] == times
+    assert clip.duration == pytest.approx(2.06) and shown(read_clip(path, FrameSampling(10))) == [0] * 9 + [8]
     assert shown(read_clip(path, FrameSampling(3, "head"))) == [0, 1, 2]
     assert shown(read_clip(path, FrameSampling(3, "tail"))) == [7, 8, 9]
 
@@ -136,19 +146,19 @@ def test_a_short_clip_shows_its_last_frame_again(tmp_path: Path):
 
 def test_random_frames_differ_by_draw_and_stay_in_their_parts(tmp_path: Path):
     path = str(write(tmp_path / "a.mp4", greys(20)))
-    seen = [tuple(shown(read(Medium("a", path, frame_seed=k), FrameSampling(2, "random")))) for k in range(12)]
+    seen = [tuple(shown(read_medium(Medium("a", path, frame_seed=k), FrameSampling(2, "random")))) for k in range(12)]
     assert len(set(seen)) > 6 and all(a < 10 <= b < 20 for a, b in seen)
-    assert seen[3] == tuple(shown(read(Medium("a", path, frame_seed=3), FrameSampling(2, "random"))))
+    assert seen[3] == tuple(shown(read_medium(Medium("a", path, frame_seed=3), FrameSampling(2, "random"))))
 
 
 def test_parts_are_read_in_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = write(tmp_path / "a.mp4", greys(20), g="5")
     parts = [(0.0, 0.55), (0.55, 1.2), (1.2, 2.0)]
-    known = index(path)
+    clip = index_clip(path)
     alone = [read_clip(path, FrameSampling(3), *part) for part in parts]
     opened, was = [], av.open
     monkeypatch.setattr(av, "open", lambda *given, **named: opened.append(given) or was(*given, **named))
-    together = list(read_parts(known, parts, FrameSampling(3)))
+    together = list(read_segments(clip, parts, FrameSampling(3)))
     assert len(opened) == 1
     for part, expected in zip(together, alone, strict=True):
         np.testing.assert_array_equal(part, expected)
@@ -163,10 +173,10 @@ def test_a_side_is_bounded_one_picture_at_a_time(tmp_path: Path):
 
 
 def test_one_frame_half_a_second_and_odd_sides(tmp_path: Path):
-    assert shown(read(write(tmp_path / "one.mp4", greys(1)), FrameSampling(3))) == [0, 0, 0]
-    assert shown(read(write(tmp_path / "half.mp4", greys(5)), FrameSampling(2))) == [1, 3]
+    assert shown(read_medium(write(tmp_path / "one.mp4", greys(1)), FrameSampling(3))) == [0, 0, 0]
+    assert shown(read_medium(write(tmp_path / "half.mp4", greys(5)), FrameSampling(2))) == [1, 3]
     pictures = [np.full((33, 17, 3), 10 * k, np.uint8) for k in range(4)]
-    assert read(write(tmp_path / "odd.mp4", pictures), FrameSampling(2)).shape == (2, 33, 17, 3)
+    assert read_medium(write(tmp_path / "odd.mp4", pictures), FrameSampling(2)).shape == (2, 33, 17, 3)
 
 
 def test_two_hours(tmp_path: Path):
@@ -174,9 +184,9 @@ def test_two_hours(tmp_path: Path):
     small = [np.full((16, 16, 3), k, np.uint8) for k in (0, 80, 160, 240)]
     pictures = [small[k * 4 // 7200] for k in range(7200)]
     path = write(tmp_path / "a.mp4", pictures, "mpeg4", 1, g="250")
-    assert index(path).seconds == 7200
-    assert shown(read(path, FrameSampling(4)), 80) == [0, 1, 2, 3]
-    assert shown(read(Medium("a", str(path), start=7100.0), FrameSampling(2)), 80) == [3, 3]
+    assert index_clip(path).duration == 7200
+    assert shown(read_medium(path, FrameSampling(4)), 80) == [0, 1, 2, 3]
+    assert shown(read_medium(Medium("a", str(path), start=7100.0), FrameSampling(2)), 80) == [3, 3]
 
 
 def test_nothing_to_see(tmp_path: Path):
@@ -194,14 +204,14 @@ def test_nothing_to_see(tmp_path: Path):
         (tmp_path / "gone.mp4", r"gone\.mp4: there is no such file; check"),
     ):
         with pytest.raises(MediaError, match=message):
-            read(path)
+            read_medium(path)
 
 
 def test_an_mp4_without_its_end_has_no_table_of_contents(tmp_path: Path):
     path = write(tmp_path / "a.mp4", moving(40))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(MediaError, match=r"a\.mp4: the clip cannot be decoded .*; replace or remove it"):
-        read(path)
+        read_medium(path)
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.avi", "front.mp4"])
@@ -213,13 +223,13 @@ def test_what_is_left_of_a_cut_file_is_read_and_noted(tmp_path: Path, name: str)
             fill(container, noise(40))
     else:
         write(path, noise(40))
-    whole = read(path, FrameSampling(40))
+    whole = read_medium(path, FrameSampling(40))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     notes: list[str] = []
-    found = read(path, FrameSampling(40), notes=notes)
-    known = index(path)
-    assert 1 < known.seconds < 3 and len(notes) >= 1 and f"{name}: " in notes[0] and "can be read" in notes[0]
-    count = len(known.stamps) - 1  # the last one may be half a frame
+    found = read_medium(path, FrameSampling(40), notes=notes)
+    clip = index_clip(path)
+    assert 1 < clip.duration < 3 and len(notes) >= 1 and f"{name}: " in notes[0] and "can be read" in notes[0]
+    count = len(clip.timestamps) - 1  # the last one may be half a frame
     head = read_clip(path, FrameSampling(count, "head"))
     np.testing.assert_array_equal(head[:count], whole[:count])
     assert found.shape == whole.shape
@@ -241,9 +251,9 @@ def test_damage_in_the_middle_is_passed_over(tmp_path: Path):
     data = bytearray(path.read_bytes())
     middle = len(data) // 2
     data[middle : middle + 3000] = bytes(3000)
-    whole = read(path, FrameSampling(60))
+    whole = read_medium(path, FrameSampling(60))
     path.write_bytes(data)
-    found = read(path, FrameSampling(60))
+    found = read_medium(path, FrameSampling(60))
     assert found.shape == whole.shape
     np.testing.assert_array_equal(found[:20], whole[:20])
 
@@ -267,18 +277,18 @@ def test_a_cover_picture_is_no_clip(tmp_path: Path):
         streams = streams()
 
     with pytest.raises(MediaError, match="no video stream"):
-        clips._video(Container, path)
+        clips._video_stream(Container, path)
 
 
 def test_stamps_ascend(tmp_path: Path):
-    known = index(encode(tmp_path / "a.mp4", "libx264", g="20", bf="3"))
-    assert all(a < b for a, b in pairwise(known.stamps)) and known.seconds == pytest.approx(3.6)
-    assert known.on_screen(known.stamps[7] + 1) == known.stamps[7]
-    assert known.on_screen(known.stamps[0] - 5) == known.stamps[0]
-    with pytest.raises(MediaError, match=r"the cut from 5.0 to 6.0 s lies outside the clip of 3\.60 s"):
-        known.cut(5.0, 6.0)
+    clip = index_clip(encode(tmp_path / "a.mp4", "libx264", g="20", bf="3"))
+    assert all(a < b for a, b in pairwise(clip.timestamps)) and clip.duration == pytest.approx(3.6)
+    assert clip.shown_at(clip.timestamps[7] + 1) == clip.timestamps[7]
+    assert clip.shown_at(clip.timestamps[0] - 5) == clip.timestamps[0]
+    with pytest.raises(MediaError, match=r"the interval from 5.0 to 6.0 s lies outside the clip of 3\.60 s"):
+        clip.interval(5.0, 6.0)
     with pytest.raises(ValueError, match="frames is 0"):
-        choose(known, FrameSampling(0))
+        sample_timestamps(clip, FrameSampling(0))
 
 
 @pytest.mark.data
@@ -289,15 +299,13 @@ def test_real_clips():
         pytest.skip(f"no clips below {SHARED}")
     found: dict[str, list[float]] = {}
     for path in paths:
-        known = index(path)
-        assert known.groups is not None or path.suffix == ".avi"
+        clip = index_clip(path)
+        assert clip.gops is not None or path.suffix == ".avi"
         for policy in POLICIES:
-            wanted = choose(known, FrameSampling(28, *policy), seed=1)
-            for fast, slow in zip(
-                frames_at(known, wanted), frames_at(replace(known, groups=None), wanted), strict=True
-            ):
+            wanted = sample_timestamps(clip, FrameSampling(28, *policy), seed=1)
+            for fast, slow in zip(frames_at(clip, wanted), frames_at(replace(clip, gops=None), wanted), strict=True):
                 np.testing.assert_array_equal(fast, slow)
-        found[path.stem] = [round(cut, 1) for cut in cuts(histograms(known))]
+        found[path.stem] = [round(cut, 1) for cut in shot_boundaries(colour_histograms(clip))]
     assert found == {
         "video7310": [5.8],  # and none of its dozen camera flashes
         "video7586": [0.0, 2.5, 5.7, 6.6, 8.8, 10.8],

@@ -13,7 +13,7 @@ from PIL import Image
 from limner.core.types import Medium
 from limner.data.augmentations import AUGMENTATIONS
 from limner.data.frames import FrameSampling
-from limner.data.media import MAX_SIDE, MediaError, read, read_image
+from limner.data.media import MAX_SIDE, MediaError, read_image, read_medium
 
 
 def save(path: Path, array: np.ndarray, mode: str | None = None, **options: object) -> Path:
@@ -106,7 +106,7 @@ def test_transparent_palette_lies_on_white(tmp_path: Path) -> None:
 def test_an_animation_shows_its_first_frame(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    assert read(str(tmp_path / "a.gif")).tolist() == [[[[255, 0, 0]] * 4] * 4]
+    assert read_medium(str(tmp_path / "a.gif")).tolist() == [[[[255, 0, 0]] * 4] * 4]
 
 
 def test_one_pixel(tmp_path: Path) -> None:
@@ -138,8 +138,8 @@ def jpeg() -> bytes:
     ("content", "message"),
     [
         (b"", r"bad\.jpg: the file is empty \(0 bytes\); replace or remove it"),
-        (b"<html>404</html>", r"bad\.jpg: not a picture .*; replace or remove it"),
-        (jpeg()[:700], r"bad\.jpg: the picture is damaged \(.*truncated.*\); replace or remove it"),
+        (b"<html>404</html>", r"bad\.jpg: not an image .*; replace or remove it"),
+        (jpeg()[:700], r"bad\.jpg: the image is damaged \(.*truncated.*\); replace or remove it"),
         (jpeg()[:20] + bytes(3000), r"bad\.jpg: .*; replace or remove it"),
         (None, r"bad\.jpg: there is no such file; check"),
     ],
@@ -165,8 +165,8 @@ def test_a_folder_and_wrong_arrays_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_suffix_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match=r"'.txt' is neither a picture \(.jpg .* nor a clip \(.mp4"):
-        read(tmp_path / "a.txt")
+    with pytest.raises(MediaError, match=r"'.txt' is neither an image \(.jpg .* nor a clip \(.mp4"):
+        read_medium(tmp_path / "a.txt")
 
 
 GREYS = 20  # frame k of a test clip is grey 10 * k
@@ -191,21 +191,22 @@ def right_grey(frames: np.ndarray) -> list[int]:
 
 @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mkv"])
 def test_frames_are_the_middles_of_equal_parts(tmp_path: Path, suffix: str) -> None:
-    frames = read(clip(tmp_path / f"a{suffix}"), FrameSampling(5))
+    frames = read_medium(clip(tmp_path / f"a{suffix}"), FrameSampling(5))
     assert frames.shape == (5, 32, 64, 3)
     assert right_grey(frames) == [2, 6, 10, 14, 18]  # 2 s in 5 parts of .4 s: middles at .2, .6, 1, 1.4, 1.8 s
 
 
 def test_start_and_end_cut_the_clip(tmp_path: Path) -> None:
     path = str(clip(tmp_path / "a.mp4"))
-    assert right_grey(read(Medium("a", path, start=0.5, end=1.5), FrameSampling(2))) == [7, 12]  # at .75 and 1.25 s
-    assert right_grey(read(Medium("a", path, start=1.5, end=99.0), FrameSampling(1))) == [17]
+    # at .75 and 1.25 s
+    assert right_grey(read_medium(Medium("a", path, start=0.5, end=1.5), FrameSampling(2))) == [7, 12]
+    assert right_grey(read_medium(Medium("a", path, start=1.5, end=99.0), FrameSampling(1))) == [17]
     with pytest.raises(MediaError, match=r"from 3.0 to 4.0 s lies outside the clip of 2\.00 s"):
-        read(Medium("a", path, start=3.0, end=4.0))
+        read_medium(Medium("a", path, start=3.0, end=4.0))
 
 
 def test_a_short_clip_repeats_its_frames(tmp_path: Path) -> None:
-    assert right_grey(read(clip(tmp_path / "a.mp4", count=2), FrameSampling(4))) == [0, 0, 1, 1]
+    assert right_grey(read_medium(clip(tmp_path / "a.mp4", count=2), FrameSampling(4))) == [0, 0, 1, 1]
 
 
 def test_a_clip_filmed_upright_stands_upright(tmp_path: Path) -> None:
@@ -217,7 +218,7 @@ def test_a_clip_filmed_upright_stands_upright(tmp_path: Path) -> None:
     content = path.read_bytes()
     track = content.index(b"tkhd")
     path.write_bytes(content[:track] + content[track:].replace(flat, turned, 1))
-    frame = read(path, FrameSampling(1))[0]
+    frame = read_medium(path, FrameSampling(1))[0]
     assert frame.shape == (64, 32, 3)
     assert frame[:24].mean() < 0.6 * frame[40:].mean()  # the dark left half is now on top
 
@@ -228,9 +229,9 @@ def test_broken_clips(tmp_path: Path) -> None:
     (tmp_path / "empty.avi").write_bytes(b"")
     for name, what in (("cut.mp4", "the clip cannot be decoded .*"), ("empty.avi", r"the file is empty \(0 bytes\)")):
         with pytest.raises(MediaError, match=f"{name}: {what}; replace or remove it"):
-            read(tmp_path / name)
+            read_medium(tmp_path / name)
     with pytest.raises(MediaError, match=r"gone\.mp4: there is no such file"):
-        read(tmp_path / "gone.mp4")
+        read_medium(tmp_path / "gone.mp4")
 
 
 def test_views() -> None:

@@ -105,7 +105,9 @@ def test_categories(tmp_path: Path):
     assert category_names(annotations) == {"music": 0, "people": 1, "food/drink": 16}
     assert set(content(read(annotations, categories=("people",)))) == {"video7", "video7010"}
     assert set(content(read(annotations, categories=("1", "music")))) == set(EXPECTED)
-    with pytest.raises(ValueError, match=r"data\.categories: no category muzak; the categories are music, people, food/drink"):
+    with pytest.raises(
+        ValueError, match=r"data\.categories: no category muzak; the categories are music, people, food/drink"
+    ):
         read(annotations, categories=("muzak",))
     (tmp_path / "only").mkdir()
     alone = save(tmp_path / "only" / "videodatainfo.json", MERGED)

@@ -8,8 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limner.data.clips import index
-from limner.data.shots import FLASH, LONGEST, SHORTEST, change, cuts, every, shots, windows
+from limner.data.clips import index_clip
+from limner.data.shots import (
+    FLASH,
+    LONGEST,
+    SHORTEST,
+    detect_shots,
+    equal_windows,
+    fixed_windows,
+    histogram_distance,
+    shot_boundaries,
+)
 from tests.data.videos import write
 
 RED, GREEN, WHITE = (
@@ -25,7 +34,7 @@ def panning(count: int) -> list[np.ndarray]:
 
 
 def found(path: Path) -> list[tuple[float, float]]:
-    return [(round(a, 2), round(b, 2)) for a, b in shots(index(path))]
+    return [(round(a, 2), round(b, 2)) for a, b in detect_shots(index_clip(path))]
 
 
 def test_three_scenes(tmp_path: Path):
@@ -53,17 +62,19 @@ def test_a_long_shot_is_cut_evenly(tmp_path: Path):
 
 def test_cuts_of_histograms():
     a, b, c = np.eye(3)
-    assert change(a, a) == 0 and change(a, b) == 1 and change(a, (a + b) / 2) == 0.5
+    assert histogram_distance(a, a) == 0 and histogram_distance(a, b) == 1 and histogram_distance(a, (a + b) / 2) == 0.5
     steady = [(0.1 * k, [a, b][k >= 5]) for k in range(12)]
-    assert list(cuts(steady)) == [0.5]
-    assert list(cuts([(0.1 * k, b if k == 5 else a) for k in range(12)])) == []
-    assert list(cuts([(0.1 * k, [a, b, c][(k >= 3) + (k >= 9)]) for k in range(10)])) == pytest.approx([0.3, 0.9])
-    assert list(cuts([])) == []
+    assert list(shot_boundaries(steady)) == [0.5]
+    assert list(shot_boundaries([(0.1 * k, b if k == 5 else a) for k in range(12)])) == []
+    assert list(shot_boundaries([(0.1 * k, [a, b, c][(k >= 3) + (k >= 9)]) for k in range(10)])) == pytest.approx(
+        [0.3, 0.9]
+    )
+    assert list(shot_boundaries([])) == []
 
 
 @given(st.floats(0.1, 500), st.floats(0.5, 60))
 def test_windows_cover_everything(length: float, longest: float):
-    parts = windows(0.0, length, longest)
+    parts = equal_windows(0.0, length, longest)
     assert parts[0][0] == 0 and parts[-1][1] == pytest.approx(length)
     assert all(a[1] == b[0] for a, b in pairwise(parts))
     assert all(b - a <= longest * 1.0001 for a, b in parts) and len(parts) < length / longest + 1.001
@@ -71,13 +82,13 @@ def test_windows_cover_everything(length: float, longest: float):
 
 @given(st.floats(0.1, 500), st.floats(0.5, 60))
 def test_steps_are_equal_but_for_the_last(length: float, step: float):
-    parts = every(length, step)
+    parts = fixed_windows(length, step)
     assert parts[0][0] == 0 and parts[-1][1] == length
     assert all(a[1] == b[0] and a[1] - a[0] == pytest.approx(step) for a, b in pairwise(parts))
     assert len(parts) == 1 or 0.499 * step <= parts[-1][1] - parts[-1][0] <= 1.501 * step
 
 
 def test_steps_by_hand():
-    assert every(12.0, 5.0) == [(0, 5), (5, 12)] and every(13.0, 5.0) == [(0, 5), (5, 10), (10, 13)]
-    assert every(0.5, 5.0) == [(0, 0.5)]
+    assert fixed_windows(12.0, 5.0) == [(0, 5), (5, 12)] and fixed_windows(13.0, 5.0) == [(0, 5), (5, 10), (10, 13)]
+    assert fixed_windows(0.5, 5.0) == [(0, 0.5)]
     assert SHORTEST < LONGEST and FLASH < SHORTEST

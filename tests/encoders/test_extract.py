@@ -67,7 +67,7 @@ def test_three_bad_files_among_twenty(tmp_path: Path) -> None:
     assert (report.written, report.present) == (17, 0)
     reasons = dict(report.failures)
     assert list(reasons) == ["p3", "p7", "p19"]
-    assert "empty" in reasons["p3"] and "not a picture" in reasons["p7"] and "no such file" in reasons["p19"]
+    assert "empty" in reasons["p3"] and "not an image" in reasons["p7"] and "no such file" in reasons["p19"]
     assert str(report) == "17 entries written, 0 already there, 3 media failed"
     assert seen[0] == (0, 20) and seen[-1] == (20, 20)
 
@@ -138,7 +138,7 @@ def test_clips_by_a_policy_and_damage_is_told(tmp_path: Path) -> None:
     report = extract(media, Means(), tmp_path / "s", sampling=FrameSampling(3, "tail"))
     assert [id for id, _ in report.failures] == ["sound"]
     (line,) = report.mended
-    assert line.startswith(f"{cut}: cut short: ") and line.endswith(" of 4.0 s can be read")
+    assert line.startswith(f"{cut}: truncated: ") and line.endswith(" of 4.0 s can be read")
     assert str(report) == "2 entries written, 0 already there, 1 media failed, 1 damaged but read"
     grid, layout, _ = FeatureStore(tmp_path / "s").get("whole")
     assert layout == Layout(3, 1, 1) and (grid.float().mean(1) / 10).round().tolist() == [17, 18, 19]

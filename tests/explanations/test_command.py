@@ -92,7 +92,7 @@ def test_damaged_clips(tiny: Path, clip: Path, tmp_path: Path, capsys):
     (tmp_path / "half.mkv").write_bytes(whole[: len(whole) // 2])
     command = ["explain", str(tiny / "run"), str(tmp_path / "half.mkv"), "--sentence", "a", "--out"]
     assert main([*command, str(tmp_path / "f.png")]) == 0
-    assert "cut short: " in capsys.readouterr().err and (tmp_path / "f.png").is_file()
+    assert "truncated: " in capsys.readouterr().err and (tmp_path / "f.png").is_file()
     (tmp_path / "empty.mp4").write_bytes(b"")
     assert main(["explain", str(tiny / "run"), str(tmp_path / "empty.mp4"), "--out", str(tmp_path / "g.png")]) == 1
     assert "empty.mp4: the file is empty" in one_line(capsys) and not (tmp_path / "g.png").exists()

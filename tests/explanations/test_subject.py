@@ -12,7 +12,7 @@ from PIL import Image
 from limner.core.tensors import save_tensors
 from limner.core.types import Layout, Medium
 from limner.data.frames import FrameSampling
-from limner.data.pictures import MediaError
+from limner.data.images import MediaError
 from limner.encoders import SmallCNN
 from limner.explanations.maps import explain, given
 from limner.explanations.subject import open_subject, show

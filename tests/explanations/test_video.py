@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from limner.core.types import Layout
-from limner.data.pictures import MediaError
+from limner.data.images import MediaError
 from limner.explanations import video
 from limner.explanations.maps import Explanation
 from limner.explanations.overlay import heat
@@ -292,6 +292,6 @@ def test_what_makes_no_film(tmp_path: Path):
         join(tmp_path, out)
     Image.fromarray(noise(1)[0]).save(tmp_path / "2.png")
     (tmp_path / "2.png").write_bytes((tmp_path / "2.png").read_bytes()[:2000])
-    with pytest.raises(MediaError, match=r"2\.png: the picture is damaged"):
+    with pytest.raises(MediaError, match=r"2\.png: the image is damaged"):
         join(tmp_path, out)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "1.png", "2.png"]

@@ -261,7 +261,7 @@ def test_through_the_same_outputs(models: Path, tmp_path: Path, capsys):
     command = ["caption", str(tmp_path / "in"), "--model", str(models / "blip"), "--max-length", "6"]
     out = tmp_path / "c.jsonl"
     assert main([*command, "--beam", "3", "--n-best", "2", "--out", str(out), "--srt", "--style", "alt-text"]) == 3
-    assert "bad.png: not a picture" in capsys.readouterr().err
+    assert "bad.png: not an image" in capsys.readouterr().err
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     captioner = HuggingFacePipeline.load(models / "blip")
     own = captioner.decoding

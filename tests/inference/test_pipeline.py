@@ -84,7 +84,7 @@ def test_many_keep_their_order_and_a_bad_one_stops_nobody(
 
 
 def test_what_cannot_be_read_is_an_error(pipeline: Pipeline):
-    for source, message in (("nowhere.jpg", "nowhere.jpg: there is no such file"), (b"x", "<bytes>: not a picture")):
+    for source, message in (("nowhere.jpg", "nowhere.jpg: there is no such file"), (b"x", "<bytes>: not an image")):
         with pytest.raises(MediaError, match=message):
             pipeline.caption(source)
     assert list(pipeline.captions([])) == []
@@ -94,7 +94,9 @@ def test_what_cannot_be_read_is_an_error(pipeline: Pipeline):
     "frames", [np.zeros((2, 8, 8, 3)), np.zeros((2, 8, 8, 4), np.uint8), np.zeros((0, 8, 8, 3), np.uint8)]
 )
 def test_a_clip_of_another_kind_is_refused(pipeline: Pipeline, frames: np.ndarray):
-    message = rf"a clip's array is uint8 RGB \(T,H,W,3\) in \[0, 255\], got {frames.dtype} \({frames.shape[0]}, 8"
+    message = (
+        rf"the array of a clip must be uint8 RGB \(T,H,W,3\) in \[0, 255\], got {frames.dtype} \({frames.shape[0]}, 8"
+    )
     with pytest.raises(MediaError, match=message):
         pipeline.caption(frames)
     assert isinstance(next(pipeline.captions([frames]))[1], Failure)

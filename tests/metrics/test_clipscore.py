@@ -11,7 +11,7 @@ from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
 
 from limner.data.frames import FrameSampling
-from limner.data.media import MediaError, read
+from limner.data.media import MediaError, read_medium
 from limner.data.shapes import generate
 from limner.metrics import clipscore
 from limner.metrics.clipscore import ClipModel, clip_score, load_clip
@@ -74,7 +74,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def cosines(clip: ClipModel, path: str, captions: list[str], frames: int) -> np.ndarray:
     """(frames, captions) from the joint forward pass of transformers, one image and one caption at a time."""
     found = []
-    for frame in read(path, FrameSampling(frames)):
+    for frame in read_medium(path, FrameSampling(frames)):
         image = Image.fromarray(frame)
         scale = SIDE / min(image.size)
         image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)

@@ -16,7 +16,7 @@ from limner.apps.profile import table
 from limner.core.tensors import save_tensors
 from limner.core.types import BOS, Features, Layout
 from limner.data.frames import FrameSampling
-from limner.data.media import read
+from limner.data.media import read_medium
 from limner.inference.pipeline import Pipeline
 from limner.models import build_model
 from limner.models.packed_linear import SmallBatchLinear
@@ -178,7 +178,7 @@ def test_a_run_of_clips_is_measured_on_a_clip(tiny: Path, tmp_path: Path):
     assert run.recipe.frames == 4 and moving.about["cells"] == 4 * still.about["cells"]
     assert moving.operations["encode"] == 4 * still.operations["encode"]
     assert (still.about["medium"], moving.about["medium"]) == ("640 x 480 JPEG", "clip, 4 frames")
-    frames = read(str(clip(tmp_path / "c.mp4")), FrameSampling(5))
+    frames = read_medium(str(clip(tmp_path / "c.mp4")), FrameSampling(5))
     assert frames.shape == (5, 240, 320, 3) and (frames[0] != frames[1]).mean() > 0.5
 
 

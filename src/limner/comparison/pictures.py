@@ -10,7 +10,7 @@ from PIL import Image
 
 from limner.core.types import Medium
 from limner.data.frames import FrameSampling
-from limner.data.media import read
+from limner.data.media import read_medium
 
 SIDE = 360  # pixels of a picture's longer side: sharp at half the width on a phone's screen
 FRAMES, FRAME_SIDE, GAP = 3, 200, 4
@@ -32,7 +32,7 @@ def thumbnail(medium: Medium, side: int = SIDE) -> Thumbnail:
 
     Raises MediaError when the medium cannot be read.
     """
-    frames = read(medium, FrameSampling(FRAMES))
+    frames = read_medium(medium, FrameSampling(FRAMES))
     each = side if len(frames) == 1 else side * FRAME_SIDE // SIDE
     strip = _beside([_small(frame, each) for frame in frames])
     buffer = io.BytesIO()

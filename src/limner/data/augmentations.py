@@ -1,31 +1,31 @@
-"""Named augmentations of a medium: what stored features see instead of random augmentation."""
+"""Named, deterministic augmentations of a medium, for which features can be stored."""
 
 from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import UInt8
 
-KEEP = 0.85  # of each side, so that a crop loses a rim but seldom the thing the caption speaks of
+CROP_FRACTION = 0.85  # of each side: a crop seldom loses an object that the caption mentions
 
 Augmentation = Callable[[UInt8[np.ndarray, "T H W 3"]], UInt8[np.ndarray, "T h w 3"]]
 
 
 def full(frames: UInt8[np.ndarray, "T H W 3"]) -> UInt8[np.ndarray, "T H W 3"]:
-    """Everything, as it is."""
+    """The frames unchanged."""
     return frames
 
 
 def flip(frames: UInt8[np.ndarray, "T H W 3"]) -> UInt8[np.ndarray, "T H W 3"]:
-    """Left and right exchanged."""
+    """The frames mirrored left to right."""
     return frames[:, :, ::-1]
 
 
 def crop(vertical: float, horizontal: float) -> Augmentation:
-    """A view of KEEP of each side, placed by fractions of the free space: (0, 0) top left, (1, 1) bottom right."""
+    """An augmentation that crops CROP_FRACTION of each side; (0, 0) is the top left corner, (1, 1) the bottom right."""
 
     def augmentation(frames: UInt8[np.ndarray, "T H W 3"]) -> UInt8[np.ndarray, "T h w 3"]:
         height, width = frames.shape[1:3]
-        h, w = max(1, round(KEEP * height)), max(1, round(KEEP * width))
+        h, w = max(1, round(CROP_FRACTION * height)), max(1, round(CROP_FRACTION * width))
         top, left = round(vertical * (height - h)), round(horizontal * (width - w))
         return frames[:, top : top + h, left : left + w]
 
@@ -33,7 +33,7 @@ def crop(vertical: float, horizontal: float) -> Augmentation:
 
 
 def flipped(inner: Augmentation) -> Augmentation:
-    """The mirror image of another view: the same part of the picture, exchanged left and right."""
+    """An augmentation, mirrored left to right: the same part of the image is kept."""
     return lambda frames: flip(inner(frames))
 
 

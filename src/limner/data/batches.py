@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from limner.core.types import PAD, Batch, Features, Layout, Medium, Pixels
 from limner.data.augmentations import AUGMENTATIONS
 from limner.data.frames import FrameSampling
-from limner.data.media import MediaError, read
+from limner.data.media import MediaError, read_medium
 from limner.data.prefetch import prefetch
 from limner.data.pseudo_captions import PseudoCaptions
 from limner.data.store import FeatureStore
@@ -69,7 +69,7 @@ def from_files(
         known = kept.get((medium.id, augmentation))
         if isinstance(known, Tensor):
             return known
-        decoded = AUGMENTATIONS[augmentation](read(medium, sampling)) if known is None else known
+        decoded = AUGMENTATIONS[augmentation](read_medium(medium, sampling)) if known is None else known
         tensor = preprocess(decoded)
         if known is None and not (medium.frame_seed is not None and sampling.policy == "random"):
             smaller = decoded if decoded.nbytes < tensor.nbytes else tensor

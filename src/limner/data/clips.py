@@ -1,10 +1,11 @@
-"""Frames of a clip, streamed: decoded once and in order; only those asked for become pictures.
+"""Decoding of clips: the chosen frames of a video file as RGB arrays.
 
-A first pass reads the packets without decoding them, to know when every frame is shown: headers lie about cut and
-damaged clips.  The second pass decodes.  In MP4 and Matroska it leaves out whole groups of pictures in which nothing is
-wanted, and within a group frames to which no other refers; what is decoded is the same to the bit.  Seeking to every
-wanted frame would decode the beginning of a long group once per frame (benchmarks/video_sampling.py).  Memory does not
-depend on a clip's length, but for 12 bytes per frame of the index.
+A clip is read in two passes.  The first reads the packets without decoding them and notes when each frame is shown,
+because the headers of cut or damaged files are wrong.  The second decodes once, in order, and only the chosen frames
+become arrays.  In MP4 and Matroska files the second pass skips every group of pictures (GOP) without a chosen frame,
+and inside a GOP the frames to which no other frame refers; the decoded frames stay bit-identical.  Seeking to each
+chosen frame would decode the beginning of a long GOP again for each of them (benchmarks/video_sampling.py).  Memory
+grows with the length of a clip only by the index, 12 bytes per frame.
 """
 
 import re
@@ -26,49 +27,52 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from limner.data.frames import FrameSampling, sample_indices, sample_positions
-from limner.data.pictures import MAX_SIDE, MediaError
+from limner.data.images import MAX_SIDE, MediaError
 
-# Containers whose key frames are marked by the writer and whose time stamps are those of the decoded frames.
-EXACT = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
-# Here "not a reference" is a property of a frame in the whole stream; in HEVC it is so in its own layer only.
-DISPOSABLE = ("h264", "mpeg4", "mpeg2video", "mpeg1video")
+# Containers in which the writer marks the key frames, and packets have the timestamps of their decoded frames.
+EXACT_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+# Codecs that mark frames to which no frame of the stream refers.  HEVC marks them only within a temporal layer.
+CODECS_WITH_DISPOSABLE_FRAMES = ("h264", "mpeg4", "mpeg2video", "mpeg1video")
 
 
 @dataclass(frozen=True)
 class ClipIndex:
-    """When the frames of a clip are shown.  Stamps count units of `base` seconds."""
+    """When each frame of a clip is shown.  Timestamps are whole numbers of `time_base` seconds."""
 
     path: str
-    base: Fraction
-    stamps: array  # of every frame, ascending
-    end: int  # stamp at which the last frame ends
-    stamped: bool = True  # False: the file has no time stamps (old AVI); a stamp is a frame's number
-    groups: array | None = None  # group of pictures of every frame; None: they cannot be told apart safely
-    note: str = ""  # what is missing, when the file is cut short
+    time_base: Fraction
+    timestamps: array  # of all frames, ascending
+    end: int  # timestamp at which the last frame ends
+    has_timestamps: bool = True  # False: the file has none (old AVI), and a timestamp is the number of the frame
+    gops: array | None = None  # number of each frame's group of pictures; None: groups cannot be skipped safely
+    note: str = ""  # what is missing in a truncated file
 
     @property
-    def seconds(self) -> float:
-        """How long it lasts."""
-        return float((self.end - self.stamps[0]) * self.base)
+    def duration(self) -> float:
+        """Length in seconds."""
+        return float((self.end - self.timestamps[0]) * self.time_base)
 
-    def on_screen(self, stamp: Fraction | int) -> int:
-        """The stamp of the frame that is shown at `stamp`; the first one before the beginning."""
-        return self.stamps[max(0, bisect_right(self.stamps, floor(stamp)) - 1)]
+    def shown_at(self, timestamp: Fraction | int) -> int:
+        """Timestamp of the frame that is on screen at `timestamp`; before the beginning, of the first frame."""
+        return self.timestamps[max(0, bisect_right(self.timestamps, floor(timestamp)) - 1)]
 
-    def time(self, stamp: int) -> float:
-        """Seconds since the beginning of the clip."""
-        return float((stamp - self.stamps[0]) * self.base)
+    def to_seconds(self, timestamp: int) -> float:
+        """A timestamp in seconds since the beginning of the clip."""
+        return float((timestamp - self.timestamps[0]) * self.time_base)
 
-    def cut(self, start: float | None, end: float | None) -> tuple[Fraction, Fraction]:
-        """[start, end] seconds from the beginning, as stamps.  Raises MediaError when nothing lies between them."""
-        first = Fraction(self.stamps[0])
-        begin = first if start is None else first + Fraction(start).limit_denominator(1000) / self.base
+    def interval(self, start: float | None, end: float | None) -> tuple[Fraction, Fraction]:
+        """[start, end] in seconds since the beginning (None: the clip's own ends) as timestamps.
+
+        Raises MediaError when the interval does not overlap the clip.
+        """
+        first = Fraction(self.timestamps[0])
+        begin = first if start is None else first + Fraction(start).limit_denominator(1000) / self.time_base
         finish = Fraction(self.end)
         if end is not None:
-            finish = min(finish, first + Fraction(end).limit_denominator(1000) / self.base)
+            finish = min(finish, first + Fraction(end).limit_denominator(1000) / self.time_base)
         if begin >= finish:
             raise MediaError(
-                f"{self.path}: the cut from {start} to {end} s lies outside the clip of {self.seconds:.2f} s"
+                f"{self.path}: the interval from {start} to {end} s lies outside the clip of {self.duration:.2f} s"
             )
         return begin, finish
 
@@ -82,213 +86,222 @@ def read_clip(
     max_side: int = MAX_SIDE,
     notes: list[str] | None = None,
 ) -> UInt8[np.ndarray, "T H W 3"]:
-    """Upright RGB [0, 255] frames of [start, end] seconds (None: the clip's own ends), chosen by `sampling`.
+    """Read the chosen frames between `start` and `end` seconds (None: the clip's own ends) as upright RGB in [0, 255].
 
-    Uniform shows what is on screen in the middles of `frames` equal parts, whatever the frame rate does; `draw` is the
-    seed of policy random.  Pictures longer than `max_side` pixels are scaled down to it, one at a time.  Damage that
-    could be passed over is added to `notes`.  Raises MediaError.
+    sampling  number of frames and policy.  Uniform takes the frames that are on screen in the middles of equal parts
+              of the time, so a variable frame rate does not matter.
+    seed      of the policy "random"
+    max_side  larger frames are scaled down to this longer side, in pixels
+    notes     a list to which a line is added for damage that did not stop decoding
+    Raises MediaError when the file is missing or cannot be decoded, or the interval lies outside the clip.
     """
-    known = index(path)
-    return next(read_parts(known, [(start, end)], sampling, seed, max_side, notes))
+    return next(read_segments(index_clip(path), [(start, end)], sampling, seed, max_side, notes))
 
 
-def read_parts(
-    known: ClipIndex,
-    parts: Sequence[tuple[float | None, float | None]],
+def read_segments(
+    clip: ClipIndex,
+    segments: Sequence[tuple[float | None, float | None]],
     sampling: FrameSampling = FrameSampling(),
     seed: int | None = None,
     max_side: int = MAX_SIDE,
     notes: list[str] | None = None,
 ) -> Iterator[UInt8[np.ndarray, "T H W 3"]]:
-    """`read_clip` for each of several parts, which follow one another, in one pass over the clip."""
-    if notes is not None and known.note:
-        notes.append(f"{known.path}: {known.note}")
-    wanted = [choose(known, sampling, start, end, seed) for start, end in parts]
-    pictures = frames_at(known, [stamp for part in wanted for stamp in part], max_side, notes)
-    for part in wanted:
-        yield _stack(list(islice(pictures, len(part))))
+    """`read_clip` for each of several consecutive segments, (start, end) in seconds, in one pass over the clip."""
+    if notes is not None and clip.note:
+        notes.append(f"{clip.path}: {clip.note}")
+    chosen = [sample_timestamps(clip, sampling, start, end, seed) for start, end in segments]
+    frames = frames_at(clip, [timestamp for segment in chosen for timestamp in segment], max_side, notes)
+    for segment in chosen:
+        yield _stack_frames(list(islice(frames, len(segment))))
 
 
-def choose(
-    known: ClipIndex,
+def sample_timestamps(
+    clip: ClipIndex,
     sampling: FrameSampling = FrameSampling(),
     start: float | None = None,
     end: float | None = None,
     seed: int | None = None,
 ) -> list[int]:
-    """The stamps of the frames that a policy shows, ascending."""
-    begin, finish = known.cut(start, end)
+    """Timestamps of the frames that `sampling` chooses between `start` and `end` seconds, ascending."""
+    begin, finish = clip.interval(start, end)
     if sampling.policy in ("uniform", "random"):
-        places = sample_positions(sampling.frames, seed if sampling.policy == "random" else None)
-        return [known.on_screen(begin + (finish - begin) * place) for place in places]
-    inside = known.stamps[slice(*(bisect_left(known.stamps, ceil(side)) for side in (begin, finish)))] or [
-        known.on_screen(begin)
-    ]
-    chosen = [inside[number] for number in sample_indices(len(inside), sampling)]
+        positions = sample_positions(sampling.frames, seed if sampling.policy == "random" else None)
+        return [clip.shown_at(begin + (finish - begin) * position) for position in positions]
+    edges = (bisect_left(clip.timestamps, ceil(edge)) for edge in (begin, finish))
+    inside = clip.timestamps[slice(*edges)] or [clip.shown_at(begin)]
+    chosen = [inside[index] for index in sample_indices(len(inside), sampling)]
     return chosen if sampling.policy == "every" else chosen + [chosen[-1]] * (sampling.frames - len(chosen))
 
 
-def index(path: str | PathLike[str]) -> ClipIndex:
-    """Read the packets of a clip.  Raises MediaError when there is no video in it."""
-    import av  # 0.1 s that pictures need not pay
+def index_clip(path: str | PathLike[str]) -> ClipIndex:
+    """Read the packets of a clip, without decoding them.  Raises MediaError when the file has no video."""
+    import av  # takes 0.1 s, which reading images need not spend
 
-    stamps, groups, keys = array("q"), array("i"), array("q")
+    timestamps, gops, keyframes = array("q"), array("i"), array("q")
     lowest = end = None
-    stamped = True
+    has_timestamps = True
     notes: list[str] = []
-    with _clear_errors(path), av.open(str(path)) as container:
-        stream = _video(container, path)
-        pace = 1 / Fraction(stream.average_rate or 25)
-        base = Fraction(stream.time_base)
+    with _as_media_error(path), av.open(str(path)) as container:
+        stream = _video_stream(container, path)
+        frame_seconds = 1 / Fraction(stream.average_rate or 25)
+        time_base = Fraction(stream.time_base)
         for packet in _packets(container, stream, notes):
-            stamped &= packet.pts is not None
-            stamp = packet.pts if packet.pts is not None else packet.dts or 0
-            lowest = stamp if lowest is None else min(lowest, stamp)
-            length = packet.duration or max(1, round(pace / base))
-            end = stamp + length if end is None else max(end, stamp + length)
+            has_timestamps &= packet.pts is not None
+            timestamp = packet.pts if packet.pts is not None else packet.dts or 0
+            lowest = timestamp if lowest is None else min(lowest, timestamp)
+            length = packet.duration or max(1, round(frame_seconds / time_base))
+            end = timestamp + length if end is None else max(end, timestamp + length)
             if packet.is_keyframe:
-                keys.append(stamp)
-            if not packet.is_discard:  # an edit list hides it
-                stamps.append(stamp)
-                groups.append(len(keys) - 1)
-        known_length = _told_length(container, stream)
-        exact = container.format.name in EXACT
-    if not stamps or lowest is None or end is None:
+                keyframes.append(timestamp)
+            if not packet.is_discard:  # an edit list hides such a packet
+                timestamps.append(timestamp)
+                gops.append(len(keyframes) - 1)
+        header_seconds = _header_duration(container, stream)
+        exact = container.format.name in EXACT_CONTAINERS
+    if not timestamps or lowest is None or end is None:
         raise MediaError(f"{path}: the clip holds no frame; replace or remove it")
-    whole = (end - lowest) * base
-    if known_length is not None and whole < min(known_length - 1, known_length * Fraction(9, 10)):
-        notes.append(f"cut short: {float(whole):.1f} of {float(known_length):.1f} s can be read")
+    readable = (end - lowest) * time_base
+    if header_seconds is not None and readable < min(header_seconds - 1, header_seconds * Fraction(9, 10)):
+        notes.append(f"truncated: {float(readable):.1f} of {float(header_seconds):.1f} s can be read")
     note = "; ".join(notes)
-    if not stamped:
-        return ClipIndex(str(path), pace, array("q", range(len(stamps))), len(stamps), False, None, note)
-    ordered = np.asarray(stamps).argsort(kind="stable")
-    told_apart = exact and _closed(np.asarray(stamps), np.asarray(groups), np.asarray(keys))
+    if not has_timestamps:
+        frame_numbers = array("q", range(len(timestamps)))
+        return ClipIndex(str(path), frame_seconds, frame_numbers, len(timestamps), False, None, note)
+    order = np.asarray(timestamps).argsort(kind="stable")
+    skippable = exact and _closed_gops(np.asarray(timestamps), np.asarray(gops), np.asarray(keyframes))
     return ClipIndex(
         str(path),
-        base,
-        array("q", np.asarray(stamps)[ordered].tobytes()),
+        time_base,
+        array("q", np.asarray(timestamps)[order].tobytes()),
         end,
         True,
-        array("i", np.asarray(groups)[ordered].tobytes()) if told_apart else None,
+        array("i", np.asarray(gops)[order].tobytes()) if skippable else None,
         note,
     )
 
 
-def _told_length(container: Any, stream: Any) -> Fraction | None:
-    """Seconds of the video stream by the header.  Matroska has them in a tag; else it knows the longest stream only."""
-    if stream.duration:  # which FFmpeg guesses from what is left of an AVI file; the number of frames stays
+def _header_duration(container: Any, stream: Any) -> Fraction | None:
+    """Seconds of the video stream according to the header; None when the header does not say.
+
+    Matroska stores them in a tag.  A container's own duration is that of its longest stream, so it counts only when
+    the video is the only stream.
+    """
+    if stream.duration:
+        # FFmpeg guesses the duration of a truncated AVI file from its size, but the number of frames is still right
         counted = stream.frames / Fraction(stream.average_rate) if stream.average_rate else 0
         return max(Fraction(stream.duration * stream.time_base), Fraction(counted))
     if tag := re.fullmatch(r"(\d+):(\d+):(\d+)(?:\.\d*)?", stream.metadata.get("DURATION", "")):
         return Fraction(int(tag[1]) * 3600 + int(tag[2]) * 60 + int(tag[3]))
-    alone = len(container.streams) == 1 and container.duration
-    return Fraction(container.duration, 1_000_000) if alone else None
+    only_stream = len(container.streams) == 1 and container.duration
+    return Fraction(container.duration, 1_000_000) if only_stream else None
 
 
-def _closed(stamps: np.ndarray, groups: np.ndarray, keys: np.ndarray) -> bool:
-    """Are all frames different in time, and shown between their own key frame and the next one?  Then a decoder that
-    begins at a key frame gives exactly the frames of its group."""
-    if groups[0] < 0 or len(np.unique(stamps)) < len(stamps):
+def _closed_gops(timestamps: np.ndarray, gops: np.ndarray, keyframes: np.ndarray) -> bool:
+    """Whether all timestamps differ, and every frame is shown between its own key frame and the next one.
+
+    Then a decoder that starts at a key frame gives exactly the frames of its group.
+    """
+    if gops[0] < 0 or len(np.unique(timestamps)) < len(timestamps):
         return False
-    following = np.append(keys[1:], np.iinfo(np.int64).max)
-    return bool((stamps >= keys[groups]).all() and (stamps < following[groups]).all())
+    following = np.append(keyframes[1:], np.iinfo(np.int64).max)
+    return bool((timestamps >= keyframes[gops]).all() and (timestamps < following[gops]).all())
 
 
 def frames_at(
-    known: ClipIndex, wanted: Sequence[int], max_side: int = MAX_SIDE, notes: list[str] | None = None
+    clip: ClipIndex, timestamps: Sequence[int], max_side: int = MAX_SIDE, notes: list[str] | None = None
 ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-    """The upright picture that is on screen at each of `wanted` stamps (ascending), as they come out of the decoder.
+    """Yield the upright RGB frame that is on screen at each of the ascending `timestamps`, one at a time.
 
-    Frames that cannot be decoded are passed over: their moment shows the frame before.
+    In place of a frame that cannot be decoded the frame before it is given.
     """
-    queue = deque(wanted)
+    queue = deque(timestamps)
     shown: Any = None
-    with _clear_errors(known.path):
-        for stamp, frame in decoded(known, wanted, notes):
-            if shown is not None and queue and stamp > queue[0]:
-                picture = upright(shown, max_side)
-                while queue and stamp > queue[0]:
+    with _as_media_error(clip.path):
+        for timestamp, frame in decode_frames(clip, timestamps, notes):
+            if shown is not None and queue and timestamp > queue[0]:
+                image = upright(shown, max_side)
+                while queue and timestamp > queue[0]:
                     queue.popleft()
-                    yield picture
+                    yield image
             if not queue:
                 return
             shown = frame
         if shown is None:
-            raise MediaError(f"{known.path}: the clip holds no frame that can be decoded; replace or remove it")
-        picture = upright(shown, max_side)
+            raise MediaError(f"{clip.path}: no frame of the clip can be decoded; replace or remove it")
+        image = upright(shown, max_side)
         for _ in queue:
-            yield picture
+            yield image
 
 
-def decoded(
-    known: ClipIndex, wanted: Sequence[int] | None = None, notes: list[str] | None = None
+def decode_frames(
+    clip: ClipIndex, wanted: Sequence[int] | None = None, notes: list[str] | None = None
 ) -> Iterator[tuple[int, Any]]:
-    """(stamp, PyAV frame) in the order of showing: all frames, or only some, with all of `wanted` among them."""
+    """Yield (timestamp, PyAV frame) in display order: all frames, or at least those at the timestamps `wanted`."""
     import av
 
-    problems: list[str] = []
-    with av.open(known.path) as container:
-        stream = _video(container, known.path)
-        # frame threads cost MPEG-4 Part 2 more than they bring
+    errors: list[str] = []
+    with av.open(clip.path) as container:
+        stream = _video_stream(container, clip.path)
+        # threads for whole frames cost MPEG-4 Part 2 more time than they save
         stream.thread_type = "SLICE" if stream.codec_context.name == "mpeg4" else "AUTO"
         try:
-            if wanted is None or known.groups is None:
-                yield from _all(known, container, stream, problems)
+            if wanted is None or clip.gops is None:
+                yield from _decode_all(clip, container, stream, errors)
             else:
-                yield from _needed(known, container, stream, set(wanted), problems)
+                yield from _decode_gops(clip, container, stream, set(wanted), errors)
         finally:
-            if problems and notes is not None:
-                notes.append(f"{known.path}: {len(problems)} damaged places passed over ({problems[0]})")
+            if errors and notes is not None:
+                notes.append(f"{clip.path}: {len(errors)} damaged places were skipped ({errors[0]})")
 
 
-def _all(known: ClipIndex, container: Any, stream: Any, problems: list[str]) -> Iterator[tuple[int, Any]]:
+def _decode_all(clip: ClipIndex, container: Any, stream: Any, errors: list[str]) -> Iterator[tuple[int, Any]]:
     number = 0
-    for packet in chain(_packets(container, stream, []), [None]):  # None: give out the rest
-        for frame in _decode(stream.codec_context, packet, problems):
-            stamp = frame.pts if known.stamped else number
-            yield known.stamps[min(number, len(known.stamps) - 1)] if stamp is None else stamp, frame
+    for packet in chain(_packets(container, stream, []), [None]):  # None makes the decoder return what it holds back
+        for frame in _decode_packet(stream.codec_context, packet, errors):
+            timestamp = frame.pts if clip.has_timestamps else number
+            yield clip.timestamps[min(number, len(clip.timestamps) - 1)] if timestamp is None else timestamp, frame
             number += 1
 
 
-def _needed(
-    known: ClipIndex, container: Any, stream: Any, wanted: set[int], problems: list[str]
+def _decode_gops(
+    clip: ClipIndex, container: Any, stream: Any, wanted: set[int], errors: list[str]
 ) -> Iterator[tuple[int, Any]]:
-    """Frames up to the last wanted one of every group in which one is wanted."""
-    assert known.groups is not None
+    """Decode every group of pictures that has a wanted frame, up to the last wanted frame in it."""
+    assert clip.gops is not None
     context = stream.codec_context
-    disposable = context.name in DISPOSABLE
-    places = (bisect_right(known.stamps, stamp) - 1 for stamp in wanted)
-    left = Counter(known.groups[place] for place in places)
-    group = -1
+    has_disposable_frames = context.name in CODECS_WITH_DISPOSABLE_FRAMES
+    indices = (bisect_right(clip.timestamps, timestamp) - 1 for timestamp in wanted)
+    remaining = Counter(clip.gops[index] for index in indices)  # group -> wanted frames that are not decoded yet
+    gop = -1
     for packet in _packets(container, stream, []):
-        group += packet.is_keyframe
-        if not left[group]:
+        gop += packet.is_keyframe
+        if not remaining[gop]:
             continue
-        asked = packet.pts in wanted
-        if disposable:
-            context.skip_frame = "DEFAULT" if asked else "NONREF"
-        found = _decode(context, packet, problems)
-        left[group] -= asked
-        if not left[group]:
-            found += _decode(context, None, problems)
+        is_wanted = packet.pts in wanted
+        if has_disposable_frames:
+            context.skip_frame = "DEFAULT" if is_wanted else "NONREF"
+        frames = _decode_packet(context, packet, errors)
+        remaining[gop] -= is_wanted
+        if not remaining[gop]:
+            frames += _decode_packet(context, None, errors)
             context.flush_buffers()
-        yield from ((frame.pts, frame) for frame in found if frame.pts is not None)
-        if not +left:
+        yield from ((frame.pts, frame) for frame in frames if frame.pts is not None)
+        if not +remaining:
             return
 
 
-def _decode(context: Any, packet: Any, problems: list[str]) -> list[Any]:
+def _decode_packet(context: Any, packet: Any, errors: list[str]) -> list[Any]:
     import av
 
     try:
         return context.decode(packet)
     except (av.error.InvalidDataError, av.error.EOFError) as error:
-        problems.append(error.strerror or str(error))
+        errors.append(error.strerror or str(error))
         return []
 
 
 def _packets(container: Any, stream: Any, notes: list[str]) -> Iterator[Any]:
-    """Packets with something in them; a file that breaks off ends there."""
+    """The packets that hold data.  When a file breaks off after some packets, they end there and a note is added."""
     import av
 
     packets = container.demux(stream)
@@ -299,7 +312,7 @@ def _packets(container: Any, stream: Any, notes: list[str]) -> Iterator[Any]:
         except (av.error.InvalidDataError, av.error.EOFError, av.error.OSError) as error:
             if not any_yet:
                 raise
-            notes.append(f"it breaks off ({error.strerror})")
+            notes.append(f"the file breaks off ({error.strerror})")
             return
         if packet is None:
             return
@@ -308,7 +321,8 @@ def _packets(container: Any, stream: Any, notes: list[str]) -> Iterator[Any]:
             yield packet
 
 
-def _video(container: Any, path: str | PathLike[str]) -> Any:
+def _video_stream(container: Any, path: str | PathLike[str]) -> Any:
+    """The first video stream that is not a cover image.  Raises MediaError when there is none."""
     import av
 
     streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
@@ -319,7 +333,8 @@ def _video(container: Any, path: str | PathLike[str]) -> Any:
 
 
 @contextmanager
-def _clear_errors(path: str | PathLike[str]) -> Iterator[None]:
+def _as_media_error(path: str | PathLike[str]) -> Iterator[None]:
+    """Turn errors of FFmpeg and of the file system into a MediaError that names the file and says what to do."""
     import av
 
     try:
@@ -333,12 +348,13 @@ def _clear_errors(path: str | PathLike[str]) -> Iterator[None]:
             raise MediaError(f"{path}: the file is empty (0 bytes); replace or remove it") from error
         what = getattr(error, "strerror", None) or error
         raise MediaError(
-            f"{path}: the clip cannot be decoded ({what}): it is cut off, damaged or no clip; replace or remove it"
+            f"{path}: the clip cannot be decoded ({what}): it is truncated, damaged or not a video; replace or "
+            "remove it"
         ) from error
 
 
 def upright(frame: Any, max_side: int = MAX_SIDE) -> UInt8[np.ndarray, "H W 3"]:
-    """RGB pixels of a PyAV frame, turned as its display matrix says."""
+    """RGB pixels of a PyAV frame, rotated by its display matrix and at most `max_side` pixels on the longer side."""
     image = Image.fromarray(frame.to_ndarray(format="rgb24"))
     rotation = frame.rotation  # degrees counterclockwise
     if rotation:
@@ -348,13 +364,11 @@ def upright(frame: Any, max_side: int = MAX_SIDE) -> UInt8[np.ndarray, "H W 3"]:
     return np.asarray(image)
 
 
-def _stack(pictures: list[np.ndarray]) -> UInt8[np.ndarray, "T H W 3"]:
-    """A stream may change its size; later pictures get that of the first."""
-    height, width = pictures[0].shape[:2]
-    same = [
-        picture
-        if picture.shape[:2] == (height, width)
-        else np.asarray(Image.fromarray(picture).resize((width, height)))
-        for picture in pictures
+def _stack_frames(frames: list[np.ndarray]) -> UInt8[np.ndarray, "T H W 3"]:
+    """Frames as one array.  A stream may change its size; later frames are resized to the first one."""
+    height, width = frames[0].shape[:2]
+    resized = [
+        frame if frame.shape[:2] == (height, width) else np.asarray(Image.fromarray(frame).resize((width, height)))
+        for frame in frames
     ]
-    return np.stack(same)
+    return np.stack(resized)

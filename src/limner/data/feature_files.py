@@ -21,7 +21,7 @@ from torch import Tensor
 from limner.core.fields import PositiveInt
 from limner.core.types import Features, Layout, Medium
 from limner.data.frames import FrameSampling, sample_indices
-from limner.data.pictures import MediaError
+from limner.data.images import MediaError
 
 HDF5_SUFFIXES = (".hdf5", ".h5", ".hdf")
 CACHE = 1 << 30  # bytes of frames that are kept in memory

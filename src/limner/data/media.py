@@ -1,4 +1,4 @@
-"""Read a picture or a clip by its suffix: a file in, uint8 RGB (T,H,W,3) in [0, 255] out."""
+"""Reading of media: an image or a clip in, uint8 RGB frames (T, H, W, 3) in [0, 255] out."""
 
 from collections.abc import Iterator
 from os import PathLike
@@ -11,7 +11,7 @@ from PIL import Image
 from limner.core.torch_free import Medium, Source
 from limner.data.clips import read_clip
 from limner.data.frames import FrameSampling
-from limner.data.pictures import MAX_SIDE, MediaError, Picture, read_image
+from limner.data.images import MAX_SIDE, ImageSource, MediaError, read_image
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp")
@@ -22,25 +22,26 @@ __all__ = [
     "MAX_SIDE",
     "MEDIA_SUFFIXES",
     "VIDEO_SUFFIXES",
+    "ImageSource",
     "MediaError",
-    "Picture",
     "frames_of",
     "is_clip",
-    "read",
     "read_clip",
     "read_image",
+    "read_medium",
 ]
 
 
-def read(
+def read_medium(
     medium: Medium | str | PathLike[str],
     sampling: FrameSampling = FrameSampling(),
     notes: list[str] | None = None,
 ) -> UInt8[np.ndarray, "T H W 3"]:
-    """RGB [0, 255] frames of a file: T = 1 for an image, T = `sampling.frames` for a clip (policy "every": at most).
+    """Read the frames of an image or video file as RGB in [0, 255].
 
-    What was damaged but could be read all the same is added to `notes`.  Raises MediaError when the file is missing,
-    broken or of an unknown suffix.
+    T is 1 for an image, and `sampling.frames` for a clip (at most so many with policy "every").  A line is added to
+    `notes` for damage that did not stop decoding.  Raises MediaError when the file is missing, cannot be decoded, or
+    has an unknown suffix.
     """
     if not isinstance(medium, Medium):
         medium = Medium(id=Path(medium).stem, path=str(medium))
@@ -50,12 +51,13 @@ def read(
     if suffix in IMAGE_SUFFIXES:
         return read_image(medium.path)
     raise MediaError(
-        f"{medium.path}: the suffix {suffix!r} is neither a picture ({' '.join(IMAGE_SUFFIXES)}) "
+        f"{medium.path}: the suffix {suffix!r} is neither an image ({' '.join(IMAGE_SUFFIXES)}) "
         f"nor a clip ({' '.join(VIDEO_SUFFIXES)}); rename or convert the file"
     )
 
 
 def is_clip(path: str | PathLike[str]) -> bool:
+    """Whether the suffix of a file is that of a video."""
     return Path(path).suffix.lower() in VIDEO_SUFFIXES
 
 
@@ -78,17 +80,20 @@ def single_source(source: object) -> None:
 def frames_of(
     source: Source, sampling: FrameSampling = FrameSampling(), notes: list[str] | None = None
 ) -> UInt8[np.ndarray, "T H W 3"]:
-    """A path, PIL image, bytes or uint8 array -> uint8 (T, H, W, 3) RGB in [0, 255].
+    """The frames of any source that a captioner accepts: a file, `Medium`, PIL image, encoded bytes, or uint8 RGB
+    array.
 
-    Raises MediaError when it cannot be read, TypeError when it is not one picture or clip.
+    An array is (H, W, 3) for an image or (T, H, W, 3) for a clip; `sampling` applies to files only.  Raises MediaError
+    when the source cannot be read, or an array has another shape or dtype; TypeError for what is no single medium.
     """
     single_source(source)
     if isinstance(source, np.ndarray) and source.ndim == 4:
         if source.dtype != np.uint8 or source.shape[3] != 3 or 0 in source.shape:
             raise MediaError(
-                f"<ndarray>: a clip's array is uint8 RGB (T,H,W,3) in [0, 255], got {source.dtype} {source.shape}"
+                f"<ndarray>: the array of a clip must be uint8 RGB (T,H,W,3) in [0, 255], got {source.dtype} "
+                f"{source.shape}"
             )
         return source
     if isinstance(source, (np.ndarray, Image.Image, bytes)):
         return read_image(source)
-    return read(source, sampling, notes)
+    return read_medium(source, sampling, notes)

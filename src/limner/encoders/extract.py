@@ -12,7 +12,7 @@ from torch import Tensor
 from limner.core.types import Layout, Medium, Pixels
 from limner.data.augmentations import AUGMENTATIONS
 from limner.data.frames import FrameSampling
-from limner.data.media import is_clip, read
+from limner.data.media import is_clip, read_medium
 from limner.data.prefetch import prefetch
 from limner.data.store import StoreWriter, UnstorableError, entry_key
 from limner.encoders.encoder import Encoder, same_shape
@@ -125,7 +125,7 @@ def _jobs(media: Sequence[Medium], augmentations: Sequence[str], view_splits: Se
 def _load(job: Job, encoder: Encoder, sampling: FrameSampling) -> Loaded:
     notes: list[str] = []
     try:
-        pixels = encoder.preprocess(AUGMENTATIONS[job.augmentation](read(job.medium, sampling, notes)))
+        pixels = encoder.preprocess(AUGMENTATIONS[job.augmentation](read_medium(job.medium, sampling, notes)))
         return Loaded(job, pixels, "", tuple(notes))
     except ValueError as error:  # MediaError, or a size that the encoder's preprocessing refuses
         return Loaded(job, None, str(error))

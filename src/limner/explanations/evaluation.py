@@ -12,7 +12,7 @@ from rich.table import Table
 from limner.core.types import Features, Medium
 from limner.data.datasets import read_dataset, read_scenes
 from limner.data.frames import FrameSampling
-from limner.data.media import read
+from limner.data.media import read_medium
 from limner.data.shapes_words import Scene
 from limner.decode.search import Beam, beam
 from limner.explanations.maps import METHODS, Sentence, explain, spoken
@@ -118,7 +118,7 @@ def _view(inputs: Inputs, medium: Medium) -> Box:
     """The part of the picture that the encoder saw."""
     if inputs.encoder is None or not Path(medium.path).is_file():
         return WHOLE
-    return inputs.encoder.kept_region(*read(medium, FrameSampling(1)).shape[1:3])
+    return inputs.encoder.kept_region(*read_medium(medium, FrameSampling(1)).shape[1:3])
 
 
 def table(scored: Scored) -> Table:

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float, UInt8
 
 from limner.core.types import Features, Medium, Pixels
-from limner.data.clips import choose, index, read_parts
+from limner.data.clips import index_clip, read_segments, sample_timestamps
 from limner.data.datasets import read_dataset
 from limner.data.frames import FrameSampling
-from limner.data.media import is_clip, read
+from limner.data.media import is_clip, read_medium
 from limner.encoders.encoder import Encoder
 from limner.explanations.overlay import WHOLE, Box
 from limner.inference.pipeline import Pipeline, frames_of
@@ -90,17 +90,17 @@ def _from_store(run: Run, id: str, device: str) -> Subject:
 def show(medium: Medium, encoder: Encoder | None, sampling: FrameSampling) -> Shown:
     """A picture; or a clip, of which the captioner sees the frames of `sampling`, at `PACE` frames per second."""
     if not is_clip(medium.path):
-        pictures = read(medium)
+        pictures = read_medium(medium)
         return Shown(pictures, np.array([0.5]), None, _view(encoder, pictures))
-    known = index(medium.path)
-    begin, end = (float((x - known.stamps[0]) * known.base) for x in known.cut(medium.start, medium.end))
+    clip = index_clip(medium.path)
+    begin, end = (float((x - clip.timestamps[0]) * clip.time_base) for x in clip.interval(medium.start, medium.end))
     count = round(PACE * min(max(end - begin, SHORTEST), LONGEST))
     moments = (np.arange(count) + 0.5) / count
     seconds = begin + moments * (end - begin)
     if sampling.policy not in ("uniform", "random"):
-        seen = [known.time(stamp) for stamp in choose(known, sampling, medium.start, medium.end)]
+        seen = [clip.to_seconds(it) for it in sample_timestamps(clip, sampling, medium.start, medium.end)]
         moments = np.interp(seconds, seen, (np.arange(len(seen)) + 0.5) / len(seen))
-    pictures = next(read_parts(known, [(medium.start, medium.end)], FrameSampling(count), max_side=SIDE))
+    pictures = next(read_segments(clip, [(medium.start, medium.end)], FrameSampling(count), max_side=SIDE))
     return Shown(pictures, moments, seconds, _view(encoder, pictures))
 
 

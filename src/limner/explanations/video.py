@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from limner.core.files import atomic
-from limner.data.pictures import read_image
+from limner.data.images import read_image
 from limner.explanations.figure import SILENT, enlarge
 from limner.explanations.maps import Explanation
 from limner.explanations.overlay import during, heat, light, outstanding

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from limner.core.types import Medium
 from limner.data.frames import FrameSampling
-from limner.data.media import read
+from limner.data.media import read_medium
 from limner.encoders.pretrained import weights_sha256
 from limner.metrics.references import Score
 
@@ -160,7 +160,7 @@ def _frame_vectors(
     """The unit vectors of each medium's frames, computed for about BATCH frames at a time."""
     waiting: list[Float[Tensor, "T 3 h w"]] = []
     for done, medium in enumerate(media, 1):
-        waiting.append(clip.preprocess(read(medium, FrameSampling(frames))))
+        waiting.append(clip.preprocess(read_medium(medium, FrameSampling(frames))))
         lengths = [len(pixels) for pixels in waiting]
         if sum(lengths) >= BATCH or done == len(media):
             yield from clip.encode_frames(torch.cat(waiting)).split(lengths)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from limner.core.torch_free import Source
-from limner.data.clips import ClipIndex, index, read_parts
+from limner.data.clips import ClipIndex, index_clip, read_segments
 from limner.data.frames import FrameSampling
 from limner.data.media import MediaError, is_clip
-from limner.data.shots import Part, every, shots
+from limner.data.shots import Segment, detect_shots, fixed_windows
 
 LONG = 60.0  # seconds; longer clips are cut into shots unless something else is asked for
 SIDE = 640  # pixels; several pieces wait for their captions at a time, and no encoder looks closer
@@ -22,12 +22,12 @@ class Cut:
     shots: bool = False
     whole: bool = False
 
-    def __call__(self, known: ClipIndex) -> list[Part]:
+    def __call__(self, clip: ClipIndex) -> list[Segment]:
         if self.every is not None:
-            return every(known.seconds, self.every)
-        if self.shots or (known.seconds > LONG and not self.whole):
-            return shots(known)
-        return [(0.0, known.seconds)]
+            return fixed_windows(clip.duration, self.every)
+        if self.shots or (clip.duration > LONG and not self.whole):
+            return detect_shots(clip)
+        return [(0.0, clip.duration)]
 
 
 class Piece(NamedTuple):
@@ -51,12 +51,12 @@ def pieces(
             yield Piece(file), file
             continue
         try:
-            known = index(file)
-            parts = cut(known)
+            clip = index_clip(file)
+            parts = cut(clip)
             if len(parts) == 1:
-                yield Piece(file, 0.0, known.seconds), file
+                yield Piece(file, 0.0, clip.duration), file
                 continue
-            arrays = read_parts(known, parts, sampling, None, SIDE, problems)
+            arrays = read_segments(clip, parts, sampling, None, SIDE, problems)
             for (start, end), array in zip(parts, arrays, strict=True):
                 yield Piece(file, start, end, alone=False), array
         except MediaError as error:

@@ -1,4 +1,4 @@
-"""Decode a picture: anything in, upright uint8 RGB (1,H,W,3) in [0, 255] out."""
+"""Decoding of images: a path, bytes, PIL image or array in, upright uint8 RGB (1, H, W, 3) in [0, 255] out."""
 
 import io
 from os import PathLike
@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image
 
-MAX_SIDE = 2048  # pixels; no encoder looks closer, and it bounds the memory of everything after decoding
+MAX_SIDE = 2048  # pixels; no encoder uses more, and it bounds the memory of everything after decoding
 
-_TURNS = {  # EXIF orientation -> what makes the picture upright
+_TRANSPOSE = {  # EXIF orientation -> the operation that makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -20,29 +20,32 @@ _TURNS = {  # EXIF orientation -> what makes the picture upright
     8: Image.Transpose.ROTATE_90,
 }
 
-Picture = str | PathLike[str] | bytes | Image.Image | np.ndarray
+ImageSource = str | PathLike[str] | bytes | Image.Image | np.ndarray
 
 
 class MediaError(ValueError):
-    """A picture or clip that cannot be read: says which, what is wrong with it and what to do."""
+    """Raised when an image or clip cannot be read; the message names it, the reason and what to do."""
 
 
-def read_image(source: Picture, max_side: int = MAX_SIDE) -> UInt8[np.ndarray, "1 H W 3"]:
-    """RGB [0, 255] pixels of a path, encoded bytes, a PIL picture or an array ((H,W) or (H,W,1|3|4); uint8, uint16).
+def read_image(source: ImageSource, max_side: int = MAX_SIDE) -> UInt8[np.ndarray, "1 H W 3"]:
+    """Read an image as RGB in [0, 255].
 
-    Upright by EXIF, alpha over white, the first frame of an animation, 16-bit grey scaled by its range (65535 -> 255);
-    sides longer than `max_side` pixels are scaled down to it.  Raises MediaError that names the picture.
+    source    path, encoded bytes, PIL image, or array (H,W) or (H,W,1|3|4) of uint8, uint16 or bool
+    max_side  a larger image is scaled down to this longer side, in pixels
+    The image is rotated by its EXIF orientation; transparent pixels are blended with white; of an animation the first
+    frame is read; 16-bit grey is divided by 257 (65535 -> 255).  Raises MediaError, which names the image, when it
+    cannot be read.
     """
     name = str(source) if isinstance(source, str | PathLike) else f"<{type(source).__name__}>"
     try:
         with _open(source) as image:
-            # JPEG is decoded at 1/2, 1/4 or 1/8 already; the factor 2 leaves the thumbnail something to average
+            # libjpeg decodes at 1/2, 1/4 or 1/8 of the size; with the factor 2 the thumbnail still averages pixels
             image.draft(None, (2 * max_side, 2 * max_side))
             image.load()
-            # read before and applied after scaling, which saves a full-size copy; TIFF has turned itself by now
-            turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+            # the rotation is applied after scaling, which saves a full-size copy; Pillow has rotated TIFF by now
+            transpose = _TRANSPOSE.get(image.getexif().get(ExifTags.Base.Orientation, 1))
             rgb = _to_rgb(image, max_side)
-            rgb = rgb if turn is None else rgb.transpose(turn)
+            rgb = rgb if transpose is None else rgb.transpose(transpose)
     except MediaError as error:
         raise MediaError(f"{name}: {error}") from error
     except FileNotFoundError as error:
@@ -52,22 +55,22 @@ def read_image(source: Picture, max_side: int = MAX_SIDE) -> UInt8[np.ndarray, "
     except MemoryError as error:
         raise MediaError(f"{name}: not enough memory to decode it; scale it down first") from error
     except Image.UnidentifiedImageError as error:
-        raise MediaError(f"{name}: {_what_is_it(source)}; replace or remove it") from error
+        raise MediaError(f"{name}: {_why_unidentified(source)}; replace or remove it") from error
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, ValueError, EOFError, ...
-        raise MediaError(f"{name}: the picture is damaged ({error}); replace or remove it") from error
-    return np.array(rgb)[None]  # a copy, because PIL's own memory is read-only
+        raise MediaError(f"{name}: the image is damaged ({error}); replace or remove it") from error
+    return np.array(rgb)[None]  # a copy, because the memory of PIL is read-only
 
 
-def _open(source: Picture) -> Image.Image:
+def _open(source: ImageSource) -> Image.Image:
     if isinstance(source, Image.Image):
-        return source.copy()  # the caller's picture stays open and undrafted
+        return source.copy()  # `draft` and `close` must not change the caller's image
     if isinstance(source, bytes):
         return Image.open(io.BytesIO(source))
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, str | PathLike):
         return Image.open(source)
-    raise MediaError("a picture is a path, bytes, a PIL image or an array")
+    raise MediaError(f"an image is a path, bytes, a PIL image or an array, not {type(source).__name__}")
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -101,12 +104,16 @@ def _to_rgb(image: Image.Image, max_side: int) -> Image.Image:
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
-    """16-bit grey (modes I;16*, and I for PGM) by 65535 -> 255; floats by the range they show, [0, 1] or [0, 255]."""
+    """Grey of more than 8 bits -> 8 bits.
+
+    16-bit grey (modes I;16*, and I for PGM) is divided by 257; floats are taken as [0, 1] when none is larger than 1,
+    else as [0, 255].
+    """
     values = np.asarray(image)
     scaled = np.nan_to_num(values) * (255 if np.nanmax(values) <= 1 else 1) if image.mode == "F" else values // 257
     return Image.fromarray(np.clip(scaled, 0, 255).astype(np.uint8))
 
 
-def _what_is_it(source: Picture) -> str:
+def _why_unidentified(source: ImageSource) -> str:
     size = len(source) if isinstance(source, bytes) else Path(str(source)).stat().st_size
-    return "the file is empty (0 bytes)" if size == 0 else "not a picture in a format that Pillow reads"
+    return "the file is empty (0 bytes)" if size == 0 else "not an image in a format that Pillow reads"
