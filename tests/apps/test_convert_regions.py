@@ -45,7 +45,7 @@ def test_regions_train_a_captioner(tmp_path: Path, capsys: pytest.CaptureFixture
     convert = ["convert", "--from", "bottom-up", str(tmp_path / "regions.tsv"), "--out", store]
     assert main(convert) == 3
     told = capsys.readouterr()
-    assert "8 pictures stored with 52 regions" in told.out and "p8: " in told.err and "NaN" in told.err
+    assert "8 images stored with 52 regions" in told.out and "p8: " in told.err and "NaN" in told.err
     assert main([*convert, "--boxes", "x"]) == 2
     assert open_inputs(load_recipe(tmp_path / "recipe.yaml")).dim == 8
     assert main(["train", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run")]) == 0
@@ -81,6 +81,6 @@ def test_folders_of_regions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     command = ["convert", "--from", "regions", str(att), "--boxes", str(box), "--out", str(tmp_path / "store")]
     assert main(command) == 1 and "the size of" in capsys.readouterr().err
     assert main([*command, "--sizes", str(tmp_path / "sizes.json")]) == 0
-    assert "2 pictures stored with 11 regions" in capsys.readouterr().out
+    assert "2 images stored with 11 regions" in capsys.readouterr().out
     assert main(["convert", "--from", "spatial", "x.pt", "--out", "run"]) == 2
     assert "--word-map" in capsys.readouterr().err

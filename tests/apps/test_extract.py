@@ -26,7 +26,7 @@ def test_a_run_lends_its_own_encoder(tiny: Path, tmp_path: Path, monkeypatch, ca
     assert "6 entries written, 0 already there, 0 media failed" in shown.out
     assert shown.err == "1 skipped or mended:\n  line 4: no file\n"
     store, pipeline = FeatureStore(tmp_path / "f"), Pipeline(load_run(tiny / "run"))
-    store.require(pipeline.encoder.provenance())
+    store.require_encoder(pipeline.encoder.provenance())
     for medium in shapes.load(tiny / "world")[:6]:
         cells = pipeline.encode(Pixels(pipeline.encoder.preprocess(frames_of(medium, FrameSampling(4)))[None]))
         torch.testing.assert_close(store.get(medium.id)[0].float(), cells.grid[0], rtol=1e-3, atol=1e-3)

@@ -11,7 +11,14 @@ from PIL import Image
 
 from limner.core.types import BOS, EOS, PAD, Batch, Features, Layout, Medium, Pixels
 from limner.data import batches
-from limner.data.batches import Item, ShapesError, TrainingBatches, from_files, from_store, in_order
+from limner.data.batches import (
+    AugmentedMedium,
+    MixedShapesError,
+    TrainingBatches,
+    evaluation_batches,
+    from_files,
+    from_store,
+)
 from limner.data.frames import FrameSampling
 from limner.data.media import MediaError
 from limner.data.store import FeatureStore, StoreWriter
@@ -31,7 +38,7 @@ class Reader:
     def __init__(self, bad: Sequence[str] = ()):
         self.bad, self.asked = set(bad), []
 
-    def __call__(self, items: Sequence[Item]) -> Features:
+    def __call__(self, items: Sequence[AugmentedMedium]) -> Features:
         self.asked += [(medium.id, augmentation) for medium, augmentation in items]
         for medium, _ in items:
             if medium.id in self.bad:
@@ -79,7 +86,7 @@ def test_an_interrupted_epoch_goes_on_where_it_stopped(start: int):
 
 @pytest.mark.parametrize("world", [2, 3, 4])
 def test_ranks_partition_every_batch(world: int):
-    ranks = [list(make(rank=rank, world=world).epoch(0)) for rank in range(world)]
+    ranks = [list(make(rank=rank, world_size=world).epoch(0)) for rank in range(world)]
     for n, whole in enumerate(make().epoch(0)):
         shares = [ranks[rank][n] for rank in range(world)]
         asked = pairs([whole])
@@ -91,7 +98,7 @@ def test_ranks_partition_every_batch(world: int):
 
 
 def test_one_caption_per_medium_and_epoch():
-    batches = make(captions=1)
+    batches = make(captions_per_medium=1)
     assert len(batches) == 2  # 5 captioned media in fours
     seen = Counter()
     for epoch in range(60):
@@ -103,13 +110,13 @@ def test_one_caption_per_medium_and_epoch():
 
 def test_several_captions_of_a_medium_are_neighbouring_rows():
     """Three of each medium's captions without repeats; a medium that has fewer shows all of them, and some again."""
-    for batch in make(captions=3).epoch(0):
+    for batch in make(captions_per_medium=3).epoch(0):
         assert len(batch.tokens) == 3 * len(batch.ids) == 3 * len(batch.inputs)
         for k, id in enumerate(batch.ids):
             rows = [tuple(t for t in row if t != PAD) for row in batch.tokens[3 * k : 3 * k + 3].tolist()]
             own = {tuple(VOCABULARY.encode(text)) for text in MEDIA[int(id[1:])].references}
             assert set(rows) <= own and len(set(rows)) == min(3, len(own))
-    assert [len(batch.ids) for batch in make(captions=3).epoch(0)] == [4, 1]
+    assert [len(batch.ids) for batch in make(captions_per_medium=3).epoch(0)] == [4, 1]
 
 
 def test_views_are_drawn_evenly():
@@ -133,7 +140,7 @@ def test_tokens_are_padded_and_cut():
 def test_an_unreadable_medium_is_left_out_and_remembered():
     batches = make(Reader(bad=["m3"]))
     expected = Counter({pair: n for pair, n in EVERY.items() if pair[0] != "m3"})
-    assert pairs(batches.epoch(0)) == expected and batches.problems == {"m3": "m3: broken"}
+    assert pairs(batches.epoch(0)) == expected and batches.unreadable == {"m3": "m3: broken"}
     for batch in batches.epoch(1):  # what is left still fits together
         assert batch.inputs.grid.flatten().tolist() == [float(id[1:]) for id in batch.ids]
 
@@ -141,7 +148,7 @@ def test_an_unreadable_medium_is_left_out_and_remembered():
 def test_a_batch_in_which_nothing_can_be_read_gets_a_pair_that_can():
     batches = make(Reader(bad=["m2"]), batch_size=1)
     found = [batch.ids for batch in batches.epoch(0)]
-    assert len(found) == 15 and set(batches.problems) == {"m2"}
+    assert len(found) == 15 and set(batches.unreadable) == {"m2"}
     assert Counter(found) == {("m0",): 1 + 3, ("m1",): 2, ("m3",): 4, ("m4",): 5}  # m0 stands in for m2's three
     with pytest.raises(MediaError, match=r"none of 5 training media can be read: m[0-4]: broken"):
         list(make(Reader(bad=["m0", "m1", "m2", "m3", "m4"])).epoch(0))
@@ -149,7 +156,7 @@ def test_a_batch_in_which_nothing_can_be_read_gets_a_pair_that_can():
 
 def test_wrong_settings():
     with pytest.raises(ValueError, match=r"batch_size 1 counts all ranks together and must be at least .*, 2"):
-        make(batch_size=1, world=2)
+        make(batch_size=1, world_size=2)
     with pytest.raises(ValueError, match="none of 1 training media has a caption"):
         TrainingBatches(MEDIA[-1:], VOCABULARY, Reader(), 4)
 
@@ -229,16 +236,16 @@ def test_files_are_read_in_their_view_and_kept(tmp_path: Path, monkeypatch: pyte
         assert len(calls) == expected
 
 
-def mixed(items: Sequence[Item]) -> Pixels:
+def mixed(items: Sequence[AugmentedMedium]) -> Pixels:
     """Odd numbers are clips of two frames, even ones are pictures."""
     frames = [torch.full((1 + int(medium.id[1:]) % 2, 3, 1, 1), float(medium.id[1:])) for medium, _ in items]
     if len({tensor.shape for tensor in frames}) > 1:
-        raise ShapesError("cannot share a batch")
+        raise MixedShapesError("cannot share a batch")
     return Pixels(torch.stack(frames))
 
 
 def test_evaluation_gives_pictures_and_clips_batches_of_their_own():
-    batches = list(in_order(MEDIA[:5], mixed, 4))
+    batches = list(evaluation_batches(MEDIA[:5], mixed, 4))
     assert [batch.ids for batch in batches] == [("m0", "m2"), ("m1", "m3"), ("m4",)]
     assert [tuple(batch.inputs.frames.shape[:2]) for batch in batches] == [(2, 1), (2, 2), (1, 1)]
     for batch in batches:
@@ -248,13 +255,13 @@ def test_evaluation_gives_pictures_and_clips_batches_of_their_own():
 
 def test_training_on_pictures_and_clips_is_refused_and_none_is_called_unreadable():
     batches = TrainingBatches(MEDIA, VOCABULARY, mixed, 15)
-    with pytest.raises(ShapesError, match="cannot share a batch"):
+    with pytest.raises(MixedShapesError, match="cannot share a batch"):
         list(batches.epoch(0))
-    assert batches.problems == {}
+    assert batches.unreadable == {}
 
 
 def test_evaluation_reads_every_medium_once_in_order():
-    batches: list[Batch] = list(in_order(MEDIA[:5], Reader(), 2))
+    batches: list[Batch] = list(evaluation_batches(MEDIA[:5], Reader(), 2))
     assert [batch.ids for batch in batches] == [("m0", "m1"), ("m2", "m3"), ("m4",)]
     assert all(batch.tokens.shape == (len(batch.ids), 0) for batch in batches)
     assert batches[2].references == (MEDIA[4].references,)
@@ -269,13 +276,13 @@ def test_a_medium_gets_a_seed_of_its_own_in_every_epoch():
     def seeds(start: int, **options) -> list:
         reader = Remembering()
         for epoch in (0, 1):
-            for batch in make(reader, captions=1, **options).epoch(epoch, start if epoch else 0):
+            for batch in make(reader, captions_per_medium=1, **options).epoch(epoch, start if epoch else 0):
                 assert batch.inputs is not None
         return reader.draws
 
-    whole = seeds(0, draws=True)
+    whole = seeds(0, random_frames=True)
     assert len({draw for _, draw in whole}) == 10  # five media in two epochs
-    assert seeds(1, draws=True) == whole[:5] + whole[9:]  # resumed in the middle of the second
+    assert seeds(1, random_frames=True) == whole[:5] + whole[9:]  # resumed in the middle of the second
     assert {draw for _, draw in seeds(0)} == {None}
 
 

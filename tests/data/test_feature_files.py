@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from limner.core.types import Layout, Medium
-from limner.data.feature_files import FeatureFiles, FeatureRows, Source, are_feature_files
+from limner.data.feature_files import FeatureFiles, FeatureRows, FeatureSource, are_feature_files
 from limner.data.frames import FrameSampling
 from limner.data.media import MediaError
 
@@ -125,15 +125,15 @@ def test_faults_name_the_file_and_the_id(tmp_path: Path):
     assert files.dim == 3  # what most have
     for id, message in (
         ("gone", r"gone: not in .*a\.h5, which has 11 ids \(cube, group, \.\.\.\)"),
-        ("nan", r"nan: in .*a\.h5 1 of 12 values are NaN or infinite; extract it again"),
+        ("nan", r"nan: in .*a\.h5, 1 of 12 values are NaN or infinite; extract the features again"),
         (
             "wide",
-            r"wide: in .*a\.h5 it has 5 channels, the others have 3 \(its shape is \(4, 5\); expected \(n, 3\) or",
+            r"wide: in .*a\.h5, it has 5 channels and the others have 3 \(its shape is \(4, 5\); expected \(n, 3\) or",
         ),
-        ("cube", r"cube: in .*a\.h5 stands float64 \(2, 2, 2\); expected numbers \(n, D\), or \(C, T, H, W\)"),
-        ("text", r"text: in .*a\.h5 stands .*; expected numbers"),
-        ("none", r"none: in .*a\.h5 stands float64 \(0, 3\); expected"),
-        ("group", r"group: in .*a\.h5 the features cannot be read"),
+        ("cube", r"cube: in .*a\.h5, the array is float64 \(2, 2, 2\); expected numbers \(n, D\), or \(C, T, H, W\)"),
+        ("text", r"text: in .*a\.h5, the array is .*; expected numbers"),
+        ("none", r"none: in .*a\.h5, the array is float64 \(0, 3\); expected"),
+        ("group", r"group: in .*a\.h5, the features cannot be read"),
     ):
         with pytest.raises(MediaError, match=message):
             read(files, id)
@@ -161,8 +161,8 @@ def test_places_without_features(tmp_path: Path):
     hdf5(tmp_path / "empty.h5")
     (tmp_path / "folder").mkdir()
     for name, message in (
-        ("gone.h5", r"features: '.*gone\.h5' is not there; expected a feature store, an HDF5 file"),
-        ("broken.h5", r"broken\.h5 is no HDF5 file, or is damaged"),
+        ("gone.h5", r"features: '.*gone\.h5' does not exist; expected a feature store, an HDF5 file"),
+        ("broken.h5", r"broken\.h5 is not an HDF5 file, or is damaged"),
         ("empty.h5", r"features: '.*empty\.h5' holds no features; expected"),
         ("folder", r"features: '.*folder' holds no features; expected"),
     ):
@@ -171,10 +171,10 @@ def test_places_without_features(tmp_path: Path):
     np.save(tmp_path / "folder" / "v.npy", rows(2))
     np.savez(tmp_path / "folder" / "v.npz", rows(2))
     with pytest.raises(ValueError, match=r"two files for the id v: .*v\.npy"):
-        Source(tmp_path / "folder")
+        FeatureSource(tmp_path / "folder")
 
 
-def _width_in_child(source: Source, queue) -> None:
+def _width_in_child(source: FeatureSource, queue) -> None:
     shape = source.array("v").shape
     assert source._handle is not None
     queue.put((shape, source._handle[0] == os.getpid()))
@@ -182,7 +182,7 @@ def _width_in_child(source: Source, queue) -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_each_process_opens_the_file_for_itself(tmp_path: Path, method: str):
-    source = Source(hdf5(tmp_path / "a.h5", v=rows(4)))
+    source = FeatureSource(hdf5(tmp_path / "a.h5", v=rows(4)))
     assert source.array("v").shape == (4, 3)
     context = multiprocessing.get_context(method)
     queue = context.Queue()

@@ -69,7 +69,9 @@ def test_an_interrupted_epoch_goes_on_with_the_same_captions(tmp_path: Path):
     path = write(tmp_path / "t.jsonl", *({"id": f"m{k}", "caption": "a red dog runs"} for k in range(4)))
 
     def make(captions: int | None) -> TrainingBatches:
-        return TrainingBatches(MEDIA[:4], WORDS, Reader(), 2, seed=3, captions=captions, pseudo_captions=read(path))
+        return TrainingBatches(
+            MEDIA[:4], WORDS, Reader(), 2, seed=3, captions_per_medium=captions, pseudo_captions=read(path)
+        )
 
     for captions in (None, 3):
         whole = [content([batch]) if captions is None else batch.tokens.tolist() for batch in make(captions).epoch(1)]

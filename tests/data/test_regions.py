@@ -13,7 +13,7 @@ import torch
 
 from limner.core.types import Layout, Medium
 from limner.data.batches import from_store
-from limner.data.regions import Imported, read_folder, read_sizes, read_tsv, store_regions
+from limner.data.regions import ImportReport, read_image_sizes, read_region_folder, read_region_tsv, store_regions
 from limner.data.store import FeatureStore
 
 D = 8
@@ -34,8 +34,8 @@ def row(
     return b"\t".join([*(text.encode() for text in told), *encoded]) + b"\n"
 
 
-def imported(path: Path, out: Path) -> Imported:
-    return store_regions(read_tsv([path]), out)
+def imported(path: Path, out: Path) -> ImportReport:
+    return store_regions(read_region_tsv([path]), out)
 
 
 def test_a_tsv_by_hand(tmp_path: Path) -> None:
@@ -44,8 +44,8 @@ def test_a_tsv_by_hand(tmp_path: Path) -> None:
     features = np.arange(3 * D, dtype=np.float32).reshape(3, D)
     (tmp_path / "val.tsv").write_bytes(row("42", features, boxes, (200, 100)))
     report = imported(tmp_path / "val.tsv", tmp_path / "store")
-    assert report == Imported(1, 0, 3, 1, 1, ())
-    assert str(report).endswith("0 failed; 1 boxes cut at the picture's border, 1 without area")
+    assert report == ImportReport(1, 0, 3, 1, 1, ())
+    assert str(report).endswith("0 failed; 1 boxes clipped at the image border, 1 without area")
     grid, layout, relative = FeatureStore(tmp_path / "store").get("42")
     assert torch.equal(grid, torch.from_numpy(features).half()) and layout == Layout(1, 1, 3)
     expected = torch.tensor([[0.1, 0.1, 0.5, 0.5], [0, 0, 1, 1], [0.25, 0.5, 0.25, 0.8]])
@@ -68,7 +68,7 @@ def test_a_pixel_beyond_the_border_is_no_news(tmp_path: Path) -> None:
     boxes = np.array([[0, 0, 641, 480], [0, 0, 640, 482]], np.float32)
     (tmp_path / "a.tsv").write_bytes(row("1", draw(2, 0)[0], boxes))
     report = imported(tmp_path / "a.tsv", tmp_path / "store")
-    assert report.cut == 1
+    assert report.clipped == 1
     assert FeatureStore(tmp_path / "store").get("1")[2].tolist() == [[0, 0, 1, 1]] * 2
 
 
@@ -92,7 +92,7 @@ def test_a_file_that_was_cut(lost: int, tmp_path: Path) -> None:
     report = imported(tmp_path / "a.tsv", tmp_path / "store")
     ((id, reason),) = report.failures
     assert report.stored == 2 and id == ("line 3" if lost == last - 1 else "m2")
-    assert "line 3" in reason and "may have been cut: fetch it again" in reason
+    assert "line 3" in reason and "may be truncated: download it again" in reason
     assert FeatureStore(tmp_path / "store").failures == {id: reason}
     (tmp_path / "a.tsv").write_bytes(data)
     again = imported(tmp_path / "a.tsv", tmp_path / "store")
@@ -113,7 +113,7 @@ NAN[2, 1] = np.nan
         (row("x", GOOD[0][:0], GOOD[1][:0]), "found 0 regions"),
         (row("x", *GOOD, count=3), "3 regions have 16 coordinates and 32 features; expected 12"),
         (row("x", *GOOD, count="four"), "cannot be decoded"),
-        (row("x", *GOOD, size=(0, 480)), "0 x 480 pixels cannot be"),
+        (row("x", *GOOD, size=(0, 480)), "0 x 480 pixels is not a possible image size"),
         (row("x", *GOOD, size=("nan", 480)), "nan x 480"),
         (row("x", *draw(4, 0, dim=9)), "x: 9 channels; the cells in "),
         (b"x\t640\t480\n", "has 3 columns; expected image_id, image_w"),
@@ -124,7 +124,7 @@ def test_a_bad_row_does_not_stop_the_others(bad: bytes, said: str, tmp_path: Pat
     (tmp_path / "a.tsv").write_bytes(row("first", *GOOD) + bad + b"\n" + row("last", *GOOD))
     report = imported(tmp_path / "a.tsv", tmp_path / "store")
     ((id, reason),) = report.failures
-    assert (report.stored, id) == (2, "x") and said in reason and "cut" not in reason
+    assert (report.stored, id) == (2, "x") and said in reason and "truncated" not in reason
     assert FeatureStore(tmp_path / "store").ids == ["first", "last"]
 
 
@@ -178,7 +178,7 @@ def test_a_zip_that_is_damaged_is_said_to_be_so(harm: str, tmp_path: Path) -> No
     with pytest.raises(ValueError, match=r"trainval\.zip is a ZIP file that cannot be read to its end") as raised:
         imported(path, tmp_path / "store")
     said = str(raised.value)
-    assert "fetch it again; else unpack it" in said and said.isprintable()
+    assert "download it again; else unpack it" in said and said.isprintable()
     zipped(path)
     assert imported(path, tmp_path / "store").stored == 6  # nothing is in the way of a whole one
 
@@ -205,8 +205,8 @@ def test_ids_that_are_repeated_are_counted_and_named(tmp_path: Path) -> None:
     rows += [row("c", NAN, GOOD[1]), row("c", *draw(3, 5))]
     (tmp_path / "a.tsv").write_bytes(b"".join(rows))
     report = imported(tmp_path / "a.tsv", tmp_path / "store")
-    assert report == Imported(3, 0, 9, 0, 0, (), 2, "b")
-    assert str(report).endswith("; 2 repeat an id that came before, such as 'b', and are left out")
+    assert report == ImportReport(3, 0, 9, 0, 0, (), 2, "b")
+    assert str(report).endswith("; 2 images with a repeated id are left out, the first is 'b'")
     store = FeatureStore(tmp_path / "store")
     assert store.failures == {} and len(store.get("b")[0]) == 3
     again = imported(tmp_path / "a.tsv", tmp_path / "store")
@@ -236,7 +236,7 @@ def test_nothing_is_decoded_twice(tmp_path: Path) -> None:
 
     (tmp_path / "a.tsv").write_bytes(row("1", *draw(3, 1)))
     imported(tmp_path / "a.tsv", tmp_path / "store")
-    found = [picture._replace(read=unread) for picture in read_tsv([tmp_path / "a.tsv"])]
+    found = [entry._replace(load=unread) for entry in read_region_tsv([tmp_path / "a.tsv"])]
     assert store_regions(found, tmp_path / "store").present == 1
 
 
@@ -258,7 +258,7 @@ def test_folders_with_boxes_in_pixels(kind: str, tmp_path: Path) -> None:
     if kind == "coco":
         sizes = {"images": [{"id": int(id), "width": 640, "height": 480} for id in sizes]}
     (tmp_path / "sizes.json").write_text(json.dumps(sizes))
-    report = store_regions(read_folder(att, box, tmp_path / "sizes.json"), tmp_path / "store")
+    report = store_regions(read_region_folder(att, box, tmp_path / "sizes.json"), tmp_path / "store")
     assert (report.stored, report.regions, report.failures) == (2, 11, ())
     features, boxes = draw(6, 2)
     grid, layout, relative = FeatureStore(tmp_path / "store").get("2")
@@ -269,10 +269,10 @@ def test_folders_with_boxes_in_pixels(kind: str, tmp_path: Path) -> None:
 def test_relative_boxes_need_no_sizes_and_pixels_do(tmp_path: Path) -> None:
     att, box = folders(tmp_path)
     np.save(box / "1.npy", (draw(5, 1)[1] / [640, 480, 640, 480]).astype(np.float32))
-    report = store_regions(read_folder(att, box), tmp_path / "store")
+    report = store_regions(read_region_folder(att, box), tmp_path / "store")
     assert report.stored == 1
     ((id, reason),) = report.failures
-    assert id == "2" and "are in pixels, and the size of 2 is not told" in reason
+    assert id == "2" and "are in pixels, and the size of 2 is not known" in reason
 
 
 def test_relative_boxes_stay_so_whatever_the_size(tmp_path: Path) -> None:
@@ -283,20 +283,20 @@ def test_relative_boxes_stay_so_whatever_the_size(tmp_path: Path) -> None:
         np.savez(att / f"{name}.npz", feat=np.ones((2, D), np.float32))
         np.save(box / f"{name}.npy", boxes)
     (tmp_path / "sizes.json").write_text('{"1": [640, 480], "2": [640, 480]}')
-    report = store_regions(read_folder(att, box, tmp_path / "sizes.json"), tmp_path / "store")
-    assert (report.stored, report.cut, report.flat) == (2, 0, 0)
+    report = store_regions(read_region_folder(att, box, tmp_path / "sizes.json"), tmp_path / "store")
+    assert (report.stored, report.clipped, report.zero_area) == (2, 0, 0)
     store = FeatureStore(tmp_path / "store")
     for name in "12":
         torch.testing.assert_close(store.get(name)[2], torch.from_numpy(relative.clip(0, 1)))
     with pytest.raises(ValueError, match="there is no folder of boxes"):
-        list(read_folder(att, tmp_path / "nowhere"))
+        list(read_region_folder(att, tmp_path / "nowhere"))
 
 
 def test_an_npz_that_tells_all(tmp_path: Path) -> None:
     features, boxes = draw(3, 1)
     (tmp_path / "att").mkdir()
     np.savez(tmp_path / "att" / "7.npz", x=features, bbox=boxes, image_w=640, image_h=480, num_bbox=3)
-    assert store_regions(read_folder(tmp_path / "att"), tmp_path / "store").stored == 1
+    assert store_regions(read_region_folder(tmp_path / "att"), tmp_path / "store").stored == 1
     relative = FeatureStore(tmp_path / "store").get("7")[2]
     torch.testing.assert_close(relative, torch.from_numpy((boxes / [640, 480, 640, 480]).astype(np.float32)))
 
@@ -305,7 +305,7 @@ def test_grids_get_their_boxes_from_the_layout(tmp_path: Path) -> None:
     (tmp_path / "att").mkdir()
     grid = np.random.default_rng(0).normal(size=(2, 3, D)).astype(np.float32)
     np.savez(tmp_path / "att" / "7.npz", feat=grid)
-    store_regions(read_folder(tmp_path / "att"), tmp_path / "store")
+    store_regions(read_region_folder(tmp_path / "att"), tmp_path / "store")
     features = from_store(FeatureStore(tmp_path / "store"))([(Medium("7", ""), "full")])
     assert features.layout == Layout(1, 2, 3) and torch.equal(features.boxes[0], Layout(1, 2, 3).boxes())
     assert torch.equal(features.grid[0, 4], torch.from_numpy(grid[1, 1]).half().float())
@@ -328,20 +328,20 @@ def test_bad_files(name: str, arrays: Any, said: str, tmp_path: Path) -> None:
     (tmp_path / "att").mkdir()
     path = tmp_path / "att" / name
     np.savez(path, **arrays) if isinstance(arrays, dict) else np.save(path, arrays)
-    (picture,) = read_folder(tmp_path / "att")
+    (entry,) = read_region_folder(tmp_path / "att")
     with pytest.raises(ValueError, match=said):
-        picture.read()
+        entry.load()
 
 
 def test_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no \.npz or \.npy"):
-        list(read_folder(tmp_path))
+        list(read_region_folder(tmp_path))
     att, box = folders(tmp_path)
     (box / "2.npy").unlink()
     (att / "1.npz").write_bytes((att / "1.npz").read_bytes()[:50])
-    for picture, said in zip(read_folder(att, box), ("cannot be read", r"has no 2\.npy"), strict=True):
+    for entry, said in zip(read_region_folder(att, box), ("cannot be read", r"has no 2\.npy"), strict=True):
         with pytest.raises(ValueError, match=said):
-            picture.read()
+            entry.load()
     (tmp_path / "sizes.json").write_text('{"images": [{"id": 1}]}')
-    with pytest.raises(ValueError, match="does not tell sizes"):
-        read_sizes(tmp_path / "sizes.json")
+    with pytest.raises(ValueError, match="holds no image sizes"):
+        read_image_sizes(tmp_path / "sizes.json")

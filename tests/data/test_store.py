@@ -14,7 +14,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from limner.core.types import Layout
-from limner.data.store import FeatureStore, StoreWriter, UnstorableError, WidthError, differences, provenance_hash
+from limner.data.store import (
+    ChannelCountError,
+    FeatureStore,
+    Float16RangeError,
+    StoreWriter,
+    provenance_differences,
+    provenance_hash,
+)
 
 MADE_BY = {"name": "test", "sha256": "abc", "preprocessing": {"size": 8, "mean": [0.5]}, "dim": 4}
 LAYOUT = Layout(1, 2, 3)
@@ -73,7 +80,7 @@ def test_boxes_come_back(tmp_path: Path) -> None:
     boxes = [torch.rand(n, 4, generator=torch.Generator().manual_seed(n)) for n in (3, 5)]
     for n, box in zip((3, 5), boxes, strict=True):
         writer.add(f"m{n}", "full", grid(n, Layout(1, 1, n)), Layout(1, 1, n), box)
-    with pytest.raises(ValueError, match="m6 has no boxes, what was stored before it has some"):
+    with pytest.raises(ValueError, match="m6 has no boxes and the entries before it have boxes"):
         writer.add("m6", "full", grid(6), LAYOUT)
     writer.finish()
     store = FeatureStore(tmp_path)
@@ -140,14 +147,14 @@ def test_another_encoder_is_refused_field_by_field(tmp_path: Path) -> None:
             StoreWriter(tmp_path / folder, other)
         assert contents(tmp_path / folder) == before
     store = FeatureStore(tmp_path / "finished")
-    store.require(dict(reversed(MADE_BY.items())))
+    store.require_encoder(dict(reversed(MADE_BY.items())))
     with pytest.raises(ValueError, match=expected):
-        store.require(other)
+        store.require_encoder(other)
 
 
 def test_provenance_hash_and_differences_by_hand() -> None:
     assert provenance_hash({"a": 1, "b": 2}) == provenance_hash({"b": 2, "a": 1}) != provenance_hash({"a": 1, "b": 3})
-    assert differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 4}) == [
+    assert provenance_differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 4}) == [
         "a.c: the store has 2, this encoder 3",
         "d: the store has None, this encoder 4",
     ]
@@ -161,7 +168,7 @@ def test_the_folder_of_the_weights_does_not_matter(tmp_path: Path) -> None:
     writer.add("m7", "full", grid(7), LAYOUT)
     writer.finish()
     assert len(StoreWriter(tmp_path, there)) == 1
-    FeatureStore(tmp_path).require(there)
+    FeatureStore(tmp_path).require_encoder(there)
 
 
 def test_a_shard_with_a_hash_of_earlier_days_is_kept(tmp_path: Path) -> None:
@@ -183,9 +190,9 @@ def test_the_store_of_flickr8k_can_be_used() -> None:
     assert store.get(store.ids[0])[0].shape == (49, 1280)
     source = str(root.parent / "shared" / "weights" / "mobilenet_v2_1.0_224")
     provenance = build_encoder(PretrainedConfig(source=source)).provenance()
-    store.require({**provenance, "source": "a copy"})
+    store.require_encoder({**provenance, "source": "a copy"})
     with pytest.raises(ValueError, match="sha256"):
-        store.require({**provenance, "sha256": "x"})
+        store.require_encoder({**provenance, "sha256": "x"})
 
 
 def test_a_full_disk_leaves_the_old_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +226,7 @@ def test_a_finished_store_can_be_added_to(tmp_path: Path) -> None:
 
 def test_what_cannot_be_stored_is_refused(tmp_path: Path) -> None:
     writer = StoreWriter(tmp_path, MADE_BY)
-    with pytest.raises(UnstorableError, match=r"m0: .* 65504"):
+    with pytest.raises(Float16RangeError, match=r"m0: .* 65504"):
         writer.add("m0", "full", grid(0) * 1e6, LAYOUT)
     with pytest.raises(ValueError, match="6 cells do not fit layout"):
         writer.add("m0", "full", grid(0), Layout(1, 1, 5))
@@ -238,11 +245,11 @@ def test_cells_of_another_width_are_refused_and_the_store_goes_on(tmp_path: Path
     wide = torch.randn(6, 5)
     for seed in range(3):
         writer.add(f"m{seed}", "full", grid(seed), LAYOUT)
-        with pytest.raises(WidthError, match=rf"x: 5 channels; the cells in {tmp_path} have 4"):
+        with pytest.raises(ChannelCountError, match=rf"x: 5 channels; the cells in {tmp_path} have 4"):
             writer.add("x", "full", wide, LAYOUT)
     writer.finish()
     before = contents(tmp_path)
-    with pytest.raises(WidthError, match="5 channels"):
+    with pytest.raises(ChannelCountError, match="5 channels"):
         StoreWriter(tmp_path, MADE_BY, 1).add("x", "full", wide, LAYOUT)
     assert contents(tmp_path) == before
     assert len(fill(tmp_path, range(6))) == 6 and len(FeatureStore(tmp_path)) == 6
@@ -255,7 +262,7 @@ def test_a_store_of_two_widths_is_told_how_to_grow_again(tmp_path: Path) -> None
     other.add("x", "full", torch.randn(6, 5), LAYOUT)
     other.flush()
     strange = (tmp_path / "other" / "shard-00000.safetensors").rename(tmp_path / "store" / "shard-00001.safetensors")
-    with pytest.raises(ValueError, match=r"shard-00001\S+ holds cells of 5 channels, .* of 4: .*move the shards of"):
+    with pytest.raises(ValueError, match=r"shard-00001\S+ holds cells of 5 channels, .* of 4; .*move the shards of"):
         StoreWriter(tmp_path / "store", MADE_BY)
     assert strange.exists() and len(FeatureStore(tmp_path / "store")) == 4
     strange.rename(tmp_path / "away")
@@ -275,7 +282,9 @@ def test_what_is_not_there_is_explained(tmp_path: Path) -> None:
     ):
         with pytest.raises(KeyError, match=message):
             store.get(id, augmentation)
-    with pytest.raises(ValueError, match=r"is no feature store \(no index.json\); `limner extract` makes one"):
+    with pytest.raises(
+        ValueError, match=r"is not a feature store \(no index.json\); make one of images or clips with `limner extract`"
+    ):
         FeatureStore(tmp_path / "elsewhere")
 
 

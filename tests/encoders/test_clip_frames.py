@@ -103,6 +103,6 @@ def test_a_recipe_extracts_frame_vectors(source: Path, tmp_path: Path) -> None:
     assert (tmp_path / "other" / "frame_feature" / file.name).read_bytes() == file.read_bytes()
     store = FeatureStore(tmp_path / "store")
     assert store.get(store.ids[0])[0].shape == (1, WIDTH)
-    store.require(build_encoder(ClipFramesConfig(source=str(source))).provenance())
+    store.require_encoder(build_encoder(ClipFramesConfig(source=str(source))).provenance())
     with pytest.raises(ValueError, match="encoder"):
-        store.require(build_encoder(PretrainedConfig(source=str(source))).provenance())
+        store.require_encoder(build_encoder(PretrainedConfig(source=str(source))).provenance())

@@ -14,7 +14,7 @@ from limner.apps.cli import main
 from limner.core.tensors import load_tensors
 from limner.core.types import Batch, Layout, Medium
 from limner.data.datasets import read_dataset
-from limner.data.regions import PROVENANCE
+from limner.data.regions import REGIONS_PROVENANCE
 from limner.data.store import StoreWriter
 from limner.objectives import Distil
 from limner.runs.inputs import open_inputs
@@ -178,7 +178,7 @@ def _pixels(plan: Recipe, media: list[Medium], which: list[int]) -> Any:
 
 def stored(folder: Path, ids: list[str], augmentations: tuple[str, ...]) -> str:
     """Features without a known encoder: the id's number in four cells, and the view's in the second channel."""
-    writer = StoreWriter(folder, PROVENANCE)
+    writer = StoreWriter(folder, REGIONS_PROVENANCE)
     for id in ids:
         for number, view in enumerate(augmentations):
             writer.add(id, view, torch.tensor([[float(id[1:]), number]]).expand(4, 2), Layout(1, 2, 2))

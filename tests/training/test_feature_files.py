@@ -82,7 +82,7 @@ def test_evaluation_counts_what_it_cannot_read(recipe: Recipe, tmp_path: Path):
     with pytest.raises(ValueError, match=r"was trained on features of 6 channels, .*a\.hdf5 has 7: give the features"):
         evaluate_run(run, "val")
     (tmp_path / "a.hdf5").unlink()
-    with pytest.raises(ValueError, match=r"features: '.*a\.hdf5' is not there"):
+    with pytest.raises(ValueError, match=r"features: '.*a\.hdf5' does not exist"):
         evaluate_run(run, "val")
 
 

@@ -56,12 +56,12 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _regions(options: argparse.Namespace) -> int:
-    from limner.data.regions import read_folder, read_tsv, store_regions
+    from limner.data.regions import read_region_folder, read_region_tsv, store_regions
 
     source, (boxes, sizes) = Path(options.checkpoint), (path and Path(path) for path in (options.boxes, options.sizes))
     if options.system == "bottom-up" and (boxes or sizes):
         raise WrongArguments("a TSV tells its boxes and sizes: leave out --boxes and --sizes")
-    found = read_tsv([source]) if options.system == "bottom-up" else read_folder(source, boxes, sizes)
+    found = read_region_tsv([source]) if options.system == "bottom-up" else read_region_folder(source, boxes, sizes)
     report = store_regions(found, Path(options.out))
     print(f"{options.out}: {report}")
     report_problems([f"{id}: {reason}" for id, reason in report.failures])

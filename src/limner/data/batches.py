@@ -1,4 +1,4 @@
-"""Media -> batches: inputs read from a store or from files, paired with captions, in an order that can be resumed."""
+"""Batches for training and evaluation: inputs from a store or from files, with captions, in a resumable order."""
 
 import math
 import random
@@ -20,95 +20,105 @@ from limner.data.pseudo_captions import PseudoCaptions
 from limner.data.store import FeatureStore
 from limner.text.vocabulary import Vocabulary
 
-Item = tuple[Medium, str]  # a medium and the name of the view to read it in
-Reader = Callable[[Sequence[Item]], Features | Pixels]
+AugmentedMedium = tuple[Medium, str]  # a medium and the name of the augmentation in which it is read
+Reader = Callable[[Sequence[AugmentedMedium]], Features | Pixels]
 
 
-class ShapesError(ValueError):
-    """Raw media of different shapes that cannot share a batch; each of them can be read."""
+class MixedShapesError(ValueError):
+    """Raised when raw media of different shapes are read as one batch; each of them can be read alone."""
 
 
 def from_store(store: FeatureStore) -> Reader:
-    """Reads features; cells are padded to the longest medium of the batch and masked."""
+    """A reader of stored features; cells are padded to the longest medium of the batch, and padding is masked.
 
-    def collate(items: Sequence[Item]) -> Features:
+    Boxes are those of the store, or else follow from the layout.
+    """
+
+    def collate(items: Sequence[AugmentedMedium]) -> Features:
         entries = [store.get(medium.id, augmentation) for medium, augmentation in items]
         grids = [torch.as_tensor(grid).float() for grid, _, _ in entries]
         layouts, boxes = [Layout(*layout) for _, layout, _ in entries], [box for _, _, box in entries]
-        boxed = any(box is not None for box in boxes)
+        has_boxes = any(box is not None for box in boxes)
         if all(layout == layouts[0] for layout in layouts):
             layout = layouts[0]
         elif len({layout[1:] for layout in layouts}) == 1:
             layout = Layout(max(layout.t for layout in layouts), *layouts[0][1:])
-        else:  # grids of different shape: a row of cells, each with the box it had in its own grid
-            layout, boxed = Layout(1, 1, max(layout.cells for layout in layouts)), True
+        else:  # grids of different shape become one row of cells; each cell keeps the box of its own grid
+            layout, has_boxes = Layout(1, 1, max(layout.cells for layout in layouts)), True
         mask = torch.zeros(len(grids), layout.cells, dtype=torch.bool)
         for row, grid in enumerate(grids):
             mask[row, : len(grid)] = True
         regions = None
-        if boxed:
-            both = zip(layouts, boxes, strict=True)
-            each = [own.boxes() if box is None else torch.as_tensor(box) for own, box in both]
-            regions = pad_sequence(each, batch_first=True)
+        if has_boxes:
+            pairs = zip(layouts, boxes, strict=True)
+            known_boxes = [own.boxes() if box is None else torch.as_tensor(box) for own, box in pairs]
+            regions = pad_sequence(known_boxes, batch_first=True)
         return Features(pad_sequence(grids, batch_first=True), mask, layout, regions)
 
     return collate
 
 
 def from_files(
-    preprocess: Callable[[np.ndarray], Tensor], sampling: FrameSampling = FrameSampling(), room: int = 0
+    preprocess: Callable[[np.ndarray], Tensor], sampling: FrameSampling = FrameSampling(), cache_bytes: int = 0
 ) -> Reader:
-    """Reads and preprocesses raw media; the first of them are kept, up to `room` bytes: decoded, or preprocessed where
-    that takes less."""
-    kept: dict[tuple[str, str], np.ndarray | Tensor] = {}
-    left = room
+    """A reader that decodes and preprocesses raw media.
 
-    def pixels(item: Item) -> Tensor:
-        nonlocal left
+    The first media are kept in memory, up to `cache_bytes`: the decoded frames or the preprocessed tensor, whichever is
+    smaller.  Randomly sampled frames are not kept.  The reader raises MixedShapesError when frames differ in shape.
+    """
+    cache: dict[tuple[str, str], np.ndarray | Tensor] = {}
+    cache_left = cache_bytes
+
+    def pixels(item: AugmentedMedium) -> Tensor:
+        nonlocal cache_left
         medium, augmentation = item
-        known = kept.get((medium.id, augmentation))
-        if isinstance(known, Tensor):
-            return known
-        decoded = AUGMENTATIONS[augmentation](read_medium(medium, sampling)) if known is None else known
+        cached = cache.get((medium.id, augmentation))
+        if isinstance(cached, Tensor):
+            return cached
+        decoded = AUGMENTATIONS[augmentation](read_medium(medium, sampling)) if cached is None else cached
         tensor = preprocess(decoded)
-        if known is None and not (medium.frame_seed is not None and sampling.policy == "random"):
+        if cached is None and not (medium.frame_seed is not None and sampling.policy == "random"):
             smaller = decoded if decoded.nbytes < tensor.nbytes else tensor
-            if smaller.nbytes <= left:
-                kept[medium.id, augmentation] = smaller
-                left -= smaller.nbytes
+            if smaller.nbytes <= cache_left:
+                cache[medium.id, augmentation] = smaller
+                cache_left -= smaller.nbytes
         return tensor
 
-    def collate(items: Sequence[Item]) -> Pixels:
-        found = [pixels(item) for item in items]
-        for item, tensor in zip(items, found, strict=True):
-            if tensor.shape != found[0].shape:
-                raise ShapesError(
-                    f"{items[0][0].id} has frames {tuple(found[0].shape)} but {item[0].id} has {tuple(tensor.shape)}: "
-                    "pictures and clips cannot share a batch of raw frames; train on one kind, or extract features"
+    def collate(items: Sequence[AugmentedMedium]) -> Pixels:
+        tensors = [pixels(item) for item in items]
+        for item, tensor in zip(items, tensors, strict=True):
+            if tensor.shape != tensors[0].shape:
+                raise MixedShapesError(
+                    f"{items[0][0].id} has frames {tuple(tensors[0].shape)} but {item[0].id} has "
+                    f"{tuple(tensor.shape)}: "
+                    "images and clips cannot share a batch of raw frames; train on one kind, or extract features"
                 )
-        return Pixels(torch.stack(found))
+        return Pixels(torch.stack(tensors))
 
     return collate
 
 
 @dataclass(frozen=True)
 class Example:
-    """A medium and the encoded captions it is shown with."""
+    """A medium and one or several of its captions, as token ids."""
 
     medium: Medium
     captions: tuple[tuple[int, ...], ...]
 
 
 class TrainingBatches:
-    """Shuffled examples: every (medium, caption) pair for itself, or each medium with `captions` of its captions.
+    """Shuffled training batches, whose order depends on (seed, epoch) alone.
 
-    With several captions per medium a batch's tokens have that many neighbouring rows for each of its media: what is
-    computed once per medium then serves them all.
-
-    The order depends on (seed, epoch) alone, so `epoch(n, start=k)` continues exactly where an interrupted run
-    stopped.  With several ranks each reads its share of every batch; `batch_size` counts all ranks together.  With
-    `draws` every medium has a seed of its own in every epoch, for frames that are drawn from it at random.
-    `pseudo_captions` are captions that take the place of some of the media's own, drawn anew each epoch.
+    captions_per_medium  None: every (medium, caption) pair is an example.  K: every medium is an example with K of its
+                         captions, drawn anew in each epoch; its K rows of tokens are neighbours in the batch, so that
+                         what is computed once per medium serves all of them
+    batch_size           examples per batch, counted over all `world_size` ranks; each rank reads its part of every
+    batch max_words            longer captions are truncated augmentations        each example is read in one of
+    them, drawn at random random_frames        give every medium another `frame_seed` in each epoch, for the sampling
+    policy "random" pseudo_captions      captions that replace some of the human captions, drawn anew in each epoch
+    `epoch(n, start=k)` continues exactly where an interrupted run stopped.  `unreadable` maps the id of each medium
+    that could not be read to the reason.  Raises ValueError when no medium has a caption, or `batch_size` is below
+    `world_size`.
     """
 
     def __init__(
@@ -120,18 +130,19 @@ class TrainingBatches:
         seed: int = 0,
         augmentations: Sequence[str] = ("full",),
         max_words: int = 30,
-        captions: int | None = None,
+        captions_per_medium: int | None = None,
         rank: int = 0,
-        world: int = 1,
-        draws: bool = False,
+        world_size: int = 1,
+        random_frames: bool = False,
         pseudo_captions: PseudoCaptions | None = None,
     ):
-        if batch_size < world:
+        if batch_size < world_size:
             raise ValueError(
-                f"batch_size {batch_size} counts all ranks together and must be at least their number, {world}"
+                f"batch_size {batch_size} counts all ranks together and must be at least their number, {world_size}"
             )
         self.read, self.batch_size, self.seed, self.augmentations = read, batch_size, seed, tuple(augmentations)
-        self.rank, self.world, self.draws, self.pseudo_captions = rank, world, draws, pseudo_captions
+        self.rank, self.world_size = rank, world_size
+        self.random_frames, self.pseudo_captions = random_frames, pseudo_captions
         captioned = [medium for medium in media if medium.references]
         if not captioned:
             raise ValueError(f"none of {len(media)} training media has a caption")
@@ -139,106 +150,116 @@ class TrainingBatches:
             [Example(medium, (tuple(vocabulary.encode(text, max_words)),)) for text in medium.references]
             for medium in captioned
         ]
-        self.captions = captions
-        self.problems: dict[str, str] = {}  # media that could not be read, and why
+        self.captions_per_medium = captions_per_medium
+        self.unreadable: dict[str, str] = {}
 
     def __len__(self) -> int:
         """Batches per epoch."""
-        items = sum(len(group) for group in self.groups) if self.captions is None else len(self.groups)
-        return math.ceil(items / self.batch_size)
+        examples = sum(map(len, self.groups)) if self.captions_per_medium is None else len(self.groups)
+        return math.ceil(examples / self.batch_size)
 
     def order(self, epoch: int) -> list[tuple[Example, str]]:
-        """The examples of an epoch with the view each is read in."""
-        draw = random.Random(f"{self.seed}/{epoch}")
-        if self.captions is None:
+        """The examples of an epoch, each with the augmentation in which it is read."""
+        rng = random.Random(f"{self.seed}/{epoch}")
+        if self.captions_per_medium is None:
             examples = list(chain(*self.groups))
         else:
-            examples = [_some(group, self.captions, draw) for group in self.groups]
-        draw.shuffle(examples)
-        if self.draws:
-            examples = [replace(it, medium=replace(it.medium, frame_seed=draw.getrandbits(32))) for it in examples]
-        order = [(example, draw.choice(self.augmentations)) for example in examples]
+            examples = [_sample_captions(group, self.captions_per_medium, rng) for group in self.groups]
+        rng.shuffle(examples)
+        if self.random_frames:
+            examples = [replace(it, medium=replace(it.medium, frame_seed=rng.getrandbits(32))) for it in examples]
+        order = [(example, rng.choice(self.augmentations)) for example in examples]
         if self.pseudo_captions is None:
             return order
-        coins = random.Random(f"{self.seed}/{epoch}/told")  # its own: the order is the same with and without
+        # a generator of its own, so the order is the same with and without pseudo-captions
+        pseudo_rng = random.Random(f"{self.seed}/{epoch}/told")
         return [
-            (_with_pseudo_captions(example, self.pseudo_captions, coins), augmentation)
+            (_with_pseudo_captions(example, self.pseudo_captions, pseudo_rng), augmentation)
             for example, augmentation in order
         ]
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Batches `start`, `start + 1`, ... of an epoch; the next ones are read while one is in use."""
+        """Batches `start`, `start + 1`, ... of an epoch; the next two are read while one is in use."""
         order = self.order(epoch)
         chunks = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)][start:]
         return (batch for _, batch in prefetch(self.batch, chunks, window=2))
 
     def batch(self, chunk: Sequence[tuple[Example, str]]) -> Batch:
-        mine = chunk[self.rank :: self.world] or chunk[:1]  # a rank without a share repeats an example: all must step
+        """This rank's part of a batch; examples that cannot be read are left out."""
+        # every rank must take the step, so a rank without examples repeats the first one
+        part = chunk[self.rank :: self.world_size] or chunk[:1]
         try:
-            inputs = self.read([(example.medium, augmentation) for example, augmentation in mine])
-        except ShapesError:
+            inputs = self.read([(example.medium, augmentation) for example, augmentation in part])
+        except MixedShapesError:
             raise
         except ValueError:  # MediaError, or a size that the encoder's preprocessing refuses
-            mine = [(it, augmentation) for it, augmentation in mine if self.readable(it.medium, augmentation)] or [
-                self.substitute()
+            part = [(it, augmentation) for it, augmentation in part if self.is_readable(it.medium, augmentation)] or [
+                self.first_readable()
             ]
-            inputs = self.read([(example.medium, augmentation) for example, augmentation in mine])
-        rows = [torch.tensor(caption) for example, _ in mine for caption in example.captions]
-        ids = tuple(example.medium.id for example, _ in mine)
-        references = tuple(example.medium.references for example, _ in mine)
-        augmentations = tuple(augmentation for _, augmentation in mine)
+            inputs = self.read([(example.medium, augmentation) for example, augmentation in part])
+        rows = [torch.tensor(caption) for example, _ in part for caption in example.captions]
+        ids = tuple(example.medium.id for example, _ in part)
+        references = tuple(example.medium.references for example, _ in part)
+        augmentations = tuple(augmentation for _, augmentation in part)
         return Batch(ids, inputs, pad_sequence(rows, batch_first=True, padding_value=PAD), references, augmentations)
 
-    def readable(self, medium: Medium, augmentation: str) -> bool:
-        """Can it be read?  If not, it is remembered in `problems` and left out of its batch."""
+    def is_readable(self, medium: Medium, augmentation: str) -> bool:
+        """Try to read a medium; when that fails, add it to `unreadable`."""
         try:
             self.read([(medium, augmentation)])
         except ValueError as error:
-            self.problems[medium.id] = str(error)
+            self.unreadable[medium.id] = str(error)
             return False
         return True
 
-    def substitute(self) -> tuple[Example, str]:
-        """The first example that can be read, for a share in which nothing can: all ranks must step."""
+    def first_readable(self) -> tuple[Example, str]:
+        """The first example that can be read, for a rank whose part of a batch is unreadable.
+
+        Raises MediaError when no medium can be read.
+        """
         for group in self.groups:
-            if self.readable(group[0].medium, self.augmentations[0]):
-                return _some(group, self.captions or 1, random.Random(0)), self.augmentations[0]
-        raise MediaError(f"none of {len(self.groups)} training media can be read: {next(iter(self.problems.values()))}")
+            if self.is_readable(group[0].medium, self.augmentations[0]):
+                return _sample_captions(group, self.captions_per_medium or 1, random.Random(0)), self.augmentations[0]
+        raise MediaError(
+            f"none of {len(self.groups)} training media can be read: {next(iter(self.unreadable.values()))}"
+        )
 
 
-def _with_pseudo_captions(example: Example, pseudo: PseudoCaptions, draw: random.Random) -> Example:
-    """With some of its captions replaced by what is told of its medium."""
-    captions = (pseudo.replacement(example.medium.id, caption, draw) for caption in example.captions)
+def _with_pseudo_captions(example: Example, pseudo: PseudoCaptions, rng: random.Random) -> Example:
+    """The example with some of its captions replaced by pseudo-captions."""
+    captions = (pseudo.replacement(example.medium.id, caption, rng) for caption in example.captions)
     return replace(example, captions=tuple(captions))
 
 
-def _some(group: Sequence[Example], count: int, draw: random.Random) -> Example:
-    """One medium with `count` of its captions; a medium that has fewer repeats some."""
+def _sample_captions(group: Sequence[Example], count: int, rng: random.Random) -> Example:
+    """One medium with `count` of its captions; when it has fewer, some are repeated."""
     captions = [example.captions[0] for example in group]
-    chosen = draw.sample(captions, min(count, len(captions)))
-    return Example(group[0].medium, tuple(chosen + draw.choices(captions, k=count - len(chosen))))
+    chosen = rng.sample(captions, min(count, len(captions)))
+    return Example(group[0].medium, tuple(chosen + rng.choices(captions, k=count - len(chosen))))
 
 
-def in_order(media: Sequence[Medium], read: Reader, batch_size: int) -> Iterator[Batch]:
-    """Every medium once, for evaluation; the tokens are empty.  Pictures and clips among `batch_size` neighbours come
-    in a batch for each shape."""
+def evaluation_batches(media: Sequence[Medium], read: Reader, batch_size: int) -> Iterator[Batch]:
+    """Every medium once, in order and without tokens.
+
+    When `batch_size` neighbouring raw media differ in shape, they are split into one batch per shape.
+    """
     for i in range(0, len(media), batch_size):
         part = media[i : i + batch_size]
         try:
             batches = [(part, read([(medium, "full") for medium in part]))]
-        except ShapesError:
-            batches = list(_by_shape(part, read))
-        for some, inputs in batches:
-            empty = torch.empty(len(some), 0, dtype=torch.long)
-            yield Batch(tuple(m.id for m in some), inputs, empty, tuple(m.references for m in some))
+        except MixedShapesError:
+            batches = list(_split_by_shape(part, read))
+        for group, inputs in batches:
+            no_tokens = torch.empty(len(group), 0, dtype=torch.long)
+            yield Batch(tuple(m.id for m in group), inputs, no_tokens, tuple(m.references for m in group))
 
 
-def _by_shape(media: Sequence[Medium], read: Reader) -> Iterator[tuple[Sequence[Medium], Pixels]]:
+def _split_by_shape(media: Sequence[Medium], read: Reader) -> Iterator[tuple[Sequence[Medium], Pixels]]:
     groups: dict[torch.Size, list[tuple[Medium, Tensor]]] = {}
     for medium in media:
         inputs = read([(medium, "full")])
-        assert isinstance(inputs, Pixels), "features are padded, not refused"
+        assert isinstance(inputs, Pixels), "features of different shape are padded"
         groups.setdefault(inputs.frames.shape, []).append((medium, inputs.frames))
     for group in groups.values():
-        some, frames = zip(*group, strict=True)
-        yield some, Pixels(torch.cat(frames))
+        alike, frames = zip(*group, strict=True)
+        yield alike, Pixels(torch.cat(frames))

@@ -1,7 +1,7 @@
-"""Regions that others' detectors found -> a feature store: features, and boxes relative to the picture, for each.
+"""Import of regions that other tools detected into a feature store: features, and boxes relative to the image.
 
-Read are the TSV files of bottom-up attention (Anderson et al. 2018, arXiv:1707.07998), also inside their ZIP, a line at
-a time, and folders with an array per picture.  What is wrong with a picture is told and does not stop the others.
+Two layouts are read: the TSV files of bottom-up attention (Anderson et al. 2018, arXiv:1707.07998), also inside a ZIP
+file, and folders with one array per image.  An error in one image is reported and does not stop the others.
 """
 
 import binascii
@@ -19,155 +19,164 @@ from numpy.typing import NDArray
 
 from limner.core.files import read_json
 from limner.core.types import Layout
-from limner.data.store import StoreWriter, WidthError
+from limner.data.store import ChannelCountError, StoreWriter
 
-PROVENANCE = {"name": "regions"}  # the detector is not known
-COLUMNS = ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features")  # the last two base64 of float32
-ZIP = b"PK\x03\x04"  # how one begins, also when its end, with the list of its files, was cut off
+REGIONS_PROVENANCE = {"name": "regions"}  # of the stores made here; the detector is not known
+COLUMNS = ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features")  # the last two are base64 of float32
+ZIP_MAGIC = b"PK\x03\x04"  # `zipfile.is_zipfile` does not recognise a ZIP file whose end was cut off
 LONGEST_LINE = 1 << 28  # bytes; 300 regions of 2,048 channels take 3 MB
-RELATIVE = 1.001  # no box in pixels ends before it; relative ones may, by rounding, end behind 1
-FEATURES, BOXES = ("feat", "features", "x", "arr_0"), ("boxes", "bbox", "box")  # names of arrays in .npz files
-SIZES = (("image_w", "image_h"), ("width", "height"), ("img_w", "img_h"))
-
-
-class Found(NamedTuple):
-    """One picture: `read` gives its regions, or raises ValueError with the reason why there are none."""
-
-    id: str
-    read: Callable[[], "Regions"]
+RELATIVE_LIMIT = 1.001  # coordinates up to this are relative; rounding may move a relative one slightly beyond 1
+FEATURE_ARRAYS, BOX_ARRAYS = ("feat", "features", "x", "arr_0"), ("boxes", "bbox", "box")  # names in .npz files
+SIZE_ARRAYS = (("image_w", "image_h"), ("width", "height"), ("img_w", "img_h"))
 
 
 class Regions(NamedTuple):
+    """Features and boxes of one image."""
+
     features: Float[np.ndarray, "N D"]
-    layout: Layout  # (1, 1, N) of regions, (1, H, W) of a grid
+    layout: Layout  # (1, 1, N) for regions, (1, H, W) for a grid
     boxes: Float[np.ndarray, "N 4"] | None  # relative xyxy in [0, 1]; None: those of the grid
-    cut: int = 0  # boxes that reached beyond the picture and were cut at its border
-    flat: int = 0  # boxes without area
+    clipped: int = 0  # boxes that reached beyond the image and were clipped at its border
+    zero_area: int = 0  # boxes without area
+
+
+class RegionEntry(NamedTuple):
+    """One image of an import; `load` returns its regions, or raises ValueError with the reason why it cannot."""
+
+    id: str
+    load: Callable[[], Regions]
 
 
 @dataclass(frozen=True)
-class Imported:
-    """What was stored, in pictures and in boxes."""
+class ImportReport:
+    """What an import stored, in images and in boxes."""
 
     stored: int
-    present: int  # in the store already, and kept
+    present: int  # images that the store had already
     regions: int
-    cut: int
-    flat: int
+    clipped: int
+    zero_area: int
     failures: tuple[tuple[str, str], ...]  # (id, reason)
-    repeated: int = 0  # pictures whose id came before; the first one counts
-    twice: str = ""  # the first such id
+    repeated: int = 0  # images whose id occurred before; only the first one is stored
+    first_repeated: str = ""  # the first such id
 
     def __str__(self) -> str:
-        again = f"; {self.repeated} repeat an id that came before, such as {self.twice!r}, and are left out"
+        repeated = f"; {self.repeated} images with a repeated id are left out, the first is {self.first_repeated!r}"
         return (
-            f"{self.stored} pictures stored with {self.regions} regions, {self.present} already there, "
-            f"{len(self.failures)} failed; {self.cut} boxes cut at the picture's border, {self.flat} without area"
-            f"{again if self.repeated else ''}"
+            f"{self.stored} images stored with {self.regions} regions, {self.present} already there, "
+            f"{len(self.failures)} failed; {self.clipped} boxes clipped at the image border, "
+            f"{self.zero_area} without area{repeated if self.repeated else ''}"
         )
 
 
-def store_regions(pictures: Iterable[Found], out: Path, progress: Callable[[int], None] | None = None) -> Imported:
-    """Add every picture to the store at `out`; a rerun keeps what is whole and goes on.  Needs the memory of a shard.
+def store_regions(
+    entries: Iterable[RegionEntry], out: Path, progress: Callable[[int], None] | None = None
+) -> ImportReport:
+    """Add images to the feature store at `out`; images that it has already are skipped.
 
-    `progress` is told how many pictures were seen.  Raises ValueError when nothing could be stored, or when `out` is a
-    store of something else, or of features of another width.
+    `progress` is called with the number of images so far.  Memory holds one shard at a time.  Raises ValueError when
+    nothing could be stored, or the store at `out` was made by an encoder or has another number of channels.
     """
-    writer = StoreWriter(out, PROVENANCE)
-    stored = present = regions = cut = flat = 0
+    writer = StoreWriter(out, REGIONS_PROVENANCE)
+    stored = present = total_regions = clipped = zero_area = 0
     failures: dict[str, str] = {}
-    met: set[str] = set()
+    done: set[str] = set()
     repeated: list[str] = []
-    for seen, (id, read) in enumerate(pictures, 1):
-        if id in met:
+    for count, (id, load) in enumerate(entries, 1):
+        if id in done:
             repeated.append(id)
         elif id in writer:
             present += 1
-            met.add(id)
+            done.add(id)
         else:
             try:
-                found = read()
-                boxes = None if found.boxes is None else torch.from_numpy(found.boxes)
-                writer.add(id, "full", torch.from_numpy(found.features), found.layout, boxes)
-                stored, regions = stored + 1, regions + len(found.features)
-                cut, flat = cut + found.cut, flat + found.flat
-                met.add(id)
-                failures.pop(id, None)  # an earlier row of it was damaged
-            except WidthError as error:
-                if not stored and not present:  # it is not this picture: these are other features than the store's
+                regions = load()
+                boxes = None if regions.boxes is None else torch.from_numpy(regions.boxes)
+                writer.add(id, "full", torch.from_numpy(regions.features), regions.layout, boxes)
+                stored, total_regions = stored + 1, total_regions + len(regions.features)
+                clipped, zero_area = clipped + regions.clipped, zero_area + regions.zero_area
+                done.add(id)
+                failures.pop(id, None)  # an earlier row with this id was damaged
+            except ChannelCountError as error:
+                if not stored and not present:  # the first image: the store holds features of another detector
                     raise ValueError(f"{error}; nothing was written: import them into another folder") from error
                 failures[id] = str(error)
             except ValueError as error:
                 failures[id] = str(error)
         if progress:
-            progress(seen)
+            progress(count)
     for id, reason in failures.items():
         writer.fail(id, reason)
     writer.finish()
-    counts = (stored, present, regions, cut, flat)
-    return Imported(*counts, tuple(failures.items()), len(repeated), repeated[0] if repeated else "")
+    counts = (stored, present, total_regions, clipped, zero_area)
+    return ImportReport(*counts, tuple(failures.items()), len(repeated), repeated[0] if repeated else "")
 
 
-def read_tsv(paths: Sequence[Path]) -> Iterator[Found]:
-    """The pictures of TSV files, or of ZIP files with such, in their order; a line is decoded when it is asked for.
+# --- TSV files --------------------------------------------------------------------------------------------------------
 
-    Raises ValueError when a file is no such TSV, or a ZIP file that is damaged, FileNotFoundError when it is not there.
+
+def read_region_tsv(paths: Sequence[Path]) -> Iterator[RegionEntry]:
+    """The images of TSV files, or of ZIP files with TSV files, in order; a line is decoded when its entry is loaded.
+
+    Raises FileNotFoundError when a file does not exist, ValueError when it is not such a TSV or a damaged ZIP file.
     """
     for path in paths:
         with open(path, "rb") as file:
-            if file.read(len(ZIP)) != ZIP and not zipfile.is_zipfile(file):
+            if file.read(len(ZIP_MAGIC)) != ZIP_MAGIC and not zipfile.is_zipfile(file):
                 file.seek(0)
-                yield from _lines(file.readline, str(path))
+                yield from _tsv_entries(file.readline, str(path))
                 continue
         try:
-            yield from _unzipped(path)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:  # encrypted is the last
+            yield from _zip_entries(path)
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:  # RuntimeError: encrypted
             raise ValueError(
-                f"{path} is a ZIP file that cannot be read to its end ({error}): when it was cut or damaged, fetch it "
-                "again; else unpack it, and give the .tsv"
+                f"{path} is a ZIP file that cannot be read to its end ({error}): if it is truncated or damaged, "
+                "download it again; else unpack it, and give the .tsv file"
             ) from error
 
 
-def _unzipped(path: Path) -> Iterator[Found]:
+def _zip_entries(path: Path) -> Iterator[RegionEntry]:
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if name.lower().endswith(".tsv")]
         if not names:
             raise ValueError(f"{path} has no .tsv in it, but {', '.join(archive.namelist()[:3])}")
         for name in names:
             with archive.open(name) as member:
-                yield from _lines(member.readline, f"{path}/{name}")
+                yield from _tsv_entries(member.readline, f"{path}/{name}")
 
 
-def _lines(read_line: Callable[[int], bytes], where: str) -> Iterator[Found]:
+def _tsv_entries(read_line: Callable[[int], bytes], where: str) -> Iterator[RegionEntry]:
     number = 0
     while line := read_line(LONGEST_LINE):
         number += 1
-        whole = line.endswith(b"\n")
+        complete = line.endswith(b"\n")
         fields = line.rstrip(b"\r\n").split(b"\t")
         if number == 1 and len(fields) < 3:
             raise ValueError(
-                f"{where} is no TSV of regions: its first line has {len(fields)} columns; expected {', '.join(COLUMNS)}"
+                f"{where} is not a TSV file of regions: its first line has {len(fields)} columns; expected "
+                f"{', '.join(COLUMNS)}"
             )
         if fields == [b""]:
             continue
-        known = len(fields) > 1  # a line that was cut within its id has no id
-        id = fields[0].decode("utf-8", "replace") if known else f"line {number}"
-        yield Found(
-            id, lambda fields=fields, whole=whole, number=number: _row(fields, whole, f"{where}, line {number}")
+        has_id = len(fields) > 1  # a last line may be cut off inside its id
+        id = fields[0].decode("utf-8", "replace") if has_id else f"line {number}"
+        yield RegionEntry(
+            id,
+            lambda fields=fields, complete=complete, number=number: _row(fields, complete, f"{where}, line {number}"),
         )
     if not number:
         raise ValueError(f"{where} is empty")
 
 
-def _row(fields: Sequence[bytes], whole: bool, where: str) -> Regions:
-    """Raises ValueError that says what is wrong with the line."""
-    hint = "" if whole else "; the file ends in this line, so it may have been cut: fetch it again"
+def _row(fields: Sequence[bytes], complete: bool, where: str) -> Regions:
+    """The regions in the fields of a line; `complete` is False when the line has no end.  Raises ValueError."""
+    hint = "" if complete else "; the file ends in this line, so it may be truncated: download it again"
     if len(fields) != len(COLUMNS):
         raise ValueError(f"{where} has {len(fields)} columns; expected {', '.join(COLUMNS)}{hint}")
     try:
         width, height, count = float(fields[1]), float(fields[2]), int(fields[3])
         boxes, features = (np.frombuffer(binascii.a2b_base64(field), "<f4") for field in fields[4:])
-    except ValueError as error:  # binascii.Error is one
+    except ValueError as error:  # binascii.Error is a ValueError
         raise ValueError(f"{where} cannot be decoded ({error}){hint}") from error
     if count < 1:
         raise ValueError(f"{where}: the detector found {count} regions")
@@ -176,48 +185,55 @@ def _row(fields: Sequence[bytes], whole: bool, where: str) -> Regions:
             f"{where}: {count} regions have {len(boxes)} coordinates and {len(features)} features; "
             f"expected {4 * count} and a multiple of {count}{hint}"
         )
-    return _regions(features.reshape(count, -1), boxes.reshape(count, 4), (width, height), where)
+    return _checked_regions(features.reshape(count, -1), boxes.reshape(count, 4), (width, height), where)
 
 
-def _regions(features: NDArray[Any], boxes: NDArray[Any], size: tuple[float, float], where: str) -> Regions:
-    """Boxes in pixels of a picture of `size` (width, height) -> checked regions.  Raises ValueError."""
-    if not (size[0] > 0 and size[1] > 0):  # nan is not, either
-        raise ValueError(f"{where}: a picture of {size[0]:g} x {size[1]:g} pixels cannot be")
+def _checked_regions(features: NDArray[Any], boxes: NDArray[Any], size: tuple[float, float], where: str) -> Regions:
+    """Regions with relative, clipped boxes, from boxes in pixels of an image of `size` (width, height).
+
+    Raises ValueError when the size is not positive or a number is not finite.
+    """
+    if not (size[0] > 0 and size[1] > 0):  # false for NaN too
+        raise ValueError(f"{where}: {size[0]:g} x {size[1]:g} pixels is not a possible image size")
     for name, array in (("features", features), ("boxes", boxes)):
         if bad := int(array.size - np.isfinite(array).sum()):
             raise ValueError(
-                f"{where}: {bad} of {array.size} numbers of the {name} are NaN or infinite; extract it again"
+                f"{where}: {bad} of {array.size} numbers of the {name} are NaN or infinite; extract them again"
             )
     relative = boxes.astype(np.float32) / np.array([*size, *size], np.float32)
     inside = relative.clip(0, 1)
-    pixel = np.array(
-        [1 / size[0], 1 / size[1]] * 2, np.float32
-    )  # detectors count up to w or to w - 1; a pixel is no news
-    cut = int((np.abs(relative - inside) > pixel * 1.01).any(1).sum())
-    flat = int(((inside[:, 2:] - inside[:, :2]) <= 0).any(1).sum())
-    return Regions(features.astype(np.float32), Layout(1, 1, len(boxes)), inside, cut, flat)
+    # some detectors count coordinates up to w, others up to w - 1, so up to one pixel beyond the border is not reported
+    pixel = np.array([1 / size[0], 1 / size[1]] * 2, np.float32)
+    clipped = int((np.abs(relative - inside) > pixel * 1.01).any(1).sum())
+    zero_area = int(((inside[:, 2:] - inside[:, :2]) <= 0).any(1).sum())
+    return Regions(features.astype(np.float32), Layout(1, 1, len(boxes)), inside, clipped, zero_area)
 
 
-def read_folder(features: Path, boxes: Path | None = None, sizes: Path | None = None) -> Iterator[Found]:
-    """Folders of `ID.npz` or `ID.npy`: features (N, D) and, beside them or in `boxes`, boxes (N, 4) as x0, y0, x1, y1.
+# --- folders of arrays ------------------------------------------------------------------------------------------------
 
-    Boxes of which none reaches beyond 1 are relative.
-    `sizes`: JSON with the pictures' widths and heights, as boxes in pixels need them where an .npz does not tell:
-    {id: [w, h]}, or COCO's or prepro_labels' images[{id, width, height}].  Features (H, W, D) are a grid, and need no
-    boxes.  Raises ValueError when there is nothing to read.
+
+def read_region_folder(features: Path, boxes: Path | None = None, sizes: Path | None = None) -> Iterator[RegionEntry]:
+    """The images of a folder with files `ID.npz` or `ID.npy`.
+
+    features  folder of features: (N, D) for regions, or (H, W, D) for a grid, which needs no boxes
+    boxes     folder of boxes (N, 4) as x0, y0, x1, y1; None: they are in the .npz files of the features.  Boxes are
+              relative when no coordinate is larger than 1, else in pixels
+    sizes     JSON file with image sizes, which boxes in pixels need unless the .npz files have them: {id: [w, h]}, or
+              images[{id, width, height}] as COCO and prepro_labels write it
+    Raises ValueError when there are no such files.
     """
     files = {path.stem: path for path in sorted(features.iterdir()) if path.suffix.lower() in (".npz", ".npy")}
     if not files:
         raise ValueError(f"{features} has no .npz or .npy files")
     if boxes is not None and not boxes.is_dir():
         raise ValueError(f"there is no folder of boxes {boxes}")
-    known = {} if sizes is None else read_sizes(sizes)
+    known_sizes = {} if sizes is None else read_image_sizes(sizes)
     for id, path in files.items():
-        yield Found(id, lambda id=id, path=path: _files(path, id, boxes, known.get(id)))
+        yield RegionEntry(id, lambda id=id, path=path: _load_file(path, id, boxes, known_sizes.get(id)))
 
 
-def read_sizes(path: Path) -> dict[str, tuple[float, float]]:
-    """-> (width, height) by id.  Raises ValueError."""
+def read_image_sizes(path: Path) -> dict[str, tuple[float, float]]:
+    """(width, height) in pixels by image id, from a JSON file.  Raises ValueError when it has another layout."""
     saved = read_json(path)
     images = saved.get("images") if isinstance(saved, Mapping) else None
     try:
@@ -226,56 +242,66 @@ def read_sizes(path: Path) -> dict[str, tuple[float, float]]:
         return {str(id): (float(width), float(height)) for id, (width, height) in saved.items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{path} does not tell sizes: expected {{id: [width, height]}} or images[{{id, width, height}}] ({error!r})"
+            f"{path} holds no image sizes: expected {{id: [width, height]}} or images[{{id, width, height}}] "
+            f"({error!r})"
         ) from error
 
 
-def _files(path: Path, id: str, boxes: Path | None, size: tuple[float, float] | None) -> Regions:
-    arrays = _arrays(path)
-    features = _first(arrays, FEATURES)
+def _load_file(path: Path, id: str, boxes_folder: Path | None, size: tuple[float, float] | None) -> Regions:
+    """The regions or grid of one image.  Raises ValueError when an array is missing or does not fit."""
+    arrays = _read_arrays(path)
+    features = _first_array(arrays, FEATURE_ARRAYS)
     if features is None or features.ndim not in (2, 3) or 0 in features.shape or features.dtype.kind not in "fiu":
         held = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in arrays.items())
-        raise ValueError(f"{path} holds {held}; expected {' or '.join(FEATURES)} of numbers, (N, D) or (H, W, D)")
+        raise ValueError(f"{path} holds {held}; expected {' or '.join(FEATURE_ARRAYS)} of numbers, (N, D) or (H, W, D)")
     if features.ndim == 3:
-        bad = int(features.size - np.isfinite(features).sum())
-        if bad:
-            raise ValueError(f"{path}: {bad} of {features.size} numbers are NaN or infinite; extract it again")
+        if bad := int(features.size - np.isfinite(features).sum()):
+            raise ValueError(f"{path}: {bad} of {features.size} numbers are NaN or infinite; extract them again")
         grid = features.reshape(-1, features.shape[-1]).astype(np.float32)
         return Regions(grid, Layout(1, *features.shape[:2]), None)
-    found = _first(arrays, BOXES)
-    if found is None and boxes is not None:
-        stored = [file for ending in (".npy", ".npz") if (file := boxes / f"{id}{ending}").is_file()]
-        if not stored:
-            raise ValueError(f"{path}: its boxes are not in {boxes}, which has no {id}.npy")
-        found = _first(_arrays(stored[0]), (*BOXES, "arr_0"))
-    if found is None:
-        raise ValueError(f"{path} has no boxes ({', '.join(BOXES)}) and no folder of boxes was given")
-    if found.shape != (len(features), 4):
+    boxes = _find_boxes(arrays, path, id, boxes_folder)
+    if boxes.shape != (len(features), 4):
         raise ValueError(
-            f"{path}: boxes {found.shape} do not fit features {features.shape}; expected ({len(features)}, 4)"
+            f"{path}: boxes {boxes.shape} do not fit features {features.shape}; expected ({len(features)}, 4)"
         )
-    for names in SIZES:
+    for names in SIZE_ARRAYS:
         if all(name in arrays for name in names):
             size = (float(arrays[names[0]].item()), float(arrays[names[1]].item()))
-    if not (found > RELATIVE).any():
-        size = (1.0, 1.0)  # as they are
+    if not (boxes > RELATIVE_LIMIT).any():
+        size = (1.0, 1.0)  # the boxes are relative already
     elif size is None:
-        raise ValueError(f"{path}: boxes up to {found.max():g} are in pixels, and the size of {id} is not told")
-    return _regions(features, found, size, str(path))
+        raise ValueError(
+            f"{path}: boxes up to {boxes.max():g} are in pixels, and the size of {id} is not known; give the image "
+            "sizes"
+        )
+    return _checked_regions(features, boxes, size, str(path))
 
 
-def _first(arrays: Mapping[str, NDArray[Any]], names: Sequence[str]) -> NDArray[Any] | None:
+def _find_boxes(arrays: Mapping[str, NDArray[Any]], path: Path, id: str, folder: Path | None) -> NDArray[Any]:
+    """The boxes among the arrays of the features, or else in `folder`.  Raises ValueError when there are none."""
+    boxes = _first_array(arrays, BOX_ARRAYS)
+    if boxes is None and folder is not None:
+        files = [file for ending in (".npy", ".npz") if (file := folder / f"{id}{ending}").is_file()]
+        if not files:
+            raise ValueError(f"{path}: its boxes are not in {folder}, which has no {id}.npy")
+        boxes = _first_array(_read_arrays(files[0]), (*BOX_ARRAYS, "arr_0"))
+    if boxes is None:
+        raise ValueError(f"{path} has no boxes ({', '.join(BOX_ARRAYS)}) and no folder of boxes was given")
+    return boxes
+
+
+def _first_array(arrays: Mapping[str, NDArray[Any]], names: Sequence[str]) -> NDArray[Any] | None:
     return next((arrays[name] for name in names if name in arrays), None)
 
 
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Raises ValueError when it is damaged, or holds what only running it could tell."""
+def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a .npy or .npz file by name.  Raises ValueError when it is damaged or holds pickled objects."""
     try:
         saved = np.load(path, allow_pickle=False)
         if isinstance(saved, np.ndarray):
             return {"arr_0": saved}
         with saved:
-            names = [*FEATURES, *BOXES, *(name for pair in SIZES for name in pair)]
+            names = [*FEATURE_ARRAYS, *BOX_ARRAYS, *(name for pair in SIZE_ARRAYS for name in pair)]
             return {name: saved[name] for name in saved.files if name in names} or {
                 name: saved[name] for name in saved.files[:1]
             }

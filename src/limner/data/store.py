@@ -1,8 +1,8 @@
-"""FeatureStore: encoded media on disk, as float16 shards and an index that is written last.
+"""Feature store: encoded media on disk, as float16 shards and an index that is written last.
 
-A shard is one safetensors file: `grid` (cells of all its entries, D), `offsets` (entries + 1) and, for detectors,
-`boxes` (cells, 4); ids, augmentations, layouts and the encoder's provenance are one JSON string in its metadata.
-It is written whole or not at all, so an extraction that dies loses at most the shard it was filling.
+A shard is one safetensors file with the tensors `grid` (cells of all its entries, D), `offsets` (entries + 1) and, for
+detectors, `boxes` (cells, 4).  Its metadata is one JSON string with ids, augmentations, layouts and the encoder's
+provenance.  A shard is written atomically, so an extraction that is killed loses at most the shard in progress.
 """
 
 import hashlib
@@ -23,64 +23,72 @@ from limner.data.augmentations import AUGMENTATIONS
 
 FORMAT, VERSION = "limner-features", 2  # version 1 is read too
 INDEX = "index.json"
-METADATA = "limner"  # the key in a shard's safetensors metadata
-RERUN = "run `limner extract` again: it keeps what is whole and redoes the rest"
+METADATA = "limner"  # key of the JSON string in a shard's safetensors metadata
+RERUN = "run `limner extract` again: it keeps complete shards and extracts the rest"
 
 
-class UnstorableError(ValueError):
-    """Features of one medium that float16 cannot hold (inf, nan, beyond 65504)."""
+class Float16RangeError(ValueError):
+    """Raised for features of a medium that float16 cannot hold (inf, nan, or beyond 65504)."""
 
 
-class WidthError(ValueError):
-    """Cells of another number of channels than those that the store holds."""
+class ChannelCountError(ValueError):
+    """Raised for cells with another number of channels than the cells of the store."""
 
 
 def entry_key(id: str, augmentation: str = "full") -> str:
-    """The name of an entry: the medium's id, with `#augmentation` behind it unless it is "full"."""
+    """Key of an entry: the id of the medium, followed by `#augmentation` unless that is "full".
+
+    >>> entry_key("7"), entry_key("7", "flip")
+    ('7', '7#flip')
+    """
     return id if augmentation == "full" else f"{id}#{augmentation}"
 
 
-def identity(provenance: dict[str, Any]) -> dict[str, Any]:
-    """What decides whether two encoders give the same features: not the folder or hub id that holds the weights."""
+def encoder_identity(provenance: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a provenance on which features depend: all but `source`, the folder or hub id of the weights."""
     return {key: value for key, value in provenance.items() if key != "source"}
 
 
 def provenance_hash(provenance: dict[str, Any]) -> str:
-    """Hex digest that is equal for encoders of equal identity, whatever the order of the keys."""
-    return hashlib.sha256(json.dumps(identity(provenance), sort_keys=True).encode()).hexdigest()
+    """SHA-256 (hex) of an encoder's identity; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(encoder_identity(provenance), sort_keys=True).encode()).hexdigest()
 
 
-def differences(
+def provenance_differences(
     stored: dict[str, Any], wanted: dict[str, Any], holder: str = "the store", prefix: str = ""
 ) -> list[str]:
-    """One line per field that differs, by dotted name."""
+    """One line for each field (by dotted name) in which two provenances differ; `holder` is who has `stored`."""
     lines: list[str] = []
     for key in sorted(stored.keys() | wanted.keys()):
         have, want = stored.get(key), wanted.get(key)
         if isinstance(have, dict) and isinstance(want, dict):
-            lines += differences(have, want, holder, f"{prefix}{key}.")
+            lines += provenance_differences(have, want, holder, f"{prefix}{key}.")
         elif have != want:
             lines.append(f"{prefix}{key}: {holder} has {have!r}, this encoder {want!r}")
     return lines
 
 
 class StoreWriter:
-    """Fills a store, shard by shard; opening it again continues where the last complete shard ended.
+    """Writes a feature store, shard by shard; opening an unfinished store continues after its last complete shard.
 
-    A finished store can be opened as well and added to: readers keep seeing the old index until `finish`.
+    A finished store can be extended too; until `finish` is called, readers see its old index.
     """
 
     def __init__(self, folder: str | Path, provenance: dict[str, Any], shard_items: int = 256) -> None:
-        """Raises ValueError when the folder holds features of another encoder, and says what differs, or of different
-        widths."""
+        """`shard_items` is the number of entries in a shard.
+
+        Raises ValueError when the folder holds features of another encoder (the message lists the differences), or
+        shards with different numbers of channels.
+        """
         if shard_items < 1:
             raise ValueError(f"shard_items is {shard_items}; it must be at least 1")
         self.folder = Path(folder)
-        self.provenance: dict[str, Any] = json.loads(json.dumps(provenance))  # as it will be read back
+        # as JSON gives it back: tuples become lists
+        self.provenance: dict[str, Any] = json.loads(json.dumps(provenance))
         self.shard_items = shard_items
         self.failures: dict[str, str] = {}
-        self.dim: int | None = None  # channels of a cell; None while there are none
-        self._shards: dict[str, dict[str, Any]] = {}  # file name -> its line in the index
+        self.dim: int | None = None  # channels of a cell; None while the store is empty
+        self._shards: dict[str, dict[str, Any]] = {}  # file name -> its entry in the index
         self._keys: set[str] = set()
         self._pending: list[tuple[str, str, Tensor, Layout, Tensor | None]] = []
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -93,32 +101,34 @@ class StoreWriter:
         return len(self._keys)
 
     def _resume(self) -> None:
-        """Take over every complete shard; remove temporary and broken files."""
+        """Adopt every complete shard, and delete temporary and incomplete files."""
         indexed: dict[str, dict[str, Any]] = {}
         if (self.folder / INDEX).exists():
             index = read_json(self.folder / INDEX)
-            _check_same(index["encoder"], self.provenance, self.folder)
+            _check_same_encoder(index["encoder"], self.provenance, self.folder)
             indexed = {shard["file"]: {**shard, "dim": index["dim"]} for shard in index["shards"]}
             self.failures = {failure["id"]: failure["reason"] for failure in index["failures"]}
-        found = sorted(self.folder.glob("shard-*.safetensors"))
-        for path in found:
-            known = indexed.get(path.name)
-            shard = known if known and path.stat().st_size == known["bytes"] else _describe(path, self.provenance)
+        shard_paths = sorted(self.folder.glob("shard-*.safetensors"))
+        for path in shard_paths:
+            entry = indexed.get(path.name)
+            complete = entry is not None and path.stat().st_size == entry["bytes"]
+            shard = entry if complete else _describe_shard(path, self.provenance)
             if shard is not None and self._keys.isdisjoint(shard["keys"]):
                 self._shards[path.name] = shard
                 self._keys.update(shard["keys"])
-        self._learn_dim()
-        # only now is it certain that the folder is ours to clean
-        for path in [*self.folder.glob(".shard-*"), *self.folder.glob(f".{INDEX}.*"), *found]:
+        self._check_channels()
+        # the folder is known to be a store of this encoder only now, so nothing is deleted earlier
+        for path in [*self.folder.glob(".shard-*"), *self.folder.glob(f".{INDEX}.*"), *shard_paths]:
             if path.name not in self._shards:
                 path.unlink()
 
-    def _learn_dim(self) -> None:
+    def _check_channels(self) -> None:
+        """Set `dim` to the number of channels of the shards.  Raises ValueError when they differ."""
         for name, shard in self._shards.items():
             if self.dim not in (None, shard["dim"]):
                 raise ValueError(
-                    f"{self.folder / name} holds cells of {shard['dim']} channels, the shards before it of {self.dim}: "
-                    f"a store has one width; move the shards of the other one away, and {RERUN}"
+                    f"{self.folder / name} holds cells of {shard['dim']} channels, the shards before it of {self.dim}; "
+                    f"all cells of a store have equally many: move the shards of the other encoder away, and {RERUN}"
                 )
             self.dim = shard["dim"]
 
@@ -130,10 +140,11 @@ class StoreWriter:
         layout: Layout,
         boxes: Float[Tensor, "N 4"] | None = None,
     ) -> None:
-        """Store one entry as float16; an entry that is there already is left alone.
+        """Add one entry, as float16; nothing is done when the store has it already.
 
-        Raises UnstorableError when a value does not fit float16, WidthError when the store's cells have another number
-        of channels, ValueError for unequal shapes or an ambiguous id.
+        `boxes` are relative xyxy in [0, 1], from a detector.  Raises Float16RangeError when a value does not fit
+        float16, ChannelCountError when the cells of the store have another number of channels, and ValueError when the
+        number of cells does not fit `layout` or `boxes`, or the id ends like an augmentation.
         """
         key = entry_key(id, augmentation)
         if "#" in id and id.rpartition("#")[2] in AUGMENTATIONS:
@@ -144,8 +155,8 @@ class StoreWriter:
             raise ValueError(f"{key}: {len(grid)} cells do not fit layout {tuple(layout)} or their boxes")
         half = grid.detach().to("cpu", torch.float16, copy=True)
         if not torch.isfinite(half).all():
-            raise UnstorableError(f"{key}: the features hold inf or nan in float16 (largest value 65504)")
-        self._expect(key, half.shape[1], boxes is not None)
+            raise Float16RangeError(f"{key}: the features hold inf or nan in float16 (largest value 65504)")
+        self._check_entry(key, half.shape[1], boxes is not None)
         self.dim = half.shape[1]
         self._pending.append((id, augmentation, half, Layout(*layout), boxes))
         self._keys.add(key)
@@ -154,18 +165,20 @@ class StoreWriter:
             self.flush()
 
     def fail(self, id: str, reason: str) -> None:
-        """Note that a medium could not be encoded, and why."""
+        """Record that a medium could not be encoded, and the reason."""
         self.failures[id] = reason
 
-    def _expect(self, key: str, dim: int, boxed: bool) -> None:
+    def _check_entry(self, key: str, dim: int, has_boxes: bool) -> None:
         if self.dim not in (None, dim):
-            raise WidthError(f"{key}: {dim} channels; the cells in {self.folder} have {self.dim}")
-        if self._pending and (self._pending[0][4] is not None) != boxed:
-            told = ("has boxes", "has none") if boxed else ("has no boxes", "has some")
-            raise ValueError(f"{key} {told[0]}, what was stored before it {told[1]}: regions and grids are two stores")
+            raise ChannelCountError(f"{key}: {dim} channels; the cells in {self.folder} have {self.dim}")
+        if self._pending and (self._pending[0][4] is not None) != has_boxes:
+            this, others = ("has boxes", "no boxes") if has_boxes else ("has no boxes", "boxes")
+            raise ValueError(
+                f"{key} {this} and the entries before it have {others}: store regions and grids in two folders"
+            )
 
     def flush(self) -> None:
-        """Write what is pending as one shard."""
+        """Write the pending entries as one shard."""
         if not self._pending:
             return
         number = next(n for n in range(len(self._shards) + 1) if f"shard-{n:05d}.safetensors" not in self._shards)
@@ -183,7 +196,7 @@ class StoreWriter:
             "provenance": self.provenance,
             "provenance_hash": provenance_hash(self.provenance),
         }
-        # one string: safetensors writes several in random order, and equal features shall give equal files
+        # one string, because safetensors writes several in random order, and equal features must give equal files
         write_safetensors(path, tensors, {METADATA: json.dumps(facts, sort_keys=True)})
         self._shards[path.name] = {
             "file": path.name,
@@ -196,14 +209,17 @@ class StoreWriter:
         self._pending = []
 
     def finish(self) -> Path:
-        """Write the last shard, then the index.  Raises ValueError when nothing was stored."""
+        """Write the last shard and then the index; returns the path of the index.
+
+        Raises ValueError when nothing was stored.
+        """
         self.flush()
         if not self._shards:
-            with suppress(OSError):  # a folder that is not empty stays
+            with suppress(OSError):  # which a folder with other files raises
                 self.folder.rmdir()
             reasons = "; ".join(f"{id}: {reason}" for id, reason in list(self.failures.items())[:3])
-            told = f"{len(self.failures)} media failed: {reasons}" if reasons else "nothing was given to it"
-            raise ValueError(f"{self.folder}: no features to store, {told}")
+            cause = f"{len(self.failures)} media failed: {reasons}" if reasons else "no media were given"
+            raise ValueError(f"{self.folder}: no features to store, {cause}")
         shards = [self._shards[name] for name in sorted(self._shards)]
         augmentations = {
             key.rpartition("#")[2] if _is_augmented(key) else "full" for shard in shards for key in shard["keys"]
@@ -223,17 +239,20 @@ class StoreWriter:
 
 
 class FeatureStore:
-    """Reads a finished store.  Shards are mapped on first touch, once per process; forked workers share the pages."""
+    """Reads a finished feature store.
+
+    A shard is memory-mapped when it is first read, once per process; forked workers share its pages.
+    """
 
     def __init__(self, folder: str | Path) -> None:
-        """Raises ValueError when there is no finished store, or a shard is missing or cut off."""
+        """Raises ValueError when the folder is not a finished store, or a shard is missing or truncated."""
         self.folder = Path(folder)
         if not (self.folder / INDEX).exists():
             if any(self.folder.glob("*shard-*")):
                 raise ValueError(f"{self.folder} holds an unfinished extraction (no {INDEX}); {RERUN}")
             raise ValueError(
-                f"{self.folder} is no feature store (no {INDEX}); `limner extract` makes one of media, "
-                "`limner convert` of a detector's regions"
+                f"{self.folder} is not a feature store (no {INDEX}); make one of images or clips with `limner "
+                "extract`, of a detector's regions with `limner convert`"
             )
         index = read_json(self.folder / INDEX)
         if index.get("format") != FORMAT or index.get("version") not in (1, VERSION):
@@ -255,14 +274,14 @@ class FeatureStore:
                 raise ValueError(f"{path} {what}; {RERUN}")
             self._files.append((path, shard["bytes"], shard["sha256"]))
             start = 0
-            for key, sides in zip(shard["keys"], shard["layouts"], strict=True):
-                layout = Layout(*sides)
+            for key, sizes in zip(shard["keys"], shard["layouts"], strict=True):
+                layout = Layout(*sizes)
                 self._places[key] = (number, start, start + layout.cells, layout)
                 start += layout.cells
         self._maps: list[tuple[Tensor, Tensor | None] | None] = [None] * len(self._files)
 
     def __reduce__(self) -> tuple[type["FeatureStore"], tuple[Path]]:
-        return FeatureStore, (self.folder,)  # a spawned worker opens it anew instead of receiving gigabytes
+        return FeatureStore, (self.folder,)  # a spawned worker opens the store again instead of receiving gigabytes
 
     def __contains__(self, key: str) -> bool:
         return key in self._places
@@ -272,22 +291,26 @@ class FeatureStore:
 
     @property
     def ids(self) -> list[str]:
-        """The media that are stored, in order of extraction."""
+        """Ids of the stored media, in the order of extraction."""
         return [key for key in self._places if not _is_augmented(key)]
 
     def get(
         self, id: str, augmentation: str = "full"
     ) -> tuple[Float[Tensor, "N D"], Layout, Float[Tensor, "N 4"] | None]:
-        """One entry: float16 copy of its cells, their layout, a detector's boxes.  Raises KeyError saying why not."""
+        """One entry: a float16 copy of its cells, their layout, and the boxes of a detector (None: those of the
+        layout).
+
+        Raises KeyError, with the reason, when the store does not have it.
+        """
         key = entry_key(id, augmentation)
         place = self._places.get(key)
         if place is None:
-            raise KeyError(self._why_not(id, augmentation))
+            raise KeyError(self._why_missing(id, augmentation))
         number, start, stop, layout = place
         grid, boxes = self._maps[number] or self._map(number)
         return grid[start:stop].clone(), layout, None if boxes is None else boxes[start:stop].clone()
 
-    def _why_not(self, id: str, augmentation: str) -> str:
+    def _why_missing(self, id: str, augmentation: str) -> str:
         if id in self.failures:
             return f"{id} is not in {self.folder}: {self.failures[id]}"
         if id in self._places:
@@ -297,7 +320,7 @@ class FeatureStore:
 
     def _map(self, number: int) -> tuple[Tensor, Tensor | None]:
         path, size, _ = self._files[number]
-        # a private mapping that keeps no file handle: 2,000 shards do not run into the limit of open files
+        # a private mapping keeps no file handle, so 2,000 shards do not reach the limit of open files
         storage: Any = torch.UntypedStorage.from_file(str(path), False, size)
         data = torch.empty(0, dtype=torch.uint8).set_(storage)
         tensors = _tensors(data, path)
@@ -306,21 +329,22 @@ class FeatureStore:
         return mapped
 
     def verify(self) -> None:
-        """Re-read every shard.  Raises ValueError that names the shards whose bytes changed since extraction."""
-        broken = [str(path) for path, _, digest in self._files if sha256(path) != digest]
-        if broken:
-            raise ValueError(f"changed since extraction: {', '.join(broken)}; delete them and {RERUN}")
+        """Read every shard again.  Raises ValueError, which names the shards, when bytes changed since extraction."""
+        changed = [str(path) for path, _, digest in self._files if sha256(path) != digest]
+        if changed:
+            raise ValueError(f"changed since extraction: {', '.join(changed)}; delete them and {RERUN}")
 
-    def require(self, provenance: dict[str, Any]) -> None:
-        """Raises ValueError, naming each field that differs, unless the store was made by this encoder."""
-        _check_same(self.provenance, json.loads(json.dumps(provenance)), self.folder)
+    def require_encoder(self, provenance: dict[str, Any]) -> None:
+        """Raises ValueError, with every field that differs, unless the store was made by this encoder."""
+        _check_same_encoder(self.provenance, json.loads(json.dumps(provenance)), self.folder)
 
 
 _DTYPES = {"F16": torch.float16, "F32": torch.float32, "I64": torch.int64}
 
 
 def _tensors(data: Tensor, path: Path) -> dict[str, Tensor]:
-    """Views into a mapped safetensors file: 8 bytes of header length, a JSON header, tensors (widest type first)."""
+    """Views into a memory-mapped safetensors file: 8 bytes of header length, a JSON header, tensors (widest type
+    first)."""
     length = int.from_bytes(data[:8].numpy().tobytes(), "little")
     try:
         header = json.loads(data[8 : 8 + length].numpy().tobytes())
@@ -335,8 +359,8 @@ def _tensors(data: Tensor, path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _describe(path: Path, provenance: dict[str, Any]) -> dict[str, Any] | None:
-    """The index line of a shard, None when it is broken.  Raises ValueError when another encoder made it."""
+def _describe_shard(path: Path, provenance: dict[str, Any]) -> dict[str, Any] | None:
+    """The index entry of a shard; None when it is incomplete.  Raises ValueError when another encoder made it."""
     try:
         with safe_open(path, "pt") as shard:
             facts = migrate(json.loads((shard.metadata() or {}).get(METADATA, "{}")))
@@ -344,9 +368,9 @@ def _describe(path: Path, provenance: dict[str, Any]) -> dict[str, Any] | None:
     except (SafetensorError, OSError):
         return None
     if facts.get("format") != FORMAT:
-        raise ValueError(f"{path} is not a shard of features; extract into an empty folder")
+        raise ValueError(f"{path} is not a shard of a feature store; extract into an empty folder")
     if facts["provenance_hash"] != provenance_hash(provenance):
-        _check_same(facts["provenance"], provenance, path.parent)
+        _check_same_encoder(facts["provenance"], provenance, path.parent)
     return {
         "file": path.name,
         "sha256": sha256(path),
@@ -359,8 +383,8 @@ def _describe(path: Path, provenance: dict[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _check_same(stored: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
-    lines = differences(identity(stored), identity(wanted))
+def _check_same_encoder(stored: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
+    lines = provenance_differences(encoder_identity(stored), encoder_identity(wanted))
     if lines:
         raise ValueError(
             f"{folder} was made by another encoder:\n  " + "\n  ".join(lines) + "\n"

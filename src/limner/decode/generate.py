@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from limner.core.types import EOS, PAD, Medium
-from limner.data.batches import Reader, ShapesError, in_order
+from limner.data.batches import MixedShapesError, Reader, evaluation_batches
 from limner.decode.ensemble import EnsembleInputs, Inputs
 from limner.decode.options import Decoding, together
 from limner.decode.search import search
@@ -67,12 +67,12 @@ def _batches(
     media: Sequence[Medium], reader: Reader | tuple[Reader, ...], batch_size: int, device: torch.device
 ) -> Iterator[tuple[tuple[str, ...], Inputs]]:
     if not isinstance(reader, tuple):
-        yield from ((batch.ids, batch.to(device).inputs) for batch in in_order(media, reader, batch_size))
+        yield from ((batch.ids, batch.to(device).inputs) for batch in evaluation_batches(media, reader, batch_size))
         return
     for i in range(0, len(media), batch_size):
         part = media[i : i + batch_size]
         try:
             groups = [(part, EnsembleInputs(tuple(read([(medium, "full") for medium in part]) for read in reader)))]
-        except ShapesError:  # pictures and clips among them
+        except MixedShapesError:  # pictures and clips among them
             groups = [([medium], EnsembleInputs(tuple(read([(medium, "full")]) for read in reader))) for medium in part]
         yield from ((tuple(medium.id for medium in some), inputs.to(device)) for some, inputs in groups)

@@ -14,7 +14,7 @@ from limner.data.augmentations import AUGMENTATIONS
 from limner.data.frames import FrameSampling
 from limner.data.media import is_clip, read_medium
 from limner.data.prefetch import prefetch
-from limner.data.store import StoreWriter, UnstorableError, entry_key
+from limner.data.store import Float16RangeError, StoreWriter, entry_key
 from limner.encoders.encoder import Encoder, same_shape
 
 
@@ -94,7 +94,7 @@ def extract(
                     failures.setdefault(job.medium.id, reason)
                 else:
                     writer.add(job.medium.id, job.augmentation, grid, layout, boxes)
-            except UnstorableError as error:
+            except Float16RangeError as error:
                 failures.setdefault(job.medium.id, str(error))
         done += len(chunk)
         if progress:

@@ -10,7 +10,7 @@ from limner.core.types import Medium
 from limner.data.batches import Reader, from_files, from_store
 from limner.data.feature_files import FeatureFiles, are_feature_files
 from limner.data.media import is_clip
-from limner.data.regions import PROVENANCE
+from limner.data.regions import REGIONS_PROVENANCE
 from limner.data.store import FeatureStore, entry_key
 from limner.encoders import build_encoder
 from limner.encoders.encoder import Encoder
@@ -116,7 +116,7 @@ def open_inputs(recipe: Recipe, encoder: Encoder | None = None, keep: bool = Fal
     if feature_paths(recipe) and getattr(recipe.encoder, "trainable_from", None) is not None:
         raise ValueError("encoder.trainable_from needs raw media: leave `features` empty, or freeze the encoder")
     store = FeatureStore(Path(folder)) if (folder := next(iter(feature_paths(recipe)), "")) else None
-    if store is not None and store.provenance == PROVENANCE:
+    if store is not None and store.provenance == REGIONS_PROVENANCE:
         return Inputs(None, _in_views(recipe, store), store)
     encoder = build_encoder(recipe.encoder) if encoder is None else encoder
     if store is None:
@@ -124,7 +124,7 @@ def open_inputs(recipe: Recipe, encoder: Encoder | None = None, keep: bool = Fal
         room = sys.maxsize if keep else ROOM if small else 0
         reader = from_files(encoder.preprocess, recipe.frame_sampling, room)
         return Inputs(encoder, reader, frames=recipe.frames)
-    store.require(encoder.provenance())
+    store.require_encoder(encoder.provenance())
     return Inputs(encoder, _in_views(recipe, store), store)
 
 

@@ -18,7 +18,7 @@ from limner.core.files import read_json, write_json
 from limner.core.migration import migrate_tensors
 from limner.core.tensors import load_state, load_tensors, save_tensors
 from limner.core.version import __version__
-from limner.data.store import differences, identity
+from limner.data.store import encoder_identity, provenance_differences
 from limner.encoders import Detector, DetectorConfig, Pretrained, PretrainedConfig, build_encoder
 from limner.encoders.encoder import Encoder
 from limner.encoders.learnt import WHERE, split_encoder_weights
@@ -158,11 +158,11 @@ def _load_encoder(
     except ValueError as error:
         hint = "; --encoder says where it lies now" if config.source else ""
         raise ValueError(f"{error}{hint}") from error
-    stored, found = identity(info.encoder), identity(json.loads(json.dumps(encoder.provenance())))
+    stored, found = encoder_identity(info.encoder), encoder_identity(json.loads(json.dumps(encoder.provenance())))
     if trained:  # the hash is that of the weights it began with
         load_state(encoder, trained, folder / "model.safetensors")
         stored, found = {**stored, "sha256": ""}, {**found, "sha256": ""}
-    if lines := differences(stored, found, "the run"):
+    if lines := provenance_differences(stored, found, "the run"):
         raise ValueError(
             f"the encoder {config.source or config.name} is not the one that {folder} was trained with "
             f"({info.encoder.get('source')}): {'; '.join(lines)}; give the right folder or hub id with --encoder"

@@ -156,7 +156,7 @@ class StageRun:
 
     def on_epoch(self) -> float | None:
         session = self.session
-        for id, reason in gather_object(list(self.batches.problems.items())):
+        for id, reason in gather_object(list(self.batches.unreadable.items())):
             if id not in session.unread:
                 session.unread[id] = reason
                 session.watch("warning", {"text": f"skipped: {reason}"})
