@@ -73,7 +73,7 @@ def test_overrides_on_the_command_line():
 def test_evaluate(tiny: Path, tmp_path: Path, capsys):
     assert main(["evaluate", str(tiny / "run"), "--split", "val", "--out", str(tmp_path), "--beam", "1"]) == 0
     captions = json.loads((tmp_path / "captions.json").read_text())
-    truth = {medium.id: medium.references for medium in shapes.load(tiny / "world") if medium.split == "val"}
+    truth = {medium.id: medium.references for medium in shapes.load_world(tiny / "world") if medium.split == "val"}
     assert [set(row) for row in captions] == [{"image_id", "caption"}] * len(truth)
     assert {row["image_id"] for row in captions} == set(truth)
     scores = json.loads((tmp_path / "scores.json").read_text())
@@ -258,7 +258,7 @@ def test_mistakes_are_one_line_and_have_a_status(tiny: Path, photos: Path, tmp_p
         (["train", recipe, "--seed"], "--seed needs a value", 2),
         (["train", recipe, "--data.media", "nowhere", "--out", "r"], "nowhere", 1),
         (["train", recipe, "--out", run], "already holds a run; continue it with --resume", 1),
-        (["shapes", "--out", "w", "--images", "0"], "ask for at least one picture or clip", 1),
+        (["shapes", "--out", "w", "--images", "0"], "there must be at least one image or clip", 1),
     ]:
         assert main(arguments) == status, arguments
         assert message in one_line(capsys), arguments

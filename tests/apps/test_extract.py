@@ -19,7 +19,9 @@ from limner.runs.run import load_run
 def test_a_run_lends_its_own_encoder(tiny: Path, tmp_path: Path, monkeypatch, capsys):
     """The stored cells are those of the trained network, to float16; problems of the data set are shown."""
     monkeypatch.setitem(
-        datasets.DATASETS, "shapes", lambda config: Dataset(tuple(shapes.load(config.media)[:6]), ("line 4: no file",))
+        datasets.DATASETS,
+        "shapes",
+        lambda config: Dataset(tuple(shapes.load_world(config.media)[:6]), ("line 4: no file",)),
     )
     assert main(["extract", str(tiny / "run"), "--out", str(tmp_path / "f"), "--batch-size", "4"]) == 0
     shown = capsys.readouterr()
@@ -27,14 +29,14 @@ def test_a_run_lends_its_own_encoder(tiny: Path, tmp_path: Path, monkeypatch, ca
     assert shown.err == "1 skipped or mended:\n  line 4: no file\n"
     store, pipeline = FeatureStore(tmp_path / "f"), Pipeline(load_run(tiny / "run"))
     store.require_encoder(pipeline.encoder.provenance())
-    for medium in shapes.load(tiny / "world")[:6]:
+    for medium in shapes.load_world(tiny / "world")[:6]:
         cells = pipeline.encode(Pixels(pipeline.encoder.preprocess(frames_of(medium, FrameSampling(4)))[None]))
         torch.testing.assert_close(store.get(medium.id)[0].float(), cells.grid[0], rtol=1e-3, atol=1e-3)
 
 
 def test_weights_of_a_3d_resnet(tmp_path: Path, capsys):
     """Their file alone says which network it is; a window begins at every frame."""
-    shapes.generate(tmp_path / "world", 0, 2, size=32)
+    shapes.generate_world(tmp_path / "world", 0, 2, size=32)
     torch.manual_seed(0)
     network = ResNet3D(ResNet3DConfig(depth=10, width=4))
     torch.save({"state_dict": {f"module.{k}": v for k, v in network.state_dict().items()}}, tmp_path / "r3d.pth")

@@ -143,7 +143,7 @@ def test_references_that_do_not_belong(tiny: Path, tmp_path: Path, monkeypatch, 
     monkeypatch.setattr(Pipeline, "load", lambda *_: pytest.fail("too late"))
     command = ["caption", picture, "--model", str(tiny / "run"), "--references", str(refs)]
     assert main([*command, "--out", str(tmp_path / "r.html")]) == 1
-    assert "They share no id at all: are both of the same data set?" in capsys.readouterr().err
+    assert "They have no id in common: are they of the same dataset?" in capsys.readouterr().err
     assert main([*command, "--out", str(tmp_path / "r.csv")]) == 2
     assert "--references are shown by a report: give --out report.html" in capsys.readouterr().err
     rows = [row("v.mp4", "a dog", start=0.0, end=1.0)]

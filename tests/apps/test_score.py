@@ -100,7 +100,7 @@ def test_line_ends_nul_and_half_characters_leave_the_others_alone(files: Path, c
     assert scores == [{key: value for key, value in row.items() if key != "caption"} for row in whole]
     notes = capsys.readouterr().err.splitlines()
     assert len(notes) == 2 and all(line.startswith("note: ") for line in notes)
-    assert "2 captions held line ends or NUL" in notes[0] and "1 captions held half a character" in notes[1]
+    assert "2 captions had line ends or NUL" in notes[0] and "1 captions had half a character" in notes[1]
 
 
 def test_an_empty_candidate_is_scored_and_said(files: Path, capsys):
@@ -135,7 +135,7 @@ def test_a_split_and_missing_candidates(files: Path, capsys):
     assert "1 of 3 references have no candidate" in partial["notes"][0]
     capsys.readouterr()
     assert run(files, candidates="two.json", references="karpathy.json") == 1
-    assert "All candidates are of the split 'test': give it with --split" in capsys.readouterr().err
+    assert "All candidates are in the split 'test': give it with --split" in capsys.readouterr().err
 
 
 def test_several_captions_for_each_id(files: Path, capsys):
@@ -154,8 +154,8 @@ def test_several_captions_for_each_id(files: Path, capsys):
 
 
 def test_the_micro_world_is_judged(tmp_path: Path, capsys):
-    shapes.generate(tmp_path / "world", 30, size=32)
-    media = [medium for medium in shapes.load(tmp_path / "world") if medium.split == "test"]
+    shapes.generate_world(tmp_path / "world", 30, size=32)
+    media = [medium for medium in shapes.load_world(tmp_path / "world") if medium.split == "test"]
     captions = {medium.id: medium.references[0].replace("red", "blue") for medium in media}
     (tmp_path / "preds.json").write_text(json.dumps(captions))
     exact = accuracy(captions, shapes.read_truth(tmp_path / "world"))
@@ -221,9 +221,9 @@ def test_mistakes_are_one_line(files: Path, capsys):
     (files / "twice.json").write_text(json.dumps([{"image_id": id, "caption": "a"} for id in (7, "7", 8, 9)]))
     for names, message in (
         ({"candidates": "nowhere.json"}, "nowhere.json"),
-        ({"candidates": "words.txt"}, "which is no caption file that is known; expected a list of objects"),
+        ({"candidates": "words.txt"}, "which is not a known layout; expected a list of objects"),
         ({"candidates": "refs.json", "references": "preds.json"}, "candidates and references look swapped"),
-        ({"candidates": "other.json"}, "share no id at all"),
+        ({"candidates": "other.json"}, "have no id in common"),
         ({"candidates": "nan.json"}, "the caption of '7' is nan"),
         ({"candidates": "twice.json"}, "has several captions for 1 id ('7')"),
         ({"references": "none.json"}, "has no reference caption for 1 id ('8')"),

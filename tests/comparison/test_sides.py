@@ -41,7 +41,7 @@ def test_captions_files_of_other_layouts(tmp_path: Path):
     (tmp_path / "b.jsonl").write_text('{"id": "x", "caption": "a\\u2028dog"}\n')
     first, second = read_sides([tmp_path / "a.csv", tmp_path / "b.jsonl"])
     assert first.captions == {"x": "a dog", "y": "cats"}
-    assert second.captions == {"x": "a dog"} and "1 captions held line ends" in second.notes[0]
+    assert second.captions == {"x": "a dog"} and "1 captions had line ends" in second.notes[0]
 
 
 def test_what_is_no_run(runs: tuple[Path, Path], tmp_path: Path):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from limner.data.captions_file import CaptionsFile, read_captions
 from limner.data.karpathy import read as read_karpathy
-from limner.data.shapes import generate, load
+from limner.data.shapes import generate_world, load_world
 
 TRUTH = {"7": ("A cat, sat.", 'the "cat"'), "9": ("A dog",)}
 SHARED = Path(os.environ.get("LIMNER_SHARED", Path(__file__).parents[3] / "shared"))
@@ -86,7 +86,7 @@ def test_splits_and_files_are_known_where_a_file_names_them(tmp_path: Path):
     assert karpathy.split("train").captions == {"9": ("A dog",)}
     with pytest.raises(ValueError, match=r"no split 'dev'; it has test, train"):
         karpathy.split("dev")
-    with pytest.raises(ValueError, match="says nothing about splits"):
+    with pytest.raises(ValueError, match="does not name splits"):
         read(tmp_path, LAYOUTS["sentences"][1]).split("test")
 
 
@@ -103,8 +103,8 @@ def test_results_of_limner_caption(tmp_path: Path):
 
 
 def test_folders(tmp_path: Path):
-    generate(tmp_path / "world", 3, size=32)
-    expected = {medium.id: medium.references for medium in load(tmp_path / "world")}
+    generate_world(tmp_path / "world", 3, size=32)
+    expected = {medium.id: medium.references for medium in load_world(tmp_path / "world")}
     for path in (tmp_path / "world", tmp_path / "world" / "truth.json"):
         found = read_captions(path)
         assert found.captions == expected and found.format == "micro-world" and set(found.files) == set(expected)
@@ -131,7 +131,7 @@ ODD = "a\rcat\u2028sat\0down\x0bhere"
 def test_line_ends_within_a_caption_shift_nothing(tmp_path: Path, text: str, format: str):
     found = read(tmp_path, text)
     assert found.captions == {"1": ("a cat sat down here",), "2": ("b",)} and found.format == format
-    assert len(found.notes) == 1 and "1 captions held line ends or NUL" in found.notes[0]
+    assert len(found.notes) == 1 and "1 captions had line ends or NUL" in found.notes[0]
 
 
 def test_an_inner_newline_is_a_blank_as_in_coco_caption(tmp_path: Path):
@@ -143,7 +143,7 @@ def test_half_a_character_is_replaced_and_a_whole_one_kept(tmp_path: Path):
     text = r'[{"image_id": 1, "caption": "a \ud83d cat"}, {"image_id": 2, "caption": "a \ud83d\udc08"}]'
     found = read(tmp_path, text)
     assert found.captions == {"1": ("a \ufffd cat",), "2": ("a 🐈",)}
-    assert len(found.notes) == 1 and "1 captions held half a character" in found.notes[0]
+    assert len(found.notes) == 1 and "1 captions had half a character" in found.notes[0]
 
 
 def test_long_and_empty_captions_are_captions(tmp_path: Path):
@@ -177,35 +177,35 @@ def test_json_and_jsonl_hold_any_text(tmp_path_factory: pytest.TempPathFactory, 
         ("", "expected a list of objects"),
         ("[]", "there are no captions in it"),
         ("{}", "there are no captions in it"),
-        ("a cat\na dog\n", "begins with 'a cat', which is no caption file"),
+        ("a cat\na dog\n", "begins with 'a cat', which is not a known layout"),
         ("name,words\n1,a cat\n", "begins with 'name,words'"),
-        (json.dumps(ROWS)[:-20], "is the file cut off"),
-        (lines(*map(json.dumps, ROWS))[:-20], "line 3: not JSON .*cut off"),
-        ("[" * 100_000, "too many levels|not JSON"),
+        (json.dumps(ROWS)[:-20], "is the file truncated"),
+        (lines(*map(json.dumps, ROWS))[:-20], "line 3: not JSON .*truncated"),
+        ("[" * 100_000, "nested too deeply|not JSON"),
         ('["a cat", "a dog"]', "item 0: expected an object"),
         ('[{"image_id": 1, "text_": "a"}]', r"item 0 has \['image_id', 'text_'\]; expected one of"),
-        ('[{"image_id": 1, "caption": NaN}]', "the caption of '1' is nan; a caption is text"),
+        ('[{"image_id": 1, "caption": NaN}]', "the caption of '1' is nan; a caption must be text"),
         ('[{"image_id": 1, "caption": null}]', "the caption of '1' is None"),
         ('[{"image_id": 1, "caption": 5}]', "the caption of '1' is 5"),
-        ('[{"image_id": NaN, "caption": "a"}]', "item 0: an id is a whole number or text, got nan"),
+        ('[{"image_id": NaN, "caption": "a"}]', "item 0: an id must be an integer or text, got nan"),
         ('[{"image_id": 1.0, "caption": "a"}]', "got 1.0"),
         ('[{"image_id": true, "caption": "a"}]', "got True"),
         ('[{"image_id": " ", "caption": "a"}]', "got ' '"),
-        (r'[{"image_id": "\ud800", "caption": "a"}]', "an id is a whole number or text"),
-        ('{"1": "a", "2": "b", "1": "c"}', "the key '1' stands twice"),
-        ('{"1": {"a": 2}}', "under '1' stands"),
-        ('{"split": "test", "scores": {"CIDEr": 1.2}}', "under 'scores' stands {'CIDEr': 1.2}, which is no caption"),
+        (r'[{"image_id": "\ud800", "caption": "a"}]', "an id must be an integer or text"),
+        ('{"1": "a", "2": "b", "1": "c"}', "the key '1' occurs twice"),
+        ('{"1": {"a": 2}}', "the value of '1' is"),
+        ('{"split": "test", "scores": {"CIDEr": 1.2}}', "the value of 'scores' is {'CIDEr': 1.2}, not a caption"),
         ('{"annotations": [{"image_id": 1, "bbox": [1]}], "images": []}', r"annotations\[0\] has .* but no 'caption'"),
         ('{"images": [{"filename": "a.jpg"}]}', r"images\[0\] has \['filename'\], but no 'sentences'"),
-        ('{"images": [{"filename": "a", "sentences": []}, {"filename": "a", "sentences": []}]}', "'a' stands twice"),
+        ('{"images": [{"filename": "a", "sentences": []}, {"filename": "a", "sentences": []}]}', "'a' occurs twice"),
         ('{"videos": [{"id": 1}], "sentences": []}', r"videos\[0\] has \['id'\], but no 'video_id'"),
-        ("id,caption\n1,a cat, a dog\n", "line 2: 3 fields where the header has 2; put captions that hold ','"),
+        ("id,caption\n1,a cat, a dog\n", "line 2: 3 fields where the header has 2; put captions that have ','"),
         ("id,caption\n1\n", "line 2: 1 fields where the header has 2"),
-        ('id,caption\n1,"a cat\n2,a dog\n', "line 2: .* has a quote been left open"),
+        ('id,caption\n1,"a cat\n2,a dog\n', "line 2: .* is a quote not closed"),
         ("1\ta cat\n2 a dog\n", "line 2: expected 'id<TAB>caption'"),
         ("id,split,caption\n1,test,a\n1,val,b\n", "line 3: '1' is in two splits, 'test' and 'val'"),
         (b"\xff\xfea\0", "not UTF-8 text"),
-        (b"PK\x03\x04 cut", "a damaged ZIP file"),
+        (b"PK\x03\x04 cut", "the ZIP file is damaged"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str | bytes, message: str):

@@ -3,7 +3,7 @@
 import pytest
 
 from limner.data.captions_file import CaptionsFile
-from limner.data.pairing import pair, plain_id
+from limner.data.pairing import normalise_id, pair_captions
 
 
 def file(captions: dict[str, list[str]], splits: dict[str, str] | None = None, **more) -> CaptionsFile:
@@ -20,7 +20,7 @@ REFERENCES = {id: [f"{id} is seen", f"this is {id}"] for id in ("1", "2", "3", "
 
 
 def test_candidates_come_in_the_order_of_the_references():
-    pairs = pair(file(one("4", "2", "1", "3")), file(REFERENCES))
+    pairs = pair_captions(file(one("4", "2", "1", "3")), file(REFERENCES))
     assert list(pairs.candidates) == list(pairs.references) == ["1", "2", "3", "4"]
     assert pairs.candidates["4"] == ("caption of 4",) and pairs.references["2"] == ("2 is seen", "this is 2")
     assert pairs.notes == () and pairs.files == {}
@@ -39,81 +39,81 @@ def test_candidates_come_in_the_order_of_the_references():
     ],
 )
 def test_ids_that_mean_the_same(given: str, wanted: str):
-    assert plain_id(given) == plain_id(wanted)
-    pairs = pair(file(one("7", given)), file({wanted: ["a"], "7": ["b"]}, files={wanted: "w.jpg"}))
+    assert normalise_id(given) == normalise_id(wanted)
+    pairs = pair_captions(file(one("7", given)), file({wanted: ["a"], "7": ["b"]}, files={wanted: "w.jpg"}))
     assert pairs.candidates == {wanted: (f"caption of {given}",), "7": ("caption of 7",)}
     assert pairs.files == {wanted: "w.jpg"}
-    assert len(pairs.notes) == 1 and f"{given!r} is the references' {wanted!r}" in pairs.notes[0]
+    assert len(pairs.notes) == 1 and f"{given!r} is reference {wanted!r}" in pairs.notes[0]
 
 
 @pytest.mark.parametrize(
     ("one", "other"), [("1", "10"), ("video7", "7"), ("dog.v2", "dog"), ("a_7", "7"), ("COCO_val2014_x", "x")]
 )
 def test_ids_that_do_not_mean_the_same(one: str, other: str):
-    assert plain_id(one) != plain_id(other)
+    assert normalise_id(one) != normalise_id(other)
 
 
 def test_exact_ids_come_first():
     """007 and 7 are two pictures here, and so are a.jpg and a.png."""
     for ids in (("007", "7"), ("a.jpg", "a.png")):
-        pairs = pair(file(one(*ids)), file({id: [f"this is {id}"] for id in ids}))
+        pairs = pair_captions(file(one(*ids)), file({id: [f"this is {id}"] for id in ids}))
         assert pairs.candidates == {id: (f"caption of {id}",) for id in ids} and pairs.notes == ()
-    with pytest.raises(ValueError, match=r"of 2 candidates, 2 ids \('a.jpg', 'a.png'\) without references"):
-        pair(file(one("a.jpg", "a.png")), file({"a": ["x"]}))
+    with pytest.raises(ValueError, match=r"of 2 candidates, 2 ids \('a.jpg', 'a.png'\) have no references"):
+        pair_captions(file(one("a.jpg", "a.png")), file({"a": ["x"]}))
 
 
 def test_a_split_of_the_references():
     splits = {"1": "train", "2": "test", "3": "test", "4": "val"}
     references = file(REFERENCES, splits)
-    assert list(pair(file(one("3", "2")), references, "test").references) == ["2", "3"]
+    assert list(pair_captions(file(one("3", "2")), references, "test").references) == ["2", "3"]
     both = file(one("1", "2", "3"), splits)
-    assert list(pair(both, references, "test").candidates) == ["2", "3"]
-    with pytest.raises(ValueError, match="All candidates are of the split 'test': give it with --split"):
-        pair(file(one("3", "2")), references)
-    with pytest.raises(ValueError, match="All candidates are of the split 'test': give it with --split"):
-        pair(file(one("3", "2")), references, "val")
+    assert list(pair_captions(both, references, "test").candidates) == ["2", "3"]
+    with pytest.raises(ValueError, match="All candidates are in the split 'test': give it with --split"):
+        pair_captions(file(one("3", "2")), references)
+    with pytest.raises(ValueError, match="All candidates are in the split 'test': give it with --split"):
+        pair_captions(file(one("3", "2")), references, "val")
     with pytest.raises(ValueError, match="no split 'dev'; it has train, test, val"):
-        pair(file(one("3", "2")), references, "dev")
+        pair_captions(file(one("3", "2")), references, "dev")
 
 
 def test_swapped_files():
     with pytest.raises(ValueError, match=r"look swapped: refs.json holds several .* for 4 ids \('1', '2', '3', ...\)"):
-        pair(file(REFERENCES, path="refs.json"), file(one("1", "2", "3", "4")))
+        pair_captions(file(REFERENCES, path="refs.json"), file(one("1", "2", "3", "4")))
     many = {**REFERENCES, "5": ["only one"]}  # a single reference here and there does not hide it
     with pytest.raises(ValueError, match="look swapped"):
-        pair(file(many), file(one("1", "2")))
+        pair_captions(file(many), file(one("1", "2")))
 
 
 def test_several_candidates_for_an_id():
     twice = {**one("1", "2", "3"), "4": ["a", "a"]}
     with pytest.raises(ValueError, match=r"several captions for 1 id \('4'\); candidates are one caption per id"):
-        pair(file(twice), file(REFERENCES))
+        pair_captions(file(twice), file(REFERENCES))
     with pytest.raises(ValueError, match=r"several captions for 1 id"):
-        pair(file(twice), file(one("1", "2", "3", "4")))  # one of four: not swapped
-    assert pair(file(twice), file(REFERENCES), several=True).candidates["4"] == ("a", "a")
+        pair_captions(file(twice), file(one("1", "2", "3", "4")))  # one of four: not swapped
+    assert pair_captions(file(twice), file(REFERENCES), multiple_candidates=True).candidates["4"] == ("a", "a")
     with pytest.raises(ValueError, match=r"has no caption for 1 id \('2'\)"):
-        pair(file({**one("1"), "2": []}), file({"1": ["a"], "2": ["b"]}))
+        pair_captions(file({**one("1"), "2": []}), file({"1": ["a"], "2": ["b"]}))
 
 
 def test_missing_candidates():
-    with pytest.raises(ValueError, match=r"of 4 references, 2 ids \('2', '4'\) without a candidate.*--allow-missing"):
-        pair(file(one("3", "1")), file(REFERENCES))
-    pairs = pair(file(one("3", "1")), file(REFERENCES), allow_missing=True)
+    with pytest.raises(ValueError, match=r"of 4 references, 2 ids \('2', '4'\) have no candidate.*--allow-missing"):
+        pair_captions(file(one("3", "1")), file(REFERENCES))
+    pairs = pair_captions(file(one("3", "1")), file(REFERENCES), allow_missing=True)
     assert list(pairs.candidates) == ["1", "3"]
     assert pairs.notes == ("2 of 4 references have no candidate and were left out",)
 
 
 def test_candidates_without_references():
-    with pytest.raises(ValueError, match=r"of 5 candidates, 1 id \('x'\) without references\. Remove the candidates"):
-        pair(file(one("1", "2", "3", "4", "x")), file(REFERENCES), allow_missing=True)
-    with pytest.raises(ValueError, match="share no id at all"):
-        pair(file(one("x", "y")), file(REFERENCES))
+    with pytest.raises(ValueError, match=r"of 5 candidates, 1 id \('x'\) have no references\. Remove the candidates"):
+        pair_captions(file(one("1", "2", "3", "4", "x")), file(REFERENCES), allow_missing=True)
+    with pytest.raises(ValueError, match="have no id in common"):
+        pair_captions(file(one("x", "y")), file(REFERENCES))
     with pytest.raises(ValueError, match=r"no reference caption for 1 id \('2'\)"):
-        pair(file(one("1", "2")), file({"1": ["a"], "2": []}))
+        pair_captions(file(one("1", "2")), file({"1": ["a"], "2": []}))
     # a picture that COCO lists without a caption, and nobody has captioned
-    assert list(pair(file(one("1")), file({"1": ["a"], "2": []})).references) == ["1"]
+    assert list(pair_captions(file(one("1")), file({"1": ["a"], "2": []})).references) == ["1"]
 
 
 def test_notes_of_both_files_are_kept():
-    pairs = pair(file(one("1"), notes=("c",)), file({"1": ["a"]}, notes=("r",)))
+    pairs = pair_captions(file(one("1"), notes=("c",)), file({"1": ["a"]}, notes=("r",)))
     assert pairs.notes == ("c", "r")

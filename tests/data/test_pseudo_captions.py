@@ -100,9 +100,11 @@ def test_what_is_left_out_is_counted_and_named(tmp_path: Path):
 
 
 def test_nothing_left_is_an_error(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"tells nothing of the training media; .*1 ids of no medium skipped"):
+    with pytest.raises(ValueError, match=r"has no usable caption of the training media; .*1 ids of no medium skipped"):
         read(write(tmp_path / "t.jsonl", {"id": "nobody", "caption": "a cat"}))
-    with pytest.raises(ValueError, match="tells nothing of the training media; other ids only"):
+    with pytest.raises(
+        ValueError, match="has no usable caption of the training media; all its ids are in other splits"
+    ):
         read(write(tmp_path / "u.jsonl", {"id": "m9", "caption": "a cat"}))
 
 
@@ -140,7 +142,9 @@ def test_the_others_of_n_best_are_told_too(tmp_path: Path):
     assert found.weights["m0"] == pytest.approx((1, 1 / 4, 1 / 2)) and found.weights["m1"] == (1, 1, 1)
     assert [WORDS.decode(ids) for ids in found.captions["m0"]] == ["a red dog", "a blue dog", "a red cat"]
     for odd in (["a dog"], ["a dog", "-1"], [1, 2.0], "a dog"):
-        with pytest.raises(ValueError, match=r"'m0' has .* among its others; expected \[caption, log-probability\]"):
+        with pytest.raises(
+            ValueError, match=r"'m0' has .* in its field .others.; expected \[caption, log-probability\]"
+        ):
             read(write(tmp_path / "odd.jsonl", {"id": "m0", "caption": "a dog", "others": [odd]}))
 
 

@@ -210,7 +210,7 @@ def test_ids_that_are_repeated_are_counted_and_named(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path / "store")
     assert store.failures == {} and len(store.get("b")[0]) == 3
     again = imported(tmp_path / "a.tsv", tmp_path / "store")
-    assert (again.present, again.repeated) == (3, 3) and again.twice == "b"  # of c, too, the store has one
+    assert (again.present, again.repeated) == (3, 3) and again.first_repeated == "b"  # of c, too, the store has one
 
 
 def test_memory_is_that_of_a_shard_not_of_the_file(tmp_path: Path) -> None:

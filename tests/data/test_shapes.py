@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from limner.data import shapes
-from limner.data.shapes import draw, generate, load, make_clip, make_picture, read_truth
+from limner.data.shapes import generate_world, load_world, make_clip, make_image, read_truth, render
 from limner.data.shapes_words import (
     CLIPS,
     COLOURS,
@@ -22,19 +22,19 @@ from limner.data.shapes_words import (
     THREE,
     TWO,
     Scene,
-    Thing,
+    SceneObject,
     relation,
 )
 
 SIZE = 64
-PICTURES = [make_picture(0, i, 32)[0] for i in range(200)]
+PICTURES = [make_image(0, i, 32)[0] for i in range(200)]
 CLIP_SCENES = [make_clip(0, i, 32)[0] for i in range(100)]
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("world")
-    generate(root, images=12, videos=4, seed=7, size=SIZE)
+    generate_world(root, images=12, videos=4, seed=7, size=SIZE)
     return root
 
 
@@ -43,35 +43,35 @@ def contents(root, pattern):
 
 
 def test_same_seed_same_bytes(world, tmp_path):
-    generate(tmp_path / "again", images=12, videos=4, seed=7, size=SIZE)
+    generate_world(tmp_path / "again", images=12, videos=4, seed=7, size=SIZE)
     for pattern in ("truth.json", "images/*"):  # a video encoder owes nobody equal bytes
         assert contents(world, pattern) == contents(tmp_path / "again", pattern)
-    generate(tmp_path / "other", images=12, seed=8, size=SIZE)
+    generate_world(tmp_path / "other", images=12, seed=8, size=SIZE)
     assert contents(world, "images/000000.png") != contents(tmp_path / "other", "images/000000.png")
 
 
 def test_a_smaller_world_is_part_of_a_larger_one(world, tmp_path):
-    generate(tmp_path, images=5, videos=2, seed=7, size=SIZE)
+    generate_world(tmp_path, images=5, videos=2, seed=7, size=SIZE)
     small, large = contents(tmp_path, "images/*"), contents(world, "images/*")
     assert len(small) == 5 and small.items() <= large.items()
-    frames = {medium.id: medium for medium in load(world)}
-    for medium in load(tmp_path):
+    frames = {medium.id: medium for medium in load_world(world)}
+    for medium in load_world(tmp_path):
         twin = frames[medium.id]
         assert (medium.references, medium.split) == (twin.references, twin.split)
     assert read_truth(tmp_path).items() <= read_truth(world).items()
 
 
 def test_truth_does_not_depend_on_the_pixels(tmp_path, world):
-    generate(tmp_path, images=12, videos=4, seed=7, size=32)
+    generate_world(tmp_path, images=12, videos=4, seed=7, size=32)
     assert read_truth(tmp_path) == read_truth(world)
 
 
 def test_load_gives_media_and_truth_by_id(world):
-    media, truth = load(world), read_truth(world)
+    media, truth = load_world(world), read_truth(world)
     assert [medium.id for medium in media] == [f"image-{i:06}" for i in range(12)] + [f"video-{i:06}" for i in range(4)]
     assert set(truth) == {medium.id for medium in media}
     assert media[3].path == str(world.resolve() / "images/000003.png")
-    assert truth["image-000003"] == make_picture(7, 3, SIZE)[0]  # JSON there and back
+    assert truth["image-000003"] == make_image(7, 3, SIZE)[0]  # JSON there and back
     assert truth["video-000001"] == make_clip(7, 1, SIZE)[0]
     for medium in media:
         assert len(set(medium.references)) == 5
@@ -80,8 +80,8 @@ def test_load_gives_media_and_truth_by_id(world):
 
 def test_pictures_hold_what_was_drawn(world):
     for i in range(12):
-        scene, _, canvas = make_picture(7, i, SIZE)
-        assert np.array_equal(np.asarray(Image.open(world / f"images/{i:06}.png")), draw(scene, canvas))
+        scene, _, canvas = make_image(7, i, SIZE)
+        assert np.array_equal(np.asarray(Image.open(world / f"images/{i:06}.png")), render(scene, canvas))
 
 
 def test_videos_hold_what_was_drawn(world):
@@ -91,7 +91,7 @@ def test_videos_hold_what_was_drawn(world):
             assert container.streams.video[0].average_rate == scene.fps == 8
             frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         assert len(frames) == scene.frames == 16
-        drawn = np.stack([draw(scene, canvas, k) for k in range(16)]).astype(float)
+        drawn = np.stack([render(scene, canvas, k) for k in range(16)]).astype(float)
         assert np.abs(np.stack(frames) - drawn).mean() < 6  # of 255: the codec halves the resolution of colour
 
 
@@ -122,24 +122,24 @@ def test_boxes_are_where_the_pixels_change():
     assert {thing.shape for thing in things} == set(SHAPES)
     for thing in things:
         for frame in range(0, len(thing.boxes), 5):
-            rows, columns = np.nonzero((draw(Scene((thing,)), canvas, frame) != canvas).any(-1))
+            rows, columns = np.nonzero((render(Scene((thing,)), canvas, frame) != canvas).any(-1))
             changed = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
             assert np.abs(np.array(changed) - np.array(thing.boxes[frame]) * SIZE).max() <= 1, thing
 
 
 def test_a_square_covers_its_box_exactly():
     canvas = np.full((SIZE, SIZE, 3), 128, np.uint8)
-    square = Thing("square", "white", "small", ((0.25, 0.5, 0.5, 0.75),))  # 16 x 16 pixels from x 16, y 32
+    square = SceneObject("square", "white", "small", ((0.25, 0.5, 0.5, 0.75),))  # 16 x 16 pixels from x 16, y 32
     expected = canvas.copy()
     expected[32:48, 16:32] = COLOURS["white"]
-    assert np.array_equal(draw(Scene((square,)), canvas), expected)
+    assert np.array_equal(render(Scene((square,)), canvas), expected)
 
 
 def test_colours_are_far_apart_and_far_from_the_background():
     for a, b in combinations(COLOURS.values(), 2):
         assert np.linalg.norm(np.subtract(a, b)) >= 120
     for i in range(30):
-        canvas = make_picture(0, i, SIZE)[2].reshape(-1, 3).astype(float)
+        canvas = make_image(0, i, SIZE)[2].reshape(-1, 3).astype(float)
         for colour in COLOURS.values():
             assert np.median(np.linalg.norm(canvas - colour, axis=1)) > 80
 
@@ -218,16 +218,16 @@ def test_the_vocabulary_is_small():
 
 
 def test_splits_hold_for_every_prefix():
-    names = [shapes._split(i, (0.8, 0.1, 0.1)) for i in range(1000)]
+    names = [shapes._split_of(i, (0.8, 0.1, 0.1)) for i in range(1000)]
     assert [names[:10].count(name) for name in ("train", "val", "test")] == [8, 1, 1]
     for count in range(1, 1001):
         for name, share in (("train", 0.8), ("val", 0.1), ("test", 0.1)):
             assert abs(names[:count].count(name) - share * count) < 3
-    assert {shapes._split(i, (1, 0, 0)) for i in range(1000)} == {"train"}
+    assert {shapes._split_of(i, (1, 0, 0)) for i in range(1000)} == {"train"}
 
 
 def test_truth_is_written_last(tmp_path, monkeypatch):
-    generate(tmp_path, images=3)
+    generate_world(tmp_path, images=3)
     written = []
 
     def fail_at_the_third(scene, canvas, frame=0):
@@ -235,19 +235,19 @@ def test_truth_is_written_last(tmp_path, monkeypatch):
         written.append(scene)
         if len(written) == 3:
             raise OSError("disk full")
-        return draw(scene, canvas, frame)
+        return render(scene, canvas, frame)
 
-    monkeypatch.setattr(shapes, "draw", fail_at_the_third)
+    monkeypatch.setattr(shapes, "render", fail_at_the_third)
     with pytest.raises(OSError, match="disk full"):
-        generate(tmp_path, images=3, seed=1)
+        generate_world(tmp_path, images=3, seed=1)
     with pytest.raises(ValueError, match=r"truth\.json does not exist; make .*: limner shapes --out "):
-        load(tmp_path)
+        load_world(tmp_path)
 
 
 def test_drawing_leaves_the_background_alone():
-    scene, _, canvas = make_picture(0, 0, SIZE)
+    scene, _, canvas = make_image(0, 0, SIZE)
     copy = canvas.copy()
-    draw(replace(scene, relations=()), canvas)
+    render(replace(scene, relations=()), canvas)
     assert np.array_equal(canvas, copy)
 
 
@@ -265,7 +265,7 @@ def test_drawing_leaves_the_background_alone():
 )
 def test_wrong_arguments_are_named(tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
-        generate(tmp_path / "new", **arguments)
+        generate_world(tmp_path / "new", **arguments)
     assert not (tmp_path / "new").exists()
 
 

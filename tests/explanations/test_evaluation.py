@@ -9,7 +9,7 @@ import pytest
 
 from limner.core.types import Features, Layout
 from limner.data.frames import SamplingConfig
-from limner.data.shapes import generate, load, read_truth
+from limner.data.shapes import generate_world, load_world, read_truth
 from limner.encoders import SmallCNN
 from limner.explanations import evaluation as report
 from limner.explanations.evaluation import score_run
@@ -26,7 +26,7 @@ LAYOUT = Layout(4, 4, 4)  # of the tiny run's features of 4 frames
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve clips of the micro-world, half of them for testing."""
     root = tmp_path_factory.mktemp("clips")
-    generate(root, 0, 12, size=32, splits=(0.25, 0.25, 0.5))
+    generate_world(root, 0, 12, size=32, splits=(0.25, 0.25, 0.5))
     return root
 
 
@@ -39,7 +39,7 @@ def run(tiny: Path, clips: Path) -> Run:
 
 def truthful(monkeypatch: pytest.MonkeyPatch, world: Path) -> dict[str, str]:
     """The captioner says the references of the test split, whatever the search finds.  -> sentence: id"""
-    said = {medium.references[0]: medium.id for medium in load(world) if medium.split == "test"}
+    said = {medium.references[0]: medium.id for medium in load_world(world) if medium.split == "test"}
     waiting = iter(said)
     monkeypatch.setattr(report, "spoken", lambda vocabulary, tokens: given(vocabulary, next(waiting)))
     return said
@@ -114,7 +114,7 @@ def test_without_truth_all_words_count(tmp_path: Path):
 
 
 def test_damaged_media_are_left_out_and_named(tiny: Path, run: Run, tmp_path: Path):
-    generate(tmp_path, 0, 4, size=32, splits=(0.0, 0.0, 1.0))
+    generate_world(tmp_path, 0, 4, size=32, splits=(0.0, 0.0, 1.0))
     (tmp_path / "videos" / "000001.mp4").write_bytes(b"")
     damaged = replace(run, recipe=replace(run.recipe, data=replace(run.recipe.data, media=str(tmp_path))))
     scored = score_run(damaged, ["attention"])

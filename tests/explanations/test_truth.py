@@ -3,7 +3,7 @@
 import numpy as np
 
 from limner.core.types import Layout
-from limner.data.shapes_words import Event, Scene, Thing
+from limner.data.shapes_words import Event, Scene, SceneObject
 from limner.explanations.truth import places
 
 
@@ -15,8 +15,8 @@ def boxes(layout: Layout) -> np.ndarray:
     return layout.boxes().numpy()
 
 
-CIRCLE = Thing("circle", "red", "large", ((0.0, 0.0, 0.5, 0.5),))
-STAR = Thing("star", "blue", "small", ((0.55, 0.55, 0.75, 0.75),))
+CIRCLE = SceneObject("circle", "red", "large", ((0.0, 0.0, 0.5, 0.5),))
+STAR = SceneObject("star", "blue", "small", ((0.55, 0.55, 0.75, 0.75),))
 
 
 def test_words_of_a_picture():
@@ -31,7 +31,7 @@ def test_words_of_a_picture():
 def test_an_object_without_a_cell_s_centre_lies_in_one_all_the_same():
     """Centres of 2 x 2 cells are .25 and .75; the star's own centre, .65, lies in the last cell."""
     layout = Layout(1, 2, 2)
-    thing = Thing("star", "blue", "small", ((0.6, 0.6, 0.7, 0.7),))
+    thing = SceneObject("star", "blue", "small", ((0.6, 0.6, 0.7, 0.7),))
     (found,) = places("a star", Scene((thing,)), layout, boxes(layout))
     assert cells(found.cells, layout) == [(0, 1, 1)]
 
@@ -40,7 +40,7 @@ def test_words_that_are_not_true_point_nowhere():
     layout = Layout(1, 4, 4)
     for caption in ("a green circle", "a square", "a red star", "something", ""):
         assert places(caption, Scene((CIRCLE, STAR)), layout, boxes(layout)) == []
-    twins = (CIRCLE, Thing("circle", "blue", "small", STAR.boxes))
+    twins = (CIRCLE, SceneObject("circle", "blue", "small", STAR.boxes))
     assert places("a circle", Scene(twins), layout, boxes(layout)) == []  # which of them?
 
 
@@ -55,7 +55,9 @@ def moving() -> Scene:
     """Eight frames, a second: it moves right from frame 2 to frame 5, from the left half to the right half."""
     xs = [0.0, 0.0, 0.0, 0.2, 0.4, 0.6, 0.6, 0.6]
     track = tuple((x, 0.3, x + 0.2, 0.5) for x in xs)
-    return Scene((Thing("cross", "black", "small", track),), events=(Event(0, "moves right", 0.25, 0.625),), fps=8.0)
+    return Scene(
+        (SceneObject("cross", "black", "small", track),), events=(Event(0, "moves right", 0.25, 0.625),), fps=8.0
+    )
 
 
 def test_words_of_a_clip():

@@ -12,7 +12,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from limner.data.frames import FrameSampling
 from limner.data.media import MediaError, read_medium
-from limner.data.shapes import generate
+from limner.data.shapes import generate_world
 from limner.metrics import clipscore
 from limner.metrics.clipscore import ClipModel, clip_score, load_clip
 
@@ -67,7 +67,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     rng = np.random.default_rng(0)
     for name, (width, height) in SIZES.items():
         Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(folder / f"{name}.png")
-    generate(folder / "world", 1, 1, size=SIDE)
+    generate_world(folder / "world", 1, 1, size=SIDE)
     return {name: str(folder / f"{name}.png") for name in SIZES} | {"clip": str(folder / "world/videos/000000.mp4")}
 
 

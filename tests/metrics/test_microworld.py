@@ -2,8 +2,8 @@
 
 import pytest
 
-from limner.data.shapes import make_clip, make_picture
-from limner.data.shapes_words import CLIPS, ONE, THREE, TWO, Event, Scene, Thing, relations
+from limner.data.shapes import make_clip, make_image
+from limner.data.shapes_words import CLIPS, ONE, THREE, TWO, Event, Scene, SceneObject, relations
 from limner.metrics.microworld import (
     Judgement,
     Mention,
@@ -15,8 +15,8 @@ from limner.metrics.microworld import (
     resolve_mention,
 )
 
-RED = Thing("circle", "red", "large", ((0.1, 0.3, 0.45, 0.65),))
-BLUE = Thing("square", "blue", "small", ((0.6, 0.4, 0.8, 0.6),))
+RED = SceneObject("circle", "red", "large", ((0.1, 0.3, 0.45, 0.65),))
+BLUE = SceneObject("square", "blue", "small", ((0.6, 0.4, 0.8, 0.6),))
 PAIR = Scene((RED, BLUE), relations((RED, BLUE)))  # the red circle is left of the blue square
 ALONE = Scene((RED,))
 CLIP = Scene((RED, BLUE), events=(Event(0, "moves left", 0.0, 0.75), Event(1, "grows", 1.0, 2.0)), fps=8.0)
@@ -40,7 +40,7 @@ def verdict(judgement: Judgement) -> tuple[bool | None, ...]:
     return j.object, j.colour, j.relation, j.motion, j.order, j.hallucination
 
 
-@pytest.mark.parametrize("make", [make_picture, make_clip])
+@pytest.mark.parametrize("make", [make_image, make_clip])
 def test_every_reference_is_right_of_its_scene_and_wrong_of_the_others(make):
     made = [make(3, i, 32)[:2] for i in range(250)]
     for k, (scene, sentences) in enumerate(made):
@@ -137,7 +137,7 @@ def test_claims_know_their_words():
 
 
 def test_a_mention_means_one_object_or_none():
-    green = Thing("circle", "green", "small", ((0.6, 0.4, 0.8, 0.6),))
+    green = SceneObject("circle", "green", "small", ((0.6, 0.4, 0.8, 0.6),))
     scene = Scene((RED, green, BLUE))
     assert resolve_mention(Mention(0, "circle", "green"), scene) == 1
     assert resolve_mention(Mention(0, "circle"), scene) is None  # two fit

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from limner.data.shapes_words import Scene, Thing
+from limner.data.shapes_words import Scene, SceneObject
 from limner.metrics import report as report_module
 from limner.metrics.diversity import diversity
 from limner.metrics.meteor import MissingTablesError, meteor
@@ -225,8 +225,8 @@ def test_novelty_is_that_of_words():
 
 
 def test_the_micro_world_is_judged_exactly():
-    scenes = {"x": Scene((Thing("circle", "red", "large", ((0.1, 0.1, 0.4, 0.4),)),))}
-    scenes["y"] = Scene((Thing("star", "blue", "small", ((0.1, 0.1, 0.3, 0.3),)),))
+    scenes = {"x": Scene((SceneObject("circle", "red", "large", ((0.1, 0.1, 0.4, 0.4),)),))}
+    scenes["y"] = Scene((SceneObject("star", "blue", "small", ((0.1, 0.1, 0.3, 0.3),)),))
     references = References({"x": ["a red circle"], "y": ["a blue star"]})
     report = evaluate({"x": "a red circle", "y": "a green star"}, references, scenes=scenes)
     assert report.exact == {"object": 1, "colour": 0.5, "hallucination": 0.5}

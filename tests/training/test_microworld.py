@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from limner.apps.demo_train import RECIPE
-from limner.data.shapes import generate, read_truth
+from limner.data.shapes import generate_world, read_truth
 from limner.metrics.microworld import accuracy
 from limner.runs.evaluation import evaluate_run
 from limner.runs.recipe import build_recipe
@@ -16,7 +16,7 @@ from limner.training.train import train
 def accuracy_after(folder: Path, images: int, objects: int, epochs: int) -> dict[str, float]:
     """Train the demo's recipe on a new world and judge its test captions against the truth."""
     world = folder / "world"
-    generate(world, images, objects=objects, splits=(0.8, 0.05, 0.15))
+    generate_world(world, images, objects=objects, splits=(0.8, 0.05, 0.15))
     settings = {"data.media": world, "data.name": "shapes", "validation.every": 100, "stages.0.epochs": epochs}
     recipe = build_recipe(RECIPE, [(name, str(value)) for name, value in settings.items()])
     evaluation = evaluate_run(load_run(train(recipe, folder / "run")), "test")

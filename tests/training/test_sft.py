@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from limner.apps.cli import main
 from limner.core.tensors import load_tensors
 from limner.data.datasets import read_dataset
-from limner.data.shapes import load
+from limner.data.shapes import load_world
 from limner.decode.generate import generate
 from limner.models.sft import Sft
 from limner.objectives.hierarchical import SftLoss
@@ -33,7 +33,7 @@ def recipe(tiny: Path, features: Path, **objective: Any) -> Any:
     if not features.is_dir():
         features.mkdir(parents=True)
         draw = np.random.default_rng(0)
-        for medium in load(tiny / "world"):
+        for medium in load_world(tiny / "world"):
             np.save(features / f"{medium.id}.npy", draw.normal(size=(int(draw.integers(3, 7)), 10)).astype(np.float32))
     stage = {
         "epochs": 2,

@@ -113,14 +113,14 @@ def copied(folder: Path) -> list[str]:
 
 def clips(pictures: Sequence[str], folder: Path) -> list[str]:
     """A clip that moves over the pictures one after the other, where there are any, and one of the micro-world."""
-    from limner.data.shapes import generate
+    from limner.data.shapes import generate_world
     from limner.explanations.video import write_mp4
 
     folder.mkdir(parents=True, exist_ok=True)
     made = []
     if frames := moving(pictures[:SHOWN]):
         made.append(str(write_mp4(folder / "photographs.mp4", frames, PACE)))
-    generate(folder / "shapes", images=0, videos=1, seed=1, size=128)
+    generate_world(folder / "shapes", images=0, videos=1, seed=1, size=128)
     return [*made, str(folder / "shapes" / "videos" / "000000.mp4")]
 
 

@@ -56,7 +56,7 @@ def recipe(media: Path, seed: int, epochs: int | None = None) -> Recipe:
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     no_more(rest)
-    from limner.data.shapes import generate
+    from limner.data.shapes import generate_world
     from limner.explanations.figure import attention_figure
     from limner.inference.pipeline import Pipeline, frames_of
     from limner.metrics.report import microworld_table, report_table
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     begin = time.monotonic()
     world, folder = options.out / "shapes", options.out / "run"
     console.print(f"1. drawing {options.images} pictures of coloured shapes in {world}")
-    generate(world, options.images, seed=options.seed, objects=2)
+    generate_world(world, options.images, seed=options.seed, objects=2)
     console.print("2. training Show, Attend and Tell from their pixels")
     if (folder / "run.json").is_file():  # an earlier demo; anything else is left alone
         shutil.rmtree(folder)

@@ -19,7 +19,7 @@ from limner.apps.shared.arguments import WrongArguments, no_more, positive
 from limner.core.files import write_json
 from limner.data.captions_file import SHAPES, read_captions
 from limner.data.media import MEDIA_SUFFIXES
-from limner.data.pairing import Pairs, pair, plain_id, some
+from limner.data.pairing import CaptionPairs, normalise_id, pair_captions, summarise_ids
 from limner.data.shapes import read_truth
 from limner.data.shapes_words import Scene
 from limner.metrics.references import Candidates, References, Score
@@ -97,7 +97,9 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     no_more(rest)
     _check(options)
     candidates, references = read_captions(options.candidates), read_captions(options.references)
-    pairs = pair(candidates, references, options.split, options.allow_missing, several=options.diversity)
+    pairs = pair_captions(
+        candidates, references, options.split, options.allow_missing, multiple_candidates=options.diversity
+    )
     metrics, extra, about = metrics_of(options)
     training = _training(options.training) if options.training else None
     known = References(pairs.references, options.tokenizer)
@@ -139,16 +141,16 @@ def find_media(ids: Sequence[str], files: Mapping[str, str], folder: Path | None
     below: dict[str, list[str]] = {}
     for path in sorted(folder.rglob("*")) if folder else ():
         if path.suffix.lower() in MEDIA_SUFFIXES:
-            below.setdefault(plain_id(path.name), []).append(str(path))
+            below.setdefault(normalise_id(path.name), []).append(str(path))
     found = {}
     for id in ids:
         named = Path(folder or "", files.get(id, ""))
-        found[id] = [str(named)] if named.is_file() else below.get(plain_id(id), [])
+        found[id] = [str(named)] if named.is_file() else below.get(normalise_id(id), [])
     if without := [id for id in ids if not found[id]]:
         where = f"below {folder}" if folder else "where the caption files say; give their folder with --images"
-        raise ValueError(f"CLIPScore: no picture or clip of {some(without)} {where}")
+        raise ValueError(f"CLIPScore: no picture or clip of {summarise_ids(without)} {where}")
     if several := [id for id in ids if len(found[id]) > 1]:
-        raise ValueError(f"CLIPScore: more than one picture or clip of {some(several)} below {folder}")
+        raise ValueError(f"CLIPScore: more than one picture or clip of {summarise_ids(several)} below {folder}")
     return {id: paths[0] for id, paths in found.items()}
 
 
@@ -175,7 +177,7 @@ def _scenes(references: str, captions: Mapping[str, str]) -> dict[str, Scene]:
 
 
 def _clip_scores(
-    options: argparse.Namespace, captions: Mapping[str, str], pairs: Pairs
+    options: argparse.Namespace, captions: Mapping[str, str], pairs: CaptionPairs
 ) -> tuple[dict[str, Metric], dict[str, str | int | float]]:
     from limner.metrics.clipscore import clip_score, load_clip
 

@@ -18,9 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     no_more(rest)
-    from limner.data.shapes import generate
+    from limner.data.shapes import generate_world
 
-    generate(
+    generate_world(
         Path(options.out),
         options.images,
         options.videos,

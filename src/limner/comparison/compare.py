@@ -10,7 +10,7 @@ from jaxtyping import Float
 from limner.comparison.protocol import doubts, protocol
 from limner.comparison.sides import Side, matched
 from limner.core.types import Medium
-from limner.data.pairing import some
+from limner.data.pairing import summarise_ids
 from limner.metrics.references import Candidates, References, Score
 from limner.metrics.report import METRICS, compute_scores
 from limner.metrics.significance import Difference, Estimate, bootstrap, difference, estimate, metric_statistics
@@ -144,7 +144,7 @@ def _common(sides: Sequence[Side], media: Mapping[str, Medium]) -> tuple[list[st
     lines = []
     for letter, side in zip(LETTERS, sides, strict=False):
         if alone := [id for id in side.captions if id not in shared]:
-            lines.append(f"{letter}: captions that not every run has were left out, {some(alone)}")
+            lines.append(f"{letter}: captions that not every run has were left out, {summarise_ids(alone)}")
     return [id for id in media if id in shared], lines
 
 

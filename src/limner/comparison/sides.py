@@ -11,7 +11,7 @@ from limner.core.types import Medium
 from limner.data.captions_file import read_captions
 from limner.data.datasets import read_dataset
 from limner.data.media import MEDIA_SUFFIXES
-from limner.data.pairing import plain_id, some
+from limner.data.pairing import normalise_id, summarise_ids
 from limner.runs.recipe import load_recipe
 
 
@@ -105,15 +105,15 @@ def matched(side: Side, media: Mapping[str, Medium]) -> Side:
     """
     own = {id: id for id in side.captions if id in media}
     if len(own) < len(side.captions):
-        plain = {plain_id(id): id for id in media}
-        keys = [plain_id(id) for id in side.captions]
+        plain = {normalise_id(id): id for id in media}
+        keys = [normalise_id(id) for id in side.captions]
         if len(plain) == len(media) and len(set(keys)) == len(keys):  # else two would become one
             own = {id: plain[key] for id, key in zip(side.captions, keys, strict=True) if key in plain}
     lost = [id for id in side.captions if id not in own or not media[own[id]].references]
     if lost:
         raise ValueError(
-            f"{side.path}: of {len(side.captions)} captions, {some(lost)} without references; are these the references "
-            "that belong to it?"
+            f"{side.path}: of {len(side.captions)} captions, {summarise_ids(lost)} without references; are these the "
+            "references that belong to it?"
         )
     return replace(side, captions={own[id]: text for id, text in side.captions.items()})
 
@@ -125,11 +125,11 @@ def found_in(folder: str | Path, media: Mapping[str, Medium]) -> dict[str, Mediu
         raise ValueError(f"--media {root} is not a folder; expected one with the pictures or clips")
     files = sorted(path for path in root.rglob("*") if path.suffix.lower() in MEDIA_SUFFIXES)
     by_name = {path.name: path for path in files}
-    by_id = {plain_id(path.name): path for path in files}
+    by_id = {normalise_id(path.name): path for path in files}
 
     def place(medium: Medium) -> Path | str:
         if medium.path and (root / medium.path).is_file():
             return root / medium.path
-        return by_name.get(Path(medium.path).name) or by_id.get(plain_id(medium.id)) or ""
+        return by_name.get(Path(medium.path).name) or by_id.get(normalise_id(medium.id)) or ""
 
     return {id: replace(medium, path=str(place(medium))) for id, medium in media.items()}

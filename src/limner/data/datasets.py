@@ -75,7 +75,7 @@ DATASETS |= {
     "msvd": _msvd,
     "sftcap": _sftcap,
     "folder": lambda config: folder.read_folder(config.annotations, config.media),
-    "shapes": lambda config: Dataset(tuple(shapes.load(config.media))),
+    "shapes": lambda config: Dataset(tuple(shapes.load_world(config.media))),
 }
 
 

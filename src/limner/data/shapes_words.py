@@ -1,6 +1,6 @@
-"""The micro-world's truth and its wording: what is in a scene, and sentences that say so.
+"""Scenes of the micro-world and their references: what an image or clip shows, and sentences that describe it.
 
-Boxes are relative xyxy in [0, 1], y downward; times are seconds; a frame f is shown at f / fps.
+Boxes are relative xyxy in [0, 1], y downward; times are seconds; frame f is shown at f / fps.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 Box = tuple[float, float, float, float]
 
 SHAPES = ("circle", "square", "triangle", "star", "cross")
-COLOURS = {  # RGB [0, 255]; every two are at least 120 apart, and all are far from the greys of the backgrounds
+COLOURS = {  # RGB in [0, 255]; any two are at least 120 apart, and all are far from the greys of the backgrounds
     "red": (215, 25, 30),
     "yellow": (250, 225, 30),
     "green": (20, 150, 50),
@@ -19,9 +19,9 @@ COLOURS = {  # RGB [0, 255]; every two are at least 120 apart, and all are far f
     "white": (252, 252, 252),
     "black": (8, 8, 8),
 }
-SIZES = {"small": (0.19, 0.23), "large": (0.33, 0.38)}  # side of the box relative to the picture, low to high
+SIZES = {"small": (0.19, 0.23), "large": (0.33, 0.38)}  # (lowest, highest) side of the box relative to the image
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
-MOTIONS = {  # canonical name -> how references say it
+MOTIONS = {  # canonical name -> the phrases of the references
     "moves left": ("moves left", "goes left", "slides left"),
     "moves right": ("moves right", "goes right", "slides right"),
     "moves up": ("moves up", "goes up", "slides up"),
@@ -29,12 +29,12 @@ MOTIONS = {  # canonical name -> how references say it
     "grows": ("grows", "gets bigger"),
     "shrinks": ("shrinks", "gets smaller"),
 }
-MARGIN = 0.04  # least gap between two boxes, relative to the picture, for a relation to be clear
+MARGIN = 0.04  # least gap between two boxes, relative to the image, at which they have a relation
 
 
 @dataclass(frozen=True)
-class Thing:
-    """One object.  `size` is its size in the first frame; `boxes` has one box per frame (a picture has one frame)."""
+class SceneObject:
+    """One object.  `size` is its size in the first frame; `boxes` has one box per frame, of an image only one."""
 
     shape: str
     colour: str
@@ -43,7 +43,7 @@ class Thing:
 
     @property
     def box(self) -> Box:
-        """Where it is in the first frame."""
+        """The box in the first frame."""
         return self.boxes[0]
 
 
@@ -58,7 +58,8 @@ class Relation:
 
 @dataclass(frozen=True)
 class Event:
-    """`objects[object]` does `motion` (a key of MOTIONS) from `start` to `end` seconds; its box changes only then."""
+    """`objects[object]` does `motion` (a key of MOTIONS) from `start` to `end` seconds; its box changes in no other
+    time."""
 
     object: int
     motion: str
@@ -68,23 +69,25 @@ class Event:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything there is to say about a picture (fps 0, no events) or a clip (no relations, events in order).
+    """The complete description of an image (fps 0, no events) or a clip (no relations, events in order of time).
 
-    Objects of a picture are ordered from left to right or from top to bottom; those of a clip by when they first move.
+    The objects of an image are ordered from left to right or from top to bottom, those of a clip by their first event.
     """
 
-    objects: tuple[Thing, ...]
+    objects: tuple[SceneObject, ...]
     relations: tuple[Relation, ...] = ()
     events: tuple[Event, ...] = ()
     fps: float = 0.0
 
     @property
     def frames(self) -> int:
+        """Number of frames."""
         return len(self.objects[0].boxes)
 
 
 def relation(a: Box, b: Box) -> str | None:
-    """How box `a` stands to box `b` along the axis on which their centres differ most; None if the gap is not clear."""
+    """The relation of box `a` to box `b`, on the axis on which their centres differ most; None when the gap is too
+    small."""
     right, down = (b[0] + b[2] - a[0] - a[2]) / 2, (b[1] + b[3] - a[1] - a[3]) / 2
     if abs(right) > abs(down):
         name, gap = ("left of", b[0] - a[2]) if right > 0 else ("right of", a[0] - b[2])
@@ -93,14 +96,14 @@ def relation(a: Box, b: Box) -> str | None:
     return name if gap >= MARGIN else None
 
 
-def relations(objects: tuple[Thing, ...]) -> tuple[Relation, ...]:
-    """Every clear relation between two different objects, both ways round."""
+def relations(objects: tuple[SceneObject, ...]) -> tuple[Relation, ...]:
+    """Every relation between two different objects, in both directions."""
     named = [(i, relation(a.box, b.box), j) for i, a in enumerate(objects) for j, b in enumerate(objects) if i != j]
     return tuple(Relation(i, name, j) for i, name, j in named if name is not None)
 
 
-# {a} {b} {c}: the objects in the scene's order, with article; {p} {q}: the first and the second event's verb phrase.
-# Every template must be understood by limner.metrics.microworld; tests hold every reference against it.
+# {a} {b} {c} are the objects in the order of the scene, with an article; {p} {q} are the verb phrases of the first and
+# the second event.  limner.metrics.microworld must parse every template; tests check it with all references.
 ONE = (
     "{a}",
     "there is {a}",
@@ -149,7 +152,7 @@ THREE = {
         "{b} between {a} at the top and {c} at the bottom",
     ),
 }
-CLIPS = {  # (objects, events)
+CLIPS = {  # (number of objects, number of events) -> templates
     (1, 1): (
         "{a} {p}",
         "{a} that {p}",
@@ -186,9 +189,9 @@ CLIPS = {  # (objects, events)
 
 
 def references(scene: Scene, rng: np.random.Generator, count: int = 5) -> tuple[str, ...]:
-    """`count` different sentences that are true of the scene: lower case, no punctuation; about half name the sizes.
+    """`count` different sentences that are true of the scene, in lower case and without punctuation.
 
-    Sizes of clips are left out, since growing and shrinking change them.
+    About half of those of an image name the sizes; those of a clip never do, because events may change them.
     """
     templates: tuple[str, ...]
     if scene.events:
@@ -197,13 +200,13 @@ def references(scene: Scene, rng: np.random.Generator, count: int = 5) -> tuple[
         templates = ONE
     else:
         name = relation(scene.objects[0].box, scene.objects[1].box)
-        assert name in TWO, "a picture's objects are laid out from left to right or from top to bottom"
+        assert name in TWO, "the objects of an image are ordered from left to right or from top to bottom"
         templates = TWO[name] if len(scene.objects) == 2 else THREE[name]
     assert count <= len(templates)
     sentences = []
     for k in rng.permutation(len(templates))[:count]:
-        sized = not scene.events and rng.random() < 0.5
-        names = [f"a {thing.size + ' ' if sized else ''}{thing.colour} {thing.shape}" for thing in scene.objects]
+        with_size = not scene.events and rng.random() < 0.5
+        names = [f"a {it.size + ' ' if with_size else ''}{it.colour} {it.shape}" for it in scene.objects]
         verbs = [MOTIONS[event.motion][rng.integers(len(MOTIONS[event.motion]))] for event in scene.events]
         sentences.append(
             templates[k].format(**dict(zip("abc", names, strict=False)), **dict(zip("pq", verbs, strict=False)))

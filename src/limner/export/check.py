@@ -12,7 +12,7 @@ from jaxtyping import Int
 from limner.core.torch_free import BOS, Failure, Source
 from limner.core.types import Pixels
 from limner.data.media import MEDIA_SUFFIXES, frames_of
-from limner.data.shapes import make_clip, make_picture
+from limner.data.shapes import make_clip, make_image
 from limner.decode.options import Beam
 from limner.inference.onnx.pipeline import OnnxPipeline
 from limner.inference.pipeline import Pipeline
@@ -64,7 +64,7 @@ def media_of(folder: str | Path, limit: int) -> list[Source]:
 def drawn(pictures: bool, clips: bool) -> list[Source]:
     """Pictures and clips of the micro-world, on top of it noise, so that no two are alike."""
     rng = np.random.default_rng(0)
-    made = [make_picture(7, i, 128)[2] for i in range(DRAWN)] if pictures else []
+    made = [make_image(7, i, 128)[2] for i in range(DRAWN)] if pictures else []
     made += [make_clip(7, i, 64)[2] for i in range(DRAWN // 2)] if clips else []
     return [np.clip(it + rng.normal(0, 25, it.shape), 0, 255).astype(np.uint8) for it in made]
 

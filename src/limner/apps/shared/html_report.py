@@ -20,7 +20,7 @@ from limner.comparison.protocol import flat
 from limner.core.types import Medium
 from limner.data.captions_file import CaptionsFile
 from limner.data.media import is_clip
-from limner.data.pairing import pair, plain_id
+from limner.data.pairing import normalise_id, pair_captions
 from limner.metrics.references import References
 from limner.metrics.report import METRICS, SEGMENT_METRICS, Report, compute_scores, evaluate
 from limner.runs.evaluation import Evaluation
@@ -154,7 +154,7 @@ def scores(rows: Sequence[Row], references: CaptionsFile | None) -> Scored:
         id: (str(ids[id]),) for id in mine
     }  # in the captions' stead, which pairing does not look at
     try:
-        pairs = pair(CaptionsFile("the captions", "rows", places), references, allow_missing=True)
+        pairs = pair_captions(CaptionsFile("the captions", "rows", places), references, allow_missing=True)
     except ValueError as error:
         return Scored(notes=(f"there are no scores: {error}",))
     at = {id: int(texts[0]) for id, texts in pairs.candidates.items()}
@@ -186,12 +186,12 @@ def check(files: Sequence[str], references: CaptionsFile) -> None:
     """Raises ValueError when not one of the files has a reference; asked before anything is captioned."""
     ids = [str(id) for id in image_ids(files).values()]
     if ids and not any(is_clip(file) for file in files) and not _known(ids, references):  # pieces have ids of their own
-        pair(CaptionsFile("the files", "rows", dict.fromkeys(ids, ("",))), references, allow_missing=True)
+        pair_captions(CaptionsFile("the files", "rows", dict.fromkeys(ids, ("",))), references, allow_missing=True)
 
 
 def _known(ids: Iterable[str], references: CaptionsFile) -> list[str]:
-    plain = {plain_id(id) for id, texts in references.captions.items() if texts}
-    return [id for id in ids if id in references.captions or plain_id(id) in plain]
+    plain = {normalise_id(id) for id, texts in references.captions.items() if texts}
+    return [id for id in ids if id in references.captions or normalise_id(id) in plain]
 
 
 def _rank(
