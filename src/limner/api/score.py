@@ -5,7 +5,7 @@ from os import PathLike
 
 from limner.core.plugins import load_entry_points
 from limner.data.captions_file import CaptionsFile, read_captions
-from limner.data.pairing import pair
+from limner.data.pairing import pair_captions
 from limner.metrics.references import References
 from limner.metrics.report import Report, select_metrics
 from limner.metrics.report import evaluate as report_of
@@ -35,7 +35,7 @@ def score(
     0.667
     """
     load_entry_points()
-    pairs = pair(_read(candidates, "candidates"), _read(references, "references"), split, allow_missing)
+    pairs = pair_captions(_read(candidates, "candidates"), _read(references, "references"), split, allow_missing)
     captions = {id: texts[0] for id, texts in pairs.candidates.items()}
     known = References(pairs.references, tokenizer)
     report = report_of(captions, known, None if metrics is None else select_metrics(metrics))

@@ -32,7 +32,7 @@ def register(kind: str, key: str | type | None = None) -> Callable[[Registered],
     | search | a function (model, inputs, options) -> `Captions` | its options, likewise |
     | objective | a config class with `build(context)` | none |
     | metric | a function (candidates, references) -> `Score` | its name, for example "WER" |
-    | dataset | a function (`DataConfig`) -> `DataSet` | its name |
+    | dataset | a function (`DataConfig`) -> `Dataset` | its name |
 
     Raises ValueError for an unknown kind, a key of another kind, or a name that is taken.
 
