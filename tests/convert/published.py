@@ -20,7 +20,7 @@ class Near:
     def __init__(self) -> None:
         self.worst: dict[str, float] = {}
 
-    def __call__(self, name: str, ours: Any, theirs: Any, tolerance: float) -> None:
+    def __call__(self, name: str, ours: Any, theirs: Any, tolerance: float = 1e-5) -> None:
         ours, theirs = torch.as_tensor(ours), torch.as_tensor(theirs)
         assert ours.shape == theirs.shape, name
         self.worst[name] = max(self.worst.get(name, 0.0), (ours - theirs).abs().max().item() if ours.numel() else 0.0)

@@ -17,7 +17,8 @@ from limner.objectives import GlobalReconstruction, LocalReconstruction, build_o
 from limner.objectives.context import Context
 from limner.objectives.reconstruction import GlobalReconstructor, LocalReconstructor, Reconstruction, States
 from limner.runs.run import Run, load_objective, load_run
-from tests.convert.test_sa_lstm import Near, Sizes, Weights, features_of, goldens, random_weights, walked, word_map
+from tests.convert.published import Near, goldens
+from tests.convert.test_sa_lstm import Sizes, Weights, features_of, random_weights, walked, word_map
 
 convert = SYSTEMS["recnet"]
 

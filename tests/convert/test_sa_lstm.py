@@ -1,7 +1,6 @@
 """The published SA-LSTM, converted: equal numbers on its golden data and on a plain re-implementation of it."""
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,16 +21,10 @@ from limner.inference.pipeline import Pipeline
 from limner.models.captioner import Captioner
 from limner.objectives import CrossEntropy
 from limner.runs.run import Run, load_run
+from tests.convert.published import Near, goldens
 
 convert = SYSTEMS["sa-lstm"]
 Weights = dict[str, Tensor]
-
-
-def goldens(system: str) -> list[Path]:
-    """Folders of golden data; LIMNER_GOLDENS names others, separated by colons."""
-    default = Path(os.environ.get("LIMNER_SHARED", str(Path(__file__).parents[3] / "shared"))) / "goldens"
-    folders = [Path(name) for name in os.environ.get("LIMNER_GOLDENS", str(default)).split(os.pathsep)]
-    return [inner if (inner := folder / system).is_dir() else folder for folder in folders]
 
 
 class Sizes(NamedTuple):
@@ -152,19 +145,6 @@ def walked(model: Captioner, features: Features, tokens: Tensor) -> tuple[Tensor
 
 def ended(tokens: list[int]) -> list[int]:
     return tokens[: tokens.index(EOS) + 1] if EOS in tokens else tokens
-
-
-class Near:
-    """Remembers the largest deviation of every kind of number."""
-
-    def __init__(self) -> None:
-        self.worst: dict[str, float] = {}
-
-    def __call__(self, name: str, ours: Any, theirs: Any, tolerance: float = 1e-5) -> None:
-        ours, theirs = torch.as_tensor(ours), torch.as_tensor(theirs)
-        assert ours.shape == theirs.shape, name
-        self.worst[name] = max(self.worst.get(name, 0.0), (ours - theirs).abs().max().item())
-        assert self.worst[name] <= tolerance, name
 
 
 @pytest.mark.data

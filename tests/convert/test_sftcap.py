@@ -23,7 +23,8 @@ from limner.models.sft import Sft
 from limner.objectives.hierarchical import Labels, SftLoss, SftTraining
 from limner.runs.run import Run, load_run
 from limner.text.vocabulary import SPECIALS, Vocabulary
-from tests.convert.test_sa_lstm import goldens, walked
+from tests.convert.published import goldens
+from tests.convert.test_sa_lstm import walked
 
 convert = SYSTEMS["sftcap"]
 Weights = dict[str, Tensor]

@@ -1,7 +1,6 @@
 """The published captioner, converted: equal numbers on its golden data and on a plain re-implementation of it."""
 
 import json
-import os
 import sys
 import types
 from collections.abc import Sequence
@@ -26,16 +25,10 @@ from limner.encoders import PretrainedConfig, ResNet, ResNetConfig
 from limner.inference.pipeline import Pipeline
 from limner.objectives.cross_entropy import CrossEntropy, doubly_stochastic
 from limner.runs.run import Run, load_run
+from tests.convert.published import goldens
 
 convert = SYSTEMS["show-attend-tell"]
 Weights = dict[str, Tensor]
-
-
-def goldens() -> list[Path]:
-    """Folders with decoder.pt and data.npz; LIMNER_GOLDENS names others, separated by colons."""
-    default = Path(__file__).parents[3] / "shared" / "goldens" / "show_attend_tell"
-    folders = [Path(name) for name in os.environ.get("LIMNER_GOLDENS", str(default)).split(os.pathsep)]
-    return [inner if (inner := folder / "show_attend_tell").is_dir() else folder for folder in folders]
 
 
 class Sizes(NamedTuple):
@@ -174,7 +167,7 @@ def search(run: Run, order: Tensor, features: Features, k: int) -> list[Best]:
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("golden", goldens(), ids=lambda folder: folder.name)
+@pytest.mark.parametrize("golden", goldens("show_attend_tell"), ids=lambda folder: folder.name)
 def test_golden_numbers_of_the_original_code(golden: Path, tmp_path: Path) -> None:
     if not (golden / "data.npz").is_file():
         pytest.skip(f"no golden data in {golden}")

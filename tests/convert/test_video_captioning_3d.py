@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from limner.convert import SYSTEMS
-from limner.convert.video_captioning_3d import MARKS, published_greedy, read_published, read_vocabulary
+from limner.convert.video_captioning_3d import MARKS, read_published, read_vocabulary
 from limner.core.types import BOS, EOS, Features, Layout
 from limner.decode.search import greedy
 from limner.encoders import ResNet3D, ResNet3DConfig
@@ -24,17 +24,11 @@ from limner.inference.pipeline import Pipeline
 from limner.models.spatiotemporal import FirstToken
 from limner.runs.recipe import Schedule
 from limner.runs.run import load_run
+from tests.convert.published import goldens
 from tests.training.world import clip
 
 convert = SYSTEMS["video-captioning-3d"]
 Weights = dict[str, Tensor]
-
-
-def goldens() -> list[Path]:
-    """Folders with encoder.prm, decoder.prm and data.npz; LIMNER_GOLDENS names others, separated by colons."""
-    default = Path(__file__).parents[3] / "shared" / "goldens" / "video_captioning_3d"
-    folders = [Path(name) for name in os.environ.get("LIMNER_GOLDENS", str(default)).split(os.pathsep)]
-    return [inner if (inner := folder / "video_captioning_3d").is_dir() else folder for folder in folders]
 
 
 def random_weights(C: int, E: int, H: int, V: int, layers: int = 1, seed: int = 0) -> tuple[Weights, Weights]:
@@ -81,6 +75,18 @@ def published(encoder: Weights, decoder: Weights, maps: Tensor, words: list[int]
     return convolved, torch.stack(scores)
 
 
+@torch.no_grad()
+def published_greedy(model: FirstToken, features: Features, steps: int = 20) -> Tensor:
+    """(B, steps): what the published generator prints.  The clip itself predicts the first token (<start>, if it is
+    trained well), and nothing stops at <end>.  limner's own search begins with BOS."""
+    memory = model.encode(features)
+    state, logits, tokens = model.init_state(memory), model.start_logits(memory), []
+    for _ in range(steps):
+        tokens.append(logits.argmax(-1))
+        logits, state, _ = model.step(tokens[-1], state, memory)
+    return torch.stack(tokens, 1)
+
+
 def word_list(size: int) -> dict[str, int]:
     return {word: i for i, word in enumerate([*MARKS, *(f"w{i}" for i in range(4, size))])}
 
@@ -109,7 +115,7 @@ def features(maps: Tensor) -> Features:
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("golden", goldens(), ids=str)
+@pytest.mark.parametrize("golden", goldens("video_captioning_3d"), ids=str)
 def test_golden_numbers(golden: Path, tmp_path: Path) -> None:
     """The README's tolerance is 1e-5 for embeddings, scores and loss; greedy words are equal."""
     if not (golden / "data.npz").is_file():

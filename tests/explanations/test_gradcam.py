@@ -1,6 +1,5 @@
 """Grad-CAM and Grad-CAM++: closed forms, the papers' formulas written out, and the published numbers."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,10 @@ from torch import Tensor
 from limner.convert.video_captioning_3d import map_weights, read_published
 from limner.core.tensors import load_state
 from limner.core.types import EOS, Features, Layout
-from limner.explanations.gradcam import cam, cam_plus_plus, gradcam, gradcam_plus_plus, published_map, stretched
+from limner.explanations.gradcam import cam, cam_plus_plus, gradcam, gradcam_plus_plus, stretched
 from limner.models.spatiotemporal import FirstToken
+from tests.convert.published import goldens
+from tests.explanations.published import published_map
 from tests.explanations.toys import Linear, one
 from tests.models.captioners import small
 
@@ -137,15 +138,8 @@ def test_a_score_that_exp_cannot_hold():
     torch.testing.assert_close(published_map(model, features, words, True), before, rtol=1e-3, atol=1e-3)
 
 
-def goldens() -> list[Path]:
-    """Folders with encoder.prm, decoder.prm and data.npz; LIMNER_GOLDENS names others, separated by colons."""
-    default = Path(__file__).parents[3] / "shared" / "goldens" / "video_captioning_3d"
-    folders = [Path(name) for name in os.environ.get("LIMNER_GOLDENS", str(default)).split(os.pathsep)]
-    return [inner if (inner := folder / "video_captioning_3d").is_dir() else folder for folder in folders]
-
-
 @pytest.mark.data
-@pytest.mark.parametrize("golden", goldens(), ids=str)
+@pytest.mark.parametrize("golden", goldens("video_captioning_3d"), ids=str)
 def test_golden_maps(golden: Path):
     """The README's tolerance is 1e-4."""
     if not (golden / "data.npz").is_file():
@@ -161,4 +155,4 @@ def test_golden_maps(golden: Path):
         features = one(maps.flatten(1).T, Layout(*maps.shape[1:]))
         for plus_plus, map_ in zip((False, True), expected, strict=True):
             found = published_map(model, features, words[1:length], plus_plus)
-            torch.testing.assert_close(found.kept_region(map_.shape), map_, rtol=0, atol=1e-4)
+            torch.testing.assert_close(found.view(map_.shape), map_, rtol=0, atol=1e-4)

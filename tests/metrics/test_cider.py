@@ -4,19 +4,17 @@ from collections import Counter
 
 import pytest
 
-from limner.metrics.cider import cider, cider_unclipped
+from limner.metrics.cider import cider
 from limner.metrics.references import References, Score
 from tests.metrics.corpus import corpus
 
-METRIC = {True: cider, False: cider_unclipped}  # by whether counts are clipped and lengths compared
 
-
-def score(captions: dict[str, str], references: dict[str, list[str]], clipped: bool = True) -> Score:
+def score(captions: dict[str, str], references: dict[str, list[str]]) -> Score:
     known = References(references, "split")
-    return METRIC[clipped](known.candidates(captions), known)
+    return cider(known.candidates(captions), known)
 
 
-def slow(captions: dict[str, str], references: dict[str, list[str]], clipped: bool) -> list[float]:
+def slow(captions: dict[str, str], references: dict[str, list[str]]) -> list[float]:
     """The paper's equations, one sum at a time."""
 
     def grams(text: str, n: int) -> Counter[tuple[str, ...]]:
@@ -33,10 +31,10 @@ def slow(captions: dict[str, str], references: dict[str, list[str]], clipped: bo
             h = {gram: count * idf(gram) for gram, count in grams(caption, n).items()}
             r = {gram: count * idf(gram) for gram, count in grams(text, n).items()}
             norm = math.sqrt(sum(v * v for v in h.values())) * math.sqrt(sum(v * v for v in r.values()))
-            product = sum((min(v, r.get(g, 0)) if clipped else v) * r.get(g, 0) for g, v in h.items())
+            product = sum(min(v, r.get(g, 0)) * r.get(g, 0) for g, v in h.items())
             total += product / norm if norm else 0
         longer = max(0, len(caption.split()) - 1) - max(0, len(text.split()) - 1)
-        return total / 4 * (math.exp(-(longer**2) / (2 * 6**2)) if clipped else 1)
+        return total / 4 * math.exp(-(longer**2) / (2 * 6**2))
 
     return [10 * sum(similarity(captions[id], text) for text in texts) / len(texts) for id, texts in references.items()]
 
@@ -45,13 +43,12 @@ def test_two_images_by_hand():
     # idf: a log(2/2) = 0; b, c, "a b", "a c" log 2.
     # x: cosine 1 for n = 1 (of "b", as "a" weighs 0) and n = 2, none for 3 and 4: 10 (1 + 1) / 4 = 5.
     # y: n = 1: caption (b log 2, c 2 log 2), reference (c log 2): min(2, 1) * 1 / (sqrt(5) * 1); no bigram in common;
-    #    one word longer: exp(-1 / 72).  Unclipped: 2 / sqrt(5), no penalty.
+    #    one word longer: exp(-1 / 72).
     captions, references = {"x": "a b", "y": "b c c"}, {"x": ["a b"], "y": ["a c"]}
     y = 10 / 4 / math.sqrt(5)
     found = score(captions, references)
     assert found.segments == pytest.approx([5, y * math.exp(-1 / 72)], abs=1e-12)
     assert found.corpus == pytest.approx((5 + y * math.exp(-1 / 72)) / 2, abs=1e-12)
-    assert score(captions, references, clipped=False).segments == pytest.approx([5, 2 * y], abs=1e-12)
 
 
 def test_rare_words_weigh_more():
@@ -78,12 +75,11 @@ def test_one_image_and_empty_captions_score_nothing():
     assert score({"x": "a", "y": ""}, {"x": [""], "y": [""]}).segments.tolist() == [0, 0]  # the oracle fails on this
 
 
-@pytest.mark.parametrize("clipped", [True, False])
 @pytest.mark.parametrize("seed", range(12))
-def test_equals_its_slow_twin(seed, clipped):
+def test_equals_its_slow_twin(seed):
     captions, references = corpus(seed)
-    expected = slow(captions, references, clipped)
-    found = score(captions, references, clipped)
+    expected = slow(captions, references)
+    found = score(captions, references)
     assert found.segments == pytest.approx(expected, rel=0, abs=1e-9)
     assert found.corpus == pytest.approx(sum(expected) / len(expected), rel=0, abs=1e-9)
 

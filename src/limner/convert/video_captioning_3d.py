@@ -2,7 +2,7 @@
 folder out.
 
 Its ids are limner's.  Its step 0, which reads the clip and is trained to predict <start>, is `FirstToken.init_state`;
-its step j reads the word that `step` reads.  `published_greedy` is its own generator, for comparing numbers.
+its step j reads the word that `step` reads.
 """
 
 import pickle
@@ -13,14 +13,13 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 import yaml
-from jaxtyping import Int
 from torch import Tensor
 
 from limner.convert.checkpoint import Record, check_keys, read_checkpoint
 from limner.convert.written import must_be_free, verify
 from limner.core.files import read_json
 from limner.core.tensors import load_state, save_tensors
-from limner.core.types import Features, Layout
+from limner.core.types import Layout
 from limner.data.datasets import DataConfig
 from limner.decode.rules import Rules
 from limner.decode.search import Beam
@@ -282,18 +281,6 @@ def _encoder(source: str, dim: int) -> ResNet3D | Pretrained | None:
     if encoder.dim != dim:
         raise ValueError(f"{source} gives cells of {encoder.dim} channels, the captioner reads {dim}")
     return encoder.eval()
-
-
-@torch.no_grad()
-def published_greedy(model: FirstToken, features: Features, steps: int = 20) -> Int[Tensor, "B steps"]:
-    """What the published generator prints: the clip itself predicts the first token (<start>, if well trained), and
-    nothing stops at <end>.  Limner's own search begins with BOS instead."""
-    memory = model.encode(features)
-    state, logits, tokens = model.init_state(memory), model.start_logits(memory), []
-    for _ in range(steps):
-        tokens.append(logits.argmax(-1))
-        logits, state, _ = model.step(tokens[-1], state, memory)
-    return torch.stack(tokens, 1)
 
 
 def _summary(out: Path, recipe: Recipe, model: FirstToken, dim: int, encoder: str, told: bool) -> str:

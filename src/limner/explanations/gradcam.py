@@ -51,29 +51,6 @@ def gradcam_plus_plus(model: Captioner, features: Features, words: Int[Tensor, "
     return _word_maps(model, features, words, cam_plus_plus)
 
 
-def published_map(
-    model: FirstToken, features: Features, words: Int[Tensor, " L"], plus_plus: bool = False
-) -> Float[Tensor, " M"]:
-    """The one map of a whole caption as yiskw713/VideoCaptioning makes it, in [0, 1] over the M cells of the model.
-
-    `words`: w1 .. wn EOS; the clip's own step predicts BOS before them.  The score is the sum of every step's highest
-    logit, whichever word it is of; its Grad-CAM++ sums A g^3 over the cells, where the paper sums A and takes g^3 of
-    each.  Its factor exp(score), which overflows, is left out.
-    """
-    with _gradients():
-        memory = model.encode(_watched(features))
-        score = model.start_logits(memory).amax() + teacher_forced_logits(model, memory, words).amax(-1).sum()
-        (gradient,) = torch.autograd.grad(score, memory.cells)
-    cells, g = memory.cells[0].detach(), gradient[0]
-    if plus_plus:
-        below = 2 * g**2 + (cells * g**3).sum(0)
-        alpha = g**2 / (below.where(below != 0, torch.ones_like(below)) + 1e-7)
-        values = torch.relu(cells @ (alpha * torch.relu(g)).sum(0))
-    else:
-        values = cam(cells, g)
-    return stretched(values[None])[0]
-
-
 def stretched(values: Float[Tensor, "L N"], real: Bool[Tensor, " N"] | None = None) -> Float[Tensor, "L N"]:
     """Every map brought to [0, 1] over the real cells; one that is the same everywhere is 0."""
     real = torch.ones_like(values[0], dtype=torch.bool) if real is None else real

@@ -1,9 +1,7 @@
 """CIDEr.  Vedantam, Zitnick, Parikh, "CIDEr: Consensus-based image description evaluation", CVPR 2015.
 
-Two metrics have this name:
-- `cider` is what papers have reported as "CIDEr" since coco-caption: the paper's CIDEr-D (clipped counts and a length
-  penalty).
-- `cider_unclipped` is the paper's own first definition (eq. 2-3), which hardly anyone reports.
+What papers have reported as "CIDEr" since coco-caption is the paper's CIDEr-D (eq. 4), which clips counts and has a
+length penalty.  The paper's first definition (eq. 2-3) has neither; hardly anyone reports it, and it is not here.
 
 The document frequencies are counted on the given references, so a score depends on which images are evaluated
 together.  With a single image every idf is log(1) = 0, and so is every score.
@@ -50,23 +48,12 @@ def cider(candidates: Candidates, references: References) -> Score:
     return _score(cider_d(_hypotheses(candidates, references), references.postings, references.tfidf_norms))
 
 
-def cider_unclipped(candidates: Candidates, references: References) -> Score:
-    """The CIDEr of the paper's eq. 2-3: the mean cosine of tf-idf vectors, no clipping, no length penalty; in [0, 10].
-
-    coco-caption prints another score as "CIDEr".  The paper multiplies only CIDEr-D by 10; here both are multiplied, so
-    that they are on one scale.  Words are not stemmed.
-    """
-    hypotheses = _hypotheses(candidates, references)
-    similarity = _similarity(hypotheses, references.postings, references.tfidf_norms, clip=False)
-    return _score(SCALE * similarity.mean(similarity.cosine))
-
-
 def cider_d(hypotheses: Hypotheses, references: Postings, norms: Float[np.ndarray, "R 4"]) -> Float[np.ndarray, " H"]:
     """CIDEr-D (eq. 4) of each hypothesis against the references of its medium, in [0, 10].
 
     `norms` are the lengths of the references' tf-idf vectors.
     """
-    similarity = _similarity(hypotheses, references, norms, clip=True)
+    similarity = _similarity(hypotheses, references, norms)
     # The reference tool measures lengths in bigrams, which is a difference only for empty sentences.
     difference = np.maximum(0, hypotheses.lengths - 1)[similarity.hypothesis]
     difference = difference - np.maximum(0, references.lengths - 1)[similarity.reference]
@@ -95,13 +82,11 @@ class _Similarity(NamedTuple):
         return np.bincount(self.hypothesis, value, minlength=len(self.references)) / self.references
 
 
-def _similarity(
-    hypotheses: Hypotheses, references: Postings, norms: Float[np.ndarray, "R 4"], clip: bool
-) -> _Similarity:
+def _similarity(hypotheses: Hypotheses, references: Postings, norms: Float[np.ndarray, "R 4"]) -> _Similarity:
     """Compare each hypothesis with the references of its medium.
 
-    With `clip`, a hypothesis' count is limited to the reference's count, as in eq. 4; this changes the dot product and
-    not the norms.  Only an n-gram that a hypothesis shares with a reference of its medium adds to a dot product.
+    A hypothesis' count is clipped to the reference's count, as in eq. 4; this changes the dot product and not the
+    norms.  Only an n-gram that a hypothesis shares with a reference of its medium adds to a dot product.
     `entry` and `posting` list all such n-grams, and `comparison` says to which of the P comparisons each one belongs.
     """
     counts, medium, number = hypotheses.counts, hypotheses.medium, len(hypotheses.lengths)
@@ -114,7 +99,7 @@ def _similarity(
     entry = np.repeat(shared, holders)  # of the hypotheses' counts
     posting = concatenated_ranges(start, holders)  # of the references' counts
     h, r, row = counts.count[entry], references.counts.count[posting], counts.sentence[entry]
-    weight = (np.minimum(h, r) if clip else h) * r * hypotheses.idf[entry] ** 2
+    weight = np.minimum(h, r) * r * hypotheses.idf[entry] ** 2
     comparison = (np.cumsum(per_hypothesis) - per_hypothesis - first)[row] + references.counts.sentence[posting]
 
     product = sum_by_cell(comparison * MAX_ORDER + counts.order[entry], weight, len(hypothesis))

@@ -11,7 +11,7 @@ greedy captions together: any number of rows per medium, in any order.
 references alike.  A caption that never ends therefore scores less.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -60,22 +60,6 @@ class DocumentFrequencies:
     def from_postings(cls, postings: Postings) -> "DocumentFrequencies":
         """The document frequencies that an inverted index of references has."""
         return cls(len(postings.per_medium), postings.index, postings.document_frequency)
-
-    @classmethod
-    def from_table(cls, table: Mapping[tuple[int, ...], int], media: int) -> "DocumentFrequencies":
-        """From n-grams of 1 to 4 ids and their counts.  Raises ValueError for other n-grams, or for no media."""
-        if media < 1:
-            raise ValueError(f"document frequencies of {media} media; expected 1 or more")
-        lengths = np.array([len(ngram) for ngram in table], np.int64)
-        if len(lengths) and not 1 <= lengths.min() <= lengths.max() <= MAX_ORDER:
-            raise ValueError(f"an n-gram of {lengths.min()} or {lengths.max()} ids; expected 1 to {MAX_ORDER}")
-        tokens = np.fromiter(chain.from_iterable(table), np.int64, int(lengths.sum()))
-        _check_ids(tokens, "n-gram")
-        index, counts = count_ngrams(tokens, lengths)  # also numbers the parts of the given n-grams
-        complete = counts.order == lengths[counts.sentence] - 1
-        count = np.zeros(len(index), np.int64)
-        count[counts.ngram[complete]] = np.fromiter(table.values(), np.int64, len(table))[counts.sentence[complete]]
-        return cls(media, index, count)
 
     @cached_property
     def idf(self) -> Float[np.ndarray, " _"]:
