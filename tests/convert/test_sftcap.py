@@ -63,10 +63,10 @@ def converted(checkpoint: Path, folder: Path, size: int) -> Run:
     return load_run(folder / "run")
 
 
-def on(run: Run, path: str) -> Sft:
+def on(run: Run, side: str) -> Sft:
     model = run.model
     assert isinstance(model, Sft)
-    model.config = replace(model.config, side=path)  # type: ignore[arg-type]
+    model.config = replace(model.config, side=side)  # type: ignore[arg-type]
     return model
 
 
@@ -81,8 +81,8 @@ def test_golden_numbers_of_the_original_code(system: str, tmp_path: Path) -> Non
         data = {k: torch.from_numpy(v) for k, v in np.load(checkpoint.with_suffix(".npz")).items()}
         size = data["student_logprobs"].shape[-1]
         run, near = converted(checkpoint, tmp_path / str(number), size), Near()
-        for path in ("teacher", "student"):
-            compare_path(on(run, path), path, data, near)
+        for side in ("teacher", "student"):
+            compare_side(on(run, side), side, data, near)
         compare_losses(on(run, "student"), data, near)
         found_greedy = greedy(
             on(run, "student"), features_of(data["features"]), endless(data["greedy_tokens"].shape[1])
@@ -96,14 +96,14 @@ def test_golden_numbers_of_the_original_code(system: str, tmp_path: Path) -> Non
         print({name: f"{value:.1e}" for name, value in near.worst.items()})
 
 
-def compare_path(model: Sft, path: str, data: dict[str, Tensor], near: Near) -> None:
+def compare_side(model: Sft, side: str, data: dict[str, Tensor], near: Near) -> None:
     features, size = features_of(data["features"]), data["student_logprobs"].shape[-1]
-    loose = 5e-5 if path == "teacher" else 2e-5
-    seen = model.see(features, path).seen
-    near(f"{path} actions", seen.actions, data[f"{path}_action_features"], loose)
-    near(f"{path} semantics", seen.action_semantics, data[f"{path}_action_semantics"], loose)
+    tolerance = 5e-5 if side == "teacher" else 2e-5
+    seen = model.see(features, side).seen
+    near(f"{side} actions", seen.actions, data[f"{side}_action_features"], tolerance)
+    near(f"{side} semantics", seen.action_semantics, data[f"{side}_action_semantics"], tolerance)
     near("object semantics", seen.object_semantics, data["object_semantics"])
-    near(f"{path} global", seen.vector, data[f"{path}_global"], loose)
+    near(f"{side} global", seen.vector, data[f"{side}_global"], tolerance)
     frames = model.network.frames(data["features"])
     near("embedded frames", frames, data["video_embedded"])
     ham = model.network.ham
@@ -112,10 +112,10 @@ def compare_path(model: Sft, path: str, data: dict[str, Tensor], near: Near) -> 
     near("HAM", ham(data["ham_action_in"], data["ham_video_in"], *real), data["ham_out"])
     tokens = theirs_to_ours(data["caption_ids"], size)
     logp, _, _ = walked(model, features, tokens)  # step by step, with keys and values kept
-    near(f"{path} log-probabilities", logp[..., columns(size)], data[f"{path}_logprobs"], loose)
+    near(f"{side} log-probabilities", logp[..., columns(size)], data[f"{side}_logprobs"], tolerance)
     both = model.forward_teacher_forced(model.encode(features), tokens).logits.log_softmax(-1)[..., columns(size)]
     alive = (tokens != PAD) & (tokens != EOS)
-    near(f"{path} taught", both[alive], data[f"{path}_logprobs"][alive], loose)
+    near(f"{side} taught", both[alive], data[f"{side}_logprobs"][alive], tolerance)
     for level in ("object", "action"):
         semantics = getattr(model.see(features, "student").seen, f"{level}_semantics")
         told = model.head.words(model.head.tell(semantics)).log_softmax(-1)[..., columns(size)]
@@ -341,9 +341,9 @@ def test_the_run_computes_the_equations(sizes: Sizes, tmp_path: Path) -> None:
     grid = torch.randn(3, 6, sizes.D, generator=draw)
     ids = torch.randint(1, V - 2, (3, 7), generator=draw)
     ids[:, 0], ids[0, 4], ids[0, 5:], ids[1, 6] = V - 2, V - 1, 0, V - 1
-    for path in ("teacher", "student"):
-        logp, attention, _ = walked(on(run, path), features_of(grid), theirs_to_ours(ids, V))
-        theirs = [Original(weights, sizes).logprobs(g, i, path == "teacher") for g, i in zip(grid, ids, strict=True)]
+    for side in ("teacher", "student"):
+        logp, attention, _ = walked(on(run, side), features_of(grid), theirs_to_ours(ids, V))
+        theirs = [Original(weights, sizes).logprobs(g, i, side == "teacher") for g, i in zip(grid, ids, strict=True)]
         torch.testing.assert_close(logp[..., columns(V)], torch.stack(theirs), atol=2e-4, rtol=1e-4)
         assert (logp[..., 3] == -torch.inf).all(), "byte pairs have no unknown word"
         torch.testing.assert_close(attention.sum(-1), torch.ones(3, 7))

@@ -18,7 +18,6 @@ from torch import Tensor
 from limner.core.types import Features
 from limner.explanations.cells import teacher_forced_logits
 from limner.models.captioner import Captioner
-from limner.models.spatiotemporal import FirstToken
 
 Weighting = Callable[[Float[Tensor, "N D"], Float[Tensor, "N D"]], Float[Tensor, " N"]]
 
