@@ -1,10 +1,14 @@
-"""What tests of converters share: where golden data lie, and how far numbers are from them."""
+"""What tests of converters share: where golden data lie, how far numbers are from them, and a published step that
+limner does not take."""
 
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+
+from limner.models.spatiotemporal import FirstToken, Memory
 
 
 def goldens(system: str) -> list[Path]:
@@ -12,6 +16,12 @@ def goldens(system: str) -> list[Path]:
     default = Path(os.environ.get("LIMNER_SHARED", str(Path(__file__).parents[3] / "shared"))) / "goldens"
     folders = [Path(name) for name in os.environ.get("LIMNER_GOLDENS", str(default)).split(os.pathsep)]
     return [inner if (inner := folder / system).is_dir() else folder for folder in folders]
+
+
+def start_logits(model: FirstToken, memory: Memory) -> Tensor:
+    """(B, V): what VideoCaptioning's step 0 predicts from the clip alone; it is trained to be <start>.  limner begins
+    with BOS and never computes it."""
+    return model.head(model.hidden(model.init_state(memory)))
 
 
 class Near:

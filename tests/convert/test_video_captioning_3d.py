@@ -24,7 +24,7 @@ from limner.inference.pipeline import Pipeline
 from limner.models.spatiotemporal import FirstToken
 from limner.runs.recipe import Schedule
 from limner.runs.run import load_run
-from tests.convert.published import goldens
+from tests.convert.published import goldens, start_logits
 from tests.training.world import clip
 
 convert = SYSTEMS["video-captioning-3d"]
@@ -80,7 +80,7 @@ def published_greedy(model: FirstToken, features: Features, steps: int = 20) -> 
     """(B, steps): what the published generator prints.  The clip itself predicts the first token (<start>, if it is
     trained well), and nothing stops at <end>.  limner's own search begins with BOS."""
     memory = model.encode(features)
-    state, logits, tokens = model.init_state(memory), model.start_logits(memory), []
+    state, logits, tokens = model.init_state(memory), start_logits(model, memory), []
     for _ in range(steps):
         tokens.append(logits.argmax(-1))
         logits, state, _ = model.step(tokens[-1], state, memory)
@@ -131,7 +131,7 @@ def test_golden_numbers(golden: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(memory.video, data["video_embedding"], **close)
     tokens, keep = data["captions"], torch.arange(data["captions"].shape[1])[None] < data["lengths"][:, None]
     scores = torch.cat(
-        [model.start_logits(memory)[:, None], model.forward_teacher_forced(memory, tokens[:, :-1]).logits], 1
+        [start_logits(model, memory)[:, None], model.forward_teacher_forced(memory, tokens[:, :-1]).logits], 1
     )
     torch.testing.assert_close(scores[keep], data["logits"][keep], **close)
     torch.testing.assert_close(F.cross_entropy(scores[keep], tokens[keep]), data["ce_loss"], **close)
@@ -140,7 +140,7 @@ def test_golden_numbers(golden: Path, tmp_path: Path) -> None:
         one, caption = features(data["features"][row : row + 1]), tokens[row : row + 1, : data["lengths"][row]]
         memory = model.encode(one)
         score = (
-            model.start_logits(memory).amax()
+            start_logits(model, memory).amax()
             + model.forward_teacher_forced(memory, caption[:, :-1]).logits.amax(-1).sum()
         )
         torch.testing.assert_close(score, data["cam_score"][row], **close)
@@ -158,7 +158,7 @@ def test_scores_of_a_plain_computation(sizes: tuple[int, int, int, int], layers:
     words = [[BOS, 4, 5, 6], [BOS, 7, 8, 4]]
     memory = model.encode(features(maps))
     scores = torch.cat(
-        [model.start_logits(memory)[:, None], model.forward_teacher_forced(memory, torch.tensor(words)).logits], 1
+        [start_logits(model, memory)[:, None], model.forward_teacher_forced(memory, torch.tensor(words)).logits], 1
     )
     for row in range(2):
         cells, expected = published(encoder, decoder, maps[row], words[row])
@@ -181,8 +181,8 @@ def test_its_own_generator_and_ours(tmp_path: Path) -> None:
         assert found[row].tolist() == words
     with torch.no_grad():  # now every clip says <start>, and nothing else does
         run.model.embed.weight[BOS] *= 3
-        start_logits = run.model.start_logits(run.model.encode(features(maps)))
-        run.model.head.bias[BOS] += (start_logits.amax(1) - start_logits[:, BOS]).max() + 1
+        first = start_logits(run.model, run.model.encode(features(maps)))
+        run.model.head.bias[BOS] += (first.amax(1) - first[:, BOS]).max() + 1
     found = published_greedy(run.model, features(maps), 20)
     assert (found[:, 0] == BOS).all()
     ours = greedy(run.model, features(maps), run.recipe.decoding.rules)
@@ -305,8 +305,8 @@ def test_its_settings_become_the_recipe(tmp_path: Path) -> None:
     aligned = F.interpolate(maps, (2, 3, 3), mode="trilinear", align_corners=False)
     expected = published(encoder, decoder, aligned[0], [])[1][0]
     assert isinstance(run.model, FirstToken)
-    start_logits = run.model.start_logits(run.model.encode(features(maps)))[0]
-    torch.testing.assert_close(start_logits, expected, rtol=1e-4, atol=1e-4)
+    found = start_logits(run.model, run.model.encode(features(maps)))[0]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from limner.core.types import Features
 from limner.explanations.cells import teacher_forced_logits
 from limner.explanations.gradcam import cam, stretched
 from limner.models.spatiotemporal import FirstToken
+from tests.convert.published import start_logits
 
 
 def published_map(
@@ -22,7 +23,7 @@ def published_map(
     """
     features = Features(features.grid.detach().requires_grad_(), features.mask, features.layout)
     memory = model.encode(features)
-    score = model.start_logits(memory).amax() + teacher_forced_logits(model, memory, words).amax(-1).sum()
+    score = start_logits(model, memory).amax() + teacher_forced_logits(model, memory, words).amax(-1).sum()
     (gradient,) = torch.autograd.grad(score, memory.cells)
     cells, g = memory.cells[0].detach(), gradient[0]
     if plus_plus:

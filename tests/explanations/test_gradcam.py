@@ -14,7 +14,7 @@ from limner.core.tensors import load_state
 from limner.core.types import EOS, Features, Layout
 from limner.explanations.gradcam import cam, cam_plus_plus, gradcam, gradcam_plus_plus, stretched
 from limner.models.spatiotemporal import FirstToken
-from tests.convert.published import goldens
+from tests.convert.published import goldens, start_logits
 from tests.explanations.published import published_map
 from tests.explanations.toys import Linear, one
 from tests.models.captioners import small
@@ -96,7 +96,7 @@ def slow(model: FirstToken, features: Features, words: Tensor, plus_plus: bool) 
     """Step by step, in float64, as the goldens' README describes it."""
     model, features = model.double(), Features(features.grid.double(), features.mask, features.layout)
     memory = model.encode(features)
-    state, score = model.init_state(memory), model.start_logits(memory).max()
+    state, score = model.init_state(memory), start_logits(model, memory).max()
     for word in [1, *words[:-1].tolist()]:
         logits, state, _ = model.step(torch.tensor([word]), state, memory)
         score = score + logits.max()

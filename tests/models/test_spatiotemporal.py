@@ -17,6 +17,7 @@ from limner.models.spatiotemporal import (
     SpatioTemporalConfig,
     resampled,
 )
+from tests.convert.published import start_logits
 
 D, V = 5, 9
 
@@ -75,13 +76,13 @@ def test_the_clip_s_vector_is_the_published_chain() -> None:
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_the_clip_comes_first_and_the_words_follow(layers: int) -> None:
-    """Position 0 of one LSTM pass over [clip, words] is `start_logits`; position j reads token j - 1."""
+    """Position 0 of one LSTM pass over [clip, words] reads the clip; position j reads token j - 1."""
     model, grid = first_token(layers=layers), maps(2, 2, 2, 2)
     tokens = torch.tensor([[BOS, 5, 6, EOS], [BOS, 7, EOS, PAD]])
     memory = model.encode(features(grid))
     whole, _ = model.lstm(torch.cat([embedding(model, grid)[:, None], model.embed(tokens)], 1))
     expected = model.head(whole)
-    torch.testing.assert_close(model.start_logits(memory), expected[:, 0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(start_logits(model, memory), expected[:, 0], rtol=1e-5, atol=1e-6)
     forced = model.forward_teacher_forced(memory, tokens).logits
     torch.testing.assert_close(forced[0, :3], expected[0, 1:4], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(forced[1, :2], expected[1, 1:3], rtol=1e-5, atol=1e-6)

@@ -2,8 +2,8 @@
 
 `FirstToken` is the reference system (yiskw713/VideoCaptioning after Vinyals et al. 2015, arXiv:1411.4555): a vector of
 the clip is the LSTM's input of step 0, the words follow, nothing is attended.  Its step 0 is trained to predict
-<start>.  Here step 0 is `init_state` and what it predicts is `start_logits`; BOS is the input of the first `step`,
-so that decoding, teaching and every objective see the words alone.
+<start>.  Here step 0 is `init_state`, whose prediction is not computed, and BOS is the input of the first `step`:
+decoding, teacher forcing and every objective see the words alone.
 
 `SpatioTemporal` is ours: `ShowAttendTell` over all T x H x W cells, each of which is told when and where it is.
 """
@@ -132,10 +132,6 @@ class FirstToken(Captioner):
         """Step 0: the clip is read from the zero state."""
         _, (h, c) = self.lstm(memory.video[:, None])
         return State(h.transpose(0, 1), c.transpose(0, 1))
-
-    def start_logits(self, memory: Memory) -> Float[Tensor, "B V"]:
-        """Scores of step 0, before any word: the published model is trained to say <start> here."""
-        return self.head(self.dropout(self.init_state(memory).h[:, -1]))
 
     def step(self, token: Int[Tensor, " R"], state: State, memory: Memory) -> Step:
         out, (h, c) = self.lstm(self.embed(token)[:, None], _layers_first(state))
