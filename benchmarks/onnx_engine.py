@@ -1,18 +1,20 @@
-"""From a JPEG in memory to the sentence: the ONNX engine against PyTorch, a picture at a time, one thread each.
+"""From a JPEG in memory to the sentence: ONNX and PyTorch, float32 and int8, a picture at a time, one thread each.
 
     OMP_NUM_THREADS=1 python benchmarks/onnx_engine.py RUN --rounds 5 --quality 500
 
-A run with an encoder is exported as float32 and as int8 (in a temporary folder, after the exporter's own check).  The
-pictures are the first of the test split that the run's recipe names.  Captions of the float graphs are those of PyTorch
-on every picture that is timed, or nothing is timed.  With --quality N it also says, on N pictures, how many captions
-are PyTorch's, and what each engine's CIDEr is.
+A run with an encoder is exported as float32 and as int8 (in a temporary folder, after the exporter's own check).
+PyTorch's int8 has dynamically quantised layers in the captioner and the float encoder.  The pictures are the first of
+the test split that the run's recipe names.  Captions of the float graphs are those of PyTorch on every picture that is
+timed, or nothing is timed.  With --quality N it also says, on N pictures, how many captions are those of PyTorch in
+float32, and what each engine's CIDEr is.
 """
 
 import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,14 +24,16 @@ from limner.core.torch_free import Caption, Failure, Medium, Source
 from limner.data.datasets import read_dataset
 from limner.decode.options import Beam, with_beam
 from limner.export.exporter import Exported, export_onnx
+from limner.export.torch_int8 import quantised, weight_bytes
 from limner.inference.onnx.pipeline import OnnxPipeline
 from limner.inference.pipeline import Pipeline
 from limner.metrics.cider import cider
 from limner.metrics.references import References
-from limner.runs.package import found
+from limner.runs.package import resolve_model
 from limner.runs.run import load_run
 from paired import report, take_turns
 
+Engine = Pipeline | OnnxPipeline
 BAR, IDENTICAL, INT8_FILE, INT8_LOSS = 2.0, 0.99, 0.35, 0.02
 
 
@@ -47,7 +51,7 @@ def arguments() -> argparse.Namespace:
 
 def exported(run: str, folder: Path, int8: bool) -> Exported | None:
     """Written, unless it is there already."""
-    return None if folder.exists() else export_onnx(load_run(found(run)), folder, int8)
+    return None if folder.exists() else export_onnx(load_run(resolve_model(run)), folder, int8)
 
 
 def each(caption: Callable[[Source], Caption], pictures: Iterable[bytes]) -> list[str]:
@@ -63,11 +67,11 @@ def scored(name: str, captions: dict[str, str], theirs: dict[str, str], referenc
     return value
 
 
-def quality(pipeline: Pipeline, engines: dict[str, OnnxPipeline], media: list[Medium], decoding: Beam) -> None:
+def quality(pipeline: Pipeline, engines: Mapping[str, Engine], media: list[Medium], decoding: Beam) -> None:
     references = References({medium.id: list(medium.references) for medium in media})
     paths = [medium.path for medium in media]
 
-    def captions(some: Pipeline | OnnxPipeline) -> dict[str, str]:
+    def captions(some: Engine) -> dict[str, str]:
         results = [it for _, it in some.captions(paths, decoding)]
         assert not any(isinstance(it, Failure) for it in results), "every picture of the data can be read"
         return {medium.id: it.text for medium, it in zip(media, results, strict=True) if isinstance(it, Caption)}
@@ -79,11 +83,23 @@ def quality(pipeline: Pipeline, engines: dict[str, OnnxPipeline], media: list[Me
         print(f"{'':<16} loss {1 - value / best:+.2%} (bar for int8: {INT8_LOSS:.0%})")
 
 
+def int8_twin(pipeline: Pipeline) -> dict[str, Engine]:
+    """The same pipeline with an int8 captioner in PyTorch, by its name; empty where the captioner has no int8 form."""
+    try:
+        twin = quantised(pipeline.model)
+    except ValueError as error:
+        print(error)
+        return {}
+    floats, small = weight_bytes(pipeline.model), weight_bytes(twin)
+    print(f"captioner in PyTorch: {floats:,} bytes, int8 {small:,} ({small / floats:.1%})")
+    return {"PyTorch, int8": Pipeline(replace(pipeline.run, model=twin))}
+
+
 def main() -> None:
     options = arguments()
     with tempfile.TemporaryDirectory() as temporary:
         root = options.folder or Path(temporary)
-        pipeline = Pipeline(load_run(found(options.run)))
+        pipeline = Pipeline(load_run(resolve_model(options.run)))
         decoding = with_beam(pipeline.decoding, options.beam)
         engines = {}
         for name, int8 in (("ONNX float32", False), ("ONNX int8", True)):
@@ -94,24 +110,28 @@ def main() -> None:
             share = small[file]["bytes"] / floats[file]["bytes"]
             print(f"{file}: {floats[file]['bytes']:,} bytes, int8 {small[file]['bytes']:,} ({share:.1%})")
         print(f"int8 decoder: bar {INT8_FILE:.0%} of the float size")
+        small_twin = int8_twin(pipeline)
 
         test = [medium for medium in read_dataset(pipeline.run.recipe.data).media if medium.split == "test"]
         pictures = [Path(medium.path).read_bytes() for medium in test[: options.pictures]]
-        timed: dict[str, Pipeline | OnnxPipeline] = {**engines, "PyTorch, eager": pipeline}
+        timed: dict[str, Engine] = {**engines, **small_twin, "PyTorch, eager": pipeline}
         said = {name: each(partial(it.caption, decoding=decoding), pictures) for name, it in timed.items()}
         if said["ONNX float32"] != said["PyTorch, eager"]:
             sys.exit("the float32 engine says other captions than PyTorch: nothing is timed")
-        alike = sum(a == b for a, b in zip(said["ONNX int8"], said["PyTorch, eager"], strict=True))
-        print(f"{len(pictures)} pictures, beam {options.beam}: float32 captions are PyTorch's; {alike} of int8")
+        print(f"{len(pictures)} pictures, beam {options.beam}: float32 captions are PyTorch's")
+        for name in ("ONNX int8", *small_twin):
+            alike = sum(a == b for a, b in zip(said[name], said["PyTorch, eager"], strict=True))
+            print(f"{name}: {alike} of {len(pictures)} captions are PyTorch's in float32")
         variants = {name: partial(each, partial(it.caption, decoding=decoding), pictures) for name, it in timed.items()}
         seconds = take_turns(variants, options.rounds)
         for name, times in seconds.items():
             print(f"{name}: {1000 * min(times) / len(pictures):.1f} ms a picture (fastest round)")
         bars = {"PyTorch, eager": BAR}
         report({name: seconds[name] for name in ("ONNX float32", "PyTorch, eager")}, bars)
-        report({name: seconds[name] for name in ("ONNX int8", "PyTorch, eager")}, {})
+        for small_engine in ("ONNX int8", *small_twin):
+            report({name: seconds[name] for name in (small_engine, "PyTorch, eager")}, {})
         if options.quality:
-            quality(pipeline, engines, test[: options.quality], decoding)
+            quality(pipeline, {**engines, **small_twin}, test[: options.quality], decoding)
 
 
 if __name__ == "__main__":

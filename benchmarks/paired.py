@@ -7,7 +7,7 @@ turns spreads what is left of them over all variants.  Where a variant works in 
 import gc
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Any
 
@@ -23,7 +23,7 @@ def arguments(description: str | None, rounds: int) -> Namespace:
 
 
 def take_turns(
-    variants: dict[str, Callable[[], Any]], rounds: int, clock: Callable[[], float] = time.process_time
+    variants: Mapping[str, Callable[[], Any]], rounds: int, clock: Callable[[], float] = time.process_time
 ) -> dict[str, list[float]]:
     """Seconds of each variant in each round; every other round runs in reverse order."""
     seconds: dict[str, list[float]] = {name: [] for name in variants}

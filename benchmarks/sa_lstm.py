@@ -40,7 +40,7 @@ def crafted(full: bool, seed: int = 0) -> SaLstm:
     follows it.
     """
     torch.manual_seed(seed)
-    model = SaLstm(SaLstmConfig(dropout=0.0, closed=False), VOCABULARY, CHANNELS).eval()
+    model = SaLstm(SaLstmConfig(dropout=0.0, mask_special_tokens=False), VOCABULARY, CHANNELS).eval()
     H = model.config.hidden
     own = [0, H, 2 * H, 3 * H]  # rows of unit 0: input gate, forget gate, candidate, output gate
     with torch.no_grad():
@@ -177,7 +177,7 @@ def published(model: SaLstm, batch: Batch) -> Tensor:
 
 def fresh() -> SaLstm:
     torch.manual_seed(0)
-    return SaLstm(SaLstmConfig(dropout=0.0, closed=False), VOCABULARY, CHANNELS)
+    return SaLstm(SaLstmConfig(dropout=0.0, mask_special_tokens=False), VOCABULARY, CHANNELS)
 
 
 def train_step(loss: Callable[[SaLstm, Batch], Tensor], batch: Batch) -> Callable[[], None]:

@@ -22,8 +22,10 @@ from limner.core.types import BOS, Batch, Medium
 from limner.decode.rules import Rules
 from limner.decode.search import Sample
 from limner.models.show_attend_tell import ShowAttendTell
-from limner.objectives import CrossEntropy, Learnt, SelfCritical
 from limner.objectives.context import Context
+from limner.objectives.cross_entropy import CrossEntropy
+from limner.objectives.objective import ObjectiveFunction
+from limner.objectives.self_critical import SelfCritical
 from limner.text.vocabulary import SPECIALS, Vocabulary
 from paired import arguments, report, take_turns
 
@@ -40,7 +42,7 @@ def training_split(words: list[str]) -> list[Medium]:
     ]
 
 
-def step_of(objective: Learnt, batch: Batch) -> tuple[Callable[[], None], ShowAttendTell]:
+def step_of(objective: ObjectiveFunction, batch: Batch) -> tuple[Callable[[], None], ShowAttendTell]:
     """One optimiser step on a model of its own."""
     model = crafted().train()
     optimizer = torch.optim.Adam(model.parameters(), 1e-12)  # captions stay what they are
@@ -74,7 +76,7 @@ def main() -> int:
     inputs = pictures().map(lambda x: x[:MEDIA])
     ids = tuple(map(str, range(MEDIA)))
     objectives = {
-        baseline: SelfCritical(sample=SAMPLING, baseline=baseline).build(  # type: ignore[arg-type]
+        baseline: SelfCritical(sample=SAMPLING, baseline=baseline).build(
             Context(media=training_split(list(vocabulary.words[4:])), vocabulary=vocabulary)
         )
         for baseline in ("leave_one_out", "greedy")

@@ -34,7 +34,7 @@ RULES = Rules(min_length=0, max_length=LENGTH, no_repeat_word=False, allow_unkno
 
 def captioner() -> Sft:
     torch.manual_seed(0)
-    model = Sft(SftConfig(shared="all", published=True, closed=False), PIECES, CHANNELS).eval()
+    model = Sft(SftConfig(shared="all", published=True, mask_special_tokens=False), PIECES, CHANNELS).eval()
     with torch.no_grad():
         model.head.words.weight.mul_(20)  # words as sure as a trained net's
         model.head.embed.weight.mul_(20)

@@ -50,7 +50,7 @@ Data = tuple[Features, Tensor, Tensor]
 
 def fresh() -> Sft:
     torch.manual_seed(0)
-    return Sft(SftConfig(shared="all", published=True, closed=False, dropout=0.0), PIECES, CHANNELS)
+    return Sft(SftConfig(shared="all", published=True, mask_special_tokens=False, dropout=0.0), PIECES, CHANNELS)
 
 
 def limner(model: Sft, data: Data) -> Tensor:
@@ -74,7 +74,12 @@ def straightforward(model: Sft, data: Data) -> Tensor:
         divergence(model.head.words(model.head.tell(semantics)), labels)
         for semantics in (sides[1].object_semantics, sides[1].action_semantics)
     )
-    return LOSS.teacher_weight * teacher + (1 - LOSS.share) * student + LOSS.objects * objects + LOSS.actions * actions
+    return (
+        LOSS.teacher_weight * teacher
+        + (1 - LOSS.teacher_weight) * student
+        + LOSS.objects * objects
+        + LOSS.actions * actions
+    )
 
 
 def gradients(loss: Callable[[Sft, Data], Tensor], data: Data) -> tuple[float, dict[str, Tensor]]:
