@@ -45,3 +45,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "tiny.yaml").write_text(TINY.format(world=root / "world"))
     assert main(["train", str(root / "tiny.yaml"), "--out", str(root / "run"), "--seed", "1", "--frames=4"]) == 0
     return root
+
+
+@pytest.fixture(scope="session")
+def exported(tiny: Path) -> Path:
+    """`tiny/run` exported to `tiny/run.onnx`, float32."""
+    from tests.export.worlds import limner
+
+    done = limner("export", tiny / "run", "--check", tiny / "world" / "images", "--limit", "12")
+    assert "float32: 12 of 12 captions are PyTorch's (100.0%)" in done.stdout
+    assert f"wrote {tiny / 'run.onnx'}, for pictures and clips" in done.stdout
+    return tiny / "run.onnx"

@@ -127,4 +127,5 @@ sys.exit(main(sys.argv[1:]))
     arguments = ["caption", *map(str, files), "--engine", "onnx", "--model", str(exported)]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == len(files)
+    engine = OnnxPipeline.load(exported, threads=1)
+    assert done.stdout.splitlines() == [f"{path}: {engine.caption(path).text}" for path in files]
