@@ -89,8 +89,8 @@ def main() -> None:
     options = parser.parse_args()
     recipe = load_recipe(options.recipe)
     dataset, inputs = read_dataset(recipe.data), open_inputs(recipe)
-    train = inputs.sort_out([m for m in dataset.split("train") if m.references])[0]
-    asked = inputs.sort_out([m for m in dataset.split(options.split) if m.references])[0]
+    train = inputs.split_readable([m for m in dataset.split("train") if m.references])[0]
+    asked = inputs.split_readable([m for m in dataset.split(options.split) if m.references])[0]
     copied = [train[k] for k in nearest(pooled(inputs, train), pooled(inputs, asked))]
     common = Counter(text for medium in train for text in medium.references).most_common(1)[0][0]
     best = best_for_all(train)

@@ -10,7 +10,7 @@ import pytest
 from limner import shipped
 from limner.apps.cli import main
 from limner.inference.pipeline import Pipeline
-from limner.runs.package import pack, unpack
+from limner.runs.package import pack, open_package
 from limner.runs.run import load_run
 
 
@@ -95,7 +95,7 @@ def test_no_hub_and_no_folder(tiny: Path, monkeypatch, capsys):
 
 def test_the_model_inside_the_package():
     """limner-tiny itself: small, whole, with a card that says what it may be used for."""
-    folder = unpack(shipped.model())
+    folder = open_package(shipped.model())
     assert sum(path.stat().st_size for path in folder.rglob("*")) < 20_000_000
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert card == (Path(__file__).parents[1] / "docs" / "limner-tiny.md").read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ from limner.encoders.resnet import config_of
 from limner.models import ShowAttendTellConfig, build_model
 from limner.models.captioner import FromPixels
 from limner.runs.recipe import Recipe, build_recipe, load_recipe, save_recipe
-from limner.runs.run import RunInfo, create_run, load_run, put_weights, weights_of
+from limner.runs.run import RunInfo, create_run, load_run, load_run_state_dict, run_state_dict
 from limner.text.vocabulary import SPECIALS, Vocabulary
 
 
@@ -177,12 +177,12 @@ def test_a_frozen_resnet_travels_with_the_run(tmp_path: Path) -> None:
     encoder, vocabulary = build_encoder(recipe.encoder), Vocabulary((*SPECIALS, "a"))
     assert not isinstance(encoder, Pretrained)
     both = FromPixels(encoder, build_model(recipe.model, 5, encoder.dim))
-    save_tensors(tmp_path / "model.safetensors", weights_of(both))
+    save_tensors(tmp_path / "model.safetensors", run_state_dict(both))
     create_run(tmp_path, recipe, vocabulary, RunInfo(encoder.dim, encoder.provenance(), False))
     run = load_run(tmp_path)
     assert run.encoder is not None and run.encoder.provenance() == encoder.provenance()
     other = FromPixels(build_encoder(recipe.encoder), build_model(recipe.model, 5, encoder.dim))
-    put_weights(other, weights_of(both), "here")
+    load_run_state_dict(other, run_state_dict(both), "here")
     assert other.encoder.provenance() == encoder.provenance()
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from limner.convert.video_captioning_3d import map_weights, read_published
-from limner.core.tensors import load_state
+from limner.core.tensors import load_state_strictly
 from limner.core.types import EOS, Features, Layout
 from limner.explanations.gradcam import cam, cam_plus_plus, gradcam, gradcam_plus_plus, stretched
 from limner.models.spatiotemporal import FirstToken
@@ -148,7 +148,7 @@ def test_golden_maps(golden: Path):
     size = data["logits"].shape[-1]
     config, tensors = map_weights(read_published(golden).tensors, size, str(golden))
     model = FirstToken(config, size, data["features"].shape[1]).eval()
-    load_state(model, tensors, golden)
+    load_state_strictly(model, tensors, golden)
     for maps, words, length, *expected in zip(
         *(data[name] for name in ("features", "captions", "lengths", "gradcam", "gradcampp")), strict=True
     ):

@@ -15,7 +15,7 @@ from limner.export import exporter
 from limner.export.check import compare, drawn, media_of
 from limner.export.exporter import export_onnx
 from limner.export.graphs import Graphs
-from limner.inference.onnx.model import file_facts, read_card
+from limner.inference.onnx.model import file_hashes, read_export_manifest
 from limner.inference.onnx.pipeline import OnnxPipeline
 from limner.inference.pipeline import Pipeline
 from limner.models.sa_lstm import SaLstmConfig
@@ -25,7 +25,7 @@ from limner.models.spatial_transformer import SpatialTransformerConfig
 from limner.models.spatiotemporal import FirstTokenConfig, SpatioTemporalConfig
 from limner.models.up_down import UpDownConfig
 from limner.models.xlan import XlanConfig
-from limner.runs.package import pack, unpack
+from limner.runs.package import pack, open_package
 from limner.runs.run import load_run
 from tests.export.worlds import limner, random_run
 
@@ -39,7 +39,7 @@ def test_it_says_and_sees_what_the_run_does(tiny: Path, exported: Path):
         assert (ours.text, ours.words, ours.finished) == (theirs.text, theirs.words, theirs.finished)
         assert ours.logprob == pytest.approx(theirs.logprob, abs=1e-4)
         np.testing.assert_allclose(ours.attention, theirs.attention, atol=1e-5)
-    card = read_card(exported)
+    card = read_export_manifest(exported)
     assert card.decoding == pipeline.decoding.bind(pipeline.vocabulary)
     assert (card.frames, card.layout, card.pictures, card.clips, card.int8) == (4, (4, 4), True, True, False)
     told = card.source["captions compared with PyTorch"]["float"]
@@ -152,7 +152,7 @@ def test_int8_by_the_command(tiny: Path, tmp_path: Path, capsys: pytest.CaptureF
         assert main(["export", str(tiny / "run"), "--out", str(out), *arguments]) == 0
     shown = capsys.readouterr().out
     assert "int8: 2" in shown and "of the float file" in shown
-    card = read_card(out)
+    card = read_export_manifest(out)
     assert card.int8 and card.source["captions compared with PyTorch"]["int8"]["media"] == 24
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "small.onnx"]
     assert OnnxPipeline.load(out).caption(drawn(True, False)[0]).text
@@ -182,8 +182,8 @@ def test_unreadable_media_are_told_and_not_counted(tiny: Path, tmp_path: Path, c
 def test_a_packed_model(tiny: Path, exported: Path, tmp_path: Path):
     packed = pack(load_run(tiny / "run"), tmp_path / "tiny.limner")
     assert main(["export", str(packed)]) == 0
-    assert read_card(tmp_path / "tiny.limner.onnx").fingerprint == read_card(exported).fingerprint
-    assert unpack(packed) == packed  # nothing was put into it
+    assert read_export_manifest(tmp_path / "tiny.limner.onnx").fingerprint == read_export_manifest(exported).fingerprint
+    assert open_package(packed) == packed  # nothing was put into it
 
 
 def test_a_run_without_an_encoder(tiny: Path, tmp_path: Path):
@@ -195,7 +195,7 @@ def test_a_run_without_an_encoder(tiny: Path, tmp_path: Path):
 def test_lengths_that_were_not_exported_are_refused(tiny: Path, exported: Path, tmp_path: Path):
     """A model that reads clips only says so of a picture, and goes on."""
     shutil.copytree(exported, tmp_path / "x")
-    replace(read_card(exported), pictures=False, files=file_facts(exported)).save(tmp_path / "x")
+    replace(read_export_manifest(exported), pictures=False, files=file_hashes(exported)).save(tmp_path / "x")
     engine = OnnxPipeline.load(tmp_path / "x")
     clip = np.zeros((4, 40, 50, 3), np.uint8)
     (_, failure), (_, caption) = engine.captions([clip[0], clip])

@@ -19,7 +19,7 @@ from limner.export.check import drawn
 from limner.models import build_model
 from limner.models.captioner import CaptionerConfig, FromPixels
 from limner.runs.recipe import Recipe
-from limner.runs.run import RunInfo, create_run, weights_of
+from limner.runs.run import RunInfo, create_run, run_state_dict
 from limner.text.vocabulary import Vocabulary
 
 WORDS = "a the dog cat man woman ball runs jumps sits red blue green big small on in with and plays water grass"
@@ -41,7 +41,7 @@ def random_run(
                 parameter.mul_(6)
     recipe = Recipe(encoder=config, model=model, frames=frames, decoding=Beam(3, 0.3, Rules(2, 8)))
     create_run(folder, recipe, words, RunInfo(eyes.dim, eyes.provenance(), encoder_trained=True))
-    save_tensors(folder / "model.safetensors", weights_of(FromPixels(eyes.eval(), captioner.eval())))
+    save_tensors(folder / "model.safetensors", run_state_dict(FromPixels(eyes.eval(), captioner.eval())))
     return folder
 
 

@@ -16,7 +16,7 @@ from limner.apps.cli import main
 from limner.core.torch_free import Failure
 from limner.decode.options import Beam, Sample
 from limner.decode.rules import Rules
-from limner.inference.hf import HuggingFacePipeline, generation
+from limner.inference.hf import HuggingFacePipeline, generate_arguments
 from limner.text.alt_text import alt_text
 from tests.apps.test_caption import picture
 from tests.data.videos import greys, write
@@ -186,10 +186,10 @@ def test_options_as_generate_takes_them():
     plain = Rules(min_length=2, max_length=7, no_repeat_word=False, no_repeat_trigram=True)
     both = {"max_new_tokens": 7, "min_new_tokens": 2, "no_repeat_ngram_size": 3}
     beam = {"do_sample": False, "num_beams": 4, "num_return_sequences": 2, "length_penalty": 0.5}
-    assert generation(Beam(4, 0.5, plain, n_best=2)) == both | beam
-    assert generation(Beam(4, 0.5, plain, n_best=2, normalise="avg")) == both | beam | {"length_penalty": 1.0}
+    assert generate_arguments(Beam(4, 0.5, plain, n_best=2)) == both | beam
+    assert generate_arguments(Beam(4, 0.5, plain, n_best=2, normalise="avg")) == both | beam | {"length_penalty": 1.0}
     drawn = {"do_sample": True, "num_beams": 1, "num_return_sequences": 3, "temperature": 0.5, "top_k": 0, "top_p": 0.9}
-    assert generation(Sample(3, 0.5, plain, top_p=0.9)) == both | drawn
+    assert generate_arguments(Sample(3, 0.5, plain, top_p=0.9)) == both | drawn
 
 
 @pytest.mark.parametrize(

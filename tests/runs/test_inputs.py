@@ -2,7 +2,7 @@
 
 from limner.core.types import Features, Medium
 from limner.data.feature_files import FeatureFiles
-from limner.runs.inputs import Inputs, feature_paths, reads_files
+from limner.runs.inputs import RecipeInputs, feature_paths, uses_feature_files
 from limner.runs.recipe import Recipe
 
 
@@ -12,16 +12,16 @@ def nothing(items) -> Features:
 
 def test_clips_count_for_their_frames():
     picture, clip = Medium("a", "a.png"), Medium("b", "b.MP4")
-    raw = Inputs(None, nothing, frames=28)
-    assert raw.together([picture]) == 64 and raw.together([picture, clip]) == 2 and raw.together([clip], 20) == 1
-    assert Inputs(None, nothing, frames=1).together([clip]) == 64
-    stored = Inputs(None, nothing, files=FeatureFiles.__new__(FeatureFiles), frames=28)
-    assert stored.together([clip]) == 64
+    raw = RecipeInputs(None, nothing, frames=28)
+    assert raw.media_per_batch([picture]) == 64 and raw.media_per_batch([picture, clip]) == 2 and raw.media_per_batch([clip], 20) == 1
+    assert RecipeInputs(None, nothing, frames=1).media_per_batch([clip]) == 64
+    stored = RecipeInputs(None, nothing, files=FeatureFiles.__new__(FeatureFiles), frames=28)
+    assert stored.media_per_batch([clip]) == 64
 
 
 def test_what_a_recipe_reads(tmp_path):
-    assert feature_paths(Recipe()) == () and not reads_files(Recipe())
-    assert feature_paths(Recipe(features="a")) == ("a",) and not reads_files(Recipe(features="a"))
-    assert reads_files(Recipe(features="a.h5")) and reads_files(Recipe(features=("a", "b")))
+    assert feature_paths(Recipe()) == () and not uses_feature_files(Recipe())
+    assert feature_paths(Recipe(features="a")) == ("a",) and not uses_feature_files(Recipe(features="a"))
+    assert uses_feature_files(Recipe(features="a.h5")) and uses_feature_files(Recipe(features=("a", "b")))
     (tmp_path / "v.npy").touch()
-    assert reads_files(Recipe(features=str(tmp_path)))
+    assert uses_feature_files(Recipe(features=str(tmp_path)))

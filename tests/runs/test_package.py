@@ -26,9 +26,9 @@ from limner.models import build_model
 from limner.models.captioner import FromPixels
 from limner.models.show_attend_tell import ShowAttendTellConfig
 from limner.runs import package as packed
-from limner.runs.package import pack, push_to_hub, unpack
+from limner.runs.package import pack, push_to_hub, open_package
 from limner.runs.recipe import Recipe
-from limner.runs.run import RunInfo, create_run, load_run, weights_of
+from limner.runs.run import RunInfo, create_run, load_run, run_state_dict
 from limner.text.vocabulary import Vocabulary
 from tests.encoders.test_detector import save as save_detector
 from tests.encoders.test_pretrained import save as save_backbone
@@ -57,7 +57,7 @@ def save_run(folder: Path, encoder: Encoder, trained: bool = False) -> None:
     torch.manual_seed(0)
     whole = FromPixels(encoder, build_model(recipe.model, len(words), encoder.dim))
     create_run(folder, recipe, words, RunInfo(encoder.dim, encoder.provenance(), trained))
-    save_tensors(folder / "model.safetensors", weights_of(whole))
+    save_tensors(folder / "model.safetensors", run_state_dict(whole))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_an_encoder_of_others_lies_inside_and_its_folder_is_not_missed(
     source.rename(tmp_path / "gone")
     found = Pipeline.from_pretrained(tmp_path / "m").caption(picture)
     assert (found.text, found.logprob) == (expected.text, pytest.approx(expected.logprob, abs=1e-5))
-    inside = load_run(unpack(tmp_path / "m"))
+    inside = load_run(open_package(tmp_path / "m"))
     assert inside.recipe.encoder == replace(config, source="encoder") and inside.info.encoder["source"] == "encoder"
     assert str(tmp_path) not in "".join(path.read_text() for path in (tmp_path / "m").rglob("*.json"))
     assert f"on the encoder `{named}`" in (tmp_path / "m" / "README.md").read_text()
@@ -114,14 +114,14 @@ def test_a_pretrained_encoder_lies_inside_as_it_was_trained(tmp_path: Path):
     save_run(tmp_path / "run", encoder, trained=True)
     pack(load_run(tmp_path / "run"), tmp_path / "m")
     (tmp_path / "backbone").rename(tmp_path / "gone")
-    found = load_run(unpack(tmp_path / "m"))
+    found = load_run(open_package(tmp_path / "m"))
     assert isinstance(found.encoder, nn.Module)
     for name, value in encoder.backbone.state_dict().items():
         assert torch.equal(found.encoder.backbone.state_dict()[name], value), name
     with open(tmp_path / "m" / "encoder" / "config.json", "a") as file:
         file.write(" ")
     with pytest.raises(ValueError, match=r"encoder/config\.json is not the file that was packed: its hash differs"):
-        unpack(tmp_path / "m")
+        open_package(tmp_path / "m")
 
 
 def test_half_the_size(tiny: Path, model: Path, tmp_path: Path):
@@ -129,7 +129,7 @@ def test_half_the_size(tiny: Path, model: Path, tmp_path: Path):
     folder = pack(run, tmp_path / "half.limner", half=True)
     full, half = (path.joinpath("model.safetensors").stat().st_size for path in (model, folder))
     assert 0.5 < half / full < 0.6  # biases and statistics stay
-    found = load_run(unpack(folder))
+    found = load_run(open_package(folder))
     for name, weight in run.model.state_dict().items():
         assert found.model.state_dict()[name].dtype == weight.dtype
         rounded = weight.half().float() if weight.dim() > 1 else weight
@@ -138,7 +138,7 @@ def test_half_the_size(tiny: Path, model: Path, tmp_path: Path):
         run.model.head.weight[3, 2] = 70000
     with pytest.raises(ValueError, match=r"head\.weight reaches 70000, more than float16 can hold"):
         pack(run, tmp_path / "half.limner", half=True)
-    assert load_run(unpack(folder)) is not None  # what was there is still whole
+    assert load_run(open_package(folder)) is not None  # what was there is still whole
 
 
 def test_a_flipped_byte_is_named(model: Path):
@@ -147,7 +147,7 @@ def test_a_flipped_byte_is_named(model: Path):
     data[-3] ^= 1
     path.write_bytes(data)
     with pytest.raises(ValueError, match=r"model\.safetensors is not the file that was packed: its hash differs"):
-        unpack(model)
+        open_package(model)
 
 
 def test_files_that_could_run_are_refused_before_anything_is_read(model: Path, monkeypatch):
@@ -158,35 +158,35 @@ def test_files_that_could_run_are_refused_before_anything_is_read(model: Path, m
     (model / "model.safetensors").unlink()  # would be named too, were the folder read
     (model / "pytorch_model.bin").write_bytes(pickle.dumps(Evil()))
     with pytest.raises(ValueError, match=r"pytorch_model\.bin: a packed model holds .*could execute code"):
-        unpack(model)
+        open_package(model)
     manifest = json.loads((model / "manifest.json").read_text())
     (model / "pytorch_model.bin").unlink()
     for name in ("../run.py", "modeling.py"):
         told = {**manifest, "files": {**manifest["files"], name: {"sha256": "", "bytes": 0}}}
         (model / "manifest.json").write_text(json.dumps(told))
         with pytest.raises(ValueError, match="could execute code"):
-            unpack(model)
+            open_package(model)
 
 
 def test_what_is_missing_unknown_or_newer_is_said(tiny: Path, model: Path):
     (model / "more.json").write_text("{}")
     with pytest.raises(ValueError, match=r"holds more\.json, of which its manifest\.json does not know"):
-        unpack(model)
+        open_package(model)
     (model / "more.json").rename(model.parent / "more.json")
     (model / "vocabulary.json").rename(model.parent / "vocabulary.json")
     with pytest.raises(ValueError, match=r"vocabulary\.json is missing"):
-        unpack(model)
+        open_package(model)
     manifest = json.loads((model / "manifest.json").read_text())
     (model / "manifest.json").write_text(json.dumps({**manifest, "format": 2, "version": "9.1"}))
     with pytest.raises(
         ValueError, match=r"has pack format 2, of limner 9\.1; this limner reads up to 1: update limner"
     ):
-        unpack(model)
+        open_package(model)
     (model / "manifest.json").write_text("{}")
     with pytest.raises(ValueError, match="does not describe a packed model"):
-        unpack(model)
+        open_package(model)
     with pytest.raises(ValueError, match=r"is no packed model: it has no manifest\.json"):
-        unpack(tiny / "run")
+        open_package(tiny / "run")
 
 
 def test_what_cannot_be_packed(tiny: Path, tmp_path: Path):
@@ -207,7 +207,7 @@ def test_packing_again_replaces_it_whole_or_not_at_all(tiny: Path, model: Path, 
     assert (model / "manifest.json").read_text() == before and len(list(model.parent.iterdir())) == 1
     monkeypatch.undo()
     pack(load_run(tiny / "run"), model, "# My card\n")
-    assert (unpack(model) / "README.md").read_text() == "# My card\n"
+    assert (open_package(model) / "README.md").read_text() == "# My card\n"
 
 
 def test_the_hub(tiny: Path, model: Path, monkeypatch):
@@ -218,11 +218,11 @@ def test_the_hub(tiny: Path, model: Path, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     with pytest.raises(ValueError, match=r"a/b is no folder here and could not be fetched.*offline, give a run folder"):
-        unpack("a/b")
+        open_package("a/b")
     with pytest.raises(ValueError, match="no hub id of the form owner/name"):
-        unpack("nowhere")
+        open_package("nowhere")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda id, **_: str(model))
-    assert unpack("a/b") == model
+    assert open_package("a/b") == model
     calls = []
 
     class Api:

@@ -12,13 +12,13 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from limner.core.tensors import load_state, load_tensors, save_tensors
+from limner.core.tensors import load_state_strictly, load_tensors, save_tensors
 from limner.encoders import ResNet3D, ResNet3DConfig, SmallCNN, SmallCNNConfig
 from limner.models import build_model
 from limner.models.captioner import FromPixels
 from limner.models.show_attend_tell import ShowAttendTellConfig
 from limner.runs.recipe import Recipe
-from limner.runs.run import RunInfo, create_run, load_run, pack_state, put_weights, unpack_state, weights_of
+from limner.runs.run import RunInfo, create_run, load_run, checkpoint_tensors, load_run_state_dict, restore_checkpoint, run_state_dict
 from limner.text.vocabulary import Vocabulary
 from limner.training.loop import Position
 from limner.training.stage import save_last
@@ -35,7 +35,7 @@ def make(folder: Path) -> FromPixels:
     encoder = SmallCNN(RECIPE.encoder)
     model = FromPixels(encoder, build_model(RECIPE.model, len(VOCABULARY), encoder.dim))
     create_run(folder, RECIPE, VOCABULARY, RunInfo(encoder.dim, encoder.provenance(), encoder_trained=True))
-    save_tensors(folder / "model.safetensors", weights_of(model))
+    save_tensors(folder / "model.safetensors", run_state_dict(model))
     return model
 
 
@@ -64,7 +64,7 @@ def test_weights_of_a_file_are_needed_only_where_the_run_has_no_copy(tmp_path: P
     recipe = replace(RECIPE, encoder=ResNet3DConfig(depth=10, width=4, size=32, source=str(tmp_path / "r3d.pth")))
     model = FromPixels(ResNet3D(recipe.encoder), build_model(recipe.model, len(VOCABULARY), network.dim))
     info = RunInfo(network.dim, model.encoder.provenance(), encoder_trained=True)
-    for name, tensors in {"whole": weights_of(model), "features": model.captioner.state_dict()}.items():
+    for name, tensors in {"whole": run_state_dict(model), "features": model.captioner.state_dict()}.items():
         create_run(tmp_path / name, recipe, VOCABULARY, info)
         save_tensors(tmp_path / name / "model.safetensors", tensors)
     (tmp_path / "r3d.pth").rename(tmp_path / "moved.pth")
@@ -80,23 +80,23 @@ def test_put_weights_is_the_inverse_of_weights_of(tmp_path: Path):
     torch.manual_seed(1)
     encoder = SmallCNN(RECIPE.encoder)
     other = FromPixels(encoder, build_model(RECIPE.model, len(VOCABULARY), encoder.dim))
-    put_weights(other, weights_of(model), "here")
+    load_run_state_dict(other, run_state_dict(model), "here")
     assert all(torch.equal(a, b) for a, b in zip(other.state_dict().values(), model.state_dict().values(), strict=True))
-    alone = weights_of(model.captioner)
-    assert weights_of(model).keys() == alone.keys() | {f"encoder.{name}" for name in model.encoder.state_dict()}
+    alone = run_state_dict(model.captioner)
+    assert run_state_dict(model).keys() == alone.keys() | {f"encoder.{name}" for name in model.encoder.state_dict()}
 
 
 def test_loading_is_strict_and_names_the_keys(tmp_path: Path):
     layer = nn.Linear(2, 3)
     good = layer.state_dict()
-    load_state(layer, dict(good), "w")
+    load_state_strictly(layer, dict(good), "w")
     for tensors, message in [
         ({"weight": good["weight"]}, r"w does not fit the model: missing \['bias'\]; unknown \[\]; shapes \[\]"),
         ({**good, "extra": good["bias"]}, r"missing \[\]; unknown \['extra'\]"),
         ({**good, "bias": torch.zeros(4)}, r"shapes \['bias \(4,\), expected \(3,\)'\]"),
     ]:
         with pytest.raises(ValueError, match=message):
-            load_state(layer, tensors, "w")
+            load_state_strictly(layer, tensors, "w")
     make(tmp_path)
     save_tensors(tmp_path / "model.safetensors", {"head.weight": torch.zeros(2, 2)})
     with pytest.raises(ValueError, match=r"model\.safetensors does not fit .*'attend.key.bias'.*head.weight \(2, 2\)"):
@@ -247,10 +247,10 @@ def test_packed_state_continues_to_the_bit(tmp_path: Path, optimizer):
         step(model, way)
     other = nn.Linear(3, 2)
     continued = optimizer(other.parameters(), 0.1)
-    save_tensors(tmp_path / "s.safetensors", pack_state(model, way))
+    save_tensors(tmp_path / "s.safetensors", checkpoint_tensors(model, way))
     for _ in range(2):
         step(model, way)
-    unpack_state(load_tensors(tmp_path / "s.safetensors")[0], other, continued)
+    restore_checkpoint(load_tensors(tmp_path / "s.safetensors")[0], other, continued)
     for _ in range(2):
         step(other, continued)
     assert torch.equal(model.weight, other.weight) and torch.equal(model.bias, other.bias)

@@ -22,7 +22,7 @@ from limner.runs.recipe import Recipe, build_recipe, save_recipe
 from limner.runs.run import load_run
 from limner.text.load import load_vocabulary
 from limner.text.vocabulary import SPECIALS, Vocabulary
-from limner.training.teachers import ids_of, load_teacher, same_inputs
+from limner.training.teachers import teacher_token_ids, load_teacher, same_inputs
 from limner.training.train import train
 from tests.training.test_resume import same
 from tests.training.world import Watched, log_of, pictures, recipe
@@ -224,10 +224,10 @@ def test_words_are_those_of_the_same_text():
     def words(*more: str, **options: Any) -> Vocabulary:
         return Vocabulary((*SPECIALS, *more), **options)
 
-    found = ids_of(words("cat", "dog", "red"), words("red", "dog"))
+    found = teacher_token_ids(words("cat", "dog", "red"), words("red", "dog"))
     assert found is not None and found.tolist() == [0, 1, 2, 3, 6, 5]
-    assert ids_of(words("cat"), words("cat", "dog")) is None  # the teacher lacks one
-    assert ids_of(words("cat", tokenizer="ptb"), words("cat")) is None
+    assert teacher_token_ids(words("cat"), words("cat", "dog")) is None  # the teacher lacks one
+    assert teacher_token_ids(words("cat", tokenizer="ptb"), words("cat")) is None
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import torch
 from limner.core.tensors import load_tensors
 from limner.runs.recipe import Recipe, Stage, build_recipe, save_recipe
 from limner.training.loop import make_optimizer
-from limner.training.rates import factors, frozen, too_high
+from limner.training.rates import matched_lr_scales, frozen, high_lr_warnings
 from limner.training.train import train
 from tests.models.captioners import small
 from tests.training.test_resume import same
@@ -81,7 +81,7 @@ def test_names_are_compared_name_by_name_and_the_longest_counts():
     model = small("spatial_transformer", encoder_layers=11)
     named = {id(parameter): name for name, parameter in model.named_parameters()}
     rates = {"cell_layers.1": 0.0, "cell_layers.1.attend.key.weight": 2.0}
-    found = {named[id(parameter)]: factor for parameter, factor in factors(model, rates)}
+    found = {named[id(parameter)]: factor for parameter, factor in matched_lr_scales(model, rates)}
     assert {name for name in found if not name.startswith("cell_layers.1.")} == set()
     assert {name for name, factor in found.items() if factor} == {"cell_layers.1.attend.key.weight"}
     assert len(found) == sum(name.startswith("cell_layers.1.") for name in named.values()) > 5
@@ -138,7 +138,7 @@ def test_a_name_that_is_no_part_is_told_before_any_stage(data: Path, tmp_path: P
     assert not (tmp_path / "run" / "last.safetensors").exists()
     for slip in ("", "emb", "encoder"):  # no parts of names, and an encoder has `encoder_lr`
         with pytest.raises(ValueError, match=f"is called '{slip}'"):
-            factors(small("show_attend_tell"), {slip: 0.0})
+            matched_lr_scales(small("show_attend_tell"), {slip: 0.0})
 
 
 def test_rates_that_cannot_be(data: Path):
@@ -156,8 +156,8 @@ def stages(*told: dict[str, Any]) -> tuple[Stage, ...]:
 
 def test_a_rate_too_high_for_self_critical_training_is_told_once(data: Path, tmp_path: Path):
     scst = {"objective": {"name": "scst", "sample": {"count": 2, "rules": {"max_length": 4}}}}
-    assert not too_high(stages({"lr": 0.01}, {**scst, "lr": 5e-4}, {**scst, "lr": 0.1, "optimizer": "sgd"}))
-    (text,) = too_high(stages({}, {**scst, "lr": 0.001, "optimizer": "amsgrad"}))
+    assert not high_lr_warnings(stages({"lr": 0.01}, {**scst, "lr": 5e-4}, {**scst, "lr": 0.1, "optimizer": "sgd"}))
+    (text,) = high_lr_warnings(stages({}, {**scst, "lr": 0.001, "optimizer": "amsgrad"}))
     assert text.startswith("stages.1.lr is 0.001: with amsgrad the objective scst usually takes at most 0.0001")
     watched = Watched()
     train(recipe(data, lr=0.002, epochs=2, captions_per_medium=1, **scst), tmp_path / "run", watch=watched)

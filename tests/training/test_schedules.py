@@ -5,7 +5,7 @@ from math import cos, pi
 import pytest
 
 from limner.runs.recipe import Schedule
-from limner.training.schedules import Plateau, factor
+from limner.training.schedules import ReduceOnPlateau, factor
 
 
 def course(schedule: Schedule, total: int) -> list[float]:
@@ -51,7 +51,7 @@ def test_cosine():
     ],
 )
 def test_plateau_falls_after_so_many_validations_without_a_better_score(patience: int, factors: list[float]):
-    plateau = Plateau(Schedule("plateau", factor=0.5, patience=patience))
+    plateau = ReduceOnPlateau(Schedule("plateau", factor=0.5, patience=patience))
     found, better = [], []
     for score in (0.3, 0.2, 0.3, 0.4, 0.1, 0.1, 0.5, 0.5, 0.4):  # an equal score is not a better one
         better.append(plateau.update(score))
@@ -61,7 +61,7 @@ def test_plateau_falls_after_so_many_validations_without_a_better_score(patience
 
 
 def test_other_schedules_only_count():
-    plateau = Plateau(Schedule("cosine", patience=1))
+    plateau = ReduceOnPlateau(Schedule("cosine", patience=1))
     for score in (0.5, 0.4, 0.3):
         plateau.update(score)
     assert (plateau.best, plateau.waited, plateau.factor) == (0.5, 2, 1.0)
@@ -69,13 +69,13 @@ def test_other_schedules_only_count():
 
 def test_plateau_does_not_fall_before_its_start():
     """From epoch 3 on, as soon as the waiting is a multiple of the patience."""
-    plateau = Plateau(Schedule("plateau", factor=0.5, patience=2, start=3))
+    plateau = ReduceOnPlateau(Schedule("plateau", factor=0.5, patience=2, start=3))
     factors = []
     for epoch, score in enumerate((0.5, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4), start=1):
         plateau.update(score, epoch)
         factors.append(plateau.factor)
     assert factors == [1, 1, 0.5, 0.5, 0.25, 0.25, 0.125]
-    early = Plateau(Schedule("plateau", factor=0.5, patience=1, start=3))
+    early = ReduceOnPlateau(Schedule("plateau", factor=0.5, patience=1, start=3))
     assert [(early.update(0.1, epoch), early.factor)[1] for epoch in (1, 2, 3)] == [1, 1, 0.5]
 
 

@@ -18,10 +18,10 @@ from limner.metrics.references import References
 from limner.metrics.report import evaluate
 from limner.runs.evaluation import evaluate_run
 from limner.runs.recipe import Stage
-from limner.runs.run import load_run, weights_of
+from limner.runs.run import load_run, run_state_dict
 from limner.training import session
-from limner.training.loop import Average
-from limner.training.session import build_vocabulary, collapse
+from limner.training.loop import ExponentialMovingAverage
+from limner.training.session import build_vocabulary, collapse_warning
 from limner.training.train import train
 from tests.encoders.test_pretrained import save as save_backbone
 from tests.training.world import CAPTIONS, Watched, clip, log_of, pictures, recipe
@@ -91,7 +91,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> list[dict[
     seen: list[dict[str, torch.Tensor]] = []
 
     def validate(this: session.Session, stage: int) -> float:
-        seen.append({name: value.clone() for name, value in weights_of(this.model).items()})
+        seen.append({name: value.clone() for name, value in run_state_dict(this.model).items()})
         return scores[len(seen) - 1]
 
     monkeypatch.setattr(session.Session, "validate", validate)
@@ -157,7 +157,7 @@ def test_the_moving_average_by_hand():
     """Decay min(d, (1 + n) / (10 + n)): 2/11 and then 3/12 while the memory is short."""
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, 1.0)
-    average = Average(model, 0.2)
+    average = ExponentialMovingAverage(model, 0.2)
     expected = 1.0
     for value, decay in ((2.0, 2 / 11), (5.0, 0.2), (-1.0, 0.2)):
         nn.init.constant_(model.weight, value)
@@ -173,7 +173,7 @@ def test_the_moving_average_by_hand():
 def test_collapse_by_number():
     def report(different: int, media: int) -> str:
         captions = {str(k): f"word{k % different}" for k in range(media)}
-        return collapse(evaluate(captions, References({id: ["x"] for id in captions})), media)
+        return collapse_warning(evaluate(captions, References({id: ["x"] for id in captions})), media)
 
     assert "collapsed: 2 different sentences for 20 media" in report(2, 20)
     assert report(3, 20) == "" == report(1, 19)  # three sentences, or too few media to tell
@@ -266,7 +266,7 @@ def test_one_process_may_train_in_one_precision_after_another(tmp_path: Path):
 def test_the_average_follows_what_is_trained(tmp_path: Path):
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 2))
     model[0].requires_grad_(False)
-    average = Average(model, 0.5)
+    average = ExponentialMovingAverage(model, 0.5)
     assert average.shadow.keys() == {"1.weight", "1.bias", "1.running_mean", "1.running_var", "2.weight", "2.bias"}
 
 

@@ -4,7 +4,7 @@ from os import PathLike
 from pathlib import Path
 
 from limner.runs.recipe import Recipe, load_recipe
-from limner.training.session import Watch, silent
+from limner.training.session import TrainingCallback, ignore_events
 from limner.training.train import train as train_recipe
 
 
@@ -13,7 +13,7 @@ def train(
     folder: str | PathLike[str] | None = None,
     *,
     resume: bool = False,
-    watch: Watch = silent,
+    watch: TrainingCallback = ignore_events,
 ) -> Path:
     """Train a recipe -> the run folder.
 

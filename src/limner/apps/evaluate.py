@@ -29,7 +29,7 @@ from limner.apps.shared.runs import is_packed, open_run
 from limner.core.files import write_text
 from limner.runs.evaluation import Evaluation, evaluate_run, write_evaluation
 from limner.runs.package import resolve_model
-from limner.runs.run import load_others
+from limner.runs.run import load_ensemble_members
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     if is_packed(loaded) and not options.out:
         raise ValueError(f"{options.run} is a packed model and stays as it is: say with --out where its scores go")
     decoding = search_of(options, loaded.recipe.beam, loaded.vocabulary)
-    others = load_others(loaded, [resolve_model(other) for other in options.others], options.encoder, options.device)
+    others = load_ensemble_members(loaded, [resolve_model(other) for other in options.others], options.encoder, options.device)
     metrics, extra, protocol = metrics_of(options)
     evaluation = evaluate_run(
         loaded, options.split, decoding, options.limit, metrics, extra, others, averaging_of(options)

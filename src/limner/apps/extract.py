@@ -27,7 +27,7 @@ from limner.encoders import (
     build_encoder,
 )
 from limner.encoders.resnet3d import config_of, read_weights
-from limner.runs.inputs import feature_paths, reads_files
+from limner.runs.inputs import feature_paths, uses_feature_files
 from limner.runs.recipe import Recipe, load_recipe
 from limner.runs.run import load_run
 
@@ -100,7 +100,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
 def _store(recipe: Recipe) -> str:
     """The feature store that a recipe names."""
-    if reads_files(recipe):
+    if uses_feature_files(recipe):
         raise ValueError(f"the recipe reads the feature files {', '.join(feature_paths(recipe))}: give --out FOLDER")
     return next(iter(feature_paths(recipe)), "")
 

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from limner.apps.shared.arguments import WrongArguments, no_more
-from limner.runs.package import pack, push_to_hub, unpack
+from limner.runs.package import pack, push_to_hub, open_package
 from limner.runs.run import load_run
 
 
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     no_more(rest)
     if options.verify:
-        print(f"{unpack(options.run)}: every file is as it was packed")
+        print(f"{open_package(options.run)}: every file is as it was packed")
         return 0
     folder = Path(options.run)
     if options.out:

@@ -23,7 +23,7 @@ from limner.convert.sa_lstm import (
     with_objective,
     write,
 )
-from limner.core.tensors import load_state
+from limner.core.tensors import load_state_strictly
 from limner.objectives.context import Context
 from limner.objectives.reconstruction import GlobalReconstruction, LocalReconstruction
 
@@ -72,5 +72,5 @@ def add_reconstructor(converted: Converted, published: Published, tensors: dict[
         config = GlobalReconstruction(weight=weight, published=True)
         mapped = {f"lstm.{part}_l0": tensors[f"rnn.{part}_l0"] for part in PARTS}
     module = config.build(Context(hidden=H, feature_dim=D))
-    load_state(module.reconstructor, mapped, what)
+    load_state_strictly(module.reconstructor, mapped, what)
     return with_objective(converted, config, module)

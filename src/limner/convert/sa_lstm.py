@@ -17,7 +17,7 @@ from torch import Tensor
 from limner.convert.checkpoint import check_keys, has_tensors, read_checkpoint
 from limner.convert.written import must_be_free, verify
 from limner.core.files import read_json
-from limner.core.tensors import load_state, save_tensors
+from limner.core.tensors import load_state_strictly, save_tensors
 from limner.core.types import Layout
 from limner.data.datasets import DataConfig
 from limner.data.feature_files import FeatureRows
@@ -242,7 +242,7 @@ def assemble(published: Published, word_map: Path, stage: Stage) -> Converted:
     config, tensors = map_decoder(published.decoder, len(vocabulary), published.source)
     dim = tensors["read_context.weight"].shape[1]
     model = SaLstm(config, len(vocabulary), dim)
-    load_state(model, tensors, published.source)
+    load_state_strictly(model, tensors, published.source)
     longest = setting(published.settings, ("loader", "max_caption_len"), LONGEST)
     recipe = Recipe(
         data=DataConfig(media="."),

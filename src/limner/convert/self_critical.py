@@ -18,7 +18,7 @@ from torch import Tensor
 from limner.convert.checkpoint import Record, has_tensors, read_checkpoint
 from limner.convert.written import must_be_free, verify
 from limner.core.files import read_json
-from limner.core.tensors import load_state, save_tensors
+from limner.core.tensors import load_state_strictly, save_tensors
 from limner.core.types import Layout
 from limner.data.datasets import DataConfig
 from limner.decode.rules import Rules
@@ -321,7 +321,7 @@ def write(
     }
     dim = next(iter(told.values())).shape[1]
     model = build_model(config, len(vocabulary), dim)
-    load_state(model, renamed(published, names, buffers, model, config.name), published.source)
+    load_state_strictly(model, renamed(published, names, buffers, model, config.name), published.source)
     longest = published.options.get("seq_length", published.options.get("max_length"))
     longest = longest if type(longest) is int and longest > 0 else LONGEST
     recipe = Recipe(

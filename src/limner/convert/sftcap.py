@@ -16,7 +16,7 @@ from torch import Tensor
 from limner.convert.checkpoint import has_tensors, read_checkpoint
 from limner.convert.written import must_be_free, verify
 from limner.core.files import read_json
-from limner.core.tensors import load_state, save_tensors
+from limner.core.tensors import load_state_strictly, save_tensors
 from limner.core.types import Layout
 from limner.data.datasets import DataConfig
 from limner.data.feature_files import FeatureRows
@@ -198,7 +198,7 @@ def build(tensors: Mapping[str, Tensor], prefix: str, sizes: Sizes, where: str) 
         if len(state[key]) != sizes.V:
             raise ValueError(f"{where}: {names[key]} has {len(state[key])} rows, expected {sizes.V}")
         state[key] = reorder(state[key])
-    load_state(model, state, where)
+    load_state_strictly(model, state, where)
     return model.eval()
 
 

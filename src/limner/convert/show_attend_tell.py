@@ -16,7 +16,7 @@ from torch import Tensor
 from limner.convert.checkpoint import check_keys, has_tensors, read_checkpoint
 from limner.convert.written import must_be_free, verify
 from limner.core.files import read_json
-from limner.core.tensors import load_state, save_tensors
+from limner.core.tensors import load_state_strictly, save_tensors
 from limner.core.types import Layout
 from limner.decode.rules import Rules
 from limner.decode.search import Beam
@@ -204,7 +204,7 @@ def map_encoder(tensors: Mapping[str, Tensor], channels: Literal["RGB", "BGR"], 
     encoder = ResNet(net_config)
     counters = {key: value for key, value in encoder.state_dict().items() if key.endswith("num_batches_tracked")}
     floats = {key: value if key in counters else value.float() for key, value in mapped.items()}
-    load_state(encoder, {**counters, **floats}, f"{where}: its encoder")  # torch < 0.4.1 had no counters
+    load_state_strictly(encoder, {**counters, **floats}, f"{where}: its encoder")  # torch < 0.4.1 had no counters
     return encoder.eval()
 
 
@@ -220,7 +220,7 @@ def assemble(
     config, tensors = map_decoder(decoder, words, where)
     dim = tensors["init_h.weight"].shape[1]
     model = ShowAttendTell(config, len(words), dim)
-    load_state(model, tensors, where)
+    load_state_strictly(model, tensors, where)
     if own is not None and source:
         raise ValueError(f"{where} has its own encoder; leave out --encoder {source}")
     if own is None and source and channels != "RGB":

@@ -18,7 +18,7 @@ from torch import Tensor
 from limner.convert.checkpoint import Record, check_keys, read_checkpoint
 from limner.convert.written import must_be_free, verify
 from limner.core.files import read_json
-from limner.core.tensors import load_state, save_tensors
+from limner.core.tensors import load_state_strictly, save_tensors
 from limner.core.types import Layout
 from limner.data.datasets import DataConfig
 from limner.decode.rules import Rules
@@ -81,7 +81,7 @@ def convert(
         config, stage = read_settings(settings, config)
     dim = tensors["linear.weight"].shape[1]  # channels of a cell
     model = FirstToken(config, len(words), dim)
-    load_state(model, tensors, published.source)
+    load_state_strictly(model, tensors, published.source)
     net = _encoder(encoder, dim)
     provenance = {} if net is None else net.provenance()
     if isinstance(net, ResNet3D):  # its weights travel with the run

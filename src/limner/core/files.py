@@ -1,4 +1,7 @@
-"""Files are written whole or not at all, and recognised by their hash."""
+"""Atomic writing of files, JSON reading and writing, and SHA-256 of a file.
+
+A file is first written beside its place and then renamed: readers see the old file or the new one, never a part.
+"""
 
 import hashlib
 import json
@@ -12,10 +15,11 @@ from typing import Any
 
 
 @contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it replaces `path`, on any error it is removed.
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Context manager that yields a temporary path beside `path`.
 
-    A reader never sees half a file, and a full disk leaves the old file as it was.
+    On success the temporary file replaces `path`; on any error it is removed and `path` stays as it was.  Missing
+    parent folders are created.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +32,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes files private; a result is as readable as any other file
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes files private; results get the user's usual permissions
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -36,21 +40,24 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 def write_text(path: str | Path, text: str) -> None:
     """Write UTF-8 text atomically."""
-    with atomic(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | Path, value: Any, indent: int | None = 1) -> None:
-    """Write JSON atomically."""
+    """Write a value as JSON, atomically; `indent` None writes one line."""
     write_text(path, json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
 
 
 def write_safetensors(path: str | Path, tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
-    """Write PyTorch's tensors atomically.  A full disk is the OSError that any other file would give."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file  # loads PyTorch, which those who only read JSON do without
+    """Write PyTorch tensors as a safetensors file, atomically.
 
-    with atomic(path) as temporary:
+    Raises OSError, for example when the disk is full (safetensors raises its own error, which has no errno).
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file  # imports PyTorch, so it is not imported at the top of this file
+
+    with atomic_write(path) as temporary:
         try:
             save_file(dict(tensors), temporary, dict(metadata))
         except SafetensorError as error:
@@ -61,7 +68,7 @@ def write_safetensors(path: str | Path, tensors: Mapping[str, Any], metadata: Ma
 
 
 def read_json(path: str | Path) -> Any:
-    """Read JSON.  Raises ValueError that names the file when it is not JSON."""
+    """Read a JSON file.  Raises ValueError, which names the file, when it is not JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -69,7 +76,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def sha256(path: str | Path) -> str:
-    """Hex digest of a file's bytes."""
+    """SHA-256 of a file's bytes as 64 hex digits."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):

@@ -1,6 +1,6 @@
-"""One table of everything that was renamed, so that runs, packed models, exports and stores of format 1 still open.
+"""Tables of renamed fields and tensors: runs, packed models, exports and stores of format 1 are read through them.
 
-A recipe that a person writes is never migrated: `renamed` tells its author the new name.
+A recipe that a user writes is not migrated: it gives an error that names the new field (`new_field_name`).
 """
 
 import copy
@@ -47,41 +47,41 @@ TENSORS = {
 
 
 def migrate(tree: Any) -> Any:
-    """A recipe, a `model.json` or an index of a store -> the same with the names of format 2.
+    """Return a copy of a recipe, a `model.json` or a store's index with the field names of format 2.
 
-    What has these names already stays as it is, and so does the argument.
+    Fields that have their new names already stay as they are; the argument is not changed.
 
     >>> migrate({"told": {"file": "a.jsonl"}, "decoding": {"contest": True}})
     {'pseudo_captions': {'file': 'a.jsonl'}, 'decoding': {'finished_compete': True}}
     """
     tree = copy.deepcopy(tree)
     for place, names in FIELDS.items():
-        for fields in _at(tree, place.split(".") if place else []):
-            now = {names.get(name, name): value for name, value in fields.items()}  # in the order they had
+        for fields in _mappings_at(tree, place.split(".") if place else []):
+            migrated = {names.get(name, name): value for name, value in fields.items()}  # in the old order
             fields.clear()
-            fields.update(now)
-    for objective in _at(tree, ["stages", "*", "objective"]):
+            fields.update(migrated)
+    for objective in _mappings_at(tree, ["stages", "*", "objective"]):
         if objective.get("name") == "sft" and objective.keys() & {"teacher", "T_loss"}:
             _teacher_weight(objective)
     return tree
 
 
 def migrate_tensors(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Tensors under the names of format 2; those that have them already stay.
+    """Return the same tensors under the names of format 2; new names stay as they are.
 
     >>> migrate_tensors({"place.weight": 1, "head.bias": 2})
     {'position_embedding.weight': 1, 'head.bias': 2}
     """
 
-    def named(name: str) -> str:
+    def new_name(name: str) -> str:
         old = next((prefix for prefix in TENSORS if name.startswith(prefix)), None)
         return name if old is None else TENSORS[old] + name.removeprefix(old)
 
-    return {named(name): tensor for name, tensor in tensors.items()}
+    return {new_name(name): tensor for name, tensor in tensors.items()}
 
 
-def renamed(place: str, field: str) -> str:
-    """What a field of format 1 at a dotted place is called now, or "".
+def new_field_name(place: str, field: str) -> str:
+    """Return the new name of a field of format 1 at a dotted place, or "" when it was not renamed.
 
     >>> renamed("stages.0", "rates")
     'lr_scale'
@@ -91,16 +91,17 @@ def renamed(place: str, field: str) -> str:
 
 
 def _teacher_weight(objective: dict[str, Any]) -> None:
-    """SFT's T: `teacher`, or in tenths `T_loss`, as the published command had it -> `teacher_weight` in [0, 1]."""
+    """Replace SFT's `teacher` (a fraction) or `T_loss` (in tenths, as in the published command) by `teacher_weight`,
+    a fraction in [0, 1]."""
     weight, tenths = objective.pop("teacher", 0.5), objective.pop("T_loss", None)
     objective["teacher_weight"] = weight if tenths is None else tenths * 0.1
 
 
-def _at(tree: Any, path: list[str]) -> list[dict[str, Any]]:
-    """The mappings at a dotted place; none where there is nothing."""
+def _mappings_at(tree: Any, path: list[str]) -> list[dict[str, Any]]:
+    """Return all mappings at a dotted place (`*`: every item of a list); none where the place does not exist."""
     if not path:
         return [tree] if isinstance(tree, dict) else []
     head, rest = path[0], path[1:]
     if head == "*":
-        return [found for item in (tree if isinstance(tree, list) else []) for found in _at(item, rest)]
-    return _at(tree.get(head), rest) if isinstance(tree, dict) else []
+        return [fields for item in (tree if isinstance(tree, list) else []) for fields in _mappings_at(item, rest)]
+    return _mappings_at(tree.get(head), rest) if isinstance(tree, dict) else []

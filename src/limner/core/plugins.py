@@ -1,7 +1,7 @@
-"""Plug-ins: packages that add to limner's registries.
+"""Plug-ins: packages that register captioners, encoders, data sets, metrics, objectives or searches.
 
-An installed package declares itself as an entry point of the group `limner.plugins`, or a command loads it by name
-(`limner --plugin my_package train recipe.yaml`).  Recipes and runs never name code to import.
+An installed package declares an entry point of the group `limner.plugins`, or a command loads a package by name
+(`limner --plugin my_package train recipe.yaml`).  Recipes and runs cannot make limner import code.
 """
 
 import importlib
@@ -12,7 +12,7 @@ GROUP = "limner.plugins"
 
 
 def load_plugin(package: str) -> None:
-    """Import a plug-in by its package name.  Raises ValueError when there is none by that name."""
+    """Import a plug-in by its package name.  Raises ValueError when Python finds no such package."""
     try:
         importlib.import_module(package)
     except ModuleNotFoundError as error:
@@ -25,8 +25,11 @@ def load_plugin(package: str) -> None:
 
 @lru_cache(maxsize=1)
 def load_entry_points() -> tuple[str, ...]:
-    """Load the plug-ins that installed packages declare, once -> their names."""
-    found = importlib.metadata.entry_points(group=GROUP)
-    for point in found:
-        point.load()
-    return tuple(point.name for point in found)
+    """Load all plug-ins that installed packages declare -> the names of their entry points.
+
+    Only the first call loads them.
+    """
+    entry_points = importlib.metadata.entry_points(group=GROUP)
+    for entry_point in entry_points:
+        entry_point.load()
+    return tuple(entry_point.name for entry_point in entry_points)

@@ -1,4 +1,4 @@
-"""`Registry`: everything of one kind by the name that recipes and commands use; plug-ins add to it."""
+"""`Registry`: a dictionary of all entries of one kind, by the names that recipes and commands use."""
 
 from collections.abc import Mapping
 from typing import Generic, NamedTuple, TypeVar
@@ -7,11 +7,11 @@ Entry = TypeVar("Entry")
 
 
 class UnknownName(ValueError):
-    """A name that no registry entry has."""
+    """Raised for a name that no registry entry has."""
 
 
 class Registry(dict[str, Entry], Generic[Entry]):
-    """A dictionary of one kind of thing.  Looking up an unknown name lists the known ones.
+    """A dictionary {name: entry} of one kind.  Looking up an unknown name raises UnknownName, which lists the known ones.
 
     >>> shapes = Registry("shape", {"square": 4})
     >>> shapes.add("triangle", 3)
@@ -27,7 +27,7 @@ class Registry(dict[str, Entry], Generic[Entry]):
         self.kind = kind
 
     def add(self, name: str, entry: Entry) -> None:
-        """Raises ValueError when another entry has the name."""
+        """Add an entry.  Raises ValueError when a different entry already has the name."""
         if name in self and self[name] != entry:
             raise ValueError(f"there already is a {self.kind} called {name!r}: choose another name")
         self[name] = entry
@@ -37,18 +37,18 @@ class Registry(dict[str, Entry], Generic[Entry]):
 
 
 class Buildable(NamedTuple):
-    """An entry that a recipe configures: a frozen dataclass with a unique `name`, and what is made of it."""
+    """A registry entry that a recipe configures."""
 
-    config: type
-    build: type
+    config: type  # a frozen dataclass with a literal field `name`
+    build: type  # the class that is constructed from the config
 
 
-def origin(entry: object) -> str:
-    """The package that an entry comes from: "limner", or a plug-in's.
+def defining_package(entry: object) -> str:
+    """Return the name of the package that defines an entry: "limner" or that of a plug-in.
 
     >>> origin(Registry)
     'limner'
     """
-    found = entry.build if isinstance(entry, Buildable) else entry
-    found = getattr(found, "func", found)  # of functools.partial
-    return getattr(found, "__module__", "limner").partition(".")[0]
+    target = entry.build if isinstance(entry, Buildable) else entry
+    target = getattr(target, "func", target)  # functools.partial holds the function in `func`
+    return getattr(target, "__module__", "limner").partition(".")[0]

@@ -1,4 +1,4 @@
-"""Tensors in safetensors files with a checksum of their values, and into modules without one left over.  No pickles."""
+"""Safetensors files with a checksum of their values, and strict loading of tensors into modules.  No pickles."""
 
 import zlib
 from collections.abc import Mapping
@@ -12,13 +12,16 @@ from limner.core.files import write_safetensors
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Safetensors, written atomically, with a checksum of the values."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_safetensors(path, plain, {**(metadata or {}), "crc32": checksum(plain)})
+    """Write tensors and metadata as a safetensors file, atomically, with a checksum of the values."""
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_safetensors(path, on_cpu, {**(metadata or {}), "crc32": values_crc32(on_cpu)})
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """-> tensors and metadata.  Raises ValueError that names a damaged file."""
+    """Read a safetensors file -> its tensors (on the CPU) and its metadata.
+
+    Raises FileNotFoundError when there is no file, ValueError when it is damaged or its checksum differs.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"{path} is missing; is this a run folder, and did training get as far as a checkpoint?"
@@ -28,13 +31,16 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or no safetensors file ({error})") from error
-    if "crc32" in metadata and metadata["crc32"] != checksum(tensors):
+    if "crc32" in metadata and metadata["crc32"] != values_crc32(tensors):
         raise ValueError(f"{path} is damaged: its values have changed since it was written; take it from a copy")
     return tensors, metadata
 
 
-def checksum(tensors: Mapping[str, Tensor]) -> str:
-    """CRC-32 over the values in key order; the format itself notices a damaged header, not a damaged weight."""
+def values_crc32(tensors: Mapping[str, Tensor]) -> str:
+    """CRC-32 over the values in key order, as 8 hex digits.
+
+    The safetensors format itself detects a damaged header, but not a damaged value.
+    """
     crc = 0
     for _, tensor in sorted(tensors.items()):
         crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, crc)
@@ -42,7 +48,10 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
 
 
 def state_dict_differences(module: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[list[str], list[str], list[str]]:
-    """-> the names that `module` has alone, those that `tensors` have alone, and the shapes that differ, in words."""
+    """Compare a module's state dict with tensors -> (missing names, unknown names, lines about different shapes).
+
+    A missing name is only in `module`, an unknown name only in `tensors`.
+    """
     own = module.state_dict()
     missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     shapes = [
@@ -53,8 +62,11 @@ def state_dict_differences(module: nn.Module, tensors: Mapping[str, Tensor]) -> 
     return missing, unknown, shapes
 
 
-def load_state(module: nn.Module, tensors: dict[str, Tensor], where: str | Path) -> None:
-    """Strict; every missing, unknown or misshapen key is named."""
+def load_state_strictly(module: nn.Module, tensors: dict[str, Tensor], where: str | Path) -> None:
+    """Load tensors into a module; names and shapes must all agree.
+
+    Raises ValueError that lists every missing name, unknown name and wrong shape; `where` is the file in the message.
+    """
     missing, unknown, shapes = state_dict_differences(module, tensors)
     if missing or unknown or shapes:
         raise ValueError(f"{where} does not fit the model: missing {missing}; unknown {unknown}; shapes {shapes}")

@@ -1,7 +1,6 @@
-"""The nouns of the toolkit that need no tensors; what they hold is plain Python and NumPy.
+"""Data types that need no PyTorch: special token ids, Medium, Source, Caption, Failure.
 
-Whoever reads only these starts without PyTorch: the engine of exported models, and the commands before they know what
-they are asked for.
+The ONNX engine and the start of every command import only these, so that they start without loading PyTorch.
 """
 
 from dataclasses import dataclass
@@ -15,16 +14,15 @@ PAD, BOS, EOS, UNK = 0, 1, 2, 3
 
 @dataclass(frozen=True)
 class Medium:
-    """One picture or clip and what is known about it.  `start` and `end` cut a clip, in seconds; `frame_seed` is
-    the seed of a random choice among its frames (None: the choice is deterministic)."""
+    """One image or video clip with its reference captions."""
 
     id: str
     path: str
-    split: str = ""
+    split: str = ""  # "train", "val", "test" ...
     references: tuple[str, ...] = ()
-    start: float | None = None
-    end: float | None = None
-    frame_seed: int | None = None
+    start: float | None = None  # seconds: a clip begins here (None: at the beginning of the file) ...
+    end: float | None = None  # ... and ends here (None: at the end of the file)
+    frame_seed: int | None = None  # seed for a random choice of frames (None: the choice is deterministic)
 
 
 Source = str | PathLike[str] | Medium | Image.Image | np.ndarray | bytes
@@ -32,15 +30,15 @@ Source = str | PathLike[str] | Medium | Image.Image | np.ndarray | bytes
 
 @dataclass(frozen=True, repr=False)
 class Caption:
-    """A sentence, and where the model looked for each of its words."""
+    """A caption with its log-probability and one attention map per word."""
 
     text: str
-    logprob: float  # natural log of the sentence's probability, its end included
-    words: tuple[str, ...]  # what `attention` has a map for
-    attention: np.ndarray  # (words, t, h, w), every word's map sums to 1
-    finished: bool = True  # False: the length limit came before the end of the sentence
-    others: tuple["Caption", ...] = ()  # the next best, or further ones drawn, where the decoding keeps several
-    notes: tuple[str, ...] = ()  # what was damaged in the file, if it could be read all the same
+    logprob: float  # natural log of the caption's probability, the end token included
+    words: tuple[str, ...]  # one word per map in `attention`
+    attention: np.ndarray  # (words, t, h, w) float32; every word's map sums to 1
+    finished: bool = True  # False: the length limit was reached before the end token
+    others: tuple["Caption", ...] = ()  # the next best captions, or further samples, when n_best > 1
+    notes: tuple[str, ...] = ()  # a line for each damaged part of the file that could be skipped
 
     def __repr__(self) -> str:
         maps = f", attention {'x'.join(map(str, self.attention.shape))}" if len(self.words) else ""
@@ -50,7 +48,7 @@ class Caption:
 
 @dataclass(frozen=True)
 class Failure:
-    """A medium that could not be captioned, and why."""
+    """A source that could not be captioned, and the reason."""
 
     source: str
     reason: str

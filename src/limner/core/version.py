@@ -1,4 +1,4 @@
-"""The installed version."""
+"""The installed version of limner, `__version__`."""
 
 import importlib.metadata
 

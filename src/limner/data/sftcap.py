@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from limner.core.files import atomic, read_json
+from limner.core.files import atomic_write, read_json
 from limner.core.torch_free import Medium
 from limner.data.clip_folder import clip_files
 from limner.data.dataset import Dataset, drop_empty_captions, missing_caption_problems
@@ -121,7 +121,7 @@ def write_frame_features(store: FeatureStore, folder: str | Path, ids: Iterable[
             )
         if not id or id != Path(id).name or id in (".", ".."):
             raise ValueError(f"the id '{id}' cannot be a file name")
-        with atomic(Path(folder) / "frame_feature" / f"{id}.npy") as temporary, open(temporary, "wb") as file:
+        with atomic_write(Path(folder) / "frame_feature" / f"{id}.npy") as temporary, open(temporary, "wb") as file:
             np.save(file, grid.float().numpy(), allow_pickle=False)
         written.append(id)
     return written

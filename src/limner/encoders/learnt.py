@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from limner.core.tensors import load_state, load_tensors
+from limner.core.tensors import load_state_strictly, load_tensors
 
 WHERE = "encoder."  # how the names of an encoder's tensors begin in model.safetensors
 
@@ -33,4 +33,4 @@ def learnt(encoder: nn.Module, source: str) -> None:
             f"encoder.source: {source} keeps no encoder's weights, it was trained on stored features or has a "
             "pretrained encoder; give the run that trained them"
         )
-    load_state(encoder, own, f"encoder.source {path}")
+    load_state_strictly(encoder, own, f"encoder.source {path}")

@@ -72,7 +72,7 @@ def score_run(
             f"the times of cells are not known with sampling.policy {recipe.sampling.policy}; it must be uniform"
         )
     inputs = open_inputs(recipe, run.encoder)
-    media, problems = inputs.sort_out(read_dataset(recipe.data).split(split)[:limit])
+    media, problems = inputs.split_readable(read_dataset(recipe.data).split(split)[:limit])
     tallies = tuple(Tally(method) for method in methods)
     for medium in media:
         features = _features(inputs, medium, device)

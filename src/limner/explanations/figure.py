@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from limner.core.files import atomic
+from limner.core.files import atomic_write
 from limner.core.types import Layout
 from limner.explanations.maps import Explanation
 from limner.explanations.overlay import WHOLE, Box, heat, light, outstanding, paint, shade, upsample
@@ -162,7 +162,7 @@ def _figure(width: float, height: float, title: str, layout: Literal["constraine
 def _save(figure: Any, out: Path) -> Path:
     buffer = io.BytesIO()
     figure.savefig(buffer, format=out.suffix[1:].lower())
-    with atomic(out) as temporary:
+    with atomic_write(out) as temporary:
         temporary.write_bytes(buffer.getvalue())
     return out
 

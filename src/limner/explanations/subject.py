@@ -74,7 +74,7 @@ def _from_store(run: Run, id: str, device: str) -> Subject:
             medium = next((m for m in read_dataset(recipe.data).media if m.id == id), medium)
         except (ValueError, OSError) as error:
             notes.append(f"no picture of {id} ({error})")
-    if problems := inputs.sort_out([medium])[1]:
+    if problems := inputs.split_readable([medium])[1]:
         raise ValueError(f"{problems[0]}; give a file, or an id of the features of {run.folder}")
     features = inputs.reader([(medium, "full")])
     assert isinstance(features, Features)

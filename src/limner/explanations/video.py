@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from limner.core.files import atomic
+from limner.core.files import atomic_write
 from limner.data.images import read_image
 from limner.explanations.figure import SILENT, enlarge
 from limner.explanations.maps import Explanation
@@ -156,7 +156,7 @@ def write_mp4(out: str | Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], pac
     first = next(frames)
     height, width = (side + side % 2 for side in first.shape[:2])
     streamed = {"movflags": "faststart"}
-    with atomic(out) as temporary, av.open(str(temporary), "w", format="mp4", options=streamed) as container:
+    with atomic_write(out) as temporary, av.open(str(temporary), "w", format="mp4", options=streamed) as container:
         stream = container.add_stream("libx264", rate=pace, options={"crf": "20", "preset": "veryfast"})
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         for frame in chain([first], frames):
@@ -178,7 +178,7 @@ def _write_gif(out: Path, explanation: Explanation, shown: Shown) -> Path:
         if still or number % 2 == 0
     ]
     pause = HOLD / PACE if still else 1 / GIF_PACE
-    with atomic(out) as temporary:
+    with atomic_write(out) as temporary:
         images[0].save(temporary, "GIF", save_all=True, append_images=images[1:], duration=round(1000 * pause), loop=0)
     return out
 

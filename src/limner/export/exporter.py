@@ -18,7 +18,7 @@ from limner.export.check import Comparison, compare, drawn
 from limner.export.graphs import Graphs, graphs_of, write_graphs
 from limner.export.int8 import quantise_step, shrink_weights
 from limner.export.preprocessing import preprocessing_of
-from limner.inference.onnx.model import CARD, Card, OnnxModel, file_facts
+from limner.inference.onnx.model import EXPORT_MANIFEST, ExportManifest, OnnxModel, file_hashes
 from limner.inference.onnx.pipeline import OnnxPipeline
 from limner.inference.pipeline import Pipeline
 from limner.runs.run import Run
@@ -50,7 +50,7 @@ def export_onnx(run: Run, out: Path, int8: bool = False, media: Sequence[Source]
     """
     if run.encoder is None:
         raise ValueError(f"{run.folder} has no encoder and could not caption a file; give one with --encoder")
-    if out.exists() and not (out / CARD).is_file():
+    if out.exists() and not (out / EXPORT_MANIFEST).is_file():
         raise FileExistsError(f"{out} is there and is no exported model: choose another name")
     pipeline = Pipeline(run)
     plan, scale, shift = preprocessing_of(run.encoder)
@@ -62,8 +62,8 @@ def export_onnx(run: Run, out: Path, int8: bool = False, media: Sequence[Source]
         new.mkdir()
         graphs = _traced(run, plan.side, scale, shift, new)
         run.vocabulary.save(new / "vocabulary.json")
-        card = Card(
-            files=file_facts(new), preprocess=plan, frames=run.recipe.frames, sampling=run.recipe.sampling,
+        card = ExportManifest(
+            files=file_hashes(new), preprocess=plan, frames=run.recipe.frames, sampling=run.recipe.sampling,
             decoding=decoding, layout=(graphs.layout.h, graphs.layout.w), pictures=True, clips=True,
             memory=graphs.memory_names, state=graphs.state_names,
             source={
@@ -82,7 +82,7 @@ def export_onnx(run: Run, out: Path, int8: bool = False, media: Sequence[Source]
         rounded = None
         if int8:
             _round(new)
-            card = replace(card, files=file_facts(new), int8=True)
+            card = replace(card, files=file_hashes(new), int8=True)
             card.save(new)
             rounded = compare(pipeline, OnnxPipeline.load(new), media, decoding)
             _insist(rounded, 0.0, "the int8 graphs")

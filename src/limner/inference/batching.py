@@ -14,7 +14,7 @@ Parts = TypeVar("Parts", bound=tuple[Any, ...])  # arrays of which those of a me
 
 
 @dataclass(frozen=True)
-class _Read(Generic[Parts]):
+class _PreparedSource(Generic[Parts]):
     """What became of a source."""
 
     parts: Parts | None = None
@@ -22,7 +22,7 @@ class _Read(Generic[Parts]):
     failure: Failure | None = None
 
 
-def captions_of(
+def caption_in_batches(
     sources: Iterable[Source],
     read: Callable[[Source, list[str]], Parts],
     decode: Callable[[Sequence[Parts]], Sequence[Caption]],
@@ -34,24 +34,24 @@ def captions_of(
     `batch_size` pictures are decoded together; a clip counts for all its frames.
     """
 
-    def attempt(source: Source) -> _Read[Parts]:
+    def attempt(source: Source) -> _PreparedSource[Parts]:
         notes: list[str] = []
         try:
-            return _Read(read(source, notes), tuple(notes))
+            return _PreparedSource(read(source, notes), tuple(notes))
         except (ValueError, OSError) as error:  # MediaError, or a size that the preprocessing refuses
-            return _Read(failure=Failure(_name(source), str(error)))
+            return _PreparedSource(failure=Failure(source_name(source), str(error)))
 
-    waiting: list[tuple[Source, _Read[Parts]]] = []
+    waiting: list[tuple[Source, _PreparedSource[Parts]]] = []
     for item in prefetch(attempt, sources, window=batch_size, workers=2):
         waiting.append(item)
         if sum(1 if done.parts is None else len(done.parts[0]) for _, done in waiting) >= batch_size:
-            yield from _captioned(waiting, decode)
+            yield from _caption_group(waiting, decode)
             waiting = []
-    yield from _captioned(waiting, decode)
+    yield from _caption_group(waiting, decode)
 
 
-def _captioned(
-    waiting: Sequence[tuple[Source, _Read[Parts]]], decode: Callable[[Sequence[Parts]], Sequence[Caption]]
+def _caption_group(
+    waiting: Sequence[tuple[Source, _PreparedSource[Parts]]], decode: Callable[[Sequence[Parts]], Sequence[Caption]]
 ) -> Iterator[tuple[Source, Caption | Failure]]:
     found: dict[int, Caption | Failure] = {k: it.failure for k, (_, it) in enumerate(waiting) if it.failure is not None}
     alike: dict[tuple[Any, ...], list[tuple[int, Parts]]] = {}
@@ -65,13 +65,13 @@ def _captioned(
     return ((source, found[place]) for place, (source, _) in enumerate(waiting))
 
 
-def several_sources(sources: object) -> None:
+def check_several_sources(sources: object) -> None:
     """Raises TypeError that names the right call when `sources` is one picture or clip."""
     if isinstance(sources, (str, PathLike, Medium, Image.Image, bytes)) or not isinstance(sources, Iterable):
         raise TypeError(f"captions() takes several pictures or clips, got one {type(sources).__name__}: use caption()")
 
 
-def _name(source: Source) -> str:
+def source_name(source: Source) -> str:
     if isinstance(source, Medium):
         return source.path
     return str(source) if isinstance(source, (str, PathLike)) else f"<{type(source).__name__}>"

@@ -23,14 +23,14 @@ from limner.data.media import frames_of
 from limner.decode.options import Beam, Decoding, Sample, with_options
 from limner.decode.rules import Rules
 from limner.encoders.pretrained import _quiet, weights_sha256
-from limner.inference.batching import captions_of, several_sources
+from limner.inference.batching import caption_in_batches, check_several_sources
 from limner.runs.package import fetch_from_hub
 
 PREFIX = "hf:"
-NO_MAPS = np.zeros((0, 1, 1, 1), np.float32)
+NO_ATTENTION = np.zeros((0, 1, 1, 1), np.float32)
 
 
-class Kind(NamedTuple):
+class Architecture(NamedTuple):
     """How one architecture is loaded, and which of its parts speaks."""
 
     model: str  # class name
@@ -38,21 +38,21 @@ class Kind(NamedTuple):
     ends: Callable[[Any], Any] = lambda model: model.generation_config.eos_token_id
 
 
-KINDS: dict[str, Kind] = {
-    "blip": Kind(
+ARCHITECTURES: dict[str, Architecture] = {
+    "blip": Architecture(
         "BlipForConditionalGeneration",
         lambda model: model.text_decoder,
         lambda model: model.config.text_config.sep_token_id,
     ),
-    "git": Kind("GitForCausalLM"),
-    "vision-encoder-decoder": Kind("VisionEncoderDecoderModel"),
+    "git": Architecture("GitForCausalLM"),
+    "vision-encoder-decoder": Architecture("VisionEncoderDecoderModel"),
 }
 
 
 class HuggingFacePipeline:
     """A captioner of `transformers`, used as a Pipeline is."""
 
-    def __init__(self, name: str, kind: Kind, model: Any, processor: Any, tokenizer: Any, device: str = "cpu"):
+    def __init__(self, name: str, kind: Architecture, model: Any, processor: Any, tokenizer: Any, device: str = "cpu"):
         self.name, self.kind, self.device = name, kind, device
         self.model, self.processor, self.tokenizer = model.to(device).eval(), processor, tokenizer
         self.clip = int(getattr(model.config, "num_image_with_embedding", None) or 0)  # frames it reads together
@@ -99,10 +99,10 @@ class HuggingFacePipeline:
         self, sources: Iterable[Source], decoding: Decoding | None = None, batch_size: int = 16, **options: Any
     ) -> Iterator[tuple[Source, Caption | Failure]]:
         """As `Pipeline.captions`."""
-        several_sources(sources)
+        check_several_sources(sources)
         search = with_options(decoding or self.decoding, **options)
-        generation(search)  # raises before anything is read
-        return captions_of(sources, self._pixels, lambda pixels: self._decode(pixels, search), batch_size)
+        generate_arguments(search)  # raises before anything is read
+        return caption_in_batches(sources, self._pixels, lambda pixels: self._decode(pixels, search), batch_size)
 
     def _pixels(self, source: Source, notes: list[str]) -> tuple[Float[Tensor, "T 3 h w"]]:
         frames = frames_of(source, self.sampling, notes)
@@ -122,15 +122,15 @@ class HuggingFacePipeline:
         greedy = isinstance(decoding, Beam) and decoding.size == 1  # whose scores are not those of the model alone
         ask = {"output_logits": greedy, "output_scores": not greedy, "return_dict_in_generate": True}
         with _quiet(_transformers()):
-            made = self.model.generate(pixel_values=stacked, **generation(decoding), **ask)
+            made = self.model.generate(pixel_values=stacked, **generate_arguments(decoding), **ask)
         found = [
             self._caption(ids, ways)
-            for ids, ways in zip(made.sequences[:, 1:], self._ways(made, decoding), strict=True)
+            for ids, ways in zip(made.sequences[:, 1:], self._token_logprobs(made, decoding), strict=True)
         ]
         groups = [found[i : i + decoding.n_best] for i in range(0, len(found), decoding.n_best)]
         return [replace(best, others=tuple(more)) for best, *more in groups]
 
-    def _ways(self, made: Any, decoding: Decoding) -> Float[Tensor, "R L"]:
+    def _token_logprobs(self, made: Any, decoding: Decoding) -> Float[Tensor, "R L"]:
         """Natural log-probability of each token: the model's own, or when drawing that of what it was drawn from."""
         speaker, beams = self.kind.speaker(self.model), getattr(made, "beam_indices", None)
         if beams is not None:
@@ -145,10 +145,10 @@ class HuggingFacePipeline:
         finished = bool(end.any())
         length = int(end.int().argmax()) + 1 if finished else len(ids)  # the end included
         text = " ".join(self.tokenizer.decode(ids[:length], skip_special_tokens=True).split())
-        return Caption(text, float(ways[:length].sum()), (), NO_MAPS, finished)
+        return Caption(text, float(ways[:length].sum()), (), NO_ATTENTION, finished)
 
 
-def generation(decoding: Decoding) -> dict[str, Any]:
+def generate_arguments(decoding: Decoding) -> dict[str, Any]:
     """Options of a decoding as `generate` takes them.  Raises ValueError for those that it cannot do."""
     rules = decoding.rules
     refused = {
@@ -187,22 +187,22 @@ def _transformers() -> Any:
     return transformers
 
 
-def _load(source: str) -> tuple[Kind, Any, Any, Any]:
+def _load(source: str) -> tuple[Architecture, Any, Any, Any]:
     folder = _folder(source)
     transformers = _transformers()
     try:
         with _quiet(transformers):
             name = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type
-            if name not in KINDS:
-                raise _Unknown(f"{source} is a {name!r} model; captioners that are known are {', '.join(KINDS)}")
-            kind = KINDS[name]
+            if name not in ARCHITECTURES:
+                raise _UnsupportedArchitecture(f"{source} is a {name!r} model; captioners that are known are {', '.join(ARCHITECTURES)}")
+            kind = ARCHITECTURES[name]
             # the torchvision twins of these classes are never needed, and a broken torchvision must not matter
             processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             model, report = getattr(transformers, kind.model).from_pretrained(
                 folder, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
             )
-    except _Unknown:
+    except _UnsupportedArchitecture:
         raise
     except Exception as error:  # whatever damaged files make of it
         why = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]:.150}"
@@ -228,5 +228,5 @@ def _folder(source: str) -> Path:
     return found
 
 
-class _Unknown(ValueError):
+class _UnsupportedArchitecture(ValueError):
     """A model of a kind that is not supported."""

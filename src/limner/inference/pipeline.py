@@ -18,9 +18,9 @@ from limner.decode.ensemble import Ensemble, EnsembleInputs, Inputs, share_words
 from limner.decode.options import EQUAL, Averaging, Beam, Decoding, together, with_options
 from limner.decode.search import search
 from limner.encoders.encoder import Encoder
-from limner.inference.batching import captions_of, several_sources
-from limner.runs.package import resolve_model, unpack
-from limner.runs.run import Run, load_others, load_run
+from limner.inference.batching import caption_in_batches, check_several_sources
+from limner.runs.package import resolve_model, open_package
+from limner.runs.run import Run, load_ensemble_members, load_run
 
 __all__ = ["Caption", "Failure", "Pipeline", "Source", "frames_of"]
 
@@ -74,7 +74,7 @@ class Pipeline:
         encoder find it in the same place.  Raises ValueError or FileNotFoundError when a run is missing or damaged.
         """
         first = load_run(resolve_model(shipped.model() if run is None else run), encoder)
-        more = load_others(first, [resolve_model(other) for other in others], encoder)
+        more = load_ensemble_members(first, [resolve_model(other) for other in others], encoder)
         members = [cls(other, device, frames) for other in more]
         return cls(first, device, frames, members, averaging)
 
@@ -84,7 +84,7 @@ class Pipeline:
 
         Raises ValueError when one was changed, could execute code, or cannot be fetched.
         """
-        return cls(load_run(unpack(source)), device, frames)
+        return cls(load_run(open_package(source)), device, frames)
 
     @property
     def name(self) -> str:
@@ -123,11 +123,11 @@ class Pipeline:
         `batch_size` is the number of pictures that go through the encoder together; a clip counts for all its frames.
         With words that must appear it is fewer.  `options` as in `caption`.
         """
-        several_sources(sources)
+        check_several_sources(sources)
         search = with_options(decoding or self.run.recipe.decoding, **options)
         search = search.bind(self.vocabulary)  # raises before anything is read
         size = together(search, batch_size)
-        return captions_of(sources, self._pixels, lambda pixels: self._decode(pixels, search), size)
+        return caption_in_batches(sources, self._pixels, lambda pixels: self._decode(pixels, search), size)
 
     def _pixels(self, source: Source, notes: list[str]) -> tuple[torch.Tensor, ...]:
         """The source as each member reads it."""

@@ -4,7 +4,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from limner.core.files import atomic
+from limner.core.files import atomic_write
 from limner.profiling.measure import Profile, pareto, scored
 
 
@@ -37,6 +37,6 @@ def pareto_figure(profiles: Sequence[Profile], out: str | Path) -> Path:
     axis.grid(alpha=0.2)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=out.suffix[1:].lower() or "png")
-    with atomic(out) as temporary:
+    with atomic_write(out) as temporary:
         temporary.write_bytes(buffer.getvalue())
     return out

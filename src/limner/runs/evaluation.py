@@ -105,16 +105,16 @@ def _captions(
                 f"{run.folder} was trained on features of {run.info.feature_dim} channels, {run.recipe.features} has "
                 f"{its.dim}: give the features it was trained on"
             )
-    members = [its.read_by(run.model) for run, its in zip(runs, inputs, strict=True)]
+    members = [its.with_encoder(run.model) for run, its in zip(runs, inputs, strict=True)]
     model = (members[0] if len(members) == 1 else Ensemble(members, averaging)).eval()
-    raw = [its for its in inputs if not its.stored]
-    size = min((its.together(media, CHUNK) for its in raw), default=len(media))
+    raw = [its for its in inputs if not its.uses_stored_features]
+    size = min((its.media_per_batch(media, CHUNK) for its in raw), default=len(media))
     for start in range(0, len(media), max(1, size)):
         if raw:  # forgets the chunk before
             inputs = [open_inputs(run.recipe, run.encoder, keep=True) for run in runs]
         kept: Sequence[Medium] = media[start : start + size]
         for its in inputs:
-            kept, bad = its.sort_out(kept)
+            kept, bad = its.split_readable(kept)
             problems += bad
         reader = inputs[0].reader if len(inputs) == 1 else tuple(its.reader for its in inputs)
         found = generate_several(model, kept, reader, runs[0].vocabulary, options)

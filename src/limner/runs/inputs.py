@@ -21,7 +21,7 @@ SMALL, ROOM = 128, 4 << 30  # raw media that an encoder sees at this side or a s
 
 
 @dataclass(frozen=True)
-class Inputs:
+class RecipeInputs:
     """An encoder and a reader; with a store or files the reader already yields features.  The encoder that made others'
     files is not known."""
 
@@ -32,7 +32,7 @@ class Inputs:
     frames: int = 1  # of a raw clip
 
     @property
-    def stored(self) -> bool:
+    def uses_stored_features(self) -> bool:
         """Are the features there already?"""
         return self.store is not None or self.files is not None
 
@@ -47,9 +47,9 @@ class Inputs:
         return self.encoder.dim
 
     @property
-    def trained(self) -> bool:
+    def encoder_is_trained(self) -> bool:
         """Are some of the encoder's weights trained along?"""
-        if self.stored or self.encoder is None:
+        if self.uses_stored_features or self.encoder is None:
             return False
         return any(parameter.requires_grad for parameter in self.encoder.parameters())
 
@@ -57,36 +57,36 @@ class Inputs:
         """What is known of the encoder; nothing for others' files."""
         return {} if self.encoder is None else self.encoder.provenance()
 
-    def read_by(self, model: Captioner) -> Captioner:
+    def with_encoder(self, model: Captioner) -> Captioner:
         """`model` as it reads these inputs: behind the encoder when they are pixels."""
-        if self.stored:
+        if self.uses_stored_features:
             return model
         assert self.encoder is not None
         return FromPixels(self.encoder, model)
 
-    def together(self, media: Sequence[Medium], most: int = 64) -> int:
+    def media_per_batch(self, media: Sequence[Medium], most: int = 64) -> int:
         """How many of `media` go through a model at a time: raw clips only as many as have `most` frames together."""
-        clips = not self.stored and any(is_clip(medium.path) for medium in media)
+        clips = not self.uses_stored_features and any(is_clip(medium.path) for medium in media)
         return max(1, most // self.frames) if clips else most
 
-    def usable(
+    def require_readable(
         self, media: Sequence[Medium], augmentations: Sequence[str] = ("full",)
     ) -> tuple[list[Medium], list[str]]:
         """-> the media that can be read in all of `augmentations`, and a line for each of the others.
 
         With a store this asks the index; feature files and raw media are read one by one.
         """
-        kept, problems = self.sort_out(media, augmentations)
+        kept, problems = self.split_readable(media, augmentations)
         if not kept:
             raise ValueError(
                 f"none of {len(media)} media can be read; the first: {problems[0] if problems else 'none given'}"
             )
         return kept, problems
 
-    def sort_out(
+    def split_readable(
         self, media: Sequence[Medium], augmentations: Sequence[str] = ("full",)
     ) -> tuple[list[Medium], list[str]]:
-        """`usable`, which may also be none."""
+        """`require_readable`, which may also be none."""
         kept, problems = [], []
         for medium in media:
             if self.store is not None:
@@ -104,28 +104,28 @@ class Inputs:
         return kept, problems
 
 
-def open_inputs(recipe: Recipe, encoder: Encoder | None = None, keep: bool = False) -> Inputs:
+def open_inputs(recipe: Recipe, encoder: Encoder | None = None, keep: bool = False) -> RecipeInputs:
     """Build (or take) the encoder and the reader that a recipe asks for.  Raw media are kept in memory when they are
     small, and with `keep` in any case.
 
     Raises ValueError when the feature store was made by another encoder or lacks a view of the recipe, or when there
     are no features where the recipe says.
     """
-    if reads_files(recipe):
+    if uses_feature_files(recipe):
         return _open_files(recipe)
     if feature_paths(recipe) and getattr(recipe.encoder, "trainable_from", None) is not None:
         raise ValueError("encoder.trainable_from needs raw media: leave `features` empty, or freeze the encoder")
     store = FeatureStore(Path(folder)) if (folder := next(iter(feature_paths(recipe)), "")) else None
     if store is not None and store.provenance == REGIONS_PROVENANCE:
-        return Inputs(None, _in_views(recipe, store), store)
+        return RecipeInputs(None, _in_views(recipe, store), store)
     encoder = build_encoder(recipe.encoder) if encoder is None else encoder
     if store is None:
         small = getattr(recipe.encoder, "size", SMALL + 1) <= SMALL
         room = sys.maxsize if keep else ROOM if small else 0
         reader = from_files(encoder.preprocess, recipe.frame_sampling, room)
-        return Inputs(encoder, reader, frames=recipe.frames)
+        return RecipeInputs(encoder, reader, frames=recipe.frames)
     store.require_encoder(encoder.provenance())
-    return Inputs(encoder, _in_views(recipe, store), store)
+    return RecipeInputs(encoder, _in_views(recipe, store), store)
 
 
 def _in_views(recipe: Recipe, store: FeatureStore) -> Reader:
@@ -146,19 +146,19 @@ def feature_paths(recipe: Recipe) -> tuple[str, ...]:
     return tuple(path for path in features if path)
 
 
-def reads_files(recipe: Recipe) -> bool:
+def uses_feature_files(recipe: Recipe) -> bool:
     """Are the features files of others, rather than a store of ours?"""
     paths = feature_paths(recipe)
     return len(paths) > 1 or any(are_feature_files(path) for path in paths)
 
 
-def _open_files(recipe: Recipe) -> Inputs:
+def _open_files(recipe: Recipe) -> RecipeInputs:
     if recipe.augmentations != ("full",):
         raise ValueError(
             f"feature files hold one view of a medium: augmentations must be [full], not {[*recipe.augmentations]}"
         )
     files = FeatureFiles(feature_paths(recipe), recipe.frame_sampling, recipe.feature_rows)
-    return Inputs(None, files.read, None, files)
+    return RecipeInputs(None, files.read, None, files)
 
 
 def _unreadable(reader: Reader, medium: Medium) -> str:

@@ -26,12 +26,12 @@ from limner.data.datasets import DataConfig
 from limner.data.pseudo_captions import PseudoCaptionsConfig
 from limner.encoders import Detector, Pretrained, PretrainedConfig
 from limner.models.captioner import FromPixels
-from limner.runs.run import Run, create_run, weights_of
+from limner.runs.run import Run, create_run, run_state_dict
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-CARD = "README.md"
-SAFE = (".safetensors", ".json", ".md", ".txt")  # what a packed model consists of
+MODEL_CARD = "README.md"
+ALLOWED_SUFFIXES = (".safetensors", ".json", ".md", ".txt")  # what a packed model consists of
 
 
 def pack(run: Run, out: str | Path, card: str = "", half: bool = False) -> Path:
@@ -64,7 +64,7 @@ def pack(run: Run, out: str | Path, card: str = "", half: bool = False) -> Path:
     return out
 
 
-def unpack(source: str | os.PathLike[str]) -> Path:
+def open_package(source: str | os.PathLike[str]) -> Path:
     """A packed model's folder, every file of it checked against its hash.  `source`: the folder, or a hub id.
 
     Raises ValueError that names the file which was changed, is missing, does not belong, or could execute code; or says
@@ -72,7 +72,7 @@ def unpack(source: str | os.PathLike[str]) -> Path:
     """
     folder = Path(source).expanduser()
     if not folder.is_dir():
-        folder = fetch_from_hub(os.fspath(source), SAFE, "a run folder or a packed model that is on this machine")
+        folder = fetch_from_hub(os.fspath(source), ALLOWED_SUFFIXES, "a run folder or a packed model that is on this machine")
     path = folder / MANIFEST
     if not path.is_file():
         raise ValueError(
@@ -86,25 +86,25 @@ def unpack(source: str | os.PathLike[str]) -> Path:
             f"{folder} has pack format {manifest['format']}, of limner {manifest.get('version')}; this limner reads "
             f"up to {FORMAT}: update limner"
         )
-    _check(folder, manifest["files"])
+    _check_files(folder, manifest["files"])
     return folder
 
 
 def resolve_model(source: str | os.PathLike[str]) -> Path:
     """What a user names as a model -> its folder: a run folder as it is; a packed model, or its hub id, checked.
 
-    Raises what `unpack` does; of what is neither a folder nor a hub id, reading the run tells.
+    Raises what `open_package` does; of what is neither a folder nor a hub id, reading the run tells.
     """
     folder = Path(source).expanduser()
     packed_here = (folder / MANIFEST).is_file()
-    return unpack(source) if packed_here or (not folder.exists() and is_hub_id(os.fspath(source))) else folder
+    return open_package(source) if packed_here or (not folder.exists() and looks_like_hub_id(os.fspath(source))) else folder
 
 
 def push_to_hub(folder: str | Path, repo: str, private: bool = False) -> str:
     """Upload a packed model to `owner/name` -> its address.  Who you are is huggingface_hub's (`hf auth login`)."""
     from huggingface_hub import HfApi
 
-    folder = unpack(folder)
+    folder = open_package(folder)
     api = HfApi()
     api.create_repo(repo, private=private, exist_ok=True)
     return str(api.upload_folder(folder_path=folder, repo_id=repo, commit_message=f"limner {__version__}"))
@@ -124,19 +124,19 @@ def _write(run: Run, out: Path, card: str, half: bool) -> None:
         tensors = run.model.state_dict()
     else:
         recipe = replace(recipe, encoder=replace(recipe.encoder, source=""))
-        tensors = weights_of(FromPixels(run.encoder, run.model))
+        tensors = run_state_dict(FromPixels(run.encoder, run.model))
     data = DataConfig(recipe.data.name, "")  # not where the data lay
     recipe = replace(recipe, data=data, features="", start="", pseudo_captions=PseudoCaptionsConfig())
     create_run(out, recipe, run.vocabulary, info)
-    save_tensors(out / "model.safetensors", _halved(tensors) if half else tensors)
+    save_tensors(out / "model.safetensors", _as_float16(tensors) if half else tensors)
     scores = run.folder / "scores.json"
     if scores.is_file():
         told = read_json(scores)
         write_json(out / "scores.json", {key: told[key] for key in ("scores", "protocol") if key in told})
-    write_text(out / CARD, card or _card(run))
+    write_text(out / MODEL_CARD, card or _default_card(run))
 
 
-def _halved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _as_float16(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Biases and statistics are few, and stay."""
     halved = {name: x.half() if x.is_floating_point() and x.dim() > 1 else x for name, x in tensors.items()}
     for name, x in halved.items():
@@ -146,7 +146,7 @@ def _halved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return halved
 
 
-def _card(run: Run) -> str:
+def _default_card(run: Run) -> str:
     """What the run knows of itself, with the head that the hub reads."""
     assert run.encoder is not None
     size = sum(p.numel() for p in run.model.parameters()), sum(p.numel() for p in run.encoder.parameters())
@@ -176,13 +176,13 @@ print(Pipeline.from_pretrained("this folder or its hub id").caption("photo.jpg")
 {scores}"""
 
 
-def _check(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
+def _check_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     found = {name for name in found if not name.startswith((".git", ".cache"))} - {MANIFEST}
     for name in sorted(found | set(files)):
-        if Path(name).suffix not in SAFE or ".." in Path(name).parts:
+        if Path(name).suffix not in ALLOWED_SUFFIXES or ".." in Path(name).parts:
             raise ValueError(
-                f"{folder / name}: a packed model holds {', '.join(SAFE)} only; this file could execute code when it "
+                f"{folder / name}: a packed model holds {', '.join(ALLOWED_SUFFIXES)} only; this file could execute code when it "
                 "is read, and nothing of the folder was read: do not use it"
             )
     if unknown := sorted(found - set(files)):
@@ -197,7 +197,7 @@ def _check(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
             raise ValueError(f"{path} is not the file that was packed: its hash differs; take a fresh copy")
 
 
-def is_hub_id(text: str) -> bool:
+def looks_like_hub_id(text: str) -> bool:
     """Whether it could be the name of a repository: owner/name."""
     return text.count("/") == 1 and not text.startswith((".", "/", "~")) and not text.endswith("/")
 
@@ -209,7 +209,7 @@ def fetch_from_hub(id: str, endings: Sequence[str], offline: str) -> Path:
     """
     from huggingface_hub import snapshot_download
 
-    if not is_hub_id(id):
+    if not looks_like_hub_id(id):
         raise ValueError(f"{id} is no folder, and no hub id of the form owner/name")
     try:
         return Path(snapshot_download(id, allow_patterns=[f"*{ending}" for ending in endings]))

@@ -23,9 +23,9 @@ from limner.core.fields import (
     PositiveInt,
 )
 from limner.core.files import read_json, write_json
-from limner.core.migration import migrate, renamed
+from limner.core.migration import migrate, new_field_name
 from limner.core.plugins import load_entry_points
-from limner.core.registry import Registry, origin
+from limner.core.registry import Registry, defining_package
 from limner.data.augmentations import AUGMENTATIONS
 from limner.data.datasets import DATASETS, DataConfig
 from limner.data.feature_files import FeatureRows
@@ -168,7 +168,7 @@ class Recipe:
             SEARCHES[self.decoding.name].run,
             *(OBJECTIVES[stage.objective.name] for stage in self.stages),
         ]
-        return tuple(dict.fromkeys(package for entry in entries if (package := origin(entry)) != "limner"))
+        return tuple(dict.fromkeys(package for entry in entries if (package := defining_package(entry)) != "limner"))
 
     @property
     def beam(self) -> Beam:
@@ -344,7 +344,7 @@ def _check_fields(kind: Any, tree: Any, where: str) -> None:
         hints = {field.name: every[field.name] for field in dataclasses.fields(kind)}
         for key, value in tree.items():
             if key not in hints:
-                now = renamed(where, key)
+                now = new_field_name(where, key)
                 hint = f" ('{key}' is called '{now}' now)" if now else ""
                 raise ValueError(f"{where or 'a recipe'} has no field '{key}'{hint}; it has {', '.join(hints)}")
             _check_fields(hints[key], value, f"{where}.{key}".lstrip("."))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from limner.core.files import read_json, write_json
 from limner.core.migration import migrate_tensors
-from limner.core.tensors import load_state, load_tensors, save_tensors
+from limner.core.tensors import load_state_strictly, load_tensors, save_tensors
 from limner.core.version import __version__
 from limner.data.store import encoder_identity, provenance_differences
 from limner.encoders import Detector, DetectorConfig, Pretrained, PretrainedConfig, build_encoder
@@ -79,7 +79,7 @@ def load_run(folder: str | Path, encoder_source: str = "", device: str = "cpu") 
     tensors = load_weights(folder)
     model = build_model(recipe.model, len(vocabulary), info.feature_dim)
     trained, captioners = split_encoder_weights(tensors)
-    load_state(model, captioners, folder / "model.safetensors")
+    load_state_strictly(model, captioners, folder / "model.safetensors")
     encoder = _load_encoder(folder, recipe, info, trained, encoder_source)
     return Run(folder, recipe, vocabulary, info, model.to(device).eval(), encoder.to(device) if encoder else None)
 
@@ -119,7 +119,7 @@ def load_weights(folder: str | Path) -> dict[str, Tensor]:
     return migrate_tensors(tensors)
 
 
-def load_others(first: Run, folders: Sequence[str | Path], encoder_source: str = "", device: str = "cpu") -> list[Run]:
+def load_ensemble_members(first: Run, folders: Sequence[str | Path], encoder_source: str = "", device: str = "cpu") -> list[Run]:
     """Load the further members of an ensemble with `first`; `encoder_source` is for those whose encoder is `first`'s
     too."""
     shared = first.info.encoder.get("sha256")
@@ -160,7 +160,7 @@ def _load_encoder(
         raise ValueError(f"{error}{hint}") from error
     stored, found = encoder_identity(info.encoder), encoder_identity(json.loads(json.dumps(encoder.provenance())))
     if trained:  # the hash is that of the weights it began with
-        load_state(encoder, trained, folder / "model.safetensors")
+        load_state_strictly(encoder, trained, folder / "model.safetensors")
         stored, found = {**stored, "sha256": ""}, {**found, "sha256": ""}
     if lines := provenance_differences(stored, found, "the run"):
         raise ValueError(
@@ -170,7 +170,7 @@ def _load_encoder(
     return encoder.eval()
 
 
-def weights_of(model: nn.Module) -> dict[str, Tensor]:
+def run_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """What model.safetensors holds: the captioner's tensors, and under "encoder." those of an encoder whose weights
     are nowhere else: a trained one, or one of our own."""
     if not isinstance(model, FromPixels):
@@ -182,13 +182,13 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
     return tensors
 
 
-def put_weights(model: nn.Module, tensors: dict[str, Tensor], where: str | Path) -> None:
-    """The inverse of `weights_of`."""
+def load_run_state_dict(model: nn.Module, tensors: dict[str, Tensor], where: str | Path) -> None:
+    """The inverse of `run_state_dict`."""
     captioner = model.captioner if isinstance(model, FromPixels) else model
     theirs, own = split_encoder_weights(tensors)
-    load_state(captioner, own, where)
+    load_state_strictly(captioner, own, where)
     if theirs and isinstance(model, FromPixels):
-        load_state(model.encoder, theirs, where)
+        load_state_strictly(model.encoder, theirs, where)
 
 
 def save_objective(objective: nn.Module, folder: str | Path, name: str) -> None:
@@ -204,11 +204,11 @@ def load_objective(objective: nn.Module, folder: str | Path, name: str) -> bool:
     tensors, metadata = load_tensors(path)
     if metadata.get("name") != name:
         return False
-    load_state(objective, tensors, path)
+    load_state_strictly(objective, tensors, path)
     return True
 
 
-def pack_state(module: nn.Module, optimizer: torch.optim.Optimizer, objective: object = None) -> dict[str, Tensor]:
+def checkpoint_tensors(module: nn.Module, optimizer: torch.optim.Optimizer, objective: object = None) -> dict[str, Tensor]:
     """Weights, optimiser moments and this process's random state as one flat dict of tensors; with the parameters of
     an objective that has some."""
     tensors = {f"model.{name}": value for name, value in module.state_dict().items()}
@@ -216,10 +216,10 @@ def pack_state(module: nn.Module, optimizer: torch.optim.Optimizer, objective: o
         tensors |= {f"objective.{name}": value for name, value in objective.state_dict().items()}
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in moments.items()}
-    return tensors | random_state()
+    return tensors | rng_state()
 
 
-def random_state(rank: int = 0) -> dict[str, Tensor]:
+def rng_state(rank: int = 0) -> dict[str, Tensor]:
     """This process's random state; that of the first process has the plain names."""
     ending = f".{rank}" if rank else ""
     state = {f"rng.cpu{ending}": torch.get_rng_state()}
@@ -228,20 +228,20 @@ def random_state(rank: int = 0) -> dict[str, Tensor]:
     return state
 
 
-def unpack_state(
+def restore_checkpoint(
     tensors: dict[str, Tensor],
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
     rank: int = 0,
     objective: object = None,
 ) -> None:
-    """The inverse of `pack_state`.  A process that was not there when the state was saved takes the first one's
+    """The inverse of `checkpoint_tensors`.  A process that was not there when the state was saved takes the first one's
     random state."""
     weights = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
-    load_state(module, weights, "last.safetensors")
+    load_state_strictly(module, weights, "last.safetensors")
     if isinstance(objective, nn.Module):
         own = {key.removeprefix("objective."): value for key, value in tensors.items() if key.startswith("objective.")}
-        load_state(objective, own, "last.safetensors")
+        load_state_strictly(objective, own, "last.safetensors")
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer."):

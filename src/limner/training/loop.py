@@ -16,7 +16,7 @@ from limner.objectives import ObjectiveFunction
 from limner.runs.recipe import Stage
 from limner.training.adabound import AdaBound
 from limner.training.rates import parameter_groups
-from limner.training.schedules import Plateau, factor
+from limner.training.schedules import ReduceOnPlateau, factor
 
 
 @dataclass
@@ -46,7 +46,7 @@ class TrainingModule(nn.Module):
         return self.objective(self.model, batch, epoch)
 
 
-class Average:
+class ExponentialMovingAverage:
     """Exponential moving average of the weights, with a short memory at first (decay min(d, (1 + n) / (10 + n)))."""
 
     def __init__(self, model: nn.Module, decay: float):
@@ -95,14 +95,14 @@ def make_optimizer(model: Captioner, stage: Stage, objective: ObjectiveFunction 
 
 
 def fit(
-    learner: nn.Module,
+    training_module: nn.Module,
     optimizer: torch.optim.Optimizer,
     batches: TrainingBatches,
     stage: Stage,
     accelerator: Accelerator,
     position: Position,
     *,
-    average: Average | None = None,
+    average: ExponentialMovingAverage | None = None,
     on_step: Callable[[dict[str, float]], None] = lambda logs: None,
     on_epoch: Callable[[], float | None] = lambda: None,
     on_best: Callable[[], None] = lambda: None,
@@ -115,15 +115,15 @@ def fit(
     FloatingPointError, naming step and media, when the loss is not finite.
     """
     total = -(-len(batches) // stage.accumulate) * stage.epochs
-    plateau = Plateau(stage.schedule)
+    plateau = ReduceOnPlateau(stage.schedule)
     plateau.best, plateau.waited, plateau.factor = position.best, position.waited, position.rate
-    learner.train()
+    training_module.train()
     while position.epoch < stage.epochs and not position.done:
-        for group in _groups(batches.epoch(position.epoch, position.batch), stage.accumulate):
+        for group in _accumulation_groups(batches.epoch(position.epoch, position.batch), stage.accumulate):
             scale = factor(stage.schedule, position.step, total, position.epoch) * plateau.factor
             for parameters in optimizer.param_groups:
                 parameters["lr"] = parameters["base"] * scale
-            logs = _step(learner, optimizer, group, stage, accelerator, position)
+            logs = _optimizer_step(training_module, optimizer, group, stage, accelerator, position)
             if average is not None:
                 average.update()
             position.step += 1
@@ -133,7 +133,7 @@ def fit(
                 checkpoint()
         position.epoch, position.batch = position.epoch + 1, 0
         score = on_epoch()
-        learner.train()
+        training_module.train()
         if score is not None:
             better = plateau.update(score, position.epoch)
             position.best, position.waited, position.rate = plateau.best, plateau.waited, plateau.factor
@@ -143,7 +143,7 @@ def fit(
         checkpoint()
 
 
-def _groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+def _accumulation_groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
     """Batches whose gradients are accumulated; an epoch's last group may be smaller."""
     group: list[Batch] = []
     for batch in batches:
@@ -155,8 +155,8 @@ def _groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
         yield group
 
 
-def _step(
-    learner: nn.Module,
+def _optimizer_step(
+    training_module: nn.Module,
     optimizer: torch.optim.Optimizer,
     group: Sequence[Batch],
     stage: Stage,
@@ -167,8 +167,8 @@ def _step(
     found: dict[str, list[float]] = {}
     for index, batch in enumerate(group):
         last = index == len(group) - 1
-        with nullcontext() if last else accelerator.no_sync(learner):
-            loss = learner(batch.to(accelerator.device), position.epoch)
+        with nullcontext() if last else accelerator.no_sync(training_module):
+            loss = training_module(batch.to(accelerator.device), position.epoch)
             if not loss.value.isfinite():
                 raise FloatingPointError(
                     f"the loss is {loss.value.item()} at step {position.step}; media {batch.ids[:4]}: lower the "
@@ -178,7 +178,7 @@ def _step(
         for name, value in {"loss": loss.value.item(), **loss.logs}.items():
             found.setdefault(name, []).append(value)
     logs = {name: sum(values) / len(values) for name, values in found.items()}
-    parameters = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+    parameters = [parameter for parameter in training_module.parameters() if parameter.requires_grad]
     if stage.clip_value is not None or stage.clip_norm is not None:
         accelerator.unscale_gradients(optimizer)  # once: accelerate's own clipping would do it for each kind of clip
     if stage.clip_value is not None:

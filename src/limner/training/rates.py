@@ -10,7 +10,7 @@ from limner.models.captioner import Captioner, FromPixels
 from limner.objectives import ObjectiveFunction
 from limner.runs.recipe import Stage
 
-STEPS_AS_LARGE_AS_THE_RATE = ("adam", "adamw", "amsgrad", "adabound", "rmsprop")
+ADAPTIVE_OPTIMIZERS = ("adam", "adamw", "amsgrad", "adabound", "rmsprop")
 
 
 def parameter_groups(
@@ -22,7 +22,7 @@ def parameter_groups(
     """
     encoder = list(model.encoder.parameters()) if isinstance(model, FromPixels) else []
     theirs = {id(parameter) for parameter in encoder}
-    named = {id(parameter): factor for parameter, factor in factors(model, stage.lr_scale)}
+    named = {id(parameter): factor for parameter, factor in matched_lr_scales(model, stage.lr_scale)}
     own: dict[float, list[nn.Parameter]] = {1.0: []}  # by their factor; the first group, whose rate is logged
     for parameter in model.parameters():
         if id(parameter) not in theirs:
@@ -40,7 +40,7 @@ def parameter_groups(
     ]
 
 
-def factors(model: Captioner, rates: Mapping[str, float]) -> list[tuple[nn.Parameter, float]]:
+def matched_lr_scales(model: Captioner, rates: Mapping[str, float]) -> list[tuple[nn.Parameter, float]]:
     """The captioner's parameters that begin with one of the dotted names in `lr_scale`, each with its factor: that
     of the longest such name.
 
@@ -49,35 +49,35 @@ def factors(model: Captioner, rates: Mapping[str, float]) -> list[tuple[nn.Param
     captioner = model.captioner if isinstance(model, FromPixels) else model
     named = dict(captioner.named_parameters())
     for prefix in rates:
-        if not any(_begins(name, prefix) for name in named):
+        if not any(_starts_with(name, prefix) for name in named):
             parts = ", ".join(dict.fromkeys(name.split(".")[0] for name in named))
             raise ValueError(f"lr_scale: no parameter of the captioner is called '{prefix}'; its parts are {parts}")
     found = []
     for name, parameter in named.items():
-        fitting = [prefix for prefix in rates if _begins(name, prefix)]
+        fitting = [prefix for prefix in rates if _starts_with(name, prefix)]
         if fitting:
             found.append((parameter, rates[max(fitting, key=len)]))
     return found
 
 
-def _begins(name: str, prefix: str) -> bool:
+def _starts_with(name: str, prefix: str) -> bool:
     """Name by name, so that layer 1 is not layer 10."""
     return f"{name}.".startswith(f"{prefix}.")
 
 
-def check_rates(model: Captioner, stages: Sequence[Stage]) -> None:
+def check_lr_scales(model: Captioner, stages: Sequence[Stage]) -> None:
     """Raises ValueError, naming the stage, before any is trained."""
     for index, stage in enumerate(stages):
         try:
-            factors(model, stage.lr_scale)
+            matched_lr_scales(model, stage.lr_scale)
         except ValueError as error:
             raise ValueError(f"stages.{index}.{error}") from error
 
 
 @contextmanager
-def frozen(model: Captioner, rates: Mapping[str, float]) -> Iterator[None]:
+def frozen_parameters(model: Captioner, rates: Mapping[str, float]) -> Iterator[None]:
     """Parameters whose factor is 0 need no gradient meanwhile, which several processes would wait for."""
-    still = [parameter for parameter, factor in factors(model, rates) if factor == 0 and parameter.requires_grad]
+    still = [parameter for parameter, factor in matched_lr_scales(model, rates) if factor == 0 and parameter.requires_grad]
     for parameter in still:
         parameter.requires_grad_(False)
     try:
@@ -87,13 +87,13 @@ def frozen(model: Captioner, rates: Mapping[str, float]) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def too_high(stages: Sequence[Stage]) -> list[str]:
+def high_lr_warnings(stages: Sequence[Stage]) -> list[str]:
     """A sentence for each stage whose rate is above its objective's `highest_lr`."""
     return [
         f"stages.{index}.lr is {stage.lr:g}: with {stage.optimizer} the objective {stage.objective.name} usually takes "
         f"at most {stage.objective.highest_lr / 5:g}, and a higher rate spoils what was learnt before"
         for index, stage in enumerate(stages)
         if stage.objective.highest_lr is not None
-        and stage.optimizer in STEPS_AS_LARGE_AS_THE_RATE
+        and stage.optimizer in ADAPTIVE_OPTIMIZERS
         and stage.lr > stage.objective.highest_lr
     ]

@@ -7,7 +7,7 @@ from limner.runs.recipe import Schedule
 
 def factor(schedule: Schedule, step: int, total: int, epoch: int = 0) -> float:
     """The factor at optimiser step `step` (from 0) of `total`, in epoch `epoch` (from 0).  Plateau's part is in
-    `Plateau`."""
+    `ReduceOnPlateau`."""
     warm = schedule.warmup_steps or round(schedule.warmup * total)
     if step < warm:
         return (step + 1) / warm
@@ -24,7 +24,7 @@ def factor(schedule: Schedule, step: int, total: int, epoch: int = 0) -> float:
     return schedule.final + (1 - schedule.final) * (1 - share) ** power
 
 
-class Plateau:
+class ReduceOnPlateau:
     """Counts validations without a better score; the state is three numbers that travel with a checkpoint."""
 
     def __init__(self, schedule: Schedule):

@@ -28,20 +28,20 @@ from limner.models import build_model, leaves_parameters_unused
 from limner.models.captioner import Captioner
 from limner.runs.inputs import open_inputs
 from limner.runs.recipe import Recipe
-from limner.runs.run import RunInfo, append_log, create_run, load_weights, put_weights
+from limner.runs.run import RunInfo, append_log, create_run, load_weights, load_run_state_dict
 from limner.text.clip_bpe import read_clip_vocabulary
 from limner.text.load import load_vocabulary
 from limner.text.vectors import load_clip_vectors, load_vectors
 from limner.text.vocabulary import Vocabulary
 from limner.training.loop import Position
-from limner.training.rates import check_rates
+from limner.training.rates import check_lr_scales
 from limner.training.teachers import check_teacher
 
 # told of every "start", "step", "validation", "warning", and of the "end"; in the first process only
-Watch = Callable[[str, dict[str, Any]], None]
+TrainingCallback = Callable[[str, dict[str, Any]], None]
 
 
-def silent(event: str, facts: dict[str, Any]) -> None:
+def ignore_events(event: str, facts: dict[str, Any]) -> None:
     """A watch that says nothing."""
 
 
@@ -66,32 +66,32 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
 class Session:
     """What the stages of one run share."""
 
-    def __init__(self, recipe: Recipe, folder: Path, watch: Watch):
+    def __init__(self, recipe: Recipe, folder: Path, watch: TrainingCallback):
         self.recipe, self.folder = recipe, folder
         self.accelerator = make_accelerator(recipe)
         self.main = self.accelerator.is_main_process
-        self.watch = watch if self.main else silent
+        self.watch = watch if self.main else ignore_events
         self.dataset = read_dataset(recipe.data)
         set_seed(recipe.seed)
         self.vocabulary = build_vocabulary(recipe, self.dataset)
         self.inputs = open_inputs(recipe)
         for stage in recipe.stages:
-            self.sized(stage.image_size)
+            self.recipe_for_image_size(stage.image_size)
             if stage.objective.teacher_run:
                 check_teacher(stage.objective.teacher_run)
         encoder = self.inputs.encoder
-        info = RunInfo(self.inputs.dim, self.inputs.provenance(), self.inputs.trained, plugins=recipe.plugins)
+        info = RunInfo(self.inputs.dim, self.inputs.provenance(), self.inputs.encoder_is_trained, plugins=recipe.plugins)
         self.feature_dim = info.feature_dim
         model = build_model(recipe.model, len(self.vocabulary), info.feature_dim)
         if recipe.vocabulary.vectors:
-            found = begin_with_vectors(model, recipe.vocabulary.vectors, self.vocabulary)
+            found = init_embeddings(model, recipe.vocabulary.vectors, self.vocabulary)
             self.watch("start", {"word vectors found": found, "words": len(self.vocabulary)})
-        self.model: Captioner = self.inputs.read_by(model)
-        check_rates(model, recipe.stages)
+        self.model: Captioner = self.inputs.with_encoder(model)
+        check_lr_scales(model, recipe.stages)
         if recipe.start:
             weights = Path(recipe.start) / "model.safetensors"
-            put_weights(self.model, load_weights(recipe.start), weights)
-            checked = not self.inputs.stored or recipe.encoder.source == recipe.start  # by the hash of its weights
+            load_run_state_dict(self.model, load_weights(recipe.start), weights)
+            checked = not self.inputs.uses_stored_features or recipe.encoder.source == recipe.start  # by the hash of its weights
             if not checked and read_json(Path(recipe.start) / "run.json").get("encoder_trained"):
                 text = f"the encoder of {recipe.start} was trained along with its captioner: {recipe.features} must be "
                 self.watch("warning", {"text": text + f"features of that encoder (limner extract {recipe.start})"})
@@ -118,31 +118,31 @@ class Session:
             if isinstance(encoder, Pretrained) and info.encoder_trained:
                 encoder.save(folder / "encoder")
 
-    def sized(self, size: int | None) -> Recipe:
+    def recipe_for_image_size(self, size: int | None) -> Recipe:
         """The recipe, with pictures of `size` pixels a side.  Raises ValueError when the encoder cannot have them."""
         config = self.recipe.encoder
         if size is None:
             return self.recipe
-        if self.inputs.stored or not hasattr(config, "size"):
-            reason = "the features are stored" if self.inputs.stored else f"encoder {config.name} has no size"
+        if self.inputs.uses_stored_features or not hasattr(config, "size"):
+            reason = "the features are stored" if self.inputs.uses_stored_features else f"encoder {config.name} has no size"
             raise ValueError(f"stages.image_size is {size}, but {reason}: leave it out")
         return replace(self.recipe, encoder=replace(config, size=size))
 
-    def look_at(self, size: int | None) -> None:
+    def set_image_size(self, size: int | None) -> None:
         """From now on pictures have `size` pixels a side; None: as many as the encoder asks for."""
-        encoder, recipe = self.inputs.encoder, self.sized(size)
-        if encoder is not None and not self.inputs.stored and encoder.config != recipe.encoder:
+        encoder, recipe = self.inputs.encoder, self.recipe_for_image_size(size)
+        if encoder is not None and not self.inputs.uses_stored_features and encoder.config != recipe.encoder:
             encoder.config = recipe.encoder
             self.inputs = open_inputs(recipe, encoder)
 
     def _media(self) -> tuple[list[Medium], list[Medium]]:
         """Training and validation media that can be used; what is wrong with the others joins `problems`."""
         media = self.dataset.split("train")
-        if self.inputs.stored:  # raw training media are checked as they are read
-            media, problems = self.inputs.usable(media, self.recipe.augmentations)
+        if self.inputs.uses_stored_features:  # raw training media are checked as they are read
+            media, problems = self.inputs.require_readable(media, self.recipe.augmentations)
             self.problems += problems
         asked = self.dataset.split(self.recipe.validation.split)[: self.recipe.validation.limit]
-        validation, problems = self.inputs.usable([medium for medium in asked if medium.references])
+        validation, problems = self.inputs.require_readable([medium for medium in asked if medium.references])
         self.problems += problems
         return media, validation
 
@@ -189,7 +189,7 @@ class Session:
         options = Beam(
             self.recipe.validation.beam, decoding.length_penalty, decoding.rules, normalise=decoding.normalise
         )
-        together = self.inputs.together(mine)
+        together = self.inputs.media_per_batch(mine)
         found = generate(self.model, mine, self.inputs.reader, self.vocabulary, options, together)
         captions = dict(gather_object(list(found.items())))
         report = evaluate(captions, self.references, self.metrics, scenes=self.scenes)
@@ -206,7 +206,7 @@ class Session:
             append_log(self.folder, facts)
         more = {"metric": self.recipe.validation.metric, "example": captions[media[0].id], **self.progress()}
         self.watch("validation", facts | more)
-        warning = collapse(report, len(media))
+        warning = collapse_warning(report, len(media))
         if warning:
             self.watch("warning", {"text": warning})
         return score
@@ -223,7 +223,7 @@ def build_vocabulary(recipe: Recipe, dataset: Dataset) -> Vocabulary:
     return Vocabulary.build(captions, config.min_count, config.tokenizer)
 
 
-def begin_with_vectors(model: Captioner, vectors: str, vocabulary: Vocabulary) -> int:
+def init_embeddings(model: Captioner, vectors: str, vocabulary: Vocabulary) -> int:
     """Copy GloVe's vectors (a file) into the embedding, or CLIP's (a folder) into all `token_vector_layers` -> how many
     words have one."""
     if not Path(vectors).is_dir():
@@ -231,7 +231,7 @@ def begin_with_vectors(model: Captioner, vectors: str, vocabulary: Vocabulary) -
     return load_clip_vectors(vectors, vocabulary, *model.token_vector_layers())
 
 
-def collapse(report: Report, media: int) -> str:
+def collapse_warning(report: Report, media: int) -> str:
     """Name the trouble when a captioner says the same few sentences for everything; empty when all is well."""
     if media < 20 or report.distinct > max(2, 0.02 * media):
         return ""

@@ -18,25 +18,25 @@ from limner.objectives import Context, HasCheckpointState, build_objective
 from limner.runs.run import (
     append_log,
     load_objective,
-    pack_state,
-    random_state,
+    checkpoint_tensors,
+    rng_state,
     save_objective,
-    unpack_state,
-    weights_of,
+    restore_checkpoint,
+    run_state_dict,
 )
-from limner.training.loop import Average, Position, TrainingModule, fit, make_optimizer
+from limner.training.loop import ExponentialMovingAverage, Position, TrainingModule, fit, make_optimizer
 from limner.training.session import Session, short
 from limner.training.teachers import load_teacher
 
 
-class StageRun:
+class StageTrainer:
     """One stage: its optimiser, batches and average, and what `fit` calls back."""
 
     def __init__(self, session: Session, index: int):
         recipe, accelerator = session.recipe, session.accelerator
         self.session, self.index, self.stage, self.position = session, index, recipe.stages[index], session.position
         self.main, self.rank = session.main, accelerator.process_index
-        session.look_at(self.stage.image_size)
+        session.set_image_size(self.stage.image_size)
         self.batches = TrainingBatches(
             session.media,
             session.vocabulary,
@@ -57,12 +57,12 @@ class StageRun:
             load_objective(self.objective, before, self.stage.objective.parameters_name)
             self.objective.to(accelerator.device)
         optimizer = make_optimizer(session.model, self.stage, self.objective)
-        self.average = Average(session.model, self.stage.ema_decay) if self.stage.ema_decay else None
+        self.average = ExponentialMovingAverage(session.model, self.stage.ema_decay) if self.stage.ema_decay else None
         if session.restored:
             self.restore(optimizer)
         accelerator.free_memory()  # the optimiser of the stage before
-        self.learner, self.optimizer = accelerator.prepare(TrainingModule(session.model, self.objective), optimizer)
-        self.clock = Clock(self.position)
+        self.training_module, self.optimizer = accelerator.prepare(TrainingModule(session.model, self.objective), optimizer)
+        self.stopwatch = Stopwatch(self.position)
 
     def context(self) -> Context:
         """What this stage's objective is built from."""
@@ -88,7 +88,7 @@ class StageRun:
         """Take over the session's checkpoint, once."""
         session, tensors = self.session, self.session.restored
         state = {name: value for name, value in tensors.items() if not name.startswith("average.")}
-        unpack_state(state, session.model, optimizer, self.rank, self.objective)
+        restore_checkpoint(state, session.model, optimizer, self.rank, self.objective)
         if self.average is not None:
             for name, value in self.average.shadow.items():  # copied, so that they lie where the model lies
                 value.copy_(tensors[f"average.{name}"])
@@ -108,7 +108,7 @@ class StageRun:
                 self.on_best()
                 self.checkpoint()
         fit(
-            self.learner,
+            self.training_module,
             self.optimizer,
             self.batches,
             self.stage,
@@ -132,11 +132,11 @@ class StageRun:
             self.average.swap()
 
     def checkpoint(self) -> None:
-        self.clock.tick()
-        others = {} if self.main else {name: value.cpu() for name, value in random_state(self.rank).items()}
+        self.stopwatch.tick()
+        others = {} if self.main else {name: value.cpu() for name, value in rng_state(self.rank).items()}
         states = gather_object([others])
         if self.main:
-            tensors = pack_state(self.session.model, self.optimizer.optimizer, self.objective)
+            tensors = checkpoint_tensors(self.session.model, self.optimizer.optimizer, self.objective)
             if self.average is not None:
                 tensors |= {f"average.{name}": value for name, value in self.average.shadow.items()}
             if isinstance(self.objective, HasCheckpointState):
@@ -162,19 +162,19 @@ class StageRun:
                 session.watch("warning", {"text": f"skipped: {reason}"})
         if self.position.epoch % session.recipe.validation.every and self.position.epoch < self.stage.epochs:
             return None
-        self.clock.tick()
+        self.stopwatch.tick()
         with self.averaged():
             return session.validate(self.index)
 
     def on_best(self) -> None:
         with self.averaged():
             if self.main:
-                save_tensors(self.session.folder / "model.safetensors", weights_of(self.session.model))
+                save_tensors(self.session.folder / "model.safetensors", run_state_dict(self.session.model))
                 if isinstance(self.objective, nn.Module) and self.objective.state_dict():
                     save_objective(self.objective, self.session.folder, self.stage.objective.parameters_name)
 
 
-class Clock:
+class Stopwatch:
     """Adds the wall time since the last tick to a position."""
 
     def __init__(self, position: Position):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from limner.core.types import Batch, Features, Medium, Pixels
 from limner.objectives.context import Teacher
-from limner.runs.inputs import feature_paths, open_inputs, reads_files
+from limner.runs.inputs import feature_paths, open_inputs, uses_feature_files
 from limner.runs.recipe import Recipe
 from limner.runs.run import load_run
 from limner.text.vocabulary import Vocabulary
@@ -36,13 +36,13 @@ def load_teacher(
             raise ValueError(f"teacher: {path} is a {run.recipe.model.name}, which has no side '{side}': leave it out")
         run.model.select_side(side)
     inputs = open_inputs(run.recipe, run.encoder)
-    model = inputs.read_by(run.model).eval().to(device)
+    model = inputs.with_encoder(run.model).eval().to(device)
     if same_inputs(student, run.recipe):
         drawn = student.sampling.policy == "random" and inputs.store is None
-        return Teacher(str(path), model, lambda batch: batch.inputs, ids_of(run.vocabulary, words), fixed=not drawn)
+        return Teacher(str(path), model, lambda batch: batch.inputs, teacher_token_ids(run.vocabulary, words), fixed=not drawn)
     augmentations = inputs.store.augmentations if inputs.store is not None else ["full"]
-    if inputs.stored:
-        kept, problems = inputs.sort_out(media)
+    if inputs.uses_stored_features:
+        kept, problems = inputs.split_readable(media)
         if problems:
             raise ValueError(
                 f"teacher: {path} reads features of {len(kept)} of {len(media)} training media; {problems[0]}: extract "
@@ -53,13 +53,13 @@ def load_teacher(
     def read(batch: Batch) -> Features | Pixels:
         asked = batch.augmentations or ("full",) * len(batch.ids)
         names = [
-            augmentation if not inputs.stored or augmentation in augmentations else "full" for augmentation in asked
+            augmentation if not inputs.uses_stored_features or augmentation in augmentations else "full" for augmentation in asked
         ]
         items = [(known[id], augmentation) for id, augmentation in zip(batch.ids, names, strict=True)]
         return inputs.reader(items).map(lambda x: x.to(device))
 
     return Teacher(
-        str(path), model, read, ids_of(run.vocabulary, words), tuple(augmentations) if inputs.stored else None
+        str(path), model, read, teacher_token_ids(run.vocabulary, words), tuple(augmentations) if inputs.uses_stored_features else None
     )
 
 
@@ -90,13 +90,13 @@ def same_inputs(one: Recipe, other: Recipe) -> bool:
     paths = [[Path(path).resolve() for path in feature_paths(recipe)] for recipe in (one, other)]
     if paths[0] != paths[1]:
         return False
-    if paths[0] and not reads_files(one):
+    if paths[0] and not uses_feature_files(one):
         return True  # a store
     reading = [(recipe.frames, recipe.sampling, recipe.feature_rows) for recipe in (one, other)]
     return reading[0] == reading[1] and (bool(paths[0]) or one.encoder == other.encoder)
 
 
-def ids_of(teacher: Vocabulary, student: Vocabulary) -> Int[Tensor, " V"] | None:
+def teacher_token_ids(teacher: Vocabulary, student: Vocabulary) -> Int[Tensor, " V"] | None:
     """The teacher's id for each of the student's words; None when it lacks one, or cuts captions into other words."""
     cut = [(type(words), words.tokenizer, getattr(words, "merges", ())) for words in (teacher, student)]
     if cut[0] != cut[1] or any(word not in teacher.ids for word in student.words):

@@ -4,14 +4,14 @@ from os import PathLike
 from pathlib import Path
 
 from limner.runs.recipe import Recipe, changes, check_recipe, load_recipe
-from limner.runs.run import load_weights, put_weights
+from limner.runs.run import load_weights, load_run_state_dict
 from limner.training.loop import Position
-from limner.training.rates import frozen, too_high
-from limner.training.session import Session, Watch, silent
-from limner.training.stage import StageRun
+from limner.training.rates import frozen_parameters, high_lr_warnings
+from limner.training.session import Session, TrainingCallback, ignore_events
+from limner.training.stage import StageTrainer
 
 
-def train(recipe: Recipe, folder: str | PathLike[str], resume: bool = False, watch: Watch = silent) -> Path:
+def train(recipe: Recipe, folder: str | PathLike[str], resume: bool = False, watch: TrainingCallback = ignore_events) -> Path:
     """Train all stages of `recipe` into the run folder `folder`.
 
     With `resume` an interrupted run goes on from its last checkpoint: bit for bit in one process; with several, as
@@ -53,19 +53,19 @@ def _begun(folder: Path, resume: bool) -> bool:
 def _run(session: Session) -> None:
     """The stages that are left."""
     session.watch("start", session.facts())
-    for text in too_high(session.recipe.stages):
+    for text in high_lr_warnings(session.recipe.stages):
         session.watch("warning", {"text": text})
     for index in range(session.position.stage, len(session.recipe.stages)):
         if index > session.position.stage:  # the next stage starts from the best weights, which it has to beat
             session.accelerator.wait_for_everyone()  # the first process writes them
-            put_weights(session.model, load_weights(session.folder), session.folder / "model.safetensors")
+            load_run_state_dict(session.model, load_weights(session.folder), session.folder / "model.safetensors")
             done, stages = session.position, session.recipe.stages
             best = (
                 done.best if stages[index].image_size == stages[index - 1].image_size else float("-inf")
             )  # asked anew
             session.position = Position(index, best=best, seconds=done.seconds, before=done.before + done.step)
-        with frozen(session.model, session.recipe.stages[index].lr_scale):
-            StageRun(session, index).run()
+        with frozen_parameters(session.model, session.recipe.stages[index].lr_scale):
+            StageTrainer(session, index).run()
     skipped = len(session.problems) + len(session.unread)
     metric = session.recipe.validation.metric
     session.watch("end", {"metric": metric, "best": session.position.best, "skipped": skipped})

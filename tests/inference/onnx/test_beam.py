@@ -13,7 +13,7 @@ from limner.decode.logits import apply_rules
 from limner.decode.options import Beam, Sample
 from limner.decode.rules import Rules
 from limner.decode.search import beam as torch_beam
-from limner.inference.onnx.beam import Said, State, beam, largest, log_softmax, ruled, supported
+from limner.inference.onnx.beam import OnnxStepOutput, State, beam, top_k, log_softmax, mask_forbidden, require_supported
 from limner.models.captioner import Captioner, map_tensors
 from tests.decode.tables import chain, tables
 from tests.models.captioners import random_features, small
@@ -33,7 +33,7 @@ def engine_beam(model: Captioner, features: Features, options: Beam) -> list[lis
             memory = model.encode(features.map(lambda x, i=i: x[i : i + 1]))
             start = model.init_state(memory)
 
-        def step(token: np.ndarray, state: State, memory=memory, start=start) -> Said:
+        def step(token: np.ndarray, state: State, memory=memory, start=start) -> OnnxStepOutput:
             tensors = iter([torch.from_numpy(x) for x in state])
             with torch.no_grad():
                 out = model.step(torch.from_numpy(token), map_tensors(lambda _: next(tensors), start), memory)
@@ -133,13 +133,13 @@ def test_rules_forbid_the_same(rules: Rules, said: list[list[int]], length: int)
     tokens = np.array(said)[:, :length]
     scores = np.random.default_rng(length).normal(size=(len(tokens), 7)).astype(np.float32)
     expected = apply_rules(rules, torch.from_numpy(scores), torch.from_numpy(tokens.copy()))
-    np.testing.assert_array_equal(ruled(rules, scores, tokens), expected.numpy())
+    np.testing.assert_array_equal(mask_forbidden(rules, scores, tokens), expected.numpy())
 
 
 def test_the_largest_come_in_order():
     scores = np.array([1, 3, -np.inf, 3, 2], np.float32)
-    assert largest(scores, 3).tolist() == [1, 3, 4]  # of equal ones the first
-    assert largest(scores, 5).tolist() == [1, 3, 4, 0, 2]
+    assert top_k(scores, 3).tolist() == [1, 3, 4]  # of equal ones the first
+    assert top_k(scores, 5).tolist() == [1, 3, 4, 0, 2]
 
 
 def test_log_softmax():
@@ -149,7 +149,7 @@ def test_log_softmax():
 
 @pytest.mark.parametrize("bad", [np.nan, -np.inf])
 def test_scores_that_are_no_numbers(bad: float):
-    def step(token: np.ndarray, state: State) -> Said:
+    def step(token: np.ndarray, state: State) -> OnnxStepOutput:
         return np.full((len(token), 6), bad, np.float32), np.ones((len(token), 1), np.float32), state
 
     with pytest.raises(FloatingPointError, match="nan or all -inf"):
@@ -157,9 +157,9 @@ def test_scores_that_are_no_numbers(bad: float):
 
 
 def test_other_searches_are_refused():
-    assert supported(Beam(3)) == Beam(3)
+    assert require_supported(Beam(3)) == Beam(3)
     with pytest.raises(ValueError, match="needs the PyTorch engine"):
-        supported(Sample())
+        require_supported(Sample())
     for options in (Beam(4, groups=2), replace(Beam(4), must=(5,))):
         with pytest.raises(ValueError, match="no diverse and no constrained beams"):
-            supported(options)
+            require_supported(options)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from limner.inference.onnx.model import CARD, FILES, Card, OnnxModel, file_facts, is_exported, read_card
+from limner.inference.onnx.model import EXPORT_MANIFEST, EXPORTED_FILES, ExportManifest, OnnxModel, file_hashes, is_exported, read_export_manifest
 from limner.inference.onnx.pipeline import OnnxPipeline
 
 
@@ -16,7 +16,7 @@ def copy(exported: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(exported, tmp_path / "copy"))
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", EXPORTED_FILES)
 def test_a_flipped_byte_is_named(copy: Path, name: str):
     content = bytearray((copy / name).read_bytes())
     content[len(content) // 2] ^= 1
@@ -29,21 +29,21 @@ def test_a_flipped_byte_is_named(copy: Path, name: str):
 
 
 def test_the_card_is_held_against_itself(copy: Path):
-    told = json.loads((copy / CARD).read_text())
-    (copy / CARD).write_text(json.dumps({**told, "frames": 9}))
+    told = json.loads((copy / EXPORT_MANIFEST).read_text())
+    (copy / EXPORT_MANIFEST).write_text(json.dumps({**told, "frames": 9}))
     with pytest.raises(ValueError, match=r"model\.json is not as it was written"):
-        read_card(copy)
-    (copy / CARD).write_text((copy / CARD).read_text()[:-40])
+        read_export_manifest(copy)
+    (copy / EXPORT_MANIFEST).write_text((copy / EXPORT_MANIFEST).read_text()[:-40])
     with pytest.raises(ValueError, match=r"model\.json is not a JSON file"):
-        read_card(copy)
+        read_export_manifest(copy)
 
 
 def test_other_formats(copy: Path, tmp_path: Path):
-    card = read_card(copy)
+    card = read_export_manifest(copy)
     replace(card, format=3, version="9.9").save(copy)
     with pytest.raises(ValueError, match=r"export format 3, of limner 9\.9; this limner reads up to 2: update limner"):
         OnnxPipeline.load(copy)
-    (copy / CARD).write_text("[]")
+    (copy / EXPORT_MANIFEST).write_text("[]")
     with pytest.raises(ValueError, match="does not describe an exported model: it has no format number"):
         OnnxPipeline.load(copy)
     assert is_exported(copy) and not is_exported(tmp_path)
@@ -54,23 +54,23 @@ def test_other_formats(copy: Path, tmp_path: Path):
 def test_a_graph_that_is_none(copy: Path):
     """With the right hash: it was no graph when it was exported."""
     (copy / "step.onnx").write_bytes(b"import os; os.remove('x')")
-    replace(read_or_guess(copy), files=file_facts(copy)).save(copy)
+    replace(read_or_guess(copy), files=file_hashes(copy)).save(copy)
     with pytest.raises(ValueError, match=r"step\.onnx cannot be run"):
         OnnxModel.load(copy)
 
 
-def read_or_guess(folder: Path) -> Card:
+def read_or_guess(folder: Path) -> ExportManifest:
     """The card, whatever the files are by now."""
     from pydantic import TypeAdapter
 
-    told = json.loads((folder / CARD).read_text())
+    told = json.loads((folder / EXPORT_MANIFEST).read_text())
     del told["sha256"]
-    return TypeAdapter(Card).validate_python(told)
+    return TypeAdapter(ExportManifest).validate_python(told)
 
 
 def test_a_card_is_read_as_it_was_saved(exported: Path, tmp_path: Path):
-    card = read_card(exported)
+    card = read_export_manifest(exported)
     shutil.copytree(exported, tmp_path / "x")
     card.save(tmp_path / "x")
-    assert read_card(tmp_path / "x") == card
+    assert read_export_manifest(tmp_path / "x") == card
     assert card.fingerprint != replace(card, files={}).fingerprint

@@ -89,7 +89,7 @@ def evaluated(evaluation: Evaluation, about: Mapping[str, Any]) -> tuple[str, li
     """The same of a split: its media by their ids, with the scores of the evaluation.  `about` as in `page`."""
     rows = []
     for medium in evaluation.media:
-        best, *others = evaluation.said[medium.id]
+        best, *others = evaluation.generated[medium.id]
         row: Row = {"id": medium.id, "file": printable(medium.path or medium.id), "caption": best.text}
         row |= {"logprob": round(best.logprob, 4), "finished": best.finished}
         rows.append(row | ({"others": [[it.text, round(it.logprob, 4)] for it in others]} if others else {}))

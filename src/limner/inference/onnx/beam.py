@@ -15,11 +15,11 @@ from limner.decode.options import Beam, Decoding
 from limner.decode.rules import Rules, ids_of
 
 State = list[np.ndarray]  # R rows each
-Said = tuple[np.ndarray, np.ndarray, State]  # logits (R, V), attention (R, N), the new state
-Step = Callable[[Int[np.ndarray, " R"], State], Said]
+OnnxStepOutput = tuple[np.ndarray, np.ndarray, State]  # logits (R, V), attention (R, N), the new state
+StepFunction = Callable[[Int[np.ndarray, " R"], State], OnnxStepOutput]
 
 
-class Found(NamedTuple):
+class OnnxHypothesis(NamedTuple):
     """A caption; the token after BOS comes first."""
 
     score: float  # what the search compares: the log-probability, normalised by length
@@ -28,7 +28,7 @@ class Found(NamedTuple):
     attention: np.ndarray  # (L, N)
 
 
-def supported(options: Decoding) -> Beam:
+def require_supported(options: Decoding) -> Beam:
     """The same options.  Raises ValueError for searches that the engine does not know."""
     if not isinstance(options, Beam):
         raise ValueError("the ONNX engine searches; drawing captions (--sample) needs the PyTorch engine")
@@ -37,7 +37,7 @@ def supported(options: Decoding) -> Beam:
     return options
 
 
-def beam(step: Step, state: State, options: Beam) -> list[Found]:
+def beam(step: StepFunction, state: State, options: Beam) -> list[OnnxHypothesis]:
     """The `options.n_best` best captions, best first (fewer when there are not so many).  `state` has one row.
 
     Raises FloatingPointError when the scores are nan, or all -inf.
@@ -52,24 +52,24 @@ def beam(step: Step, state: State, options: Beam) -> list[Found]:
 class _Search:
     """One medium; R rows, one for every hypothesis that may still win."""
 
-    def __init__(self, step: Step, state: State, options: Beam):
+    def __init__(self, step: StepFunction, state: State, options: Beam):
         self.say, self.state, self.options = step, state, options
         self.score = np.zeros(1, np.float32)
         self.slots = options.size  # hypotheses that may still end
         self.token = np.full(1, BOS, np.int64)
         self.tokens = np.empty((1, 0), np.int64)
         self.attention: np.ndarray | None = None  # (R, L, N)
-        self.found: list[Found] = []
+        self.found: list[OnnxHypothesis] = []
         self.best = -inf  # the last of the `keep` best: what is to beat
 
     def step(self) -> bool:
         """One more word for every hypothesis; False when none is left."""
         logits, attention, state = self.say(self.token, self.state)
-        logp = ruled(self.options.rules, log_softmax(logits), self.tokens)
+        logp = mask_forbidden(self.options.rules, log_softmax(logits), self.tokens)
         scores = (logp + self.score[:, None]).ravel()
         if np.isnan(scores).any() or not (self.found or np.isfinite(scores).any()):
             raise FloatingPointError("the model's scores are nan or all -inf")
-        best = largest(scores, min(self.options.size, len(scores)))
+        best = top_k(scores, min(self.options.size, len(scores)))
         score, parents, self.token = scores[best], best // logp.shape[1], best % logp.shape[1]
         self.tokens = np.concatenate([self.tokens[parents], self.token[:, None]], 1)
         seen = attention[:, None]
@@ -102,9 +102,9 @@ class _Search:
                 logprob = float(score[row])
                 if self.options.finished_compete:
                     self.found.clear()
-                self._add(Found(logprob / divisor, logprob, self.tokens[row], self.attention[row]))
+                self._add(OnnxHypothesis(logprob / divisor, logprob, self.tokens[row], self.attention[row]))
 
-    def _add(self, new: Found) -> None:
+    def _add(self, new: OnnxHypothesis) -> None:
         """Of equal ones the first to come stays before; of two alike only one is kept."""
         if self.options.n_best == 1 or not any(np.array_equal(new.tokens, old.tokens) for old in self.found):
             self.found.append(new)
@@ -112,7 +112,7 @@ class _Search:
             del self.found[self.options.n_best :]
         self.best = self.found[-1].score if len(self.found) == self.options.n_best else -inf
 
-    def finish(self) -> list[Found]:
+    def finish(self) -> list[OnnxHypothesis]:
         """Unfinished hypotheses take the places that no ended one has, or compete for all."""
         order = np.argsort(-self.score, kind="stable")
         if self.options.finished_compete:
@@ -125,7 +125,7 @@ class _Search:
             assert self.attention is not None
             logprob = float(self.score[row])
             score = logprob / self.options.divisor(self.tokens.shape[1]) if self.options.keep_beam_full else -inf
-            self._add(Found(score, logprob, self.tokens[row], self.attention[row]))
+            self._add(OnnxHypothesis(score, logprob, self.tokens[row], self.attention[row]))
         return self.found
 
 
@@ -135,14 +135,14 @@ def log_softmax(logits: Float[np.ndarray, "R V"]) -> Float[np.ndarray, "R V"]:
     return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
 
 
-def largest(scores: Float[np.ndarray, " M"], count: int) -> Int[np.ndarray, " K"]:
+def top_k(scores: Float[np.ndarray, " M"], count: int) -> Int[np.ndarray, " K"]:
     """The places of the `count` largest, in falling order; of equal ones the first."""
     some = np.argpartition(-scores, count - 1)[:count] if count < len(scores) else np.arange(len(scores))
     return some[np.lexsort((some, -scores[some]))]
 
 
-def ruled(rules: Rules, scores: Float[np.ndarray, "R V"], tokens: Int[np.ndarray, "R t"]) -> Float[np.ndarray, "R V"]:
-    """`decode.apply_rules.apply_rules`: -inf for what the rules forbid after `tokens`; a row in which they would
+def mask_forbidden(rules: Rules, scores: Float[np.ndarray, "R V"], tokens: Int[np.ndarray, "R t"]) -> Float[np.ndarray, "R V"]:
+    """`decode.mask_forbidden.mask_forbidden`: -inf for what the rules forbid after `tokens`; a row in which they would
     leave nothing keeps its scores."""
     said, rows = tokens.shape[1], np.arange(len(tokens))
     forbidden = [

@@ -20,18 +20,18 @@ from limner.core.migration import migrate
 from limner.core.version import __version__
 from limner.data.frames import SamplingConfig
 from limner.decode.options import Beam
-from limner.inference.onnx.beam import Said, State
+from limner.inference.onnx.beam import OnnxStepOutput, State
 from limner.inference.onnx.pixels import Preprocess
 from limner.text.load import load_vocabulary
 from limner.text.vocabulary import Vocabulary
 
 FORMAT = 2
-CARD = "model.json"
-FILES = ("encoder.onnx", "step.onnx", "vocabulary.json")
+EXPORT_MANIFEST = "model.json"
+EXPORTED_FILES = ("encoder.onnx", "step.onnx", "vocabulary.json")
 
 
 @dataclass(frozen=True)
-class Card:
+class ExportManifest:
     """What `model.json` says."""
 
     files: dict[str, dict[str, Any]]  # name -> sha256, bytes
@@ -56,13 +56,13 @@ class Card:
 
     def save(self, folder: Path) -> None:
         content = asdict(self)
-        write_json(folder / CARD, {**content, "sha256": _digest(content)})
+        write_json(folder / EXPORT_MANIFEST, {**content, "sha256": _digest(content)})
 
 
 class OnnxModel:
     """Both graphs, loaded."""
 
-    def __init__(self, folder: Path, card: Card, vocabulary: Vocabulary, threads: int):
+    def __init__(self, folder: Path, card: ExportManifest, vocabulary: Vocabulary, threads: int):
         self.folder, self.card, self.vocabulary = folder, card, vocabulary
         self.encoder = _session(folder / "encoder.onnx", threads)
         self.decoder = _session(folder / "step.onnx", threads)
@@ -72,7 +72,7 @@ class OnnxModel:
     def load(cls, folder: str | PathLike[str], threads: int = 0) -> "OnnxModel":
         """`threads` 0: as many as there are cores.  Raises ValueError that names what is missing, changed or newer."""
         folder = Path(folder).expanduser()
-        card = read_card(folder)
+        card = read_export_manifest(folder)
         return cls(folder, card, load_vocabulary(folder / "vocabulary.json"), threads)
 
     def encode(self, pixels: UInt8[np.ndarray, "T h w 3"]) -> tuple[dict[str, np.ndarray], State]:
@@ -81,7 +81,7 @@ class OnnxModel:
         count = len(self.card.memory)
         return dict(zip(self.card.memory, found[:count], strict=True)), found[count:]
 
-    def step(self, memory: Mapping[str, np.ndarray], token: Int[np.ndarray, " R"], state: State) -> Said:
+    def step(self, memory: Mapping[str, np.ndarray], token: Int[np.ndarray, " R"], state: State) -> OnnxStepOutput:
         """One word more for R hypotheses."""
         given = {"token": token, **memory, **dict(zip(self.card.state, state, strict=True))}
         names = ["logits", "attention", *(f"new_{name}" for name in self.card.state)]
@@ -92,20 +92,20 @@ class OnnxModel:
 
 
 def is_exported(folder: str | PathLike[str]) -> bool:
-    return (Path(folder).expanduser() / CARD).is_file()
+    return (Path(folder).expanduser() / EXPORT_MANIFEST).is_file()
 
 
-def file_facts(folder: Path, names: Sequence[str] = FILES) -> dict[str, dict[str, Any]]:
-    """What `Card.files` says of them."""
+def file_hashes(folder: Path, names: Sequence[str] = EXPORTED_FILES) -> dict[str, dict[str, Any]]:
+    """What `ExportManifest.files` says of them."""
     return {name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in names}
 
 
-def read_card(folder: Path) -> Card:
+def read_export_manifest(folder: Path) -> ExportManifest:
     """Checked, with every file it names."""
-    path = folder / CARD
+    path = folder / EXPORT_MANIFEST
     if not path.is_file():
         raise ValueError(
-            f"{folder} is no exported model: it has no {CARD}; make one with: limner export RUN --out FOLDER"
+            f"{folder} is no exported model: it has no {EXPORT_MANIFEST}; make one with: limner export RUN --out FOLDER"
         )
     saved = read_json(path)
     if not isinstance(saved, dict) or not isinstance(saved.get("format"), int):
@@ -118,10 +118,10 @@ def read_card(folder: Path) -> Card:
     if saved.pop("sha256", None) != _digest(saved):
         raise ValueError(f"{path} is not as it was written: its hash differs; take a fresh copy, or export again")
     try:
-        card = TypeAdapter(Card).validate_python(migrate(saved))
+        card = TypeAdapter(ExportManifest).validate_python(migrate(saved))
     except ValidationError as error:
         raise ValueError(f"{path} does not describe an exported model ({error})") from error
-    for name in FILES:
+    for name in EXPORTED_FILES:
         told, file = card.files.get(name), folder / name
         if told is None or not file.is_file():
             raise ValueError(f"{file} is missing; take a fresh copy, or export again")

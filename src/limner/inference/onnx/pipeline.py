@@ -14,8 +14,8 @@ from jaxtyping import UInt8
 from limner.core.torch_free import BOS, EOS, PAD, Caption, Failure, Source
 from limner.data.media import frames_of
 from limner.decode.options import Beam, Decoding, with_options
-from limner.inference.batching import _name, captions_of, several_sources
-from limner.inference.onnx.beam import Found, Said, State, beam, supported
+from limner.inference.batching import source_name, caption_in_batches, check_several_sources
+from limner.inference.onnx.beam import OnnxHypothesis, OnnxStepOutput, State, beam, require_supported
 from limner.inference.onnx.model import OnnxModel
 
 
@@ -59,9 +59,9 @@ class OnnxPipeline:
 
         Media are captioned one at a time; `batch_size` of them are read together.
         """
-        several_sources(sources)
+        check_several_sources(sources)
         search = with_options(decoding or self.decoding, **options)
-        return captions_of(
+        return caption_in_batches(
             sources,
             lambda source, notes: (self.pixels(source, notes),),
             lambda group: [self._decode(pixels, search) for (pixels,) in group],
@@ -73,15 +73,15 @@ class OnnxPipeline:
         frames = frames_of(source, self.sampling, notes)
         if not (self.model.card.pictures if len(frames) == 1 else self.model.card.clips):
             other = "clips" if len(frames) == 1 else "pictures"
-            raise ValueError(f"{_name(source)}: {self.folder} was exported from a model that reads {other} only")
+            raise ValueError(f"{source_name(source)}: {self.folder} was exported from a model that reads {other} only")
         return self.preprocess(frames)
 
-    def search(self, pixels: UInt8[np.ndarray, "T h w 3"], decoding: Decoding | None = None) -> list[Found]:
+    def search(self, pixels: UInt8[np.ndarray, "T h w 3"], decoding: Decoding | None = None) -> list[OnnxHypothesis]:
         """The best captions of preprocessed frames, best first."""
-        options = supported((decoding or self.decoding).bind(self.vocabulary))
+        options = require_supported((decoding or self.decoding).bind(self.vocabulary))
         memory, start = self.model.encode(pixels)
 
-        def step(token: np.ndarray, state: State) -> Said:
+        def step(token: np.ndarray, state: State) -> OnnxStepOutput:
             return self.model.step(memory, token, state)
 
         return beam(step, start, options)
@@ -90,7 +90,7 @@ class OnnxPipeline:
         best, *more = [self._read(found) for found in self.search(pixels, decoding)]
         return replace(best, others=tuple(more))
 
-    def _read(self, found: Found) -> Caption:
+    def _read(self, found: OnnxHypothesis) -> Caption:
         """Token ids -> a sentence, words and their maps."""
         ids = found.tokens.tolist()
         finished = EOS in ids

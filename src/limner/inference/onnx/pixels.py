@@ -34,10 +34,10 @@ class Preprocess:
 
     def __call__(self, frames: UInt8[np.ndarray, "T H W 3"]) -> UInt8[np.ndarray, "T h w 3"]:
         """RGB [0, 255] of any size -> bytes in the order of `channels`."""
-        height, width = self.size or _edged(frames.shape[1], frames.shape[2], self.edge or 1)
+        height, width = self.size or _size_with_shorter_side(frames.shape[1], frames.shape[2], self.edge or 1)
         pixels = np.stack([self._resized(frame, height, width) for frame in frames])
         if self.crop is not None:
-            pixels = _central(pixels, *self.crop)
+            pixels = _center_crop(pixels, *self.crop)
         return np.ascontiguousarray(pixels if self.channels == "RGB" else pixels[..., ::-1])
 
     def _resized(self, frame: UInt8[np.ndarray, "H W 3"], height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
@@ -45,7 +45,7 @@ class Preprocess:
         return np.asarray(image.resize((width, height), Image.Resampling(self.resample)))
 
 
-def _edged(height: int, width: int, edge: int) -> tuple[int, int]:
+def _size_with_shorter_side(height: int, width: int, edge: int) -> tuple[int, int]:
     """The size in which the shorter side is `edge`; the longer one is cut off to a whole number, as transformers
     does."""
     if height <= width:
@@ -53,7 +53,7 @@ def _edged(height: int, width: int, edge: int) -> tuple[int, int]:
     return int(edge * height / width), edge
 
 
-def _central(pixels: UInt8[np.ndarray, "T H W 3"], height: int, width: int) -> UInt8[np.ndarray, "T h w 3"]:
+def _center_crop(pixels: UInt8[np.ndarray, "T H W 3"], height: int, width: int) -> UInt8[np.ndarray, "T h w 3"]:
     """The middle; smaller pictures get a black rim, whose odd row and column come first."""
     h, w = pixels.shape[1:3]
     if h < height or w < width:
