@@ -22,7 +22,7 @@ from limner.metrics.cider import cider
 from limner.metrics.references import References
 from limner.metrics.report import evaluate
 from limner.metrics.rouge import rouge_l
-from limner.runs.inputs import Inputs, open_inputs
+from limner.runs.inputs import RecipeInputs, open_inputs
 from limner.runs.recipe import load_recipe
 from limner.text.tokens import get_tokenizer
 
@@ -30,7 +30,7 @@ CANDIDATES = 200
 SHOWN = ("BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
 
 
-def pooled(inputs: Inputs, media: Sequence[Medium]) -> Float[np.ndarray, "M D"]:
+def pooled(inputs: RecipeInputs, media: Sequence[Medium]) -> Float[np.ndarray, "M D"]:
     """The mean of every medium's real cells."""
     rows = []
     for medium in media:

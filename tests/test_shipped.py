@@ -10,7 +10,7 @@ import pytest
 from limner import shipped
 from limner.apps.cli import main
 from limner.inference.pipeline import Pipeline
-from limner.runs.package import pack, open_package
+from limner.runs.package import open_package, pack
 from limner.runs.run import load_run
 
 

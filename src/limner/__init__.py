@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from limner.core.version import __version__
 
-if TYPE_CHECKING:  # what type checkers and editors see; at run time each name is imported when it is first used
+if TYPE_CHECKING:  # for type checkers and editors; at run time each name is imported when it is first used
     from limner.api.compare import compare as compare
     from limner.api.evaluate import evaluate as evaluate
     from limner.api.explain import explain as explain
@@ -55,7 +55,7 @@ __all__ = [
 ]
 
 
-if not TYPE_CHECKING:  # a type checker that saw it would believe in any name
+if not TYPE_CHECKING:  # with `__getattr__` a type checker would accept any name
 
     def __getattr__(name: str) -> object:
         """Import a public name when it is first used, so that `import limner` loads no PyTorch."""

@@ -1,4 +1,4 @@
-"""`python -m limner`, which is what torchrun starts."""
+"""`python -m limner`: the command line, also as torchrun starts it (`torchrun -m limner train ...`)."""
 
 from limner.apps.cli import entry
 

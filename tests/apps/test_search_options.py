@@ -190,7 +190,7 @@ def test_a_moved_encoder_is_found_by_every_member_that_has_it(tiny: Path, tmp_pa
     for command in (by_model, by_data):
         assert main([*command, "--encoder", str(moved)]) == 0
         capsys.readouterr()
-        assert main(command) == 1 and "--encoder says where it lies now" in capsys.readouterr().err
+        assert main(command) == 1 and "give its present path with --encoder" in capsys.readouterr().err
 
 
 def test_an_ensemble_of_twins_and_one_that_cannot_be(tiny: Path, tmp_path: Path, pictures: list[str], capsys):

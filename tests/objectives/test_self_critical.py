@@ -319,14 +319,14 @@ def test_cross_entropy_and_then_self_critical_in_one_recipe(tmp_path: Path, monk
     whole = recipe(tmp_path / "data", objective=SCST, epochs=2, captions_per_medium=1, lr=0.001)
     whole = type(whole)(**{**vars(whole), "stages": (first, *whole.stages)})
     watched = Watched()
-    run = train(whole, tmp_path / "run", watch=watched)
+    run = train(whole, tmp_path / "run", callback=watched)
     rewards = [facts["reward"] for facts in watched.of("step") if "reward" in facts]
     assert len(rewards) == 6 and all(np.isfinite(rewards))
     assert [row["step"] for row in log_of(run) if "reward_greedy" in row] == [6]  # of rows 3 and 6
     for stop in (("step", 8), ("step", 11)):
         folder = tmp_path / f"stopped{stop[1]}"
         with pytest.raises(KeyboardInterrupt):
-            train(whole, folder, watch=Watched(stop))
+            train(whole, folder, callback=Watched(stop))
         train(whole, folder, resume=True)
         same(run, folder)
 
@@ -336,7 +336,7 @@ def test_the_greedy_reward_is_a_mean_of_the_batches_that_tell_it(tmp_path: Path,
     monkeypatch.setattr(Rewards, "score", lambda self, rows, ids: (np.full(len(rows), 2.0), {}))
     watched = Watched()
     whole = recipe(pictures(tmp_path / "data", 6), objective=SCST, captions_per_medium=1, batch_size=2, accumulate=3)
-    train(whole, tmp_path / "run", watch=watched)
+    train(whole, tmp_path / "run", callback=watched)
     (facts,) = watched.of("step")
     assert facts["reward_greedy"] == 2.0 and facts["reward"] == 2.0
 
@@ -349,7 +349,7 @@ def test_it_raises_the_reward_and_starts_from_any_run(tmp_path: Path):
     scst = recipe(
         data, ("start", str(tmp_path / "xe")), objective=SCST, epochs=60, captions_per_medium=1, lr=0.01, batch_size=5
     )
-    train(scst, tmp_path / "scst", watch=watched)
+    train(scst, tmp_path / "scst", callback=watched)
     rewards = [facts["reward"] for facts in watched.of("step")]
     assert sum(rewards[-10:]) > 1.5 * sum(rewards[:10])
     before, after = (load_tensors(tmp_path / name / "model.safetensors")[0] for name in ("xe", "scst"))

@@ -13,7 +13,11 @@ def nothing(items) -> Features:
 def test_clips_count_for_their_frames():
     picture, clip = Medium("a", "a.png"), Medium("b", "b.MP4")
     raw = RecipeInputs(None, nothing, frames=28)
-    assert raw.media_per_batch([picture]) == 64 and raw.media_per_batch([picture, clip]) == 2 and raw.media_per_batch([clip], 20) == 1
+    assert (
+        raw.media_per_batch([picture]) == 64
+        and raw.media_per_batch([picture, clip]) == 2
+        and raw.media_per_batch([clip], 20) == 1
+    )
     assert RecipeInputs(None, nothing, frames=1).media_per_batch([clip]) == 64
     stored = RecipeInputs(None, nothing, files=FeatureFiles.__new__(FeatureFiles), frames=28)
     assert stored.media_per_batch([clip]) == 64

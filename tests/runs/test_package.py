@@ -26,7 +26,7 @@ from limner.models import build_model
 from limner.models.captioner import FromPixels
 from limner.models.show_attend_tell import ShowAttendTellConfig
 from limner.runs import package as packed
-from limner.runs.package import pack, push_to_hub, open_package
+from limner.runs.package import open_package, pack, push_to_hub
 from limner.runs.recipe import Recipe
 from limner.runs.run import RunInfo, create_run, load_run, run_state_dict
 from limner.text.vocabulary import Vocabulary
@@ -85,7 +85,7 @@ def test_an_encoder_of_others_lies_inside_and_its_folder_is_not_missed(
     assert inside.recipe.encoder == replace(config, source="encoder") and inside.info.encoder["source"] == "encoder"
     assert str(tmp_path) not in "".join(path.read_text() for path in (tmp_path / "m").rglob("*.json"))
     assert f"on the encoder `{named}`" in (tmp_path / "m" / "README.md").read_text()
-    with pytest.raises(ValueError, match="--encoder says where it lies now"):
+    with pytest.raises(ValueError, match="give its present path with --encoder"):
         load_run(tmp_path / "run")
     moved = load_run(tmp_path / "run", str(tmp_path / "gone")).encoder  # the run itself can follow it
     assert moved is not None and moved.config.source == str(tmp_path / "gone")
@@ -170,7 +170,7 @@ def test_files_that_could_run_are_refused_before_anything_is_read(model: Path, m
 
 def test_what_is_missing_unknown_or_newer_is_said(tiny: Path, model: Path):
     (model / "more.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"holds more\.json, of which its manifest\.json does not know"):
+    with pytest.raises(ValueError, match=r"holds more\.json, not listed in its manifest\.json"):
         open_package(model)
     (model / "more.json").rename(model.parent / "more.json")
     (model / "vocabulary.json").rename(model.parent / "vocabulary.json")
@@ -194,7 +194,7 @@ def test_what_cannot_be_packed(tiny: Path, tmp_path: Path):
     with pytest.raises(ValueError, match="has no encoder and could not caption a file"):
         pack(replace(run, encoder=None), tmp_path / "m")
     (tmp_path / "photos").mkdir()
-    with pytest.raises(FileExistsError, match="is there and is no packed model"):
+    with pytest.raises(FileExistsError, match="exists and is no packed model"):
         pack(run, tmp_path / "photos")
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]  # nothing half-written
 
@@ -210,19 +210,25 @@ def test_packing_again_replaces_it_whole_or_not_at_all(tiny: Path, model: Path, 
     assert (open_package(model) / "README.md").read_text() == "# My card\n"
 
 
-def test_the_hub(tiny: Path, model: Path, monkeypatch):
+def test_the_hub(tiny: Path, model: Path, tmp_path: Path, monkeypatch):
     import huggingface_hub
 
     def offline(id: str, **_: object) -> str:
         raise huggingface_hub.errors.LocalEntryNotFoundError("no network")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
-    with pytest.raises(ValueError, match=r"a/b is no folder here and could not be fetched.*offline, give a run folder"):
+    with pytest.raises(ValueError, match=r"a/b is no folder here.*offline, give a run folder.* transformers is hf:a/b"):
         open_package("a/b")
     with pytest.raises(ValueError, match="no hub id of the form owner/name"):
         open_package("nowhere")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda id, **_: str(model))
     assert open_package("a/b") == model
+    (tmp_path / "blip").mkdir()
+    (tmp_path / "blip" / "config.json").touch()
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda id, **_: str(tmp_path / "blip"))
+    with pytest.raises(ValueError, match=r"no manifest\.json; .*is it a model of transformers\? then write hf:a/b"):
+        open_package("a/b")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda id, **_: str(model))
     calls = []
 
     class Api:

@@ -17,11 +17,10 @@ from limner.encoders import ResNet3D, ResNet3DConfig, SmallCNN, SmallCNNConfig
 from limner.models import build_model
 from limner.models.captioner import FromPixels
 from limner.models.show_attend_tell import ShowAttendTellConfig
+from limner.runs.checkpoint import checkpoint_tensors, load_checkpoint, restore_checkpoint, save_checkpoint
 from limner.runs.recipe import Recipe
-from limner.runs.run import RunInfo, create_run, load_run, checkpoint_tensors, load_run_state_dict, restore_checkpoint, run_state_dict
+from limner.runs.run import RunInfo, create_run, load_run, load_run_state_dict, run_state_dict
 from limner.text.vocabulary import Vocabulary
-from limner.training.loop import Position
-from limner.training.stage import save_last
 
 RECIPE = Recipe(
     encoder=SmallCNNConfig(size=32, width=8, dim=6), model=ShowAttendTellConfig(hidden=4, embed=3, attention=2), seed=5
@@ -71,7 +70,7 @@ def test_weights_of_a_file_are_needed_only_where_the_run_has_no_copy(tmp_path: P
     for loaded in (load_run(tmp_path / "whole"), load_run(tmp_path / "features", str(tmp_path / "moved.pth"))):
         assert loaded.encoder is not None
         assert torch.equal(loaded.encoder.conv1.weight, network.conv1.weight)
-    with pytest.raises(ValueError, match=r"is no file.*--encoder says where it lies now"):
+    with pytest.raises(ValueError, match=r"is no file.*give its present path with --encoder"):
         load_run(tmp_path / "features")
 
 
@@ -220,16 +219,16 @@ def test_a_full_disk_is_an_ordinary_error(tmp_path: Path, monkeypatch):
 )
 def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path, monkeypatch, where, name: str, fault):
     old, new = {"a": torch.zeros(3)}, {"a": torch.ones(3)}
-    save_last(tmp_path, old, Position(step=4))
+    save_checkpoint(tmp_path, old, {"step": 4})
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with monkeypatch.context() as patch:
         patch.setattr(where, name, fault)
         with pytest.raises(OSError, match=r"could not be written .*No space left.* previous one is intact.* --resume"):
-            save_last(tmp_path, new, Position(step=5))
+            save_checkpoint(tmp_path, new, {"step": 5})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before  # nothing else lies about
-    tensors, metadata = load_tensors(tmp_path / "last.safetensors")
-    assert torch.equal(tensors["a"], old["a"]) and Position(**json.loads(metadata["position"])) == Position(step=4)
-    save_last(tmp_path, new, Position(step=5))
+    checkpoint = load_checkpoint(tmp_path)
+    assert torch.equal(checkpoint.tensors["a"], old["a"]) and checkpoint.training_state == {"step": 4}
+    save_checkpoint(tmp_path, new, {"step": 5})
     assert torch.equal(load_tensors(tmp_path / "last.safetensors")[0]["a"], new["a"])
 
 

@@ -73,7 +73,7 @@ def test_a_schedule_scales_the_band_too() -> None:
     moved = []
     for scale in (1.0, 0.5):
         x = torch.nn.Parameter(torch.ones(1))
-        optimizer = AdaBound([{"params": [x], "lr": 0.01, "base": 0.01}], final_lr=0.1, gamma=1e9)
+        optimizer = AdaBound([{"params": [x], "lr": 0.01, "base_lr": 0.01}], final_lr=0.1, gamma=1e9)
         optimizer.param_groups[0]["lr"] = 0.01 * scale
         x.grad = torch.ones(1)
         optimizer.step()
@@ -120,7 +120,7 @@ def test_interrupted_runs_resume_to_the_bit(tmp_path: Path, stage: dict[str, obj
     whole = recipe(pictures(tmp_path / "data", 8), ("checkpoint_steps", 1), **{**stage, "epochs": 2, "batch_size": 2})
     train(whole, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        train(whole, tmp_path / "cut", watch=Watched(("step", 6)))
+        train(whole, tmp_path / "cut", callback=Watched(("step", 6)))
     train(whole, tmp_path / "cut", resume=True)
     one, other = (load_tensors(tmp_path / name / "last.safetensors")[0] for name in ("whole", "cut"))
     assert one.keys() == other.keys() and any(key.startswith("optimizer.") for key in one)

@@ -55,7 +55,7 @@ def recipe(tmp_path: Path) -> Recipe:
 
 def test_training_and_evaluation(recipe: Recipe, tmp_path: Path):
     watched = Watched()
-    run = load_run(train(recipe, tmp_path / "run", watch=watched))
+    run = load_run(train(recipe, tmp_path / "run", callback=watched))
     (start,) = [facts for facts in watched.of("start") if "training media" in facts]
     assert start["training media"] == 9 and start["validation media"] == 4
     for id, reason in BAD.items():
@@ -96,7 +96,9 @@ def test_none_of_the_ids_is_there(recipe: Recipe, tmp_path: Path):
 def test_views_need_a_store(recipe: Recipe):
     from dataclasses import replace
 
-    with pytest.raises(ValueError, match=r"feature files hold one view of a medium: augmentations must be \[full\]"):
+    with pytest.raises(
+        ValueError, match=r"feature files hold a medium without augmentation: augmentations must be \[full\]"
+    ):
         open_inputs(replace(recipe, augmentations=("full", "flip")))
 
 

@@ -49,7 +49,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(world: tuple[Recipe, Path]
     and moments, and the coins of scheduled sampling."""
     folder = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        train(world[0], folder, watch=Watched(stop))
+        train(world[0], folder, callback=Watched(stop))
     train(world[0], folder, resume=True)
     same(world[1], folder)
     tensors, _ = load_tensors(folder / "last.safetensors")
@@ -73,9 +73,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every validation is better than the last one."""
     from limner.training.session import Session
 
-    monkeypatch.setattr(
-        Session, "validate", lambda session, stage: 100.0 * stage + session.position.epoch, raising=True
-    )
+    monkeypatch.setattr(Session, "validate", lambda session, stage: 100.0 * stage + session.state.epoch, raising=True)
 
 
 def test_it_learns_and_is_kept_beside_the_best_weights(world: tuple[Recipe, Path], tmp_path: Path, monkeypatch):
@@ -87,7 +85,7 @@ def test_it_learns_and_is_kept_beside_the_best_weights(world: tuple[Recipe, Path
             seen.append(facts)
 
     longer = replace(world[0], stages=(replace(world[0].stages[1], epochs=20, encoder_lr=0.0),))  # the goal stays
-    folder = train(longer, tmp_path / "run", watch=watch)
+    folder = train(longer, tmp_path / "run", callback=watch)
     errors = [facts["reconstruction"] for facts in seen]
     assert len(errors) == 60 and sum(errors[-6:]) < 0.8 * sum(errors[:6])
     kept, metadata = load_tensors(folder / "objective.safetensors")

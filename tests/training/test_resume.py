@@ -4,16 +4,16 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
 
 from limner.core.tensors import load_tensors
+from limner.runs.checkpoint import save_checkpoint
 from limner.runs.recipe import Recipe
 from limner.training import session, stage
-from limner.training.loop import Position
-from limner.training.stage import save_last
 from limner.training.train import train
 from tests.training.world import Watched, log_of, pictures, recipe
 
@@ -90,7 +90,7 @@ def test_the_same_recipe_gives_the_same_run(world: tuple[Recipe, Path], tmp_path
 def test_interrupted_and_resumed_equals_uninterrupted(world: tuple[Recipe, Path], tmp_path: Path, stop):
     folder = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        train(world[0], folder, watch=Watched(stop))
+        train(world[0], folder, callback=Watched(stop))
     train(world[0], folder, resume=True)
     same(world[1], folder)
 
@@ -100,7 +100,7 @@ def test_killed_again_and_again(world: tuple[Recipe, Path], tmp_path: Path):
     for attempt in range(20):
         watch = Watched(("step", 4))
         try:
-            train(world[0], folder, resume=attempt > 0, watch=watch)
+            train(world[0], folder, resume=attempt > 0, callback=watch)
         except KeyboardInterrupt:
             continue
         break
@@ -111,7 +111,7 @@ def test_killed_again_and_again(world: tuple[Recipe, Path], tmp_path: Path):
 def test_a_half_written_log_line_does_not_hurt(world: tuple[Recipe, Path], tmp_path: Path):
     folder = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        train(world[0], folder, watch=Watched(("step", 6)))
+        train(world[0], folder, callback=Watched(("step", 6)))
     with open(folder / "log.jsonl", "a") as file:
         file.write('{"stage": 0, "epo')
     train(world[0], folder, resume=True)
@@ -121,15 +121,15 @@ def test_a_half_written_log_line_does_not_hurt(world: tuple[Recipe, Path], tmp_p
 def test_a_full_disk_after_the_best_weights_of_a_new_stage(world: tuple[Recipe, Path], tmp_path: Path, monkeypatch):
     """When stage 1's first checkpoint fails, model.safetensors is its own already: it must not start from that."""
     whole = replace(world[0], checkpoint_steps=1000)
-    monkeypatch.setattr(session.Session, "validate", lambda this, number: 100.0 * number + this.position.step)
+    monkeypatch.setattr(session.Session, "validate", lambda this, number: 100.0 * number + this.state.step)
 
-    def full(folder: Path, tensors: dict[str, torch.Tensor], position: Position, scaler: None) -> None:
-        if (position.stage, position.epoch) == (1, 1):
+    def full(folder: Path, tensors: dict[str, torch.Tensor], state: dict[str, Any], scaler: None) -> None:
+        if (state["stage"], state["epoch"]) == (1, 1):
             raise OSError(28, "No space left on device")
-        save_last(folder, tensors, position, scaler)
+        save_checkpoint(folder, tensors, state, scaler)
 
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "save_last", full)
+        patch.setattr(stage, "save_checkpoint", full)
         with pytest.raises(OSError, match="No space left"):
             train(whole, tmp_path / "run")
     train(whole, tmp_path / "run", resume=True)
@@ -139,7 +139,7 @@ def test_a_full_disk_after_the_best_weights_of_a_new_stage(world: tuple[Recipe, 
 def test_resuming_a_finished_run_changes_nothing(world: tuple[Recipe, Path]):
     before = {path.name: path.read_bytes() for path in world[1].iterdir() if path.is_file()}
     watch = Watched()
-    train(world[0], world[1], resume=True, watch=watch)
+    train(world[0], world[1], resume=True, callback=watch)
     assert not watch.of("step") and not watch.of("validation")
     assert {path.name: path.read_bytes() for path in world[1].iterdir() if path.is_file()} == before
 
@@ -156,7 +156,7 @@ def test_a_run_without_a_resumable_state_is_not_overwritten(world: tuple[Recipe,
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
     with pytest.raises(FileExistsError, match="already holds a run"):
         train(world[0], tmp_path / "run")
-    with pytest.raises(ValueError, match=r"weights but no resumable state: it has no last\.safetensors"):
+    with pytest.raises(ValueError, match=r"weights but no checkpoint to resume from: there is no last\.safetensors"):
         train(world[0], tmp_path / "run", resume=True)
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()} == before
 
@@ -168,14 +168,16 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew(world: tuple[Recip
     watch = Watched()
     train(world[0], tmp_path / "run", resume, watch)
     same(world[1], tmp_path / "run")
-    told = [facts["text"] for facts in watch.of("warning") if "holds no run to resume: starting anew" in facts["text"]]
+    told = [
+        facts["text"] for facts in watch.of("warning") if "holds no run to resume: starting a new one" in facts["text"]
+    ]
     assert len(told) == resume
 
 
 def test_the_end_tells_the_best_also_of_a_finished_run(world: tuple[Recipe, Path]):
     scores = [row["CIDEr"] for row in log_of(world[1]) if "CIDEr" in row]
     watch = Watched()
-    train(world[0], world[1], resume=True, watch=watch)
+    train(world[0], world[1], resume=True, callback=watch)
     (end,) = watch.of("end")
     assert end["best"] == pytest.approx(max(scores), rel=1e-5) and (end["metric"], end["skipped"]) == ("CIDEr", 0)
 
@@ -183,10 +185,10 @@ def test_the_end_tells_the_best_also_of_a_finished_run(world: tuple[Recipe, Path
 def test_steps_go_on_over_the_stages(world: tuple[Recipe, Path], tmp_path: Path):
     watch = Watched(("step", 11))
     with pytest.raises(KeyboardInterrupt):
-        train(world[0], tmp_path / "run", watch=watch)
+        train(world[0], tmp_path / "run", callback=watch)
     assert [facts["total_step"] for facts in watch.of("step")] == list(range(1, 12))
     again = Watched()
-    train(world[0], tmp_path / "run", resume=True, watch=again)
+    train(world[0], tmp_path / "run", resume=True, callback=again)
     assert again.of("start")[-1]["total_step"] == 9  # the second stage had begun, no step of it was saved
     assert [facts["total_step"] for facts in again.of("step")] == [10, 11, 12, 13, 14, 15]
     assert [facts["total_step"] for facts in again.of("validation")] == [12, 15]
@@ -214,7 +216,7 @@ def test_the_scale_of_fp16_is_resumed_and_does_not_change_the_numbers(
     monkeypatch.setattr(session, "Accelerator", Scaled)
     train(whole, tmp_path / "scaled")
     with pytest.raises(KeyboardInterrupt):
-        train(whole, tmp_path / "killed", watch=Watched(("step", 10)))
+        train(whole, tmp_path / "killed", callback=Watched(("step", 10)))
     train(whole, tmp_path / "killed", resume=True)
     same(tmp_path / "scaled", tmp_path / "killed")
     for name in ("scaled", "killed"):

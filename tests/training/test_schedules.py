@@ -5,11 +5,11 @@ from math import cos, pi
 import pytest
 
 from limner.runs.recipe import Schedule
-from limner.training.schedules import ReduceOnPlateau, factor
+from limner.training.schedules import ReduceOnPlateau, lr_factor
 
 
 def course(schedule: Schedule, total: int) -> list[float]:
-    return [round(factor(schedule, step, total), 6) for step in range(total)]
+    return [round(lr_factor(schedule, step, total), 6) for step in range(total)]
 
 
 def test_constant():
@@ -33,14 +33,14 @@ def test_poly():
     assert course(Schedule("poly", power=2), 4) == [1, 0.5625, 0.25, 0.0625]
     assert course(Schedule("poly"), 10) == [round((1 - k / 10) ** 0.9, 6) for k in range(10)]
     assert course(Schedule("poly", warmup=1 / 3, power=2, final=0.2), 6) == [0.5, 1, 1, 0.65, 0.4, 0.25]
-    assert factor(Schedule("poly"), 99, 4) == 0  # never beyond its end
+    assert lr_factor(Schedule("poly"), 99, 4) == 0  # never beyond its end
 
 
 def test_cosine():
     expected = [1, 0.5 + 0.5 * cos(pi / 4), 0.5, 0.5 - 0.5 * cos(pi / 4)]
     assert course(Schedule("cosine"), 4) == pytest.approx(expected, abs=1e-6)
     assert course(Schedule("cosine", final=0.5), 4) == pytest.approx([0.5 + 0.5 * x for x in expected], abs=1e-6)
-    assert factor(Schedule("cosine", final=0.1), 99, 4) == pytest.approx(0.1)  # never beyond its end
+    assert lr_factor(Schedule("cosine", final=0.1), 99, 4) == pytest.approx(0.1)  # never beyond its end
 
 
 @pytest.mark.parametrize(
@@ -57,14 +57,14 @@ def test_plateau_falls_after_so_many_validations_without_a_better_score(patience
         better.append(plateau.update(score))
         found.append(plateau.factor)
     assert found == factors and better == [True, False, False, True, False, False, True, False, False]
-    assert (plateau.best, plateau.waited) == (0.5, 2)
+    assert (plateau.best, plateau.bad_validations) == (0.5, 2)
 
 
 def test_other_schedules_only_count():
     plateau = ReduceOnPlateau(Schedule("cosine", patience=1))
     for score in (0.5, 0.4, 0.3):
         plateau.update(score)
-    assert (plateau.best, plateau.waited, plateau.factor) == (0.5, 2, 1.0)
+    assert (plateau.best, plateau.bad_validations, plateau.factor) == (0.5, 2, 1.0)
 
 
 def test_plateau_does_not_fall_before_its_start():
@@ -85,15 +85,15 @@ def test_noam_is_the_published_course():
     assert peak == pytest.approx(4.42e-4, abs=5e-7)
     steps = [1, 2, 5000, 9999, 10_000, 10_001, 40_000, 1_000_000]
     expected = [512**-0.5 * min(s**-0.5, s * 10_000**-1.5) for s in steps]
-    assert [peak * factor(schedule, s - 1, 77) for s in steps] == pytest.approx(expected, rel=1e-12)
+    assert [peak * lr_factor(schedule, s - 1, 77) for s in steps] == pytest.approx(expected, rel=1e-12)
     assert course(Schedule("noam", warmup=0.5), 8) == [0.25, 0.5, 0.75, 1, 0.894427, 0.816497, 0.755929, 0.707107]
 
 
 def test_step_falls_every_so_many_epochs_from_its_start_on():
     """Times .8 every 3 epochs: as the lineage of self-critical.pytorch has it, first after start + 3 epochs."""
-    found = [factor(Schedule("step", factor=0.8, every=3, start=2), 99, 100, epoch) for epoch in range(12)]
+    found = [lr_factor(Schedule("step", factor=0.8, every=3, start=2), 99, 100, epoch) for epoch in range(12)]
     assert found == pytest.approx([1] * 5 + [0.8] * 3 + [0.64] * 3 + [0.512])
-    assert factor(Schedule("step", warmup_steps=4), 0, 100, 50) == 0.25
+    assert lr_factor(Schedule("step", warmup_steps=4), 0, 100, 50) == 0.25
 
 
 def test_warm_up_in_steps_and_then_a_cosine():

@@ -43,7 +43,7 @@ def test_four_captions_are_learnt_by_heart(tmp_path: Path):
     sizes = ("model.hidden", 32), ("model.embed", 16)
     whole = recipe(folder, *sizes, ("validation.every", 100), epochs=100, lr=0.02, encoder_lr=0.002)
     watch = Watched()
-    pipeline = Pipeline.load(train(whole, tmp_path / "run", watch=watch))
+    pipeline = Pipeline.load(train(whole, tmp_path / "run", callback=watch))
     for k in range(4):
         caption = pipeline.caption(folder / f"p{k}.png")
         assert caption.text == CAPTIONS[k] and caption.finished and caption.words == tuple(CAPTIONS[k].split())
@@ -80,7 +80,7 @@ def test_the_rate_of_every_step_is_the_schedules(tmp_path: Path):
     folder = pictures(tmp_path / "data", 10)
     stage = {"batch_size": 2, "accumulate": 2, "epochs": 2, "lr": 0.01}
     watch = Watched()
-    train(recipe(folder, schedule={"name": "one_cycle", "warmup": 1 / 3}, **stage), tmp_path / "run", watch=watch)
+    train(recipe(folder, schedule={"name": "one_cycle", "warmup": 1 / 3}, **stage), tmp_path / "run", callback=watch)
     rates = [facts["lr"] for facts in watch.of("step")]
     assert rates == pytest.approx([0.005, 0.01, 0.01, 0.0075, 0.005, 0.0025])
     assert [facts["batch"] for facts in watch.of("step")] == [2, 4, 5, 2, 4, 5]
@@ -115,7 +115,7 @@ def test_a_plateau_lowers_the_rate_and_patience_stops(tmp_path: Path, monkeypatc
     scripted(monkeypatch, [0.5, 0.4, 0.6, 0.5, 0.5, 0.5, 0.9])
     stage = {"epochs": 9, "patience": 3, "lr": 0.01, "schedule": {"name": "plateau", "factor": 0.5, "patience": 1}}
     watch = Watched()
-    train(recipe(pictures(tmp_path / "data", 4), **stage), tmp_path / "run", watch=watch)
+    train(recipe(pictures(tmp_path / "data", 4), **stage), tmp_path / "run", callback=watch)
     rates = [facts["lr"] for facts in watch.of("step")]
     assert rates == pytest.approx([0.01, 0.01, 0.005, 0.005, 0.0025, 0.00125])  # and epochs 7, 8, 9 never come
 
@@ -123,7 +123,7 @@ def test_a_plateau_lowers_the_rate_and_patience_stops(tmp_path: Path, monkeypatc
 def test_validation_every_other_epoch_and_at_the_end(tmp_path: Path):
     whole = recipe(pictures(tmp_path / "data", 4), ("validation.every", 2), ("validation.limit", 2), epochs=5)
     watch = Watched()
-    train(whole, tmp_path / "run", watch=watch)
+    train(whole, tmp_path / "run", callback=watch)
     assert [facts["epoch"] for facts in watch.of("validation")] == [2, 4, 5]
     assert watch.of("start")[-1]["validation media"] == 2
 
@@ -186,7 +186,7 @@ def test_a_collapse_is_told(tmp_path: Path):
     for k in range(1, 20):
         (folder / f"p{k}.png").write_bytes((folder / "p0.png").read_bytes())
     watch = Watched()
-    train(recipe(folder, lr=1e-30, encoder_lr=0.0, batch_size=20), tmp_path / "run", watch=watch)
+    train(recipe(folder, lr=1e-30, encoder_lr=0.0, batch_size=20), tmp_path / "run", callback=watch)
     assert ["collapsed: 1 different" in facts["text"] for facts in watch.of("warning")] == [True]
 
 
@@ -202,7 +202,7 @@ def test_bad_pictures_are_told_and_the_others_learnt(tmp_path: Path):
     (folder / "p5.png").write_bytes(b"no picture")
     (folder / "p1.png").unlink()
     watch = Watched()
-    train(recipe(folder, batch_size=2, epochs=2), tmp_path / "run", watch=watch)
+    train(recipe(folder, batch_size=2, epochs=2), tmp_path / "run", callback=watch)
     told = [facts["text"] for facts in watch.of("warning")]
     assert len(told) == 2 and all("skipped: " in text for text in told)  # once, not every epoch
     assert any("p5.png" in text for text in told) and any("p1.png" in text for text in told)
@@ -241,7 +241,7 @@ def test_pictures_and_clips_cannot_be_trained_from_pixels_together(tmp_path: Pat
     films.write_text("".join(json.dumps(row) + "\n" for row in rows))
     watch = Watched()
     whole = recipe(folder, ("frames", 3))
-    run = train(whole, tmp_path / "run", watch=watch)  # to validate on both is fine
+    run = train(whole, tmp_path / "run", callback=watch)  # to validate on both is fine
     assert watch.of("start")[-1]["validation media"] == 3 and len(watch.of("validation")) == 1
     evaluation = evaluate_run(load_run(run), "val")
     pipeline = Pipeline.load(run)
@@ -278,7 +278,7 @@ def test_settings_that_cannot_work_are_refused(tmp_path: Path):
         (("validation.split", "dev"), r"no media in split 'dev'; the dataset has \{'train': 4, 'val': 3\}"),
         (("stages.0.epochs", 0), r"recipe: stages\.0\.epochs: .*greater than 0, got 0"),
         (("stages.0.precision", "fp16"), "fp16 needs CUDA; use bf16 or fp32"),
-        (("stages", two), "all stages of a recipe share one precision"),
+        (("stages", two), "all stages need the same precision, got bf16, fp32"),
     ]:
         with pytest.raises(ValueError, match=message):
             train(recipe(folder, overrides), tmp_path / "run")
@@ -309,7 +309,7 @@ def test_pictures_grow_from_stage_to_stage(tmp_path: Path, monkeypatch):
     folder = pictures(tmp_path / "data", 4)
     stages = [{"epochs": 1, "batch_size": 4, "lr": 0.003, "image_size": 8}, {"epochs": 1, "batch_size": 4, "lr": 10.0}]
     watch = Watched()
-    run = train(recipe(folder, ("stages", stages)), tmp_path / "run", watch=watch)
+    run = train(recipe(folder, ("stages", stages)), tmp_path / "run", callback=watch)
     assert list(dict.fromkeys(seen)) == [(8, 8), (16, 16)]
     assert load_run(run).encoder.config.size == 16
     told = [row["CIDEr"] for row in watch.of("validation")]

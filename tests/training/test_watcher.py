@@ -46,10 +46,10 @@ def test_tensorboard_forgets_what_was_not_saved(tmp_path: Path):
     whole = recipe(pictures(tmp_path / "data", 60), ("checkpoint_steps", 30), batch_size=1)
     stop = Watched(("step", 50))
     with pytest.raises(KeyboardInterrupt), Watcher(tmp_path / "run") as watcher:
-        train(whole, tmp_path / "run", watch=lambda event, facts: (watcher(event, dict(facts)), stop(event, facts)))
+        train(whole, tmp_path / "run", callback=lambda event, facts: (watcher(event, dict(facts)), stop(event, facts)))
     assert scalars(tmp_path / "run", "train/loss") == [20, 40]
     with Watcher(tmp_path / "run") as watcher:
-        train(whole, tmp_path / "run", resume=True, watch=watcher)
+        train(whole, tmp_path / "run", resume=True, callback=watcher)
     assert scalars(tmp_path / "run", "train/loss") == [20, 40, 60]
 
 
@@ -77,5 +77,5 @@ def test_only_the_first_process_is_heard(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(session, "Accelerator", Second)
     watch = Watched()
     (tmp_path / "run").mkdir()
-    train(recipe(pictures(tmp_path / "data", 4)), tmp_path / "run", watch=watch)
+    train(recipe(pictures(tmp_path / "data", 4)), tmp_path / "run", callback=watch)
     assert not watch and not list((tmp_path / "run").iterdir())

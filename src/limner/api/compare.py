@@ -1,4 +1,4 @@
-"""`limner.compare`: are the scores of two or more runs apart, or is it the choice of items?"""
+"""`limner.compare`: scores of two or more runs on the same items, with confidence intervals and p-values."""
 
 from os import PathLike
 
@@ -18,8 +18,8 @@ def compare(
 
     `runs` are folders that `limner.evaluate` or `limner evaluate` has written captions into, or caption files;
     `references` is a caption file (None: the data set of the runs' recipes).  Intervals and p-values come from a paired
-    bootstrap of `draws` draws.
-    Raises ValueError or FileNotFoundError when they have fewer than two items in common, or captions are missing.
+    bootstrap of `draws` resamples.
+    Raises ValueError when the runs have fewer than two items in common, FileNotFoundError when captions are missing.
 
     >>> comparison = compare("a.json", "b.json", references="refs.json")
     >>> comparison.sides[0].scores["BLEU-1"].value > comparison.sides[1].scores["BLEU-1"].value

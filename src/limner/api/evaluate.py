@@ -1,4 +1,4 @@
-"""`limner.evaluate`: a run's captions for a split of its data, and their scores."""
+"""`limner.evaluate`: captions a split of a run's data and scores the captions."""
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -23,10 +23,10 @@ def evaluate(
 ) -> Evaluation:
     """Caption a split of a run's data and score the captions.
 
-    `run` is a run folder or a packed model; `beam` or `decoding` change how captions are searched (None: as the recipe
-    says); `limit` takes the first media only; `metrics` are names (None: all).  `overrides` say where the data lie by
-    now, for example {"data.media": "pictures"}.  Scores are fractions: BLEU, METEOR, ROUGE-L in [0, 1], CIDEr in
-    [0, 10].
+    `run` is a run folder or a packed model.  `decoding` or the beam size `beam` change the search (None: the recipe's).
+    `limit` takes the first media only.  `metrics` are names (None: all).  `overrides` replace recipe fields about the
+    data, for example {"data.media": "images"} when it has moved.  Scores are fractions: BLEU, METEOR, ROUGE-L in
+    [0, 1], CIDEr in [0, 10].
     Raises ValueError or FileNotFoundError when the run or its data cannot be read.
 
     >>> import limner

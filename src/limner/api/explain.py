@@ -1,4 +1,4 @@
-"""`limner.explain`: why a captioner says each word of a caption."""
+"""`limner.explain`: one map per word of a caption that shows which cells of the image or clip the word depends on."""
 
 from os import PathLike, fspath
 from pathlib import Path
@@ -23,11 +23,12 @@ def explain(
     frames: int | None = None,
     device: str = "cpu",
 ) -> Explanation:
-    """Explain a picture or clip: one map over its cells for every word of the caption.
+    """Explain the caption of an image or clip: one map over its cells for every word.
 
-    `model` is a run folder or a packed model (None: the model that comes with limner); `method` is "attention",
-    "gradcam", "gradcam++" or "saliency" (None: attention, where the model has one); `sentence` is explained in place of
-    the model's own caption; `out` is where a figure (.png, .pdf, .svg), a film (.mp4, .gif) or a folder of frames goes.
+    `model` is a run folder or a packed model (None: the model that comes with limner).  `method` is "attention",
+    "gradcam", "gradcam++" or "saliency" (None: attention, if the model has it).  `sentence` is explained instead of
+    the model's own caption.  `out` is the path of a figure (.png, .pdf, .svg), a film (.mp4, .gif) or a folder of
+    frames to write.  `frames` are sampled from a clip (None: as in training).
     Raises ValueError for an unknown method, or a source that cannot be read.
 
     >>> import limner

@@ -1,4 +1,4 @@
-"""`limner.score`: captions of any tool against references, as coco-caption scores them."""
+"""`limner.score`: scores the captions of any tool against references, as coco-caption does."""
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -10,23 +10,23 @@ from limner.metrics.references import References
 from limner.metrics.report import Report, select_metrics
 from limner.metrics.report import evaluate as report_of
 
-Captions = str | PathLike[str] | Mapping[str, str] | Mapping[str, Sequence[str]]
+CaptionSource = str | PathLike[str] | Mapping[str, str] | Mapping[str, Sequence[str]]
 
 
 def score(
-    candidates: Captions,
-    references: Captions,
+    candidates: CaptionSource,
+    references: CaptionSource,
     *,
     metrics: Sequence[str] | None = None,
     split: str = "",
     tokenizer: str = "ptb",
     allow_missing: bool = False,
 ) -> Report:
-    """Score one caption per id against all its references.
+    """Score one caption per id against all references of this id.
 
-    `candidates` and `references` are files of any usual layout, or mappings {id: caption} and {id: captions}.
-    `metrics` are names (None: all); `split` takes this split of the references only; `tokenizer` is "ptb", as published
-    scores use it, or "simple"; with `allow_missing` references without a candidate are left out.
+    `candidates` and `references` are caption files, or mappings {id: caption} and {id: captions}.  `metrics` are names
+    (None: all).  `split` takes this split of the references only.  `tokenizer` is "ptb", which published scores use, or
+    "simple".  With `allow_missing`, references without a candidate are left out.
     Scores are fractions: BLEU, METEOR, ROUGE-L in [0, 1], CIDEr in [0, 10].
     Raises ValueError that names the mistake: swapped files, ids that do not match, several candidates for one id.
 
@@ -42,7 +42,7 @@ def score(
     return Report(**{**vars(report), "notes": (*pairs.notes, *report.notes)})
 
 
-def _read(captions: Captions, role: str) -> CaptionsFile:
+def _read(captions: CaptionSource, role: str) -> CaptionsFile:
     if isinstance(captions, (str, PathLike)):
         return read_captions(str(captions))
     rows = {str(id): (text,) if isinstance(text, str) else tuple(text) for id, text in captions.items()}

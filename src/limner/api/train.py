@@ -1,4 +1,4 @@
-"""`limner.train`: a recipe in, a run folder out."""
+"""`limner.train`: trains a recipe into a run folder."""
 
 from os import PathLike
 from pathlib import Path
@@ -13,13 +13,13 @@ def train(
     folder: str | PathLike[str] | None = None,
     *,
     resume: bool = False,
-    watch: TrainingCallback = ignore_events,
+    callback: TrainingCallback = ignore_events,
 ) -> Path:
     """Train a recipe -> the run folder.
 
     `recipe` is a `Recipe`, or the path of its YAML file.  `folder` is the run folder (None: runs/NAME for a file
-    NAME.yaml).  With `resume` an interrupted run goes on from its last checkpoint.  `watch` is called with the name of
-    an event ("start", "step", "validation", "warning", "end") and a dictionary of facts about it.
+    NAME.yaml).  With `resume` an interrupted run continues from its last checkpoint.  `callback` is called with the
+    name of an event ("start", "step", "validation", "warning", "end") and a dictionary of facts about it.
     Raises FileExistsError when the folder holds a run and `resume` is False, ValueError for a recipe that cannot be
     trained.
 
@@ -30,6 +30,6 @@ def train(
     """
     if isinstance(recipe, Recipe):
         if folder is None:
-            raise ValueError("a recipe that was built in Python has no file name: give the run folder as well")
-        return train_recipe(recipe, folder, resume, watch)
-    return train_recipe(load_recipe(recipe), folder or Path("runs") / Path(recipe).stem, resume, watch)
+            raise ValueError("a Recipe has no file name that could name the run: give the run folder too")
+        return train_recipe(recipe, folder, resume, callback)
+    return train_recipe(load_recipe(recipe), folder or Path("runs") / Path(recipe).stem, resume, callback)

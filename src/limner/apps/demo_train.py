@@ -73,7 +73,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     if (folder / "run.json").is_file():  # an earlier demo; anything else is left alone
         shutil.rmtree(folder)
     with Watcher(folder) as watcher:
-        train(recipe(world, options.seed, options.epochs), folder, watch=watcher)
+        train(recipe(world, options.seed, options.epochs), folder, callback=watcher)
     console.print("3. captioning the held-out test pictures")
     loaded = load_run(folder)
     evaluation = evaluate_run(loaded, "test")

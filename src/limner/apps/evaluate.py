@@ -51,7 +51,9 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     if is_packed(loaded) and not options.out:
         raise ValueError(f"{options.run} is a packed model and stays as it is: say with --out where its scores go")
     decoding = search_of(options, loaded.recipe.beam, loaded.vocabulary)
-    others = load_ensemble_members(loaded, [resolve_model(other) for other in options.others], options.encoder, options.device)
+    others = load_ensemble_members(
+        loaded, [resolve_model(other) for other in options.others], options.encoder, options.device
+    )
     metrics, extra, protocol = metrics_of(options)
     evaluation = evaluate_run(
         loaded, options.split, decoding, options.limit, metrics, extra, others, averaging_of(options)

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from limner.apps.shared.arguments import WrongArguments, no_more
-from limner.runs.package import pack, push_to_hub, open_package
+from limner.runs.package import open_package, pack, push_to_hub
 from limner.runs.run import load_run
 
 

@@ -44,6 +44,13 @@ TENSORS = {
     "model.captioner.place.": "model.captioner.position_embedding.",
     "lessons.": "teacher_cache.",
 }
+# fields of the training state in the metadata of last.safetensors
+TRAINING_STATE = {
+    "best": "best_score",
+    "waited": "bad_validations",
+    "rate": "plateau_factor",
+    "before": "previous_steps",
+}
 
 
 def migrate(tree: Any) -> Any:
@@ -78,6 +85,15 @@ def migrate_tensors(tensors: Mapping[str, Any]) -> dict[str, Any]:
         return name if old is None else TENSORS[old] + name.removeprefix(old)
 
     return {new_name(name): tensor for name, tensor in tensors.items()}
+
+
+def migrate_training_state(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a checkpoint's training state under their new names.
+
+    >>> migrate_training_state({"stage": 1, "waited": 2})
+    {'stage': 1, 'bad_validations': 2}
+    """
+    return {TRAINING_STATE.get(name, name): value for name, value in fields.items()}
 
 
 def new_field_name(place: str, field: str) -> str:

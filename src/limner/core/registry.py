@@ -11,7 +11,7 @@ class UnknownName(ValueError):
 
 
 class Registry(dict[str, Entry], Generic[Entry]):
-    """A dictionary {name: entry} of one kind.  Looking up an unknown name raises UnknownName, which lists the known ones.
+    """A dictionary {name: entry} of one kind.  An unknown name raises UnknownName, which lists the known ones.
 
     >>> shapes = Registry("shape", {"square": 4})
     >>> shapes.add("triangle", 3)

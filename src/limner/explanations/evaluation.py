@@ -20,7 +20,7 @@ from limner.explanations.overlay import WHOLE, Box
 from limner.explanations.scores import Curves, Pointing, curves, point
 from limner.explanations.truth import Kind, places
 from limner.models.captioner import Captioner
-from limner.runs.inputs import Inputs, open_inputs
+from limner.runs.inputs import RecipeInputs, open_inputs
 from limner.runs.run import Run
 
 
@@ -106,7 +106,7 @@ def score(
 
 
 @torch.no_grad()
-def _features(inputs: Inputs, medium: Medium, device: str) -> Features:
+def _features(inputs: RecipeInputs, medium: Medium, device: str) -> Features:
     found = inputs.reader([(medium, "full")]).map(lambda x: x.to(device))
     if isinstance(found, Features):
         return found
@@ -114,7 +114,7 @@ def _features(inputs: Inputs, medium: Medium, device: str) -> Features:
     return inputs.encoder(found)
 
 
-def _view(inputs: Inputs, medium: Medium) -> Box:
+def _view(inputs: RecipeInputs, medium: Medium) -> Box:
     """The part of the picture that the encoder saw."""
     if inputs.encoder is None or not Path(medium.path).is_file():
         return WHOLE

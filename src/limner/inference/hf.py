@@ -194,7 +194,9 @@ def _load(source: str) -> tuple[Architecture, Any, Any, Any]:
         with _quiet(transformers):
             name = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type
             if name not in ARCHITECTURES:
-                raise _UnsupportedArchitecture(f"{source} is a {name!r} model; captioners that are known are {', '.join(ARCHITECTURES)}")
+                raise _UnsupportedArchitecture(
+                    f"{source} is a {name!r} model; captioners that are known are {', '.join(ARCHITECTURES)}"
+                )
             kind = ARCHITECTURES[name]
             # the torchvision twins of these classes are never needed, and a broken torchvision must not matter
             processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)

@@ -1,4 +1,4 @@
-"""A run's captions for a split of its data, scored; the files are COCO results and plain JSON."""
+"""`evaluate_run`: captions a split of a run's data set and scores the captions; writes COCO results and JSON."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,21 +18,20 @@ from limner.models import CAPTIONERS
 from limner.runs.inputs import feature_paths, open_inputs
 from limner.runs.run import Run
 
-CHUNK = 64  # raw media that are kept decoded at a time: each is read to see whether it can be, and then captioned
+CHUNK = 64  # raw media that are held in memory at a time: each is read once to check it, and once to caption it
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Captions by id, their scores, and a line for each medium of the split that was left out or mended;
-    `other_problems` are about the rest of the data set."""
+    """Captions and scores of a split."""
 
-    captions: dict[str, str]
+    captions: dict[str, str]  # id -> the best caption
     report: Report
-    problems: tuple[str, ...]
-    other_problems: tuple[str, ...] = ()
-    several: Mapping[str, Sequence[str]] = field(default_factory=dict)  # where more than one caption was asked for
-    media: tuple[Medium, ...] = ()  # those that were captioned
-    said: Mapping[str, Sequence[Said]] = field(default_factory=dict)  # by id: the caption, and the others if asked for
+    problems: tuple[str, ...]  # a line for each medium of the split that was left out or partly read
+    other_problems: tuple[str, ...] = ()  # lines about the rest of the data set
+    n_best: Mapping[str, Sequence[str]] = field(default_factory=dict)  # id -> all captions; empty when n_best is 1
+    media: tuple[Medium, ...] = ()  # the media that were captioned
+    generated: Mapping[str, Sequence[Said]] = field(default_factory=dict)  # id -> captions with log-probabilities
 
 
 def evaluate_run(
@@ -45,94 +44,102 @@ def evaluate_run(
     others: Sequence[Run] = (),
     averaging: Averaging = EQUAL,
 ) -> Evaluation:
-    """Caption the media of `split` that have references and can be read, and score them: `report.evaluate` of them.
+    """Caption the media of `split` that have references and can be read, and score the captions.
 
-    `others` make an ensemble of it, each member reading its own features of `run`'s data.  Of several captions
-    per medium the first is scored.
+    `decoding` None is the recipe's; `limit` takes the first media only; `metrics` None are all, and `extra` metrics are
+    added to them.  `others` form an ensemble with `run`; each member reads its own features of `run`'s data.  The first
+    of several captions per medium is scored.
+    Raises ValueError when a run has neither an encoder nor features, vocabularies differ, features have other channels
+    than in training, or no medium can be captioned.
     """
     for member in (run, *others):
         if member.encoder is None and not feature_paths(member.recipe):
             raise ValueError(_no_inputs(member))
     share_words([(str(member.folder), member.vocabulary) for member in (run, *others)])
     dataset = read_dataset(run.recipe.data)
-    asked = dataset.split(split)[:limit]
-    ids = {medium.id for medium in asked}
+    selected = dataset.split(split)[:limit]
+    ids = {medium.id for medium in selected}
     problems: list[str] = []
-    elsewhere: list[str] = []
+    other_problems: list[str] = []
     for line in dataset.problems:
-        (problems if line.partition(": ")[0] in ids else elsewhere).append(line)
-    told = {line.partition(": ")[0] for line in problems}
-    problems += [f"{medium.id}: no references" for medium in asked if not medium.references and medium.id not in told]
-    scored = [medium for medium in asked if medium.references]
+        (problems if line.partition(": ")[0] in ids else other_problems).append(line)
+    reported = {line.partition(": ")[0] for line in problems}
+    without = [medium.id for medium in selected if not medium.references]
+    problems += [f"{id}: no references" for id in without if id not in reported]
+    scored = [medium for medium in selected if medium.references]
     options = decoding or run.recipe.decoding
-    said, unread = _captions((run, *others), scored, options, averaging)
-    captions = {id: found[0].text for id, found in said.items()}
+    generated, unreadable = _generate((run, *others), scored, options, averaging)
+    captions = {id: alternatives[0].text for id, alternatives in generated.items()}
     if not captions:
-        raise ValueError(f"none of {len(asked)} media can be evaluated; the first: {[*unread, *problems][0]}")
+        raise ValueError(f"none of {len(selected)} media can be evaluated; the first: {[*unreadable, *problems][0]}")
     media = tuple(medium for medium in scored if medium.id in captions)
     references = References({medium.id: medium.references for medium in media})
     training = [text for medium in dataset.media if medium.split == "train" for text in medium.references]
     scenes = read_scenes(run.recipe.data)
     report = evaluate(captions, references, metrics, extra=extra, training=training or None, scenes=scenes)
-    several = {id: [each.text for each in found] for id, found in said.items()} if options.n_best > 1 else {}
-    return Evaluation(captions, report, (*problems, *unread), tuple(elsewhere), several, media, said)
+    texts = {id: [each.text for each in alternatives] for id, alternatives in generated.items()}
+    n_best = texts if options.n_best > 1 else {}
+    return Evaluation(captions, report, (*problems, *unreadable), tuple(other_problems), n_best, media, generated)
 
 
 def _no_inputs(run: Run) -> str:
-    """What to do with a converted run that knows neither an encoder nor features."""
+    """Return the error message for a converted run that has neither an encoder nor features."""
     published = CAPTIONERS[run.recipe.model.name].build.reads_media_as_published  # type: ignore[attr-defined]
-    again = "; or convert it again with --encoder, and it reads pictures or clips" if published else ""
+    again = "; or convert it again with --encoder, then it reads images or clips" if published else ""
     return (
-        f"{run.folder} has no encoder, so its inputs cannot be told: give stored features like those it was trained on "
-        "with --features PATH (HDF5, folders of .npy or .npz; for a detector's regions the store that limner convert "
-        f"--from bottom-up FILE.tsv --out STORE makes of a TSV, and --from regions FOLDER of arrays){again}"
+        f"{run.folder} has no encoder, so it cannot read images or clips: give stored features like those it was "
+        "trained on with --features PATH (HDF5, folders of .npy or .npz; for a detector's regions the store that "
+        "limner convert --from bottom-up FILE.tsv --out STORE makes of a TSV, and --from regions FOLDER of arrays)"
+        f"{again}"
     )
 
 
-def _captions(
+def _generate(
     runs: Sequence[Run],
     media: Sequence[Medium],
     options: Decoding,
     averaging: Averaging,
 ) -> tuple[dict[str, list[Said]], list[str]]:
-    """Captions in the order of the media, and a line for each medium that could not be read."""
+    """Return captions by id, in the order of the media, and a line for each medium that could not be read."""
     captions: dict[str, list[Said]] = {}
     problems: list[str] = []
     inputs = [open_inputs(run.recipe, run.encoder) for run in runs]
-    for run, its in zip(runs, inputs, strict=True):
-        if its.dim != run.info.feature_dim:
+    for run, source in zip(runs, inputs, strict=True):
+        if source.dim != run.info.feature_dim:
             raise ValueError(
                 f"{run.folder} was trained on features of {run.info.feature_dim} channels, {run.recipe.features} has "
-                f"{its.dim}: give the features it was trained on"
+                f"{source.dim}: give the features it was trained on"
             )
-    members = [its.with_encoder(run.model) for run, its in zip(runs, inputs, strict=True)]
+    members = [source.with_encoder(run.model) for run, source in zip(runs, inputs, strict=True)]
     model = (members[0] if len(members) == 1 else Ensemble(members, averaging)).eval()
-    raw = [its for its in inputs if not its.uses_stored_features]
-    size = min((its.media_per_batch(media, CHUNK) for its in raw), default=len(media))
+    raw = [source for source in inputs if not source.uses_stored_features]
+    size = min((source.media_per_batch(media, CHUNK) for source in raw), default=len(media))
     for start in range(0, len(media), max(1, size)):
-        if raw:  # forgets the chunk before
+        if raw:  # new readers: drops the cached media of the previous chunk
             inputs = [open_inputs(run.recipe, run.encoder, keep=True) for run in runs]
-        kept: Sequence[Medium] = media[start : start + size]
-        for its in inputs:
-            kept, bad = its.split_readable(kept)
-            problems += bad
-        reader = inputs[0].reader if len(inputs) == 1 else tuple(its.reader for its in inputs)
-        found = generate_several(model, kept, reader, runs[0].vocabulary, options)
-        captions |= {medium.id: found[medium.id] for medium in kept}
+        readable: Sequence[Medium] = media[start : start + size]
+        for source in inputs:
+            readable, unreadable = source.split_readable(readable)
+            problems += unreadable
+        reader = inputs[0].reader if len(inputs) == 1 else tuple(source.reader for source in inputs)
+        chunk = generate_several(model, readable, reader, runs[0].vocabulary, options)
+        captions |= {medium.id: chunk[medium.id] for medium in readable}
     return captions, problems
 
 
 def write_evaluation(evaluation: Evaluation, folder: str | Path, about: Mapping[str, Any]) -> None:
-    """`captions.json` (COCO results) and `scores.json` (scores, protocol, per-medium rows) into `folder`;
-    `several.json`, captions by id, where there are several per medium."""
+    """Write `captions.json` (COCO results) and `scores.json` (scores, protocol, rows per medium) into `folder`.
+
+    With several captions per medium, `several.json` has all of them by id.  `about` is added to `scores.json`.
+    """
     folder = Path(folder)
-    if evaluation.several:
-        write_json(folder / "several.json", evaluation.several)
+    if evaluation.n_best:
+        write_json(folder / "several.json", evaluation.n_best)
     write_json(folder / "captions.json", coco_results(evaluation.captions))
     problems = {"problems": evaluation.problems, "other_problems": evaluation.other_problems}
     write_json(folder / "scores.json", {**about, **report_to_json(evaluation.report), **problems})
 
 
 def coco_results(captions: Mapping[str, str]) -> list[dict[str, str | int]]:
-    """COCO's results format; an id made of digits becomes a number, as COCO's tools expect."""
+    """Return captions in COCO's results format; an id of digits becomes a number, as COCO's tools expect."""
     return [{"image_id": coco_id(id), "caption": text} for id, text in captions.items()]

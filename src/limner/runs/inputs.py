@@ -1,4 +1,4 @@
-"""How a recipe's media become inputs: raw files through the encoder, a feature store, or others' feature files."""
+"""`RecipeInputs`: reads media as a recipe asks: raw files for an encoder, a feature store, or feature files."""
 
 import sys
 from collections.abc import Sequence
@@ -17,28 +17,28 @@ from limner.encoders.encoder import Encoder
 from limner.models.captioner import Captioner, FromPixels
 from limner.runs.recipe import Recipe
 
-SMALL, ROOM = 128, 4 << 30  # raw media that an encoder sees at this side or a smaller one are kept, up to 4 GB
+CACHED_SIZE = 128  # raw media that the encoder reads at this size (pixels) or a smaller one are cached in memory ...
+CACHE_BYTES = 4 << 30  # ... up to 4 GiB
 
 
 @dataclass(frozen=True)
 class RecipeInputs:
-    """An encoder and a reader; with a store or files the reader already yields features.  The encoder that made others'
-    files is not known."""
+    """An encoder, and a reader of media: it yields features from a store or from feature files, else pixels."""
 
-    encoder: Encoder | None
+    encoder: Encoder | None  # None for feature files, and for a store of detector regions: theirs is not known
     reader: Reader
     store: FeatureStore | None = None
     files: FeatureFiles | None = None
-    frames: int = 1  # of a raw clip
+    frames: int = 1  # frames per clip when raw media are read
 
     @property
     def uses_stored_features(self) -> bool:
-        """Are the features there already?"""
+        """Whether features were computed before: they are in a store or in feature files."""
         return self.store is not None or self.files is not None
 
     @property
     def dim(self) -> int:
-        """Channels of a cell."""
+        """Number of channels D of a cell."""
         if self.files is not None:
             return self.files.dim
         if self.encoder is None and self.store is not None:
@@ -48,68 +48,64 @@ class RecipeInputs:
 
     @property
     def encoder_is_trained(self) -> bool:
-        """Are some of the encoder's weights trained along?"""
+        """Whether some of the encoder's weights are trained together with the captioner."""
         if self.uses_stored_features or self.encoder is None:
             return False
         return any(parameter.requires_grad for parameter in self.encoder.parameters())
 
     def provenance(self) -> dict[str, Any]:
-        """What is known of the encoder; nothing for others' files."""
+        """Return the encoder's provenance; empty when the encoder is not known."""
         return {} if self.encoder is None else self.encoder.provenance()
 
     def with_encoder(self, model: Captioner) -> Captioner:
-        """`model` as it reads these inputs: behind the encoder when they are pixels."""
+        """Return a model that reads these inputs: `model` itself for features, `FromPixels` for pixels."""
         if self.uses_stored_features:
             return model
         assert self.encoder is not None
         return FromPixels(self.encoder, model)
 
     def media_per_batch(self, media: Sequence[Medium], most: int = 64) -> int:
-        """How many of `media` go through a model at a time: raw clips only as many as have `most` frames together."""
+        """Return how many of `media` to put in a batch: `most`, or raw clips with at most `most` frames in total."""
         clips = not self.uses_stored_features and any(is_clip(medium.path) for medium in media)
         return max(1, most // self.frames) if clips else most
 
     def require_readable(
         self, media: Sequence[Medium], augmentations: Sequence[str] = ("full",)
     ) -> tuple[list[Medium], list[str]]:
-        """-> the media that can be read in all of `augmentations`, and a line for each of the others.
-
-        With a store this asks the index; feature files and raw media are read one by one.
-        """
-        kept, problems = self.split_readable(media, augmentations)
-        if not kept:
+        """As `split_readable`.  Raises ValueError when no medium can be read."""
+        readable, problems = self.split_readable(media, augmentations)
+        if not readable:
             raise ValueError(
                 f"none of {len(media)} media can be read; the first: {problems[0] if problems else 'none given'}"
             )
-        return kept, problems
+        return readable, problems
 
     def split_readable(
         self, media: Sequence[Medium], augmentations: Sequence[str] = ("full",)
     ) -> tuple[list[Medium], list[str]]:
-        """`require_readable`, which may also be none."""
-        kept, problems = [], []
+        """Return the media that can be read in all `augmentations`, and a line for each of the others.
+
+        A store's index answers this; feature files and raw media are read one by one.
+        """
+        readable, problems = [], []
         for medium in media:
             if self.store is not None:
-                absent = [
-                    augmentation
-                    for augmentation in augmentations
-                    if entry_key(medium.id, augmentation) not in self.store
-                ]
+                absent = [name for name in augmentations if entry_key(medium.id, name) not in self.store]
                 reason = f"not in the feature store in the augmentations {', '.join(absent)}" if absent else ""
             else:
-                reason = _unreadable(self.reader, medium)
-            kept += [medium] if not reason else []
-            named = reason.startswith(f"{medium.id}: ")
-            problems += [reason if named else f"{medium.id}: {reason}"] if reason else []
-        return kept, problems
+                reason = _read_error(self.reader, medium)
+            readable += [medium] if not reason else []
+            has_id = reason.startswith(f"{medium.id}: ")
+            problems += [reason if has_id else f"{medium.id}: {reason}"] if reason else []
+        return readable, problems
 
 
 def open_inputs(recipe: Recipe, encoder: Encoder | None = None, keep: bool = False) -> RecipeInputs:
-    """Build (or take) the encoder and the reader that a recipe asks for.  Raw media are kept in memory when they are
-    small, and with `keep` in any case.
+    """Build the encoder (None: from the recipe) and the reader that a recipe asks for.
 
-    Raises ValueError when the feature store was made by another encoder or lacks a view of the recipe, or when there
-    are no features where the recipe says.
+    Raw media are cached in memory when the encoder reads them at a small size; with `keep` they always are.
+    Raises ValueError when a feature store was made by another encoder or lacks an augmentation of the recipe, or when
+    there are no features at the recipe's path.
     """
     if uses_feature_files(recipe):
         return _open_files(recipe)
@@ -117,37 +113,36 @@ def open_inputs(recipe: Recipe, encoder: Encoder | None = None, keep: bool = Fal
         raise ValueError("encoder.trainable_from needs raw media: leave `features` empty, or freeze the encoder")
     store = FeatureStore(Path(folder)) if (folder := next(iter(feature_paths(recipe)), "")) else None
     if store is not None and store.provenance == REGIONS_PROVENANCE:
-        return RecipeInputs(None, _in_views(recipe, store), store)
+        return RecipeInputs(None, _store_reader(recipe, store), store)
     encoder = build_encoder(recipe.encoder) if encoder is None else encoder
     if store is None:
-        small = getattr(recipe.encoder, "size", SMALL + 1) <= SMALL
-        room = sys.maxsize if keep else ROOM if small else 0
-        reader = from_files(encoder.preprocess, recipe.frame_sampling, room)
+        small = getattr(recipe.encoder, "size", CACHED_SIZE + 1) <= CACHED_SIZE
+        cache_bytes = sys.maxsize if keep else CACHE_BYTES if small else 0
+        reader = from_files(encoder.preprocess, recipe.frame_sampling, cache_bytes)
         return RecipeInputs(encoder, reader, frames=recipe.frames)
     store.require_encoder(encoder.provenance())
-    return RecipeInputs(encoder, _in_views(recipe, store), store)
+    return RecipeInputs(encoder, _store_reader(recipe, store), store)
 
 
-def _in_views(recipe: Recipe, store: FeatureStore) -> Reader:
-    """Raises ValueError when the store lacks a view of the recipe."""
+def _store_reader(recipe: Recipe, store: FeatureStore) -> Reader:
+    """Return a reader of the store.  Raises ValueError when the store lacks an augmentation of the recipe."""
     absent = [augmentation for augmentation in recipe.augmentations if augmentation not in store.augmentations]
     if absent:
         raise ValueError(
             f"the store {store.folder} has the augmentations {', '.join(store.augmentations)} but not "
-            f"{', '.join(absent)}; "
-            f"run limner extract with --augmentations {','.join(recipe.augmentations)}"
+            f"{', '.join(absent)}; run limner extract with --augmentations {','.join(recipe.augmentations)}"
         )
     return from_store(store)
 
 
 def feature_paths(recipe: Recipe) -> tuple[str, ...]:
-    """Where the features lie; none when the encoder runs on raw media."""
+    """Return the paths of a recipe's features; empty when the encoder runs on raw media."""
     features = (recipe.features,) if isinstance(recipe.features, str) else recipe.features
     return tuple(path for path in features if path)
 
 
 def uses_feature_files(recipe: Recipe) -> bool:
-    """Are the features files of others, rather than a store of ours?"""
+    """Whether a recipe's features are feature files of other tools, rather than a feature store of limner."""
     paths = feature_paths(recipe)
     return len(paths) > 1 or any(are_feature_files(path) for path in paths)
 
@@ -155,13 +150,15 @@ def uses_feature_files(recipe: Recipe) -> bool:
 def _open_files(recipe: Recipe) -> RecipeInputs:
     if recipe.augmentations != ("full",):
         raise ValueError(
-            f"feature files hold one view of a medium: augmentations must be [full], not {[*recipe.augmentations]}"
+            f"feature files hold a medium without augmentation: augmentations must be [full], not "
+            f"{[*recipe.augmentations]}"
         )
     files = FeatureFiles(feature_paths(recipe), recipe.frame_sampling, recipe.feature_rows)
     return RecipeInputs(None, files.read, None, files)
 
 
-def _unreadable(reader: Reader, medium: Medium) -> str:
+def _read_error(reader: Reader, medium: Medium) -> str:
+    """Read a medium -> the error message, or "" when it can be read."""
     try:
         reader([(medium, "full")])
     except (ValueError, OSError) as error:

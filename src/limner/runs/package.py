@@ -1,17 +1,17 @@
-"""A packed model: a folder with all that captioning needs, a card, and a hash of every file.
+"""Packed models: run folders for sharing, with a model card and a hash of every file.
 
-    pack(load_run("runs/x"), "x.limner")     # safetensors and JSON; nothing in it is ever executed
-    unpack("x.limner")                       # the folder, checked; also "owner/name" of the hub
+    pack(load_run("runs/x"), "x.limner")     # safetensors and JSON only; nothing in it is ever executed
+    open_package("x.limner")                 # checks every file -> the folder; also for a hub id "owner/name"
 
-It is a run folder, so that every command that takes a run takes it too.  A pretrained encoder or a detector
-lies inside, with the weights that training gave it.
+Every command that takes a run folder takes a packed model too.  A pretrained encoder or a detector is inside, with the
+weights it has after training.
 """
 
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from limner.core.files import read_json, sha256, write_json, write_text
+from limner.core.hub import fetch_from_hub, is_hub_id
 from limner.core.tensors import save_tensors
 from limner.core.version import __version__
 from limner.data.datasets import DataConfig
@@ -31,15 +32,17 @@ from limner.runs.run import Run, create_run, run_state_dict
 FORMAT = 1
 MANIFEST = "manifest.json"
 MODEL_CARD = "README.md"
-ALLOWED_SUFFIXES = (".safetensors", ".json", ".md", ".txt")  # what a packed model consists of
+ALLOWED_SUFFIXES = (".safetensors", ".json", ".md", ".txt")  # formats that cannot execute code when they are read
 
 
 def pack(run: Run, out: str | Path, card: str = "", half: bool = False) -> Path:
-    """Write a run as a packed model; `card` is the text of its model card (empty: what the run knows of itself).
+    """Write a run as a packed model -> its folder.
 
-    With `half`, matrices and filters are kept as float16: half the size; in use they are float32 again.  A pretrained
-    encoder stays as it is.  Raises ValueError when the run has no encoder (it could not caption a file) or a weight
-    does not fit float16, FileExistsError when `out` is there and is no packed model.
+    `card` is the text of its model card (empty: one is written from the run's recipe and scores).  With `half`,
+    matrices and filters are stored as float16, which halves the file; they are loaded as float32.  A pretrained encoder
+    stays in float32.  An existing packed model at `out` is replaced.
+    Raises ValueError when the run has no encoder (it could not caption a file) or a weight exceeds float16's range,
+    FileExistsError when `out` exists and is no packed model.
     """
     out = Path(out)
     if run.encoder is None:
@@ -47,7 +50,7 @@ def pack(run: Run, out: str | Path, card: str = "", half: bool = False) -> Path:
             f"{run.folder} has no encoder and could not caption a file; give one with --encoder, or train one"
         )
     if out.exists() and not (out / MANIFEST).is_file():
-        raise FileExistsError(f"{out} is there and is no packed model: choose another name")
+        raise FileExistsError(f"{out} exists and is no packed model: choose another name")
     out.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
@@ -65,18 +68,21 @@ def pack(run: Run, out: str | Path, card: str = "", half: bool = False) -> Path:
 
 
 def open_package(source: str | os.PathLike[str]) -> Path:
-    """A packed model's folder, every file of it checked against its hash.  `source`: the folder, or a hub id.
+    """Check every file of a packed model against its hash -> its folder.  `source` is the folder, or a hub id.
 
-    Raises ValueError that names the file which was changed, is missing, does not belong, or could execute code; or says
-    that the format is newer, or the hub cannot be reached.
+    Raises ValueError that names a file which was changed, is missing, does not belong, or could execute code; or when
+    the format is newer, or the hub cannot be reached.
     """
     folder = Path(source).expanduser()
     if not folder.is_dir():
-        folder = fetch_from_hub(os.fspath(source), ALLOWED_SUFFIXES, "a run folder or a packed model that is on this machine")
+        local = f"a run folder or a packed model that is on this machine; a model of transformers is hf:{source}"
+        folder = fetch_from_hub(os.fspath(source), ALLOWED_SUFFIXES, local)
     path = folder / MANIFEST
     if not path.is_file():
+        transformers = (folder / "config.json").is_file() and is_hub_id(os.fspath(source))
+        hint = f" (or is it a model of transformers? then write hf:{os.fspath(source)})" if transformers else ""
         raise ValueError(
-            f"{folder} is no packed model: it has no {MANIFEST}; make one with: limner pack RUN --out {folder}"
+            f"{folder} is no packed model: it has no {MANIFEST}; make one with: limner pack RUN --out {folder}{hint}"
         )
     manifest = read_json(path)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int) or "files" not in manifest:
@@ -91,17 +97,21 @@ def open_package(source: str | os.PathLike[str]) -> Path:
 
 
 def resolve_model(source: str | os.PathLike[str]) -> Path:
-    """What a user names as a model -> its folder: a run folder as it is; a packed model, or its hub id, checked.
+    """Return the folder of a model that a user names: a run folder, a packed model or the hub id of one.
 
-    Raises what `open_package` does; of what is neither a folder nor a hub id, reading the run tells.
+    A packed model is checked first, and raises what `open_package` does.  A path that does not exist is returned as it
+    is: `load_run` raises FileNotFoundError for it.
     """
     folder = Path(source).expanduser()
-    packed_here = (folder / MANIFEST).is_file()
-    return open_package(source) if packed_here or (not folder.exists() and looks_like_hub_id(os.fspath(source))) else folder
+    is_packed = (folder / MANIFEST).is_file()
+    return open_package(source) if is_packed or (not folder.exists() and is_hub_id(os.fspath(source))) else folder
 
 
 def push_to_hub(folder: str | Path, repo: str, private: bool = False) -> str:
-    """Upload a packed model to `owner/name` -> its address.  Who you are is huggingface_hub's (`hf auth login`)."""
+    """Upload a packed model to the hub repository `owner/name` -> its address.
+
+    Authentication is left to huggingface_hub (`hf auth login`).
+    """
     from huggingface_hub import HfApi
 
     folder = open_package(folder)
@@ -111,51 +121,54 @@ def push_to_hub(folder: str | Path, repo: str, private: bool = False) -> str:
 
 
 def _write(run: Run, out: Path, card: str, half: bool) -> None:
-    """A run folder without what only training needs."""
+    """Write a run folder without the paths of data and features that only training needs."""
     assert run.encoder is not None
     recipe, info = run.recipe, run.info
     if isinstance(run.encoder, Pretrained | Detector):
         run.encoder.save(out / "encoder")
         encoder = replace(run.encoder.config, source="encoder")
         if isinstance(encoder, PretrainedConfig):
-            encoder = replace(encoder, trainable_from=None)  # what it learnt is in the folder
+            encoder = replace(encoder, trainable_from=None)  # its trained weights are in the folder
         recipe = replace(recipe, encoder=encoder)
         info = replace(info, encoder={**run.encoder.provenance(), "source": "encoder"}, encoder_trained=False)
         tensors = run.model.state_dict()
     else:
         recipe = replace(recipe, encoder=replace(recipe.encoder, source=""))
         tensors = run_state_dict(FromPixels(run.encoder, run.model))
-    data = DataConfig(recipe.data.name, "")  # not where the data lay
+    data = DataConfig(recipe.data.name, "")  # without the path of the data
     recipe = replace(recipe, data=data, features="", start="", pseudo_captions=PseudoCaptionsConfig())
     create_run(out, recipe, run.vocabulary, info)
     save_tensors(out / "model.safetensors", _as_float16(tensors) if half else tensors)
     scores = run.folder / "scores.json"
     if scores.is_file():
-        told = read_json(scores)
-        write_json(out / "scores.json", {key: told[key] for key in ("scores", "protocol") if key in told})
+        saved = read_json(scores)
+        write_json(out / "scores.json", {key: saved[key] for key in ("scores", "protocol") if key in saved})
     write_text(out / MODEL_CARD, card or _default_card(run))
 
 
 def _as_float16(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Biases and statistics are few, and stay."""
-    halved = {name: x.half() if x.is_floating_point() and x.dim() > 1 else x for name, x in tensors.items()}
-    for name, x in halved.items():
+    """Convert matrices and filters to float16; biases and statistics (one dimension) are small and stay.
+
+    Raises ValueError for a tensor with values outside float16's range.
+    """
+    converted = {name: x.half() if x.is_floating_point() and x.dim() > 1 else x for name, x in tensors.items()}
+    for name, x in converted.items():
         if not torch.equal(x.isfinite(), tensors[name].isfinite()):
-            most = tensors[name].abs().max().item()
-            raise ValueError(f"{name} reaches {most:g}, more than float16 can hold (65,504): pack it without half")
-    return halved
+            largest = tensors[name].abs().max().item()
+            raise ValueError(f"{name} reaches {largest:g}, more than float16 can hold (65,504): pack it without half")
+    return converted
 
 
 def _default_card(run: Run) -> str:
-    """What the run knows of itself, with the head that the hub reads."""
+    """Return a model card with the sizes and scores of a run, and the YAML header that the hub reads."""
     assert run.encoder is not None
     size = sum(p.numel() for p in run.model.parameters()), sum(p.numel() for p in run.encoder.parameters())
-    made = run.encoder.provenance()
-    encoder = made.get("architecture", made["name"])
+    provenance = run.encoder.provenance()
+    encoder = provenance.get("architecture", provenance["name"])
     path = run.folder / "scores.json"
-    told: Mapping[str, Any] = read_json(path) if path.is_file() else {}
-    rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in told.get("scores", {}).items())
-    scores = f"\n## Scores\n{json.dumps(told.get('protocol', {}))}\n\n| | |\n|---|---|\n{rows}\n" if rows else ""
+    saved: Mapping[str, Any] = read_json(path) if path.is_file() else {}
+    rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in saved.get("scores", {}).items())
+    scores = f"\n## Scores\n{json.dumps(saved.get('protocol', {}))}\n\n| | |\n|---|---|\n{rows}\n" if rows else ""
     return f"""---
 library_name: limner
 pipeline_tag: image-to-text
@@ -165,56 +178,32 @@ tags: [image-captioning, limner]
 
 A captioner made with limner {__version__}: `{run.recipe.model.name}` on the encoder `{encoder}`.
 {size[0]:,} parameters in the captioner, {size[1]:,} in the encoder, {len(run.vocabulary):,} words.
-Trained on data of the kind `{run.recipe.data.name}`; whoever passes this model on says here which data that was, under
-which licence, and where the model fails.
+Trained on a data set of the format `{run.recipe.data.name}`.  If you share this model, write here which data it was
+trained on, under which licence, and where it fails.
 
 ```python
-from limner import Pipeline
+import limner
 
-print(Pipeline.from_pretrained("this folder or its hub id").caption("photo.jpg").text)
+print(limner.load("this folder or its hub id").caption("photo.jpg").text)
 ```
 {scores}"""
 
 
 def _check_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
-    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    found = {name for name in found if not name.startswith((".git", ".cache"))} - {MANIFEST}
-    for name in sorted(found | set(files)):
+    """Check the files of a folder against those in its manifest.  Raises ValueError for the first wrong one."""
+    present = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    present = {name for name in present if not name.startswith((".git", ".cache"))} - {MANIFEST}
+    for name in sorted(present | set(files)):
         if Path(name).suffix not in ALLOWED_SUFFIXES or ".." in Path(name).parts:
             raise ValueError(
-                f"{folder / name}: a packed model holds {', '.join(ALLOWED_SUFFIXES)} only; this file could execute code when it "
-                "is read, and nothing of the folder was read: do not use it"
+                f"{folder / name}: a packed model holds only {', '.join(ALLOWED_SUFFIXES)}; this file could execute "
+                "code when it is read, so no file of the folder was read: do not use it"
             )
-    if unknown := sorted(found - set(files)):
-        raise ValueError(
-            f"{folder} holds {', '.join(unknown[:3])}, of which its {MANIFEST} does not know; take a fresh copy"
-        )
-    for name, told in files.items():
+    if unknown := sorted(present - set(files)):
+        raise ValueError(f"{folder} holds {', '.join(unknown[:3])}, not listed in its {MANIFEST}; take a fresh copy")
+    for name, entry in files.items():
         path = folder / name
         if not path.is_file():
             raise ValueError(f"{path} is missing; take a fresh copy")
-        if path.stat().st_size != told["bytes"] or sha256(path) != told["sha256"]:
+        if path.stat().st_size != entry["bytes"] or sha256(path) != entry["sha256"]:
             raise ValueError(f"{path} is not the file that was packed: its hash differs; take a fresh copy")
-
-
-def looks_like_hub_id(text: str) -> bool:
-    """Whether it could be the name of a repository: owner/name."""
-    return text.count("/") == 1 and not text.startswith((".", "/", "~")) and not text.endswith("/")
-
-
-def fetch_from_hub(id: str, endings: Sequence[str], offline: str) -> Path:
-    """The files of a repository of the hub, `owner/name`, that end so -> their folder in the hub's cache.
-
-    Raises ValueError, at once where there is no network and nothing in the cache; `offline` says what to give instead.
-    """
-    from huggingface_hub import snapshot_download
-
-    if not looks_like_hub_id(id):
-        raise ValueError(f"{id} is no folder, and no hub id of the form owner/name")
-    try:
-        return Path(snapshot_download(id, allow_patterns=[f"*{ending}" for ending in endings]))
-    except Exception as error:  # whatever the network, the hub and its client make of it
-        raise ValueError(
-            f"{id} is no folder here and could not be fetched from the hub ({type(error).__name__}: "
-            f"{str(error).strip().partition(chr(10))[0]:.150}); offline, give {offline}"
-        ) from error

@@ -289,7 +289,7 @@ def save_recipe(recipe: Recipe, path: str | Path) -> None:
     write_json(path, recipe_adapter().dump_python(recipe, mode="json"))
 
 
-def changes(old: Recipe, new: Recipe) -> list[str]:
+def recipe_differences(old: Recipe, new: Recipe) -> list[str]:
     """The fields that differ, a line each: `seed: 0 -> 1`."""
 
     def walk(before: Any, after: Any, name: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""`register`: adds a captioner, encoder, data set, metric, objective or search of a package of its own to limner."""
+"""`register`: decorator that adds a captioner, encoder, data set, metric, objective or search to limner."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -47,29 +47,29 @@ def register(kind: str, key: str | type | None = None) -> Callable[[Registered],
     if kind not in REGISTRIES:
         raise ValueError(f"unknown kind {kind!r}; known are {', '.join(REGISTRIES)}")
 
-    def add(thing: Registered) -> Registered:
+    def add(target: Registered) -> Registered:
         if kind in ("metric", "dataset"):
             if not isinstance(key, str):
                 raise ValueError(f'a {kind} is registered by its name: register("{kind}", "NAME"), got {key!r}')
-            REGISTRIES[kind].add(key, thing)
+            REGISTRIES[kind].add(key, target)
         elif kind == "objective":
-            if not isinstance(thing, type):
-                raise ValueError(f"an objective is registered as its config class, got {thing!r}")
-            OBJECTIVES.add(_literal_name(thing), thing)
+            if not isinstance(target, type):
+                raise ValueError(f"an objective is registered as its config class, got {target!r}")
+            OBJECTIVES.add(_literal_name(target), target)
         else:
             if not isinstance(key, type):
                 raise ValueError(
                     f'a {kind} is registered with its config class: register("{kind}", MyConfig), got {key!r}'
                 )
-            entry = Search(key, thing) if kind == "search" else Buildable(key, thing)  # type: ignore[arg-type]
+            entry = Search(key, target) if kind == "search" else Buildable(key, target)  # type: ignore[arg-type]
             REGISTRIES[kind].add(_literal_name(key), entry)
-        return thing
+        return target
 
     return add
 
 
 def _literal_name(config: type) -> str:
-    """The value of `name: Literal["..."]`.  Raises ValueError when a config has no such field."""
+    """Return the value of a config's field `name: Literal["..."]`.  Raises ValueError when it has no such field."""
     names = get_args(get_type_hints(config).get("name"))
     if len(names) != 1 or not isinstance(names[0], str):
         raise ValueError(f'{config.__name__} needs a field like: name: Literal["my_name"] = "my_name"')

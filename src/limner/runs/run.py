@@ -1,8 +1,12 @@
-"""A run folder: everything a trained captioner needs, and the state to go on training.
+"""Run folders: everything that a trained captioner needs, as JSON and safetensors.  No pickles.
 
-recipe.json, vocabulary.json, run.json (sizes, encoder's provenance, best score), model.safetensors (best weights),
-last.safetensors (resumable state), log.jsonl, tensorboard/, captions.json, scores.json, and of an objective with
-parameters of its own objective.safetensors (what they were beside the best weights).  No pickles.
+recipe.json            the recipe
+vocabulary.json        the words
+run.json               RunInfo: sizes, the encoder's provenance, plug-ins
+model.safetensors      the weights with the best validation score
+objective.safetensors  parameters of the objective beside those weights, if it has any
+last.safetensors       the checkpoint that training resumes from (`limner.runs.checkpoint`)
+log.jsonl, tensorboard/, captions.json, scores.json
 """
 
 import json
@@ -11,7 +15,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from limner.core.files import read_json, write_json
@@ -33,20 +36,20 @@ FORMAT = 2
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a run knows beyond its recipe."""
+    """Facts about a run that are not in its recipe; the content of run.json."""
 
-    feature_dim: int
-    encoder: dict[str, Any]  # provenance
-    encoder_trained: bool = False  # its weights are in model.safetensors under "encoder."
+    feature_dim: int  # channels D of a cell
+    encoder: dict[str, Any]  # the encoder's provenance; empty when it is not known
+    encoder_trained: bool = False  # True: model.safetensors holds the encoder's weights, under "encoder."
     channels: str = "RGB"
-    plugins: tuple[str, ...] = ()  # packages whose captioner, encoder ... the recipe names
+    plugins: tuple[str, ...] = ()  # packages that register what the recipe names
     format: int = FORMAT
-    version: str = __version__
+    version: str = __version__  # version of limner
 
 
 @dataclass(frozen=True)
 class Run:
-    """A loaded run: `model` captions features of `encoder`."""
+    """A loaded run: `encoder` turns media into features (None: it is not known), `model` captions them."""
 
     folder: Path
     recipe: Recipe
@@ -57,7 +60,7 @@ class Run:
 
 
 def create_run(folder: str | Path, recipe: Recipe, vocabulary: Vocabulary, info: RunInfo) -> None:
-    """Write the descriptive files of a run."""
+    """Write recipe.json, vocabulary.json and run.json of a run."""
     folder = Path(folder)
     save_recipe(recipe, folder / "recipe.json")
     vocabulary.save(folder / "vocabulary.json")
@@ -65,11 +68,12 @@ def create_run(folder: str | Path, recipe: Recipe, vocabulary: Vocabulary, info:
 
 
 def load_run(folder: str | Path, encoder_source: str = "", device: str = "cpu") -> Run:
-    """Load a run for use on `device`.
+    """Load a run of any format onto `device`, in evaluation mode.
 
-    `encoder_source` replaces the folder or hub id of a pretrained encoder, a detector or a run that has moved.  Raises
-    ValueError when the encoder's weights are not the ones the run was trained with, FileNotFoundError when it is no run
-    folder.
+    `encoder_source` replaces the path or hub id in `encoder.source` of the recipe (a pretrained encoder, a detector or
+    a run that has moved).
+    Raises FileNotFoundError when it is no run folder, ValueError when a file is damaged, of a newer format, or when the
+    encoder's weights are not those that the run was trained with.
     """
     folder = Path(folder)
     info = _read_info(folder)
@@ -78,13 +82,14 @@ def load_run(folder: str | Path, encoder_source: str = "", device: str = "cpu") 
     recipe = replace(recipe, decoding=recipe.decoding.bind(vocabulary))
     tensors = load_weights(folder)
     model = build_model(recipe.model, len(vocabulary), info.feature_dim)
-    trained, captioners = split_encoder_weights(tensors)
-    load_state_strictly(model, captioners, folder / "model.safetensors")
-    encoder = _load_encoder(folder, recipe, info, trained, encoder_source)
+    encoder_weights, captioner_weights = split_encoder_weights(tensors)
+    load_state_strictly(model, captioner_weights, folder / "model.safetensors")
+    encoder = _load_encoder(folder, recipe, info, encoder_weights, encoder_source)
     return Run(folder, recipe, vocabulary, info, model.to(device).eval(), encoder.to(device) if encoder else None)
 
 
 def _load_recipe(folder: Path, info: RunInfo) -> Recipe:
+    """Read recipe.json.  The error for an unknown name says which plug-in the run was trained with."""
     try:
         return load_recipe(folder / "recipe.json")
     except ValueError as error:
@@ -96,44 +101,50 @@ def _load_recipe(folder: Path, info: RunInfo) -> Recipe:
         ) from error
 
 
-INPUT_FIELDS = ("data", "features", "feature_rows", "frames", "sampling")  # may differ after training
+INPUT_FIELDS = ("data", "features", "feature_rows", "frames", "sampling")  # fields that may change after training
 
 
-def with_recipe_fields(run: Run, changes: Overrides) -> Run:
-    """A run whose data lie elsewhere by now: fields of its recipe below INPUT_FIELDS by their dotted names.
+def with_recipe_fields(run: Run, overrides: Overrides) -> Run:
+    """Return a run with new values for recipe fields that say where and how media are read, by dotted names.
 
-    Raises ValueError for any other field, since it would not fit the weights.
+    Raises ValueError for a field that is not below INPUT_FIELDS, since it would not fit the weights.
     """
-    names = [name for name, _ in (changes.items() if isinstance(changes, Mapping) else changes)]
+    names = [name for name, _ in (overrides.items() if isinstance(overrides, Mapping) else overrides)]
     if wrong := [name for name in names if name.split(".")[0] not in INPUT_FIELDS]:
         raise ValueError(f"{wrong[0]} cannot change after training; only {', '.join(INPUT_FIELDS)} can be given anew")
     if not names:
         return run
-    recipe = load_recipe(run.folder / "recipe.json", changes)
-    return replace(run, recipe=replace(recipe, decoding=run.recipe.decoding))  # its words are bound already
+    recipe = load_recipe(run.folder / "recipe.json", overrides)
+    return replace(run, recipe=replace(recipe, decoding=run.recipe.decoding))  # whose words are token ids already
 
 
 def load_weights(folder: str | Path) -> dict[str, Tensor]:
-    """`model.safetensors` of a run folder of any format."""
+    """Read `model.safetensors` of a run folder of any format."""
     tensors, _ = load_tensors(Path(folder) / "model.safetensors")
     return migrate_tensors(tensors)
 
 
-def load_ensemble_members(first: Run, folders: Sequence[str | Path], encoder_source: str = "", device: str = "cpu") -> list[Run]:
-    """Load the further members of an ensemble with `first`; `encoder_source` is for those whose encoder is `first`'s
-    too."""
-    shared = first.info.encoder.get("sha256")
-    same = [bool(shared) and _read_info(Path(folder)).encoder.get("sha256") == shared for folder in folders]
-    return [load_run(folder, encoder_source if its else "", device) for folder, its in zip(folders, same, strict=True)]
+def load_ensemble_members(
+    first: Run, folders: Sequence[str | Path], encoder_source: str = "", device: str = "cpu"
+) -> list[Run]:
+    """Load the runs that form an ensemble with `first`.
+
+    `encoder_source` is used for the runs that have the same encoder as `first` (the same hash of its weights).
+    """
+    sha256 = first.info.encoder.get("sha256")
+    shared = [bool(sha256) and _read_info(Path(folder)).encoder.get("sha256") == sha256 for folder in folders]
+    pairs = zip(folders, shared, strict=True)
+    return [load_run(folder, encoder_source if is_shared else "", device) for folder, is_shared in pairs]
 
 
 def _read_info(folder: Path) -> RunInfo:
+    """Read run.json.  Raises FileNotFoundError, or ValueError when it is damaged or of a newer format."""
     if not (folder / "run.json").is_file():
         raise FileNotFoundError(f"{folder} is not a run folder: it has no run.json")
     saved = read_json(folder / "run.json")
     if not isinstance(saved, dict) or not isinstance(saved.get("format"), int):
         raise ValueError(f"{folder / 'run.json'} does not describe a run: it has no format number")
-    if saved["format"] > FORMAT:  # asked first: a newer format may have fields that RunInfo does not know
+    if saved["format"] > FORMAT:  # checked first: a newer format may have fields that RunInfo does not have
         raise ValueError(f"{folder} has run format {saved['format']}; this limner reads up to {FORMAT}: update limner")
     try:
         return RunInfo(**{**saved, "plugins": tuple(saved.get("plugins", ()))})
@@ -142,27 +153,27 @@ def _read_info(folder: Path) -> RunInfo:
 
 
 def _load_encoder(
-    folder: Path, recipe: Recipe, info: RunInfo, trained: dict[str, Tensor], source: str
+    folder: Path, recipe: Recipe, info: RunInfo, weights: dict[str, Tensor], source: str
 ) -> Encoder | None:
+    """Build a run's encoder and compare its provenance with the run's; `weights` are those inside the run, if any."""
     if not info.encoder:
         return None
     config = recipe.encoder
     if isinstance(config, PretrainedConfig | DetectorConfig):
         local = folder / "encoder"
-        chosen = source or (str(local) if local.is_dir() else config.source)
-        config = replace(config, source=chosen)
-    elif config.source:  # needed only where the run has no copy
-        config = replace(config, source="" if trained else source or config.source)
+        config = replace(config, source=source or (str(local) if local.is_dir() else config.source))
+    elif config.source:  # not read when the run has the weights itself
+        config = replace(config, source="" if weights else source or config.source)
     try:
         encoder = build_encoder(config)
     except ValueError as error:
-        hint = "; --encoder says where it lies now" if config.source else ""
+        hint = "; give its present path with --encoder" if config.source else ""
         raise ValueError(f"{error}{hint}") from error
-    stored, found = encoder_identity(info.encoder), encoder_identity(json.loads(json.dumps(encoder.provenance())))
-    if trained:  # the hash is that of the weights it began with
-        load_state_strictly(encoder, trained, folder / "model.safetensors")
-        stored, found = {**stored, "sha256": ""}, {**found, "sha256": ""}
-    if lines := provenance_differences(stored, found, "the run"):
+    expected, actual = encoder_identity(info.encoder), encoder_identity(json.loads(json.dumps(encoder.provenance())))
+    if weights:  # the hash in the provenance is that of the weights before training
+        load_state_strictly(encoder, weights, folder / "model.safetensors")
+        expected, actual = {**expected, "sha256": ""}, {**actual, "sha256": ""}
+    if lines := provenance_differences(expected, actual, "the run"):
         raise ValueError(
             f"the encoder {config.source or config.name} is not the one that {folder} was trained with "
             f"({info.encoder.get('source')}): {'; '.join(lines)}; give the right folder or hub id with --encoder"
@@ -171,8 +182,11 @@ def _load_encoder(
 
 
 def run_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """What model.safetensors holds: the captioner's tensors, and under "encoder." those of an encoder whose weights
-    are nowhere else: a trained one, or one of our own."""
+    """Return the tensors of model.safetensors.
+
+    They are the captioner's and, under "encoder.", those of a trained encoder or of limner's own small ones, since they
+    are stored nowhere else.
+    """
     if not isinstance(model, FromPixels):
         return model.state_dict()
     tensors = dict(model.captioner.state_dict())
@@ -183,21 +197,25 @@ def run_state_dict(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_run_state_dict(model: nn.Module, tensors: dict[str, Tensor], where: str | Path) -> None:
-    """The inverse of `run_state_dict`."""
+    """Load the tensors of `run_state_dict` into a model.  Raises ValueError, which names the file `where`, when they
+    do not fit."""
     captioner = model.captioner if isinstance(model, FromPixels) else model
-    theirs, own = split_encoder_weights(tensors)
-    load_state_strictly(captioner, own, where)
-    if theirs and isinstance(model, FromPixels):
-        load_state_strictly(model.encoder, theirs, where)
+    encoder_weights, captioner_weights = split_encoder_weights(tensors)
+    load_state_strictly(captioner, captioner_weights, where)
+    if encoder_weights and isinstance(model, FromPixels):
+        load_state_strictly(model.encoder, encoder_weights, where)
 
 
 def save_objective(objective: nn.Module, folder: str | Path, name: str) -> None:
-    """Beside the weights of the captioner that it was trained with; `name` is its name in a recipe."""
+    """Write an objective's parameters into a run folder; `name` is the objective's name."""
     save_tensors(Path(folder) / "objective.safetensors", objective.state_dict(), {"name": name})
 
 
 def load_objective(objective: nn.Module, folder: str | Path, name: str) -> bool:
-    """Take over what a run has kept; False when `folder` keeps nothing by that name (or is "")."""
+    """Load an objective's parameters from a run folder -> whether it has parameters of an objective of that name.
+
+    `folder` "" has none.
+    """
     path = Path(folder) / "objective.safetensors"
     if not folder or not path.is_file():
         return False
@@ -208,53 +226,7 @@ def load_objective(objective: nn.Module, folder: str | Path, name: str) -> bool:
     return True
 
 
-def checkpoint_tensors(module: nn.Module, optimizer: torch.optim.Optimizer, objective: object = None) -> dict[str, Tensor]:
-    """Weights, optimiser moments and this process's random state as one flat dict of tensors; with the parameters of
-    an objective that has some."""
-    tensors = {f"model.{name}": value for name, value in module.state_dict().items()}
-    if isinstance(objective, nn.Module):
-        tensors |= {f"objective.{name}": value for name, value in objective.state_dict().items()}
-    for index, moments in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in moments.items()}
-    return tensors | rng_state()
-
-
-def rng_state(rank: int = 0) -> dict[str, Tensor]:
-    """This process's random state; that of the first process has the plain names."""
-    ending = f".{rank}" if rank else ""
-    state = {f"rng.cpu{ending}": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state[f"rng.cuda{ending}"] = torch.cuda.get_rng_state()
-    return state
-
-
-def restore_checkpoint(
-    tensors: dict[str, Tensor],
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    rank: int = 0,
-    objective: object = None,
-) -> None:
-    """The inverse of `checkpoint_tensors`.  A process that was not there when the state was saved takes the first one's
-    random state."""
-    weights = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
-    load_state_strictly(module, weights, "last.safetensors")
-    if isinstance(objective, nn.Module):
-        own = {key.removeprefix("objective."): value for key, value in tensors.items() if key.startswith("objective.")}
-        load_state_strictly(objective, own, "last.safetensors")
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            _, index, name = key.split(".", 2)
-            state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    ending = f".{rank}" if f"rng.cpu.{rank}" in tensors else ""
-    torch.set_rng_state(tensors[f"rng.cpu{ending}"])
-    if f"rng.cuda{ending}" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors[f"rng.cuda{ending}"])
-
-
 def append_log(folder: Path, row: dict[str, Any]) -> None:
-    """One JSON object per line in log.jsonl."""
+    """Append one line of JSON to log.jsonl."""
     with open(folder / "log.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")

@@ -1,4 +1,4 @@
-"""The model inside the package, `limner-tiny`: what `limner caption` uses when no model is named."""
+"""The model inside the package, `limner-tiny`: the default of `limner.load()` and `limner caption`."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ RECIPE = "recipes/limner_tiny.yaml"
 
 
 def model() -> Path:
-    """The packed model's folder.  Raises FileNotFoundError when this build of limner has none."""
+    """Return the folder of the packed model.  Raises FileNotFoundError when this build of limner has none."""
     if not (MODEL / "manifest.json").is_file():
         raise FileNotFoundError(
             f"no model is inside this build of limner (there is no {MODEL}): name one with --model RUN, or make it in "

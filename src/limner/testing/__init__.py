@@ -1,11 +1,11 @@
-"""The conformance kit: checks that every captioner, encoder and metric of limner passes, for those of your own.
+"""The conformance kit: checks that all captioners, encoders and metrics of limner pass, for your own ones.
 
     from limner.testing import check_captioner
 
     def test_my_captioner():
         check_captioner(MyConfig(hidden=8))
 
-A check that fails raises AssertionError and says which promise was broken.
+A check that fails raises AssertionError, which says what was expected and what the model did.
 """
 
 from limner.testing.captioner import CHECKS, check_captioner, random_features, small_captioner

@@ -1,4 +1,4 @@
-"""`check_captioner`: the promises of a captioner, each as a function (model, features) that raises AssertionError."""
+"""`check_captioner`: what every captioner must do; each check is a function (model, features) with assertions."""
 
 from collections.abc import Callable, Mapping
 from itertools import product
@@ -16,8 +16,8 @@ from limner.models import build_model
 from limner.models.captioner import Captioner, CaptionerConfig, TeacherForced, map_tensors, not_ended, unroll
 from limner.objectives import DEFAULT_OBJECTIVE, Context, build_objective
 
-WORDS, CHANNELS, CELLS = 9, 10, 6  # sizes of everything here: vocabulary with its four special tokens, D, N
-TOKENS = torch.tensor(  # four captions that end early, never, at once, and with the last token
+WORDS, CHANNELS, CELLS = 9, 10, 6  # V (with four special tokens), D, N of the small models and features
+TOKENS = torch.tensor(  # four captions: one ends early, one never, one at once, one with the last token
     [
         [BOS, 4, 5, EOS, PAD, PAD],
         [BOS, 6, 7, 8, 4, UNK],
@@ -28,7 +28,7 @@ TOKENS = torch.tensor(  # four captions that end early, never, at once, and with
 
 
 def random_features(media: int = 4, seed: int = 1, ragged: bool = True, cells: int = CELLS) -> Features:
-    """Random cells (media, N, D); medium 1 has four real ones and medium 2 a hole in the middle."""
+    """Return random features of (media, N, D); with `ragged`, media 1 and 2 have only four real cells."""
     grid = torch.randn(media, cells, CHANNELS, generator=torch.Generator().manual_seed(seed))
     mask = torch.ones(media, cells, dtype=torch.bool)
     if ragged:
@@ -38,23 +38,27 @@ def random_features(media: int = 4, seed: int = 1, ragged: bool = True, cells: i
 
 
 def small_captioner(config: CaptionerConfig, seed: int = 0, words: int = WORDS) -> Captioner:
-    """A random captioner in evaluation mode, with weights three times as large as usual: its captions differ."""
+    """Build a captioner in evaluation mode with random weights, three times as large as usual.
+
+    With the usual weights all media would get nearly the same caption.
+    """
     torch.manual_seed(seed)
     model = build_model(config, words, CHANNELS)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3)
         for module in model.modules():
-            if isinstance(module, torch.nn.LayerNorm):  # gains of 3 on top of each other drown float32 in rounding
+            if isinstance(module, torch.nn.LayerNorm):  # a gain of 3 in every layer would multiply rounding errors
                 module.weight.div_(3)
     return model.eval()
 
 
 def check_captioner(config: CaptionerConfig, skip: tuple[str, ...] = ()) -> list[str]:
-    """Build small captioners from a registered config and run every check of `CHECKS` -> the names of the checks.
+    """Build small captioners from a registered config and run all checks -> the names of the checks.
 
-    Choose small sizes: exhaustive search is one of the checks.  `skip` leaves checks out by name.
-    Raises AssertionError that names the broken promise.
+    The checks are those of `CHECKS`, and the comparison of a large beam with exhaustive search: choose small sizes.
+    `skip` leaves out checks of `CHECKS` by name.
+    Raises AssertionError that names the check that failed.
 
     >>> from limner.models.show_attend_tell import ShowAttendTellConfig
     >>> names = check_captioner(ShowAttendTellConfig(hidden=7, embed=5, attention=4))
@@ -72,7 +76,7 @@ def check_captioner(config: CaptionerConfig, skip: tuple[str, ...] = ()) -> list
 
 
 def teacher_forcing_equals_stepping(model: Captioner, features: Features) -> None:
-    """`forward_teacher_forced` gives what `step` after `step` gives, and zeros once a caption has ended."""
+    """`forward_teacher_forced` gives the same as repeated calls of `step`, and zeros after the end of a caption."""
     for order in ([0, 1, 2, 3], [3, 2, 1, 0], [1, 1, 2, 2]):
         tokens, memory = TOKENS[order], model.encode(_pick(features, order))
         fast, slow = model.forward_teacher_forced(memory, tokens), unroll(model, memory, tokens)
@@ -84,24 +88,24 @@ def teacher_forcing_equals_stepping(model: Captioner, features: Features) -> Non
 
 
 def gradients_of_both_agree(model: Captioner, features: Features) -> None:
-    """Gradients through `forward_teacher_forced` are those through `step`."""
+    """Gradients through `forward_teacher_forced` equal those through repeated calls of `step`."""
     gradients = []
-    ways: tuple[Callable[[Any, Tensor], TeacherForced], ...] = (
+    forwards: tuple[Callable[[Any, Tensor], TeacherForced], ...] = (
         model.forward_teacher_forced,
         lambda memory, tokens: unroll(model, memory, tokens),
     )
-    for way in ways:
+    for forward in forwards:
         model.zero_grad()
-        logits = way(model.encode(features), TOKENS).logits
+        logits = forward(model.encode(features), TOKENS).logits
         logits.masked_fill(logits.isinf(), 0).square().sum().backward()
         gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
-    assert gradients[0].keys() == gradients[1].keys(), "other parameters get a gradient"
+    assert gradients[0].keys() == gradients[1].keys(), "different parameters get a gradient"
     for name, gradient in gradients[0].items():
         _close(gradient, gradients[1][name], f"the gradient of {name}", rtol=1e-3, atol=1e-4)
 
 
 def captions_share_a_memory(model: Captioner, features: Features) -> None:
-    """K rows of tokens per medium, on one row of memory, give what K copies of the medium give."""
+    """K captions per medium that share one row of memory give the same as K copies of the medium."""
     rows = 3
     memory = model.encode(features)
     copied = model.encode(_pick(features, [row for row in range(4) for _ in range(rows)]))
@@ -118,7 +122,7 @@ def captions_share_a_memory(model: Captioner, features: Features) -> None:
 
 
 def memory_and_state_have_rows(model: Captioner, features: Features) -> None:
-    """Every tensor of a memory or state has one row per medium; picked rows are the picked media."""
+    """Every tensor of a memory or state has one row per medium; selected rows are those of the selected media."""
     memory = model.encode(features)
     state = model.init_state(memory)
     for what, tree in (("memory", memory), ("state", state)):
@@ -140,23 +144,23 @@ def rows_are_independent(model: Captioner, features: Features) -> None:
 
 
 def masked_cells_change_nothing(model: Captioner, features: Features) -> None:
-    """What lies in cells whose mask is False has no influence."""
+    """The values of cells with mask False have no influence."""
     other = Features(features.grid.masked_fill(~features.mask[..., None], 7.0), features.mask, features.layout)
     _close(model(features, TOKENS), model(other, TOKENS), "logits with other values in masked cells")
 
 
 def media_without_cells_are_read(model: Captioner, features: Features) -> None:
-    """A medium without a real cell gives finite logits and no attention, and leaves the others alone."""
+    """A medium without a real cell gives finite logits and zero attention, and does not change the other media."""
     mask = features.mask.clone()
     mask[0] = False
     forced = model.forward_teacher_forced(model.encode(Features(features.grid, mask, features.layout)), TOKENS)
     assert not forced.logits.isnan().any(), "logits are nan"
-    assert (forced.attention[0] == 0).all(), "attention to cells that are not there"
+    assert (forced.attention[0] == 0).all(), "attention of a medium without cells is not 0"
     _close(forced.logits[1:], model(features, TOKENS)[1:], "logits of the other media")
 
 
 def attention_is_a_distribution(model: Captioner, features: Features) -> None:
-    """Attention is >= 0, sums to 1 over the real cells at every word, and is 0 elsewhere."""
+    """Attention is >= 0, sums to 1 over the real cells for every word, and is 0 for masked cells."""
     weights = model.forward_teacher_forced(model.encode(features), TOKENS).attention
     assert tuple(weights.shape) == (*TOKENS.shape, CELLS), f"attention has the shape {tuple(weights.shape)}"
     assert (weights >= 0).all(), "attention is negative"
@@ -166,19 +170,19 @@ def attention_is_a_distribution(model: Captioner, features: Features) -> None:
 
 
 def special_tokens_are_masked(model: Captioner, features: Features) -> None:
-    """PAD and BOS score -inf, all other tokens are finite: `limner.models.layers.WordHead` does it."""
+    """The logits of PAD and BOS are -inf and all others finite, as from `limner.models.layers.WordHead`."""
     logits = model(features, TOKENS)[not_ended(TOKENS)]
     assert (logits[:, [PAD, BOS]] == -torch.inf).all(), "PAD or BOS can be predicted: use WordHead for the last layer"
     assert logits[:, EOS:].isfinite().all(), "scores of words are not finite"
 
 
 def evaluation_is_deterministic(model: Captioner, features: Features) -> None:
-    """In evaluation mode dropout and noise are off."""
+    """In evaluation mode, two calls give equal logits: dropout and noise are off."""
     assert torch.equal(model(features, TOKENS), model(features, TOKENS)), "two calls differ in evaluation mode"
 
 
 def every_parameter_learns(model: Captioner, features: Features) -> None:
-    """Ten steps of cross entropy lower the loss, gradients are finite, and no parameter is left without one."""
+    """Ten steps of cross entropy lower the loss; every parameter has a gradient, and all gradients are finite."""
     objective = build_objective(DEFAULT_OBJECTIVE, Context())
     batch = Batch(("a", "b", "c", "d"), features, TOKENS)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
@@ -198,7 +202,7 @@ def every_parameter_learns(model: Captioner, features: Features) -> None:
 
 
 def explanations_work(model: Captioner, features: Features) -> None:
-    """Every method explains a sentence of one medium: a finite map per word (-inf for masked cells of saliency)."""
+    """Every explanation method gives one finite map per word for a medium without masked cells."""
     words = torch.tensor([4, 6, 5])
     for name, method in METHODS.items():
         maps = method(model, _pick(features, [3]), words)
@@ -207,27 +211,27 @@ def explanations_work(model: Captioner, features: Features) -> None:
 
 
 def exhaustive_search(config: CaptionerConfig, words: int = 7, length: int = 3) -> None:
-    """A beam as large as the number of all captions finds the likeliest one.
+    """A beam as large as the number of all captions finds the most probable caption.
 
-    With 3 words beside the special tokens there are 3 + 9 + 27 captions of up to three tokens, the end not counted.
+    Only the 4 tokens other than PAD, BOS and EOS can be words: there are 1 + 4 + 16 + 64 captions of up to three words.
     """
     model = small_captioner(config, words=words)
     features = random_features(ragged=False)
     rules = Rules(min_length=0, max_length=length + 1, no_repeat_word=False, allow_unknown=True)
     found = beam(model, features, Beam(words**length, rules=rules))
-    speakable = [token for token in range(words) if token not in (PAD, BOS, EOS)]
-    captions = [caption for n in range(length + 1) for caption in product(speakable, repeat=n)]
+    word_ids = [token for token in range(words) if token not in (PAD, BOS, EOS)]
+    captions = [caption for n in range(length + 1) for caption in product(word_ids, repeat=n)]
     for medium in range(len(features)):
         scores = _log_probabilities(model, _pick(features, [medium]), captions, length)
         expected = scores.max().item()
         assert abs(found.logprob[medium].item() - expected) < 1e-3, (
             f"{config.name}: a large beam equals exhaustive search: medium {medium}: the beam's caption has "
-            f"log-probability {found.logprob[medium].item():.4f}, the likeliest of all {expected:.4f}"
+            f"log-probability {found.logprob[medium].item():.4f}, the most probable of all {expected:.4f}"
         )
 
 
 def _log_probabilities(model: Captioner, features: Features, captions: list[tuple[int, ...]], length: int) -> Tensor:
-    """The log-probability of every caption, its end included, for one medium (-inf for those that do not end)."""
+    """Return the log-probability of every caption of one medium, the end token included."""
     rows = [[BOS, *caption, EOS, *[PAD] * (length - len(caption))] for caption in captions]
     tokens = torch.tensor(rows)
     with torch.no_grad():

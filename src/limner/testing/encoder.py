@@ -1,4 +1,4 @@
-"""`check_encoder`: the promises of an encoder."""
+"""`check_encoder`: what every encoder must do."""
 
 import json
 
@@ -11,11 +11,12 @@ from limner.encoders.encoder import Encoder, EncoderConfig
 
 
 def check_encoder(config: EncoderConfig) -> Features:
-    """Build an encoder from a registered config and check it on noise -> the features of its last batch.
+    """Build an encoder from a registered config and check it on random frames -> the features of the last batch.
 
-    Checked: preprocessing takes frames of any size; cells tile the layout, have `dim` channels and are all real; rows
-    of a batch are independent; evaluation mode is deterministic; the provenance is JSON and names the encoder.
-    Raises AssertionError that names the broken promise.
+    Checked: preprocessing takes frames of any size; there is one cell per place of the layout, with `dim` channels and
+    without a mask; rows of a batch are independent; evaluation mode is deterministic; the provenance is JSON and names
+    the encoder.
+    Raises AssertionError that says what was expected.
 
     >>> from limner.encoders import SmallCNNConfig
     >>> check_encoder(SmallCNNConfig(size=32, width=8, dim=8)).layout
@@ -37,14 +38,14 @@ def check_encoder(config: EncoderConfig) -> Features:
         for row, pixels in enumerate(seen):
             alone = _encode(encoder, pixels[None])
             assert torch.allclose(alone.grid[0], features.grid[row], rtol=1e-4, atol=1e-4), (
-                f"the cells of picture {row} depend on the others in its batch"
+                f"the cells of image {row} depend on the other images in its batch"
             )
     else:
         features = _encode(encoder, seen[0][None])
     assert features.grid.shape[-1] == encoder.dim, (
         f"cells have {features.grid.shape[-1]} channels, but dim is {encoder.dim}"
     )
-    assert bool(features.mask.all()), "an encoder's own cells are all real"
+    assert bool(features.mask.all()), "some cells are masked, but all cells of an encoder must be real"
     assert features.grid.isfinite().all(), "cells are not finite"
     _check_provenance(encoder, config)
     return features

@@ -1,4 +1,4 @@
-"""`check_metric`: the promises of a metric."""
+"""`check_metric`: what every metric must do."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -17,11 +17,12 @@ EMPTY = {"1": "", "2": "a", "3": RIGHT["3"]}
 
 
 def check_metric(metric: Callable[[Candidates, References], Score], higher_is_better: bool | None = True) -> float:
-    """Check a metric on small corpora -> the corpus score of right captions.
+    """Check a metric on small corpora -> the corpus score of correct captions.
 
     Checked: it returns a finite corpus score and one finite score per medium; it is deterministic; the order of the
-    media does not matter; empty captions are scored; right captions beat wrong ones (not with `higher_is_better` None).
-    Raises AssertionError that names the broken promise.
+    media does not matter; empty captions are scored; correct captions get a better score than wrong ones (not checked
+    with `higher_is_better` None).
+    Raises AssertionError that says what was expected.
 
     >>> from limner.metrics.rouge import rouge_l
     >>> check_metric(rouge_l)
@@ -31,10 +32,10 @@ def check_metric(metric: Callable[[Candidates, References], Score], higher_is_be
     again = _scored(metric, RIGHT, REFERENCES)
     assert right.corpus == again.corpus and np.array_equal(right.segments, again.segments), "two calls differ"
     order = ["3", "1", "2"]
-    turned = _scored(metric, {id: RIGHT[id] for id in order}, {id: REFERENCES[id] for id in order})
-    assert np.isclose(turned.corpus, right.corpus), "the corpus score depends on the order of the media"
+    reordered = _scored(metric, {id: RIGHT[id] for id in order}, {id: REFERENCES[id] for id in order})
+    assert np.isclose(reordered.corpus, right.corpus), "the corpus score depends on the order of the media"
     expected = [right.segments[list(REFERENCES).index(id)] for id in order]
-    assert np.allclose(turned.segments, expected), "scores of media are not in the order of the references"
+    assert np.allclose(reordered.segments, expected), "scores of media are not in the order of the references"
     _scored(metric, EMPTY, REFERENCES)
     wrong = _scored(metric, WRONG, REFERENCES)
     if higher_is_better is not None:

@@ -1,4 +1,7 @@
-"""AdaBound (Luo et al. 2019, arXiv:1902.09843): Adam whose rates are clipped into a band that narrows to one rate."""
+"""AdaBound optimiser (Luo et al. 2019, arXiv:1902.09843): Adam with element-wise bounds on the learning rate.
+
+The bounds start at 0 and infinity and converge to one rate, `final_lr`: Adam turns into SGD.
+"""
 
 from collections.abc import Callable, Iterable
 from math import sqrt
@@ -9,11 +12,11 @@ from torch import Tensor
 
 
 class AdaBound(torch.optim.Optimizer):
-    """Algorithm 2: x -= clip(a / sqrt(v), low, high) * m, element by element.
+    """Algorithm 2 of the paper: x -= clip(a / sqrt(v), low, high) * m, element by element.
 
-    With t the step, the band is final_lr * (1 - 1 / (gamma t + 1)) .. final_lr * (1 + 1 / (gamma t)) (section 4 writes
-    1 - beta2 for gamma).  As in the paper's experiments a has Adam's bias corrections, and there is no further factor
-    1 / sqrt(t), which serves the regret bound.  A schedule that scales `lr` scales the band too.
+    At step t, low = final_lr * (1 - 1 / (gamma t + 1)) and high = final_lr * (1 + 1 / (gamma t)); section 4 writes
+    1 - beta2 for gamma.  As in the paper's experiments, `a` includes Adam's bias corrections, and the factor
+    1 / sqrt(t), which only the regret bound needs, is left out.  A schedule that scales `lr` scales the bounds too.
     """
 
     def __init__(
@@ -30,11 +33,11 @@ class AdaBound(torch.optim.Optimizer):
         defaults = {"lr": lr, "betas": betas, "final_lr": final_lr, "gamma": gamma, "eps": eps}
         super().__init__(params, {**defaults, "weight_decay": weight_decay})
         for group in self.param_groups:
-            group.setdefault("base", group["lr"])  # a schedule moves lr; the loop sets base itself
+            group.setdefault("base_lr", group["lr"])  # a schedule changes lr; the training loop sets base_lr itself
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update; returns the loss of `closure`, if there is one."""
+        """Update all parameters once -> the loss that `closure` returns (None without a closure)."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -58,6 +61,6 @@ def _update(weight: Tensor, gradient: Tensor, state: dict[str, Tensor], group: d
     m = state["exp_avg"].lerp_(gradient, 1 - beta1)
     v = state["exp_avg_sq"].lerp_(gradient.square(), 1 - beta2)
     adam = group["lr"] * sqrt(1 - beta2**t) / (1 - beta1**t)
-    final = group["final_lr"] * (group["lr"] / group["base"] if group["base"] else 0.0)
+    final = group["final_lr"] * (group["lr"] / group["base_lr"] if group["base_lr"] else 0.0)
     low, high = final * (1 - 1 / (gamma * t + 1)), final * (1 + 1 / (gamma * t))
     weight.addcmul_((adam / (v.sqrt() + group["eps"])).clamp_(low, high), m, value=-1)

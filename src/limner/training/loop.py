@@ -1,4 +1,7 @@
-"""fit(): the only training loop.  What is learnt is the objective; the loop knows steps, rates, and when to save."""
+"""`fit`: the training loop of one stage.
+
+The objective computes the loss; the loop takes optimiser steps, sets learning rates, validates and saves checkpoints.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -15,67 +18,72 @@ from limner.models.captioner import Captioner
 from limner.objectives import ObjectiveFunction
 from limner.runs.recipe import Stage
 from limner.training.adabound import AdaBound
-from limner.training.rates import parameter_groups
-from limner.training.schedules import ReduceOnPlateau, factor
+from limner.training.parameter_groups import parameter_groups
+from limner.training.schedules import ReduceOnPlateau, lr_factor
 
 
 @dataclass
-class Position:
-    """Where training stands; saved with every checkpoint."""
+class TrainingState:
+    """Progress of a training run; saved with every checkpoint."""
 
-    stage: int = 0
-    epoch: int = 0
+    stage: int = 0  # index of the current stage
+    epoch: int = 0  # completed epochs of this stage
     batch: int = 0  # batches of this epoch already used
     step: int = 0  # optimiser steps of this stage
-    best: float = float("-inf")  # validation score
-    waited: int = 0  # validations since
-    rate: float = 1.0  # the plateau schedule's factor
-    before: int = 0  # optimiser steps of the earlier stages
-    seconds: float = 0.0
-    done: bool = False
+    best_score: float = float("-inf")  # best validation score so far
+    bad_validations: int = 0  # validations since the best score
+    plateau_factor: float = 1.0  # factor of the learning rate from the plateau schedule
+    previous_steps: int = 0  # optimiser steps of the earlier stages
+    seconds: float = 0.0  # wall time of training
+    done: bool = False  # the stage was stopped early (patience)
 
 
 class TrainingModule(nn.Module):
-    """A model and its objective as one module, so that autocast and data-parallel hooks see one forward."""
+    """A model and its objective as one module: autocast and data-parallel hooks need a single `forward`."""
 
     def __init__(self, model: Captioner, objective: ObjectiveFunction):
         super().__init__()
         self.model, self.objective = model, objective
 
     def forward(self, batch: Batch, epoch: int = 0) -> Loss:
+        """Compute the loss of a batch; `epoch` counts from 0."""
         return self.objective(self.model, batch, epoch)
 
 
 class ExponentialMovingAverage:
-    """Exponential moving average of the weights, with a short memory at first (decay min(d, (1 + n) / (10 + n)))."""
+    """Exponential moving average of the weights: shadow <- d_n * shadow + (1 - d_n) * weight after step n.
+
+    d_n = min(decay, (1 + n) / (10 + n)): the first averages follow the weights closely.
+    """
 
     def __init__(self, model: nn.Module, decay: float):
-        self.model, self.decay, self.count = model, decay, 0
-        self.shadow = {name: value.detach().clone() for name, value in self._moving()}
+        self.model, self.decay, self.updates = model, decay, 0
+        self.shadow = {name: value.detach().clone() for name, value in self._averaged_tensors()}
 
-    def _moving(self) -> Iterator[tuple[str, Tensor]]:
-        """What training changes: trained parameters, and buffers such as BatchNorm's statistics."""
+    def _averaged_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Trained parameters, and floating-point buffers (for example BatchNorm's running statistics)."""
         yield from ((name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad)
         yield from ((name, value) for name, value in self.model.named_buffers() if value.is_floating_point())
 
     @torch.no_grad()
     def update(self) -> None:
-        self.count += 1
-        decay = min(self.decay, (1 + self.count) / (10 + self.count))
-        for name, value in self._moving():
+        """Move the average towards the current weights; called after each optimiser step."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for name, value in self._averaged_tensors():
             self.shadow[name].lerp_(value, 1 - decay)
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Exchange the model's weights with the averaged ones."""
-        for name, value in self._moving():
-            kept = value.detach().clone()
+        """Exchange the model's weights and the averaged weights; a second call undoes the first."""
+        for name, value in self._averaged_tensors():
+            current = value.detach().clone()
             value.copy_(self.shadow[name])
-            self.shadow[name] = kept
+            self.shadow[name] = current
 
 
 def make_optimizer(model: Captioner, stage: Stage, objective: ObjectiveFunction | None = None) -> torch.optim.Optimizer:
-    """The stage's, over `parameter_groups`."""
+    """Build the optimiser of a stage over `parameter_groups`."""
     groups = parameter_groups(model, stage, objective)
     shared: dict[str, Any] = {"weight_decay": stage.weight_decay}
     if stage.optimizer == "sgd":
@@ -100,51 +108,61 @@ def fit(
     batches: TrainingBatches,
     stage: Stage,
     accelerator: Accelerator,
-    position: Position,
+    state: TrainingState,
     *,
-    average: ExponentialMovingAverage | None = None,
+    ema: ExponentialMovingAverage | None = None,
     on_step: Callable[[dict[str, float]], None] = lambda logs: None,
     on_epoch: Callable[[], float | None] = lambda: None,
     on_best: Callable[[], None] = lambda: None,
     checkpoint: Callable[[], None] = lambda: None,
     checkpoint_steps: int = 1000,
 ) -> None:
-    """Run a stage from `position` to its end, keeping `position` up to date.
+    """Train a stage from `state` to its end; `state` is updated in place.
 
-    `on_epoch` returns a validation score (or None); `on_best` is called when it is the best so far.  Raises
-    FloatingPointError, naming step and media, when the loss is not finite.
+    `training_module` returns the Loss of (batch, epoch), as `TrainingModule` does.  After each optimiser step `on_step`
+    gets the logs.  After each epoch `on_epoch` returns a validation score (None: no validation); `on_best` is called
+    when it is the best so far.  `checkpoint` is called after every `checkpoint_steps` steps and after every epoch.
+    Raises FloatingPointError, which names the step and the media, when the loss is not finite.
     """
     total = -(-len(batches) // stage.accumulate) * stage.epochs
     plateau = ReduceOnPlateau(stage.schedule)
-    plateau.best, plateau.waited, plateau.factor = position.best, position.waited, position.rate
+    plateau.best, plateau.bad_validations, plateau.factor = (
+        state.best_score,
+        state.bad_validations,
+        state.plateau_factor,
+    )
     training_module.train()
-    while position.epoch < stage.epochs and not position.done:
-        for group in _accumulation_groups(batches.epoch(position.epoch, position.batch), stage.accumulate):
-            scale = factor(stage.schedule, position.step, total, position.epoch) * plateau.factor
+    while state.epoch < stage.epochs and not state.done:
+        for group in _accumulation_groups(batches.epoch(state.epoch, state.batch), stage.accumulate):
+            scale = lr_factor(stage.schedule, state.step, total, state.epoch) * plateau.factor
             for parameters in optimizer.param_groups:
-                parameters["lr"] = parameters["base"] * scale
-            logs = _optimizer_step(training_module, optimizer, group, stage, accelerator, position)
-            if average is not None:
-                average.update()
-            position.step += 1
-            position.batch += len(group)
+                parameters["lr"] = parameters["base_lr"] * scale
+            logs = _optimizer_step(training_module, optimizer, group, stage, accelerator, state)
+            if ema is not None:
+                ema.update()
+            state.step += 1
+            state.batch += len(group)
             on_step({**logs, "lr": optimizer.param_groups[0]["lr"]})
-            if position.step % checkpoint_steps == 0 and position.batch < len(batches):
+            if state.step % checkpoint_steps == 0 and state.batch < len(batches):
                 checkpoint()
-        position.epoch, position.batch = position.epoch + 1, 0
+        state.epoch, state.batch = state.epoch + 1, 0
         score = on_epoch()
         training_module.train()
         if score is not None:
-            better = plateau.update(score, position.epoch)
-            position.best, position.waited, position.rate = plateau.best, plateau.waited, plateau.factor
-            position.done = stage.patience is not None and plateau.waited >= stage.patience
+            better = plateau.update(score, state.epoch)
+            state.best_score, state.bad_validations, state.plateau_factor = (
+                plateau.best,
+                plateau.bad_validations,
+                plateau.factor,
+            )
+            state.done = stage.patience is not None and plateau.bad_validations >= stage.patience
             if better:
                 on_best()
         checkpoint()
 
 
 def _accumulation_groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
-    """Batches whose gradients are accumulated; an epoch's last group may be smaller."""
+    """Yield lists of `size` batches, the batches of one optimiser step; the last list of an epoch may be shorter."""
     group: list[Batch] = []
     for batch in batches:
         group.append(batch)
@@ -161,26 +179,26 @@ def _optimizer_step(
     group: Sequence[Batch],
     stage: Stage,
     accelerator: Accelerator,
-    position: Position,
+    state: TrainingState,
 ) -> dict[str, float]:
-    """One optimiser step over a group of batches -> mean logs, each of the batches that tell it."""
-    found: dict[str, list[float]] = {}
+    """Take one optimiser step over a group of batches -> each log's mean over the batches that have it."""
+    logged: dict[str, list[float]] = {}
     for index, batch in enumerate(group):
         last = index == len(group) - 1
         with nullcontext() if last else accelerator.no_sync(training_module):
-            loss = training_module(batch.to(accelerator.device), position.epoch)
+            loss = training_module(batch.to(accelerator.device), state.epoch)
             if not loss.value.isfinite():
                 raise FloatingPointError(
-                    f"the loss is {loss.value.item()} at step {position.step}; media {batch.ids[:4]}: lower the "
+                    f"the loss is {loss.value.item()} at step {state.step}; media {batch.ids[:4]}: lower the "
                     "learning rate, clip gradients, or look for NaN in the features of these media"
                 )
             accelerator.backward(loss.value / len(group))
         for name, value in {"loss": loss.value.item(), **loss.logs}.items():
-            found.setdefault(name, []).append(value)
-    logs = {name: sum(values) / len(values) for name, values in found.items()}
+            logged.setdefault(name, []).append(value)
+    logs = {name: sum(values) / len(values) for name, values in logged.items()}
     parameters = [parameter for parameter in training_module.parameters() if parameter.requires_grad]
     if stage.clip_value is not None or stage.clip_norm is not None:
-        accelerator.unscale_gradients(optimizer)  # once: accelerate's own clipping would do it for each kind of clip
+        accelerator.unscale_gradients(optimizer)  # once; accelerate's clipping functions would unscale at each call
     if stage.clip_value is not None:
         nn.utils.clip_grad_value_(parameters, stage.clip_value)
     if stage.clip_norm is not None:

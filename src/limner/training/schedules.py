@@ -1,13 +1,18 @@
-"""Learning-rate schedules: functions (step, total steps) -> factor of the base rate; plateau also hears the scores."""
+"""Learning-rate schedules: `lr_factor` gives a factor of the base rate per step, `ReduceOnPlateau` one per validation.
+
+The rate of a step is base rate * lr_factor * ReduceOnPlateau.factor.
+"""
 
 import math
 
 from limner.runs.recipe import Schedule
 
 
-def factor(schedule: Schedule, step: int, total: int, epoch: int = 0) -> float:
-    """The factor at optimiser step `step` (from 0) of `total`, in epoch `epoch` (from 0).  Plateau's part is in
-    `ReduceOnPlateau`."""
+def lr_factor(schedule: Schedule, step: int, total: int, epoch: int = 0) -> float:
+    """Return the factor of the base rate at optimiser step `step` of `total`, in epoch `epoch`; both count from 0.
+
+    Every schedule can begin with a linear warm-up.  "plateau" is constant here: `ReduceOnPlateau` has its factor.
+    """
     warm = schedule.warmup_steps or round(schedule.warmup * total)
     if step < warm:
         return (step + 1) / warm
@@ -17,27 +22,30 @@ def factor(schedule: Schedule, step: int, total: int, epoch: int = 0) -> float:
         return schedule.factor ** max(0, (epoch - schedule.start) // schedule.every)
     if schedule.name in ("constant", "plateau"):
         return 1.0
-    share = min(1.0, (step - warm) / max(1, total - warm))
+    progress = min(1.0, (step - warm) / max(1, total - warm))
     if schedule.name == "cosine":
-        return schedule.final + (1 - schedule.final) * 0.5 * (1 + math.cos(math.pi * share))
-    power = schedule.power if schedule.name == "poly" else 1.0  # one_cycle: up in a line, down in a line
-    return schedule.final + (1 - schedule.final) * (1 - share) ** power
+        return schedule.final + (1 - schedule.final) * 0.5 * (1 + math.cos(math.pi * progress))
+    power = schedule.power if schedule.name == "poly" else 1.0  # one_cycle: linear up, linear down
+    return schedule.final + (1 - schedule.final) * (1 - progress) ** power
 
 
 class ReduceOnPlateau:
-    """Counts validations without a better score; the state is three numbers that travel with a checkpoint."""
+    """Counts validations without a better score, and lowers the learning rate of the "plateau" schedule.
+
+    Its state (`best`, `bad_validations`, `factor`) is saved in every checkpoint.
+    """
 
     def __init__(self, schedule: Schedule):
         self.schedule = schedule
-        self.best, self.waited, self.factor = -math.inf, 0, 1.0
+        self.best, self.bad_validations, self.factor = -math.inf, 0, 1.0
 
     def update(self, score: float, epoch: int = 0) -> bool:
-        """Hear the validation score after `epoch` epochs; True when it is the best so far."""
+        """Take the validation score after `epoch` epochs -> whether it is the best so far."""
         if score > self.best:
-            self.best, self.waited = score, 0
+            self.best, self.bad_validations = score, 0
             return True
-        self.waited += 1
-        due = self.waited % self.schedule.patience == 0 and epoch >= self.schedule.start
+        self.bad_validations += 1
+        due = self.bad_validations % self.schedule.patience == 0 and epoch >= self.schedule.start
         if self.schedule.name == "plateau" and due:
             self.factor *= self.schedule.factor
         return False

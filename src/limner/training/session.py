@@ -1,4 +1,4 @@
-"""What the stages of one run share: data, words, model, and the validation that picks the weights to keep."""
+"""`Session`: the data, vocabulary and model that all stages of a run share, and the validation of the model."""
 
 import json
 from collections.abc import Callable
@@ -13,8 +13,6 @@ from accelerate.utils import DistributedDataParallelKwargs, gather_object, set_s
 from torch import Tensor
 
 from limner.core.files import read_json, write_text
-from limner.core.migration import migrate_tensors
-from limner.core.tensors import load_tensors
 from limner.core.types import Medium
 from limner.data.dataset import Dataset
 from limner.data.datasets import read_dataset, read_scenes
@@ -26,35 +24,42 @@ from limner.metrics.references import References
 from limner.metrics.report import METRICS, Report, evaluate
 from limner.models import build_model, leaves_parameters_unused
 from limner.models.captioner import Captioner
+from limner.runs.checkpoint import load_checkpoint
 from limner.runs.inputs import open_inputs
 from limner.runs.recipe import Recipe
-from limner.runs.run import RunInfo, append_log, create_run, load_weights, load_run_state_dict
+from limner.runs.run import RunInfo, append_log, create_run, load_run_state_dict, load_weights
 from limner.text.clip_bpe import read_clip_vocabulary
 from limner.text.load import load_vocabulary
 from limner.text.vectors import load_clip_vectors, load_vectors
 from limner.text.vocabulary import Vocabulary
-from limner.training.loop import Position
-from limner.training.rates import check_lr_scales
+from limner.training.loop import TrainingState
+from limner.training.parameter_groups import check_lr_scales
 from limner.training.teachers import check_teacher
 
-# told of every "start", "step", "validation", "warning", and of the "end"; in the first process only
+# called as callback(event, facts) in the process of rank 0; events: "start", "step", "validation", "warning", "end"
 TrainingCallback = Callable[[str, dict[str, Any]], None]
 
 
 def ignore_events(event: str, facts: dict[str, Any]) -> None:
-    """A watch that says nothing."""
+    """A training callback that does nothing."""
 
 
 def make_accelerator(recipe: Recipe) -> Accelerator:
+    """Build the Accelerator for a recipe: CUDA where there is one, in the precision of the stages.
+
+    Raises ValueError when stages have different precisions, or for fp16 without CUDA.
+    """
     precisions = {stage.precision for stage in recipe.stages}
     if len(precisions) > 1:
-        raise ValueError("all stages of a recipe share one precision")
+        raise ValueError(
+            f"all stages need the same precision, got {', '.join(sorted(precisions))}: give each stage the same one"
+        )
     (precision,) = precisions
     if precision == "fp16" and not torch.cuda.is_available():
         raise ValueError("stages.0.precision: fp16 needs CUDA; use bf16 or fp32")
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        AcceleratorState._reset_state()  # it would hold every training of this process to the first one's precision
-    # several processes wait for a gradient of every parameter, unless they know that some may have none
+        AcceleratorState._reset_state()  # it would keep the precision of the first training in this process
+    # data-parallel processes wait for a gradient of every parameter, unless told that some may have none
     objectives = [stage.objective for stage in recipe.stages]
     unused = leaves_parameters_unused(recipe.model) and not all(each.trains_all_parameters for each in objectives)
     skipped = unused or any(objective.skips_gradients for objective in objectives)
@@ -64,13 +69,16 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
 
 
 class Session:
-    """What the stages of one run share."""
+    """The data, vocabulary, model and progress that the stages of one run share.
 
-    def __init__(self, recipe: Recipe, folder: Path, watch: TrainingCallback):
+    Raises ValueError for a recipe that cannot be trained, before the first step.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path, callback: TrainingCallback):
         self.recipe, self.folder = recipe, folder
         self.accelerator = make_accelerator(recipe)
         self.main = self.accelerator.is_main_process
-        self.watch = watch if self.main else ignore_events
+        self.callback = callback if self.main else ignore_events
         self.dataset = read_dataset(recipe.data)
         set_seed(recipe.seed)
         self.vocabulary = build_vocabulary(recipe, self.dataset)
@@ -80,21 +88,24 @@ class Session:
             if stage.objective.teacher_run:
                 check_teacher(stage.objective.teacher_run)
         encoder = self.inputs.encoder
-        info = RunInfo(self.inputs.dim, self.inputs.provenance(), self.inputs.encoder_is_trained, plugins=recipe.plugins)
+        info = RunInfo(
+            self.inputs.dim, self.inputs.provenance(), self.inputs.encoder_is_trained, plugins=recipe.plugins
+        )
         self.feature_dim = info.feature_dim
         model = build_model(recipe.model, len(self.vocabulary), info.feature_dim)
         if recipe.vocabulary.vectors:
-            found = init_embeddings(model, recipe.vocabulary.vectors, self.vocabulary)
-            self.watch("start", {"word vectors found": found, "words": len(self.vocabulary)})
+            initialised = init_embeddings(model, recipe.vocabulary.vectors, self.vocabulary)
+            self.callback("start", {"word vectors found": initialised, "words": len(self.vocabulary)})
         self.model: Captioner = self.inputs.with_encoder(model)
         check_lr_scales(model, recipe.stages)
         if recipe.start:
             weights = Path(recipe.start) / "model.safetensors"
             load_run_state_dict(self.model, load_weights(recipe.start), weights)
-            checked = not self.inputs.uses_stored_features or recipe.encoder.source == recipe.start  # by the hash of its weights
+            # an encoder that comes from the same run was checked by the hash of its weights
+            checked = not self.inputs.uses_stored_features or recipe.encoder.source == recipe.start
             if not checked and read_json(Path(recipe.start) / "run.json").get("encoder_trained"):
                 text = f"the encoder of {recipe.start} was trained along with its captioner: {recipe.features} must be "
-                self.watch("warning", {"text": text + f"features of that encoder (limner extract {recipe.start})"})
+                self.callback("warning", {"text": text + f"features of that encoder (limner extract {recipe.start})"})
         self.model.to(self.accelerator.device)
         self.problems = list(self.dataset.problems)
         self.pseudo_captions = None
@@ -107,46 +118,52 @@ class Session:
         self.media, self.validation = self._media()
         self.references = References({m.id: m.references for m in self.validation})
         self.scenes = read_scenes(recipe.data)
-        # METEOR needs an extra, and is computed in validations only where it is what chooses
+        # METEOR needs an optional package, so validations compute it only when it is the validation metric
         self.metrics = {n: m for n, m in METRICS.items() if n != "METEOR" or recipe.validation.metric == n}
-        self.unread: dict[str, str] = {}  # training media that could not be read, and why
-        self.position = Position()
-        self.restored: dict[str, Tensor] = {}
-        self.scaler: dict[str, Any] = {}
+        self.unreadable: dict[str, str] = {}  # id of a training medium that could not be read -> reason
+        self.state = TrainingState()
+        self.resume_tensors: dict[str, Tensor] = {}  # tensors that the first stage of a resumed run starts from
+        self.scaler: dict[str, Any] = {}  # state of the fp16 loss scaler in that checkpoint
         if self.main:
             create_run(folder, recipe, self.vocabulary, info)
             if isinstance(encoder, Pretrained) and info.encoder_trained:
                 encoder.save(folder / "encoder")
 
     def recipe_for_image_size(self, size: int | None) -> Recipe:
-        """The recipe, with pictures of `size` pixels a side.  Raises ValueError when the encoder cannot have them."""
+        """Return the recipe with images of `size` x `size` pixels (None: unchanged).
+
+        Raises ValueError when the features are stored or the encoder has no image size.
+        """
         config = self.recipe.encoder
         if size is None:
             return self.recipe
         if self.inputs.uses_stored_features or not hasattr(config, "size"):
-            reason = "the features are stored" if self.inputs.uses_stored_features else f"encoder {config.name} has no size"
+            reason = (
+                "the features are stored" if self.inputs.uses_stored_features else f"encoder {config.name} has no size"
+            )
             raise ValueError(f"stages.image_size is {size}, but {reason}: leave it out")
         return replace(self.recipe, encoder=replace(config, size=size))
 
     def set_image_size(self, size: int | None) -> None:
-        """From now on pictures have `size` pixels a side; None: as many as the encoder asks for."""
+        """Read images at `size` x `size` pixels from now on; None: at the encoder's own size."""
         encoder, recipe = self.inputs.encoder, self.recipe_for_image_size(size)
         if encoder is not None and not self.inputs.uses_stored_features and encoder.config != recipe.encoder:
             encoder.config = recipe.encoder
             self.inputs = open_inputs(recipe, encoder)
 
     def _media(self) -> tuple[list[Medium], list[Medium]]:
-        """Training and validation media that can be used; what is wrong with the others joins `problems`."""
+        """Return the readable training and validation media; a line for each other medium is added to `problems`."""
         media = self.dataset.split("train")
-        if self.inputs.uses_stored_features:  # raw training media are checked as they are read
+        if self.inputs.uses_stored_features:  # raw training media are checked when they are read
             media, problems = self.inputs.require_readable(media, self.recipe.augmentations)
             self.problems += problems
-        asked = self.dataset.split(self.recipe.validation.split)[: self.recipe.validation.limit]
-        validation, problems = self.inputs.require_readable([medium for medium in asked if medium.references])
+        validation = self.dataset.split(self.recipe.validation.split)[: self.recipe.validation.limit]
+        validation, problems = self.inputs.require_readable([medium for medium in validation if medium.references])
         self.problems += problems
         return media, validation
 
-    def facts(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
+        """Return the facts of the "start" event: sizes of the data and the model, problems, device."""
         return {
             "training media": len(self.media),
             "captions": sum(len(medium.references) for medium in self.media),
@@ -157,7 +174,7 @@ class Session:
             ),
             "validation media": len(self.references.ids),
             "words": len(self.vocabulary),
-            "total_step": self.position.before + self.position.step,
+            "total_step": self.state.previous_steps + self.state.step,
             "parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
             "problems": self.problems,
             "device": str(self.accelerator.device),
@@ -165,55 +182,56 @@ class Session:
         }
 
     def resume(self) -> None:
-        """Read the last checkpoint and forget log lines written after it."""
-        restored, metadata = load_tensors(self.folder / "last.safetensors")
-        self.restored = migrate_tensors(restored)
-        self.position = Position(**json.loads(metadata["position"]))
-        self.scaler = json.loads(metadata.get("scaler", "{}"))
+        """Read the last checkpoint, and remove log lines that were written after it."""
+        self.resume_tensors, training_state, self.scaler = load_checkpoint(self.folder)
+        self.state = TrainingState(**training_state)
         log = self.folder / "log.jsonl"
         if self.main and log.is_file():
             rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-            here = (self.position.stage, self.position.step)
-            kept = [row for row in rows if (row.get("stage", 0), row.get("step", 0)) <= here]
-            write_text(log, "".join(json.dumps(row) + "\n" for row in kept))
+            last = (self.state.stage, self.state.step)
+            rows = [row for row in rows if (row.get("stage", 0), row.get("step", 0)) <= last]
+            write_text(log, "".join(json.dumps(row) + "\n" for row in rows))
 
     def progress(self) -> dict[str, int]:
-        """What a watch is told beside the facts that are logged."""
-        return {"stages": len(self.recipe.stages), "total_step": self.position.before + self.position.step}
+        """Return the facts that callbacks get in addition to the logged ones."""
+        return {"stages": len(self.recipe.stages), "total_step": self.state.previous_steps + self.state.step}
 
     def validate(self, stage: int) -> float:
-        """Free-running captions of the validation split, scored; every rank decodes its share."""
+        """Generate captions for the validation split and log their scores -> the score of the validation metric.
+
+        Each process captions its share of the media; all processes return the same score.
+        """
         media = self.validation
-        mine = media[self.accelerator.process_index :: self.accelerator.num_processes]
+        local_media = media[self.accelerator.process_index :: self.accelerator.num_processes]
         decoding = self.recipe.beam
         options = Beam(
             self.recipe.validation.beam, decoding.length_penalty, decoding.rules, normalise=decoding.normalise
         )
-        together = self.inputs.media_per_batch(mine)
-        found = generate(self.model, mine, self.inputs.reader, self.vocabulary, options, together)
-        captions = dict(gather_object(list(found.items())))
+        batch_size = self.inputs.media_per_batch(local_media)
+        local = generate(self.model, local_media, self.inputs.reader, self.vocabulary, options, batch_size)
+        captions = dict(gather_object(list(local.items())))
         report = evaluate(captions, self.references, self.metrics, scenes=self.scenes)
         score = report.scores[self.recipe.validation.metric]
         facts = {
             "stage": stage,
-            "epoch": self.position.epoch,
-            "step": self.position.step,
+            "epoch": self.state.epoch,
+            "step": self.state.step,
             "split": self.recipe.validation.split,
         }
-        facts |= {name: short(value) for name, value in (report.scores | report.exact).items()}
-        facts |= {"distinct": report.distinct, "seconds": round(self.position.seconds, 1)}
+        facts |= {name: round_for_log(value) for name, value in (report.scores | report.exact).items()}
+        facts |= {"distinct": report.distinct, "seconds": round(self.state.seconds, 1)}
         if self.main:
             append_log(self.folder, facts)
         more = {"metric": self.recipe.validation.metric, "example": captions[media[0].id], **self.progress()}
-        self.watch("validation", facts | more)
+        self.callback("validation", facts | more)
         warning = collapse_warning(report, len(media))
         if warning:
-            self.watch("warning", {"text": warning})
+            self.callback("warning", {"text": warning})
         return score
 
 
 def build_vocabulary(recipe: Recipe, dataset: Dataset) -> Vocabulary:
-    """That of the run this one starts from, else built from the training split only."""
+    """Return the vocabulary of the run that the recipe starts from, or else build it from the training split."""
     if recipe.start:
         return load_vocabulary(Path(recipe.start) / "vocabulary.json")
     config = recipe.vocabulary
@@ -224,15 +242,21 @@ def build_vocabulary(recipe: Recipe, dataset: Dataset) -> Vocabulary:
 
 
 def init_embeddings(model: Captioner, vectors: str, vocabulary: Vocabulary) -> int:
-    """Copy GloVe's vectors (a file) into the embedding, or CLIP's (a folder) into all `token_vector_layers` -> how many
-    words have one."""
+    """Initialise word embeddings with pretrained vectors -> how many words of the vocabulary have one.
+
+    `vectors` is a GloVe text file (copied into the embedding), or a folder of a CLIP model (copied into all
+    `token_vector_layers`).
+    """
     if not Path(vectors).is_dir():
         return load_vectors(vectors, vocabulary, model.get_submodule("embed"))
     return load_clip_vectors(vectors, vocabulary, *model.token_vector_layers())
 
 
 def collapse_warning(report: Report, media: int) -> str:
-    """Name the trouble when a captioner says the same few sentences for everything; empty when all is well."""
+    """Return a warning when nearly all media get the same few captions, else "".
+
+    The captions have collapsed when at most 2 % of them (or two) are different; fewer than 20 media are not judged.
+    """
     if media < 20 or report.distinct > max(2, 0.02 * media):
         return ""
     return (
@@ -242,5 +266,6 @@ def collapse_warning(report: Report, media: int) -> str:
     )
 
 
-def short(value: Any) -> Any:
+def round_for_log(value: Any) -> Any:
+    """Round a float to six significant digits; other values stay as they are."""
     return float(f"{value:.6g}") if isinstance(value, float) else value

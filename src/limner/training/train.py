@@ -1,71 +1,84 @@
-"""train(): a recipe and a folder in, a run out; interrupted and resumed it gives the same weights to the bit."""
+"""`train`: trains all stages of a recipe into a run folder.
+
+A run that is interrupted and resumed gives the same weights, bit for bit.
+"""
 
 from os import PathLike
 from pathlib import Path
 
-from limner.runs.recipe import Recipe, changes, check_recipe, load_recipe
-from limner.runs.run import load_weights, load_run_state_dict
-from limner.training.loop import Position
-from limner.training.rates import frozen_parameters, high_lr_warnings
+from limner.runs.checkpoint import CHECKPOINT
+from limner.runs.recipe import Recipe, check_recipe, load_recipe, recipe_differences
+from limner.runs.run import load_run_state_dict, load_weights
+from limner.training.loop import TrainingState
+from limner.training.parameter_groups import frozen_parameters, high_lr_warnings
 from limner.training.session import Session, TrainingCallback, ignore_events
 from limner.training.stage import StageTrainer
 
 
-def train(recipe: Recipe, folder: str | PathLike[str], resume: bool = False, watch: TrainingCallback = ignore_events) -> Path:
-    """Train all stages of `recipe` into the run folder `folder`.
+def train(
+    recipe: Recipe, folder: str | PathLike[str], resume: bool = False, callback: TrainingCallback = ignore_events
+) -> Path:
+    """Train all stages of `recipe` -> the run folder.
 
-    With `resume` an interrupted run goes on from its last checkpoint: bit for bit in one process; with several, as
-    exactly as their reductions repeat, and with as many as before.  Raises FileExistsError when the folder holds a run
-    and `resume` is not asked for, ValueError when it was started with another recipe or has nothing to resume from.
+    With `resume`, an interrupted run continues from its last checkpoint.  One process gives the same weights bit for
+    bit; several processes (as many as before) do so as far as their reductions are deterministic.  `callback` is called
+    with the name and the facts of each event.
+    Raises FileExistsError when the folder holds a run and `resume` is False, ValueError when the run was started with
+    another recipe or has weights but no checkpoint.
     """
     folder = Path(folder)
     check_recipe(recipe)
-    begun = _begun(folder, resume)
-    if begun and (changed := changes(load_recipe(folder / "recipe.json"), recipe)):
+    has_checkpoint = _has_checkpoint(folder, resume)
+    if has_checkpoint and (changed := recipe_differences(load_recipe(folder / "recipe.json"), recipe)):
         raise ValueError(
             f"{folder} was started with another recipe, which --resume cannot change: {'; '.join(changed)}"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    session = Session(recipe, folder, watch)
-    if begun:
+    session = Session(recipe, folder, callback)
+    if has_checkpoint:
         session.resume()
     elif session.main:
-        (folder / "log.jsonl").unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
-    if resume and not begun:
-        session.watch("warning", {"text": f"{folder} holds no run to resume: starting anew"})
-    _run(session)
+        (folder / "log.jsonl").unlink(missing_ok=True)  # left by a run that was killed before its first checkpoint
+    if resume and not has_checkpoint:
+        session.callback("warning", {"text": f"{folder} holds no run to resume: starting a new one"})
+    _train_stages(session)
     return folder
 
 
-def _begun(folder: Path, resume: bool) -> bool:
-    """Is there a state to go on from?  Raises when training would overwrite a run, or cannot resume one."""
-    last, model = folder / "last.safetensors", folder / "model.safetensors"
-    if not resume and (last.is_file() or model.is_file()):
+def _has_checkpoint(folder: Path, resume: bool) -> bool:
+    """Whether a run folder has a checkpoint to resume from.
+
+    Raises FileExistsError when training would overwrite a run, ValueError when a run cannot be resumed.
+    """
+    checkpoint, model = folder / CHECKPOINT, folder / "model.safetensors"
+    if not resume and (checkpoint.is_file() or model.is_file()):
         raise FileExistsError(f"{folder} already holds a run; continue it with --resume or choose another folder")
-    if model.is_file() and not last.is_file():
+    if model.is_file() and not checkpoint.is_file():
         raise ValueError(
-            f"{folder} has weights but no resumable state: it has no {last.name}, so it was converted or has been "
-            "tidied up; choose another folder"
+            f"{folder} has weights but no checkpoint to resume from: there is no {checkpoint.name}, so the run was "
+            "converted, or the file was deleted; choose another folder"
         )
-    return last.is_file()
+    return checkpoint.is_file()
 
 
-def _run(session: Session) -> None:
-    """The stages that are left."""
-    session.watch("start", session.facts())
+def _train_stages(session: Session) -> None:
+    """Train the current stage and those after it."""
+    session.callback("start", session.summary())
     for text in high_lr_warnings(session.recipe.stages):
-        session.watch("warning", {"text": text})
-    for index in range(session.position.stage, len(session.recipe.stages)):
-        if index > session.position.stage:  # the next stage starts from the best weights, which it has to beat
-            session.accelerator.wait_for_everyone()  # the first process writes them
+        session.callback("warning", {"text": text})
+    for index in range(session.state.stage, len(session.recipe.stages)):
+        if index > session.state.stage:  # the next stage starts from the best weights, and has to beat their score
+            session.accelerator.wait_for_everyone()  # rank 0 writes them
             load_run_state_dict(session.model, load_weights(session.folder), session.folder / "model.safetensors")
-            done, stages = session.position, session.recipe.stages
-            best = (
-                done.best if stages[index].image_size == stages[index - 1].image_size else float("-inf")
-            )  # asked anew
-            session.position = Position(index, best=best, seconds=done.seconds, before=done.before + done.step)
+            previous, stages = session.state, session.recipe.stages
+            same_size = stages[index].image_size == stages[index - 1].image_size
+            best_score = previous.best_score if same_size else float("-inf")  # another size is validated anew
+            previous_steps = previous.previous_steps + previous.step
+            session.state = TrainingState(
+                index, best_score=best_score, seconds=previous.seconds, previous_steps=previous_steps
+            )
         with frozen_parameters(session.model, session.recipe.stages[index].lr_scale):
             StageTrainer(session, index).run()
-    skipped = len(session.problems) + len(session.unread)
+    skipped = len(session.problems) + len(session.unreadable)
     metric = session.recipe.validation.metric
-    session.watch("end", {"metric": metric, "best": session.position.best, "skipped": skipped})
+    session.callback("end", {"metric": metric, "best": session.state.best_score, "skipped": skipped})

@@ -13,7 +13,15 @@ from limner.decode.logits import apply_rules
 from limner.decode.options import Beam, Sample
 from limner.decode.rules import Rules
 from limner.decode.search import beam as torch_beam
-from limner.inference.onnx.beam import OnnxStepOutput, State, beam, top_k, log_softmax, mask_forbidden, require_supported
+from limner.inference.onnx.beam import (
+    OnnxStepOutput,
+    State,
+    beam,
+    log_softmax,
+    mask_forbidden,
+    require_supported,
+    top_k,
+)
 from limner.models.captioner import Captioner, map_tensors
 from tests.decode.tables import chain, tables
 from tests.models.captioners import random_features, small

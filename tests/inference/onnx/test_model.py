@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from limner.inference.onnx.model import EXPORT_MANIFEST, EXPORTED_FILES, ExportManifest, OnnxModel, file_hashes, is_exported, read_export_manifest
+from limner.inference.onnx.model import (
+    EXPORT_MANIFEST,
+    EXPORTED_FILES,
+    ExportManifest,
+    OnnxModel,
+    file_hashes,
+    is_exported,
+    read_export_manifest,
+)
 from limner.inference.onnx.pipeline import OnnxPipeline
 
 

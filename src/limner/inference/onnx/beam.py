@@ -141,7 +141,9 @@ def top_k(scores: Float[np.ndarray, " M"], count: int) -> Int[np.ndarray, " K"]:
     return some[np.lexsort((some, -scores[some]))]
 
 
-def mask_forbidden(rules: Rules, scores: Float[np.ndarray, "R V"], tokens: Int[np.ndarray, "R t"]) -> Float[np.ndarray, "R V"]:
+def mask_forbidden(
+    rules: Rules, scores: Float[np.ndarray, "R V"], tokens: Int[np.ndarray, "R t"]
+) -> Float[np.ndarray, "R V"]:
     """`decode.mask_forbidden.mask_forbidden`: -inf for what the rules forbid after `tokens`; a row in which they would
     leave nothing keeps its scores."""
     said, rows = tokens.shape[1], np.arange(len(tokens))

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from limner.core.torch_free import BOS, EOS, PAD, Caption, Failure, Source
 from limner.data.media import frames_of
 from limner.decode.options import Beam, Decoding, with_options
-from limner.inference.batching import source_name, caption_in_batches, check_several_sources
+from limner.inference.batching import caption_in_batches, check_several_sources, source_name
 from limner.inference.onnx.beam import OnnxHypothesis, OnnxStepOutput, State, beam, require_supported
 from limner.inference.onnx.model import OnnxModel
 

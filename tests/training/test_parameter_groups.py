@@ -12,7 +12,7 @@ import torch
 from limner.core.tensors import load_tensors
 from limner.runs.recipe import Recipe, Stage, build_recipe, save_recipe
 from limner.training.loop import make_optimizer
-from limner.training.rates import matched_lr_scales, frozen, high_lr_warnings
+from limner.training.parameter_groups import frozen, high_lr_warnings, matched_lr_scales
 from limner.training.train import train
 from tests.models.captioners import small
 from tests.training.test_resume import same
@@ -33,7 +33,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def begun(whole: Recipe, folder: Path) -> dict[str, torch.Tensor]:
     """The weights that training begins with."""
     with pytest.raises(KeyboardInterrupt):
-        train(whole, folder, watch=Watched(("step", 1)))
+        train(whole, folder, callback=Watched(("step", 1)))
     return weights(folder)
 
 
@@ -124,7 +124,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(data: Path, tmp_path: Path
     for step in (3, 9):
         folder = tmp_path / f"stopped{step}"
         with pytest.raises(KeyboardInterrupt):
-            train(whole, folder, watch=Watched(("step", step)))
+            train(whole, folder, callback=Watched(("step", step)))
         train(whole, folder, resume=True)
         same(tmp_path / "whole", folder)
 
@@ -146,7 +146,7 @@ def test_rates_that_cannot_be(data: Path):
         build_recipe({"data": {"media": "x"}}, [("stages.0.lr_scale.embed", "-1")])
     model = small("show_attend_tell")
     every = dict.fromkeys((name.split(".")[0] for name, _ in model.named_parameters()), 0.0)
-    with pytest.raises(ValueError, match="leave nothing to learn: give some part a factor above 0"):
+    with pytest.raises(ValueError, match="leaves no parameter to train: give some part a factor above 0"):
         make_optimizer(model, Stage(lr_scale=every))
 
 
@@ -160,7 +160,7 @@ def test_a_rate_too_high_for_self_critical_training_is_told_once(data: Path, tmp
     (text,) = high_lr_warnings(stages({}, {**scst, "lr": 0.001, "optimizer": "amsgrad"}))
     assert text.startswith("stages.1.lr is 0.001: with amsgrad the objective scst usually takes at most 0.0001")
     watched = Watched()
-    train(recipe(data, lr=0.002, epochs=2, captions_per_medium=1, **scst), tmp_path / "run", watch=watched)
+    train(recipe(data, lr=0.002, epochs=2, captions_per_medium=1, **scst), tmp_path / "run", callback=watched)
     assert sum("stages.0.lr is 0.002" in facts["text"] for facts in watched.of("warning")) == 1
 
 
