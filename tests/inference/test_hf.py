@@ -126,7 +126,7 @@ def test_words_and_log_probabilities(models: Path, name: str, decoding: Beam | N
     for k, (ids, caption) in enumerate(zip(kept, flat, strict=True)):
         said = ids[: ids.index(EOS) + 1] if EOS in ids else ids
         frames = captioner._pixels(pictures()[k // (len(flat) // 4)], [])[0]
-        expected = steps(captioner, frames[None] if captioner.clip else frames, said)
+        expected = steps(captioner, frames[None] if captioner.clip_frames else frames, said)
         assert caption.logprob == pytest.approx(expected, abs=1e-3)
         assert caption.finished == (EOS in ids) and caption.attention.shape == (0, 1, 1, 1) and caption.words == ()
         words = " ".join(WORDS[i] for i in said if i > 4).replace(" ##", "")
@@ -165,9 +165,9 @@ def test_frames_of_a_clip(models: Path, tmp_path: Path):
     assert torch.equal(still._pixels(there, [])[0], still._pixels(pictures(3)[1], [])[0])
     path = write(tmp_path / "v.mp4", greys(9))
     assert video._pixels(path, [])[0].mean((1, 2, 3)).diff().min() > 0
-    with pytest.raises(ValueError, match="reads 3 frames of a clip, never 8: leave out the number of frames"):
+    with pytest.raises(ValueError, match="reads 3 frames of a clip, not 8: leave out the number of frames"):
         HuggingFacePipeline.load(models / "clip", frames=8)
-    with pytest.raises(ValueError, match="reads pictures, and of a clip one frame, never 8"):
+    with pytest.raises(ValueError, match="reads images, and one frame of a clip, not 8"):
         HuggingFacePipeline.load(models / "git", frames=8)
 
 
@@ -195,12 +195,15 @@ def test_options_as_generate_takes_them():
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"must": ("dog",)}, r"words that must appear \(--must\): a model of transformers speaks in pieces"),
-        ({"size": 4, "groups": 2}, r"diverse beams \(--groups\)"),
-        ({"normalise": "wu"}, "--normalise wu"),
+        ({"must": ("dog",)}, r"words that must appear \(--must\): a model of transformers generates subword"),
+        ({"size": 4, "groups": 2}, r"diverse beams \(--decoding\.groups\)"),
+        ({"normalise": "wu"}, r"--decoding\.normalise wu"),
         ({"rules": Rules(no_repeat_word=False, never=("dog",))}, r"words that must not appear \(--never\)"),
-        ({"rules": Rules(no_repeat_word=False, bad_endings=("a",))}, r"rules about the last word \(--no-bad-endings\)"),
-        ({"rules": Rules()}, "a word that may not follow itself"),
+        (
+            {"rules": Rules(no_repeat_word=False, bad_endings=("a",))},
+            r"rules about the last word \(--decoding\.rules\.bad_endings\)",
+        ),
+        ({"rules": Rules()}, r"a word that may not follow itself \(--decoding\.rules\.no_repeat_word\)"),
     ],
 )
 def test_what_such_a_model_cannot_do_is_refused(models: Path, options: dict, reason: str):
@@ -227,7 +230,7 @@ def test_what_cannot_be_had_is_said_at_once(models: Path, tmp_path: Path):
         HuggingFacePipeline.load("hf:nowhere")
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(ValueError, match="is a 'bert' model; captioners that are known are blip, git, vision-encoder"):
+    with pytest.raises(ValueError, match="is a 'bert' model; supported captioners are blip, git, vision-encoder"):
         HuggingFacePipeline.load(tmp_path / "x")
     for lost in ("model.safetensors", "preprocessor_config.json"):
         folder = tmp_path / lost

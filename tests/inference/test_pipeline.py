@@ -107,7 +107,7 @@ def test_reading_tokens_by_hand(pipeline: Pipeline):
     found = Captions(
         torch.tensor([[4, 5, EOS, 0], [6, 7, 8, 4]]), torch.tensor([-1.0, -2.0]), torch.arange(16.0).reshape(2, 4, 2)
     )
-    ended, cut = pipeline.read(found, Layout(1, 1, 2))
+    ended, cut = pipeline.to_captions(found, Layout(1, 1, 2))
     assert ended.words == (words[4], words[5]) and ended.text == f"{words[4]} {words[5]}" and ended.finished
     assert ended.attention.tolist() == [[[[0, 1]]], [[[2, 3]]]] and ended.logprob == -1
     assert cut.words == (words[6], words[7], words[8], words[4]) and not cut.finished and len(cut.attention) == 4

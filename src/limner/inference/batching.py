@@ -1,4 +1,4 @@
-"""Many media, captioned in order: read ahead in threads, those of a shape together, failures in their places."""
+"""Captions many sources in order: reads ahead in threads and decodes sources of the same shape together."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,15 +10,15 @@ from PIL import Image
 from limner.core.torch_free import Caption, Failure, Medium, Source
 from limner.data.prefetch import prefetch
 
-Parts = TypeVar("Parts", bound=tuple[Any, ...])  # arrays of which those of a medium's first dimension are frames
+Parts = TypeVar("Parts", bound=tuple[Any, ...])  # one array per ensemble member, of shape (frames, ...)
 
 
 @dataclass(frozen=True)
 class _PreparedSource(Generic[Parts]):
-    """What became of a source."""
+    """A source after reading: its arrays, or the reason why it could not be read."""
 
     parts: Parts | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # damage that was skipped
     failure: Failure | None = None
 
 
@@ -28,50 +28,55 @@ def caption_in_batches(
     decode: Callable[[Sequence[Parts]], Sequence[Caption]],
     batch_size: int,
 ) -> Iterator[tuple[Source, Caption | Failure]]:
-    """`read` makes arrays of a source, and adds to its notes what was damaged; `decode` captions those that can be
-    stacked.  What cannot be read (ValueError, OSError) is a Failure and does not stop the others.
+    """Yield (source, caption) in the order of `sources`; (source, Failure) for a source that cannot be read.
 
-    `batch_size` pictures are decoded together; a clip counts for all its frames.
+    `read(source, notes)` returns the arrays of a source and adds a line to `notes` for damage that it skipped; a
+    ValueError or OSError makes a Failure.  `decode` captions a list of sources with arrays of equal shapes.  A batch
+    holds `batch_size` frames: one per image, all sampled frames of a clip.
     """
 
-    def attempt(source: Source) -> _PreparedSource[Parts]:
+    def prepare(source: Source) -> _PreparedSource[Parts]:
         notes: list[str] = []
         try:
             return _PreparedSource(read(source, notes), tuple(notes))
-        except (ValueError, OSError) as error:  # MediaError, or a size that the preprocessing refuses
+        except (ValueError, OSError) as error:  # a MediaError, or an image size that preprocessing cannot handle
             return _PreparedSource(failure=Failure(source_name(source), str(error)))
 
-    waiting: list[tuple[Source, _PreparedSource[Parts]]] = []
-    for item in prefetch(attempt, sources, window=batch_size, workers=2):
-        waiting.append(item)
-        if sum(1 if done.parts is None else len(done.parts[0]) for _, done in waiting) >= batch_size:
-            yield from _caption_group(waiting, decode)
-            waiting = []
-    yield from _caption_group(waiting, decode)
+    batch: list[tuple[Source, _PreparedSource[Parts]]] = []
+    for item in prefetch(prepare, sources, window=batch_size, workers=2):
+        batch.append(item)
+        if sum(1 if prepared.parts is None else len(prepared.parts[0]) for _, prepared in batch) >= batch_size:
+            yield from _caption_batch(batch, decode)
+            batch = []
+    yield from _caption_batch(batch, decode)
 
 
-def _caption_group(
-    waiting: Sequence[tuple[Source, _PreparedSource[Parts]]], decode: Callable[[Sequence[Parts]], Sequence[Caption]]
+def _caption_batch(
+    batch: Sequence[tuple[Source, _PreparedSource[Parts]]], decode: Callable[[Sequence[Parts]], Sequence[Caption]]
 ) -> Iterator[tuple[Source, Caption | Failure]]:
-    found: dict[int, Caption | Failure] = {k: it.failure for k, (_, it) in enumerate(waiting) if it.failure is not None}
-    alike: dict[tuple[Any, ...], list[tuple[int, Parts]]] = {}
-    for place, (_, item) in enumerate(waiting):
-        if item.parts is not None:
-            alike.setdefault(tuple(part.shape for part in item.parts), []).append((place, item.parts))
-    for group in alike.values():
+    """Caption the sources of a batch, those with equal shapes together, and return them in their order."""
+    results: dict[int, Caption | Failure] = {
+        index: prepared.failure for index, (_, prepared) in enumerate(batch) if prepared.failure is not None
+    }
+    by_shape: dict[tuple[Any, ...], list[tuple[int, Parts]]] = {}
+    for index, (_, prepared) in enumerate(batch):
+        if prepared.parts is not None:
+            by_shape.setdefault(tuple(part.shape for part in prepared.parts), []).append((index, prepared.parts))
+    for group in by_shape.values():
         captions = decode([parts for _, parts in group])
-        for (place, _), caption in zip(group, captions, strict=True):
-            found[place] = replace(caption, notes=waiting[place][1].notes)
-    return ((source, found[place]) for place, (source, _) in enumerate(waiting))
+        for (index, _), caption in zip(group, captions, strict=True):
+            results[index] = replace(caption, notes=batch[index][1].notes)
+    return ((source, results[index]) for index, (source, _) in enumerate(batch))
 
 
 def check_several_sources(sources: object) -> None:
-    """Raises TypeError that names the right call when `sources` is one picture or clip."""
+    """Raise TypeError, which names the right call, when `sources` is a single image or clip."""
     if isinstance(sources, (str, PathLike, Medium, Image.Image, bytes)) or not isinstance(sources, Iterable):
-        raise TypeError(f"captions() takes several pictures or clips, got one {type(sources).__name__}: use caption()")
+        raise TypeError(f"captions() takes several images or clips, got one {type(sources).__name__}: use caption()")
 
 
 def source_name(source: Source) -> str:
+    """Return the path of a source, or its type in angle brackets, for messages."""
     if isinstance(source, Medium):
         return source.path
     return str(source) if isinstance(source, (str, PathLike)) else f"<{type(source).__name__}>"

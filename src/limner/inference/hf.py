@@ -1,9 +1,8 @@
-"""Captioners of `transformers` in use: BLIP, GIT (clips too) and vision-encoder-decoder; files in, captions out.
+"""`HuggingFacePipeline`: captions with models of `transformers`: BLIP, GIT (clips too), vision-encoder-decoder.
 
     HuggingFacePipeline.load("Salesforce/blip-image-captioning-base").caption("photo.jpg").text
 
-A local folder or a hub id; code that lies beside the weights is never run.  They tell nothing of where they looked, so
-that captions have no attention maps.
+A model is a local folder or a hub id.  Code in its repository is never run.  Captions have no attention maps.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,9 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from limner.core.hub import fetch_transformers_model
 from limner.core.torch_free import Caption, Failure, Source
 from limner.data.frames import FrameSampling
 from limner.data.media import frames_of
@@ -24,18 +24,17 @@ from limner.decode.options import Beam, Decoding, Sample, with_options
 from limner.decode.rules import Rules
 from limner.encoders.pretrained import _quiet, weights_sha256
 from limner.inference.batching import caption_in_batches, check_several_sources
-from limner.runs.package import fetch_from_hub
+from limner.inference.load import HF_PREFIX
 
-PREFIX = "hf:"
 NO_ATTENTION = np.zeros((0, 1, 1, 1), np.float32)
 
 
 class Architecture(NamedTuple):
-    """How one architecture is loaded, and which of its parts speaks."""
+    """How models of one `model_type` are loaded and decoded."""
 
-    model: str  # class name
-    speaker: Callable[[Any], Any] = lambda model: model
-    ends: Callable[[Any], Any] = lambda model: model.generation_config.eos_token_id
+    model: str  # name of the class in `transformers`
+    decoder: Callable[[Any], Any] = lambda model: model  # model -> the part with `compute_transition_scores`
+    eos_token_id: Callable[[Any], Any] = lambda model: model.generation_config.eos_token_id  # an id, several, or None
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -50,46 +49,52 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 
 class HuggingFacePipeline:
-    """A captioner of `transformers`, used as a Pipeline is."""
+    """Captions images and clips with a model of `transformers`; the same interface as `Pipeline`."""
 
-    def __init__(self, name: str, kind: Architecture, model: Any, processor: Any, tokenizer: Any, device: str = "cpu"):
-        self.name, self.kind, self.device = name, kind, device
+    def __init__(
+        self, name: str, architecture: Architecture, model: Any, processor: Any, tokenizer: Any, device: str = "cpu"
+    ):
+        self.name, self.architecture, self.device = name, architecture, device
         self.model, self.processor, self.tokenizer = model.to(device).eval(), processor, tokenizer
-        self.clip = int(getattr(model.config, "num_image_with_embedding", None) or 0)  # frames it reads together
-        self.frames = self.clip or 1  # of a clip; others see the one in its middle
+        # frames that a video model reads together; 0 for image models, which read the middle frame of a clip
+        self.clip_frames = int(getattr(model.config, "num_image_with_embedding", None) or 0)
+        self.frames = self.clip_frames or 1
         self.sampling = FrameSampling(self.frames)
-        self.vocabulary = None  # pieces of its own tokenizer
+        self.vocabulary = None  # it has subword tokens, not words
 
     @classmethod
     def load(cls, source: str | PathLike[str], device: str = "cpu", frames: int | None = None) -> "HuggingFacePipeline":
-        """`source` is a local folder or a hub id, `hf:` before it or not.
+        """Load a model from a local folder or a hub id, with or without `hf:` before it.
 
-        Raises ValueError when it cannot be had, lacks weights, is of another kind, or does not read so many `frames`.
+        Raises ValueError when it cannot be fetched, lacks weights, has an unknown architecture, or does not read
+        `frames` frames of a clip.
         """
-        source = fspath(source).removeprefix(PREFIX)
-        found = cls(source, *_load(source), device)
-        if frames not in (None, found.frames):
-            reads = f"{found.frames} frames of a clip" if found.clip else "pictures, and of a clip one frame"
-            raise ValueError(f"{source} reads {reads}, never {frames}: leave out the number of frames")
-        return found
+        source = fspath(source).removeprefix(HF_PREFIX)
+        pipeline = cls(source, *_load(source), device)
+        if frames not in (None, pipeline.frames):
+            reads = f"{pipeline.frames} frames of a clip" if pipeline.clip_frames else "images, and one frame of a clip"
+            raise ValueError(f"{source} reads {reads}, not {frames}: leave out the number of frames")
+        return pipeline
 
     @property
     def decoding(self) -> Beam:
-        """How its own generation_config.json lets it search."""
-        own = self.model.generation_config
-        length = own.max_new_tokens or (own.max_length or 21) - 1  # max_length counts what the caption begins with
-        rules = Rules(min_length=own.min_new_tokens or 0, max_length=length, no_repeat_word=False, allow_unknown=True)
-        penalty = 1.0 if own.length_penalty is None else own.length_penalty
-        return Beam(own.num_beams or 1, penalty, replace(rules, no_repeat_trigram=own.no_repeat_ngram_size == 3))
+        """Beam search with the options of the model's generation_config.json."""
+        config = self.model.generation_config
+        length = config.max_new_tokens or (config.max_length or 21) - 1  # max_length counts the start token too
+        rules = Rules(
+            min_length=config.min_new_tokens or 0, max_length=length, no_repeat_word=False, allow_unknown=True
+        )
+        penalty = 1.0 if config.length_penalty is None else config.length_penalty
+        return Beam(config.num_beams or 1, penalty, replace(rules, no_repeat_trigram=config.no_repeat_ngram_size == 3))
 
     def fingerprint(self) -> str:
-        """Hex digest of what it has learnt."""
+        """Hex digest of the weights."""
         return weights_sha256(self.model)
 
     def caption(self, source: Source, decoding: Decoding | None = None, **options: Any) -> Caption:
-        """As `Pipeline.caption`; the caption has no attention maps.
+        """Caption one image or clip, as `Pipeline.caption`; the caption has no attention maps.
 
-        Raises MediaError when the source cannot be read, ValueError for a decoding that such a model cannot do.
+        Raises MediaError when the source cannot be read, ValueError for a decoding that `generate` does not have.
         """
         notes: list[str] = []
         search = with_options(decoding or self.decoding, **options)
@@ -98,18 +103,19 @@ class HuggingFacePipeline:
     def captions(
         self, sources: Iterable[Source], decoding: Decoding | None = None, batch_size: int = 16, **options: Any
     ) -> Iterator[tuple[Source, Caption | Failure]]:
-        """As `Pipeline.captions`."""
+        """Caption many images or clips, as `Pipeline.captions`."""
         check_several_sources(sources)
         search = with_options(decoding or self.decoding, **options)
         generate_arguments(search)  # raises before anything is read
         return caption_in_batches(sources, self._pixels, lambda pixels: self._decode(pixels, search), batch_size)
 
     def _pixels(self, source: Source, notes: list[str]) -> tuple[Float[Tensor, "T 3 h w"]]:
+        """Return the preprocessed frames of a source, with a second dimension for T even for image models."""
         frames = frames_of(source, self.sampling, notes)
-        if len(frames) != self.frames:  # a picture for a model of clips, or more frames than are read
+        if len(frames) != self.frames:  # an image for a video model, or an array with more frames than it reads
             frames = (
                 frames[np.arange(self.frames) * len(frames) // self.frames]
-                if self.clip
+                if self.clip_frames
                 else frames[len(frames) // 2][None]
             )
         images = [np.ascontiguousarray(frame) for frame in frames]
@@ -118,43 +124,44 @@ class HuggingFacePipeline:
     @torch.no_grad()
     def _decode(self, pixels: Sequence[tuple[Tensor]], decoding: Decoding | None) -> list[Caption]:
         decoding = decoding or self.decoding
-        stacked = torch.stack([frames if self.clip else frames[0] for (frames,) in pixels]).to(self.device)
-        greedy = isinstance(decoding, Beam) and decoding.size == 1  # whose scores are not those of the model alone
-        ask = {"output_logits": greedy, "output_scores": not greedy, "return_dict_in_generate": True}
+        stacked = torch.stack([frames if self.clip_frames else frames[0] for (frames,) in pixels]).to(self.device)
+        greedy = isinstance(decoding, Beam) and decoding.size == 1  # scores of greedy search are changed by the rules
+        outputs = {"output_logits": greedy, "output_scores": not greedy, "return_dict_in_generate": True}
         with _quiet(_transformers()):
-            made = self.model.generate(pixel_values=stacked, **generate_arguments(decoding), **ask)
-        found = [
-            self._caption(ids, ways)
-            for ids, ways in zip(made.sequences[:, 1:], self._token_logprobs(made, decoding), strict=True)
+            output = self.model.generate(pixel_values=stacked, **generate_arguments(decoding), **outputs)
+        captions = [
+            self._caption(ids, logprobs)
+            for ids, logprobs in zip(output.sequences[:, 1:], self._token_logprobs(output, decoding), strict=True)
         ]
-        groups = [found[i : i + decoding.n_best] for i in range(0, len(found), decoding.n_best)]
+        groups = [captions[i : i + decoding.n_best] for i in range(0, len(captions), decoding.n_best)]
         return [replace(best, others=tuple(more)) for best, *more in groups]
 
-    def _token_logprobs(self, made: Any, decoding: Decoding) -> Float[Tensor, "R L"]:
-        """Natural log-probability of each token: the model's own, or when drawing that of what it was drawn from."""
-        speaker, beams = self.kind.speaker(self.model), getattr(made, "beam_indices", None)
+    def _token_logprobs(self, output: Any, decoding: Decoding) -> Float[Tensor, "R L"]:
+        """Return the natural log-probability of each token; for samples, under the distribution that is sampled."""
+        decoder, beams = self.architecture.decoder(self.model), getattr(output, "beam_indices", None)
         if beams is not None:
-            return speaker.compute_transition_scores(made.sequences, made.scores, beams)
-        scores = made.scores if isinstance(decoding, Sample) else made.logits
+            return decoder.compute_transition_scores(output.sequences, output.scores, beams)
+        scores = output.scores if isinstance(decoding, Sample) else output.logits
         assert scores is not None
-        return speaker.compute_transition_scores(made.sequences, scores, normalize_logits=True)
+        return decoder.compute_transition_scores(output.sequences, scores, normalize_logits=True)
 
-    def _caption(self, ids: Tensor, ways: Tensor) -> Caption:
-        ends = self.kind.ends(self.model)  # an id, several, or none
-        end = torch.isin(ids, torch.tensor([] if ends is None else ends, dtype=ids.dtype, device=ids.device))
-        finished = bool(end.any())
-        length = int(end.int().argmax()) + 1 if finished else len(ids)  # the end included
+    def _caption(self, ids: Int[Tensor, " L"], logprobs: Float[Tensor, " L"]) -> Caption:
+        """Convert token ids and their log-probabilities into a caption."""
+        eos = self.architecture.eos_token_id(self.model)
+        is_eos = torch.isin(ids, torch.tensor([] if eos is None else eos, dtype=ids.dtype, device=ids.device))
+        finished = bool(is_eos.any())
+        length = int(is_eos.int().argmax()) + 1 if finished else len(ids)  # the end token included
         text = " ".join(self.tokenizer.decode(ids[:length], skip_special_tokens=True).split())
-        return Caption(text, float(ways[:length].sum()), (), NO_ATTENTION, finished)
+        return Caption(text, float(logprobs[:length].sum()), (), NO_ATTENTION, finished)
 
 
 def generate_arguments(decoding: Decoding) -> dict[str, Any]:
-    """Options of a decoding as `generate` takes them.  Raises ValueError for those that it cannot do."""
+    """Return the arguments of `generate` for a decoding.  Raises ValueError for options that it does not have."""
     rules = decoding.rules
     refused = {
         "words that must not appear (--never)": rules.never,
-        "rules about the last word (--no-bad-endings)": rules.bad_endings,
-        "a word that may not follow itself": rules.no_repeat_word,
+        "rules about the last word (--decoding.rules.bad_endings)": rules.bad_endings,
+        "a word that may not follow itself (--decoding.rules.no_repeat_word)": rules.no_repeat_word,
     }
     options: dict[str, Any] = {"max_new_tokens": rules.max_length, "num_return_sequences": decoding.n_best}
     options |= {"min_new_tokens": rules.min_length} if rules.min_length else {}
@@ -162,9 +169,9 @@ def generate_arguments(decoding: Decoding) -> dict[str, Any]:
     if isinstance(decoding, Beam):
         refused |= {
             "words that must appear (--must)": decoding.must,
-            "diverse beams (--groups)": decoding.groups > 1,
-            "a finished_compete of ended and unfinished captions": decoding.finished_compete,
-            "--normalise wu": decoding.normalise == "wu",
+            "diverse beams (--decoding.groups)": decoding.groups > 1,
+            "ended captions that compete with unfinished ones (--decoding.finished_compete)": decoding.finished_compete,
+            "--decoding.normalise wu": decoding.normalise == "wu",
         }
         penalty = 1.0 if decoding.normalise == "avg" else decoding.length_penalty
         options |= {"do_sample": False, "num_beams": decoding.size, "length_penalty": penalty}
@@ -172,22 +179,23 @@ def generate_arguments(decoding: Decoding) -> dict[str, Any]:
         options |= {"do_sample": True, "num_beams": 1, "temperature": decoding.temperature}
         options |= {"top_k": decoding.top_k or 0, "top_p": 1.0 if decoding.top_p is None else decoding.top_p}
     else:
-        raise ValueError(f"a model of transformers has no search {decoding.name!r}: give a beam, or draw samples")
-    if asked := [name for name, value in refused.items() if value]:
+        raise ValueError(f"a model of transformers has no search {decoding.name!r}: use beam search or sampling")
+    if requested := [name for name, value in refused.items() if value]:
         raise ValueError(
-            f"{asked[0]}: a model of transformers speaks in pieces of words, by a search of its own that has no such "
-            "option; leave it out"
+            f"{requested[0]}: a model of transformers generates subword tokens, by a search of its own that has no "
+            "such option; leave it out"
         )
     return options
 
 
 def _transformers() -> Any:
-    import transformers  # 3 s, and only these captioners need it
+    import transformers  # imported here: it takes 3 s, and only these captioners need it
 
     return transformers
 
 
 def _load(source: str) -> tuple[Architecture, Any, Any, Any]:
+    """Load (architecture, model, image processor, tokenizer).  Raises ValueError for a model that cannot be used."""
     folder = _folder(source)
     transformers = _transformers()
     try:
@@ -195,40 +203,40 @@ def _load(source: str) -> tuple[Architecture, Any, Any, Any]:
             name = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type
             if name not in ARCHITECTURES:
                 raise _UnsupportedArchitecture(
-                    f"{source} is a {name!r} model; captioners that are known are {', '.join(ARCHITECTURES)}"
+                    f"{source} is a {name!r} model; supported captioners are {', '.join(ARCHITECTURES)}"
                 )
-            kind = ARCHITECTURES[name]
-            # the torchvision twins of these classes are never needed, and a broken torchvision must not matter
+            architecture = ARCHITECTURES[name]
+            # "pil": the processors without torchvision, which may be missing or not fit this PyTorch
             processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            model, report = getattr(transformers, kind.model).from_pretrained(
+            model, report = getattr(transformers, architecture.model).from_pretrained(
                 folder, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
             )
     except _UnsupportedArchitecture:
         raise
-    except Exception as error:  # whatever damaged files make of it
+    except Exception as error:  # damaged files raise errors of many classes
         why = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]:.150}"
         raise ValueError(
             f"{source} cannot be loaded ({why}); the folder needs config.json, preprocessor_config.json, a tokenizer "
             "and model.safetensors, undamaged"
         ) from error
     if report["missing_keys"] or report["mismatched_keys"]:
-        lacking = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
-        raise ValueError(f"{source} lacks weights of {kind.model} ({len(lacking)}, such as {lacking[0]})")
-    return kind, model, processor, tokenizer
+        missing = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+        raise ValueError(
+            f"{source} lacks {len(missing)} weights of {architecture.model}, for example {missing[0]}: take a model "
+            "with all its weights"
+        )
+    return architecture, model, processor, tokenizer
 
 
 def _folder(source: str) -> Path:
-    """A local folder, or that of the hub's cache."""
+    """Return a local folder, or the folder of a hub id in the hub's cache."""
     local = Path(source).expanduser()
     if local.is_dir():
         return local
-    instead = f"a local folder, such as {PREFIX}models/{local.name}, as save_pretrained writes it"
-    found = fetch_from_hub(source, (".json", ".txt", ".model", ".safetensors"), instead)
-    if not any(found.glob("*.safetensors")):  # older repositories; tensors are all that is read of it
-        found = fetch_from_hub(source, (".json", ".txt", ".model", "pytorch_model.bin"), instead)
-    return found
+    instead = f"a local folder, such as {HF_PREFIX}models/{local.name}, as save_pretrained writes it"
+    return fetch_transformers_model(source, instead)
 
 
 class _UnsupportedArchitecture(ValueError):
-    """A model of a kind that is not supported."""
+    """Raised for a model with an architecture that is not in ARCHITECTURES."""

@@ -1,4 +1,4 @@
-"""`load()`: one call for a run, a packed model, an exported folder, a hub id or a model of `transformers`."""
+"""`load`: opens a run, a packed model, an exported folder, a hub id or a model of `transformers`."""
 
 from collections.abc import Iterable, Iterator
 from os import PathLike, fspath
@@ -13,36 +13,48 @@ from limner.text.vocabulary import Vocabulary
 
 __all__ = ["CaptionPipeline", "is_exported", "is_transformers", "load"]
 
-PREFIX = "hf:"
+HF_PREFIX = "hf:"
 
 
 @runtime_checkable
 class CaptionPipeline(Protocol):
-    """Media in, captions out: what `Pipeline`, `OnnxPipeline` and `HuggingFacePipeline` have in common."""
+    """Interface of `Pipeline`, `OnnxPipeline` and `HuggingFacePipeline`: media in, captions out."""
 
-    frames: int  # how many are sampled from a clip
-
-    @property
-    def name(self) -> str: ...
+    frames: int  # frames that are sampled from a clip
 
     @property
-    def decoding(self) -> Beam: ...
+    def name(self) -> str:
+        """Path or hub id of the model."""
+        ...
 
     @property
-    def vocabulary(self) -> Vocabulary | None: ...
+    def decoding(self) -> Beam:
+        """Beam search that is used when `caption` gets no other decoding."""
+        ...
 
     @property
-    def sampling(self) -> FrameSampling: ...
+    def vocabulary(self) -> Vocabulary | None:
+        """The model's words; None for models of `transformers`, which have a tokenizer of their own."""
+        ...
+
+    @property
+    def sampling(self) -> FrameSampling:
+        """How frames are taken from a clip."""
+        ...
 
     def fingerprint(self) -> str:
         """Hex digest of the weights."""
         ...
 
-    def caption(self, source: Source, decoding: Decoding | None = None, **options: Any) -> Caption: ...
+    def caption(self, source: Source, decoding: Decoding | None = None, **options: Any) -> Caption:
+        """Caption one image or clip."""
+        ...
 
     def captions(
         self, sources: Iterable[Source], decoding: Decoding | None = None, batch_size: int = 16, **options: Any
-    ) -> Iterator[tuple[Source, Caption | Failure]]: ...
+    ) -> Iterator[tuple[Source, Caption | Failure]]:
+        """Caption many images or clips, in order."""
+        ...
 
 
 def load(
@@ -51,9 +63,11 @@ def load(
     """Load a captioner.
 
     `model` is a run folder, a packed model or its hub id, a folder of `limner export`, or a model of `transformers`
-    (`hf:OWNER/NAME`, or a folder as `save_pretrained` writes it); None is the model that comes with limner.  `frames`
-    are sampled from a clip (None: as in training).  `encoder` replaces the path of a pretrained encoder that has moved.
-    Raises ValueError or FileNotFoundError when there is no such model, or it cannot be read.
+    (`hf:OWNER/NAME`, or a folder that `save_pretrained` has written); None is the model that comes with limner.
+    `device` is a device name of PyTorch.  `frames` are sampled from a clip (None: as in training).  `encoder` replaces
+    the path of a pretrained encoder that has moved.
+    Raises FileNotFoundError when there is no such model, ValueError when it is damaged, cannot be fetched, or the
+    device does not exist.
 
     >>> captioner = load("runs/mine")
     >>> captioner.caption("photo.jpg").text == captioner.caption("photo.jpg", beam=2).text
@@ -74,20 +88,20 @@ def load(
 
 
 def check_device(name: str) -> None:
-    """Raises ValueError for a device that torch does not know or that this machine does not have."""
-    if name == "cpu":  # every machine has one, and exported models need no torch
+    """Raise ValueError for a device that PyTorch does not know or that this machine does not have."""
+    if name == "cpu":  # always there; checked without PyTorch, which exported models do not need
         return
     import torch
 
     try:
         torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:  # the latter from a torch that was built without CUDA
+    except (RuntimeError, AssertionError) as error:  # AssertionError: PyTorch was built without CUDA
         raise ValueError(f"the device {name} cannot be used: {str(error).splitlines()[0]}") from error
 
 
 def is_transformers(model: str | PathLike[str] | None) -> bool:
-    """Whether a model is one of `transformers`: by its prefix, or a folder as `save_pretrained` writes it."""
-    if model is None or fspath(model).startswith(PREFIX):
+    """Whether a model is one of `transformers`: it begins with `hf:`, or is a folder that `save_pretrained` wrote."""
+    if model is None or fspath(model).startswith(HF_PREFIX):
         return model is not None
     folder = Path(model).expanduser()
     return (folder / "config.json").is_file() and not (folder / "run.json").is_file()

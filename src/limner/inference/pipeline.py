@@ -1,4 +1,4 @@
-"""`Pipeline`: a run in use.  Files, pictures or arrays go in, captions come out."""
+"""`Pipeline`: captions files, images or arrays with a run or a packed model."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -26,11 +26,13 @@ __all__ = ["Caption", "Failure", "Pipeline", "Source", "frames_of"]
 
 
 class Pipeline:
-    """A run in use.  `limner.load` makes one, whatever kind of model it is given.
+    """Captions images and clips with a run or a packed model, or with an ensemble of them.
+
+    `limner.load` returns one for these models.
 
     >>> pipeline = Pipeline.load("runs/mine")
     >>> caption = pipeline.caption("photo.jpg", beam=3)
-    >>> caption.attention.shape[1:]  # (words,) frames, rows and columns of cells
+    >>> caption.attention.shape[1:]  # frames, rows and columns of cells
     (1, 4, 4)
     """
 
@@ -42,8 +44,10 @@ class Pipeline:
         others: Sequence["Pipeline"] = (),
         averaging: Averaging = EQUAL,
     ):
-        """`others` are the further members of an ensemble.  Raises ValueError when they do not share a vocabulary, or
-        when the run cannot read raw media."""
+        """`frames` are sampled from a clip (None: as in training); `others` are the other members of an ensemble.
+
+        Raises ValueError when the run has no encoder for raw media, or the members have different vocabularies.
+        """
         if run.encoder is None:
             raise ValueError(f"{run.folder} was trained on features without a known encoder; it cannot read raw media")
         self.run, self.device = run, device
@@ -67,11 +71,11 @@ class Pipeline:
         others: Sequence[str | PathLike[str]] = (),
         averaging: Averaging = EQUAL,
     ) -> "Pipeline":
-        """`run` is a run folder, or the folder or hub id of a packed model; None is the model that the package ships.
+        """Load a run folder, or a packed model by its folder or hub id; None is the model that comes with limner.
 
-        `encoder` replaces the folder or hub id of a pretrained encoder that has moved; `frames` are sampled from a clip
-        (None: as many as in training).  `others` are the runs of an ensemble's further members; those with the same
-        encoder find it in the same place.  Raises ValueError or FileNotFoundError when a run is missing or damaged.
+        `encoder` replaces the path or hub id of a pretrained encoder that has moved; `frames` are sampled from a clip
+        (None: as in training).  `others` are the other runs of an ensemble; `encoder` is used for those with the same
+        encoder too.  Raises FileNotFoundError when a run is missing, ValueError when it is damaged.
         """
         first = load_run(resolve_model(shipped.model() if run is None else run), encoder)
         more = load_ensemble_members(first, [resolve_model(other) for other in others], encoder)
@@ -80,25 +84,25 @@ class Pipeline:
 
     @classmethod
     def from_pretrained(cls, source: str | PathLike[str], device: str = "cpu", frames: int | None = None) -> "Pipeline":
-        """A packed model (`limner pack`): its folder or hub id.  The hash of every file is checked first.
+        """Load a packed model (`limner pack`) by its folder or hub id; the hash of every file is checked first.
 
-        Raises ValueError when one was changed, could execute code, or cannot be fetched.
+        Raises ValueError when a file was changed, could execute code, or cannot be fetched.
         """
         return cls(load_run(open_package(source)), device, frames)
 
     @property
     def name(self) -> str:
-        """The path of the run folder."""
+        """Path of the run folder."""
         return str(self.run.folder)
 
     @property
     def decoding(self) -> Beam:
-        """The beam search of its recipe."""
+        """Beam search of the run's recipe."""
         return self.run.recipe.beam
 
     @property
     def sampling(self) -> FrameSampling:
-        """How it takes frames from a clip."""
+        """How frames are taken from a clip."""
         return self.run.recipe.sampling.with_frames(self.frames)
 
     def fingerprint(self) -> str:
@@ -106,10 +110,12 @@ class Pipeline:
         return sha256(self.run.folder / "model.safetensors")
 
     def caption(self, source: Source, decoding: Decoding | None = None, **options: Any) -> Caption:
-        """Caption one picture or clip: a path, PIL image, encoded bytes, or RGB uint8 array (H,W,3) or (T,H,W,3).
+        """Caption one image or clip: a path, PIL image, encoded bytes, or RGB uint8 array (H,W,3) or (T,H,W,3).
 
-        `options` change the search: `beam=5`, `n_best=3`, `max_length=12` and the other fields of `Beam` and `Rules`.
-        Raises MediaError (a ValueError) when the source cannot be read, TypeError for what is no single medium.
+        `decoding` None is the recipe's; `options` change it: `beam=5`, `n_best=3`, `max_length=12` and the other fields
+        of `Beam` and `Rules`.
+        Raises MediaError (a ValueError) when the source cannot be read, TypeError when it is not a single image or
+        clip.
         """
         notes: list[str] = []
         search = with_options(decoding or self.run.recipe.decoding, **options)
@@ -118,21 +124,21 @@ class Pipeline:
     def captions(
         self, sources: Iterable[Source], decoding: Decoding | None = None, batch_size: int = 16, **options: Any
     ) -> Iterator[tuple[Source, Caption | Failure]]:
-        """Caption many, in order; one that cannot be read gives a Failure and does not stop the others.
+        """Caption many images or clips, in order: yields (source, Caption), or (source, Failure) if it cannot be read.
 
-        `batch_size` is the number of pictures that go through the encoder together; a clip counts for all its frames.
-        With words that must appear it is fewer.  `options` as in `caption`.
+        `batch_size` is the number of frames that go through the encoder together: one per image, all sampled frames of
+        a clip; it is lowered for constrained search.  `decoding` and `options` as in `caption`.
         """
         check_several_sources(sources)
         search = with_options(decoding or self.run.recipe.decoding, **options)
-        search = search.bind(self.vocabulary)  # raises before anything is read
+        search = search.bind(self.vocabulary)  # raises for unknown words before anything is read
         size = together(search, batch_size)
         return caption_in_batches(sources, self._pixels, lambda pixels: self._decode(pixels, search), size)
 
     def _pixels(self, source: Source, notes: list[str]) -> tuple[torch.Tensor, ...]:
-        """The source as each member reads it."""
-        mine = self.encoder.preprocess(frames_of(source, self.sampling, notes))
-        return (mine, *(pixels for other in self.others for pixels in other._pixels(source, [])))
+        """Return the preprocessed frames (T, 3, h, w) of a source, one tensor per ensemble member."""
+        own = self.encoder.preprocess(frames_of(source, self.sampling, notes))
+        return (own, *(pixels for other in self.others for pixels in other._pixels(source, [])))
 
     def _decode(self, pixels: Sequence[tuple[torch.Tensor, ...]], decoding: Decoding) -> list[Caption]:
         members = (self, *self.others)
@@ -140,24 +146,26 @@ class Pipeline:
         features = [member.encode(part) for member, part in zip(members, stacked, strict=True)]
         inputs: Inputs = EnsembleInputs(tuple(features)) if self.others else features[0]
         options = decoding.bind(self.vocabulary)
-        captions = self.read(search(self.model, inputs, options), features[0].layout)
+        captions = self.to_captions(search(self.model, inputs, options), features[0].layout)
         groups = [captions[i : i + options.n_best] for i in range(0, len(captions), options.n_best)]
-        return [replace(best, others=tuple(it for it in more if isfinite(it.logprob))) for best, *more in groups]
+        # where a search found fewer than n_best captions, the rest have the log-probability -inf
+        return [replace(best, others=tuple(each for each in more if isfinite(each.logprob))) for best, *more in groups]
 
     @torch.no_grad()
     def encode(self, pixels: Pixels) -> Features:
+        """Return the encoder's features of preprocessed frames."""
         return self.encoder(pixels)
 
-    def read(self, found: Captions, layout: Layout) -> list[Caption]:
-        """Token ids and attention of a search -> sentences, words and their maps."""
+    def to_captions(self, output: Captions, layout: Layout) -> list[Caption]:
+        """Convert the output of a search, token ids and attention, into captions with words and maps."""
         captions = []
         for ids, logprob, weights in zip(
-            found.tokens.tolist(), found.logprob.tolist(), found.attention.float().cpu().numpy(), strict=True
+            output.tokens.tolist(), output.logprob.tolist(), output.attention.float().cpu().numpy(), strict=True
         ):
             finished = EOS in ids
-            spoken = ids[: ids.index(EOS)] if finished else ids
-            shown = [place for place, i in enumerate(spoken) if i not in (PAD, BOS)]  # imported models may say them
-            words = tuple(self.vocabulary.decode([spoken[place]]) for place in shown)
-            maps = weights[shown].reshape(len(shown), *layout)
-            captions.append(Caption(self.vocabulary.decode(spoken), logprob, words, maps, finished))
+            tokens = ids[: ids.index(EOS)] if finished else ids
+            steps = [step for step, i in enumerate(tokens) if i not in (PAD, BOS)]  # converted models may predict them
+            words = tuple(self.vocabulary.decode([tokens[step]]) for step in steps)
+            maps = weights[steps].reshape(len(steps), *layout)
+            captions.append(Caption(self.vocabulary.decode(tokens), logprob, words, maps, finished))
         return captions

@@ -81,6 +81,6 @@ def test_other_preprocessing_is_refused():
 
 def test_sizes_must_be_one_of_two():
     for wrong in ({}, {"size": (4, 4), "edge": 4}, {"edge": 4}):
-        with pytest.raises(ValueError, match=r"resized to a size or to an edge|a crop must follow"):
+        with pytest.raises(ValueError, match=r"give either a size or an edge to resize to|give a crop too"):
             Preprocess(**wrong)  # type: ignore[arg-type]
     assert Preprocess(edge=8, crop=(6, 7)).side == (6, 7)

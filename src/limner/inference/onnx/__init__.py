@@ -1,1 +1,1 @@
-"""Exported captioners in use, without PyTorch: NumPy, onnxruntime, Pillow and PyAV."""
+"""Inference with exported captioners, without PyTorch: NumPy, onnxruntime, Pillow and PyAV."""

@@ -1,6 +1,7 @@
-"""Beam search over one medium in NumPy: the captions of `decode.search`, whose rules it repeats.
+"""Beam search over one medium in NumPy; it returns the same captions as `limner.decode.search`.
 
-A slot whose hypothesis has ended or is hopeless has no row: a beam that shrinks gets faster.
+Hypotheses that have ended, or that can no longer be among the best, have no row in the decoder's batch: later steps are
+faster.
 """
 
 from collections.abc import Callable
@@ -14,154 +15,164 @@ from limner.core.torch_free import BOS, EOS, UNK
 from limner.decode.options import Beam, Decoding
 from limner.decode.rules import Rules, ids_of
 
-State = list[np.ndarray]  # R rows each
+State = list[np.ndarray]  # the decoder's state: arrays of R rows
 OnnxStepOutput = tuple[np.ndarray, np.ndarray, State]  # logits (R, V), attention (R, N), the new state
 StepFunction = Callable[[Int[np.ndarray, " R"], State], OnnxStepOutput]
 
 
 class OnnxHypothesis(NamedTuple):
-    """A caption; the token after BOS comes first."""
+    """A caption of the search, ended or cut off at the maximal length."""
 
-    score: float  # what the search compares: the log-probability, normalised by length
-    logprob: float
-    tokens: np.ndarray  # (L,)
-    attention: np.ndarray  # (L, N)
+    score: float  # log-probability divided by the length normalisation; the search compares it
+    logprob: float  # natural log
+    tokens: np.ndarray  # (L,) token ids without BOS
+    attention: np.ndarray  # (L, N); each row sums to 1
 
 
 def require_supported(options: Decoding) -> Beam:
-    """The same options.  Raises ValueError for searches that the engine does not know."""
+    """Return the options.  Raises ValueError for a search that the ONNX engine does not have."""
     if not isinstance(options, Beam):
-        raise ValueError("the ONNX engine searches; drawing captions (--sample) needs the PyTorch engine")
+        raise ValueError("the ONNX engine has beam search only; sampling (--sample) needs the PyTorch engine")
     if options.groups > 1 or options.must:
-        raise ValueError("the ONNX engine has no diverse and no constrained beams (--groups, --must): use PyTorch's")
+        raise ValueError(
+            "the ONNX engine has no diverse and no constrained beams (--decoding.groups, --must): use PyTorch's"
+        )
     return options
 
 
 def beam(step: StepFunction, state: State, options: Beam) -> list[OnnxHypothesis]:
-    """The `options.n_best` best captions, best first (fewer when there are not so many).  `state` has one row.
+    """Return the `options.n_best` best captions, best first; fewer when the search finds fewer.  `state` has one row.
 
     Raises FloatingPointError when the scores are nan, or all -inf.
     """
-    search = _Search(step, state, options)
+    search = _BeamSearch(step, state, options)
     for _ in range(options.rules.max_length):
         if not search.step():
             break
     return search.finish()
 
 
-class _Search:
-    """One medium; R rows, one for every hypothesis that may still win."""
+class _BeamSearch:
+    """Search over one medium: R unfinished hypotheses, one row each, and the best ended ones."""
 
     def __init__(self, step: StepFunction, state: State, options: Beam):
-        self.say, self.state, self.options = step, state, options
-        self.score = np.zeros(1, np.float32)
+        self.decode, self.state, self.options = step, state, options
+        self.score = np.zeros(1, np.float32)  # (R,) log-probabilities of the unfinished hypotheses
         self.slots = options.size  # hypotheses that may still end
-        self.token = np.full(1, BOS, np.int64)
-        self.tokens = np.empty((1, 0), np.int64)
+        self.token = np.full(1, BOS, np.int64)  # (R,) their last tokens
+        self.tokens = np.empty((1, 0), np.int64)  # (R, L)
         self.attention: np.ndarray | None = None  # (R, L, N)
-        self.found: list[OnnxHypothesis] = []
-        self.best = -inf  # the last of the `keep` best: what is to beat
+        self.ended: list[OnnxHypothesis] = []  # at most n_best, best first
+        self.threshold = -inf  # the score of the last of n_best ended hypotheses; only better ones are added
 
     def step(self) -> bool:
-        """One more word for every hypothesis; False when none is left."""
-        logits, attention, state = self.say(self.token, self.state)
+        """Extend every hypothesis by one token; False when no unfinished one is left."""
+        logits, attention, state = self.decode(self.token, self.state)
         logp = mask_forbidden(self.options.rules, log_softmax(logits), self.tokens)
         scores = (logp + self.score[:, None]).ravel()
-        if np.isnan(scores).any() or not (self.found or np.isfinite(scores).any()):
+        if np.isnan(scores).any() or not (self.ended or np.isfinite(scores).any()):
             raise FloatingPointError("the model's scores are nan or all -inf")
         best = top_k(scores, min(self.options.size, len(scores)))
         score, parents, self.token = scores[best], best // logp.shape[1], best % logp.shape[1]
         self.tokens = np.concatenate([self.tokens[parents], self.token[:, None]], 1)
-        seen = attention[:, None]
-        self.attention = (seen if self.attention is None else np.concatenate([self.attention, seen], 1))[parents]
-        if self.options.finished_compete and len(score) == self.options.size and (score > self.best).all():
-            self.best = -inf  # the best ended one is pushed out when all are better
-        usable = (np.arange(len(score)) < self.slots) & np.isfinite(score)
-        ended = usable & (self.token == EOS)
-        self._set_aside(ended, score)
+        new = attention[:, None]
+        self.attention = (new if self.attention is None else np.concatenate([self.attention, new], 1))[parents]
+        if self.options.finished_compete and len(score) == self.options.size and (score > self.threshold).all():
+            self.threshold = -inf  # the best ended hypothesis leaves the beam when all others are better
+        in_beam = (np.arange(len(score)) < self.slots) & np.isfinite(score)
+        ended = in_beam & (self.token == EOS)
+        self._add_ended(ended, score)
         if not (self.options.finished_compete or self.options.keep_beam_full):
             self.slots -= int(ended.sum())
+        # the highest normalised score that a hypothesis can still reach: log-probabilities only fall
         bound = score / max(1.0, self.options.divisor(self.options.rules.max_length))
-        self._keep(usable & ~ended & (bound > self.best), score, parents, state)
+        self._select(in_beam & ~ended & (bound > self.threshold), score, parents, state)
         return len(self.score) > 0
 
-    def _keep(self, live: np.ndarray, score: np.ndarray, parents: np.ndarray, state: State) -> None:
-        """Rows that are not `live` are gone."""
+    def _select(self, live: np.ndarray, score: np.ndarray, parents: np.ndarray, state: State) -> None:
+        """Keep the rows that are `live`."""
         assert self.attention is not None
         self.score, self.token, self.tokens = score[live], self.token[live], self.tokens[live]
         self.attention = self.attention[live]
         self.state = [x[parents[live]] for x in state]
 
-    def _set_aside(self, ended: np.ndarray, score: np.ndarray) -> None:
-        """Keep the best ended hypotheses."""
+    def _add_ended(self, ended: np.ndarray, score: np.ndarray) -> None:
+        """Add hypotheses that have just ended to the best ones."""
         assert self.attention is not None
-        divisor, before = self.options.divisor(self.tokens.shape[1]), self.best
-        for row in np.flatnonzero(ended)[: self.options.n_best]:  # which come best first
+        divisor, threshold = self.options.divisor(self.tokens.shape[1]), self.threshold
+        for row in np.flatnonzero(ended)[: self.options.n_best]:  # rows are in falling order of their scores
             normalised = float(score[row] / divisor)
-            if normalised > before:
+            if normalised > threshold:
                 logprob = float(score[row])
                 if self.options.finished_compete:
-                    self.found.clear()
+                    self.ended.clear()
                 self._add(OnnxHypothesis(logprob / divisor, logprob, self.tokens[row], self.attention[row]))
 
     def _add(self, new: OnnxHypothesis) -> None:
-        """Of equal ones the first to come stays before; of two alike only one is kept."""
-        if self.options.n_best == 1 or not any(np.array_equal(new.tokens, old.tokens) for old in self.found):
-            self.found.append(new)
-            self.found.sort(key=lambda found: -found.score)
-            del self.found[self.options.n_best :]
-        self.best = self.found[-1].score if len(self.found) == self.options.n_best else -inf
+        """Insert a hypothesis by its score, after equal scores; one with the same tokens as another is left out."""
+        if self.options.n_best == 1 or not any(np.array_equal(new.tokens, old.tokens) for old in self.ended):
+            self.ended.append(new)
+            self.ended.sort(key=lambda hypothesis: -hypothesis.score)
+            del self.ended[self.options.n_best :]
+        self.threshold = self.ended[-1].score if len(self.ended) == self.options.n_best else -inf
 
     def finish(self) -> list[OnnxHypothesis]:
-        """Unfinished hypotheses take the places that no ended one has, or compete for all."""
+        """Return the best captions.
+
+        Unfinished hypotheses take the places that ended ones leave free; with `keep_beam_full` or `finished_compete`
+        they compete for all places.
+        """
         order = np.argsort(-self.score, kind="stable")
         if self.options.finished_compete:
-            order = order[:1] if len(order) and self.score[order[0]] > self.best else order[:0]
+            order = order[:1] if len(order) and self.score[order[0]] > self.threshold else order[:0]
             if len(order):
-                self.found.clear()
+                self.ended.clear()
         if not self.options.keep_beam_full:
-            order = order[: self.options.n_best - len(self.found)]
+            order = order[: self.options.n_best - len(self.ended)]
         for row in order:
             assert self.attention is not None
             logprob = float(self.score[row])
             score = logprob / self.options.divisor(self.tokens.shape[1]) if self.options.keep_beam_full else -inf
             self._add(OnnxHypothesis(score, logprob, self.tokens[row], self.attention[row]))
-        return self.found
+        return self.ended
 
 
 def log_softmax(logits: Float[np.ndarray, "R V"]) -> Float[np.ndarray, "R V"]:
-    with np.errstate(invalid="ignore"):  # scores that are all -inf are told by whoever asked
+    """Return log-probabilities over the vocabulary; nan for a row of -inf."""
+    with np.errstate(invalid="ignore"):  # the search itself raises an error for rows of -inf
         shifted = logits - logits.max(1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
 
 
 def top_k(scores: Float[np.ndarray, " M"], count: int) -> Int[np.ndarray, " K"]:
-    """The places of the `count` largest, in falling order; of equal ones the first."""
-    some = np.argpartition(-scores, count - 1)[:count] if count < len(scores) else np.arange(len(scores))
-    return some[np.lexsort((some, -scores[some]))]
+    """Return the indices of the `count` largest scores, in falling order; of equal scores the smaller index first."""
+    indices = np.argpartition(-scores, count - 1)[:count] if count < len(scores) else np.arange(len(scores))
+    return indices[np.lexsort((indices, -scores[indices]))]
 
 
 def mask_forbidden(
     rules: Rules, scores: Float[np.ndarray, "R V"], tokens: Int[np.ndarray, "R t"]
 ) -> Float[np.ndarray, "R V"]:
-    """`decode.mask_forbidden.mask_forbidden`: -inf for what the rules forbid after `tokens`; a row in which they would
-    leave nothing keeps its scores."""
-    said, rows = tokens.shape[1], np.arange(len(tokens))
+    """Set the scores of tokens that the rules forbid after `tokens` to -inf, as `decode.logits.apply_rules` does.
+
+    A row in which all tokens would be forbidden keeps its scores.
+    """
+    length, rows = tokens.shape[1], np.arange(len(tokens))
     forbidden = [
         *([] if rules.allow_unknown else [UNK]),
-        *([EOS] if said < rules.min_length else []),
+        *([EOS] if length < rules.min_length else []),
         *ids_of(rules.never),
     ]
-    forbidden += ids_of(rules.bad_endings) if said == rules.max_length - 1 else []
-    changed = scores.copy()
-    changed[:, forbidden] = -inf
-    if said and rules.no_repeat_word:
-        changed[rows, tokens[:, -1]] = -inf
-    if said and rules.bad_endings:
-        changed[np.isin(tokens[:, -1], ids_of(rules.bad_endings)), EOS] = -inf
-    if rules.no_repeat_trigram and said > 2:
+    forbidden += ids_of(rules.bad_endings) if length == rules.max_length - 1 else []
+    masked = scores.copy()
+    masked[:, forbidden] = -inf
+    if length and rules.no_repeat_word:
+        masked[rows, tokens[:, -1]] = -inf
+    if length and rules.bad_endings:
+        masked[np.isin(tokens[:, -1], ids_of(rules.bad_endings)), EOS] = -inf
+    if rules.no_repeat_trigram and length > 2:
         trigrams = np.lib.stride_tricks.sliding_window_view(tokens, 3, axis=1)  # (R, t - 2, 3)
-        row, place = np.nonzero((trigrams[..., :2] == tokens[:, None, -2:]).all(-1))
-        changed[row, trigrams[row, place, 2]] = -inf
-    nothing = changed.max(1, keepdims=True) == -inf
-    return np.where(nothing, scores, changed)
+        row, position = np.nonzero((trigrams[..., :2] == tokens[:, None, -2:]).all(-1))
+        masked[row, trigrams[row, position, 2]] = -inf
+    all_forbidden = masked.max(1, keepdims=True) == -inf
+    return np.where(all_forbidden, scores, masked)

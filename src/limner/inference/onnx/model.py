@@ -1,6 +1,6 @@
-"""An exported captioner on disk: `encoder.onnx`, `step.onnx`, `vocabulary.json`, and `model.json` about all of it.
+"""Exported captioners: a folder with `encoder.onnx`, `step.onnx`, `vocabulary.json` and the manifest `model.json`.
 
-Every file is held against the hash in `model.json`, and that against its own, before anything is run.
+Before anything is run, every file is checked against its hash in `model.json`, which has a hash of itself too.
 """
 
 import hashlib
@@ -32,76 +32,85 @@ EXPORTED_FILES = ("encoder.onnx", "step.onnx", "vocabulary.json")
 
 @dataclass(frozen=True)
 class ExportManifest:
-    """What `model.json` says."""
+    """Content of `model.json`."""
 
-    files: dict[str, dict[str, Any]]  # name -> sha256, bytes
+    files: dict[str, dict[str, Any]]  # file name -> {"sha256": hex digest, "bytes": size}
     preprocess: Preprocess
-    frames: int  # sampled from a clip
+    frames: int  # frames that are sampled from a clip
     sampling: SamplingConfig
-    decoding: Beam  # words as ids
+    decoding: Beam  # with words as token ids
     layout: tuple[int, int]  # rows and columns of a frame's cells
-    pictures: bool  # False: it reads clips only
-    clips: bool  # False: it reads pictures only
-    memory: list[str]  # outputs of the encoder that every step reads ...
-    state: list[str]  # ... and those that a step reads and renews (`new_...`)
-    source: dict[str, Any]  # what was exported, and what was measured before it was written
+    pictures: bool  # True: it reads images
+    clips: bool  # True: it reads clips
+    memory: list[str]  # outputs of the encoder that every step reads
+    state: list[str]  # outputs of the encoder that every step reads and replaces (by its outputs `new_...`)
+    source: dict[str, Any]  # the exported run, and the differences from PyTorch that were measured
     int8: bool = False
     format: int = FORMAT
     version: str = __version__
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest of both graphs and the words."""
-        return _digest({name: told["sha256"] for name, told in self.files.items()})
+        """Hex digest of both graphs and the vocabulary."""
+        return _digest({name: entry["sha256"] for name, entry in self.files.items()})
 
     def save(self, folder: Path) -> None:
+        """Write `model.json` into a folder, with a hash of its content."""
         content = asdict(self)
         write_json(folder / EXPORT_MANIFEST, {**content, "sha256": _digest(content)})
 
 
 class OnnxModel:
-    """Both graphs, loaded."""
+    """Both graphs of an exported captioner, loaded into onnxruntime."""
 
-    def __init__(self, folder: Path, card: ExportManifest, vocabulary: Vocabulary, threads: int):
-        self.folder, self.card, self.vocabulary = folder, card, vocabulary
+    def __init__(self, folder: Path, manifest: ExportManifest, vocabulary: Vocabulary, threads: int):
+        self.folder, self.manifest, self.vocabulary = folder, manifest, vocabulary
         self.encoder = _session(folder / "encoder.onnx", threads)
         self.decoder = _session(folder / "step.onnx", threads)
-        self._reads = {entry.name for entry in self.decoder.get_inputs()}
+        self._decoder_inputs = {entry.name for entry in self.decoder.get_inputs()}
 
     @classmethod
     def load(cls, folder: str | PathLike[str], threads: int = 0) -> "OnnxModel":
-        """`threads` 0: as many as there are cores.  Raises ValueError that names what is missing, changed or newer."""
+        """Check and load an exported folder; `threads` 0 uses all cores.
+
+        Raises ValueError that names a file which is missing or changed, or a newer format; ImportError without
+        onnxruntime.
+        """
         folder = Path(folder).expanduser()
-        card = read_export_manifest(folder)
-        return cls(folder, card, load_vocabulary(folder / "vocabulary.json"), threads)
+        manifest = read_export_manifest(folder)
+        return cls(folder, manifest, load_vocabulary(folder / "vocabulary.json"), threads)
 
     def encode(self, pixels: UInt8[np.ndarray, "T h w 3"]) -> tuple[dict[str, np.ndarray], State]:
-        """What is computed once per medium: the memory by name, and the state of one hypothesis."""
-        found = self.encoder.run([*self.card.memory, *self.card.state], {"pixels": pixels[None]})
-        count = len(self.card.memory)
-        return dict(zip(self.card.memory, found[:count], strict=True)), found[count:]
+        """Encode a medium once -> the memory by name, and the initial state (one row)."""
+        outputs = self.encoder.run([*self.manifest.memory, *self.manifest.state], {"pixels": pixels[None]})
+        count = len(self.manifest.memory)
+        return dict(zip(self.manifest.memory, outputs[:count], strict=True)), outputs[count:]
 
     def step(self, memory: Mapping[str, np.ndarray], token: Int[np.ndarray, " R"], state: State) -> OnnxStepOutput:
-        """One word more for R hypotheses."""
-        given = {"token": token, **memory, **dict(zip(self.card.state, state, strict=True))}
-        names = ["logits", "attention", *(f"new_{name}" for name in self.card.state)]
+        """Decode one token for each of R hypotheses -> logits (R, V), attention (R, N) and the new state."""
+        inputs = {"token": token, **memory, **dict(zip(self.manifest.state, state, strict=True))}
+        names = ["logits", "attention", *(f"new_{name}" for name in self.manifest.state)]
         logits, attention, *state = self.decoder.run(
-            names, {name: value for name, value in given.items() if name in self._reads}
+            names, {name: value for name, value in inputs.items() if name in self._decoder_inputs}
         )
         return logits, attention, state
 
 
 def is_exported(folder: str | PathLike[str]) -> bool:
+    """Whether a folder has the manifest of an exported captioner."""
     return (Path(folder).expanduser() / EXPORT_MANIFEST).is_file()
 
 
 def file_hashes(folder: Path, names: Sequence[str] = EXPORTED_FILES) -> dict[str, dict[str, Any]]:
-    """What `ExportManifest.files` says of them."""
+    """Return the hash and size of files, as in `ExportManifest.files`."""
     return {name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in names}
 
 
 def read_export_manifest(folder: Path) -> ExportManifest:
-    """Checked, with every file it names."""
+    """Read `model.json` and check it, and every file, by their hashes.
+
+    Raises ValueError when a file is missing or changed, or the format is newer.
+    """
     path = folder / EXPORT_MANIFEST
     if not path.is_file():
         raise ValueError(
@@ -116,18 +125,20 @@ def read_export_manifest(folder: Path) -> ExportManifest:
             f"{FORMAT}: update limner, or export again"
         )
     if saved.pop("sha256", None) != _digest(saved):
-        raise ValueError(f"{path} is not as it was written: its hash differs; take a fresh copy, or export again")
+        raise ValueError(
+            f"{path} was changed after it was written: its hash differs; take a fresh copy, or export again"
+        )
     try:
-        card = TypeAdapter(ExportManifest).validate_python(migrate(saved))
+        manifest = TypeAdapter(ExportManifest).validate_python(migrate(saved))
     except ValidationError as error:
         raise ValueError(f"{path} does not describe an exported model ({error})") from error
     for name in EXPORTED_FILES:
-        told, file = card.files.get(name), folder / name
-        if told is None or not file.is_file():
+        entry, file = manifest.files.get(name), folder / name
+        if entry is None or not file.is_file():
             raise ValueError(f"{file} is missing; take a fresh copy, or export again")
-        if file.stat().st_size != told["bytes"] or sha256(file) != told["sha256"]:
+        if file.stat().st_size != entry["bytes"] or sha256(file) != entry["sha256"]:
             raise ValueError(f"{file} is not the file that was exported: its hash differs; take a fresh copy")
-    return card
+    return manifest
 
 
 def _digest(content: Mapping[str, Any]) -> str:
@@ -144,9 +155,9 @@ def _session(path: Path, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # weights that are stored as int8 for the file's sake only become floats once, not at every call
+    # weights that are stored as int8 only to make the file smaller are converted to float once, not in every call
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # of onnxruntime's own kinds, which share no base but this one
+    except Exception as error:  # onnxruntime's own error classes have no other common base class
         raise ValueError(f"{path} cannot be run ({str(error).splitlines()[0]:.200})") from error

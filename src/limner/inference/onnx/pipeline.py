@@ -1,4 +1,4 @@
-"""An exported captioner in use: files, pictures or arrays in, captions out, as `limner.Pipeline` does it.
+"""`OnnxPipeline`: captions files, images or arrays with an exported captioner, as `limner.Pipeline` does.
 
 OnnxPipeline.load("model.onnx/").caption("photo.jpg").text
 """
@@ -20,33 +20,36 @@ from limner.inference.onnx.model import OnnxModel
 
 
 class OnnxPipeline:
+    """Captions images and clips with an exported captioner; the same interface as `Pipeline`."""
+
     def __init__(self, model: OnnxModel, frames: int | None = None):
-        """`frames` are sampled from a clip (None: as many as in training)."""
-        self.model, card = model, model.card
+        """`frames` are sampled from a clip (None: as in training)."""
+        self.model, manifest = model, model.manifest
         self.folder, self.vocabulary = model.folder, model.vocabulary
-        self.frames = frames or card.frames
-        self.sampling = card.sampling.with_frames(self.frames)
-        self.decoding: Beam = card.decoding
-        self.preprocess = card.preprocess
+        self.frames = frames or manifest.frames
+        self.sampling = manifest.sampling.with_frames(self.frames)
+        self.decoding: Beam = manifest.decoding
+        self.preprocess = manifest.preprocess
 
     @classmethod
     def load(cls, folder: str | PathLike[str], frames: int | None = None, threads: int = 0) -> "OnnxPipeline":
-        """A folder of `limner export`.  Raises ValueError that names what is wrong with it."""
+        """Load a folder that `limner export` has written.  Raises ValueError as `OnnxModel.load` does."""
         return cls(OnnxModel.load(folder, threads), frames)
 
     @property
     def name(self) -> str:
-        """What it is called: its folder."""
+        """Path of the exported folder."""
         return str(self.folder)
 
     def fingerprint(self) -> str:
-        """Hex digest of what it has learnt."""
-        return self.model.card.fingerprint
+        """Hex digest of the graphs and the vocabulary."""
+        return self.model.manifest.fingerprint
 
     def caption(self, source: Source, decoding: Decoding | None = None, **options: Any) -> Caption:
-        """Caption one picture or clip: a path, PIL image, encoded bytes, or RGB uint8 array (H,W,3) or (T,H,W,3).
+        """Caption one image or clip: a path, PIL image, encoded bytes, or RGB uint8 array (H,W,3) or (T,H,W,3).
 
-        Raises MediaError (a ValueError) when it cannot be read.
+        `options` change the search, as in `Pipeline.caption`.
+        Raises MediaError (a ValueError) when the source cannot be read, ValueError for a search that needs PyTorch.
         """
         notes: list[str] = []
         search = with_options(decoding or self.decoding, **options)
@@ -55,7 +58,7 @@ class OnnxPipeline:
     def captions(
         self, sources: Iterable[Source], decoding: Decoding | None = None, batch_size: int = 16, **options: Any
     ) -> Iterator[tuple[Source, Caption | Failure]]:
-        """Caption many, in order; one that cannot be read gives a Failure and does not stop the others.
+        """Caption many images or clips, in order: yields (source, Caption), or (source, Failure) if it cannot be read.
 
         Media are captioned one at a time; `batch_size` of them are read together.
         """
@@ -69,15 +72,18 @@ class OnnxPipeline:
         )
 
     def pixels(self, source: Source, notes: list[str]) -> UInt8[np.ndarray, "T h w 3"]:
-        """What the encoder sees of it; what was damaged is added to `notes`."""
+        """Read and preprocess a source -> the encoder's input; a line is added to `notes` for damage that was skipped.
+
+        Raises ValueError for a clip when the model reads images only, or the other way round.
+        """
         frames = frames_of(source, self.sampling, notes)
-        if not (self.model.card.pictures if len(frames) == 1 else self.model.card.clips):
-            other = "clips" if len(frames) == 1 else "pictures"
+        if not (self.model.manifest.pictures if len(frames) == 1 else self.model.manifest.clips):
+            other = "clips" if len(frames) == 1 else "images"
             raise ValueError(f"{source_name(source)}: {self.folder} was exported from a model that reads {other} only")
         return self.preprocess(frames)
 
     def search(self, pixels: UInt8[np.ndarray, "T h w 3"], decoding: Decoding | None = None) -> list[OnnxHypothesis]:
-        """The best captions of preprocessed frames, best first."""
+        """Search for the `n_best` best captions of preprocessed frames, best first."""
         options = require_supported((decoding or self.decoding).bind(self.vocabulary))
         memory, start = self.model.encode(pixels)
 
@@ -87,17 +93,17 @@ class OnnxPipeline:
         return beam(step, start, options)
 
     def _decode(self, pixels: UInt8[np.ndarray, "T h w 3"], decoding: Decoding | None) -> Caption:
-        best, *more = [self._read(found) for found in self.search(pixels, decoding)]
+        best, *more = [self._to_caption(hypothesis) for hypothesis in self.search(pixels, decoding)]
         return replace(best, others=tuple(more))
 
-    def _read(self, found: OnnxHypothesis) -> Caption:
-        """Token ids -> a sentence, words and their maps."""
-        ids = found.tokens.tolist()
+    def _to_caption(self, hypothesis: OnnxHypothesis) -> Caption:
+        """Convert token ids and attention into a caption with words and maps."""
+        ids = hypothesis.tokens.tolist()
         finished = EOS in ids
-        spoken = ids[: ids.index(EOS)] if finished else ids
-        shown = [place for place, i in enumerate(spoken) if i not in (PAD, BOS)]  # imported models may say them
-        words = tuple(self.vocabulary.decode([spoken[place]]) for place in shown)
-        h, w = self.model.card.layout
-        cells = found.attention.shape[1]
-        maps = found.attention[shown].astype(np.float32).reshape(len(shown), cells // (h * w), h, w)
-        return Caption(self.vocabulary.decode(spoken), found.logprob, words, maps, finished)
+        tokens = ids[: ids.index(EOS)] if finished else ids
+        steps = [step for step, i in enumerate(tokens) if i not in (PAD, BOS)]  # converted models may predict them
+        words = tuple(self.vocabulary.decode([tokens[step]]) for step in steps)
+        h, w = self.model.manifest.layout
+        cells = hypothesis.attention.shape[1]
+        maps = hypothesis.attention[steps].astype(np.float32).reshape(len(steps), cells // (h * w), h, w)
+        return Caption(self.vocabulary.decode(tokens), hypothesis.logprob, words, maps, finished)

@@ -1,4 +1,4 @@
-"""Frames as an exported encoder reads them: resized and cropped bytes.  Scale and mean are part of its graph."""
+"""`Preprocess`: resizes and crops frames for an exported encoder.  Scaling and normalisation are part of its graph."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,30 +10,32 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Preprocess:
-    """First resized to `size` (height, width), or so that the shorter side is `edge`, or not at all; then the central
-    `crop` (height, width), of which 0 is what lies outside the picture."""
+    """Resizes frames to `size`, or the shorter side to `edge`, and then takes the central `crop`; lengths in pixels.
 
-    size: tuple[int, int] | None = None
-    edge: int | None = None
+    Raises ValueError unless exactly one of `size` and `edge` is given, and for `edge` without `crop`.
+    """
+
+    size: tuple[int, int] | None = None  # height, width
+    edge: int | None = None  # length of the shorter side
     resample: int = 2  # Pillow's number: 0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic, 4 box, 5 Hamming
-    crop: tuple[int, int] | None = None
+    crop: tuple[int, int] | None = None  # height, width; smaller frames are padded with 0
     channels: Literal["RGB", "BGR"] = "RGB"
 
     def __post_init__(self) -> None:
         if (self.size is None) == (self.edge is None):
-            raise ValueError(f"pictures are resized to a size or to an edge, one of them; got {self.size}, {self.edge}")
+            raise ValueError(f"give either a size or an edge to resize to, got size {self.size} and edge {self.edge}")
         if self.size is None and self.crop is None:
-            raise ValueError("pictures of which only an edge is known have no common size: a crop must follow")
+            raise ValueError("frames that are resized by an edge have different sizes: give a crop too")
 
     @property
     def side(self) -> tuple[int, int]:
-        """Height and width of what comes out."""
+        """Height and width of the output in pixels."""
         side = self.crop or self.size
         assert side is not None
         return side
 
     def __call__(self, frames: UInt8[np.ndarray, "T H W 3"]) -> UInt8[np.ndarray, "T h w 3"]:
-        """RGB [0, 255] of any size -> bytes in the order of `channels`."""
+        """Resize and crop RGB frames [0, 255] of any size -> uint8 [0, 255] in the order of `channels`."""
         height, width = self.size or _size_with_shorter_side(frames.shape[1], frames.shape[2], self.edge or 1)
         pixels = np.stack([self._resized(frame, height, width) for frame in frames])
         if self.crop is not None:
@@ -46,15 +48,15 @@ class Preprocess:
 
 
 def _size_with_shorter_side(height: int, width: int, edge: int) -> tuple[int, int]:
-    """The size in which the shorter side is `edge`; the longer one is cut off to a whole number, as transformers
-    does."""
+    """Return the size (height, width) with the shorter side `edge`; the longer one is rounded down, as in
+    transformers."""
     if height <= width:
         return edge, int(edge * width / height)
     return int(edge * height / width), edge
 
 
 def _center_crop(pixels: UInt8[np.ndarray, "T H W 3"], height: int, width: int) -> UInt8[np.ndarray, "T h w 3"]:
-    """The middle; smaller pictures get a black rim, whose odd row and column come first."""
+    """Crop the centre; smaller frames are padded with 0, an odd row or column at the top or left."""
     h, w = pixels.shape[1:3]
     if h < height or w < width:
         up, left = max(0, -((h - height) // 2)), max(0, -((w - width) // 2))
