@@ -35,8 +35,8 @@ def test_a_beam_of_everything_finds_the_best_that_holds_them(must: tuple[int, ..
 def test_a_narrow_beam_holds_them_too(model: Captioner, features: Features):
     """Also words that a model does not say of its own accord."""
     plain = said(beam(model, features, Beam(2)))
-    unsaid = tuple(word for word in range(4, 9) if word not in plain[0])[:2]
-    for must in ((4,), (8, 6), unsaid):
+    missing_words = tuple(word for word in range(4, 9) if word not in plain[0])[:2]
+    for must in ((4,), (8, 6), missing_words):
         found = beam(model, features, Beam(2, must=must))
         assert all(set(must) <= set(words) for words in said(found))
         torch.testing.assert_close(found.logprob, forced(model, features, found), rtol=1e-4, atol=1e-4)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from limner.core.types import Features, Layout
-from limner.decode.ensemble import Ensemble, EnsembleInputs, share_words
+from limner.decode.ensemble import Ensemble, EnsembleInputs, check_same_vocabulary
 from limner.decode.options import Averaging
 from limner.decode.rules import Rules
 from limner.decode.search import Beam, Sample, beam, greedy, sample
@@ -83,8 +83,8 @@ def test_weights_that_cannot_be(weights: list[float]):
 
 def test_one_vocabulary():
     words = ("<pad>", "<bos>", "<eos>", "<unk>", "a", "dog")
-    share_words([("a", Vocabulary(words)), ("b", Vocabulary(words, "ptb"))])
+    check_same_vocabulary([("a", Vocabulary(words)), ("b", Vocabulary(words, "ptb"))])
     with pytest.raises(ValueError, match=r"runs/a has 6 words, runs/b has 6: id 5 is 'dog' and 'cat'\. Train"):
-        share_words([("runs/a", Vocabulary(words)), ("runs/b", Vocabulary((*words[:5], "cat")))])
+        check_same_vocabulary([("runs/a", Vocabulary(words)), ("runs/b", Vocabulary((*words[:5], "cat")))])
     with pytest.raises(ValueError, match="one has the other's words and more"):
-        share_words([("runs/a", Vocabulary(words)), ("runs/b", Vocabulary(words[:5]))])
+        check_same_vocabulary([("runs/a", Vocabulary(words)), ("runs/b", Vocabulary(words[:5]))])

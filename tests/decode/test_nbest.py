@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from limner.core.types import EOS, PAD, Features
-from limner.decode.nbest import Found, NBest
+from limner.decode.nbest import BeamHypothesis, NBest
 from limner.decode.rules import Rules
 from limner.decode.search import Beam, Sample, beam, sample, search
 from limner.models.captioner import Captioner
@@ -75,7 +75,7 @@ def test_search_knows_what_it_is_asked_for():
 def test_doubles_are_kept_once():
     best = NBest(1, 3)
     for score, words in ((-1.0, [4]), (-2.0, [5]), (-1.5, [4]), (-0.5, [6, 7])):
-        best.add(0, Found(score, score, torch.tensor(words), torch.zeros(len(words), 2)))
+        best.add(0, BeamHypothesis(score, score, torch.tensor(words), torch.zeros(len(words), 2)))
     assert best.captions().tokens.tolist() == [[6, 7], [4, PAD], [5, PAD]] and best.worst(0) == -2
 
 

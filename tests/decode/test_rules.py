@@ -9,7 +9,7 @@ import torch
 
 from limner.core.types import EOS, UNK
 from limner.decode.logits import apply_rules, warp_logits
-from limner.decode.rules import ENDINGS, Rules, unsaid
+from limner.decode.rules import ENDINGS, Rules, missing_words
 from limner.decode.search import Beam, Sample, beam, greedy, sample
 from limner.text.clip_bpe import read_clip_vocabulary
 from limner.text.vocabulary import Vocabulary
@@ -85,7 +85,7 @@ def test_words_become_ids():
 
 def test_words_that_must_not_appear_are_read_as_the_vocabulary_reads():
     assert Rules(never=("Dog", "RUNS!", "dog", "Zebra")).bind(WORDS).never == (5, 6, 5)
-    assert unsaid(("Dog", "Zebra", "runs.", "!"), WORDS) == ["Zebra", "!"]
+    assert missing_words(("Dog", "Zebra", "runs.", "!"), WORDS) == ["Zebra", "!"]
     odd = Vocabulary((*WORDS.words, "a.m."))
     assert Rules(never=("a.m.",)).bind(odd).never == (7,)  # a word of it, though the tokenizer would part it
     with pytest.raises(ValueError, match=r"'Dog runs' is 2 words \(dog, runs\), and only single words"):
@@ -107,7 +107,7 @@ def test_words_of_byte_pairs(tmp_path: Path):
     for wrong in (Beam(must=("riding",)), Beam(must=("a riding",)), Beam(rules=Rules(never=("riding",)))):
         with pytest.raises(ValueError, match=r"riding' is said in 2 pieces \(rid, ing</w>\), which other"):
             wrong.bind(clip)
-    assert unsaid(("dog", "x"), clip) == []
+    assert missing_words(("dog", "x"), clip) == []
 
 
 @pytest.mark.parametrize(("top_k", "top_p"), [(2, None), (None, 0.55), (3, 0.7), (99, 1.0)])

@@ -9,21 +9,21 @@ import torch
 
 from limner.core.types import Captions
 from limner.decode.ensemble import Inputs
-from limner.decode.hypotheses import Hypotheses
+from limner.decode.hypotheses import FixedWidthBeam
 from limner.decode.options import Beam
 from limner.models.captioner import Captioner
 
 
 @torch.no_grad()
-def diverse(model: Captioner, inputs: Inputs, options: Beam) -> Captions:
+def diverse_beam(model: Captioner, inputs: Inputs, options: Beam) -> Captions:
     """`options.groups` beams of size / groups hypotheses, each of which shrinks as a beam does.  The `n_best` best
     of all groups are returned, doubles only once."""
     G, K = options.groups, options.size // options.groups
-    search = Hypotheses(model, inputs, options, G * K, [g * K for g in range(G)])
+    search = FixedWidthBeam(model, inputs, options, G * K, [g * K for g in range(G)])
     B, device = len(inputs), inputs.device
     slots = torch.full((B, G), K, device=device)  # hypotheses of a group that may still end
     for _ in range(options.rules.max_length):
-        scores = search.speak()
+        scores = search.score_next_words()
         V = scores.shape[-1]
         chosen = torch.zeros(B, V, device=device)
         parents, words, totals = [], [], []
@@ -36,8 +36,8 @@ def diverse(model: Captioner, inputs: Inputs, options: Beam) -> Captions:
             parents.append(g * K + best // V)
             words.append(word)
             totals.append(own.flatten(1).gather(1, best).masked_fill(~usable, -torch.inf))
-        search.follow(torch.cat(parents, 1), torch.cat(words, 1), torch.cat(totals, 1))
-        ended = search.set_aside(torch.ones_like(search.total, dtype=torch.bool))
+        search.extend(torch.cat(parents, 1), torch.cat(words, 1), torch.cat(totals, 1))
+        ended = search.collect_ended(torch.ones_like(search.total, dtype=torch.bool))
         slots = slots - ended.view(B, G, K).sum(2)
         if not search.total.isfinite().any():
             break

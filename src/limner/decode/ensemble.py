@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from limner.core.types import Features, Pixels
-from limner.decode.options import EQUAL, Averaging
+from limner.decode.options import EQUAL_WEIGHTS, Averaging
 from limner.models.captioner import Captioner, Step, TeacherForced, unroll
 from limner.text.vocabulary import Vocabulary
 
@@ -41,7 +41,7 @@ class Ensemble(Captioner):
 
     weights: Tensor
 
-    def __init__(self, members: Sequence[Captioner], averaging: Averaging = EQUAL):
+    def __init__(self, members: Sequence[Captioner], averaging: Averaging = EQUAL_WEIGHTS):
         """Raises ValueError for weights that are not one per member, 0 or more and not all 0."""
         super().__init__()
         given = [1.0] * len(members) if averaging.weights is None else list(averaging.weights)
@@ -85,7 +85,7 @@ class Ensemble(Captioner):
         return (torch.stack([part.float() for part in maps]) * self.weights[:, None, None]).sum(0)
 
 
-def share_words(vocabularies: Sequence[tuple[str, Vocabulary]]) -> None:
+def check_same_vocabulary(vocabularies: Sequence[tuple[str, Vocabulary]]) -> None:
     """Raises ValueError, telling where they part, unless all (name, vocabulary) have the same words by the same ids."""
     (first, words), *others = [(name, vocabulary.words) for name, vocabulary in vocabularies]
     for name, theirs in others:

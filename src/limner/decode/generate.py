@@ -8,13 +8,13 @@ import torch
 from limner.core.types import EOS, PAD, Medium
 from limner.data.batches import MixedShapesError, Reader, evaluation_batches
 from limner.decode.ensemble import EnsembleInputs, Inputs
-from limner.decode.options import Decoding, together
+from limner.decode.options import Decoding, media_per_search
 from limner.decode.search import search
 from limner.models.captioner import Captioner
 from limner.text.vocabulary import Vocabulary
 
 
-class Said(NamedTuple):
+class GeneratedCaption(NamedTuple):
     """A caption as the search found it."""
 
     text: str
@@ -43,17 +43,17 @@ def generate_several(
     vocabulary: Vocabulary,
     options: Decoding,
     batch_size: int = 64,
-) -> dict[str, list[Said]]:
+) -> dict[str, list[GeneratedCaption]]:
     """Up to `options.n_best` captions by id: the best ones, best first, or those drawn."""
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     options = options.bind(vocabulary)
-    captions: dict[str, list[Said]] = {}
-    for ids, inputs in _batches(media, reader, together(options, batch_size), device):
+    captions: dict[str, list[GeneratedCaption]] = {}
+    for ids, inputs in _batches(media, reader, media_per_search(options, batch_size), device):
         found = search(model, inputs, options)
         rows = [
-            (row, Said(vocabulary.decode(row), logprob, EOS in row))
+            (row, GeneratedCaption(vocabulary.decode(row), logprob, EOS in row))
             for row, logprob in zip(found.tokens.tolist(), found.logprob.tolist(), strict=True)
         ]
         for i, id in enumerate(ids):

@@ -12,12 +12,12 @@ from torch import Tensor
 from limner.core.types import BOS, EOS, Captions
 from limner.decode.ensemble import Inputs
 from limner.decode.logits import apply_rules
-from limner.decode.nbest import Found, NBest
+from limner.decode.nbest import BeamHypothesis, NBest
 from limner.decode.options import Beam
 from limner.models.captioner import Captioner, map_tensors
 
 
-class Hypotheses:
+class FixedWidthBeam:
     """`total` (B, W) is the log-probability of each, -inf where a place is empty."""
 
     def __init__(self, model: Captioner, inputs: Inputs, options: Beam, width: int, first: list[int]):
@@ -33,7 +33,7 @@ class Hypotheses:
         self.total[:, first] = 0.0
         self.best = NBest(B, options.n_best)
 
-    def speak(self) -> Float[Tensor, "B W V"]:
+    def score_next_words(self) -> Float[Tensor, "B W V"]:
         """Log-probabilities of every hypothesis with one more word; what the rules forbid is -inf."""
         out = self.model.step(self.token, self.state, self.memory)
         self.state = out.state
@@ -48,7 +48,7 @@ class Hypotheses:
             )
         return scores
 
-    def follow(self, parent: Int[Tensor, "B W"], word: Int[Tensor, "B W"], total: Float[Tensor, "B W"]) -> None:
+    def extend(self, parent: Int[Tensor, "B W"], word: Int[Tensor, "B W"], total: Float[Tensor, "B W"]) -> None:
         """The places are taken by `word` after the hypothesis in place `parent`."""
         assert self.attention is not None
         rows = (torch.arange(len(parent), device=parent.device)[:, None] * self.width + parent).flatten()
@@ -57,12 +57,12 @@ class Hypotheses:
         self.tokens = torch.cat([self.tokens[rows], self.token[:, None]], 1)
         self.attention, self.total = self.attention[rows], total
 
-    def set_aside(self, among: Bool[Tensor, "B W"]) -> Bool[Tensor, "B W"]:
+    def collect_ended(self, among: Bool[Tensor, "B W"]) -> Bool[Tensor, "B W"]:
         """Those `among` the places that have just ended leave the beam and may be among the best -> which did."""
         ended = among & self.total.isfinite() & (self.token.view_as(self.total) == EOS)
         divisor = self.options.divisor(self.tokens.shape[1])
         for medium, place in ended.nonzero().tolist():
-            found = self._found(medium, place, divisor)
+            found = self._hypothesis(medium, place, divisor)
             if found.score > self.best.worst(medium):
                 self.best.add(medium, found)
         self.total = self.total.masked_fill(ended, -torch.inf)
@@ -71,11 +71,11 @@ class Hypotheses:
     def finish(self, places: list[Int[Tensor, " _"]]) -> Captions:
         """The best per medium.  What no ended one has taken goes to the likeliest unfinished hypotheses of the first
         `places`, or where there is nothing at all, of the next ones."""
-        for medium, mine in enumerate(self.best.found):
+        for medium, mine in enumerate(self.best.hypotheses):
             for some in places[:1] if mine else places:
                 order = some[self.total[medium, some].argsort(descending=True, stable=True)]
                 for place in order[self.total[medium, order].isfinite()].tolist():
-                    found = self._found(medium, place, 1.0)
+                    found = self._hypothesis(medium, place, 1.0)
                     if len(mine) < self.options.n_best and not any(
                         torch.equal(found.tokens, old.tokens) for old in mine
                     ):
@@ -84,7 +84,7 @@ class Hypotheses:
                     break
         return self.best.captions()
 
-    def _found(self, medium: int, place: int, divisor: float) -> Found:
+    def _hypothesis(self, medium: int, place: int, divisor: float) -> BeamHypothesis:
         assert self.attention is not None
         logprob, row = self.total[medium, place].item(), medium * self.width + place
-        return Found(logprob / divisor, logprob, self.tokens[row].clone(), self.attention[row].clone())
+        return BeamHypothesis(logprob / divisor, logprob, self.tokens[row].clone(), self.attention[row].clone())

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from limner.core.types import EOS, UNK
 from limner.decode.options import Sample
-from limner.decode.rules import Rules, ids_of
+from limner.decode.rules import Rules, bound_ids
 
 
 def apply_rules(rules: Rules, scores: Float[Tensor, "R V"], tokens: Int[Tensor, "R t"]) -> Float[Tensor, "R V"]:
@@ -17,16 +17,16 @@ def apply_rules(rules: Rules, scores: Float[Tensor, "R V"], tokens: Int[Tensor, 
     forbidden = [] if rules.allow_unknown else [UNK]
     if tokens.shape[1] < rules.min_length:
         forbidden.append(EOS)
-    forbidden += ids_of(rules.never)
+    forbidden += bound_ids(rules.never)
     if tokens.shape[1] == rules.max_length - 1:  # a caption that is cut off here ends with this word
-        forbidden += ids_of(rules.bad_endings)
+        forbidden += bound_ids(rules.bad_endings)
     repeated = tokens[:, -1:] if rules.no_repeat_word else tokens[:, :0]
     if forbidden or repeated.numel() or rules.bad_endings or rules.no_repeat_trigram:
         ruled = scores.clone()
         ruled[:, forbidden] = -torch.inf
         ruled.scatter_(1, repeated, -torch.inf)
         if rules.bad_endings and tokens.shape[1]:
-            ends = torch.tensor(ids_of(rules.bad_endings), device=tokens.device)
+            ends = torch.tensor(bound_ids(rules.bad_endings), device=tokens.device)
             ruled[torch.isin(tokens[:, -1], ends), EOS] = -torch.inf
         if rules.no_repeat_trigram and tokens.shape[1] > 2:
             said = tokens.unfold(1, 3, 1)  # (R, t - 2, 3)

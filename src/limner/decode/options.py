@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, fields, replace
 from math import isfinite
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
-from limner.decode.rules import Rules, Words, single, word_ids
+from limner.decode.rules import Rules, RuleWords, spell_words, word_ids
 from limner.text.vocabulary import Vocabulary
 
 
@@ -28,7 +28,7 @@ class SearchOptions(Protocol):
         ...
 
 
-MUST = 6  # words that a caption can be made to hold; a search has 2^MUST beams
+MAX_REQUIRED_WORDS = 6  # words that a caption can be made to hold; a search has 2^MAX_REQUIRED_WORDS beams
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Beam:
     n_best: int = 1  # captions per medium that are returned, best first
     groups: int = 1  # of size / groups hypotheses each, which avoid each other's words ...
     diversity: float = 0.5  # ... by so much log-probability
-    must: Words = ()  # words that the caption has to hold
+    must: RuleWords = ()  # words that the caption has to hold
     name: Literal["beam"] = "beam"
 
     def __post_init__(self) -> None:
@@ -79,8 +79,8 @@ class Beam:
             raise ValueError(f"{self.size} hypotheses cannot be parted into {self.groups} equal groups")
         if self.must and self.groups > 1:
             raise ValueError("must and groups are two searches: give one of them")
-        if len(self.must) > MUST:
-            raise ValueError(f"{len(self.must)} words that must appear; at most {MUST}")
+        if len(self.must) > MAX_REQUIRED_WORDS:
+            raise ValueError(f"{len(self.must)} words that must appear; at most {MAX_REQUIRED_WORDS}")
 
     def divisor(self, length: int) -> float:
         """What the log-probability of a caption of `length` tokens, EOS counted, is divided by."""
@@ -92,7 +92,7 @@ class Beam:
         """The same with words as ids.  Raises ValueError for words that must appear but cannot, and for those that can
         be neither made to appear nor forbidden."""
         rules = self.rules.bind(vocabulary)
-        spoken = [word for entry in self.must if isinstance(entry, str) for word in single(entry, vocabulary)]
+        spoken = [word for entry in self.must if isinstance(entry, str) for word in spell_words(entry, vocabulary)]
         if unknown := [word for word in dict.fromkeys(spoken) if word not in vocabulary.ids]:
             raise ValueError(f"the vocabulary has no {', '.join(map(repr, unknown))}, which must appear")
         known = (entry for entry in self.must if isinstance(entry, int))
@@ -146,12 +146,12 @@ class Averaging:
     of: Literal["probabilities", "log_probabilities"] = "probabilities"
 
 
-EQUAL = Averaging()
+EQUAL_WEIGHTS = Averaging()
 
 Decoding = SearchOptions  # `Beam`, `Sample`, or those of a registered search
 
 
-def together(options: Decoding, media: int) -> int:
+def media_per_search(options: Decoding, media: int) -> int:
     """How many of `media` are searched at a time: a constrained search has a beam for every set of its words, so that
     it takes as much memory on one medium as a beam on 2^words."""
     return max(1, media >> len(options.must)) if isinstance(options, Beam) else media

@@ -29,7 +29,7 @@ ENDINGS = (
     *("beside", "between", "through", "across", "along", "around", "as", "is", "are", "was", "were", "am", "be"),
 )
 
-Words = tuple[str, ...] | tuple[int, ...]  # ids after `Rules.bind`
+RuleWords = tuple[str, ...] | tuple[int, ...]  # ids after `Rules.bind`
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Rules:
     no_repeat_word: bool = True  # the same word twice in a row
     allow_unknown: bool = False  # may the unknown word be spoken?
     no_repeat_trigram: bool = False  # the same three words in a row twice (Paulus et al. 2018, arXiv:1705.04304)
-    bad_endings: Words = ()  # words that may not be the last one, such as ENDINGS
-    never: Words = ()  # words that may not appear
+    bad_endings: RuleWords = ()  # words that may not be the last one, such as ENDINGS
+    never: RuleWords = ()  # words that may not appear
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_length < self.max_length:
@@ -51,15 +51,15 @@ class Rules:
             )
 
     def bind(self, vocabulary: Vocabulary) -> "Rules":
-        """The same with words as ids; what is not in the vocabulary is never said anyway (`unsaid` names it).
+        """The same with words as ids; what is not in the vocabulary is never said anyway (`missing_words` names it).
 
         Raises ValueError for words that may not appear but cannot be forbidden: those of several pieces.
         """
-        never = [entry if isinstance(entry, int) else one_word(entry, vocabulary) for entry in self.never]
-        return replace(self, bad_endings=_last_ids(self.bad_endings, vocabulary), never=word_ids(never, vocabulary))
+        never = [entry if isinstance(entry, int) else spell_one_word(entry, vocabulary) for entry in self.never]
+        return replace(self, bad_endings=_ending_ids(self.bad_endings, vocabulary), never=word_ids(never, vocabulary))
 
 
-def single(entry: str, vocabulary: Vocabulary) -> list[str]:
+def spell_words(entry: str, vocabulary: Vocabulary) -> list[str]:
     """The words of `entry` as the vocabulary writes them, whether it has them or not.
 
     Raises ValueError for a word that is said in several pieces.
@@ -74,9 +74,9 @@ def single(entry: str, vocabulary: Vocabulary) -> list[str]:
     return [piece for (piece,) in words]
 
 
-def one_word(entry: str, vocabulary: Vocabulary) -> str:
+def spell_one_word(entry: str, vocabulary: Vocabulary) -> str:
     """The word `entry`, as the vocabulary writes it.  Raises ValueError when it is several."""
-    words = single(entry, vocabulary)
+    words = spell_words(entry, vocabulary)
     if len(words) > 1:
         raise ValueError(
             f"{entry!r} is {len(words)} words ({', '.join(words)}), and only single words can be forbidden: give one "
@@ -85,9 +85,9 @@ def one_word(entry: str, vocabulary: Vocabulary) -> str:
     return words[0]
 
 
-def unsaid(words: Words, vocabulary: Vocabulary) -> list[str]:
+def missing_words(words: RuleWords, vocabulary: Vocabulary) -> list[str]:
     """Those entries that the vocabulary has no word for, so that it never says them."""
-    return [word for word in words if isinstance(word, str) and one_word(word, vocabulary) not in vocabulary.ids]
+    return [word for word in words if isinstance(word, str) and spell_one_word(word, vocabulary) not in vocabulary.ids]
 
 
 def word_ids(words: Sequence[str | int], vocabulary: Vocabulary) -> tuple[int, ...]:
@@ -95,13 +95,13 @@ def word_ids(words: Sequence[str | int], vocabulary: Vocabulary) -> tuple[int, .
     return tuple(i for word in words if (i := word if isinstance(word, int) else vocabulary.ids.get(word)) is not None)
 
 
-def _last_ids(words: Words, vocabulary: Vocabulary) -> tuple[int, ...]:
+def _ending_ids(words: RuleWords, vocabulary: Vocabulary) -> tuple[int, ...]:
     """As `word_ids`, without what is said in several pieces: in CLIP's vocabulary each of ENDINGS is one."""
     spelt = [[(word,)] if isinstance(word, int) else vocabulary.word_pieces(word) for word in words]
     return word_ids([said[0][0] for said in spelt if len(said) == 1 and len(said[0]) == 1], vocabulary)
 
 
-def ids_of(words: Words) -> list[int]:
+def bound_ids(words: RuleWords) -> list[int]:
     """The ids of words that are bound to a vocabulary."""
     ids = [word for word in words if isinstance(word, int)]
     assert len(ids) == len(words), "rules about words are bound to a vocabulary first: Rules.bind"

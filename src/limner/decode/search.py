@@ -14,11 +14,11 @@ from torch import Tensor
 
 from limner.core.registry import Registry
 from limner.core.types import BOS, EOS, PAD, Captions
-from limner.decode.constrained import constrained
-from limner.decode.diverse import diverse
+from limner.decode.constrained import constrained_beam
+from limner.decode.diverse import diverse_beam
 from limner.decode.ensemble import Inputs
 from limner.decode.logits import apply_rules, warp_logits
-from limner.decode.nbest import Found, NBest
+from limner.decode.nbest import BeamHypothesis, NBest
 from limner.decode.options import Beam, Decoding, Sample
 from limner.decode.rules import Rules
 from limner.models.captioner import Captioner, first_tensor, map_tensors
@@ -61,7 +61,7 @@ def rollout(model: Captioner, memory: Any, options: Sample | Rules) -> Captions:
             token = apply_rules(rules, logp, tokens).argmax(-1)
         else:
             logp = warp_logits(drawn, logits.float(), tokens).log_softmax(-1)
-            _check(~logp.isnan().any(1))
+            _check_finite(~logp.isnan().any(1))
             token = torch.multinomial(logp.exp(), 1).squeeze(1)
         spoken = logp.gather(1, token[:, None]).squeeze(1)
         total = total + spoken.where(alive, 0.0)  # `spoken * alive` would give -inf * 0 = nan
@@ -71,11 +71,11 @@ def rollout(model: Captioner, memory: Any, options: Sample | Rules) -> Captions:
         alive = alive & (token != EOS)
         if not alive.any():
             break
-    _check(total.isfinite())
+    _check_finite(total.isfinite())
     return Captions(tokens, total, torch.stack(maps, 1))
 
 
-def _check(sound: Bool[Tensor, " R"]) -> None:
+def _check_finite(sound: Bool[Tensor, " R"]) -> None:
     if not sound.all():
         rows = (~sound).nonzero().flatten().tolist()
         raise FloatingPointError(f"the model's scores for rows {rows[:5]} of the batch are nan or all -inf")
@@ -86,9 +86,9 @@ def beam(model: Captioner, inputs: Inputs, options: Beam = Beam()) -> Captions: 
     """The best of `options.size` hypotheses per medium, or the `options.n_best` best: rows `n_best * i ...` belong to
     medium i, best first.  Beam 1 is greedy; a beam of V^L is exhaustive search."""
     if options.must:
-        return constrained(model, inputs, options)
+        return constrained_beam(model, inputs, options)
     if options.groups > 1:
-        return diverse(model, inputs, options)
+        return diverse_beam(model, inputs, options)
     search = _BeamSearch(model, inputs, options)
     for _ in range(options.rules.max_length):
         if not search.step():
@@ -133,7 +133,7 @@ class _BeamSearch:
             self.best_score.masked_fill_((score > self.best_score[:, None]).all(1), -torch.inf)
         usable = (torch.arange(K, device=best.device) < self.slots[:, None]) & score.isfinite()
         ended = usable & (self.token.view(B, K) == EOS)
-        self._set_aside(score.masked_fill(~ended, -torch.inf))
+        self._collect_ended(score.masked_fill(~ended, -torch.inf))
         if not (self.options.finished_compete or self.options.keep_beam_full):
             self.slots = self.slots - ended.sum(1)
         self.score = score.masked_fill(~usable | ended, -torch.inf)
@@ -147,21 +147,21 @@ class _BeamSearch:
         self.state = map_tensors(lambda x: x.index_select(0, parents), state)
         return self._drop_done()
 
-    def _set_aside(self, ended: Float[Tensor, "B K"]) -> None:
+    def _collect_ended(self, ended: Float[Tensor, "B K"]) -> None:
         """Keep the best ended hypotheses of each medium."""
         top, which = ended.topk(min(self.options.n_best, ended.shape[1]))
         normalised = top / self.options.divisor(self.tokens.shape[1])
         for i, place in (normalised > self.best_score[:, None]).nonzero().tolist():
-            self._remember(i, which[i, place].item(), top[i, place].item())
+            self._store(i, which[i, place].item(), top[i, place].item())
 
-    def _remember(self, i: int, slot: int | float, logprob: float) -> None:
+    def _store(self, i: int, slot: int | float, logprob: float) -> None:
         assert self.attention is not None
         row = i * (len(self.tokens) // len(self.media)) + int(slot)
         medium = int(self.media[i])
         if self.options.finished_compete:
-            self.best.found[medium].clear()
+            self.best.hypotheses[medium].clear()
         score = logprob / self.options.divisor(self.tokens.shape[1])
-        self.best.add(medium, Found(score, logprob, self.tokens[row].clone(), self.attention[row].clone()))
+        self.best.add(medium, BeamHypothesis(score, logprob, self.tokens[row].clone(), self.attention[row].clone()))
         self.best_score[i] = self.best.worst(medium)
 
     def _bound(self) -> Float[Tensor, "B K"]:
@@ -173,7 +173,7 @@ class _BeamSearch:
         live = self.score.isfinite().any(1)
         if live.all():
             return True
-        lost = [int(self.media[i]) for i in (~live).nonzero().flatten() if not self.best.found[int(self.media[i])]]
+        lost = [int(self.media[i]) for i in (~live).nonzero().flatten() if not self.best.hypotheses[int(self.media[i])]]
         if lost:
             raise FloatingPointError(f"the model's scores for media {lost[:5]} of the batch are nan or all -inf")
         rows = live.repeat_interleave(self.score.shape[1])
@@ -190,9 +190,9 @@ class _BeamSearch:
     def finish(self) -> Captions:
         """The best per medium.  Unfinished hypotheses take the places that no ended one has, or compete for all."""
         for i, medium in enumerate(self.media.tolist()):
-            found = self.best.found[medium]
+            found = self.best.hypotheses[medium]
             order = [
-                slot for slot in self.score[i].argsort(descending=True, stable=True).tolist() if self._live(i, slot)
+                slot for slot in self.score[i].argsort(descending=True, stable=True).tolist() if self._is_live(i, slot)
             ]
             if self.options.finished_compete:
                 order = [slot for slot in order[:1] if self.score[i, slot] > self.best_score[i]]
@@ -207,10 +207,10 @@ class _BeamSearch:
                 score = (
                     logprob / self.options.divisor(self.tokens.shape[1]) if self.options.keep_beam_full else -torch.inf
                 )
-                self.best.add(medium, Found(score, logprob, self.tokens[row], self.attention[row]))
+                self.best.add(medium, BeamHypothesis(score, logprob, self.tokens[row], self.attention[row]))
         return self.best.captions()
 
-    def _live(self, i: int, slot: int) -> bool:
+    def _is_live(self, i: int, slot: int) -> bool:
         return bool(self.score[i, slot].isfinite())
 
 

@@ -14,8 +14,8 @@ from limner.core.torch_free import Caption, Failure, Source
 from limner.core.types import BOS, EOS, PAD, Captions, Features, Layout, Pixels
 from limner.data.frames import FrameSampling
 from limner.data.media import frames_of
-from limner.decode.ensemble import Ensemble, EnsembleInputs, Inputs, share_words
-from limner.decode.options import EQUAL, Averaging, Beam, Decoding, together, with_options
+from limner.decode.ensemble import Ensemble, EnsembleInputs, Inputs, check_same_vocabulary
+from limner.decode.options import EQUAL_WEIGHTS, Averaging, Beam, Decoding, media_per_search, with_options
 from limner.decode.search import search
 from limner.encoders.encoder import Encoder
 from limner.inference.batching import caption_in_batches, check_several_sources
@@ -42,7 +42,7 @@ class Pipeline:
         device: str = "cpu",
         frames: int | None = None,
         others: Sequence["Pipeline"] = (),
-        averaging: Averaging = EQUAL,
+        averaging: Averaging = EQUAL_WEIGHTS,
     ):
         """`frames` are sampled from a clip (None: as in training); `others` are the other members of an ensemble.
 
@@ -57,7 +57,7 @@ class Pipeline:
         self.vocabulary = run.vocabulary
         self.others = tuple(others)
         if self.others:
-            share_words([(str(member.run.folder), member.vocabulary) for member in (self, *self.others)])
+            check_same_vocabulary([(str(member.run.folder), member.vocabulary) for member in (self, *self.others)])
             members = [self.model, *(other.model for other in self.others)]
             self.model = Ensemble(members, averaging).to(device).eval()
 
@@ -69,7 +69,7 @@ class Pipeline:
         device: str = "cpu",
         frames: int | None = None,
         others: Sequence[str | PathLike[str]] = (),
-        averaging: Averaging = EQUAL,
+        averaging: Averaging = EQUAL_WEIGHTS,
     ) -> "Pipeline":
         """Load a run folder, or a packed model by its folder or hub id; None is the model that comes with limner.
 
@@ -132,7 +132,7 @@ class Pipeline:
         check_several_sources(sources)
         search = with_options(decoding or self.run.recipe.decoding, **options)
         search = search.bind(self.vocabulary)  # raises for unknown words before anything is read
-        size = together(search, batch_size)
+        size = media_per_search(search, batch_size)
         return caption_in_batches(sources, self._pixels, lambda pixels: self._decode(pixels, search), size)
 
     def _pixels(self, source: Source, notes: list[str]) -> tuple[torch.Tensor, ...]:

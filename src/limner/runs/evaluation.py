@@ -9,9 +9,9 @@ from limner.core.files import write_json
 from limner.core.types import Medium
 from limner.data.datasets import read_dataset, read_scenes
 from limner.data.karpathy import coco_id
-from limner.decode.ensemble import Ensemble, share_words
-from limner.decode.generate import Said, generate_several
-from limner.decode.options import EQUAL, Averaging, Decoding
+from limner.decode.ensemble import Ensemble, check_same_vocabulary
+from limner.decode.generate import GeneratedCaption, generate_several
+from limner.decode.options import EQUAL_WEIGHTS, Averaging, Decoding
 from limner.metrics.references import References
 from limner.metrics.report import Metric, Report, evaluate, report_to_json
 from limner.models import CAPTIONERS
@@ -31,7 +31,9 @@ class Evaluation:
     other_problems: tuple[str, ...] = ()  # lines about the rest of the data set
     n_best: Mapping[str, Sequence[str]] = field(default_factory=dict)  # id -> all captions; empty when n_best is 1
     media: tuple[Medium, ...] = ()  # the media that were captioned
-    generated: Mapping[str, Sequence[Said]] = field(default_factory=dict)  # id -> captions with log-probabilities
+    generated: Mapping[str, Sequence[GeneratedCaption]] = field(
+        default_factory=dict
+    )  # id -> captions with log-probabilities
 
 
 def evaluate_run(
@@ -42,7 +44,7 @@ def evaluate_run(
     metrics: Mapping[str, Metric] | None = None,
     extra: Mapping[str, Metric] | None = None,
     others: Sequence[Run] = (),
-    averaging: Averaging = EQUAL,
+    averaging: Averaging = EQUAL_WEIGHTS,
 ) -> Evaluation:
     """Caption the media of `split` that have references and can be read, and score the captions.
 
@@ -55,7 +57,7 @@ def evaluate_run(
     for member in (run, *others):
         if member.encoder is None and not feature_paths(member.recipe):
             raise ValueError(_no_inputs(member))
-    share_words([(str(member.folder), member.vocabulary) for member in (run, *others)])
+    check_same_vocabulary([(str(member.folder), member.vocabulary) for member in (run, *others)])
     dataset = read_dataset(run.recipe.data)
     selected = dataset.split(split)[:limit]
     ids = {medium.id for medium in selected}
@@ -99,9 +101,9 @@ def _generate(
     media: Sequence[Medium],
     options: Decoding,
     averaging: Averaging,
-) -> tuple[dict[str, list[Said]], list[str]]:
+) -> tuple[dict[str, list[GeneratedCaption]], list[str]]:
     """Return captions by id, in the order of the media, and a line for each medium that could not be read."""
-    captions: dict[str, list[Said]] = {}
+    captions: dict[str, list[GeneratedCaption]] = {}
     problems: list[str] = []
     inputs = [open_inputs(run.recipe, run.encoder) for run in runs]
     for run, source in zip(runs, inputs, strict=True):

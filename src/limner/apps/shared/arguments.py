@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from limner.decode.options import Averaging, Beam, Decoding, Sample, with_beam
-from limner.decode.rules import ENDINGS, unsaid
+from limner.decode.rules import ENDINGS, missing_words
 from limner.text.vocabulary import Vocabulary
 
 
@@ -148,7 +148,7 @@ def search_of(options: argparse.Namespace, default: Beam, vocabulary: Vocabulary
         rules = replace(rules, bad_endings=ENDINGS)
     if options.never is not None:
         rules = replace(rules, never=options.never)
-        if vocabulary is not None and (lacking := unsaid(options.never, vocabulary)):
+        if vocabulary is not None and (lacking := missing_words(options.never, vocabulary)):
             words = ", ".join(map(repr, lacking))
             print(f"note: the vocabulary has no {words}, so that it never appears anyway", file=sys.stderr)
     drawing = {"temperature": options.temperature, "top_k": options.top_k, "top_p": options.top_p}

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 
 from limner.core.torch_free import BOS, EOS, UNK
 from limner.decode.options import Beam, Decoding
-from limner.decode.rules import Rules, ids_of
+from limner.decode.rules import Rules, bound_ids
 
 State = list[np.ndarray]  # the decoder's state: arrays of R rows
 OnnxStepOutput = tuple[np.ndarray, np.ndarray, State]  # logits (R, V), attention (R, N), the new state
@@ -161,15 +161,15 @@ def mask_forbidden(
     forbidden = [
         *([] if rules.allow_unknown else [UNK]),
         *([EOS] if length < rules.min_length else []),
-        *ids_of(rules.never),
+        *bound_ids(rules.never),
     ]
-    forbidden += ids_of(rules.bad_endings) if length == rules.max_length - 1 else []
+    forbidden += bound_ids(rules.bad_endings) if length == rules.max_length - 1 else []
     masked = scores.copy()
     masked[:, forbidden] = -inf
     if length and rules.no_repeat_word:
         masked[rows, tokens[:, -1]] = -inf
     if length and rules.bad_endings:
-        masked[np.isin(tokens[:, -1], ids_of(rules.bad_endings)), EOS] = -inf
+        masked[np.isin(tokens[:, -1], bound_ids(rules.bad_endings)), EOS] = -inf
     if rules.no_repeat_trigram and length > 2:
         trigrams = np.lib.stride_tricks.sliding_window_view(tokens, 3, axis=1)  # (R, t - 2, 3)
         row, position = np.nonzero((trigrams[..., :2] == tokens[:, None, -2:]).all(-1))
