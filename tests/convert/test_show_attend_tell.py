@@ -346,7 +346,7 @@ def test_every_misfit_is_named_and_nothing_is_written(tmp_path: Path) -> None:
             "decoder": good,
             "encoder": {"vgg.0.weight": torch.ones(1)},
         },
-        "its encoder is no ResNet": {"decoder": good, "encoder": {"resnet.0.weight": torch.ones(1)}},
+        "its encoder is not a ResNet": {"decoder": good, "encoder": {"resnet.0.weight": torch.ones(1)}},
     }
     (tmp_path / "words.json").write_text(json.dumps(word_map(9)))
     for reason, tree in wrong.items():

@@ -81,7 +81,7 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
     transformers.ViTModel(transformers.ViTConfig(**VIT, **MLP)).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="'vit' model, but clip_frames reads CLIP"):
         build_encoder(ClipFramesConfig(source=str(tmp_path)))
-    with pytest.raises(ValueError, match="no folder"):
+    with pytest.raises(ValueError, match="not a folder"):
         build_encoder(ClipFramesConfig(source=str(tmp_path / "nothing")))
 
 

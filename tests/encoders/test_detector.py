@@ -111,16 +111,16 @@ def test_clips_have_regions_in_every_frame(folder: Path):
 def test_what_cannot_be_loaded(folder: Path, tmp_path: Path):
     for config, said in (
         (DetectorConfig(), "source is empty"),
-        (DetectorConfig(source=str(folder), regions=10), "finds 9 regions, not 10"),
+        (DetectorConfig(source=str(folder), regions=10), "detects 9 regions, not 10"),
         (DetectorConfig(source=str(tmp_path)), "encoder.source"),
     ):
         with pytest.raises(ValueError, match=said):
             Detector(config)
     ResNetConfig().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=f"'resnet' model; detectors that can be read are {', '.join(DETECTORS)}"):
+    with pytest.raises(ValueError, match=f"'resnet' model; supported detectors are {', '.join(DETECTORS)}"):
         Detector(DetectorConfig(source=str(tmp_path)))
     save("deformable_detr in two stages", tmp_path)
-    with pytest.raises(ValueError, match=r"finds 9 regions, not 10: give encoder\.regions up to 9"):
+    with pytest.raises(ValueError, match=r"detects 9 regions, not 10: give encoder\.regions up to 9"):
         Detector(DetectorConfig(source=str(tmp_path), regions=10))
 
 
@@ -129,7 +129,7 @@ def test_a_backbone_of_timm_is_refused_with_a_way_out(tmp_path: Path, monkeypatc
     monkeypatch.setattr(transformers.utils, "is_timm_available", lambda: False)
     for told in ({"backbone": "resnet50", "backbone_config": None, "use_timm_backbone": True}, {}):
         (tmp_path / "config.json").write_text(json.dumps({"model_type": "detr", **told}))
-        with pytest.raises(ValueError, match=r"is one of timm .*does not depend on.*--revision no_timm") as raised:
+        with pytest.raises(ValueError, match=r"is a timm model .*does not depend on.*--revision no_timm") as raised:
             Detector(DetectorConfig(source=str(tmp_path)))
         assert str(raised.value).startswith(f"encoder.source {tmp_path}: ") and "\n" not in str(raised.value)
     DetrConfig(use_timm_backbone=False, backbone=None).save_pretrained(tmp_path)

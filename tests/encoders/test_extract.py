@@ -64,7 +64,7 @@ def test_three_bad_files_among_twenty(tmp_path: Path) -> None:
     encoder = Means()
     report = extract(media, encoder, tmp_path / "out", batch_size=4, progress=lambda done, of: seen.append((done, of)))
 
-    assert (report.written, report.present) == (17, 0)
+    assert (report.written, report.already_stored) == (17, 0)
     reasons = dict(report.failures)
     assert list(reasons) == ["p3", "p7", "p19"]
     assert "empty" in reasons["p3"] and "not an image" in reasons["p7"] and "no such file" in reasons["p19"]
@@ -99,13 +99,13 @@ def test_a_rerun_continues_a_killed_run_and_then_does_nothing(tmp_path: Path, mo
         extract(media, Means(limit=7), tmp_path / "killed", batch_size=4)  # three batches of two sizes are through
     assert [path.name for path in (tmp_path / "killed").iterdir()] == ["shard-00000.safetensors"]
     report = extract(media, Means(), tmp_path / "killed", batch_size=4)
-    assert (report.written, report.present) == (12, 8)
+    assert (report.written, report.already_stored) == (12, 8)
     for path in (tmp_path / "straight").iterdir():
         assert path.read_bytes() == (tmp_path / "killed" / path.name).read_bytes()
 
     encoder = Means(limit=0)
     report = extract(media, encoder, tmp_path / "killed")
-    assert (report.written, report.present) == (0, 20)
+    assert (report.written, report.already_stored) == (0, 20)
 
 
 def test_features_beyond_float16_are_a_failure_of_that_medium(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_clips_by_a_policy_and_damage_is_told(tmp_path: Path) -> None:
     media = [Medium(path.stem, str(path), "train") for path in paths]
     report = extract(media, Means(), tmp_path / "s", sampling=FrameSampling(3, "tail"))
     assert [id for id, _ in report.failures] == ["sound"]
-    (line,) = report.mended
+    (line,) = report.damaged
     assert line.startswith(f"{cut}: truncated: ") and line.endswith(" of 4.0 s can be read")
     assert str(report) == "2 entries written, 0 already there, 1 media failed, 1 damaged but read"
     grid, layout, _ = FeatureStore(tmp_path / "s").get("whole")

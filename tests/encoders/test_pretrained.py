@@ -245,8 +245,8 @@ def test_sources_that_cannot_be_loaded_say_so(tmp_path: Path, folders: dict[str,
             build_encoder(PretrainedConfig(source=str(source)))
 
     fails("", "source is empty; give a local folder")
-    fails("./nowhere", r"\./nowhere is no folder")
-    fails("nobody/no-such-model", r"nor reachable on the hub; without network give a local folder")
+    fails("./nowhere", r"\./nowhere is not a folder")
+    fails("nobody/no-such-model", r"nor reachable on the hub; give a local folder if there is no network")
     (tmp_path / "empty").mkdir()
     fails(tmp_path / "empty", r"the folder has no config\.json")
 
@@ -255,12 +255,12 @@ def test_sources_that_cannot_be_loaded_say_so(tmp_path: Path, folders: dict[str,
 
     save("vit", tmp_path / "bare")
     (tmp_path / "bare" / "preprocessor_config.json").unlink()
-    fails(tmp_path / "bare", "needs config.json, preprocessor_config.json")
+    fails(tmp_path / "bare", "needs an undamaged config.json, preprocessor_config.json")
 
     save("vit", tmp_path / "cut")
     weights = tmp_path / "cut" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    fails(tmp_path / "cut", "the folder needs config.json, preprocessor_config.json and model.safetensors")
+    fails(tmp_path / "cut", "the folder needs an undamaged config.json, preprocessor_config.json and model.safetensors")
 
     save("vit", tmp_path / "few")
     config = json.loads((tmp_path / "few" / "config.json").read_text())
@@ -270,7 +270,7 @@ def test_sources_that_cannot_be_loaded_say_so(tmp_path: Path, folders: dict[str,
 
 # processor -> the part of a picture 100 high and 300 wide that it keeps, by hand: the shortest edge becomes 32, so 300
 # becomes 96, of which a crop of 28 begins at (96 - 28) // 2 = 34, and in the 32 rows at 2
-AUGMENTATIONS: list[tuple[str, dict[str, Any], tuple[float, float, float, float]]] = [
+KEPT_REGIONS: list[tuple[str, dict[str, Any], tuple[float, float, float, float]]] = [
     ("CLIP", {"size": {"shortest_edge": 32}, "crop_size": 32}, (1 / 3, 0, 2 / 3, 1)),
     ("Bit", {"size": {"shortest_edge": 32}, "crop_size": 28}, (34 / 96, 2 / 32, 62 / 96, 30 / 32)),
     ("Bit", {"size": {"shortest_edge": 32}, "do_center_crop": False}, (0, 0, 1, 1)),
@@ -285,8 +285,8 @@ AUGMENTATIONS: list[tuple[str, dict[str, Any], tuple[float, float, float, float]
 ]
 
 
-@pytest.mark.parametrize(("name", "options", "box"), AUGMENTATIONS)
-def test_the_view_is_where_the_pixels_come_from(folders, name: str, options: dict[str, Any], box) -> None:
+@pytest.mark.parametrize(("name", "options", "box"), KEPT_REGIONS)
+def test_the_kept_region_is_where_the_pixels_come_from(folders, name: str, options: dict[str, Any], box) -> None:
     """Against hand-worked boxes, and against the pixels: a ramp tells of every column which one it was."""
     encoder = load(folders, "vit")
     encoder.processor = getattr(transformers, f"{name}ImageProcessorPil")(

@@ -13,7 +13,7 @@ from transformers import ResNetModel
 from limner.core.tensors import save_tensors
 from limner.core.types import Layout, Pixels
 from limner.encoders import Pretrained, ResNet, ResNetConfig, build_encoder
-from limner.encoders.resnet import config_of
+from limner.encoders.resnet import infer_config
 from limner.models import ShowAttendTellConfig, build_model
 from limner.models.captioner import FromPixels
 from limner.runs.recipe import Recipe, build_recipe, load_recipe, save_recipe
@@ -56,7 +56,7 @@ def meta(config: ResNetConfig) -> ResNet:
 def test_torchvision_s_sizes(config: ResNetConfig, parameters: int, dim: int) -> None:
     net = meta(config)
     assert sum(p.numel() for p in net.parameters()) + 1000 * (dim + 1) == parameters and net.dim == dim
-    again = config_of(net.state_dict())
+    again = infer_config(net.state_dict())
     assert meta(again).state_dict().keys() == net.state_dict().keys()
     assert (again.blocks, again.kind, again.groups, again.width_per_group) == (
         config.blocks,
@@ -198,4 +198,4 @@ def test_configs_that_make_no_network_are_refused() -> None:
         with pytest.raises(ValueError, match=reason):
             ResNet(config)
     with pytest.raises(ValueError, match=r"blocks per stage are \[0, 0, 0, 0\].*missing"):
-        config_of({"conv1.weight": torch.ones(1)})
+        infer_config({"conv1.weight": torch.ones(1)})

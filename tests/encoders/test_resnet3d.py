@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from limner.core.types import Layout, Pixels
 from limner.data.datasets import DataConfig
 from limner.encoders import ResNet3D, ResNet3DConfig, build_encoder
-from limner.encoders.resnet3d import config_of, read_weights
+from limner.encoders.resnet3d import infer_config, read_weights
 from limner.runs.recipe import Recipe, load_recipe, save_recipe
 
 # the keys of kenshohara/3D-ResNets-PyTorch, resnet-50, by hand: the stem, a first block with a shortcut, a second one
@@ -194,20 +194,20 @@ def test_distributed_weights_are_read(tmp_path: Path, kind: str) -> None:
     frames = torch.randn(1, 2, 3, 32, 32)
     assert torch.equal(found(Pixels(frames)).grid, net(Pixels(frames)).grid)
     assert found.provenance()["source"] == "weights.pth" and not any(p.requires_grad for p in found.parameters())
-    assert config_of(read_weights(path)) == ResNet3DConfig(depth=10, width=4, trainable_from=None)
+    assert infer_config(read_weights(path)) == ResNet3DConfig(depth=10, width=4, trainable_from=None)
 
 
 def test_weights_that_do_not_fit_are_described(tmp_path: Path) -> None:
     path = save(tmp_path, "bare", small(shortcut="A"))
-    assert config_of(read_weights(path)).shortcut == "A"
+    assert infer_config(read_weights(path)).shortcut == "A"
     with pytest.raises(
         ValueError, match=r"has depth 10, width 4, shortcut A; the encoder has 18, 4, A: missing.*layer"
     ):
         ResNet3D(ResNet3DConfig(depth=18, width=4, shortcut="A", source=str(path)))
-    with pytest.raises(ValueError, match="is no file"):
+    with pytest.raises(ValueError, match="is not a file"):
         ResNet3D(ResNet3DConfig(source=str(tmp_path / "absent.pth")))
     torch.save({"a": torch.ones(1)}, path)
-    with pytest.raises(ValueError, match=r"no 3-D ResNet: blocks per stage are \[0, 0, 0, 0\]"):
+    with pytest.raises(ValueError, match=r"not a 3-D ResNet: blocks per stage are \[0, 0, 0, 0\]"):
         ResNet3D(ResNet3DConfig(depth=10, width=4, source=str(path)))
     torch.save({"net": small()}, path)  # a whole pickled module
     with pytest.raises(ValueError, match="without executing code"):

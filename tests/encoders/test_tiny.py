@@ -9,7 +9,7 @@ import torch
 
 from limner.core.types import Layout, Pixels
 from limner.encoders import Tiny, TinyConfig, build_encoder
-from limner.encoders.tiny import colour_jittered
+from limner.encoders.tiny import jitter_colours
 
 SMALL = TinyConfig(size=64, widths=(4, 8, 8, 8), blocks=(1, 1, 1, 1), dim=6)
 
@@ -45,14 +45,14 @@ def test_the_weights_of_the_default_by_hand() -> None:
 def test_jitter_keeps_grey_grey_a_clip_a_clip_and_stays_in_bounds() -> None:
     torch.manual_seed(0)
     frames = torch.rand(64, 1, 3, 4, 4).repeat(1, 2, 1, 1, 1)
-    seen = colour_jittered(frames, 0.3)
+    seen = jitter_colours(frames, 0.3)
     torch.testing.assert_close(seen[:, 0], seen[:, 1])
     moved = (seen - frames).mean((1, 2, 3, 4))  # contrast and saturation keep the mean
     assert moved.abs().max() <= 0.3 and 0.14 < moved.std() < 0.21  # U(-.3, .3) has .3 / sqrt(3) = .173
     grey = torch.rand(2, 1, 1, 4, 4).expand(-1, -1, 3, -1, -1)
-    red, _, blue = colour_jittered(grey, 0.3).unbind(2)
+    red, _, blue = jitter_colours(grey, 0.3).unbind(2)
     torch.testing.assert_close(red, blue)
-    assert colour_jittered(frames, 0.0) is frames
+    assert jitter_colours(frames, 0.0) is frames
 
 
 def test_jitter_is_for_training_only() -> None:

@@ -70,7 +70,7 @@ def test_weights_of_a_file_are_needed_only_where_the_run_has_no_copy(tmp_path: P
     for loaded in (load_run(tmp_path / "whole"), load_run(tmp_path / "features", str(tmp_path / "moved.pth"))):
         assert loaded.encoder is not None
         assert torch.equal(loaded.encoder.conv1.weight, network.conv1.weight)
-    with pytest.raises(ValueError, match=r"is no file.*give its present path with --encoder"):
+    with pytest.raises(ValueError, match=r"is not a file.*give its present path with --encoder"):
         load_run(tmp_path / "features")
 
 

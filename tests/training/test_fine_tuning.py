@@ -85,7 +85,7 @@ def test_a_frozen_encoder_is_not_copied_and_is_checked(folder: Path, tmp_path: P
     assert not any(moves(run, source).values())
     text = Pipeline.load(run).caption(folder / "p0.png").text
     source.rename(tmp_path / "moved")
-    with pytest.raises(ValueError, match=r"encoder.source: .*weights is no folder.*; give its present path with"):
+    with pytest.raises(ValueError, match=r"encoder.source: .*weights is not a folder.*; give its present path with"):
         load_run(run)
     assert Pipeline.load(run, str(tmp_path / "moved")).caption(folder / "p0.png").text == text
     torch.manual_seed(7)

@@ -26,7 +26,7 @@ from limner.encoders import (
     ResNet3DConfig,
     build_encoder,
 )
-from limner.encoders.resnet3d import config_of, read_weights
+from limner.encoders.resnet3d import infer_config, read_weights
 from limner.runs.inputs import feature_paths, uses_feature_files
 from limner.runs.recipe import Recipe, load_recipe
 from limner.runs.run import load_run
@@ -94,7 +94,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     if options.frame_features:
         written = write_frame_features(FeatureStore(out), options.frame_features, [m.id for m in dataset.media])
         console.print(f"{options.frame_features}: {len(written)} files")
-    report_problems([*dataset.problems, *report.mended, *(f"{id}: {reason}" for id, reason in report.failures)])
+    report_problems([*dataset.problems, *report.damaged, *(f"{id}: {reason}" for id, reason in report.failures)])
     return 3 if report.failures else 0
 
 
@@ -153,7 +153,7 @@ def _config(source: str, vectors: bool) -> EncoderConfig:
     if (Path(source) / "run.json").is_file():
         raise ValueError(f"{source} is a run; its encoder: limner extract {source} --data.name NAME --data.media DIR")
     if Path(source).suffix in WEIGHTS:
-        return replace(config_of(read_weights(source)), source=source)
+        return replace(infer_config(read_weights(source)), source=source)
     if vectors:
         return ClipFramesConfig(source=source)
     return PretrainedConfig(source=source)

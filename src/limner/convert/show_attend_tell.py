@@ -21,7 +21,7 @@ from limner.core.types import Layout
 from limner.decode.rules import Rules
 from limner.decode.search import Beam
 from limner.encoders import Encoder, PretrainedConfig, ResNet, ResNetConfig, build_encoder
-from limner.encoders.resnet import config_of
+from limner.encoders.resnet import infer_config
 from limner.models.show_attend_tell import ShowAttendTell, ShowAttendTellConfig
 from limner.objectives import CrossEntropy
 from limner.runs.recipe import Recipe, Stage, VocabularyConfig
@@ -198,7 +198,7 @@ def map_encoder(tensors: Mapping[str, Tensor], channels: Literal["RGB", "BGR"], 
             f"{', '.join(CHILDREN)}"
         )
     try:
-        net_config = config_of(mapped, channels)
+        net_config = infer_config(mapped, channels)
     except ValueError as error:
         raise ValueError(f"{where}: its encoder is {error}") from error
     encoder = ResNet(net_config)

@@ -24,7 +24,7 @@ from limner.data.datasets import DataConfig
 from limner.decode.rules import Rules
 from limner.decode.search import Beam
 from limner.encoders import Pretrained, PretrainedConfig, ResNet3D, ResNet3DConfig
-from limner.encoders.resnet3d import config_of, fill, read_weights
+from limner.encoders.resnet3d import infer_config, load_weights, read_weights
 from limner.models.spatiotemporal import FirstToken, FirstTokenConfig
 from limner.runs.recipe import Recipe, Schedule, Stage, VocabularyConfig
 from limner.runs.run import RunInfo, create_run
@@ -268,8 +268,8 @@ def _stage(settings: dict[str, Any]) -> Stage:
 
 def _resnet(source: str) -> ResNet3D:
     weights = read_weights(source)
-    net = ResNet3D(config_of(weights))
-    fill(net, weights, source)
+    net = ResNet3D(infer_config(weights))
+    load_weights(net, weights, source)
     return net
 
 

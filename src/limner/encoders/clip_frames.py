@@ -1,7 +1,8 @@
-"""A vector per frame from CLIP (arXiv:2103.00020): its projected image embedding, what CLIP compares with sentences.
+"""CLIP frame encoder: one image embedding per frame (Radford et al. 2021, arXiv:2103.00020).
 
-B/32 and B/16 give 512 channels, L/14 768, as `encode_image` does: after the projection, not normalised.  The cells of a
-clip are its frames, layout (T, 1, 1); `pretrained` gives CLIP's patches instead.
+The embedding is the projected one that CLIP compares with sentences, not normalised, as `encode_image` of OpenAI's code
+returns it: 512 channels for B/32 and B/16, 768 for L/14.  Each frame is one cell, so the layout is (T, 1, 1).  To get
+CLIP's patches as cells, use the encoder `pretrained`.
 """
 
 from dataclasses import dataclass
@@ -13,33 +14,36 @@ from torch import nn
 
 from limner.core.types import Features, Layout, Pixels
 from limner.encoders.encoder import Encoder
-from limner.encoders.pretrained import Family, Pretrained, PretrainedConfig, _quiet, _where
+from limner.encoders.pretrained import BackboneFamily, Pretrained, PretrainedConfig, quiet_transformers, resolve_source
 
-CLIP = Family("CLIPVisionModelWithProjection", tokens=True, resizes=True)
+CLIP = BackboneFamily("CLIPVisionModelWithProjection", tokens=True, interpolates=True)
 
 
 @dataclass(frozen=True)
 class ClipFramesConfig(PretrainedConfig):
-    """`source`: a local folder or a hub id such as openai/clip-vit-base-patch32."""
+    """Which CLIP model to load: `source` is a local folder or a hub id, for example openai/clip-vit-base-patch32."""
 
     name: Literal["clip_frames"] = "clip_frames"  # type: ignore[assignment]
 
 
 class ClipFrames(Pretrained):
-    """Preprocessing, freezing and provenance are those of `Pretrained`; a frame is one cell."""
+    """CLIP encoder that makes one cell per frame.
+
+    Preprocessing, freezing and provenance work as in `Pretrained`.
+    """
 
     def __init__(self, config: ClipFramesConfig) -> None:
-        """Raises ValueError when the source is missing, incomplete, or no CLIP model."""
+        """Load CLIP.  Raises ValueError when the source is missing, incomplete, or not a CLIP model."""
         Encoder.__init__(self)
         self.config, self.family = config, CLIP
-        self.backbone, self.processor = _load(config.source)
+        self.backbone, self.processor = _load_clip(config.source)
         backbone_config: Any = self.backbone.config
         self.dim = backbone_config.projection_dim
-        self._learn_from(config.trainable_from)
+        self._set_trainable(config.trainable_from)
         self.train(self.training)
 
     def forward(self, pixels: Pixels) -> Features:
-        """(B, T, 3, H, W) -> N = T cells, all real."""
+        """Encode frames (B, T, 3, H, W) to N = T cells.  No cell is padding."""
         b, t = pixels.frames.shape[:2]
         config: Any = self.backbone.config
         options = {}
@@ -49,10 +53,10 @@ class ClipFrames(Pretrained):
         return Features(grid, torch.ones(b, t, dtype=torch.bool, device=grid.device), Layout(t, 1, 1))
 
 
-def _load(source: str) -> tuple[nn.Module, Any]:
-    import transformers  # 3 s, and only encoders need it
+def _load_clip(source: str) -> tuple[nn.Module, Any]:
+    import transformers  # imported here because it takes 3 s
 
-    where, hint = _where(source)
+    where, hint = resolve_source(source)
     backbone: nn.Module
     report: dict[str, Any]
     try:
@@ -62,9 +66,9 @@ def _load(source: str) -> tuple[nn.Module, Any]:
                 f"it is a {config.model_type!r} model, but clip_frames reads CLIP; use pretrained for others"
             )
         vision = config.vision_config if config.model_type == "clip" else config
-        vision.projection_dim = config.projection_dim  # the vision part's own is not always told
+        vision.projection_dim = config.projection_dim  # the vision config does not always hold it
         processor = transformers.AutoImageProcessor.from_pretrained(where, backend="pil")
-        with _quiet(transformers):
+        with quiet_transformers(transformers):
             backbone, report = transformers.CLIPVisionModelWithProjection.from_pretrained(
                 where, config=vision, dtype=torch.float32, output_loading_info=True
             )
@@ -73,7 +77,8 @@ def _load(source: str) -> tuple[nn.Module, Any]:
     missing = sorted(report["missing_keys"])
     if missing or report["mismatched_keys"]:
         raise ValueError(
-            f"{source} lacks weights of CLIP's image side ({len(missing)} missing, e.g. {missing[:3]}; of another "
-            f"shape: {sorted(map(str, report['mismatched_keys']))[:3]}); features would be random"
+            f"{source} lacks weights of CLIP's image encoder ({len(missing)} missing, e.g. {missing[:3]}; wrong "
+            f"shape: {sorted(map(str, report['mismatched_keys']))[:3]}), so features would be random: "
+            "give a complete checkpoint"
         )
     return backbone, processor

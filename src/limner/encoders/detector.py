@@ -1,8 +1,8 @@
-"""Regions from raw pictures: the objects that a DETR (Carion et al. 2020, arXiv:2005.12872) of `transformers` found.
+"""Region encoder: the objects that a DETR detector (Carion et al. 2020, arXiv:2005.12872) of `transformers` detects.
 
-A cell is the decoder's output for one of its queries, which says what lies in a box; its box is the one it predicts.
-Read alike are its children conditional DETR (arXiv:2108.06152) and deformable DETR (arXiv:2010.04159), and the Table
-Transformer (arXiv:2110.00061).
+Each cell is the decoder's output for one object query, together with the box that the detector predicts for it.
+Supported are DETR, conditional DETR (arXiv:2108.06152), deformable DETR (arXiv:2010.04159) and the Table Transformer
+(arXiv:2110.00061).
 """
 
 from dataclasses import dataclass
@@ -18,56 +18,64 @@ from torch import Tensor
 from limner.core.fields import PositiveInt
 from limner.core.types import Features, Layout, Pixels
 from limner.encoders.encoder import Encoder
-from limner.encoders.pretrained import _quiet, _where, save_parts, weights_sha256
+from limner.encoders.pretrained import quiet_transformers, resolve_source, save_parts, weights_sha256
 
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """`source` is a local folder or a hub id of a detector in `DETECTORS`; its weights are frozen."""
+    """Which detector to load, and how many regions to keep.
+
+    `source` is a local folder or a hub id of one of the architectures in `DETECTORS`.  Its weights are frozen.
+    """
 
     name: Literal["detector"] = "detector"
     source: str = ""
-    regions: PositiveInt = 36  # the surest ones of every picture
-    size: PositiveInt = 480  # pixels of a side: pictures are squashed to a square, so that they share batches
+    regions: PositiveInt = 36  # regions per picture: those with the highest class score
+    size: PositiveInt = 480  # side in pixels: pictures are resized to a square so that they can be batched
 
 
-class Family(NamedTuple):
-    """How one architecture of `transformers` is loaded, and what its scores mean."""
+class DetectorFamily(NamedTuple):
+    """How one detector architecture of `transformers` is loaded, and how its class scores are read."""
 
-    model: str  # class name
-    nothing: bool  # True: softmax, and the last class is "no object"; False: a sigmoid for every class
+    model: str  # name of its class in `transformers`
+    no_object_class: bool  # True: softmax whose last class is "no object"; False: one sigmoid per class
 
 
-DETECTORS: dict[str, Family] = {
-    "detr": Family("DetrForObjectDetection", nothing=True),
-    "conditional_detr": Family("ConditionalDetrForObjectDetection", nothing=False),
-    "deformable_detr": Family("DeformableDetrForObjectDetection", nothing=False),
-    "table-transformer": Family("TableTransformerForObjectDetection", nothing=True),
+DETECTORS: dict[str, DetectorFamily] = {
+    "detr": DetectorFamily("DetrForObjectDetection", no_object_class=True),
+    "conditional_detr": DetectorFamily("ConditionalDetrForObjectDetection", no_object_class=False),
+    "deformable_detr": DetectorFamily("DeformableDetrForObjectDetection", no_object_class=False),
+    "table-transformer": DetectorFamily("TableTransformerForObjectDetection", no_object_class=True),
 }
 
 
 class Detector(Encoder):
+    """Frozen object detector whose highest-scoring regions are the cells."""
+
     def __init__(self, config: DetectorConfig) -> None:
-        """Raises ValueError when the source cannot be loaded or has fewer queries than `regions`."""
+        """Load the detector.  Raises ValueError when that fails or when it has fewer queries than `regions`."""
         super().__init__()
         self.config = config
-        self.family, net, self.processor = _load(config.source)
+        self.family, net, self.processor = _load_detector(config.source)
         sizes = net.config
         found = sizes.two_stage_num_proposals if getattr(sizes, "two_stage", False) else sizes.num_queries
         if found < config.regions:
             raise ValueError(
-                f"{config.source} finds {found} regions, not {config.regions}: give encoder.regions up to {found}"
+                f"{config.source} detects {found} regions, not {config.regions}: give encoder.regions up to {found}"
             )
         self.net: Any = net.requires_grad_(False)
         self.dim: int = sizes.d_model
         self.eval()
 
     def train(self, mode: bool = True) -> "Detector":
-        """It stays in evaluation: nothing of it is trained."""
+        """Stay in evaluation mode: the detector is never trained."""
         return super().train(False)
 
     def preprocess(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float[Tensor, "T 3 h w"]:
-        """RGB [0, 255] frames -> squashed to a square, and normalised as the folder's preprocessor_config.json says."""
+        """Resize uint8 RGB frames to a square and normalise them as preprocessor_config.json says.
+
+        The aspect ratio is not kept.
+        """
         read = self.processor(
             images=[np.ascontiguousarray(frame) for frame in frames],
             size={"height": self.config.size, "width": self.config.size},
@@ -79,11 +87,14 @@ class Detector(Encoder):
         return pixels
 
     def forward(self, pixels: Pixels) -> Features:
-        """(B, T, 3, h, w) -> the surest regions of every frame, surest first, layout (T, 1, N); boxes are relative."""
+        """Encode frames (B, T, 3, h, w) to the highest-scoring regions of every frame, highest first.
+
+        The layout is (T, 1, `regions`); boxes are xyxy, relative to the picture, in [0, 1].
+        """
         b, t = pixels.frames.shape[:2]
         found = self.net(pixels.frames.flatten(0, 1))
-        # a sigmoid leaves classes in their order
-        scores = found.logits.softmax(-1)[..., :-1] if self.family.nothing else found.logits
+        # a sigmoid keeps the order of scores, so it need not be computed
+        scores = found.logits.softmax(-1)[..., :-1] if self.family.no_object_class else found.logits
         sure = scores.amax(-1)
         chosen = sure.topk(self.config.regions).indices.unsqueeze(-1)
         grid = found.last_hidden_state.gather(1, chosen.expand(-1, -1, self.dim))
@@ -95,11 +106,14 @@ class Detector(Encoder):
         return Features(grid.reshape(*cells, self.dim), mask, layout, boxes.reshape(*cells, 4))
 
     def save(self, folder: str | Path) -> None:
-        """Write config, weights and preprocessing to a folder that `DetectorConfig(source=folder)` loads again."""
+        """Write config, weights and preprocessing to a folder that `DetectorConfig(source=folder)` can load."""
         save_parts(folder, self.net, self.processor)
 
     def provenance(self) -> dict[str, Any]:
-        """The hash goes over the names of the weights as well, which tell the architecture."""
+        """JSON values that identify the features: source, hash, sizes and normalisation.
+
+        The hash also covers the names of the weights, which depend on the architecture.
+        """
         return {
             "name": self.config.name,
             "source": self.config.source,
@@ -112,19 +126,19 @@ class Detector(Encoder):
         }
 
 
-def _load(source: str) -> tuple[Family, Any, Any]:
-    """-> how it is read, the detector, and its image processor."""
-    import transformers  # 3 s, and only encoders need it
+def _load_detector(source: str) -> tuple[DetectorFamily, Any, Any]:
+    """Load a detector -> its family, the network and its image processor.  Raises ValueError."""
+    import transformers  # imported here because it takes 3 s
 
-    where, hint = _where(source)
+    where, hint = resolve_source(source)
     try:
-        told = transformers.AutoConfig.from_pretrained(where)
+        config = transformers.AutoConfig.from_pretrained(where)
     except (OSError, ValueError) as error:
         raise ValueError(f"encoder.source {source}: {hint} ({str(error).splitlines()[0]})") from error
-    family = _family(told, source)
+    family = _family_of(config, source)
     try:
         processor = transformers.AutoImageProcessor.from_pretrained(where, backend="pil")
-        with _quiet(transformers):
+        with quiet_transformers(transformers):
             net, report = getattr(transformers, family.model).from_pretrained(
                 where, dtype=torch.float32, output_loading_info=True
             )
@@ -132,24 +146,26 @@ def _load(source: str) -> tuple[Family, Any, Any]:
         raise ValueError(f"encoder.source {source}: {hint} ({str(error).splitlines()[0]})") from error
     absent = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     if absent:
-        raise ValueError(f"{source} lacks weights of {family.model} ({len(absent)} missing, e.g. {absent[:3]})")
+        raise ValueError(
+            f"{source} lacks weights of {family.model} ({len(absent)} missing, e.g. {absent[:3]}): "
+            "give a complete checkpoint"
+        )
     return family, net, processor
 
 
-def _family(told: Any, source: str) -> Family:
-    """How a detector of this configuration is read.  Raises ValueError when it cannot be."""
+def _family_of(config: Any, source: str) -> DetectorFamily:
+    """The detector family of a `transformers` config.  Raises ValueError when it is not supported."""
     from transformers.utils import is_timm_available
 
-    if told.model_type not in DETECTORS:
+    if config.model_type not in DETECTORS:
         raise ValueError(
-            f"encoder.source {source} is a {told.model_type!r} model; detectors that can be read are "
-            f"{', '.join(DETECTORS)}"
+            f"encoder.source {source} is a {config.model_type!r} model; supported detectors are {', '.join(DETECTORS)}"
         )
-    if getattr(told.backbone_config, "model_type", "") == "timm_backbone" and not is_timm_available():
+    if getattr(config.backbone_config, "model_type", "") == "timm_backbone" and not is_timm_available():
         raise ValueError(
-            f"encoder.source {source}: the backbone of this {told.model_type} is one of timm (its config.json has "
-            "use_timm_backbone), which limner does not depend on; give weights whose backbone is one of transformers: "
-            "those of facebook/detr-resnet-50 are its revision no_timm "
+            f"encoder.source {source}: the backbone of this {config.model_type} is a timm model (its config.json has "
+            "use_timm_backbone), and limner does not depend on timm; give weights with a transformers backbone: "
+            "for facebook/detr-resnet-50 these are its revision no_timm "
             "(hf download facebook/detr-resnet-50 --revision no_timm --local-dir FOLDER)"
         )
-    return DETECTORS[told.model_type]
+    return DETECTORS[config.model_type]

@@ -1,4 +1,4 @@
-"""What every encoder offers: its own preprocessing, and pixels -> cells."""
+"""The encoder interface: every encoder preprocesses frames in its own way and turns them into feature cells."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -27,45 +27,58 @@ class EncoderConfig(Protocol):
 
 
 class Encoder(nn.Module, ABC):
-    """Turns frames into N cells of `dim` channels with a layout."""
+    """Base class of encoders: turns frames into N cells of `dim` channels with a layout (t, h, w)."""
 
     dim: int
     config: Any  # an `EncoderConfig`
 
     @abstractmethod
     def preprocess(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float[Tensor, "T 3 h w"]:
-        """RGB [0, 255] frames of any size -> what `forward` eats, exactly as the weights were trained."""
+        """Turn uint8 RGB frames of any size into the input of `forward`, exactly as in the training of the weights."""
 
     def kept_region(self, height: int, width: int) -> tuple[float, float, float, float]:
-        """The part of a height x width picture that `preprocess` keeps, relative xyxy; beyond [0, 1] where it pads."""
+        """The part of a height x width picture that `preprocess` keeps, as relative xyxy.
+
+        Values lie outside [0, 1] where `preprocess` pads the picture.
+        """
         return 0.0, 0.0, 1.0, 1.0
 
     @abstractmethod
     def forward(self, pixels: Pixels) -> Features:
-        """(B, T, 3, h, w) -> cells with layout (T, h', w'), all real."""
+        """Encode frames (B, T, 3, h, w) to cells with layout (T, h', w').  No cell is padding."""
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:
-        """Plain JSON values that say where features came from: name, source, sha256 of the weights, preprocessing."""
+        """JSON values that identify the features: name, source, sha256 of the weights, preprocessing."""
 
 
-def squares(frames: UInt8[np.ndarray, "T H W 3"], size: int) -> Float[Tensor, "T 3 s s"]:
-    """Frames resized to size x size (Pillow's antialiased bilinear; aspect ratio not kept), still in [0, 255]."""
+def resize_to_square(frames: UInt8[np.ndarray, "T H W 3"], size: int) -> Float[Tensor, "T 3 s s"]:
+    """Resize uint8 frames to size x size pixels with Pillow's antialiased bilinear filter -> floats in [0, 255].
+
+    The aspect ratio is not kept.
+    """
     images = (Image.fromarray(np.ascontiguousarray(frame)) for frame in frames)
     resized = np.stack([np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)) for image in images])
     return torch.from_numpy(resized).permute(0, 3, 1, 2).float()
 
 
-def cells_of(maps: Float[Tensor, "BT D h w"], media: int) -> Features:
-    """Maps of the frames of so many media, all of them equally long -> their cells (T, h, w), all real."""
+def maps_to_features(maps: Float[Tensor, "BT D h w"], media: int) -> Features:
+    """Turn feature maps of all frames of `media` equally long media into cells with layout (T, h, w).
+
+    BT is media x frames, media first.  No cell is padding.
+    """
     (count, dim), (h, w) = maps.shape[:2], maps.shape[2:]
     layout = Layout(count // media, h, w)
     grid = maps.flatten(2).transpose(1, 2).reshape(media, layout.cells, dim)
     return Features(grid, torch.ones(grid.shape[:2], dtype=torch.bool, device=grid.device), layout)
 
 
-def same_shape(frames: Sequence[Tensor | None]) -> list[list[int]]:
-    """The places of tensors that can be stacked, group by group; None stands in no group."""
+def group_by_shape(frames: Sequence[Tensor | None]) -> list[list[int]]:
+    """Group the indices of tensors of equal shape, which can be stacked.  None is in no group.
+
+    >>> group_by_shape([torch.zeros(2), None, torch.zeros(3), torch.zeros(2)])
+    [[0, 3], [2]]
+    """
     groups: dict[tuple[int, ...], list[int]] = {}
     for place, item in enumerate(frames):
         if item is not None:

@@ -1,4 +1,8 @@
-"""Media -> encoder -> feature store: read ahead in threads, bad media skipped and listed, resumed by a rerun."""
+"""Feature extraction: run an encoder on media and write the cells to a feature store.
+
+Threads read media ahead.  Media that cannot be read are skipped and listed.  The same call continues an extraction
+that was interrupted.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,39 +19,40 @@ from limner.data.frames import FrameSampling
 from limner.data.media import is_clip, read_medium
 from limner.data.prefetch import prefetch
 from limner.data.store import Float16RangeError, StoreWriter, entry_key
-from limner.encoders.encoder import Encoder, same_shape
+from limner.encoders.encoder import Encoder, group_by_shape
 
 
 @dataclass(frozen=True)
 class ExtractReport:
-    """What an extraction did, in entries (one medium in one view)."""
+    """Counts of one extraction, in entries (one medium with one augmentation)."""
 
     written: int
-    present: int  # found in the store and kept
+    already_stored: int  # entries that the store held before
     failures: tuple[tuple[str, str], ...]  # (id, reason), one per medium
-    mended: tuple[str, ...] = ()  # damaged media that could be read all the same, a line each
+    damaged: tuple[str, ...] = ()  # one line for each damaged medium that could still be read
 
     def __str__(self) -> str:
-        mended = f", {len(self.mended)} damaged but read" if self.mended else ""
+        damaged = f", {len(self.damaged)} damaged but read" if self.damaged else ""
         return (
-            f"{self.written} entries written, {self.present} already there, {len(self.failures)} media failed{mended}"
+            f"{self.written} entries written, {self.already_stored} already there, "
+            f"{len(self.failures)} media failed{damaged}"
         )
 
 
-class Job(NamedTuple):
-    """One medium in one view."""
+class ExtractionJob(NamedTuple):
+    """One medium with one augmentation."""
 
     medium: Medium
     augmentation: str
 
 
-class Loaded(NamedTuple):
-    """A job and its preprocessed frames, or the reason why there are none."""
+class LoadedFrames(NamedTuple):
+    """A job with its preprocessed frames, or with the reason why it has none."""
 
-    job: Job
+    job: ExtractionJob
     frames: Float[Tensor, "T 3 h w"] | None
     reason: str
-    notes: tuple[str, ...] = ()  # what was damaged
+    notes: tuple[str, ...] = ()  # one line for each damage that was found
 
 
 def extract(
@@ -56,38 +61,39 @@ def extract(
     out: Path,
     augmentations: Sequence[str] = ("full",),
     *,
-    view_splits: Sequence[str] = ("train",),
+    augment_splits: Sequence[str] = ("train",),
     batch_size: int = 32,
     device: torch.device | str = "cpu",
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
     sampling: FrameSampling = FrameSampling(),
 ) -> ExtractReport:
-    """Encode every medium once per view into the store at `out`; all media in the first view come first.
+    """Encode every medium once per augmentation and write the cells to the store at `out`.
 
-    Views other than "full" are made only for media of `view_splits`.  Frames of clips are chosen by `sampling`;
-    `batch_size` counts frames that go through the encoder together, of one clip at least.
-    `progress` is told (done, total) entries.  Entries that are there already are kept, so the same call continues a
-    killed run.  Raises ValueError for unknown augmentations, duplicate ids, or a store of another encoder; a bad
-    medium is never fatal.
+    All media with the first augmentation come first.  Augmentations other than "full" are applied only to media of
+    the splits `augment_splits`.  `sampling` chooses the frames of every clip.  `batch_size` is the number of
+    frames that are encoded together; a clip is never divided.  `progress` is called with (done, total) entries.
+    Entries that the store already holds are kept, so the same call continues an interrupted extraction.  Raises
+    ValueError for unknown augmentations, duplicate ids, or a store that another encoder wrote; a medium that cannot be
+    read is only listed in the report.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
-    jobs = _jobs(media, augmentations, view_splits)
+    if batch_size < 1 or frames < 1:
+        raise ValueError(f"batch_size is {batch_size} and frames is {frames}; both must be at least 1")
+    jobs = _list_jobs(media, augmentations, augment_splits)
     encoder = encoder.to(device).eval()
     writer = StoreWriter(out, encoder.provenance())
     todo = [job for job in jobs if entry_key(job.medium.id, job.augmentation) not in writer]
-    before, present = len(writer), len(jobs) - len(todo)
-    done = present
+    before, already_stored = len(writer), len(jobs) - len(todo)
+    done = already_stored
     failures: dict[str, str] = {}
     if progress:
         progress(done, len(jobs))
-    mended: dict[str, None] = {}
+    damaged: dict[str, None] = {}  # a set that keeps its order
     clips = any(is_clip(job.medium.path) for job in todo)
     window = max(workers, 2 * batch_size // (sampling.frames if clips else 1))
-    reading = prefetch(lambda job: _load(job, encoder, sampling), todo, window=window, workers=workers)
-    for chunk in _chunks((found for _, found in reading), batch_size):
-        mended |= dict.fromkeys(note for item in chunk for note in item.notes)
+    reading = prefetch(lambda job: _load_frames(job, encoder, sampling), todo, window=window, workers=workers)
+    for chunk in _chunks((loaded for _, loaded in reading), batch_size):
+        damaged |= dict.fromkeys(note for item in chunk for note in item.notes)
         for job, grid, layout, boxes, reason in _encode(chunk, encoder, device):
             try:
                 if grid is None:
@@ -102,10 +108,13 @@ def extract(
     for id, reason in failures.items():
         writer.fail(id, reason)
     writer.finish()
-    return ExtractReport(len(writer) - before, present, tuple(failures.items()), tuple(mended))
+    return ExtractReport(len(writer) - before, already_stored, tuple(failures.items()), tuple(damaged))
 
 
-def _jobs(media: Sequence[Medium], augmentations: Sequence[str], view_splits: Sequence[str]) -> list[Job]:
+def _list_jobs(
+    media: Sequence[Medium], augmentations: Sequence[str], augment_splits: Sequence[str]
+) -> list[ExtractionJob]:
+    """All jobs in their order.  Raises ValueError for unknown augmentations and duplicate ids."""
     unknown = [augmentation for augmentation in augmentations if augmentation not in AUGMENTATIONS]
     if unknown:
         raise ValueError(f"unknown augmentations {unknown}; known are {', '.join(AUGMENTATIONS)}")
@@ -115,28 +124,29 @@ def _jobs(media: Sequence[Medium], augmentations: Sequence[str], view_splits: Se
             raise ValueError(f"the id {medium.id!r} occurs twice ({medium.path}); ids must be unique")
         seen.add(medium.id)
     return [
-        Job(medium, augmentation)
+        ExtractionJob(medium, augmentation)
         for augmentation in dict.fromkeys(augmentations)
         for medium in media
-        if augmentation == "full" or medium.split in view_splits
+        if augmentation == "full" or medium.split in augment_splits
     ]
 
 
-def _load(job: Job, encoder: Encoder, sampling: FrameSampling) -> Loaded:
+def _load_frames(job: ExtractionJob, encoder: Encoder, sampling: FrameSampling) -> LoadedFrames:
+    """Read, augment and preprocess the frames of one job."""
     notes: list[str] = []
     try:
         pixels = encoder.preprocess(AUGMENTATIONS[job.augmentation](read_medium(job.medium, sampling, notes)))
-        return Loaded(job, pixels, "", tuple(notes))
-    except ValueError as error:  # MediaError, or a size that the encoder's preprocessing refuses
-        return Loaded(job, None, str(error))
+        return LoadedFrames(job, pixels, "", tuple(notes))
+    except ValueError as error:  # MediaError, or a picture size that the encoder's preprocessing refuses
+        return LoadedFrames(job, None, str(error))
 
 
-def _chunks(loaded: Iterable[Loaded], frames: int) -> Iterator[list[Loaded]]:
-    """Neighbours that hold at least `frames` frames together; what could not be read counts as one."""
-    chunk: list[Loaded] = []
+def _chunks(loaded: Iterable[LoadedFrames], frames: int) -> Iterator[list[LoadedFrames]]:
+    """Group consecutive jobs until they hold at least `frames` frames; a job that could not be read counts as one."""
+    chunk: list[LoadedFrames] = []
     for item in loaded:
         chunk.append(item)
-        if sum(1 if some.frames is None else len(some.frames) for some in chunk) >= frames:
+        if sum(1 if job.frames is None else len(job.frames) for job in chunk) >= frames:
             yield chunk
             chunk = []
     if chunk:
@@ -145,15 +155,18 @@ def _chunks(loaded: Iterable[Loaded], frames: int) -> Iterator[list[Loaded]]:
 
 @torch.no_grad()
 def _encode(
-    chunk: Sequence[Loaded], encoder: Encoder, device: torch.device | str
-) -> list[tuple[Job, Tensor | None, Layout, Tensor | None, str]]:
-    """Cells of every loaded job, in the order of the chunk; frames of equal shape go through the encoder together."""
+    chunk: Sequence[LoadedFrames], encoder: Encoder, device: torch.device | str
+) -> list[tuple[ExtractionJob, Tensor | None, Layout, Tensor | None, str]]:
+    """Encode the jobs of a chunk -> (job, grid, layout, boxes, reason) of each, in order.
+
+    Frames of equal shape are encoded together.  Where frames are missing, the grid is None and the reason is given.
+    """
     cells: dict[int, tuple[Tensor, Layout, Tensor | None]] = {}
-    for places in same_shape([item.frames for item in chunk]):
-        stack = torch.stack([frames for place in places if (frames := chunk[place].frames) is not None])
+    for indices in group_by_shape([item.frames for item in chunk]):
+        stack = torch.stack([frames for index in indices if (frames := chunk[index].frames) is not None])
         features = encoder(Pixels(stack.to(device)))
-        boxes = [None] * len(places) if features.regions is None else features.regions.cpu()  # a detector's
-        for place, grid, found in zip(places, features.grid.cpu(), boxes, strict=True):
-            cells[place] = (grid, features.layout, found)
-    nothing = (None, Layout(0, 0, 0), None)
-    return [(item.job, *cells.get(place, nothing), item.reason) for place, item in enumerate(chunk)]
+        boxes = [None] * len(indices) if features.regions is None else features.regions.cpu()
+        for index, grid, box in zip(indices, features.grid.cpu(), boxes, strict=True):
+            cells[index] = (grid, features.layout, box)
+    no_cells = (None, Layout(0, 0, 0), None)
+    return [(item.job, *cells.get(index, no_cells), item.reason) for index, item in enumerate(chunk)]

@@ -1,12 +1,15 @@
-"""Residual networks of four stages, of which the first blocks may be frozen."""
+"""Base class of four-stage residual networks whose first blocks can be frozen."""
 
 from torch import nn
 
 from limner.encoders.encoder import Encoder
 
 
-class FourStages(Encoder):
-    """A stem (`conv1`, `bn1`) and the blocks of `layer1` to `layer4`, counted over all stages."""
+class FourStageEncoder(Encoder):
+    """Encoder with a stem (`conv1`, `bn1`) and four stages of blocks, `layer1` to `layer4`.
+
+    Block indices count over all stages: with stages of 3, 4, 6 and 3 blocks, block 3 is the first of `layer2`.
+    """
 
     conv1: nn.Module
     bn1: nn.Module
@@ -16,9 +19,10 @@ class FourStages(Encoder):
     layer4: nn.Sequential
 
     def freeze(self, first: int | None) -> None:
-        """Train the blocks from index `first` on (negative: from the end); 0 trains everything, None nothing.
+        """Freeze the stem and all blocks before index `first`; the others are trained.
 
-        Raises ValueError when there is no such block.
+        A negative index counts from the end, 0 trains everything, None trains nothing.  Raises ValueError when there
+        is no such block.
         """
         blocks: list[nn.Module] = [*self.layer1, *self.layer2, *self.layer3, *self.layer4]
         if first is not None and not -len(blocks) <= first < len(blocks):
@@ -32,7 +36,7 @@ class FourStages(Encoder):
             module.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "FourStages":
-        """As usual, but frozen parts stay in evaluation: their BatchNorm statistics do not move."""
+        """Set the mode; frozen parts stay in evaluation mode, so their BatchNorm statistics do not change."""
         super().train(mode)
         for module in self._frozen:
             module.eval()

@@ -1,6 +1,7 @@
-"""ResNet (He et al. 2016, arXiv:1512.03385) and ResNeXt (Xie et al. 2017, arXiv:1611.05431), for published weights.
+"""ResNet (He et al. 2016, arXiv:1512.03385) and ResNeXt (Xie et al. 2017, arXiv:1611.05431) encoders.
 
-Parameters are named as in torchvision, so that its ImageNet weights and older captioning checkpoints fit.
+Parameters have the names of torchvision, so its ImageNet weights and the encoders of older captioning checkpoints can
+be loaded.
 """
 
 from dataclasses import dataclass
@@ -13,21 +14,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from limner.core.types import Features, Pixels
-from limner.encoders.encoder import cells_of, squares
-from limner.encoders.freezing import FourStages
-from limner.encoders.learnt import learnt
+from limner.encoders.encoder import maps_to_features, resize_to_square
+from limner.encoders.freezing import FourStageEncoder
 from limner.encoders.pretrained import weights_sha256
+from limner.encoders.trained import load_trained_encoder
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for input channels 0, 1, 2 in either order
-PLANES = (64, 128, 256, 512)  # base width of the four stages
+MEAN, STD = (
+    (0.485, 0.456, 0.406),
+    (0.229, 0.224, 0.225),
+)  # of ImageNet; applied to channels 0, 1, 2 in RGB and in BGR order
+PLANES = (64, 128, 256, 512)  # base channels of the four stages
 
 
 @dataclass(frozen=True)
 class ResNetConfig:
-    """`blocks` per stage; ResNet-101 is (3, 4, 23, 3), ResNeXt-101 32x8d the same with groups 32, width_per_group 8.
+    """Size, input and trained part of a ResNet.
 
-    `trainable_from` k trains the blocks from index k on, counted over all stages (negative: from the end); 0 trains
-    everything, None freezes everything: what an import does.  `source`: a run whose encoder it is.
+    ResNet-101 has `blocks` (3, 4, 23, 3); ResNeXt-101 32x8d has the same blocks with `groups` 32 and `width_per_group`
+    8.  `trainable_from` k trains the blocks from index k on, counted over all stages (a negative k counts from the
+    end); 0 trains everything, None freezes everything, as `limner convert` does.  `source` is a run whose encoder
+    weights are loaded; "" leaves the weights random.
     """
 
     name: Literal["resnet"] = "resnet"
@@ -42,8 +48,8 @@ class ResNetConfig:
     source: str = ""
 
 
-class Basic(nn.Module):
-    """Two 3x3 convolutions around a shortcut."""
+class BasicBlock(nn.Module):
+    """Residual block of two 3x3 convolutions."""
 
     expansion = 1
 
@@ -61,8 +67,11 @@ class Basic(nn.Module):
         return torch.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
-class Bottleneck(nn.Module):
-    """1x1, 3x3 in groups, 1x1.  The 3x3 has the stride, as in torchvision (the paper gives it to the first 1x1)."""
+class BottleneckBlock(nn.Module):
+    """Residual block of a 1x1, a grouped 3x3 and a 1x1 convolution.
+
+    The 3x3 convolution has the stride, as in torchvision; in the paper the first 1x1 has it.
+    """
 
     expansion = 4
 
@@ -85,16 +94,17 @@ class Bottleneck(nn.Module):
 
 
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
+    """The 1x1 convolution that matches shapes on the shortcut, or None where they match already."""
     if stride == 1 and inputs == outputs:
         return None
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
 
-class ResNet(FourStages):
-    """Stride 32; 256 x 256 pixels give an 8 x 8 map, averaged adaptively to `pool` x `pool` cells."""
+class ResNet(FourStageEncoder):
+    """ResNet encoder of stride 32: 256 x 256 pixels give an 8 x 8 map, pooled to `pool` x `pool` cells."""
 
     def __init__(self, config: ResNetConfig) -> None:
-        """Weights are random.  Raises ValueError for sizes that make no network."""
+        """Random weights unless `source` names a run.  Raises ValueError for sizes that are not possible."""
         super().__init__()
         _check(config)
         self.config = config
@@ -106,9 +116,9 @@ class ResNet(FourStages):
             for i in range(count):
                 stride = 2 if stage and i == 0 else 1
                 block = (
-                    Basic(inputs, planes, stride)
+                    BasicBlock(inputs, planes, stride)
                     if config.kind == "basic"
-                    else Bottleneck(inputs, planes, stride, config.groups, config.width_per_group)
+                    else BottleneckBlock(inputs, planes, stride, config.groups, config.width_per_group)
                 )
                 inputs = planes * block.expansion
                 blocks.append(block)
@@ -118,32 +128,32 @@ class ResNet(FourStages):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        learnt(self, config.source)
+        load_trained_encoder(self, config.source)
         self.freeze(config.trainable_from)
         self.train(self.training)
 
     def preprocess(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float[Tensor, "T 3 h w"]:
-        """RGB [0, 255] -> size x size (Pillow's antialiased bilinear; the aspect ratio is not kept), /255, normalised.
+        """Resize uint8 RGB frames to size x size, scale them to [0, 1] and normalise them with ImageNet's mean and std.
 
-        With channels "BGR" blue comes first but is normalised with the numbers of red: so the public code did with
-        pictures read by OpenCV, and its weights expect it.
+        The aspect ratio is not kept.  With channels "BGR", blue comes first and is normalised with the mean and std of
+        red.  The public code did this with pictures that OpenCV had read, so its weights expect it.
         """
-        pixels = squares(frames, self.config.size) / 255
+        pixels = resize_to_square(frames, self.config.size) / 255
         if self.config.channels == "BGR":
             pixels = pixels.flip(1)
         return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
     def forward(self, pixels: Pixels) -> Features:
-        """(B, T, 3, H, W) -> T * pool * pool cells (without pooling T * H/32 * W/32), all real."""
+        """Encode frames (B, T, 3, H, W) to T * pool * pool cells, or T * H/32 * W/32 without pooling."""
         x = torch.relu(self.bn1(self.conv1(pixels.frames.flatten(0, 1))))
         x = F.max_pool2d(x, 3, 2, 1)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         if self.config.pool:
             x = F.adaptive_avg_pool2d(x, self.config.pool)
-        return cells_of(x, len(pixels.frames))
+        return maps_to_features(x, len(pixels.frames))
 
     def provenance(self) -> dict[str, Any]:
-        """The architecture and the hash of the weights as they are now."""
+        """JSON values that identify the features, with the hash of the current weights."""
         config = self.config
         shape = f"{config.kind}, {config.blocks}, {config.groups}x{config.width_per_group}d, pool={config.pool}"
         return {
@@ -163,6 +173,7 @@ class ResNet(FourStages):
 
 
 def _check(config: ResNetConfig) -> None:
+    """Raise ValueError for sizes that are not possible."""
     if min(config.blocks) < 1:
         raise ValueError(f"encoder.blocks is {config.blocks}; every stage needs at least one block")
     if config.size < 32 or config.pool < 0:
@@ -172,19 +183,19 @@ def _check(config: ResNetConfig) -> None:
             f"encoder.groups and width_per_group are at least 1, got {config.groups} and {config.width_per_group}"
         )
     if config.kind == "basic" and (config.groups, config.width_per_group) != (1, 64):
-        raise ValueError("basic blocks have groups 1 and width_per_group 64; others need kind: bottleneck")
+        raise ValueError("basic blocks need groups 1 and width_per_group 64; for other values give kind: bottleneck")
 
 
-def config_of(tensors: dict[str, Tensor], channels: Literal["RGB", "BGR"] = "RGB") -> ResNetConfig:
-    """The frozen network that fits a state dict with torchvision's names.  Raises ValueError that names what is absent.
+def infer_config(tensors: dict[str, Tensor], channels: Literal["RGB", "BGR"] = "RGB") -> ResNetConfig:
+    """Infer the config of a frozen ResNet from a state dict with torchvision's names.  Raises ValueError.
 
-    The tensors do not tell the size of the picture and the pooling: the defaults are those of the published captioner.
+    `size` and `pool` cannot be inferred from the weights; they get the values of the published captioner.
     """
     conv2 = tensors.get("layer1.0.conv2.weight")
     counts = [len({key.split(".")[1] for key in tensors if key.startswith(f"layer{stage}.")}) for stage in range(1, 5)]
     if conv2 is None or conv2.dim() != 4 or 0 in conv2.shape or 0 in counts:
         raise ValueError(
-            f"no ResNet: blocks per stage are {counts}, and layer1.0.conv2.weight is "
+            f"not a ResNet: blocks per stage are {counts}, and layer1.0.conv2.weight is "
             f"{'missing' if conv2 is None else tuple(conv2.shape)}"
         )
     blocks = (counts[0], counts[1], counts[2], counts[3])

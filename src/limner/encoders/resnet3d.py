@@ -1,6 +1,7 @@
-"""3-D ResNet (Hara et al. 2018, arXiv:1711.09577): convolutions over time and space, for weights trained on Kinetics.
+"""3-D ResNet encoder (Hara et al. 2018, arXiv:1711.09577): convolutions over time and space.
 
-Parameters are named as in the authors' code (kenshohara/3D-ResNets-PyTorch), so that its published weights fit.
+Parameters have the names of the authors' code (kenshohara/3D-ResNets-PyTorch), so its weights, trained on Kinetics, can
+be loaded.
 """
 
 from dataclasses import dataclass
@@ -17,40 +18,50 @@ from torch.nn import functional as F
 from limner.core.fields import PositiveInt
 from limner.core.tensors import state_dict_differences
 from limner.core.types import Features, Layout, Pixels
-from limner.encoders.freezing import FourStages
-from limner.encoders.learnt import learnt
+from limner.encoders.freezing import FourStageEncoder
 from limner.encoders.pretrained import weights_sha256
+from limner.encoders.trained import load_trained_encoder
 
-DEPTHS: dict[int, tuple[type["Basic"] | type["Bottleneck"], tuple[int, int, int, int]]]  # -> block, blocks per stage
+DEPTHS: dict[
+    int, tuple[type["Basic"] | type["Bottleneck"], tuple[int, int, int, int]]
+]  # depth -> block class, blocks per stage
 CLASSIFIER = ("fc.weight", "fc.bias")
 
 
 @dataclass(frozen=True)
 class ResNet3DConfig:
-    """Depth 18 and 34 give 8 * width channels per cell, 50 and 101 give 32 * width: 2048 for the published 50.
+    """Size, input and trained part of a 3-D ResNet.
 
-    `source` is a file of weights (.pth) or a run whose encoder it is; without one they are random.  `trainable_from` k
-    trains the blocks from index k on, counted over all stages (negative: from the end); 0 trains everything, None
-    freezes everything.
+    Depths up to 34 give cells of 8 * width channels, larger depths 32 * width: the published ResNet-50 gives 2048.
+    `source` is a file of weights (.pth) or a run whose encoder weights are loaded; "" leaves the weights random.
+    `trainable_from` k trains the blocks from index k on, counted over all stages (a negative k counts from the end);
+    0 trains everything, None freezes everything.
     """
 
     name: Literal["resnet3d"] = "resnet3d"
     depth: Literal[10, 18, 34, 50, 101, 152, 200] = 50  # layers
     source: str = ""
     width: PositiveInt = 64  # channels of the first layer
-    shortcut: Literal["A", "B"] = "B"  # A: no weights, new channels are 0 (18 and 34 of 2017); B: a 1x1x1 convolution
-    time_stride: Literal[1, 2] = 1  # of the first convolution; 2 in weights for clips of 32 frames and more
+    shortcut: Literal["A", "B"] = "B"  # A: zero padding (18 and 34 of 2017); B: a 1x1x1 convolution
+    time_stride: Literal[1, 2] = 1  # of the first convolution; 2 for weights trained on 32 or more frames
     window: PositiveInt | None = (
-        None  # pooled vectors of windows of so many frames, one from each frame on; published: 16
+        None  # one pooled cell per frame, from the `window` frames that start there; published: 16
     )
-    size: PositiveInt = 224  # of the square input in pixels
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # per RGB channel in [0, 255]; ImageNet's,
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)  # as the captioner's features were made
+    size: PositiveInt = 224  # side of the square input, in pixels
+    mean: tuple[float, float, float] = (
+        123.675,
+        116.28,
+        103.53,
+    )  # per RGB channel in [0, 255]: ImageNet's values, with which
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)  # the published captioner's features were made
     trainable_from: int | None = 0
 
 
-class ShortcutA(nn.Module):
-    """Every `stride`-th position; channels that the input lacks are 0 (He et al. 2016, option A)."""
+class ZeroPaddedShortcut(nn.Module):
+    """Shortcut without weights: takes every `stride`-th position and appends `more` zero channels.
+
+    This is option A of He et al. 2016.
+    """
 
     def __init__(self, more: int, stride: int) -> None:
         super().__init__()
@@ -62,15 +73,16 @@ class ShortcutA(nn.Module):
 
 
 def _shortcut(inputs: int, outputs: int, stride: int, kind: str) -> nn.Module | None:
+    """The shortcut of kind "A" or "B" that matches shapes, or None where they match already."""
     if stride == 1 and inputs == outputs:
         return None
     if kind == "A":
-        return ShortcutA(outputs - inputs, stride)
+        return ZeroPaddedShortcut(outputs - inputs, stride)
     return nn.Sequential(nn.Conv3d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm3d(outputs))
 
 
-class Basic(nn.Module):
-    """Two 3x3x3 convolutions around a shortcut."""
+class BasicBlock3D(nn.Module):
+    """Residual block of two 3x3x3 convolutions."""
 
     expansion = 1
 
@@ -88,8 +100,8 @@ class Basic(nn.Module):
         return torch.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
-class Bottleneck(nn.Module):
-    """1x1x1, 3x3x3 with the stride, 1x1x1 to four times the channels."""
+class BottleneckBlock3D(nn.Module):
+    """Residual block of a 1x1x1, a 3x3x3 (with the stride) and a 1x1x1 convolution to 4 * planes channels."""
 
     expansion = 4
 
@@ -111,24 +123,25 @@ class Bottleneck(nn.Module):
 
 
 DEPTHS = {
-    10: (Basic, (1, 1, 1, 1)),
-    18: (Basic, (2, 2, 2, 2)),
-    34: (Basic, (3, 4, 6, 3)),
-    50: (Bottleneck, (3, 4, 6, 3)),
-    101: (Bottleneck, (3, 4, 23, 3)),
-    152: (Bottleneck, (3, 8, 36, 3)),
-    200: (Bottleneck, (3, 24, 36, 3)),
+    10: (BasicBlock3D, (1, 1, 1, 1)),
+    18: (BasicBlock3D, (2, 2, 2, 2)),
+    34: (BasicBlock3D, (3, 4, 6, 3)),
+    50: (BottleneckBlock3D, (3, 4, 6, 3)),
+    101: (BottleneckBlock3D, (3, 4, 23, 3)),
+    152: (BottleneckBlock3D, (3, 8, 36, 3)),
+    200: (BottleneckBlock3D, (3, 24, 36, 3)),
 }
 
 
-class ResNet3D(FourStages):
-    """Stride 16 in time (32 with time_stride 2) and 32 in space, rounded up: 16 x 224 x 224 give 1 x 7 x 7 cells.
+class ResNet3D(FourStageEncoder):
+    """3-D ResNet encoder of stride 16 in time (32 with time_stride 2) and 32 in space, rounded up.
 
-    With a `window`, every frame gives one cell: the mean over the cells of the window that begins with it.
+    16 frames of 224 x 224 pixels give 1 x 7 x 7 cells.  With a `window`, every frame gives one cell: the mean over the
+    cells of the `window` frames that start there.
     """
 
     def __init__(self, config: ResNet3DConfig) -> None:
-        """Raises ValueError when the weights are missing, unreadable or of another network (naming that)."""
+        """Raises ValueError when the weights are missing, cannot be read, or belong to another network."""
         super().__init__()
         if config.size < 32:
             raise ValueError(f"encoder.size is {config.size}; it must be at least 32")
@@ -150,16 +163,19 @@ class ResNet3D(FourStages):
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if config.source and not Path(config.source).expanduser().is_dir():
-            fill(self, read_weights(config.source), config.source)
+            load_weights(self, read_weights(config.source), config.source)
         else:
-            learnt(self, config.source)
+            load_trained_encoder(self, config.source)
         self.freeze(config.trainable_from)
         self.train(self.training)
 
     def preprocess(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float[Tensor, "T 3 h w"]:
-        """RGB [0, 255] -> shorter side to `size` (Pillow's antialiased bilinear), central square, normalised."""
+        """Resize uint8 RGB frames so that the shorter side is `size`, crop the central square and normalise it.
+
+        The resizing filter is Pillow's antialiased bilinear one.
+        """
         size, (height, width) = self.config.size, frames.shape[1:3]
-        tall, wide = _resized(height, width, size)
+        tall, wide = _resized_sides(height, width, size)
         top, left = (tall - size) // 2, (wide - size) // 2
         images = (Image.fromarray(np.ascontiguousarray(frame)) for frame in frames)
         scaled = np.stack([np.asarray(image.resize((wide, tall), Image.Resampling.BILINEAR)) for image in images])
@@ -168,31 +184,33 @@ class ResNet3D(FourStages):
         return (pixels - torch.tensor(self.config.mean).view(3, 1, 1)) / torch.tensor(self.config.std).view(3, 1, 1)
 
     def kept_region(self, height: int, width: int) -> tuple[float, float, float, float]:
-        """The central square."""
-        size, (tall, wide) = self.config.size, _resized(height, width, self.config.size)
+        """The central square, as relative xyxy."""
+        size, (tall, wide) = self.config.size, _resized_sides(height, width, self.config.size)
         top, left = (tall - size) // 2, (wide - size) // 2
         return left / wide, top / tall, (left + size) / wide, (top + size) / tall
 
     def forward(self, pixels: Pixels) -> Features:
-        """(B, T, 3, H, W) -> T/16 * H/32 * W/32 cells, or with a window T cells; all real."""
+        """Encode frames (B, T, 3, H, W) to T/16 * H/32 * W/32 cells, or T cells with a window.  No cell is padding."""
         frames, window = pixels.frames, self.config.window
         if window is None:
-            x = self._map(frames)
+            x = self._feature_map(frames)
         else:
-            # zeros behind the last frame, after normalisation: a window from every frame on, as published
+            # as published: zeros after the last frame (and after normalisation), so that a window starts at every frame
             padded = F.pad(frames, (0, 0, 0, 0, 0, 0, 0, window - 1))
             starts = range(frames.shape[1])
-            x = torch.cat([self._map(padded[:, i : i + window]).mean((2, 3, 4), keepdim=True) for i in starts], 2)
+            x = torch.cat(
+                [self._feature_map(padded[:, i : i + window]).mean((2, 3, 4), keepdim=True) for i in starts], 2
+            )
         grid = x.flatten(2).transpose(1, 2)
         return Features(grid, torch.ones(grid.shape[:2], dtype=torch.bool, device=grid.device), Layout(*x.shape[2:]))
 
-    def _map(self, frames: Float[Tensor, "B T 3 H W"]) -> Float[Tensor, "B D t h w"]:
+    def _feature_map(self, frames: Float[Tensor, "B T 3 H W"]) -> Float[Tensor, "B D t h w"]:
         x = torch.relu(self.bn1(self.conv1(frames.transpose(1, 2))))
         x = F.max_pool3d(x, 3, 2, 1)
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
     def provenance(self) -> dict[str, Any]:
-        """The architecture and the hash of the weights as they are now."""
+        """JSON values that identify the features, with the hash of the current weights."""
         config = self.config
         shape = f"depth={config.depth}, width={config.width}, shortcut={config.shortcut}, {config.time_stride=}"
         return {
@@ -211,22 +229,22 @@ class ResNet3D(FourStages):
         }
 
 
-def _resized(height: int, width: int, size: int) -> tuple[int, int]:
-    """Sides after the shorter one has become `size`."""
+def _resized_sides(height: int, width: int, size: int) -> tuple[int, int]:
+    """Height and width after the shorter side was resized to `size`."""
     return (size, size * width // height) if height <= width else (size * height // width, size)
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """A state dict, or a training checkpoint with one under "state_dict" -> tensors by the names used here.
+    """Read a state dict, or a training checkpoint that holds one under "state_dict".
 
-    The prefix `module.` of DataParallel and the classifier are left out.  Raises ValueError.
+    The prefix `module.` of DataParallel and the classifier are removed.  Raises ValueError.
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise ValueError(f"encoder.source: {path} is no file; give the .pth file of a 3-D ResNet, or a run's folder")
+        raise ValueError(f"encoder.source: {path} is not a file; give the .pth file of a 3-D ResNet, or a run folder")
     try:
         tree = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever a damaged file makes it raise
+    except Exception as error:  # a damaged file can make torch raise any exception
         raise ValueError(
             f"encoder.source: {path} is damaged or cannot be read without executing code "
             f"({str(error).splitlines()[0]:.200}); save the network's state_dict() instead"
@@ -234,35 +252,38 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     tree = tree.get("state_dict", tree) if isinstance(tree, dict) else tree
     if not isinstance(tree, dict) or not tree or not all(isinstance(value, Tensor) for value in tree.values()):
         raise ValueError(f"encoder.source: {path} holds no state dict")
-    plain = {str(key).removeprefix("module."): value for key, value in tree.items()}
-    return {key: value for key, value in plain.items() if key not in CLASSIFIER}
+    tensors = {str(key).removeprefix("module."): value for key, value in tree.items()}
+    return {key: value for key, value in tensors.items() if key not in CLASSIFIER}
 
 
-def fill(net: ResNet3D, tensors: dict[str, Tensor], where: str) -> None:
-    """Load strictly.  Raises ValueError that tells of which network the weights are."""
+def load_weights(net: ResNet3D, tensors: dict[str, Tensor], source: str) -> None:
+    """Load a state dict strictly.  Raises ValueError that names the network to which the weights belong."""
     counters = {key: value for key, value in net.state_dict().items() if key.endswith("num_batches_tracked")}
-    given = counters | tensors  # torch < 0.4.1 had no counters
-    missing, unknown, shapes = state_dict_differences(net, given)
+    state = counters | tensors  # weights of torch < 0.4.1 have no counters
+    missing, unknown, shapes = state_dict_differences(net, state)
     if missing or unknown or shapes:
-        told, config = config_of(tensors), net.config
+        inferred, config = infer_config(tensors), net.config
         raise ValueError(
-            f"encoder.source {where} has depth {told.depth}, width {told.width}, shortcut {told.shortcut}; the encoder "
-            f"has {config.depth}, {config.width}, {config.shortcut}: missing {missing[:6]}; unknown {unknown[:6]}; "
-            f"shapes {shapes[:3]}"
+            f"encoder.source {source} has depth {inferred.depth}, width {inferred.width}, "
+            f"shortcut {inferred.shortcut}; the encoder has {config.depth}, {config.width}, {config.shortcut}: "
+            f"missing {missing[:6]}; unknown {unknown[:6]}; shapes {shapes[:3]}"
         )
-    net.load_state_dict(given)
+    net.load_state_dict(state)
 
 
-def config_of(tensors: dict[str, Tensor]) -> ResNet3DConfig:
-    """The frozen network that fits a state dict with these names.  Raises ValueError.
+def infer_config(tensors: dict[str, Tensor]) -> ResNet3DConfig:
+    """Infer the config of a frozen 3-D ResNet from a state dict.  Raises ValueError.
 
-    The tensors do not tell the stride in time, the size of the picture and its normalisation: they are the defaults.
+    The stride in time, the picture size and the normalisation cannot be inferred from the weights; they get the
+    defaults.
     """
     counts = tuple(len({key.split(".")[1] for key in tensors if key.startswith(f"layer{n}.")}) for n in range(1, 5))
-    block = Bottleneck if "layer1.0.conv3.weight" in tensors else Basic
-    depths: list[Any] = [depth for depth, found in DEPTHS.items() if found == (block, counts)]
+    block = BottleneckBlock3D if "layer1.0.conv3.weight" in tensors else BasicBlock3D
+    depths: list[Any] = [depth for depth, stages in DEPTHS.items() if stages == (block, counts)]
     if not depths or "conv1.weight" not in tensors or tensors["conv1.weight"].dim() != 5:
-        raise ValueError(f"no 3-D ResNet: blocks per stage are {list(counts)}, conv1.weight is missing or no kernel")
+        raise ValueError(
+            f"not a 3-D ResNet: blocks per stage are {list(counts)}, or conv1.weight is missing or not a kernel"
+        )
     shortcut: Literal["A", "B"] = "B" if "layer2.0.downsample.0.weight" in tensors else "A"
     width = len(tensors["conv1.weight"])
     return ResNet3DConfig(depth=depths[0], width=width, shortcut=shortcut, trainable_from=None)

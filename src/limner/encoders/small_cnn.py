@@ -1,4 +1,4 @@
-"""Our own small residual CNN: trained together with a captioner, from scratch, on a CPU."""
+"""Small residual CNN encoder that is trained from scratch together with a captioner, on a CPU."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,15 +9,18 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from limner.core.types import Features, Pixels
-from limner.encoders.encoder import Encoder, cells_of, squares
-from limner.encoders.learnt import learnt
+from limner.encoders.encoder import Encoder, maps_to_features, resize_to_square
 from limner.encoders.pretrained import weights_sha256
+from limner.encoders.trained import load_trained_encoder
 
 
 @dataclass(frozen=True)
 class SmallCNNConfig:
-    """`size`: side of the square input in pixels; `width`: channels of the first layer; `dim`: channels of a cell;
-    `source`: a run whose encoder it is."""
+    """Sizes of a small CNN.
+
+    `size` is the side of the square input in pixels, `width` the channels of the first layer, `dim` the channels of a
+    cell.  `source` is a run whose encoder weights are loaded; "" leaves the weights random.
+    """
 
     name: Literal["small_cnn"] = "small_cnn"
     size: int = 64
@@ -27,7 +30,7 @@ class SmallCNNConfig:
 
 
 class Residual(nn.Module):
-    """Halve the sides, then one residual block (He et al. 2016) at the new resolution."""
+    """A strided convolution that halves both sides, then one residual block (He et al. 2016)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -42,7 +45,10 @@ class Residual(nn.Module):
 
 
 class SmallCNN(Encoder):
-    """Stride 8: 64 x 64 pixels give 8 x 8 cells.  Every cell is told where it is, so position can be put into words."""
+    """Small CNN encoder of stride 8: 64 x 64 pixels give 8 x 8 cells.
+
+    The relative position of a cell is part of its input, so that captions can name positions.
+    """
 
     def __init__(self, config: SmallCNNConfig) -> None:
         """Raises ValueError when `size` or `width` is not a positive multiple of 8."""
@@ -53,7 +59,7 @@ class SmallCNN(Encoder):
         self.config = config
         self.dim = config.dim
         width = config.width
-        self.stem = nn.Sequential(  # two layers before the second halving: shapes of a dozen pixels are told apart here
+        self.stem = nn.Sequential(  # two layers before the second stride, to distinguish shapes of a dozen pixels
             nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False),
             nn.BatchNorm2d(width),
             nn.ReLU(),
@@ -62,22 +68,22 @@ class SmallCNN(Encoder):
         )
         self.body = nn.Sequential(Residual(width, 2 * width), Residual(2 * width, 4 * width))
         self.out = nn.Conv2d(4 * width + 2, config.dim, 1)
-        learnt(self, config.source)
+        load_trained_encoder(self, config.source)
 
     def preprocess(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float[Tensor, "T 3 h w"]:
-        """RGB [0, 255] -> size x size (bilinear, antialiased; the aspect ratio is not kept), scaled to [-1, 1]."""
-        return squares(frames, self.config.size) / 127.5 - 1
+        """Resize uint8 RGB frames to size x size (aspect ratio not kept) and scale them to [-1, 1]."""
+        return resize_to_square(frames, self.config.size) / 127.5 - 1
 
     def forward(self, pixels: Pixels) -> Features:
-        """(B, T, 3, H, W) in [-1, 1] -> T*(H/8)*(W/8) cells, all real."""
+        """Encode frames (B, T, 3, H, W) in [-1, 1] to T*(H/8)*(W/8) cells.  No cell is padding."""
         x = self.body(torch.relu(self.stem(pixels.frames.flatten(0, 1))))
         h, w = x.shape[-2:]
-        y_at, x_at = torch.meshgrid(torch.linspace(-1, 1, h), torch.linspace(-1, 1, w), indexing="ij")
-        where = torch.stack([x_at, y_at]).to(x).expand(len(x), -1, -1, -1)
-        return cells_of(self.out(torch.cat([x, where], 1)), len(pixels.frames))
+        rows, columns = torch.meshgrid(torch.linspace(-1, 1, h), torch.linspace(-1, 1, w), indexing="ij")
+        position = torch.stack([columns, rows]).to(x).expand(len(x), -1, -1, -1)
+        return maps_to_features(self.out(torch.cat([x, position], 1)), len(pixels.frames))
 
     def provenance(self) -> dict[str, Any]:
-        """The architecture and the hash of the weights as they are now."""
+        """JSON values that identify the features, with the hash of the current weights."""
         return {
             "name": self.config.name,
             "source": "limner",

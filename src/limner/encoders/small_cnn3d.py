@@ -1,4 +1,4 @@
-"""Our own small residual CNN over time and space: trained together with a video captioner, from scratch, on a CPU."""
+"""Small residual 3-D CNN encoder that is trained from scratch together with a video captioner, on a CPU."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -11,18 +11,20 @@ from torch import Tensor, nn
 
 from limner.core.fields import PositiveInt
 from limner.core.types import Features, Layout, Pixels
-from limner.encoders.encoder import Encoder, squares
-from limner.encoders.learnt import learnt
+from limner.encoders.encoder import Encoder, resize_to_square
 from limner.encoders.pretrained import weights_sha256
+from limner.encoders.trained import load_trained_encoder
 
 
 @dataclass(frozen=True)
 class SmallCNN3DConfig:
-    """`size`: side of the square input in pixels; `width`: channels of the first layer; `dim`: channels of a cell.
+    """Sizes of a small 3-D CNN.
 
-    `reach`: how many of the layers see the moments before and after; from 1 to 5 of them a cell knows of
-    3, 7, 11, 15 or 19 frames.  With few of them, what attention falls on is what happens then.
-    `pool`: "space" leaves one cell per moment, with the maximum of every channel.  `source`: a run whose encoder it is.
+    `size` is the side of the square input in pixels, `width` the channels of the first layer, `dim` the channels of a
+    cell.  `reach` is the number of layers with a kernel of 3 in time (the others have 1): with 1 to 5 of them, a cell
+    depends on 3, 7, 11, 15 or 19 frames.  A small `reach` makes attention more precise in time.  `pool` "space" keeps
+    one cell per moment, with the maximum of every channel.  `source` is a run whose encoder weights are loaded; ""
+    leaves the weights random.
     """
 
     name: Literal["small_cnn3d"] = "small_cnn3d"
@@ -35,10 +37,10 @@ class SmallCNN3DConfig:
 
 
 class Residual3D(nn.Module):
-    """Halve the sides, then one residual block (He et al. 2016) at the new resolution; time keeps its length."""
+    """A strided convolution that halves height and width but not time, then one residual block (He et al. 2016)."""
 
     def __init__(self, inputs: int, outputs: int, reach: int = 2) -> None:
-        """`reach`: how many of the two layers see the moments before and after."""
+        """`reach` is the number of the two layers that have a kernel of 3 in time."""
         super().__init__()
         first, second = ((3 if reach > layer else 1) for layer in range(2))
         self.down = nn.Conv3d(inputs, outputs, (first, 3, 3), (1, 2, 2), (first // 2, 1, 1), bias=False)
@@ -52,8 +54,11 @@ class Residual3D(nn.Module):
 
 
 class SmallCNN3D(Encoder):
-    """Stride 2 in time and 8 in space: 16 x 64 x 64 pixels give 8 x 8 x 8 cells.  Every cell is told when and where it
-    is, so that the order of events and their places can be put into words."""
+    """Small 3-D CNN encoder of stride 2 in time and 8 in space: 16 x 64 x 64 pixels give 8 x 8 x 8 cells.
+
+    The relative time and position of a cell are part of its input, so that captions can name the order of events and
+    their positions.
+    """
 
     def __init__(self, config: SmallCNN3DConfig) -> None:
         """Raises ValueError when `size` is not a positive multiple of 8."""
@@ -63,7 +68,7 @@ class SmallCNN3D(Encoder):
         self.config = config
         self.dim = config.dim
         width = config.width
-        self.stem = nn.Sequential(  # two layers before the second halving: shapes of a dozen pixels are told apart here
+        self.stem = nn.Sequential(  # two layers before the second stride, to distinguish shapes of a dozen pixels
             nn.Conv3d(3, width, (1, 3, 3), (1, 2, 2), (0, 1, 1), bias=False),
             nn.BatchNorm3d(width),
             nn.ReLU(),
@@ -74,18 +79,21 @@ class SmallCNN3D(Encoder):
             Residual3D(width, 2 * width, config.reach - 1), Residual3D(2 * width, 4 * width, config.reach - 3)
         )
         self.out = nn.Conv3d(4 * width + 3, config.dim, 1)
-        learnt(self, config.source)
+        load_trained_encoder(self, config.source)
 
     def preprocess(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float[Tensor, "T 3 h w"]:
-        """RGB [0, 255] -> size x size (bilinear, antialiased; the aspect ratio is not kept), scaled to [-1, 1]."""
-        return squares(frames, self.config.size) / 127.5 - 1
+        """Resize uint8 RGB frames to size x size (aspect ratio not kept) and scale them to [-1, 1]."""
+        return resize_to_square(frames, self.config.size) / 127.5 - 1
 
     def forward(self, pixels: Pixels) -> Features:
-        """(B, T, 3, H, W) in [-1, 1] -> T/2 * H/8 * W/8 cells, or T/2 when pooled (T/2 rounded up), all real."""
+        """Encode frames (B, T, 3, H, W) in [-1, 1] to T/2 * H/8 * W/8 cells, or T/2 when pooled (T/2 rounded up).
+
+        No cell is padding.
+        """
         x = self.body(torch.relu(self.stem(pixels.frames.transpose(1, 2))))
         axes = [torch.linspace(-1, 1, n) if n > 1 else torch.zeros(1) for n in x.shape[2:]]
-        place = torch.stack(torch.meshgrid(*axes, indexing="ij")).to(x).expand(len(x), -1, -1, -1, -1)
-        cells = self.out(torch.cat([x, place], 1))
+        position = torch.stack(torch.meshgrid(*axes, indexing="ij")).to(x).expand(len(x), -1, -1, -1, -1)
+        cells = self.out(torch.cat([x, position], 1))
         if self.config.pool == "space":
             cells = cells.amax((3, 4), keepdim=True)
         grid = cells.flatten(2).transpose(1, 2)
@@ -93,7 +101,7 @@ class SmallCNN3D(Encoder):
         return Features(grid, mask, Layout(*cells.shape[2:]))
 
     def provenance(self) -> dict[str, Any]:
-        """The architecture and the hash of the weights as they are now."""
+        """JSON values that identify the features, with the hash of the current weights."""
         config = self.config
         return {
             "name": config.name,

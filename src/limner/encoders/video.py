@@ -1,7 +1,7 @@
-"""Clips through the video transformers of `transformers`: how many frames one reads at once, and where its tokens lie.
+"""Video transformers of `transformers`: runs them on clips and puts their tokens in the order (t, h, w).
 
-VideoMAE (Tong et al. 2022, arXiv:2203.12602) turns pairs of frames into tubes, time-major; TimeSformer (Bertasius et
-al. 2021, arXiv:2102.05095) has a class token first, then for every patch its frames.
+VideoMAE (Tong et al. 2022, arXiv:2203.12602) makes one token per tubelet of two frames, ordered (t, h, w).
+TimeSformer (Bertasius et al. 2021, arXiv:2102.05095) has a class token first, then for every patch all its frames.
 """
 
 from typing import Any
@@ -13,10 +13,10 @@ from limner.core.types import Layout
 
 
 def clip_cells(backbone: nn.Module, frames: Float[Tensor, "B T 3 H W"]) -> tuple[Float[Tensor, "B N D"], Layout]:
-    """Cells of clips, row-major over (t, h, w).
+    """Encode clips -> cells, row-major over (t, h, w), and their layout.
 
-    A backbone reads exactly `num_frames` frames: a longer clip goes through in so many pieces, a picture is a clip in
-    which nothing moves.  Raises ValueError for other lengths.
+    A backbone reads exactly `num_frames` frames.  A clip of k times as many is cut into k pieces, and a picture (T = 1)
+    is repeated.  Raises ValueError for other lengths.
     """
     config: Any = backbone.config
     b, t, _, height, width = frames.shape

@@ -233,7 +233,7 @@ def _medium(run: Run, source: Source | None) -> Iterator[tuple[Source, str]]:
 def of_clips(run: Run) -> bool:
     """Whether the encoder sees several frames together, or the data set has clips alone.  Others may be of both."""
     together = isinstance(run.encoder, ClipFrames | ResNet3D | SmallCNN3D)
-    video = isinstance(run.encoder, Pretrained) and run.encoder.family.clips
+    video = isinstance(run.encoder, Pretrained) and run.encoder.family.reads_clips
     return together or video or run.recipe.data.name in CLIPS
 
 

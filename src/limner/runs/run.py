@@ -24,7 +24,7 @@ from limner.core.version import __version__
 from limner.data.store import encoder_identity, provenance_differences
 from limner.encoders import Detector, DetectorConfig, Pretrained, PretrainedConfig, build_encoder
 from limner.encoders.encoder import Encoder
-from limner.encoders.learnt import WHERE, split_encoder_weights
+from limner.encoders.trained import ENCODER_PREFIX, split_encoder_weights
 from limner.models import build_model
 from limner.models.captioner import Captioner, FromPixels
 from limner.runs.recipe import Overrides, Recipe, load_recipe, save_recipe
@@ -192,7 +192,7 @@ def run_state_dict(model: nn.Module) -> dict[str, Tensor]:
     tensors = dict(model.captioner.state_dict())
     trained = any(parameter.requires_grad for parameter in model.encoder.parameters())
     if trained or not isinstance(model.encoder, Pretrained | Detector):
-        tensors |= {WHERE + name: value for name, value in model.encoder.state_dict().items()}
+        tensors |= {ENCODER_PREFIX + name: value for name, value in model.encoder.state_dict().items()}
     return tensors
 
 

@@ -68,10 +68,10 @@ def test_another_encoder_does_not_read_them(tiny: Path, tmp_path: Path, capsys):
 
 def test_what_is_no_source(tiny: Path, tmp_path: Path):
     config = SmallCNN3DConfig()
-    with pytest.raises(ValueError, match=r"encoder.source: nowhere is no run; give the folder"):
+    with pytest.raises(ValueError, match=r"encoder.source: nowhere is not a run; give the folder"):
         build_encoder(replace(config, source="nowhere"))
     save_tensors(tmp_path / "model.safetensors", {"head.weight": torch.ones(2, 2)})
-    with pytest.raises(ValueError, match="keeps no encoder's weights"):
+    with pytest.raises(ValueError, match="holds no encoder weights"):
         build_encoder(replace(config, source=str(tmp_path)))
     with pytest.raises(ValueError, match=r"does not fit the model: missing .*unknown"):
         build_encoder(replace(config, source=str(tiny / "run")))

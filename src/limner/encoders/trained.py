@@ -1,0 +1,44 @@
+"""Encoder weights from a run: `encoder.source` may name a run whose encoder was trained with its captioner.
+
+Training then continues from these weights, or `limner extract` stores their features.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from limner.core.tensors import load_state, load_tensors
+
+ENCODER_PREFIX = "encoder."  # of the names of the encoder's tensors in model.safetensors
+
+
+def split_encoder_weights(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Split the tensors of model.safetensors into those of the encoder (prefix removed) and those of the captioner."""
+    encoder = {
+        name.removeprefix(ENCODER_PREFIX): value for name, value in tensors.items() if name.startswith(ENCODER_PREFIX)
+    }
+    return encoder, {name: value for name, value in tensors.items() if not name.startswith(ENCODER_PREFIX)}
+
+
+def load_trained_encoder(encoder: nn.Module, source: str) -> None:
+    """Load the encoder weights of the run or packed model in the folder `source` into `encoder`; "" does nothing.
+
+    Raises ValueError when there is no run, when it holds no encoder weights, or when their names or shapes differ.
+    """
+    if not source:
+        return
+    path = Path(source).expanduser() / "model.safetensors"
+    if not path.is_file():
+        raise ValueError(
+            f"encoder.source: {source} is not a run; "
+            "give the folder of a run whose encoder was trained with its captioner"
+        )
+    tensors, _ = load_tensors(path)
+    weights, _ = split_encoder_weights(tensors)
+    if not weights:
+        raise ValueError(
+            f"encoder.source: {source} holds no encoder weights, because it was trained on stored features or has a "
+            "pretrained encoder; give the run that trained the encoder"
+        )
+    load_state(encoder, weights, f"encoder.source {path}")
