@@ -6,7 +6,7 @@ from torch import Tensor
 
 from limner.core.types import Features
 from limner.explanations.cells import teacher_forced_logits
-from limner.explanations.gradcam import cam, stretched
+from limner.explanations.gradcam import cam, normalise_maps
 from limner.models.spatiotemporal import FirstToken
 from tests.convert.published import start_logits
 
@@ -32,4 +32,4 @@ def published_map(
         values = torch.relu(cells @ (alpha * torch.relu(g)).sum(0))
     else:
         values = cam(cells, g)
-    return stretched(values[None])[0]
+    return normalise_maps(values[None])[0]

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from limner.core.types import BOS, Features, Layout
-from limner.explanations.cells import bare, log_probabilities
+from limner.explanations.cells import sentence_logprobs, without_encoder
 from limner.models.captioner import FromPixels
 from limner.models.position_embedding import cell_centres, fourier_features
 from limner.models.spatiotemporal import SpatioTemporal
@@ -18,8 +18,8 @@ WORDS = torch.tensor([4, 8, 3, 5])
 @pytest.mark.parametrize("row", [0, 1, 2])  # all cells; the last missing; a hole in the middle
 def test_a_loose_pair_says_the_same(case: str, row: int):
     model, features = small(case), pick(random_features(), [row])
-    before = log_probabilities(model, features, WORDS)
-    assert torch.equal(log_probabilities(*_pair(model, features)), before)
+    before = sentence_logprobs(model, features, WORDS)
+    assert torch.equal(sentence_logprobs(*_pair(model, features)), before)
     tokens = torch.cat([torch.tensor([BOS]), WORDS[:-1]])[None]
     expected = model(features, tokens).log_softmax(-1)[0].gather(1, WORDS[:, None])[:, 0]
     torch.testing.assert_close(before[0], expected)
@@ -33,12 +33,12 @@ def test_aligned_maps_are_resampled_beforehand(options: dict):
     assert free.layout == Layout(*options["align"])
     expected = F.interpolate(features.grid.transpose(1, 2).view(1, 10, 3, 2, 2), options["align"], mode="trilinear")
     torch.testing.assert_close(free.grid[0].T, expected.flatten(2)[0])
-    torch.testing.assert_close(log_probabilities(other, free, WORDS), log_probabilities(model, features, WORDS))
+    torch.testing.assert_close(sentence_logprobs(other, free, WORDS), sentence_logprobs(model, features, WORDS))
     assert model.config.align is not None, "the captioner itself stays as it was"
     holes = Features(free.grid, torch.arange(free.grid.shape[1])[None] != 1, free.layout)
-    assert log_probabilities(other, holes, WORDS).isfinite().all()
+    assert sentence_logprobs(other, holes, WORDS).isfinite().all()
     with pytest.raises(ValueError, match="cells are missing"):
-        log_probabilities(model, holes, WORDS)
+        sentence_logprobs(model, holes, WORDS)
 
 
 @pytest.mark.parametrize(
@@ -57,13 +57,13 @@ def test_a_cell_keeps_its_time_when_the_others_go(case: str, options: dict):
     whole = Features(grid, torch.ones(1, 6, dtype=torch.bool), Layout(6, 1, 1))
     alone = torch.arange(6)[None] == 2
     other, free = model.prepare_for_occlusion(whole)
-    kept = log_probabilities(other, Features(free.grid, alone, free.layout), WORDS)
+    kept = sentence_logprobs(other, Features(free.grid, alone, free.layout), WORDS)
     told = grid + model.position_embedding(fourier_features(cell_centres(whole)))  # type: ignore[union-attr, operator]
     if isinstance(model, SpatioTemporal):
-        torch.testing.assert_close(kept, log_probabilities(model.captioner, Features(told, alone, whole.layout), WORDS))
-    shown = log_probabilities(other, Features(told[:, 2:3], alone[:, 2:3], Layout(1, 1, 1)), WORDS)
+        torch.testing.assert_close(kept, sentence_logprobs(model.captioner, Features(told, alone, whole.layout), WORDS))
+    shown = sentence_logprobs(other, Features(told[:, 2:3], alone[:, 2:3], Layout(1, 1, 1)), WORDS)
     torch.testing.assert_close(kept, shown)  # and it makes no difference whether the others are masked or not there
-    masked = log_probabilities(model, Features(grid, alone, whole.layout), WORDS)
+    masked = sentence_logprobs(model, Features(grid, alone, whole.layout), WORDS)
     assert not torch.allclose(kept, masked, atol=1e-3), "the captioner alone is told that the clip ends there"
     assert model.position_embedding is not None, "the captioner itself stays as it was"
 
@@ -71,13 +71,13 @@ def test_a_cell_keeps_its_time_when_the_others_go(case: str, options: dict):
 def test_unmasked_sa_lstm_attends_padding_as_before():
     model = small("sa_lstm, all options", masked=False)
     features = pick(random_features(), [1])
-    torch.testing.assert_close(log_probabilities(*_pair(model, features)), log_probabilities(model, features, WORDS))
+    torch.testing.assert_close(sentence_logprobs(*_pair(model, features)), sentence_logprobs(model, features, WORDS))
     assert model.prepare_for_occlusion(features)[1].mask.all()
 
 
 def test_an_encoder_in_front_is_left_off():
     model = small("sa_lstm")
-    assert bare(FromPixels(torch.nn.Identity(), model)) is model and bare(model) is model
+    assert without_encoder(FromPixels(torch.nn.Identity(), model)) is model and without_encoder(model) is model
 
 
 def _pair(model, features):

@@ -108,7 +108,7 @@ def test_scores(tiny: Path, tmp_path: Path, capsys):
     assert (found["split"], found["media"], found["decoding"]["size"]) == ("train", 3, 1)
     expected = score_run(load_run(tiny / "run"), ["saliency", "attention"], "train", Beam(size=1), 3)
     assert [row["method"] for row in found["methods"]] == ["saliency", "attention"]
-    assert found["methods"] == [tally.means() for tally in expected.tallies]
+    assert found["methods"] == [tally.means() for tally in expected.by_method]
 
 
 def test_frames_become_a_film(tiny: Path, clip: Path, tmp_path: Path, capsys):
@@ -136,7 +136,11 @@ def test_mistakes_in_explaining(tiny: Path, tmp_path: Path, capsys, monkeypatch)
             "unit 'big': expected cell, frame, region, or cells",
             1,
         ),
-        (["explain", run, photo, "--out", photos], "holds pictures already, and a film of them would have both", 1),
+        (
+            ["explain", run, photo, "--out", photos],
+            "already holds PNG files, which would be mixed with the new ones",
+            1,
+        ),
         (["explain", run, "--score", "--out", "s.csv"], "s.csv: scores are written as .json", 2),
         (["explain", run, photo, "--score"], "--score reads the run's data: leave out", 2),
         (["explain", run, "--score", "--sentence", "a"], "--score explains the run's own captions", 2),

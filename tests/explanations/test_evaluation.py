@@ -13,11 +13,11 @@ from limner.data.shapes import generate_world, load_world, read_truth
 from limner.encoders import SmallCNN
 from limner.explanations import evaluation as report
 from limner.explanations.evaluation import score_run
-from limner.explanations.maps import Explanation, Sentence, given
-from limner.explanations.truth import places
+from limner.explanations.ground_truth import pointing_targets
+from limner.explanations.maps import Explanation, TargetSentence, sentence_from_text
 from limner.models.captioner import Captioner
 from limner.runs.run import Run, load_run
-from tests.explanations.test_subject import feature_run
+from tests.explanations.test_explanation_input import feature_run
 
 LAYOUT = Layout(4, 4, 4)  # of the tiny run's features of 4 frames
 
@@ -41,7 +41,9 @@ def truthful(monkeypatch: pytest.MonkeyPatch, world: Path) -> dict[str, str]:
     """The captioner says the references of the test split, whatever the search finds.  -> sentence: id"""
     said = {medium.references[0]: medium.id for medium in load_world(world) if medium.split == "test"}
     waiting = iter(said)
-    monkeypatch.setattr(report, "spoken", lambda vocabulary, tokens: given(vocabulary, next(waiting)))
+    monkeypatch.setattr(
+        report, "sentence_from_tokens", lambda vocabulary, tokens: sentence_from_text(vocabulary, next(waiting))
+    )
     return said
 
 
@@ -49,10 +51,10 @@ def pointing_at(world: Path, said: dict[str, str], knows: bool) -> Any:
     """An `explain` whose maps are 1 in the cells of all places of a word, or in those of none."""
     scenes, boxes = read_truth(world), LAYOUT.boxes().numpy()
 
-    def explain(model: Captioner, features: Features, sentence: Sentence, method: str) -> Explanation:
+    def explain(model: Captioner, features: Features, sentence: TargetSentence, method: str) -> Explanation:
         assert features.layout == LAYOUT and method == "saliency"
         maps = np.ones((len(sentence.words), LAYOUT.cells), np.float32)
-        for place in places(sentence.text, scenes[said[sentence.text]], LAYOUT, boxes):
+        for place in pointing_targets(sentence.text, scenes[said[sentence.text]], LAYOUT, boxes):
             maps[place.word] *= place.cells if knows else ~place.cells
         real = np.ones(LAYOUT.cells, dtype=bool)
         return Explanation(sentence.text, sentence.words, maps, LAYOUT, method, np.ones(len(maps)), real)
@@ -65,11 +67,11 @@ def test_maps_that_know_hit_always_and_their_opposites_never(run: Run, clips: Pa
         said = truthful(monkeypatch, clips)
         monkeypatch.setattr(report, "explain", pointing_at(clips, said, knows))
         scored = score_run(run, ["saliency"], decoding=replace(run.recipe.decoding, size=1))
-        told = scored.tallies[0].means()
+        told = scored.by_method[0].means()
         assert scored.media == len(said) == 6 and scored.problems == ()
         assert [told[kind]["hit"] for kind in ("object", "colour")] == [float(knows)] * 2
         # what lasts from end to end leaves no other cells: such maps are flat, and have the chance level
-        always = np.mean([row.chance == 1 for row in scored.tallies[0].pointing["time"]])
+        always = np.mean([row.chance == 1 for row in scored.by_method[0].pointing["time"]])
         assert told["event"]["hit"] == pytest.approx(float(knows), abs=always * told["event"]["chance"] * 2)
         assert told["time"]["hit"] == pytest.approx(1 if knows else always) and always < 0.5
 
@@ -77,15 +79,15 @@ def test_maps_that_know_hit_always_and_their_opposites_never(run: Run, clips: Pa
 def test_the_words_that_count_are_those_that_point(run: Run, clips: Path, monkeypatch: pytest.MonkeyPatch):
     """Every kind has a row for each of its places, and the curves one for each word that has a place."""
     said, scenes = truthful(monkeypatch, clips), read_truth(clips)
-    truth = [places(text, scenes[id], LAYOUT, LAYOUT.boxes().numpy()) for text, id in said.items()]
+    truth = [pointing_targets(text, scenes[id], LAYOUT, LAYOUT.boxes().numpy()) for text, id in said.items()]
     scored = score_run(run, ["attention", "gradcam"], decoding=replace(run.recipe.decoding, size=1))
-    assert [tally.method for tally in scored.tallies] == ["attention", "gradcam"]
-    for tally in scored.tallies:
+    assert [tally.method for tally in scored.by_method] == ["attention", "gradcam"]
+    for tally in scored.by_method:
         for kind in ("object", "colour", "event", "time"):
             expected = [place.cells.mean() for found in truth for place in found if place.kind == kind]
             assert [row.chance for row in tally.pointing[kind]] == pytest.approx(expected)
-        assert len(tally.curves) == sum(len({place.word for place in found}) for found in truth)
-        assert all(0 <= value <= 1 for row in tally.curves for value in row)
+        assert len(tally.curve_areas) == sum(len({place.word for place in found}) for found in truth)
+        assert all(0 <= value <= 1 for row in tally.curve_areas for value in row)
 
 
 def test_pictures(tiny: Path, monkeypatch: pytest.MonkeyPatch):
@@ -94,13 +96,13 @@ def test_pictures(tiny: Path, monkeypatch: pytest.MonkeyPatch):
 
     def recorded(caption: str, scene: Any, layout: Layout, boxes: np.ndarray) -> list:
         seen.append(boxes)
-        return places(caption, scene, layout, boxes)
+        return pointing_targets(caption, scene, layout, boxes)
 
-    monkeypatch.setattr(report, "places", recorded)
+    monkeypatch.setattr(report, "pointing_targets", recorded)
     monkeypatch.setattr(SmallCNN, "kept_region", lambda encoder, height, width: (0.25, 0.0, 0.75, 1.0))
     truthful(monkeypatch, tiny / "world")
     scored = score_run(load_run(tiny / "run"), ["gradcam++"], limit=2)
-    assert scored.media == 2 == len(seen) and set(scored.tallies[0].pointing) == {"object", "colour"}
+    assert scored.media == 2 == len(seen) and set(scored.by_method[0].pointing) == {"object", "colour"}
     assert seen[0].shape == (16, 4) and seen[0][0] == pytest.approx([0.25, 0, 0.375, 0.25])
 
 
@@ -108,9 +110,9 @@ def test_without_truth_all_words_count(tmp_path: Path):
     """Stored features of v1 alone, which is what the split names; there is nothing to point at."""
     run = load_run(feature_run(tmp_path))
     scored = score_run(run)
-    assert scored.media == 1 and len(scored.tallies) == 4
-    counts = {len(tally.curves) for tally in scored.tallies}
-    assert len(counts) == 1 and counts != {0} and not any(tally.pointing for tally in scored.tallies)
+    assert scored.media == 1 and len(scored.by_method) == 4
+    counts = {len(tally.curve_areas) for tally in scored.by_method}
+    assert len(counts) == 1 and counts != {0} and not any(tally.pointing for tally in scored.by_method)
 
 
 def test_damaged_media_are_left_out_and_named(tiny: Path, run: Run, tmp_path: Path):
@@ -129,5 +131,5 @@ def test_what_cannot_be_scored(run: Run):
     with pytest.raises(ValueError, match="no media in split 'dev'"):
         score_run(run, split="dev")
     head = replace(run, recipe=replace(run.recipe, sampling=SamplingConfig("head")))
-    with pytest.raises(ValueError, match=r"with sampling\.policy head; it must be uniform"):
+    with pytest.raises(ValueError, match=r"with sampling\.policy head: it must be uniform"):
         score_run(head)

@@ -12,10 +12,10 @@ from PIL import Image
 
 from limner.core.types import Layout
 from limner.explanations import figure
-from limner.explanations.figure import attention_figure, enlarge, half_of, strip_figure, word_figure
+from limner.explanations.explanation_input import DisplayFrames
+from limner.explanations.figure import attention_figure, enlarge, half_weight_level, strip_figure, word_figure
 from limner.explanations.maps import Explanation
 from limner.explanations.overlay import shade, upsample
-from limner.explanations.subject import Shown
 from limner.inference.pipeline import Caption
 from tests.data.videos import greys
 
@@ -51,7 +51,7 @@ def test_weights_lie_in_the_view():
     expected = np.zeros((100, 300))
     expected[:, 100:200] = 1
     assert values == pytest.approx(expected)
-    assert half_of(values) == (1, pytest.approx(1 / 6, abs=1e-3))  # half of a third
+    assert half_weight_level(values) == (1, pytest.approx(1 / 6, abs=1e-3))  # half of a third
 
 
 def test_a_view_beyond_the_picture_is_cut():
@@ -63,10 +63,10 @@ def test_a_view_beyond_the_picture_is_cut():
 
 
 def test_half_of_by_hand():
-    assert half_of(np.array([[4.0, 3.0], [2.0, 1.0]])) == (3, 0.5)  # 4 is less than 5 of 10, 4 + 3 is not
-    assert half_of(np.array([[10.0, 0.0, 0.0, 0.0]])) == (10, 0.25)
-    assert half_of(np.ones((2, 5))) == (1, 0.5)
-    assert half_of(np.zeros((2, 2))) == (0, 1)
+    assert half_weight_level(np.array([[4.0, 3.0], [2.0, 1.0]])) == (3, 0.5)  # 4 is less than 5 of 10, 4 + 3 is not
+    assert half_weight_level(np.array([[10.0, 0.0, 0.0, 0.0]])) == (10, 0.25)
+    assert half_weight_level(np.ones((2, 5))) == (1, 0.5)
+    assert half_weight_level(np.zeros((2, 2))) == (0, 1)
 
 
 def test_shade_by_hand():
@@ -113,7 +113,7 @@ def test_the_share_is_of_the_whole_picture(tmp_path: Path):
 def test_odd_pictures(tmp_path: Path, size: tuple[int, int]):
     attention_figure(np.zeros((*size, 3), np.uint8), caption(("a", "b")), tmp_path / "f.png")
     width, height = Image.open(tmp_path / "f.png").size
-    assert width == round(2.3 * 3 * 120) and height <= 936  # 0.55 + 3 * 2.3 + 0.35 inches
+    assert width == round(2.3 * 3 * 120) and height <= 960  # 0.55 + 3 * 2.3 + 0.35 inches, and 0.2 for the note
 
 
 def test_what_makes_no_figure(tmp_path: Path):
@@ -122,7 +122,7 @@ def test_what_makes_no_figure(tmp_path: Path):
         attention_figure(picture, caption(("a",)), tmp_path / "f.bmp")
     with pytest.raises(ValueError, match=r"f\.mp4: the ending says the format"):
         strip_figure(clip(2), explanation(np.zeros((1, 2)), Layout(2, 1, 1)), tmp_path / "f.mp4")
-    with pytest.raises(ValueError, match="says nothing about it: give it a sentence to explain"):
+    with pytest.raises(ValueError, match="the caption is empty, so there is no word to explain: give a sentence"):
         strip_figure(clip(2), explanation(np.zeros((0, 2)), Layout(2, 1, 1)), tmp_path / "f.png")
     assert not list(tmp_path.iterdir())
 
@@ -146,6 +146,24 @@ def svg(path: Path, draw: Callable[[Path], object]) -> str:
     return path.read_text(encoding="utf-8")
 
 
+def test_the_figure_says_what_outline_and_number_mean(tmp_path: Path):
+    """One line for four panels, two for two panels, none without words; a strip explains its colours."""
+    picture, maps = np.zeros((30, 40, 3), np.uint8), np.eye(3, 4)
+    share = "number: its share of the picture"
+    for words, lines in (
+        (3, [f"Outlined: the smallest area that holds half of the gradcam values above their mean; {share}"]),
+        (1, ["Outlined: the smallest area that holds half of the gradcam values", f"above their mean; {share}"]),
+        (0, []),
+    ):
+        made = explanation(maps[:words], Layout(1, 2, 2))
+        text = svg(tmp_path / "f.svg", lambda path, made=made: word_figure(picture, made, path))
+        assert re.findall(r">((?:Outlined|above)[^<]*)<", text) == lines
+    text = svg(tmp_path / "a.svg", lambda path: attention_figure(picture, caption(("a", "b", "c")), path))
+    assert ">Outlined: the smallest area that holds half of the attention; number: its share of the picture<" in text
+    text = svg(tmp_path / "s.svg", lambda path: strip_figure(clip(9), explanation(maps, Layout(4, 1, 1)), path))
+    assert ">Colour: how far the map of a word exceeds its average; grey word: nowhere<" in text
+
+
 def test_methods_other_than_attention_show_what_lies_above_the_mean(tmp_path: Path):
     """Of eight cells in a row one has 1, another .5, the rest .25 (mean .34): the two take half of it at least in a
     quarter of the picture.  Attention shows all that it pays.  A map without weight says so."""
@@ -156,8 +174,8 @@ def test_methods_other_than_attention_show_what_lies_above_the_mean(tmp_path: Pa
     text = svg(tmp_path / "f.svg", lambda path: word_figure(picture, found, path))
     assert "w1  (nothing stands out)" in text and ">gradcam<" in text
     share = int(re.findall(r"w0 {1,2}\((\d+)%\)", text)[0])
-    attended = replace(found, method="attention")
-    text = svg(tmp_path / "g.svg", lambda path: word_figure(picture, attended, path))
+    attention_maps = replace(found, method="attention")
+    text = svg(tmp_path / "g.svg", lambda path: word_figure(picture, attention_maps, path))
     assert int(re.findall(r"w0 {1,2}\((\d+)%\)", text)[0]) > 25 and share < 13 and ">attention<" in text
 
 
@@ -170,10 +188,10 @@ def explanation(maps: np.ndarray, layout: Layout) -> Explanation:
     return Explanation(" ".join(words), words, maps, layout, "gradcam", np.ones(len(maps)), real)
 
 
-def clip(count: int, seconds: bool = True) -> Shown:
+def clip(count: int, seconds: bool = True) -> DisplayFrames:
     """Frame k is grey k, as many pixels as a strip shows; `count` frames in 4 seconds."""
     moments = (np.arange(count) + 0.5) / count
-    return Shown(np.stack(greys(count, 1, (120, 160))), moments, 4 * moments if seconds else None)
+    return DisplayFrames(np.stack(greys(count, 1, (120, 160))), moments, 4 * moments if seconds else None)
 
 
 @pytest.fixture
@@ -185,7 +203,7 @@ def sheets(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
         made.append(parts)
         return parts[-1]
 
-    monkeypatch.setattr(figure, "_print", recorded)
+    monkeypatch.setattr(figure, "_compose_strip", recorded)
     return made
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from limner.convert.video_captioning_3d import map_weights, read_published
 from limner.core.tensors import load_state_strictly
 from limner.core.types import EOS, Features, Layout
-from limner.explanations.gradcam import cam, cam_plus_plus, gradcam, gradcam_plus_plus, stretched
+from limner.explanations.gradcam import cam, cam_plus_plus, gradcam, gradcam_plus_plus, normalise_maps
 from limner.models.spatiotemporal import FirstToken
 from tests.convert.published import goldens, start_logits
 from tests.explanations.published import published_map
@@ -85,7 +85,7 @@ def test_a_signed_channel_is_two_channels():
 
 def test_maps_are_stretched_and_constant_ones_do_not_divide_by_zero():
     values = torch.tensor([[1.0, 3.0, 2.0, -torch.inf], [5.0, 5.0, 5.0, 0.0], [0.0, 0.0, 0.0, 9.0]])
-    found = stretched(values, torch.tensor([True, True, True, False]))
+    found = normalise_maps(values, torch.tensor([True, True, True, False]))
     assert found.tolist() == [[0, 1, 0.5, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
 
 

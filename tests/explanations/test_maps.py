@@ -8,14 +8,21 @@ from limner.core.types import BOS, EOS, PAD, UNK, Features, Layout, Pixels
 from limner.decode.rules import Rules
 from limner.decode.search import Beam, beam, greedy
 from limner.encoders import SmallCNN, SmallCNNConfig
-from limner.explanations.maps import METHODS, Sentence, default_method, explain, given, spoken
+from limner.explanations.maps import (
+    METHODS,
+    TargetSentence,
+    default_method,
+    explain,
+    sentence_from_text,
+    sentence_from_tokens,
+)
 from limner.models.captioner import FromPixels
 from limner.text.vocabulary import SPECIALS, Vocabulary
 from tests.explanations.toys import Linear, one
 from tests.models.captioners import SMALL, pick, random_features, small
 
 VOCABULARY = Vocabulary((*SPECIALS, "a", "red", "dog", "runs", "fast"))
-SENTENCE = given(VOCABULARY, "a red dog runs")
+SENTENCE = sentence_from_text(VOCABULARY, "a red dog runs")
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -34,11 +41,13 @@ def test_every_model_by_every_method(case: str, method: str):
         else:
             assert found.maps.min() >= 0
             assert all((map_.max() == 1 and map_[real].min() == 0) or not map_.any() for map_ in found.maps)
-        assert found.flat == (method == "attention" and case.startswith("first_token"))
+        assert found.is_uniform == (method == "attention" and case.startswith("first_token"))
         logp = model(medium, torch.tensor([[BOS, *SENTENCE.ids]])).log_softmax(-1)[0]
         expected = logp[torch.arange(4), torch.tensor(SENTENCE.ids)].exp()
         assert found.probabilities == pytest.approx(expected.detach().numpy(), abs=1e-6)
-        shorter = explain(model, medium, given(VOCABULARY, "a red"), method)  # words do not depend on later ones
+        shorter = explain(
+            model, medium, sentence_from_text(VOCABULARY, "a red"), method
+        )  # words do not depend on later ones
         np.testing.assert_allclose(found.maps[:2], shorter.maps, atol=2e-5)
 
 
@@ -68,7 +77,7 @@ def test_maps_of_a_model_that_resamples_are_of_its_own_cells(method: str):
 def test_attention_is_that_of_the_search(case: str):
     model, medium = small(case), pick(random_features(), [0])
     for found in (greedy(model, medium, Rules(max_length=6)), beam(model, medium, Beam(3, 0.0, Rules(max_length=6)))):
-        sentence = spoken(VOCABULARY, found.tokens[0].tolist())
+        sentence = sentence_from_tokens(VOCABULARY, found.tokens[0].tolist())
         explained = explain(model, medium, sentence)
         np.testing.assert_allclose(explained.maps, found.attention[0, : len(sentence.ids)].numpy(), atol=1e-5)
         assert explained.text == VOCABULARY.decode(found.tokens[0].tolist())
@@ -90,7 +99,7 @@ def test_from_pixels(method: str):
 def test_a_captioner_that_looks_at_nothing(method: str):
     """The same score whatever the cells are: nothing stands out, and nothing is divided by 0."""
     found = explain(Linear(torch.zeros(4, 9, 3)), one(torch.randn(4, 3), Layout(1, 2, 2)), SENTENCE, method)
-    assert found.flat and found.maps == pytest.approx(0.25 if method == "attention" else 0)
+    assert found.is_uniform and found.maps == pytest.approx(0.25 if method == "attention" else 0)
 
 
 def test_boxes_lie_in_the_view():
@@ -104,26 +113,26 @@ def test_boxes_lie_in_the_view():
 
 
 def test_a_user_s_sentence():
-    found = given(VOCABULARY, "A red, zebra runs; a zebra!")
+    found = sentence_from_text(VOCABULARY, "A red, zebra runs; a zebra!")
     assert found.words == ("a", "red", "zebra", "runs", "a", "zebra") and found.text == "a red zebra runs a zebra"
     assert found.ids == (4, 5, UNK, 7, 4, UNK) and found.unknown == ("zebra",)
     for nothing in ("", "  ", "?!"):
         with pytest.raises(ValueError, match="has no word in it"):
-            given(VOCABULARY, nothing)
+            sentence_from_text(VOCABULARY, nothing)
 
 
 def test_the_sentence_of_a_search():
-    assert spoken(VOCABULARY, [4, 5, EOS, PAD]) == Sentence("a red", (4, 5), ("a", "red"))
-    assert spoken(VOCABULARY, [4, 5, PAD]).ids == (4, 5)
-    imported = spoken(VOCABULARY, [BOS, 4, EOS])  # imported models may say it; it is heard and not shown
-    assert imported.ids == (BOS, 4) and imported.said == [1]
+    assert sentence_from_tokens(VOCABULARY, [4, 5, EOS, PAD]) == TargetSentence("a red", (4, 5), ("a", "red"))
+    assert sentence_from_tokens(VOCABULARY, [4, 5, PAD]).ids == (4, 5)
+    imported = sentence_from_tokens(VOCABULARY, [BOS, 4, EOS])  # converted models may generate it
+    assert imported.ids == (BOS, 4) and imported.word_indices == [1]
     found = explain(small("sa_lstm", mask_special_tokens=False), pick(random_features(), [0]), imported)
     assert found.words == ("a",) and found.maps.shape == (1, 6)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_nothing_said(method: str):
-    found = explain(small("sa_lstm"), pick(random_features(), [0]), spoken(VOCABULARY, [EOS]), method)
+    found = explain(small("sa_lstm"), pick(random_features(), [0]), sentence_from_tokens(VOCABULARY, [EOS]), method)
     assert found.words == () and found.maps.shape == (0, 6) and found.probabilities.shape == (0,)
 
 

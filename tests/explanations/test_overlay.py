@@ -5,7 +5,16 @@ import pytest
 
 from limner.core.types import Layout
 from limner.explanations.maps import Explanation
-from limner.explanations.overlay import WHOLE, colours, during, heat, light, outstanding, paint, spread
+from limner.explanations.overlay import (
+    WHOLE_PICTURE,
+    above_mean,
+    heat,
+    heat_colours,
+    maps_between,
+    paint_regions,
+    upsample_unscaled,
+    word_intensity,
+)
 
 
 def explanation(maps: np.ndarray, layout: Layout, regions: np.ndarray | None = None) -> Explanation:
@@ -16,14 +25,14 @@ def explanation(maps: np.ndarray, layout: Layout, regions: np.ndarray | None = N
 
 def test_what_stands_out_by_hand():
     """Mean 2, maximum 5: 1 and 2 fall away; the highest is (1 - 2/5) ** .5, the middle one a third of it."""
-    found = outstanding(np.array([0.0, 1.0, 2.0, 3.0, 5.0, 1.0]), np.ones(6, dtype=bool))
+    found = above_mean(np.array([0.0, 1.0, 2.0, 3.0, 5.0, 1.0]), np.ones(6, dtype=bool))
     peak = 0.6**0.5
     assert found == pytest.approx([0, 0, 0, peak / 3, peak, 0])
-    padded = outstanding(np.array([0.0, 1.0, 2.0, 3.0, 5.0, 1.0, 99.0]), np.arange(7) < 6)
+    padded = above_mean(np.array([0.0, 1.0, 2.0, 3.0, 5.0, 1.0, 99.0]), np.arange(7) < 6)
     assert padded == pytest.approx([*found, 0])
     for flat in (0.0, 0.25):
-        assert not outstanding(np.full(4, flat), np.ones(4, dtype=bool)).any()
-    one_hot = outstanding(np.eye(100)[0], np.ones(100, dtype=bool))
+        assert not above_mean(np.full(4, flat), np.ones(4, dtype=bool)).any()
+    one_hot = above_mean(np.eye(100)[0], np.ones(100, dtype=bool))
     assert one_hot[0] == pytest.approx(0.99**0.5) and not one_hot[1:].any()
 
 
@@ -32,43 +41,45 @@ def test_moments_lie_between_the_middles_of_cells():
     changes."""
     maps = np.array([[0.0], [1.0], [5.0], [2.0]])
     for moment, expected in ((0, 0), (1 / 8, 0), (1 / 4, 0.5), (3 / 8, 1), (1 / 2, 3), (7 / 8, 2), (1, 2)):
-        assert during(maps, moment, moment) == pytest.approx(expected)
-    assert during(np.array([[7.0]]), 0.3, 0.3) == 7
-    assert during(np.arange(12.0).reshape(2, 2, 3), 0.5, 0.5) == pytest.approx(np.arange(6).reshape(2, 3) + 3)
+        assert maps_between(maps, moment, moment) == pytest.approx(expected)
+    assert maps_between(np.array([[7.0]]), 0.3, 0.3) == 7
+    assert maps_between(np.arange(12.0).reshape(2, 2, 3), 0.5, 0.5) == pytest.approx(np.arange(6).reshape(2, 3) + 3)
 
 
 def test_a_part_shows_every_cell_s_highest_value():
     maps = np.array([[1.0, 0.0], [0.0, 3.0], [2.0, 0.0], [0.0, 9.0]])
-    assert during(maps, 0, 0.5).tolist() == [1, 3]
-    assert during(maps, 0.5, 1).tolist() == [2, 9]
-    assert during(maps, 0, 1 / 3).tolist() == [1, 3]  # the second cell has begun by then
-    assert during(maps, 0, 1).tolist() == [2, 9]
+    assert maps_between(maps, 0, 0.5).tolist() == [1, 3]
+    assert maps_between(maps, 0.5, 1).tolist() == [2, 9]
+    assert maps_between(maps, 0, 1 / 3).tolist() == [1, 3]  # the second cell has begun by then
+    assert maps_between(maps, 0, 1).tolist() == [2, 9]
 
 
 def test_a_word_s_light_is_the_clip_s_and_not_the_frame_s():
     """Two frames of one cell, 0 and 1: the first moment is dark, the second is not."""
     found = explanation(np.array([[0.0, 1.0]]), Layout(2, 1, 1))
-    assert light(found, 0, 4, 6, WHOLE, (0.25, 0.25)).max() == 0
-    assert light(found, 0, 4, 6, WHOLE, (0.75, 0.75)) == pytest.approx(np.full((4, 6), 0.5**0.5))
-    assert light(found, 0, 4, 6, WHOLE, (0.5, 0.5)) == pytest.approx(np.full((4, 6), 0.5**0.5 / 2))
-    assert light(found, 0, 4, 6, (0, 0, 0.5, 1), (1, 1))[0].tolist() == pytest.approx([0.5**0.5] * 3 + [0] * 3)
+    assert word_intensity(found, 0, 4, 6, WHOLE_PICTURE, (0.25, 0.25)).max() == 0
+    assert word_intensity(found, 0, 4, 6, WHOLE_PICTURE, (0.75, 0.75)) == pytest.approx(np.full((4, 6), 0.5**0.5))
+    assert word_intensity(found, 0, 4, 6, WHOLE_PICTURE, (0.5, 0.5)) == pytest.approx(np.full((4, 6), 0.5**0.5 / 2))
+    assert word_intensity(found, 0, 4, 6, (0, 0, 0.5, 1), (1, 1))[0].tolist() == pytest.approx([0.5**0.5] * 3 + [0] * 3)
 
 
 def test_regions_are_painted_over_one_another():
     """The upper left quarter (weight .5) and the upper half (.2) of 4 x 4 pixels; a box without area is one pixel."""
     regions = np.array([[0, 0, 0.5, 0.5], [0, 0, 1, 0.5], [0.75, 0.75, 0.75, 0.75]])
-    found = paint(np.array([0.5, 0.2, 0.9]), regions, 4, 4)
+    found = paint_regions(np.array([0.5, 0.2, 0.9]), regions, 4, 4)
     expected = np.zeros((4, 4))
     expected[:2] = 0.2
     expected[:2, :2] = 0.5
     expected[3, 3] = 0.9
     assert found == pytest.approx(expected)
-    whole = light(explanation(np.array([[1.0, 0.0, 0.0]]), Layout(1, 1, 3), regions), 0, 4, 4, WHOLE, (0, 1))
+    whole = word_intensity(
+        explanation(np.array([[1.0, 0.0, 0.0]]), Layout(1, 1, 3), regions), 0, 4, 4, WHOLE_PICTURE, (0, 1)
+    )
     assert (whole > 0).sum() == 4
 
 
 def test_spread_keeps_weights_comparable():
-    assert spread(np.full((2, 2), 0.3), 8, 8) == pytest.approx(np.full((8, 8), 0.3))
+    assert upsample_unscaled(np.full((2, 2), 0.3), 8, 8) == pytest.approx(np.full((8, 8), 0.3))
 
 
 def test_heat_by_hand():
@@ -76,5 +87,5 @@ def test_heat_by_hand():
     picture = np.full((1, 2, 3), 100, np.uint8)
     found = heat(picture, np.array([[0.0, 1.0]]))
     assert found[0, 0].tolist() == [100, 100, 100]
-    assert found[0, 1] == pytest.approx(0.25 * 100 + 0.75 * colours()[255], abs=1)
-    assert colours()[255][0] > 100 > colours()[255][2]  # red
+    assert found[0, 1] == pytest.approx(0.25 * 100 + 0.75 * heat_colours()[255], abs=1)
+    assert heat_colours()[255][0] > 100 > heat_colours()[255][2]  # red

@@ -7,8 +7,8 @@ import torch
 
 from limner.core.types import Features, Layout
 from limner.explanations import saliency as module
-from limner.explanations.cells import log_probabilities
-from limner.explanations.saliency import block_of, saliency
+from limner.explanations.cells import sentence_logprobs
+from limner.explanations.saliency import parse_block, saliency
 from tests.models.captioners import SMALL, small
 
 WORDS = torch.tensor([4, 8, 3])
@@ -31,7 +31,7 @@ def test_one_part_at_a_time(case: str, block: Layout):
         part = cells[t : t + block.t, y : y + block.h, x : x + block.w]
         alone = Features(part.reshape(1, -1, 10), torch.ones(1, part[..., 0].numel(), dtype=torch.bool),
                          Layout(*part.shape[:3]))  # fmt: skip
-        expected = log_probabilities(other, alone, WORDS)[0]
+        expected = sentence_logprobs(other, alone, WORDS)[0]
         inside = found[:, t : t + block.t, y : y + block.h, x : x + block.w].flatten(1)
         torch.testing.assert_close(inside, expected[:, None].expand_as(inside), rtol=1e-5, atol=1e-5)
 
@@ -39,7 +39,7 @@ def test_one_part_at_a_time(case: str, block: Layout):
 def test_the_whole_as_one_part_is_the_whole():
     model, features = small("spatio_temporal"), clip(Layout(2, 2, 2))
     found = saliency(model, features, WORDS, Layout(9, 9, 9))
-    torch.testing.assert_close(found, log_probabilities(model, features, WORDS)[0][:, None].expand(3, 8))
+    torch.testing.assert_close(found, sentence_logprobs(model, features, WORDS)[0][:, None].expand(3, 8))
 
 
 def test_padding_is_no_part():
@@ -59,15 +59,15 @@ def test_parts_go_through_in_portions(monkeypatch: pytest.MonkeyPatch):
         asked.append((one.grid.shape, words))
         return 4
 
-    monkeypatch.setattr(module, "rows_at_once", few)
+    monkeypatch.setattr(module, "max_batch_size", few)
     torch.testing.assert_close(saliency(model, features, WORDS), together)
     assert asked == [((1, 1, 10), 3)]
 
 
 def test_units_by_name_and_number():
-    most = block_of("frame").h
-    assert block_of("cell") == (1, 1, 1) and block_of("2,3,4") == (2, 3, 4)
-    assert block_of("frame") == (1, most, most) and block_of("region") == (most, 1, 1)
+    most = parse_block("frame").h
+    assert parse_block("cell") == (1, 1, 1) and parse_block("2,3,4") == (2, 3, 4)
+    assert parse_block("frame") == (1, most, most) and parse_block("region") == (most, 1, 1)
     for bad in ("", "pixel", "2,2", "0,1,1", "1,1,-1", "1,1,x"):
         with pytest.raises(ValueError, match="expected cell, frame, region, or cells in time, height and width"):
-            block_of(bad)
+            parse_block(bad)

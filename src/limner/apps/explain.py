@@ -25,11 +25,18 @@ from limner.apps.shared.runs import open_run
 from limner.core.files import write_json
 from limner.decode.search import beam
 from limner.explanations import video
-from limner.explanations.evaluation import score_run, table
+from limner.explanations.evaluation import score_run, scores_table
+from limner.explanations.explanation_input import DisplayFrames, load_explanation_input
 from limner.explanations.figure import FORMATS, strip_figure, word_figure
-from limner.explanations.maps import METHODS, Explanation, default_method, explain, given, spoken
-from limner.explanations.saliency import block_of
-from limner.explanations.subject import Shown, open_subject
+from limner.explanations.maps import (
+    METHODS,
+    Explanation,
+    default_method,
+    explain,
+    sentence_from_text,
+    sentence_from_tokens,
+)
+from limner.explanations.saliency import parse_block
 
 FILMS = (".mp4", ".gif")
 
@@ -81,26 +88,28 @@ def show(options: argparse.Namespace, rest: list[str]) -> int:
         )
     loaded = open_run(options, rest)
     method = options.method or default_method(loaded.model)
-    block = block_of(options.unit) if options.unit else None
+    block = parse_block(options.unit) if options.unit else None
     if block and method != "saliency":
         raise WrongArguments(f"--unit is about saliency; {method} has a value for every cell: give --method saliency")
-    sentence = None if options.sentence is None else given(loaded.vocabulary, options.sentence)
-    subject = open_subject(loaded, options.source, options.device, options.frames)
+    sentence = None if options.sentence is None else sentence_from_text(loaded.vocabulary, options.sentence)
+    subject = load_explanation_input(loaded, options.source, options.device, options.frames)
     if sentence is None:
         decoding = decoding_of(options, loaded.recipe.beam)
-        sentence = spoken(loaded.vocabulary, beam(loaded.model, subject.features, decoding).tokens[0].tolist())
+        sentence = sentence_from_tokens(
+            loaded.vocabulary, beam(loaded.model, subject.features, decoding).tokens[0].tolist()
+        )
     made = explain(loaded.model, subject.features, sentence, method, **({"block": block} if block else {}))
-    write(made, subject.shown, out)
+    write(made, subject.display, out)
     print(f"{made.text}\nwrote {out}")
     if sentence.unknown:
         print(f"not in the vocabulary, read as any unknown word: {', '.join(sentence.unknown)}", file=sys.stderr)
-    if made.words and made.flat:
+    if made.words and made.is_uniform:
         print(f"{method} is the same everywhere at every word; try another --method", file=sys.stderr)
     report_problems(subject.notes)
     return 0
 
 
-def write(made: Explanation, shown: Shown, out: Path) -> None:
+def write(made: Explanation, shown: DisplayFrames, out: Path) -> None:
     """In the form that the ending of `out` asks for."""
     if not out.suffix or out.suffix.lower() in FILMS or out.is_dir():
         video.write_film(made, shown, out)
@@ -122,10 +131,10 @@ def score(options: argparse.Namespace, rest: list[str]) -> int:
     loaded = open_run(options, rest)
     decoding = decoding_of(options, loaded.recipe.beam)
     scored = score_run(loaded, methods, options.split, decoding, options.limit, options.device)
-    Console().print(table(scored))
+    Console().print(scores_table(scored))
     if options.out:
         facts = {"split": options.split, "media": scored.media, "decoding": asdict(decoding)}
-        write_json(options.out, {**facts, "methods": [tally.means() for tally in scored.tallies]})
+        write_json(options.out, {**facts, "methods": [tally.means() for tally in scored.by_method]})
         print(f"wrote {options.out}")
     report_problems(scored.problems)
     return 3 if scored.problems else 0
@@ -137,6 +146,6 @@ def join(options: argparse.Namespace) -> int:
         raise WrongArguments(f"--join makes a film of {options.join} alone: leave out {options.run}")
     if options.out is None or options.out.suffix.lower() != ".mp4":
         raise WrongArguments("--join needs --out film.mp4")
-    count = video.join(options.join, options.out, options.pace)
+    count = video.pngs_to_mp4(options.join, options.out, options.pace)
     print(f"wrote {options.out}: {count} frames")
     return 0

@@ -1,4 +1,4 @@
-"""Cells that can be taken away, and what a captioner says of words when they are."""
+"""Teacher-forced scores and attention of one sentence: what every explanation method asks a captioner."""
 
 from typing import Any
 
@@ -10,39 +10,40 @@ from limner.core.types import BOS, Features
 from limner.models.captioner import Captioner, FromPixels, TeacherForced, first_tensor
 
 
-def bare(model: Captioner) -> Captioner:
-    """Without an encoder in front, whose cells are what is explained."""
+def without_encoder(model: Captioner) -> Captioner:
+    """The captioner itself, where it is wrapped with an encoder: explanations are about the encoder's cells."""
     return model.captioner if isinstance(model, FromPixels) else model
 
 
 def teacher_forced_logits(model: Captioner, memory: Any, words: Int[Tensor, " L"]) -> Float[Tensor, "B L V"]:
-    """Scores of every word along the same sentence for every medium: `[:, i]` are those of place i."""
-    return _taught(model, memory, words).logits
+    """Logits before each word of one sentence, for every medium: `[:, i]` are those that predict word i."""
+    return _teacher_forced(model, memory, words).logits
 
 
 def token_logprobs(logits: Float[Tensor, "B L V"], words: Int[Tensor, " L"]) -> Float[Tensor, "B L"]:
-    """Natural log of the probability of every word after the ones before it."""
+    """Natural log of the probability of every word, given the words before it."""
     logits = logits.float()
     return logits.gather(-1, words.expand(len(logits), -1)[..., None]).squeeze(-1) - logits.logsumexp(-1)
 
 
-def log_probabilities(model: Captioner, features: Features, words: Int[Tensor, " L"]) -> Float[Tensor, "B L"]:
-    """`token_logprobs` the same sentence for every medium."""
+def sentence_logprobs(model: Captioner, features: Features, words: Int[Tensor, " L"]) -> Float[Tensor, "B L"]:
+    """Natural log of the probability of every word of one sentence, for every medium of `features`."""
     return token_logprobs(teacher_forced_logits(model, model.encode(features), words), words)
 
 
 @torch.no_grad()
-def attended(model: Captioner, features: Features, words: Int[Tensor, " L"]) -> Float[Tensor, "L N"]:
-    """Features of one medium -> the captioner's attention at every word: a distribution over the cells."""
+def attention_maps(model: Captioner, features: Features, words: Int[Tensor, " L"]) -> Float[Tensor, "L N"]:
+    """The captioner's attention at every word of a sentence about one medium; every row sums to 1 over the cells."""
     model, features = model.prepare_for_occlusion(features)
-    return _taught(model, model.encode(features), words).attention[0]
+    return _teacher_forced(model, model.encode(features), words).attention[0]
 
 
-def _taught(model: Captioner, memory: Any, words: Int[Tensor, " L"]) -> TeacherForced:
+def _teacher_forced(model: Captioner, memory: Any, words: Int[Tensor, " L"]) -> TeacherForced:
+    """One forward pass with teacher forcing: the input at word i is word i - 1, and BOS at the first."""
     tokens = torch.cat([torch.full_like(words[:1], BOS), words[:-1]])
     return model.forward_teacher_forced(memory, tokens.expand(len(first_tensor(memory)), -1))
 
 
-def rows_at_once(features: Features, words: int) -> int:
-    """So many media of this size go through a captioner together that it needs about 256 MB, at 50,000 words."""
+def max_batch_size(features: Features, words: int) -> int:
+    """How many media of this size a captioner can encode together in about 256 MB, with 50,000 words."""
     return max(1, (1 << 26) // (words * 50_000 + 4 * features.grid[0].numel()))

@@ -1,10 +1,20 @@
-"""Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391) and Grad-CAM++ (Chattopadhay et al. 2018, arXiv:1710.11063), a map
-per word.
+"""Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391) and Grad-CAM++ (Chattopadhay et al. 2018, arXiv:1710.11063).
 
-What is differentiated is the word's score before the softmax (on the micro-world it points better than the
-log-probability, whose gradient fades where the captioner is sure), and the cells A (N, D) by which it is are the
-features that the captioner reads; in `FirstToken`, whose published form has a layer of its own for it, its convolved
-cells before their normalisation.
+Both give one map per word.  The score S that is differentiated is the logit of the word.  On the micro-world it points
+better than the log-probability, whose gradient vanishes where the captioner is certain.  The cells A (N, D) with
+respect to which it is differentiated are the features that the captioner reads.  In `FirstToken` they are its convolved
+cells before normalisation, because the published system has this layer for the purpose.
+
+Worked example with N = 2 cells and D = 2 channels:
+
+    A = [[1, 0], [2, 1]]    g = dS/dA = [[2, -1], [4, -3]]
+
+Grad-CAM: the weight of a channel is its mean gradient over the cells, a = ((2 + 4) / 2, (-1 - 3) / 2) = (3, -2).
+The map is ReLU(A a) = (1 * 3 + 0 * -2, 2 * 3 + 1 * -2) = (3, 4).
+
+Grad-CAM++: all A are >= 0 here, so only positive gradients count.  The weight of a channel is the sum over the cells of
+g / (2 + g sum(A)).  Channel 1 has sum(A) = 3 and weight 2 / (2 + 6) + 4 / (2 + 12) = 0.536; channel 2 has no positive
+gradient, so its weight is 0.  The map is (0.536, 1.071).
 """
 
 from collections.abc import Callable, Iterator
@@ -23,35 +33,55 @@ Weighting = Callable[[Float[Tensor, "N D"], Float[Tensor, "N D"]], Float[Tensor,
 
 
 def cam(cells: Float[Tensor, "N D"], gradient: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:
-    """Grad-CAM, eq. 1 and 2: ReLU(sum_c a_c A_c) with a_c the mean of the gradient over the cells."""
+    """Grad-CAM map of one word: ReLU(sum_c a_c A_c), where a_c is the mean gradient of channel c (eq. 1 and 2).
+
+    >>> cam(torch.tensor([[1.0, 0.0], [2.0, 1.0]]), torch.tensor([[2.0, -1.0], [4.0, -3.0]]))
+    tensor([3., 4.])
+    """
     return torch.relu(cells @ gradient.mean(0))
 
 
 def cam_plus_plus(cells: Float[Tensor, "N D"], gradient: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:
-    """Grad-CAM++, eq. 4 and 19.  A channel of either sign is read as two that are not negative, A = A+ - A-, since the
-    weights are derived for such; where A >= 0 this is the paper's.  Its Y = exp(S) of the score S is a factor that all
-    cells share, and is left out: it overflows, and no normalised map depends on it."""
-    up, down = torch.relu(cells), torch.relu(-cells)
-    return up @ _weights(up, torch.relu(gradient)) + down @ _weights(down, torch.relu(-gradient))
+    """Grad-CAM++ map of one word (eq. 4 and 19).
+
+    The paper derives the weights for A >= 0.  A channel with both signs is therefore split into two channels that are
+    not negative, A = A+ - A-; where A >= 0, this is the formula of the paper.  The factor Y = exp(S) of the paper is
+    left out: it is the same for all cells, so it does not change a normalised map, and it overflows.
+
+    >>> cam_plus_plus(torch.tensor([[1.0, 0.0], [2.0, 1.0]]), torch.tensor([[2.0, -1.0], [4.0, -3.0]]))
+    tensor([0.5357, 1.0714])
+    """
+    positive, negative = torch.relu(cells), torch.relu(-cells)
+    return positive @ _plus_plus_weights(positive, torch.relu(gradient)) + negative @ _plus_plus_weights(
+        negative, torch.relu(-gradient)
+    )
 
 
-def _weights(cells: Float[Tensor, "N D"], rising: Float[Tensor, "N D"]) -> Float[Tensor, " D"]:
-    """sum over cells of alpha ReLU(g), alpha = g^2 / (2 g^2 + sum(A) g^3): where g > 0 that is g / (2 + sum(A) g)."""
-    return (rising / (2 + cells.sum(0) * rising)).sum(0)
+def _plus_plus_weights(cells: Float[Tensor, "N D"], gradient: Float[Tensor, "N D"]) -> Float[Tensor, " D"]:
+    """Weight of each channel: sum over the cells of alpha g, with alpha = g^2 / (2 g^2 + sum(A) g^3), for g >= 0.
+
+    alpha g = g / (2 + sum(A) g), which needs no special case where g = 0.
+    """
+    return (gradient / (2 + cells.sum(0) * gradient)).sum(0)
 
 
 def gradcam(model: Captioner, features: Features, words: Int[Tensor, " L"]) -> Float[Tensor, "L N"]:
-    """Features of one medium -> a map >= 0 for every word."""
+    """Grad-CAM of every word of a sentence about one medium; all values are >= 0."""
     return _word_maps(model, features, words, cam)
 
 
 def gradcam_plus_plus(model: Captioner, features: Features, words: Int[Tensor, " L"]) -> Float[Tensor, "L N"]:
-    """Features of one medium -> a map >= 0 for every word."""
+    """Grad-CAM++ of every word of a sentence about one medium; all values are >= 0."""
     return _word_maps(model, features, words, cam_plus_plus)
 
 
-def stretched(values: Float[Tensor, "L N"], real: Bool[Tensor, " N"] | None = None) -> Float[Tensor, "L N"]:
-    """Every map brought to [0, 1] over the real cells; one that is the same everywhere is 0."""
+def normalise_maps(values: Float[Tensor, "L N"], real: Bool[Tensor, " N"] | None = None) -> Float[Tensor, "L N"]:
+    """Scale every map linearly to [0, 1] over the real cells; a constant map becomes 0, and so does padding.
+
+    >>> normalise_maps(torch.tensor([[1.0, 3.0, 2.0], [5.0, 5.0, 5.0]]))
+    tensor([[0.0000, 1.0000, 0.5000],
+            [0.0000, 0.0000, 0.0000]])
+    """
     real = torch.ones_like(values[0], dtype=torch.bool) if real is None else real
     low, high = values[:, real].amin(1, keepdim=True), values[:, real].amax(1, keepdim=True)
     spread = torch.where(high > low, high - low, torch.ones_like(high))
@@ -61,6 +91,7 @@ def stretched(values: Float[Tensor, "L N"], real: Bool[Tensor, " N"] | None = No
 def _word_maps(
     model: Captioner, features: Features, words: Int[Tensor, " L"], weighting: Weighting
 ) -> Float[Tensor, "L N"]:
+    """One map per word: the gradient of its logit with respect to the cells, weighted by `weighting`."""
     with _gradients():
         watched = _watched(features)
         memory = model.encode(watched)
@@ -75,11 +106,12 @@ def _word_maps(
 
 
 def _watched(features: Features) -> Features:
+    """The same features, with cells that gradients are computed for."""
     return replace(features, grid=features.grid.detach().requires_grad_())
 
 
 @contextmanager
 def _gradients() -> Iterator[None]:
-    """Gradients in evaluation mode; cuDNN's recurrent layers refuse them there."""
+    """Enable gradients in evaluation mode.  cuDNN is off, because its recurrent layers refuse gradients there."""
     with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
         yield

@@ -1,4 +1,4 @@
-"""The overlay film: one word after the other, the clip plays with the word's heat map over it."""
+"""Overlay films: for one word after the other, the clip plays with the heat map of the word over it."""
 
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,179 +14,206 @@ from PIL import Image, ImageDraw, ImageFont
 
 from limner.core.files import atomic_write
 from limner.data.images import read_image
-from limner.explanations.figure import SILENT, enlarge
+from limner.explanations.explanation_input import DISPLAY_FPS, DisplayFrames
+from limner.explanations.figure import EMPTY_CAPTION, enlarge
 from limner.explanations.maps import Explanation
-from limner.explanations.overlay import during, heat, light, outstanding
-from limner.explanations.subject import PACE, Shown
+from limner.explanations.overlay import above_mean, heat, maps_between, word_intensity
 
-HOLD = 18  # frames for which a picture is shown at each word
-GIF_PACE = 7.5  # frames per second
-DARK, TEXT, FAINT, BRIGHT = (24, 24, 27), (225, 225, 225), (140, 140, 145), (255, 210, 63)
-MARGIN, LINE, BAR = 14, 27, 12  # pixels: border; height of a line of the sentence; thickness of the bars
-NARROWEST = 420
+STILL_FRAMES = 18  # number of frames of each word where the medium is a picture
+GIF_FPS = 7.5
+BACKGROUND, TEXT, DIM, HIGHLIGHT = (24, 24, 27), (225, 225, 225), (140, 140, 145), (255, 210, 63)
+MARGIN, LINE, BAR = 14, 27, 12  # pixels: margin, line height of the sentence, thickness of the bars
+MIN_WIDTH = 420  # pixels of a frame
 
 
-def film(explanation: Explanation, shown: Shown, hold: int = HOLD) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-    """Frames of even sides: for every word the clip, or a picture `hold` times.
+def film_frames(
+    explanation: Explanation, display: DisplayFrames, still_frames: int = STILL_FRAMES
+) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+    """The frames of a film: for every word the whole clip, or a picture `still_frames` times.
 
-    The picture with the heat map and its colour scale; below it, for cells that have a time, how the map's highest
-    value runs through the clip, with the moment that is shown; the sentence, in which the word is marked.  Raises
-    ValueError when there is no word.
+    A frame shows the picture with the heat map and a colour scale; below it, where cells have a time, a timeline of the
+    map's maximum with the current moment; then the sentence with the current word marked, and a line of numbers.
+    Height and width are even, as H.264 needs.  Raises ValueError when the sentence has no word.
     """
     if not explanation.words:
-        raise ValueError(SILENT)
-    pictures = [enlarge(picture, 300) for picture in shown.frames]
+        raise ValueError(EMPTY_CAPTION)
+    pictures = [enlarge(picture, 300) for picture in display.frames]
     height, width = pictures[0].shape[:2]
-    page = Page.of(explanation, height, width, still=len(pictures) == 1)
+    film_layout = FilmLayout.of(explanation, height, width, still=len(pictures) == 1)
     for word in range(len(explanation.words)):
-        sheet = page.sheet(word)
+        background = film_layout.background(word)
         for number, picture in enumerate(pictures):
-            frame = page.frame(sheet, word, picture, shown, number)
-            yield from repeat(frame, hold if len(pictures) == 1 else 1)
+            frame = film_layout.frame(background, word, picture, display, number)
+            yield from repeat(frame, still_frames if len(pictures) == 1 else 1)
 
 
 @dataclass(frozen=True)
-class Page:
-    """Where everything stands."""
+class FilmLayout:
+    """Positions of all parts of a frame, in pixels."""
 
     explanation: Explanation
     height: int  # of the picture
-    width: int
+    width: int  # of the picture
     left: int  # of the picture
-    whole: int  # width of the page
-    places: tuple[tuple[int, int], ...]  # of the words, from the sentence's first line on
-    track: int  # top of the course over time; 0: there is none
-    text: int  # top of the sentence
+    page_width: int
+    word_positions: tuple[tuple[int, int], ...]  # (x, y) of each word, relative to the top of the sentence
+    timeline_top: int  # 0: there is no timeline
+    sentence_top: int
 
     @classmethod
-    def of(cls, explanation: Explanation, height: int, width: int, still: bool) -> "Page":
-        whole = max(width + 4 * MARGIN + BAR + 42, NARROWEST)
-        left = (whole - width - 2 * MARGIN - BAR - 34) // 2
-        places, x, line = [], MARGIN, 0
+    def of(cls, explanation: Explanation, height: int, width: int, still: bool) -> "FilmLayout":
+        """The layout for pictures of height x width pixels; `still` means that the medium is a picture."""
+        page_width = max(width + 4 * MARGIN + BAR + 42, MIN_WIDTH)
+        left = (page_width - width - 2 * MARGIN - BAR - 34) // 2
+        word_positions, x, line = [], MARGIN, 0
         for word in explanation.words:
             length = round(_font(17).getlength(word))
-            if x + length > whole - MARGIN and x > MARGIN:
+            if x + length > page_width - MARGIN and x > MARGIN:
                 x, line = MARGIN, line + 1
-            places.append((x, line * LINE))
+            word_positions.append((x, line * LINE))
             x += length + 11
         below = height + 2 * MARGIN
         timed = explanation.layout.t > 1 and not still
-        return cls(explanation, height, width, left, whole, tuple(places), below if timed else 0, below + 24 * timed)
+        return cls(
+            explanation,
+            height,
+            width,
+            left,
+            page_width,
+            tuple(word_positions),
+            below if timed else 0,
+            below + 24 * timed,
+        )
 
-    def sheet(self, word: int) -> Image.Image:
-        """All but the picture and the moment."""
+    def background(self, word: int) -> Image.Image:
+        """Draw everything that is the same in all frames of a word: all but the picture and the current moment."""
         explanation = self.explanation
-        bottom = self.text + self.places[-1][1] + LINE + 8
-        image = Image.new("RGB", (self.whole + self.whole % 2, (bottom + 26) // 2 * 2), DARK)
+        bottom = self.sentence_top + self.word_positions[-1][1] + LINE + 8
+        image = Image.new("RGB", (self.page_width + self.page_width % 2, (bottom + 26) // 2 * 2), BACKGROUND)
         pen = ImageDraw.Draw(image)
-        for place, (said, (x, y)) in enumerate(zip(explanation.words, self.places, strict=True)):
-            where = (x, self.text + y)
-            if place == word:
-                pen.rounded_rectangle((x - 5, where[1] - 3, *_end(where, said)), 5, BRIGHT)
-            pen.text(where, said, DARK if place == word else TEXT, _font(17))
-        pen.text((MARGIN, bottom), _facts(explanation, word), FAINT, _font(12, ""))
+        for index, (text, (x, y)) in enumerate(zip(explanation.words, self.word_positions, strict=True)):
+            corner = (x, self.sentence_top + y)
+            if index == word:
+                pen.rounded_rectangle((x - 5, corner[1] - 3, *_highlight_corner(corner, text)), 5, HIGHLIGHT)
+            pen.text(corner, text, BACKGROUND if index == word else TEXT, _font(17))
+        pen.text((MARGIN, bottom), _footer(explanation, word), DIM, _font(12, ""))
         scale = np.linspace(1, 0, self.height)[:, None].repeat(BAR, 1)
-        at = (self.left + self.width + MARGIN, MARGIN)
-        image.paste(Image.fromarray(heat(np.full((*scale.shape, 3), 110, np.uint8), scale)), at)
-        pen.text((at[0] + BAR + 4, MARGIN - 2), "most", FAINT, _font(11, ""))
-        pen.text((at[0] + BAR + 4, MARGIN + self.height - 13), "average", FAINT, _font(11, ""))
-        if self.track:
-            image.paste(self._course(word), (self.left, self.track))
+        x = self.left + self.width + MARGIN
+        image.paste(Image.fromarray(heat(np.full((*scale.shape, 3), 110, np.uint8), scale)), (x, MARGIN))
+        pen.text((x + BAR + 4, MARGIN - 2), "most", DIM, _font(11, ""))
+        pen.text((x + BAR + 4, MARGIN + self.height - 13), "average", DIM, _font(11, ""))
+        if self.timeline_top:
+            image.paste(self._timeline(word), (self.left, self.timeline_top))
         return image
 
-    def _course(self, word: int) -> Image.Image:
-        """The map's highest value at every time, as a strip."""
-        maps = outstanding(self.explanation.maps[word], self.explanation.real)
-        high = maps.reshape(self.explanation.layout).max((1, 2), keepdims=True)[..., 0]
-        course = np.stack([during(high, x, x) for x in (np.arange(self.width) + 0.5) / self.width], 1)
-        return Image.fromarray(heat(np.full((BAR, self.width, 3), 60, np.uint8), course.repeat(BAR, 0)))
+    def _timeline(self, word: int) -> Image.Image:
+        """Draw the maximum of the map at every time as a coloured strip."""
+        maps = above_mean(self.explanation.maps[word], self.explanation.real)
+        maxima = maps.reshape(self.explanation.layout).max((1, 2), keepdims=True)[..., 0]
+        timeline = np.stack([maps_between(maxima, x, x) for x in (np.arange(self.width) + 0.5) / self.width], 1)
+        return Image.fromarray(heat(np.full((BAR, self.width, 3), 60, np.uint8), timeline.repeat(BAR, 0)))
 
     def frame(
-        self, sheet: Image.Image, word: int, picture: np.ndarray, shown: Shown, number: int
+        self, background: Image.Image, word: int, picture: np.ndarray, display: DisplayFrames, number: int
     ) -> UInt8[np.ndarray, "H W 3"]:
-        moment = float(shown.moments[number])
-        part = (moment, moment) if len(shown.frames) > 1 else (0.0, 1.0)
-        values = light(self.explanation, word, self.height, self.width, shown.kept_region, part)
-        image = sheet.copy()
+        """Draw frame `number` of a word: the picture with the heat map, and the current moment on the timeline."""
+        moment = float(display.moments[number])
+        part = (moment, moment) if len(display.frames) > 1 else (0.0, 1.0)
+        values = word_intensity(self.explanation, word, self.height, self.width, display.kept_region, part)
+        image = background.copy()
         image.paste(Image.fromarray(heat(picture, values)), (self.left, MARGIN))
         pen = ImageDraw.Draw(image)
-        if self.track:
+        if self.timeline_top:
             x = self.left + round(moment * (self.width - 1))
-            pen.rectangle((x - 1, self.track - 3, x + 1, self.track + BAR + 2), (255, 255, 255))
-            if shown.seconds is not None:
-                where = (self.left + self.width + MARGIN, self.track - 2)
-                pen.text(where, f"{shown.seconds[number]:.1f} s", FAINT, _font(12, ""))
+            pen.rectangle((x - 1, self.timeline_top - 3, x + 1, self.timeline_top + BAR + 2), (255, 255, 255))
+            if display.seconds is not None:
+                corner = (self.left + self.width + MARGIN, self.timeline_top - 2)
+                pen.text(corner, f"{display.seconds[number]:.1f} s", DIM, _font(12, ""))
         return np.asarray(image)
 
 
-def _facts(explanation: Explanation, word: int) -> str:
+def _footer(explanation: Explanation, word: int) -> str:
+    """The line of numbers below the sentence."""
     values = explanation.maps[word, explanation.real]
-    place = f"{explanation.method} · word {word + 1} of {len(explanation.words)}"
+    position = f"{explanation.method} · word {word + 1} of {len(explanation.words)}"
     peak = f"peak {values.max() / values.mean():.1f} x average" if values.any() else "nothing stands out"
-    return f"{place} · probability {explanation.probabilities[word]:.2f} · {peak}"
+    return f"{position} · probability {explanation.probabilities[word]:.2f} · {peak}"
 
 
-def _end(where: tuple[int, int], said: str) -> tuple[int, int]:
-    """The lower right corner of a word's mark."""
-    return where[0] + round(_font(17).getlength(said)) + 4, where[1] + LINE - 5
+def _highlight_corner(corner: tuple[int, int], text: str) -> tuple[int, int]:
+    """The lower right corner of the mark of a word whose upper left corner is `corner`."""
+    return corner[0] + round(_font(17).getlength(text)) + 4, corner[1] + LINE - 5
 
 
 @cache
 def _font(size: int, weight: str = "-Bold") -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, as matplotlib brings it."""
     from matplotlib import get_data_path
 
     return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans{weight}.ttf", size)
 
 
-def write_film(explanation: Explanation, shown: Shown, out: str | Path) -> Path:
-    """`out` ends in .mp4 or .gif, or is a folder for the frames as PNG, of a picture one for each word."""
+def write_film(explanation: Explanation, display: DisplayFrames, out: str | Path) -> Path:
+    """Write the film to `out`, which ends in .mp4 or .gif, or is a folder for PNG files.
+
+    Of a picture, the folder gets one file per word; of a clip, one file per word and frame.
+    """
     out = Path(out)
     if out.suffix.lower() == ".mp4":
-        return write_mp4(out, film(explanation, shown))
+        return write_mp4(out, film_frames(explanation, display))
     if out.suffix.lower() == ".gif":
-        return _write_gif(out, explanation, shown)
-    return _write_pngs(out, film(explanation, shown, hold=1))
+        return _write_gif(out, explanation, display)
+    return _write_pngs(out, film_frames(explanation, display, still_frames=1))
 
 
-def write_mp4(out: str | Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], pace: int = PACE) -> Path:
-    """H.264, which browsers play.  Odd sides, which it does not have, get a row or column more."""
+def write_mp4(out: str | Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], fps: int = DISPLAY_FPS) -> Path:
+    """Write an MP4 in H.264, which browsers can play.  Odd sides are padded by one pixel, as H.264 needs even ones."""
     import av
 
     frames = iter(frames)
     first = next(frames)
     height, width = (side + side % 2 for side in first.shape[:2])
-    streamed = {"movflags": "faststart"}
-    with atomic_write(out) as temporary, av.open(str(temporary), "w", format="mp4", options=streamed) as container:
-        stream = container.add_stream("libx264", rate=pace, options={"crf": "20", "preset": "veryfast"})
+    options = {"movflags": "faststart"}  # the index first, so that a browser can start before it has the whole file
+    with atomic_write(out) as temporary, av.open(str(temporary), "w", format="mp4", options=options) as container:
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "20", "preset": "veryfast"})
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         for frame in chain([first], frames):
-            more = [(0, height - frame.shape[0]), (0, width - frame.shape[1]), (0, 0)]
-            even = np.ascontiguousarray(np.pad(frame, more, "edge"))
+            padding = [(0, height - frame.shape[0]), (0, width - frame.shape[1]), (0, 0)]
+            even = np.ascontiguousarray(np.pad(frame, padding, "edge"))
             container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
         container.mux(stream.encode())
     return Path(out)
 
 
-def _write_gif(out: Path, explanation: Explanation, shown: Shown) -> Path:
-    """Every second frame; a picture lasts as long as in a film.  Colours are not dithered, which takes a fifth of the
-    bytes."""
-    still = len(shown.frames) == 1
-    frames = film(explanation, shown, hold=1)
+def _write_gif(out: Path, explanation: Explanation, display: DisplayFrames) -> Path:
+    """Write every second frame as a GIF; a picture is displayed as long as in an MP4.
+
+    Colours are not dithered: this makes the file five times smaller.
+    """
+    still = len(display.frames) == 1
+    frames = film_frames(explanation, display, still_frames=1)
     images = [
         Image.fromarray(frame).quantize(method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
         for number, frame in enumerate(frames)
         if still or number % 2 == 0
     ]
-    pause = HOLD / PACE if still else 1 / GIF_PACE
+    duration = STILL_FRAMES / DISPLAY_FPS if still else 1 / GIF_FPS
     with atomic_write(out) as temporary:
-        images[0].save(temporary, "GIF", save_all=True, append_images=images[1:], duration=round(1000 * pause), loop=0)
+        images[0].save(
+            temporary, "GIF", save_all=True, append_images=images[1:], duration=round(1000 * duration), loop=0
+        )
     return out
 
 
 def _write_pngs(folder: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]]) -> Path:
-    """000000.png, 000001.png, ..., all or none.  Raises FileExistsError when the folder holds pictures already."""
+    """Write 000000.png, 000001.png, ..., all of them or none.
+
+    Raises FileExistsError when the folder already holds PNG files.
+    """
     if any(folder.glob("*.png")):
-        raise FileExistsError(f"{folder} holds pictures already, and a film of them would have both: choose another")
+        raise FileExistsError(
+            f"{folder} already holds PNG files, which would be mixed with the new ones: choose another folder"
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as unfinished:
         for number, frame in enumerate(frames):
@@ -197,23 +224,27 @@ def _write_pngs(folder: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]]) -> P
     return folder
 
 
-def join(folder: str | Path, out: str | Path, pace: int = PACE) -> int:
-    """The PNG files of a folder, by name, as an MP4 of one frame each; they are kept.  -> how many.
+def pngs_to_mp4(folder: str | Path, out: str | Path, fps: int = DISPLAY_FPS) -> int:
+    """Write the PNG files of a folder, in the order of their names, as an MP4 with one frame per file.
 
-    Raises ValueError when there are none, one cannot be read (MediaError), or they differ in size.
+    Returns the number of frames.  Raises ValueError when there are no files, when one cannot be read (MediaError), or
+    when they differ in size.
     """
     files = sorted(Path(folder).glob("*.png"))
     if not files:
-        raise ValueError(f"{folder} holds no .png files to make a film of")
-    write_mp4(out, _alike(files), pace)
+        raise ValueError(f"{folder} holds no .png files to make a film from")
+    write_mp4(out, _read_equal_sizes(files), fps)
     return len(files)
 
 
-def _alike(files: Sequence[Path]) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+def _read_equal_sizes(files: Sequence[Path]) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+    """Read pictures one by one.  Raises ValueError when they differ in size."""
     first = read_image(files[0])[0].shape
     for file in files:
         frame = read_image(file)[0]
         if frame.shape != first:
             sizes = [f"{shape[1]} x {shape[0]}" for shape in (frame.shape, first)]
-            raise ValueError(f"{file} has {sizes[0]} pixels, {files[0]} has {sizes[1]}: not one film")
+            raise ValueError(
+                f"{file} has {sizes[0]} pixels but {files[0]} has {sizes[1]}: all frames must have the same size"
+            )
         yield frame

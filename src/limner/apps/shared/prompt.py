@@ -76,8 +76,8 @@ class Prompt:
     def _explain(self, out: str) -> None:
         from limner.apps.explain import write
         from limner.decode.search import beam
-        from limner.explanations.maps import default_method, explain, spoken
-        from limner.explanations.subject import open_subject
+        from limner.explanations.explanation_input import load_explanation_input
+        from limner.explanations.maps import default_method, explain, sentence_from_tokens
         from limner.inference.pipeline import Pipeline
 
         if not isinstance(self.captioner, Pipeline):
@@ -88,10 +88,10 @@ class Prompt:
         file = Path(path_of(out)) if out else Path(Path(self.last).stem + (".mp4" if is_clip(self.last) else ".png"))
         if file.resolve() == Path(self.last).resolve():
             file = file.with_stem(file.stem + "-explained")
-        subject = open_subject(run, self.last, self.captioner.device, self.captioner.frames)
+        subject = load_explanation_input(run, self.last, self.captioner.device, self.captioner.frames)
         found = beam(run.model, subject.features, self.decoding.bind(run.vocabulary))
-        sentence = spoken(run.vocabulary, found.tokens[0].tolist())
-        write(explain(run.model, subject.features, sentence, default_method(run.model)), subject.shown, file)
+        sentence = sentence_from_tokens(run.vocabulary, found.tokens[0].tolist())
+        write(explain(run.model, subject.features, sentence, default_method(run.model)), subject.display, file)
         self.say(f"wrote {file}")
 
 

@@ -14,8 +14,8 @@ from limner.core.types import Layout, Medium
 from limner.data.frames import FrameSampling
 from limner.data.images import MediaError
 from limner.encoders import SmallCNN
-from limner.explanations.maps import explain, given
-from limner.explanations.subject import open_subject, show
+from limner.explanations.explanation_input import display_frames, load_explanation_input
+from limner.explanations.maps import explain, sentence_from_text
 from limner.models import build_model
 from limner.models.sa_lstm import SaLstmConfig
 from limner.runs.recipe import build_recipe
@@ -46,16 +46,16 @@ def feature_run(root: Path, media: str = "") -> Path:
 
 def test_a_picture(tiny: Path):
     file = tiny / "world" / "images" / "000000.png"
-    found = open_subject(load_run(tiny / "run"), str(file))
+    found = load_explanation_input(load_run(tiny / "run"), str(file))
     assert found.features.layout == Layout(1, 4, 4) and found.notes == ()
-    assert np.array_equal(found.shown.frames[0], np.asarray(Image.open(file))) and found.shown.seconds is None
+    assert np.array_equal(found.display.frames[0], np.asarray(Image.open(file))) and found.display.seconds is None
 
 
 @pytest.mark.parametrize(("seconds", "count"), [(1, 24), (3, 45), (12, 60)])
 def test_a_clip_is_shown_at_its_own_pace_unless_it_is_short_or_long(tmp_path: Path, seconds: int, count: int):
     """At 15 frames per second: not under 1.6 and not over 4 seconds."""
     clip = write(tmp_path / "c.mp4", greys(10 * seconds, 8))
-    found = show(Medium("c", str(clip)), None, FrameSampling(8))
+    found = display_frames(Medium("c", str(clip)), None, FrameSampling(8))
     assert len(found.frames) == count and found.frames.shape[1:] == (32, 64, 3)
     assert found.moments == pytest.approx((np.arange(count) + 0.5) / count)
     assert found.seconds == pytest.approx(found.moments * seconds, abs=0.01)
@@ -69,7 +69,7 @@ def test_the_cells_of_the_head_of_a_clip_lie_in_its_head(tmp_path: Path):
     """Of 3 seconds at 10 frames the captioner sees the first ten: frame k at k/10 s is share (k + .5)/10 of its cells'
     time, and what comes later is after their end."""
     clip = write(tmp_path / "c.mp4", greys(30, 5))
-    found = show(Medium("c", str(clip)), None, FrameSampling(10, "head"))
+    found = display_frames(Medium("c", str(clip)), None, FrameSampling(10, "head"))
     assert found.seconds is not None and found.seconds[-1] == pytest.approx(2.97, abs=0.01)
     early = found.seconds < 0.9
     assert found.moments[early] == pytest.approx(found.seconds[early] + 0.05, abs=0.001)
@@ -78,7 +78,7 @@ def test_the_cells_of_the_head_of_a_clip_lie_in_its_head(tmp_path: Path):
 
 def test_a_part_of_a_clip(tmp_path: Path):
     clip = write(tmp_path / "c.mp4", greys(40, 5))
-    found = show(Medium("c", str(clip), start=1.0, end=3.0), None, FrameSampling(4))
+    found = display_frames(Medium("c", str(clip), start=1.0, end=3.0), None, FrameSampling(4))
     assert len(found.frames) == 30 and found.seconds is not None
     assert (found.seconds[0], found.seconds[-1]) == pytest.approx((1.03, 2.97), abs=0.01)
     assert shown(found.frames, 5)[0] == 10 and shown(found.frames, 5)[-1] == 29
@@ -87,13 +87,16 @@ def test_a_part_of_a_clip(tmp_path: Path):
 @pytest.mark.parametrize("policy", ["uniform", "head", "tail", "every"])
 def test_a_clip_of_one_frame(tiny: Path, tmp_path: Path, policy: str):
     clip = write(tmp_path / "c.mp4", greys(1))
-    found = show(Medium("c", str(clip)), None, FrameSampling(4, policy))  # type: ignore[arg-type]
+    found = display_frames(Medium("c", str(clip)), None, FrameSampling(4, policy))  # type: ignore[arg-type]
     assert len(found.frames) == 24 and np.isfinite(found.moments).all()
     assert ((found.moments >= 0) & (found.moments <= 1)).all()
-    subject = open_subject(load_run(tiny / "run"), str(clip))
-    assert subject.features.layout == Layout(4, 4, 4)
+    loaded = load_explanation_input(load_run(tiny / "run"), str(clip))
+    assert loaded.features.layout == Layout(4, 4, 4)
     assert (
-        explain(load_run(tiny / "run").model, subject.features, given(VOCABULARY, "a"), "saliency").maps.shape[1] == 64
+        explain(
+            load_run(tiny / "run").model, loaded.features, sentence_from_text(VOCABULARY, "a"), "saliency"
+        ).maps.shape[1]
+        == 64
     )
 
 
@@ -102,15 +105,20 @@ def test_the_encoder_says_what_it_saw(tiny: Path, tmp_path: Path, monkeypatch: p
         SmallCNN, "kept_region", lambda encoder, height, width: (height / width, 0, 2 * height / width, 1)
     )
     Image.new("RGB", (30, 10)).save(tmp_path / "x.png")
-    assert open_subject(load_run(tiny / "run"), str(tmp_path / "x.png")).shown.kept_region == (1 / 3, 0, 2 / 3, 1)
+    assert load_explanation_input(load_run(tiny / "run"), str(tmp_path / "x.png")).display.kept_region == (
+        1 / 3,
+        0,
+        2 / 3,
+        1,
+    )
 
 
 def test_features_without_pictures(tmp_path: Path):
     run = load_run(feature_run(tmp_path))
-    found = open_subject(run, "v2")
-    assert found.features.layout == Layout(6, 1, 1) and len(found.shown.frames) == 24 and found.notes == ()
-    assert np.ptp(found.shown.frames) == 0 and found.shown.seconds is None
-    assert open_subject(run, "v1").features.layout == Layout(5, 1, 1)
+    found = load_explanation_input(run, "v2")
+    assert found.features.layout == Layout(6, 1, 1) and len(found.display.frames) == 24 and found.notes == ()
+    assert np.ptp(found.display.frames) == 0 and found.display.seconds is None
+    assert load_explanation_input(run, "v1").features.layout == Layout(5, 1, 1)
 
 
 def test_features_with_their_clip(tmp_path: Path):
@@ -118,12 +126,12 @@ def test_features_with_their_clip(tmp_path: Path):
     (tmp_path / "clips").mkdir()
     write(tmp_path / "clips" / "v1.mp4", greys(20))
     run = load_run(feature_run(tmp_path, str(tmp_path / "clips")))
-    found = open_subject(run, "v1")
-    assert len(found.shown.frames) == 30 and found.shown.seconds is not None and found.notes == ()
-    assert len(open_subject(run, "v2").shown.frames) == 24
+    found = load_explanation_input(run, "v1")
+    assert len(found.display.frames) == 30 and found.display.seconds is not None and found.notes == ()
+    assert len(load_explanation_input(run, "v2").display.frames) == 24
     (tmp_path / "captions.jsonl").unlink()
-    found = open_subject(run, "v1")
-    assert len(found.shown.frames) == 24 and "no picture of v1" in found.notes[0]
+    found = load_explanation_input(run, "v1")
+    assert len(found.display.frames) == 24 and "no picture of v1" in found.notes[0]
 
 
 def test_what_cannot_be_opened(tiny: Path, tmp_path: Path):
@@ -131,11 +139,13 @@ def test_what_cannot_be_opened(tiny: Path, tmp_path: Path):
     with pytest.raises(
         ValueError, match=r"v3: not in .*rows, which has 2 ids.*; give a file, or an id of the features"
     ):
-        open_subject(run, "v3")
+        load_explanation_input(run, "v3")
     clip = write(tmp_path / "c.mp4", greys(3))
-    with pytest.raises(ValueError, match="reads features of an unknown encoder: give the id of some, not"):
-        open_subject(run, str(clip))
+    with pytest.raises(
+        ValueError, match="reads features of an unknown encoder: give the id of stored features instead of"
+    ):
+        load_explanation_input(run, str(clip))
     with pytest.raises(ValueError, match="leave out --frames"):
-        open_subject(run, "v1", frames=3)
+        load_explanation_input(run, "v1", frames=3)
     with pytest.raises(MediaError, match="there is no such file"):
-        open_subject(load_run(tiny / "run"), "nowhere.png")
+        load_explanation_input(load_run(tiny / "run"), "nowhere.png")
