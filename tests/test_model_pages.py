@@ -15,7 +15,7 @@ import yaml
 from limner.apps.cli import COMMANDS, parser
 from limner.apps.convert import REGIONS
 from limner.convert import SYSTEMS
-from limner.core.registry import origin
+from limner.core.registry import defining_package
 from limner.encoders import ENCODERS
 from limner.models import CAPTIONERS
 from limner.objectives import OBJECTIVES
@@ -24,7 +24,9 @@ from limner.runs.recipe import Recipe, build_recipe
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs" / "models").glob("*.md"))
 CONFIGS: dict[str, type] = {
-    name: entry.config for name, entry in [*CAPTIONERS.items(), *ENCODERS.items()] if origin(entry) == "limner"
+    name: entry.config
+    for name, entry in [*CAPTIONERS.items(), *ENCODERS.items()]
+    if defining_package(entry) == "limner"
 }
 CONFIGS |= {f"objective {name}": OBJECTIVES[name] for name in ("recnet_global", "recnet_local", "sft")}
 SOURCES = ("models", "objectives", "encoders", "convert")

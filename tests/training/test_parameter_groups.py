@@ -12,7 +12,7 @@ import torch
 from limner.core.tensors import load_tensors
 from limner.runs.recipe import Recipe, Stage, build_recipe, save_recipe
 from limner.training.loop import make_optimizer
-from limner.training.parameter_groups import frozen, high_lr_warnings, matched_lr_scales
+from limner.training.parameter_groups import frozen_parameters, high_lr_warnings, matched_lr_scales
 from limner.training.train import train
 from tests.models.captioners import small
 from tests.training.test_resume import same
@@ -92,7 +92,7 @@ def test_gradients_are_given_back():
     model.attend.requires_grad_(False)  # whoever froze it before
 
     def stopped() -> None:
-        with frozen(model, {"embed": 0.0, "attend": 0.0, "head": 0.5}):
+        with frozen_parameters(model, {"embed": 0.0, "attend": 0.0, "head": 0.5}):
             assert not model.embed.weight.requires_grad and model.head.weight.requires_grad
             raise KeyboardInterrupt
 

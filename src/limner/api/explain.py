@@ -5,9 +5,9 @@ from pathlib import Path
 
 from limner import shipped
 from limner.decode.search import beam as beam_search
-from limner.explanations.maps import Explanation, default_method, given, spoken
+from limner.explanations.explanation_input import load_explanation_input
+from limner.explanations.maps import Explanation, default_method, sentence_from_text, sentence_from_tokens
 from limner.explanations.maps import explain as explain_sentence
-from limner.explanations.subject import open_subject
 from limner.explanations.write import write_explanation
 from limner.runs.package import resolve_model
 from limner.runs.run import Run, load_run
@@ -37,12 +37,14 @@ def explain(
     True
     """
     run = model if isinstance(model, Run) else load_run(resolve_model(model or shipped.model()), device=device)
-    subject = open_subject(run, fspath(source), device, frames)
+    explained = load_explanation_input(run, fspath(source), device, frames)
     if sentence is not None:
-        words = given(run.vocabulary, sentence)
+        words = sentence_from_text(run.vocabulary, sentence)
     else:
-        words = spoken(run.vocabulary, beam_search(run.model, subject.features, run.recipe.beam).tokens[0].tolist())
-    explanation = explain_sentence(run.model, subject.features, words, method or default_method(run.model))
+        words = sentence_from_tokens(
+            run.vocabulary, beam_search(run.model, explained.features, run.recipe.beam).tokens[0].tolist()
+        )
+    explanation = explain_sentence(run.model, explained.features, words, method or default_method(run.model))
     if out is not None:
-        write_explanation(explanation, subject.shown, Path(out))
+        write_explanation(explanation, explained.display, Path(out))
     return explanation

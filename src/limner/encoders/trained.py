@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from limner.core.tensors import load_state, load_tensors
+from limner.core.tensors import load_state_strictly, load_tensors
 
 ENCODER_PREFIX = "encoder."  # of the names of the encoder's tensors in model.safetensors
 
@@ -41,4 +41,4 @@ def load_trained_encoder(encoder: nn.Module, source: str) -> None:
             f"encoder.source: {source} holds no encoder weights, because it was trained on stored features or has a "
             "pretrained encoder; give the run that trained the encoder"
         )
-    load_state(encoder, weights, f"encoder.source {path}")
+    load_state_strictly(encoder, weights, f"encoder.source {path}")
