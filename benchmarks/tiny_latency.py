@@ -18,7 +18,7 @@ from statistics import median
 import torch
 from PIL import Image
 
-from limner.apps.demo import copied
+from limner.apps.demo import copy_photographs
 from limner.encoders import build_encoder
 from limner.encoders.resnet import ResNetConfig
 from limner.inference.pipeline import Pipeline
@@ -48,7 +48,7 @@ def main() -> None:
     big = rival(tiny.run)
     pictures = []
     with tempfile.TemporaryDirectory() as folder:
-        for path in copied(Path(folder)):
+        for path in copy_photographs(Path(folder)):
             buffer = io.BytesIO()
             Image.open(path).convert("RGB").resize((500, 375)).save(buffer, "JPEG", quality=90)  # as large as Flickr's
             pictures.append(buffer.getvalue())

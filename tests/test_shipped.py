@@ -69,8 +69,8 @@ def test_a_packed_model_is_taken_where_a_run_is_and_stays_as_it_is(tiny: Path, i
     before = {path: path.read_bytes() for path in inside.rglob("*") if path.is_file()}
     assert main(["explain", str(inside), picture, "--out", str(tmp_path / "why.png")]) == 0
     given = ["--split", "val", "--limit", "2", "--metrics", "CIDEr", "--data.media", str(tiny / "world")]
-    assert main(["evaluate", str(inside), *given]) == 1
-    assert "is a packed model and stays as it is: say with --out where its scores go" in capsys.readouterr().err
+    assert main(["evaluate", str(inside), *given]) == 2
+    assert "is a packed model, which stays unchanged: give --out DIR for its scores" in capsys.readouterr().err
     assert main(["evaluate", str(inside), *given, "--out", str(tmp_path / "scores")]) == 0
     assert (tmp_path / "scores" / "captions.json").is_file()
     assert {path: path.read_bytes() for path in inside.rglob("*") if path.is_file()} == before

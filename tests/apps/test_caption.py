@@ -33,7 +33,8 @@ def test_the_rows_of_an_interrupted_call_are_not_overwritten(tmp_path: Path):
     partial = tmp_path / "c.csv.partial"
     partial.write_text(to_jsonl([BY, ROW]))
     message = re.escape(
-        f"{partial} holds 1 captions of an interrupted call: continue it with --resume, or delete the file"
+        f"{partial} holds 1 captions of an interrupted command: continue it with --resume, or start anew with "
+        "--overwrite"
     )
     with pytest.raises(ValueError, match=message):
         Journal(tmp_path / "c.csv", False, BY)
@@ -61,7 +62,7 @@ def test_a_model_that_cannot_be_loaded_leaves_the_rows(tmp_path: Path, capsys):
 )
 def test_captions_of_two_models_or_searches_are_not_mixed(tmp_path: Path, by: dict, what: str):
     (tmp_path / "c.csv.partial").write_text(to_jsonl([BY, ROW]))
-    with pytest.raises(ValueError, match=f"was begun with another {what}, which its first line tells"):
+    with pytest.raises(ValueError, match=f"was written with another {what}, as its first line says"):
         Journal(tmp_path / "c.csv", True, by)
 
 
@@ -76,10 +77,10 @@ def test_another_beam_is_noticed_from_the_command_line(tiny: Path, tmp_path: Pat
 
     monkeypatch.setattr(Pipeline, "captions", full)
     assert main([*command, "--beam", "1"]) == 1
-    assert "No space left on device: free some space" in (error := capsys.readouterr().err) and "--resume" in error
+    assert "No space left on device: free some space, then continue with --resume" in capsys.readouterr().err
     monkeypatch.setattr(Pipeline, "captions", whole)
     assert main([*command, "--beam", "2", "--resume"]) == 1
-    assert "was begun with another decoding" in capsys.readouterr().err
+    assert "was written with another decoding" in capsys.readouterr().err
     assert main([*command, "--beam", "1"]) == 1 and "continue it with --resume" in capsys.readouterr().err
     assert main([*command, "--beam", "1", "--resume"]) == 0
 
@@ -206,7 +207,7 @@ def test_alternative_text(tiny: Path, tmp_path: Path, capsys):
     assert main([*given, "--style", "alt-text", "--max-chars", "12", "--out", str(out)]) == 0
     assert json.loads(out.read_text())["caption"] == alt_text(plain, 12)
     assert main([*given, "--max-chars", "12"]) == 2
-    assert "--max-chars is about alternative text" in capsys.readouterr().err
+    assert "--max-chars is for alternative text" in capsys.readouterr().err
 
 
 def test_a_link_to_nothing_is_reported(tmp_path: Path):
@@ -220,7 +221,7 @@ def test_a_link_to_nothing_is_reported(tmp_path: Path):
 def test_rows_of_a_finished_output_are_kept_and_that_is_said(tmp_path: Path, capsys):
     (tmp_path / "c.jsonl").write_text(to_jsonl([ROW]))
     assert list(Journal(tmp_path / "c.jsonl", True, BY).rows) == ["a.png"]
-    assert "c.jsonl holds 1 captions, which are kept, whatever model and search made them" in capsys.readouterr().err
+    assert f"the 1 captions of {tmp_path / 'c.jsonl'} are kept, whatever model and decoding" in capsys.readouterr().err
     Journal(tmp_path / "c.jsonl", True, BY)  # the side file tells
     assert capsys.readouterr().err == ""
 
@@ -230,7 +231,7 @@ def test_patterns_and_a_list(tiny: Path, tmp_path: Path, monkeypatch):
     folder = tiny / "world" / "images"
     files = [str(folder / f"00000{n}.png") for n in (1, 2, 3)]
     assert expand([str(folder / "00000[1-3].png")]) == (files, [])
-    assert expand([str(folder / "x*.png")]) == ([], [f"{folder / 'x*.png'}: no file is called like this"])
+    assert expand([str(folder / "x*.png")]) == ([], [f"{folder / 'x*.png'}: no file matches this pattern"])
     odd = tmp_path / "a[1].png"
     odd.touch()
     assert expand([str(odd)]) == ([str(odd)], [])  # a file may be called like a pattern
@@ -244,4 +245,4 @@ def test_without_files_it_is_a_prompt(tiny: Path, monkeypatch, capsys):
     assert main(["caption", "--model", str(tiny / "run"), "--style", "alt-text"]) == 0
     assert capsys.readouterr().out.strip() == alt_text(Pipeline.load(tiny / "run").caption(picture).text)
     assert main(["caption", "--model", str(tiny / "run"), "--out", "c.csv"]) == 2
-    assert "nothing to caption: name files (--out is of no use in the prompt)" in capsys.readouterr().err
+    assert "nothing to caption: name files (--out has no effect in the prompt)" in capsys.readouterr().err

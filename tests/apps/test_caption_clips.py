@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from limner.apps.caption import seconds
 from limner.apps.cli import main
 from limner.apps.shared import pieces as pieces_module
+from limner.apps.shared.arguments import positive_seconds
 from limner.apps.shared.journal import Journal, to_jsonl
-from limner.apps.shared.pieces import Cut, Piece, pieces
+from limner.apps.shared.pieces import Cut, Piece, Problems, pieces
 from limner.core.types import Medium
 from limner.data.clips import index_clip, read_clip
 from limner.data.frames import FrameSampling
@@ -85,12 +85,12 @@ def test_long_clips_are_cut_by_themselves(scenes: Path, monkeypatch: pytest.Monk
 
 
 def test_a_piece_is_what_its_cut_shows(scenes: Path):
-    problems: list[str] = []
+    problems = Problems()
     found = list(pieces([str(scenes), "x.png"], Cut(every=2.0), FrameSampling(3), problems))
     assert [piece for piece, _ in found[:3]] == [
-        Piece(str(scenes), 2.0 * k, 2.0 * k + 2, alone=False) for k in range(3)
+        Piece(str(scenes), 2.0 * k, 2.0 * k + 2, whole_file=False) for k in range(3)
     ]
-    assert found[3] == (Piece("x.png"), "x.png") and not problems
+    assert found[3] == (Piece("x.png"), "x.png") and problems == Problems()
     for piece, frames in found[:3]:
         np.testing.assert_array_equal(frames, read_clip(scenes, FrameSampling(3), piece.start, piece.end))
 
@@ -101,7 +101,7 @@ def test_subtitles(tiny: Path, scenes: Path, tmp_path: Path, capsys):
     lines = capsys.readouterr().out.splitlines()
     texts = [line.split(": ", 1)[1] for line in lines[:3]]
     assert lines[0].startswith("00:00:00.000 - 00:00:02.000: ") and lines[2].startswith("00:00:05.000 - 00:00:06.000: ")
-    assert lines[3:] == [f"{tmp_path / 's.srt'} written", f"{tmp_path / 'subs' / 'scenes.vtt'} written"]
+    assert lines[3:] == [f"wrote {tmp_path / 's.srt'}", f"wrote {tmp_path / 'subs' / 'scenes.vtt'}"]
     blocks = (tmp_path / "s.srt").read_text().strip().split("\n\n")
     assert [block.split("\n")[1] for block in blocks] == [
         "00:00:00,000 --> 00:00:02,000",
@@ -124,9 +124,9 @@ def test_bad_clips_are_counted_and_the_others_captioned(tiny: Path, tmp_path: Pa
     out = tmp_path / "c.jsonl"
     command = ["caption", str(folder), "--model", str(tiny / "run"), "--out", str(out)]
     for options in ([], ["--every", "0.5"]):
-        assert main([*command, *options]) == 3
+        assert main([*command, "--overwrite", *options]) == 3
         error = capsys.readouterr().err
-        assert error.startswith("3 skipped or mended:")
+        assert error.startswith("2 files could not be read:") and "\n1 note:\n" in error
         assert (
             f"{folder / 'b.mp4'}: the file is empty" in error and f"{folder / 'c.mp4'}: the file has no video" in error
         )
@@ -157,7 +157,7 @@ def test_an_interrupted_clip_is_begun_again(tiny: Path, scenes: Path, tmp_path: 
     command += ["--out", str(tmp_path / "c.csv")]
     assert main([*command, "--every", "2"]) == 130
     assert main([*command, "--every", "3", "--resume"]) == 1
-    assert "was begun with another clips" in capsys.readouterr().err
+    assert "was written with another clips" in capsys.readouterr().err
     assert main([*command, "--every", "2", "--resume"]) == 0 and len(asked) == 4 + 3
     assert (tmp_path / "c.csv").read_text() == (tmp_path / "whole.csv").read_text()
 
@@ -182,7 +182,7 @@ def test_wrong_options(tiny: Path, scenes: Path, options: list[str]):
 
 
 def test_seconds_and_frames(tiny: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch):
-    assert seconds("2.5") == 2.5
+    assert positive_seconds("2.5") == 2.5
     seen = []
     encode = Pipeline.encode
     monkeypatch.setattr(

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -86,7 +87,7 @@ def test_evaluate(tiny: Path, tmp_path: Path, capsys):
     shown = capsys.readouterr().out
     rows = [json.loads(line) for line in (tiny / "run" / "log.jsonl").read_text().splitlines()]
     assert {"object", "colour", "hallucination"} <= rows[-1].keys()  # validations are held against the truth as well
-    assert "CIDEr" in shown and f"{len(truth)} images" in shown
+    assert "CIDEr" in shown and f"{len(truth)} media" in shown
     assert main(["evaluate", str(tiny / "run"), "--split", "dev"]) == 1
     assert "no media in split 'dev'" in one_line(capsys)
 
@@ -105,7 +106,7 @@ def test_data_that_lie_elsewhere_by_now(tiny: Path, tmp_path: Path, capsys):
     assert main(["explain", *given, "--score", "--method", "attention", "--data.media", str(tmp_path / "moved")]) == 0
     capsys.readouterr()
     assert main(["evaluate", *given, "--model.hidden", "3"]) == 2
-    assert "unknown arguments: --model.hidden (see --help; of a run's recipe data, features," in one_line(capsys)
+    assert "unknown arguments: --model.hidden (see --help; of a run's recipe, data, features," in one_line(capsys)
 
 
 def test_coco_ids_are_numbers():
@@ -136,7 +137,7 @@ def test_every_text_survives_every_format(tmp_path: Path, ending: str):
     row = {"file": 'a,"b".png', "caption": text, "logprob": -1.25, "finished": False}
     (tmp_path / f"x{ending}").write_text(rows_of.WRITERS[ending]([row]), encoding="utf-8", newline="")
     (tmp_path / f"x{ending}.partial").write_text(rows_of.to_jsonl([BY, row | {"file": "b"}]), encoding="utf-8")
-    journal = rows_of.Journal(tmp_path / f"x{ending}", resume=True, by=BY)
+    journal = rows_of.Journal(tmp_path / f"x{ending}", resume=True, provenance=BY)
     assert list(journal.rows.values()) == [row, row | {"file": "b"}]
 
 
@@ -165,7 +166,9 @@ def test_interrupted_and_resumed(tiny: Path, photos: Path, tmp_path: Path, monke
     monkeypatch.setattr(Pipeline, "captions", stopping)
     out, partial = tmp_path / "c.csv", tmp_path / "c.csv.partial"
     assert main([*command, str(out)]) == 130
-    assert "what is finished is kept" in one_line(capsys) and not out.exists()
+    advice = f"the captions so far are in {partial}; continue with: limner caption {shlex.quote(str(photos))} "
+    error = one_line(capsys)
+    assert advice in error and error.endswith(f"--out {out} --resume\n") and not out.exists()
     data = partial.read_bytes()
     assert data.count(b"\n") == 1 + 3  # what made the captions, and three of them
     partial.write_bytes(data[:-20])  # the kill came within a line
@@ -177,7 +180,7 @@ def test_interrupted_and_resumed(tiny: Path, photos: Path, tmp_path: Path, monke
 
 
 def test_a_cut_within_a_letter(tiny: Path, photos: Path, tmp_path: Path):
-    by = caption_app.made_by(sha256(tiny / "run" / "model.safetensors"), load_run(tiny / "run").recipe.decoding)
+    by = caption_app.provenance(sha256(tiny / "run" / "model.safetensors"), load_run(tiny / "run").recipe.decoding)
     row = {"file": str(photos / "7.png"), "caption": "kept", "logprob": -1.0, "finished": True}
     cut = rows_of.to_jsonl([{"file": str(photos / "ö.png"), "caption": "", "logprob": -1.0, "finished": True}])
     data = rows_of.to_jsonl([by, row]).encode() + cut.encode().split("ö".encode())[0] + "ö".encode()[:1]
@@ -203,7 +206,7 @@ def test_a_thousand_files_with_three_bad_ones(tiny: Path, tmp_path: Path, capsys
     bad = {"0123.png", "0500.png", "0999.png"}
     assert len(found) == 997 and not bad & {Path(row["file"]).name for row in found}
     error = capsys.readouterr().err.splitlines()
-    assert error[0].startswith("3 skipped") and len(error) == 4
+    assert error[0] == "3 files could not be read:" and len(error) == 4
     assert all(name in line for name, line in zip(sorted(bad), error[1:], strict=True))
 
 
@@ -211,13 +214,13 @@ def test_a_thousand_files_with_three_bad_ones(tiny: Path, tmp_path: Path, capsys
 def test_explain(tiny: Path, photos: Path, tmp_path: Path, capsys, beam: str):
     """A panel for the picture and one for each word, in rows of five; 120 dots per inch."""
     picture = tiny / "world" / "images" / "000000.png"
-    command = ["explain", str(tiny / "run"), str(picture), "--beam", beam, "--min-length", "6", "--out"]
+    command = ["explain", str(tiny / "run"), str(picture), "--beam", beam, "--decoding.rules.min_length", "6", "--out"]
     assert main([*command, str(tmp_path / "f.png")]) == 0
     words = capsys.readouterr().out.splitlines()[0].split()
     assert 6 <= len(words) <= 10
     lines = -(-(len(words) + 1) // 5)
     size = Image.open(tmp_path / "f.png").size
-    assert size == (round(2.3 * 5 * 120), int((0.55 + lines * 2.65) * 120))
+    assert size == (round(2.3 * 5 * 120), int((0.55 + lines * 2.65 + 0.20) * 120))  # a line below says what is shown
     assert main([*command, str(tmp_path / "f.svg")]) == 0
     assert len(re.findall(r"<image ", (tmp_path / "f.svg").read_text())) == len(words) + 1
 
@@ -228,7 +231,7 @@ def test_explain_asks_the_encoder_what_it_saw(tiny: Path, tmp_path: Path, monkey
     monkeypatch.setattr(
         SmallCNN, "kept_region", lambda encoder, height, width: (height / width, 0, 2 * height / width, 1)
     )
-    monkeypatch.setattr("limner.apps.explain.word_figure", lambda *_, kept_region: seen.append(kept_region))
+    monkeypatch.setattr("limner.explanations.write.word_figure", lambda *_, kept_region: seen.append(kept_region))
     Image.new("RGB", (30, 10)).save(tmp_path / "x.png")
     assert main(["explain", str(tiny / "run"), str(tmp_path / "x.png"), "--out", str(tmp_path / "f.png")]) == 0
     assert seen == [(1 / 3, 0, 2 / 3, 1)]
@@ -239,26 +242,34 @@ def test_mistakes_are_one_line_and_have_a_status(tiny: Path, photos: Path, tmp_p
     run, recipe, photo = str(tiny / "run"), str(tiny / "tiny.yaml"), str(photos / "7.png")
     for arguments, message, status in [
         (["caption", photo, "--model", "nowhere"], "nowhere is not a run folder", 1),
-        (["caption", photo, "--model", run, "--out", "c.txt"], "--out c.txt: the ending says the format", 2),
+        (["caption", photo, "--model", run, "--out", "c.txt"], "--out c.txt: the ending chooses the format", 2),
         (["caption", photo, "--model", run, "--resume"], "--resume needs --out", 2),
         (["caption", photo, "--model", run, "--bean", "3"], "unknown arguments: --bean 3", 2),
-        (["caption", photo, "--model", run, "--out", "."], "--out .: the ending says the format", 2),
-        (["caption", photo, "--model", run, "--device", "foo"], "--device foo cannot be used: ", 1),
+        (["caption", photo, "--model", run, "--out", "."], "--out .: the ending chooses the format", 2),
+        (["caption", photo, "--model", run, "--recursive"], "unknown arguments: --recursive", 2),
+        (["caption", photo, "--model", run, "--device", "foo"], "--device foo: unknown; give cpu, cuda", 2),
         (["explain", run, "clip.MP4", "--out", "f.png"], "clip.MP4: there is no such file", 1),
         (["evaluate", run, "extra"], "unknown arguments: extra", 2),
         (["explain", run, "nowhere.jpg", "--out", "f.png"], "nowhere.jpg: there is no such file", 1),
-        (["explain", run, photo, "--out", "f.bmp"], "f.bmp: the ending says the format", 2),
+        (["explain", run, photo, "--out", "f.bmp"], "f.bmp: the ending chooses the format", 2),
         (["train", recipe, "--start", "nowhere"], "there is no file or folder nowhere/", 1),
         (["train", "nowhere.yaml"], "no recipe at nowhere.yaml", 1),
         (
             ["train", recipe, "--stages.0.learning_rte", "1"],
             "stages.0 has no field 'learning_rte'; it has objective",
-            1,
+            2,
         ),
         (["train", recipe, "--seed"], "--seed needs a value", 2),
         (["train", recipe, "--data.media", "nowhere", "--out", "r"], "nowhere", 1),
         (["train", recipe, "--out", run], "already holds a run; continue it with --resume", 1),
-        (["shapes", "--out", "w", "--images", "0"], "there must be at least one image or clip", 1),
+        (["train", recipe, "--stages.0.epochs", "0"], "stages.0.epochs: Input should be greater than 0", 2),
+        (["train", recipe, "--stages.7.epochs", "1"], "stages.7.epochs: the list has items 0 to 0, got '7'", 2),
+        (["train", recipe, "--validation.metric", "spider"], "unknown metric 'spider'; known are BLEU-1", 2),
+        (["evaluate", run, "--metrics", "spider"], "unknown metric 'spider'; known are BLEU-1", 2),
+        (["evaluate", run, "--frames", "0"], "frames: Input should be greater than 0", 2),
+        (["evaluate", run, "--beam", "2", "--n-best", "3"], "a beam of 2 cannot give the 3 best captions", 2),
+        (["extract", run, "--out", "f", "--augmentations", "full,rot"], "unknown augmentation 'rot'; known are", 2),
+        (["shapes", "--out", "w", "--images", "0"], "there must be at least one image or clip", 2),
     ]:
         assert main(arguments) == status, arguments
         assert message in one_line(capsys), arguments
@@ -296,16 +307,16 @@ def test_only_problems_of_the_evaluated_split_count(tiny: Path, tmp_path: Path, 
     dataset = read(load_run(tiny / "run").recipe.data)
     train, val = dataset.split("train")[0].id, dataset.split("val")[0].id
     assert with_problems((f"{train}: 1 empty caption(s) dropped", "line 4: no file name")) == 0
-    assert capsys.readouterr().err == "and 2 outside of what was evaluated, see scores.json\n"
+    assert capsys.readouterr().err == "2 more in the rest of the data set, see scores.json\n"
     assert with_problems((f"{val}: 1 empty caption(s) dropped",)) == 3
-    assert capsys.readouterr().err == f"1 skipped or mended:\n  {val}: 1 empty caption(s) dropped\n"
+    assert capsys.readouterr().err == f"1 problem in the data:\n  {val}: 1 empty caption(s) dropped\n"
 
 
 def test_a_missing_file_is_skipped_and_named(tiny: Path, photos: Path, capsys):
     command = ["caption", "nowhere.jpg", str(photos / "7.png"), str(photos / "notes.txt"), "--model", str(tiny / "run")]
     assert main(command) == 3
     shown = capsys.readouterr()
-    assert shown.err.startswith("2 skipped") and "nowhere.jpg: there is no such file" in shown.err
+    assert shown.err.startswith("2 files could not be read:") and "nowhere.jpg: there is no such file" in shown.err
     assert "notes.txt: the suffix '.txt' is neither" in shown.err and "7.png: " in shown.out
 
 

@@ -40,8 +40,13 @@ def test_page_json_and_latex(runs: list[str], tmp_path: Path, capsys):
     assert "B − A" in shown.out and "100.0" in shown.out and f"wrote {out[0]}, {out[1]}, {out[2]}" in shown.out
     assert "note: tokens are 'simple', not PTB's" in shown.err
     before = page
-    assert main(["compare", *runs, *options, "--bootstrap", "200", "--seed", "3", "--items", "2"]) == 0
+    again = ["compare", *runs, *options, "--bootstrap", "200", "--seed", "3", "--items", "2"]
+    assert main([*again, "--overwrite"]) == 0
     assert Path(out[0]).read_text() == before  # the same bytes
+    for path in map(Path, out):
+        assert main(again) == 1
+        assert f"{path} exists: give --overwrite to replace it" in capsys.readouterr().err
+        path.unlink()
 
 
 def test_captions_files_with_references(runs: list[str], tmp_path: Path, capsys):
@@ -52,7 +57,7 @@ def test_captions_files_with_references(runs: list[str], tmp_path: Path, capsys)
     references = ["--references", str(tmp_path / "data" / "captions.jsonl")]
     assert main([*command, *references]) == 0
     assert "3 of 3 items are shown without their picture" in capsys.readouterr().err
-    assert main([*command, *references, "--media", str(tmp_path / "data")]) == 0
+    assert main([*command, *references, "--media", str(tmp_path / "data"), "--overwrite"]) == 0
     assert "without their picture" not in capsys.readouterr().err
     assert (tmp_path / "c.html").read_text().count("data:image/jpeg") == 3
 
@@ -73,7 +78,7 @@ def test_mistakes_are_one_line(runs: list[str], tmp_path: Path, capsys):
         ([*runs, "--media", "nowhere"], "--media nowhere is not a folder"),
         ([*runs, "--beam", "3"], "unknown arguments: --beam 3"),
     ):
-        assert main(["compare", *arguments, *out]) == (2 if "unknown" in message else 1)
+        assert main(["compare", *arguments, *out]) == (2 if "unknown" in message or "26 runs" in message else 1)
         error = capsys.readouterr().err
         assert error.startswith("limner: ") and error.count("\n") == 1 and message in error
     assert not (tmp_path / "c.html").exists()

@@ -9,7 +9,7 @@ from PIL import Image
 from limner import shipped
 from limner.apps import demo
 from limner.apps.cli import main
-from limner.apps.demo import copied, moving
+from limner.apps.demo import copy_photographs, slide_show
 from limner.apps.shared.journal import finished_rows
 from limner.data.frames import FrameSampling
 from limner.data.media import read_medium
@@ -22,7 +22,7 @@ from limner.runs.run import load_run
 def inside(tiny: Path, tmp_path: Path, monkeypatch) -> Path:
     folder = pack(load_run(tiny / "run"), tmp_path / "inside.limner")
     monkeypatch.setattr(shipped, "MODEL", folder)
-    monkeypatch.setattr(demo, "PACE", 2)
+    monkeypatch.setattr(demo, "FPS", 2)
     return folder
 
 
@@ -62,23 +62,23 @@ def test_any_path(tiny: Path, inside: Path, tmp_path: Path, capsys):
     assert [rows[file]["caption"] for file in mine] == [expected.caption(file, beam).text for file in mine]
     assert not (out / "pictures").exists()
     assert main(["demo", str(tmp_path / "*.nothing"), "--out", str(out)]) == 1
-    assert "no file is called like this" in capsys.readouterr().err
+    assert "no file matches this pattern" in capsys.readouterr().err
 
 
 def test_a_clip_shows_each_picture_as_long(tmp_path: Path):
     files = [picture(tmp_path / f"{k}.png", 100 * k, size) for k, size in enumerate(((400, 100), (90, 300), (1, 1)))]
     (tmp_path / "bad.png").write_text("x")
-    frames = moving([files[0], str(tmp_path / "bad.png"), *files[1:]])
-    assert len(frames) == 3 * demo.PACE * demo.SECONDS and {frame.shape for frame in frames} == {(240, 320, 3)}
-    assert [int(frame.mean()) for frame in frames[:: demo.PACE * demo.SECONDS]] == [0, 100, 200]
+    frames = slide_show([files[0], str(tmp_path / "bad.png"), *files[1:]])
+    assert len(frames) == 3 * demo.FPS * demo.SECONDS and {frame.shape for frame in frames} == {(240, 320, 3)}
+    assert [int(frame.mean()) for frame in frames[:: demo.FPS * demo.SECONDS]] == [0, 100, 200]
 
 
 def test_a_package_that_is_not_there(tmp_path: Path, monkeypatch, capsys):
     real = demo.find_spec
     monkeypatch.setattr(demo, "find_spec", lambda name: None if name == "skimage" else real(name))
-    assert [Path(file).name for file in copied(tmp_path)] == ["officer.jpg"]
+    assert [Path(file).name for file in copy_photographs(tmp_path)] == ["officer.jpg"]
     error = capsys.readouterr().err
-    assert error == "photographs of scikit-image are not here: pip install 'limner[demo]' brings them\n"
+    assert error == "the photographs of scikit-image are missing: pip install 'limner[demo]'\n"
     monkeypatch.setattr(demo, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="there is no photograph to caption"):
-        copied(tmp_path)
+        copy_photographs(tmp_path)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from limner.apps.cli import main
-from limner.apps.shared import html_report as report
+from limner.apps.shared import html_report
 from limner.apps.shared.journal import finished_rows
 from limner.data.datasets import read_dataset
 from limner.inference.pipeline import Pipeline
@@ -61,7 +61,7 @@ def test_a_run_on_features_without_its_clips(clips: str, tmp_path: Path, capsys)
     assert main([*command, "--report", str(out)]) == 0
     said = capsys.readouterr()
     assert f"wrote {out}" in said.out and "note: 4 of 4 items are shown without their picture" in said.err
-    assert "--data.media FOLDER says where they lie" in said.err
+    assert "--data.media FOLDER says where they are" in said.err
     text = out.read_text(encoding="utf-8")
     rows, several = finished_rows(out), json.loads((tmp_path / "several.json").read_text())
     assert [[row["caption"], *(other for other, _ in row["others"])] for row in rows] == list(several.values())
@@ -86,8 +86,11 @@ def test_frames_of_the_clips_that_are_there(clips: str, tmp_path: Path, capsys):
     assert main(["evaluate", clips, *given, "--report", str(out)]) == 0
     assert "note: 2 of 4 items are shown without their picture" in capsys.readouterr().err
     found = Reader(out.read_text(encoding="utf-8"))
-    assert [m["alt"] for m in found.named("img")] == ["3 frames of v0", "3 frames of v2"]
-    assert found.texts[found.texts.index("recipe.data.media") + 1] == str(tmp_path)  # what was given anew
+    captions = [row["caption"] for row in finished_rows(out)]
+    assert [m["alt"] for m in found.named("img")] == [captions[0], captions[2]]
+    assert (
+        found.texts[found.texts.index("recipe.data.media") + 1] == tmp_path.name
+    )  # what was changed, without its folder
     assert found.texts.count("picture not available") == 2
     assert "data-score0" not in str(found.tags) and found.texts.count("references") == 4  # BLEU-1 is of the whole
 
@@ -101,14 +104,16 @@ def test_pictures_beside_stored_features(tmp_path: Path, monkeypatch, capsys):
     assert main([*command, "--report", str(tmp_path / "r.html")]) == 0
     assert "shown without" not in capsys.readouterr().err
     found = Reader((tmp_path / "r.html").read_text(encoding="utf-8"))
-    assert [(m["alt"], m["width"]) for m in found.named("img")] == [(f"picture of v{k}", "300") for k in range(3)]
+    assert [(m["alt"], m["width"]) for m in found.named("img")] == [
+        (row["caption"], "300") for row in finished_rows(tmp_path / "r.html")
+    ]
     assert [m["title"] for m in found.named("h4")] == [str(folder / f"p{k}.png") for k in range(3)]
-    monkeypatch.setattr(report, "MANY", 2)
-    assert main([*command, "--report", str(tmp_path / "r.html")]) == 0
+    monkeypatch.setattr(html_report, "MANY", 2)
+    assert main([*command, "--report", str(tmp_path / "r.html"), "--overwrite"]) == 0
     found = Reader((tmp_path / "r.html").read_text(encoding="utf-8"))
-    assert [m["width"] for m in found.named("img")] == [str(report.SMALL)] * 3
-    monkeypatch.setattr(report, "PICTURES", 1)
-    assert main([*command, "--report", str(tmp_path / "r.html")]) == 0
+    assert [m["width"] for m in found.named("img")] == [str(html_report.SMALL)] * 3
+    monkeypatch.setattr(html_report, "PICTURES", 1)
+    assert main([*command, "--report", str(tmp_path / "r.html"), "--overwrite"]) == 0
     assert "3 pictures were left out to keep the page small; --limit N evaluates fewer" in capsys.readouterr().err
 
 
@@ -123,7 +128,7 @@ def test_raw_media_have_the_log_probabilities_of_the_pipeline(tiny: Path, tmp_pa
         assert (found["file"], found["caption"], found["finished"]) == (medium.path, expected.text, expected.finished)
         assert found["logprob"] == pytest.approx(expected.logprob, abs=1e-3)
     text = out.read_text(encoding="utf-8")
-    assert len(Reader(text).named("img")) == 3 and "Shares of captions, by what is exactly true: " in text
+    assert len(Reader(text).named("img")) == 3 and "Shares of captions that are right about: " in text
     with Image.open(media[0].path) as picture:
         assert Reader(text).named("img")[0]["width"] == str(picture.width)
 
@@ -150,7 +155,7 @@ def test_a_converted_checkpoint_shows_what_it_says_of_regions(tmp_path: Path, ca
     assert main(["convert", "--from", "bottom-up", str(tmp_path / "regions.tsv"), "--out", store]) == 0
     assert main([*command, "--features", store]) == 0
     found = Reader(Path(page).read_text(encoding="utf-8"))
-    assert [m["alt"] for m in found.named("img")] == ["picture of p1"]
+    assert [m["alt"] for m in found.named("img")] == [finished_rows(Path(page))[1]["caption"]]
     assert len(finished_rows(Path(page))) == 3 and found.texts.count("picture not available") == 2
 
 

@@ -26,7 +26,7 @@ def test_a_run_lends_its_own_encoder(tiny: Path, tmp_path: Path, monkeypatch, ca
     assert main(["extract", str(tiny / "run"), "--out", str(tmp_path / "f"), "--batch-size", "4"]) == 0
     shown = capsys.readouterr()
     assert "6 entries written, 0 already there, 0 media failed" in shown.out
-    assert shown.err == "1 skipped or mended:\n  line 4: no file\n"
+    assert shown.err == "1 problem in the data:\n  line 4: no file\n"
     store, pipeline = FeatureStore(tmp_path / "f"), Pipeline(load_run(tiny / "run"))
     store.require_encoder(pipeline.encoder.provenance())
     for medium in shapes.load_world(tiny / "world")[:6]:
@@ -48,7 +48,7 @@ def test_weights_of_a_3d_resnet(tmp_path: Path, capsys):
     features, layout = FeatureStore(tmp_path / "windows").get("video-000001")[:2]
     assert layout == Layout(5, 1, 1) and features.shape == (5, 32)
     assert main([*given[:-1], "some/vit", "--out", "f", "--window", "4"]) == 2
-    assert "--window 4 is of 3-D ResNets; the encoder is pretrained" in capsys.readouterr().err
+    assert "--window 4 is for 3-D ResNets; the encoder is pretrained" in capsys.readouterr().err
 
 
 def test_a_store_is_verified(tmp_path: Path, capsys):
@@ -79,7 +79,7 @@ def test_what_cannot_be_extracted(tiny: Path, tmp_path: Path, monkeypatch, capsy
         ([str(resnet), "--out", "f"], f"resnet {advice}", 1),
         ([run], "where should the features go?", 2),
         ([*given[:-3], run, "--out", "f"], f"{run} is a run; its encoder: limner extract {run} --data.name", 1),
-        ([run, "--out", "f", "--encoder.dim", "16"], "the encoder is that of", 1),
+        ([run, "--out", "f", "--encoder.dim", "16"], "the encoder is that of", 2),
         ([run, "--out", "f", "--window", "4"], "--window changes the encoder, which is that of", 2),
         ([".", "--out", "f"], "is not a run folder", 1),
         ([run, *given], "give a recipe or run, or --data, --media and --annotations, not both", 2),

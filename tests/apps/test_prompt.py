@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from limner.apps.shared.prompt import Prompt, complete, path_of, talk
+from limner.apps.shared.prompt import Prompt, complete, path_of, run_prompt
 from limner.decode.options import with_beam
 from limner.inference.pipeline import Pipeline
 
@@ -58,7 +58,7 @@ def test_explain(tiny: Path, pipeline: Pipeline, tmp_path: Path, monkeypatch):
     said = conversation(pipeline, "dog.png", ":explain", ":explain why.png", ":explain why.bmp")
     assert said[1:3] == ["wrote dog-explained.png", "wrote why.png"]  # the picture itself is left alone
     assert (tmp_path / "dog-explained.png").is_file() and (tmp_path / "why.png").is_file()
-    assert said[3].startswith("! why.bmp: the ending says the format")
+    assert said[3].startswith("! why.bmp: the ending chooses the format")
     assert (tmp_path / "dog.png").read_bytes() == (tiny / "world" / "images" / "000001.png").read_bytes()
 
 
@@ -108,7 +108,7 @@ def test_completion(tmp_path: Path, monkeypatch):
 def test_lines_of_a_pipe(tiny: Path, pipeline: Pipeline, monkeypatch, capsys):
     picture = tiny / "world" / "images" / "000001.png"
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{picture}\nnowhere\n:quit\n{picture}\n"))
-    assert talk(pipeline, pipeline.run.recipe.decoding) == 0
+    assert run_prompt(pipeline, pipeline.run.recipe.decoding) == 0
     assert capsys.readouterr().out == f"{pipeline.caption(picture).text}\n! there is no file nowhere\n"
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{picture}\n"))
-    assert talk(pipeline, pipeline.run.recipe.decoding) == 0  # the pipe's end is an end
+    assert run_prompt(pipeline, pipeline.run.recipe.decoding) == 0  # the pipe's end is an end

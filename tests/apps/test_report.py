@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from limner.apps.cli import main
-from limner.apps.shared import html_report as report
-from limner.apps.shared.html_report import page, scores
+from limner.apps.shared import html_report
+from limner.apps.shared.html_report import report_of_files, scores
 from limner.apps.shared.journal import Journal
+from limner.apps.shared.pieces import Problems
 from limner.data.captions_file import CaptionsFile, read_captions
 from limner.inference.pipeline import Pipeline
 from limner.metrics.references import References
@@ -49,7 +50,7 @@ def cards(text: str) -> dict[str, dict[str, str | None]]:
 
 def test_every_caption_has_the_scores_that_limner_score_gives():
     """And so has every further one: as if it were the caption, against the same references."""
-    text, notes = page(ROWS, ABOUT, references=references())
+    text, notes = report_of_files(ROWS, ABOUT, references=references())
     known = References({id: REFERENCES[id] for id in "xyz"})
     first = evaluate({"x": "a red dog runs", "y": "a car", "z": "the bird"}, known).segments
     other = evaluate({"x": "a dog is running on grass", "y": "two cats sleep", "z": ""}, known).segments
@@ -75,7 +76,9 @@ def test_pieces_of_clips_find_their_references():
 def test_whatever_the_model_says_is_text():
     rows = [row(f"{HOSTILE}.png", HOSTILE, others=[[HOSTILE, -2.0]]), row("b.png", "</script><b>")]
     refs = references(**{HOSTILE: (HOSTILE,), "b": ("a",)})
-    text, _ = page(rows, {"captions of": HOSTILE, HOSTILE: HOSTILE}, references=refs, problems=[HOSTILE])
+    text, _ = report_of_files(
+        rows, {"captions of": HOSTILE, HOSTILE: HOSTILE}, references=refs, problems=Problems([HOSTILE], [HOSTILE])
+    )
     read = Reader(text)
     assert [m.get("type") for m in read.named("script")] == ["application/json", None]
     assert not [name for _, attributes in read.tags for name in attributes if name.startswith("on") or name == "href"]
@@ -89,15 +92,15 @@ def test_pictures_lie_inside_and_the_page_stays_small(tmp_path: Path, monkeypatc
     folder = data_set(tmp_path / "d")
     clip(folder / "v.mp4")
     rows = [row(str(folder / "x.png"), "a"), row(str(folder / "v.mp4"), "b", start=0.0, end=1.0), row("gone.png", "c")]
-    text, notes = page(rows, ABOUT)
+    text, notes = report_of_files(rows, ABOUT)
     pictures = Reader(text).named("img")
     assert [m["width"] for m in pictures] == ["30", str(3 * 16 + 2 * 4)]
     assert "v.mp4 00:00:00.0 \u2013 00:00:01.0" in " ".join(Reader(text).texts)
     assert len(notes) == 1 and "1 of 3 items are shown without their picture" in notes[0] and "gone.png" in notes[0]
-    monkeypatch.setattr(report, "PICTURES", 1)
-    text, notes = page(rows, ABOUT)
+    monkeypatch.setattr(html_report, "PICTURES", 1)
+    text, notes = report_of_files(rows, ABOUT)
     assert Reader(text).named("img") == [] and notes[1].startswith("2 pictures were left out to keep the page small")
-    assert "No captions." in Reader(page([], ABOUT)[0]).texts
+    assert "No captions." in Reader(report_of_files([], ABOUT)[0]).texts
 
 
 def test_a_piece_of_a_clip_has_its_own_frames(tmp_path: Path):
@@ -107,7 +110,7 @@ def test_a_piece_of_a_clip_has_its_own_frames(tmp_path: Path):
         )
     )
     rows = [row(path, "dark", start=0.0, end=1.0), row(path, "light", start=1.0, end=2.0)]
-    strips = [str(m["src"]) for m in Reader(page(rows, ABOUT)[0]).named("img")]
+    strips = [str(m["src"]) for m in Reader(report_of_files(rows, ABOUT)[0]).named("img")]
     bytes_of = [base64.b64decode(strip.removeprefix("data:image/jpeg;base64,")) for strip in strips]
     dark, light = (np.asarray(Image.open(io.BytesIO(data)))[:, :16].mean() for data in bytes_of)
     assert dark < 10 and light > 190
@@ -145,7 +148,7 @@ def test_references_that_do_not_belong(tiny: Path, tmp_path: Path, monkeypatch, 
     assert main([*command, "--out", str(tmp_path / "r.html")]) == 1
     assert "They have no id in common: are they of the same dataset?" in capsys.readouterr().err
     assert main([*command, "--out", str(tmp_path / "r.csv")]) == 2
-    assert "--references are shown by a report: give --out report.html" in capsys.readouterr().err
+    assert "--references are for a report: give --out report.html" in capsys.readouterr().err
     rows = [row("v.mp4", "a dog", start=0.0, end=1.0)]
     assert scores(rows, read_captions(refs)).notes[0].startswith("there are no scores: the ids of the captions and")
 
@@ -155,7 +158,7 @@ def test_references_that_do_not_belong(tiny: Path, tmp_path: Path, monkeypatch, 
 def test_a_reader_searches_and_sorts(tmp_path: Path):
     folder = data_set(tmp_path / "d")
     rows = [{**line, "file": str(folder / Path(line["file"]).name)} for line in ROWS]
-    (tmp_path / "r.html").write_text(page(rows, ABOUT, references=references())[0], encoding="utf-8")
+    (tmp_path / "r.html").write_text(report_of_files(rows, ABOUT, references=references())[0], encoding="utf-8")
     with chromium(tmp_path / "profile") as tab:
         tab.open(tmp_path / "r.html", width=390)
         assert tab.ask("document.documentElement.scrollWidth") <= 390
@@ -169,7 +172,7 @@ def test_a_reader_searches_and_sorts(tmp_path: Path):
             tab.ask(f"{name}.{field} = {value}; {name}.dispatchEvent(new Event('input'))")
 
         given = [line["caption"] for line in rows]
-        assert shown() == given and tab.ask("told.textContent") == "4 shown"
+        assert shown() == given and tab.ask("count.textContent") == "4 shown"
         put("key", "'logprob'")
         assert shown() == ["a car", "a bird in a tree", "a red dog runs", "the bird"]
         put("down", "true")
@@ -178,7 +181,7 @@ def test_a_reader_searches_and_sorts(tmp_path: Path):
         assert shown()[0] == "a red dog runs" and shown()[-1] == "a bird in a tree"  # without a score it comes last
         put("words", "'BIRD  tree'")  # in the caption, or among the references
         assert sorted(shown()) == ["a bird in a tree", "the bird"]
-        assert tab.ask("told.textContent") == "2 of 4 shown"
+        assert tab.ask("count.textContent") == "2 of 4 shown"
         put("words", "'nothing'")
         assert shown() == [] and tab.ask("document.getElementById('cards').offsetHeight") < 40
         assert tab.requests == [(tmp_path / "r.html").resolve().as_uri()] and tab.complaints == []

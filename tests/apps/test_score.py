@@ -46,7 +46,7 @@ def run(folder: Path, *more: str, candidates: str = "preds.json", references: st
 
 
 def scored(folder: Path, *more: str, **names: str) -> dict:
-    assert run(folder, "--out", str(folder / "scores.json"), *more, **names) == 0
+    assert run(folder, "--out", str(folder / "scores.json"), "--overwrite", *more, **names) == 0
     return json.loads((folder / "scores.json").read_text())
 
 
@@ -113,7 +113,7 @@ def test_an_empty_candidate_is_scored_and_said(files: Path, capsys):
 
 def test_chosen_metrics(files: Path, capsys):
     assert list(scored(files, "--metrics", "bleu-4,CIDEr")["scores"]) == ["BLEU-4", "CIDEr"]
-    assert run(files, "--metrics", "spider") == 1
+    assert run(files, "--metrics", "spider") == 2
     assert "unknown metric 'spider'; known are BLEU-1" in capsys.readouterr().err
 
 
@@ -181,8 +181,8 @@ def test_clipscore_finds_the_pictures(files: Path, capsys):
     assert [row["CLIPScore"] for row in named["segments"]] == rows
     capsys.readouterr()
     for more, message, status in (
-        (clip, "no picture or clip of 3 ids ('7', '8', '9') where the caption files say; give their folder", 1),
-        ([*clip, "--images", files / "clip"], "no picture or clip of 3 ids", 1),
+        (clip, "no image or video of 3 ids ('7', '8', '9') where the caption files say; give their folder", 1),
+        ([*clip, "--images", files / "clip"], "no image or video of 3 ids", 1),
         ([*clip, "--diversity"], "--clip scores one caption per id", 2),
         (["--images", files], "--images is for CLIPScore", 2),
     ):
@@ -195,7 +195,7 @@ def test_pictures_of_the_same_name_are_not_guessed(tmp_path: Path):
         (tmp_path / name).write_bytes(b"")
     assert find_media(["2"], {}, tmp_path) == {"2": str(tmp_path / "a/2.png")}
     assert find_media(["1"], {"1": "b/1.jpg"}, tmp_path) == {"1": str(tmp_path / "b/1.jpg")}
-    with pytest.raises(ValueError, match="more than one picture or clip of 1 id"):
+    with pytest.raises(ValueError, match="more than one image or video of 1 id"):
         find_media(["1", "2"], {}, tmp_path)
 
 

@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from limner.apps.cli import main
-from limner.apps.shared.arguments import add_decoding, add_search, decoding_of, search_of
+from limner.apps.shared.arguments import split_decoding
+from limner.apps.shared.decoding import add_beam, add_decoding, add_ensemble, beam_of, decoding_of
 from limner.core.tensors import save_tensors
-from limner.decode.options import Beam
+from limner.decode.options import Beam, Decoding, Sample
+from limner.decode.rules import ENDINGS, Rules
 from limner.encoders import ResNet3D, ResNet3DConfig
 from limner.inference.pipeline import Pipeline
 from limner.models import build_model
@@ -43,7 +45,9 @@ def test_n_best(tiny: Path, tmp_path: Path, pictures: list[str]):
             row["caption"] == one["caption"] and len(row["others"]) == 2 and logprobs == sorted(logprobs, reverse=True)
         )
         assert len({row["caption"], *(text for text, _ in row["others"])}) == 3
-    split = caption(tiny, tmp_path, pictures, "--beam", "4", "--groups", "2", "--diversity", "2", "--n-best", "2")
+    split = caption(
+        tiny, tmp_path, pictures, "--beam", "4", "--decoding.groups", "2", "--decoding.diversity=2", "--n-best", "2"
+    )
     assert all("others" in row for row in split)
 
 
@@ -73,34 +77,42 @@ def test_words_that_must_and_must_not(tiny: Path, tmp_path: Path, pictures: list
     held = caption(tiny, tmp_path, pictures, "--must", other)
     assert all(other in row["caption"].split() for row in held)
     never = sorted(said)[0]
-    free = caption(tiny, tmp_path, pictures, "--never", f"{never}, zebra", "--no-trigrams", "--no-bad-endings")
+    rules = ("--decoding.rules.no_repeat_trigram", "true", "--decoding.rules.bad_endings", "common")
+    free = caption(tiny, tmp_path, pictures, "--never", f"{never}, zebra", *rules)
     assert not any(never in row["caption"].split() for row in free)
 
 
-def asked(*arguments: str) -> argparse.Namespace:
+def asked(default: Beam, *arguments: str) -> Decoding:
+    """What a command line makes of a recipe's decoding."""
     parser = argparse.ArgumentParser()
     add_decoding(parser)
-    add_search(parser)
-    return parser.parse_args(arguments)
+    add_ensemble(parser)
+    options, rest = parser.parse_known_args(arguments)
+    return decoding_of(options, split_decoding(rest)[0], default)
 
 
 @pytest.mark.parametrize(
     ("quirk", "arguments", "dropped", "wanted"),
     [
-        ("keep_beam_full", ["--groups", "2", "--beam", "4"], "--groups", {"size": 4, "groups": 2}),
+        ("keep_beam_full", ["--decoding.groups", "2", "--beam", "4"], "--decoding.groups", {"size": 4, "groups": 2}),
         ("keep_beam_full", ["--must", "dog"], "--must", {"must": ("dog",)}),
-        ("finished_compete", ["--n-best", "2", "--length-penalty", "0.5"], "--n-best, --length-penalty", {"n_best": 2}),
-        ("finished_compete", ["--normalise", "avg"], "--normalise", {"normalise": "avg"}),
-        ("finished_compete", ["--groups", "2", "--must", ""], "--groups", {"groups": 2}),
+        (
+            "finished_compete",
+            ["--n-best", "2", "--decoding.length_penalty", "0.5"],
+            "--n-best, --decoding.length_penalty",
+            {"n_best": 2},
+        ),
+        ("finished_compete", ["--decoding.normalise", "avg"], "--decoding.normalise", {"normalise": "avg"}),
+        ("finished_compete", ["--decoding.groups", "2", "--must", ""], "--decoding.groups", {"groups": 2}),
         (
             "keep_beam_full",
-            ["--n-best", "2", "--length-penalty", "0.5", "--groups", "1", "--must", ","],
+            ["--n-best", "2", "--decoding.length_penalty", "0.5", "--decoding.groups", "1", "--must", ","],
             "",
             {"n_best": 2},
         ),
         (
             "finished_compete",
-            ["--n-best", "1", "--length-penalty", "0", "--normalise", "power", "--beam", "3"],
+            ["--n-best", "1", "--decoding.length_penalty", "0", "--decoding.normalise", "power", "--beam", "3"],
             "",
             {"size": 3},
         ),
@@ -112,7 +124,7 @@ def test_a_published_search_gives_way_to_what_it_cannot_do(
 ):
     """And to nothing else; the library goes on refusing it."""
     published = replace(Beam(2), **{quirk: True})
-    found = search_of(asked(*arguments), published)
+    found = asked(published, *arguments)
     assert {name: getattr(found, name) for name in wanted} == wanted
     told = f"note: the published search of this model ({quirk}) has no {dropped}; limner's own beam takes its place\n"
     assert capsys.readouterr().err == (told if dropped else "")
@@ -126,20 +138,39 @@ def test_a_published_search_gives_way_to_what_it_cannot_do(
 def test_a_length_penalty_that_is_asked_for_counts():
     """Also where the recipe divides by the length, which no penalty changes."""
     recipes = Beam(3, normalise="avg")
-    assert search_of(asked("--length-penalty", "0.5"), recipes) == Beam(3, 0.5)
-    assert search_of(asked("--beam", "2"), recipes) == Beam(2, normalise="avg")
-    assert search_of(asked("--length-penalty", "2", "--normalise", "wu"), recipes) == Beam(3, 2.0, normalise="wu")
+    assert asked(recipes, "--decoding.length_penalty", "0.5") == Beam(3, 0.5)
+    assert asked(recipes, "--beam", "2") == Beam(2, normalise="avg")
+    wu = asked(recipes, "--decoding.length_penalty", "2", "--decoding.normalise", "wu")
+    assert wu == Beam(3, 2.0, normalise="wu")
+
+
+def test_every_field_of_the_decoding_can_be_given():
+    """The flags that are gone, as fields; values are YAML, and lists of words may be written with commas."""
+    fields = {
+        "length_penalty": "0.5", "normalise": "wu", "size": "6", "groups": "3", "diversity": "1.5", "n_best": "2",
+        "finished_compete": "false", "keep_beam_full": "false", "must": "[]",
+        "rules.min_length": "2", "rules.max_length": "9", "rules.no_repeat_word": "false",
+        "rules.allow_unknown": "true", "rules.no_repeat_trigram": "true", "rules.bad_endings": "a, the",
+        "rules.never": "[dog]",
+    }  # fmt: skip
+    rules = Rules(2, 9, False, True, True, ("a", "the"), ("dog",))
+    expected = Beam(6, 0.5, rules, normalise="wu", n_best=2, groups=3, diversity=1.5)
+    assert asked(Beam(), *(f"--decoding.{name}={value}" for name, value in fields.items())) == expected
+    drawn = {"temperature": "0.7", "top_k": "5", "top_p": "0.9", "rules.bad_endings": "common"}
+    expected = Sample(2, 0.7, Rules(bad_endings=ENDINGS), 5, 0.9)
+    given = (word for name, value in drawn.items() for word in (f"--decoding.{name}", value))
+    assert asked(Beam(), "--sample", "2", *given) == expected
+    assert asked(Beam(), "--decoding.must", "a dog").must == ("a dog",)
 
 
 def test_so_it_does_where_only_a_beam_can_be_asked_for(capsys: pytest.CaptureFixture[str]):
     """`limner explain` and `limner profile`."""
     parser = argparse.ArgumentParser()
-    add_decoding(parser)
-    assert decoding_of(parser.parse_args(["--beam", "3"]), Beam(2, finished_compete=True)) == Beam(
-        3, finished_compete=True
-    )
-    assert decoding_of(parser.parse_args(["--length-penalty", ".5"]), Beam(2, finished_compete=True)) == Beam(2, 0.5)
-    assert "(finished_compete) has no --length-penalty; limner's own beam" in capsys.readouterr().err
+    add_beam(parser)
+    published = Beam(2, finished_compete=True)
+    assert beam_of(parser.parse_args(["--beam", "3"]), {}, published) == Beam(3, finished_compete=True)
+    assert beam_of(parser.parse_args([]), {"length_penalty": ".5"}, published) == Beam(2, 0.5)
+    assert "(finished_compete) has no --decoding.length_penalty; limner's own beam" in capsys.readouterr().err
 
 
 def test_a_converted_run_is_asked_for_more(tiny: Path, tmp_path: Path, pictures: list[str], capsys):
@@ -148,7 +179,7 @@ def test_a_converted_run_is_asked_for_more(tiny: Path, tmp_path: Path, pictures:
     recipe["decoding"]["keep_beam_full"] = True
     (tmp_path / "run/recipe.json").write_text(json.dumps(recipe))
     word = Pipeline.load(tiny / "run").vocabulary.words[-1]
-    for more in (["--must", word], ["--beam", "4", "--groups", "2"]):
+    for more in (["--must", word], ["--beam", "4", "--decoding.groups", "2"]):
         plain = caption(tiny, tmp_path, pictures, *more)
         capsys.readouterr()
         assert main(["caption", *pictures, "--model", str(tmp_path / "run"), *more]) == 0
@@ -232,21 +263,37 @@ def test_evaluate(tiny: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--temperature", "0.5"], "--temperature: of drawing captions; give --sample N too"),
-        (["--seed", "1", "--top-k", "2"], "--top-k, --seed: of drawing captions; give --sample N too"),
-        (["--diversity", "1"], "--diversity is between groups of hypotheses: give --groups G too"),
-        (["--normalise", "avg", "--length-penalty", "1"], "--normalise avg divides by the length, whatever"),
+        (["--temperature", "0.5"], "--temperature: only for drawn captions; give --sample N too"),
+        (["--seed", "1", "--top-k", "2"], "--top-k, --seed: only for drawn captions; give --sample N too"),
+        (["--decoding.top_p", "1"], "--decoding.top_p: only for drawn captions; give --sample N too"),
+        (["--decoding.diversity", "1"], "--decoding.diversity is between groups of hypotheses: give --decoding.groups"),
+        (
+            ["--decoding.normalise", "avg", "--decoding.length_penalty", "1"],
+            "--decoding.normalise avg divides by the length, whatever",
+        ),
         (["--weights", "1"], "--weights are of an ensemble: give --with RUN too"),
-        (["--length-penalty", "nan"], "length_penalty is a number, got nan"),
-        (["--sample", "2", "--beam", "3"], "--sample draws captions: --beam"),
-        (["--sample", "2", "--length-penalty", "1"], "--sample draws captions: --beam"),
+        (["--decoding.length_penalty", ".nan"], "length_penalty is a number, got nan"),
+        (["--decoding.length_penalty", "high"], "decoding.length_penalty: Input should be a valid number"),
+        (["--decoding.lenght_penalty", "1"], "decoding has no field 'lenght_penalty'; it has size, length_penalty"),
+        (["--decoding.rules.max", "1"], "decoding.rules has no field 'max'; it has min_length, max_length"),
+        (["--decoding.size.x", "1"], "decoding.size has no fields, so there is no 'x' in it"),
+        (["--decoding.size"], "--decoding.size needs a value"),
+        (["--beam", "3", "--decoding.size", "3"], "--beam is decoding.size: give one of them"),
+        (["--data.media", "x"], "unknown arguments: --data.media x"),
+        (["--beam", "2", "--n-best", "3"], "a beam of 2 cannot give the 3 best captions"),
+        (["--max-length", "1"], "expected 0 <= min_length < max_length"),
+        (["--sample", "2", "--beam", "3"], "--sample draws captions, without a beam: leave out --beam"),
+        (
+            ["--sample", "2", "--decoding.length_penalty", "1"],
+            "--sample draws captions, without a beam: leave out --decoding.length_penalty",
+        ),
         (["--must", "zebra"], "the vocabulary has no 'zebra', which must appear"),
         (["--never", "a dog"], "'a dog' is 2 words (a, dog), and only single words can be forbidden"),
-        (["--beam", "5", "--groups", "2"], "5 hypotheses cannot be parted into 2 equal groups"),
+        (["--beam", "5", "--decoding.groups", "2"], "5 hypotheses cannot be parted into 2 equal groups"),
         (["--with", "nowhere"], "nowhere is not a run folder"),
     ],
 )
 def test_slips_are_errors_that_help(tiny: Path, pictures: list[str], capsys, arguments: list[str], message: str):
-    status = 2 if message.startswith("--") else 1
+    status = 1 if "--with" in arguments else 2
     assert main(["caption", *pictures, "--model", str(tiny / "run"), *arguments]) == status
     assert message in capsys.readouterr().err

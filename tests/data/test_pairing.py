@@ -104,8 +104,18 @@ def test_missing_candidates():
 
 
 def test_candidates_without_references():
-    with pytest.raises(ValueError, match=r"of 5 candidates, 1 id \('x'\) have no references\. Remove the candidates"):
+    with pytest.raises(ValueError, match=r"of 5 candidates, 1 id \('x'\) have no references\. .*--allow-extra$"):
         pair_captions(file(one("1", "2", "3", "4", "x")), file(REFERENCES), allow_missing=True)
+    pairs = pair_captions(file(one("1", "2", "3", "4", "x")), file(REFERENCES), allow_extra=True)
+    assert list(pairs.candidates) == list(pairs.references) == ["1", "2", "3", "4"]
+    assert pairs.notes == ("1 of 5 candidates have no references and were left out",)
+    with pytest.raises(ValueError, match=r"leave the others out with --allow-extra and --allow-missing$"):
+        pair_captions(file(one("1", "x")), file(REFERENCES))
+    assert list(
+        pair_captions(file(one("1", "x")), file(REFERENCES), allow_missing=True, allow_extra=True).references
+    ) == ["1"]
+    with pytest.raises(ValueError, match="have no id in common"):
+        pair_captions(file(one("x", "y")), file(REFERENCES), allow_extra=True)
     with pytest.raises(ValueError, match="have no id in common"):
         pair_captions(file(one("x", "y")), file(REFERENCES))
     with pytest.raises(ValueError, match=r"no reference caption for 1 id \('2'\)"):

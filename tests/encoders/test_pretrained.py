@@ -239,6 +239,32 @@ def test_a_classifier_checkpoint_loads_without_its_head(tmp_path: Path) -> None:
     torch.testing.assert_close(encoder(Pixels(images[:, None])).grid, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_hub_id_is_asked_for_once_and_is_then_a_folder(
+    folders: dict[str, tuple[Path, nn.Module]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`from_pretrained` would ask the network for each file, and try again for half a minute without one."""
+    asked: list[str] = []
+
+    def download(id: str, allow_patterns: list[str]) -> str:
+        asked.append(id)
+        return str(folders["vit"][0])
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("asked the network"))
+    encoder = build_encoder(PretrainedConfig(source="owner/vit"))
+    assert asked == ["owner/vit"] and encoder.provenance()["source"] == "owner/vit"
+    local = build_encoder(PretrainedConfig(source=str(folders["vit"][0])))
+    assert encoder.provenance()["sha256"] == local.provenance()["sha256"]
+
+    def offline(id: str, allow_patterns: list[str]) -> str:
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", lambda _: pytest.fail("tried again"))
+    with pytest.raises(ValueError, match=r"owner/vit: it is neither a local folder nor .* \(no network\)"):
+        build_encoder(PretrainedConfig(source="owner/vit"))
+
+
 def test_sources_that_cannot_be_loaded_say_so(tmp_path: Path, folders: dict[str, tuple[Path, nn.Module]]) -> None:
     def fails(source: str | Path, message: str) -> None:
         with pytest.raises(ValueError, match=message):

@@ -1,6 +1,7 @@
 """`limner explain` from end to end: clips, sentences, scores, films of PNG files, mistakes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import av
@@ -8,11 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
+from limner import shipped
 from limner.apps.cli import main
 from limner.core.types import Layout
 from limner.decode.search import Beam
 from limner.explanations.evaluation import score_run
 from limner.explanations.maps import METHODS
+from limner.inference.pipeline import Pipeline
 from limner.runs.run import load_run
 from tests.apps.test_cli import one_line
 from tests.data.videos import moving, noise, write
@@ -59,7 +62,7 @@ def test_another_s_sentence(tiny: Path, clip: Path, tmp_path: Path, capsys):
     assert main([*command, "A red zebra, a quagga and a zebra!"]) == 0
     shown = capsys.readouterr()
     assert shown.out.splitlines()[0] == "a red zebra a quagga and a zebra"
-    assert shown.err == "not in the vocabulary, read as any unknown word: zebra, quagga\n"
+    assert shown.err == "not in the vocabulary, read as the unknown word: zebra, quagga\n"
 
 
 def test_it_says_when_there_is_nothing_to_see(tiny: Path, clip: Path, tmp_path: Path, monkeypatch, capsys):
@@ -68,7 +71,7 @@ def test_it_says_when_there_is_nothing_to_see(tiny: Path, clip: Path, tmp_path: 
     )
     command = ["explain", str(tiny / "run"), str(clip), "--method", "gradcam", "--sentence", "a", "--out"]
     assert main([*command, str(tmp_path / "f.png")]) == 0
-    assert capsys.readouterr().err == "gradcam is the same everywhere at every word; try another --method\n"
+    assert capsys.readouterr().err == "gradcam is the same everywhere for every word; try another --method\n"
 
 
 def test_more_frames_and_larger_parts(tiny: Path, clip: Path, tmp_path: Path, monkeypatch):
@@ -82,7 +85,7 @@ def test_more_frames_and_larger_parts(tiny: Path, clip: Path, tmp_path: Path, mo
     monkeypatch.setitem(METHODS, "saliency", recorded)
     command = ["explain", str(tiny / "run"), str(clip), "--method", "saliency", "--out", str(tmp_path / "f.png")]
     assert main([*command, "--frames", "6", "--unit", "1,2,2", "--sentence", "a"]) == 0
-    assert main([*command, "--sentence", "a"]) == 0
+    assert main([*command, "--sentence", "a", "--overwrite"]) == 0
     assert asked == [(Layout(6, 4, 4), {"block": Layout(1, 2, 2)}), (Layout(4, 4, 4), {})]
 
 
@@ -120,21 +123,47 @@ def test_frames_become_a_film(tiny: Path, clip: Path, tmp_path: Path, capsys):
         assert film.streams.video[0].average_rate == 6 and len(list(film.decode(video=0))) == 24
 
 
+def test_without_a_run_it_is_the_shipped_model(tiny: Path, clip: Path, tmp_path: Path, monkeypatch, capsys):
+    """As `limner caption` does; with --model another one.  Without --out the explanation is named after the file."""
+    shutil.copytree(tiny / "run", tmp_path / "shipped")
+    (tmp_path / "shipped" / "manifest.json").touch()
+    monkeypatch.setattr(shipped, "MODEL", tmp_path / "shipped")
+    monkeypatch.setattr("limner.apps.shared.runs.found", Path)
+    monkeypatch.chdir(tmp_path)
+    photo, caption = tiny / "world" / "images" / "000001.png", Pipeline.load(tiny / "run").caption
+    assert main(["explain", str(photo)]) == 0
+    assert capsys.readouterr().out == f"{caption(photo).text}\nwrote 000001-explained.png\n"
+    figure = (tmp_path / "000001-explained.png").read_bytes()
+    assert main(["explain", str(photo)]) == 1 and "000001-explained.png exists" in one_line(capsys)
+    for arguments in (["--model", str(tiny / "run"), str(photo)], [str(tiny / "run"), str(photo)]):
+        assert main(["explain", *arguments, "--overwrite"]) == 0
+        assert (tmp_path / "000001-explained.png").read_bytes() == figure
+    capsys.readouterr()
+    assert main(["explain", str(clip)]) == 0
+    assert capsys.readouterr().out == f"{caption(clip).text}\nwrote clip-explained.mp4\n"
+    assert frames_of(tmp_path / "clip-explained.mp4") == 24 * len(caption(clip).words)
+
+
 def test_mistakes_in_explaining(tiny: Path, tmp_path: Path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run, photos = str(tiny / "run"), str(tiny / "world" / "images")
     photo = str(tiny / "world" / "images" / "000000.png")
     for arguments, message, status in [
-        (["explain"], "name a run folder, and what to explain or --score", 2),
-        (["explain", run], "name a picture or clip to explain, or give --score", 2),
-        (["explain", run, photo], "--out is required: a figure, a film or a folder", 2),
-        (["explain", run, photo, "--out", "f.png", "--method", "cam"], "unknown method 'cam'; known are attention", 1),
+        (["explain"], "limner explain: name an image or video, or give --score", 2),
+        (["explain", run], f"{run}: name an image or video, or give --score", 2),
+        (["explain", run, photo, photo, "--out", "f.png"], f"explain takes one file, got {photo} {photo}", 2),
+        (["explain", run, photo, "--model", run], f"the model is given twice: {run} and --model {run}", 2),
+        (["explain", "hf:" + run, photo], "is a model of transformers: only `limner caption` reads these", 1),
+        (["explain", run, photo, "--out", "f.png", "--method", "cam"], "unknown method 'cam'; known are attention", 2),
+        (["explain", run, photo, "--method", "attention,gradcam"], "several methods are for --score; give one", 2),
+        (["explain", run, photo, "--n-best", "2"], "unknown arguments: --n-best (see --help", 2),
+        (["explain", run, photo, "--decoding.n_best", "9"], "a beam of 2 cannot give the 9 best captions", 2),
         (["explain", run, photo, "--out", "f.png", "--sentence", " "], "the sentence ' ' has no word in it", 1),
-        (["explain", run, photo, "--out", "f.png", "--unit", "frame"], "--unit is about saliency; attention has a", 2),
+        (["explain", run, photo, "--out", "f.png", "--unit", "frame"], "--unit is for saliency; attention has a", 2),
         (
             ["explain", run, photo, "--out", "f.png", "--method", "saliency", "--unit", "big"],
             "unit 'big': expected cell, frame, region, or cells",
-            1,
+            2,
         ),
         (
             ["explain", run, photo, "--out", photos],
@@ -143,8 +172,9 @@ def test_mistakes_in_explaining(tiny: Path, tmp_path: Path, capsys, monkeypatch)
         ),
         (["explain", run, "--score", "--out", "s.csv"], "s.csv: scores are written as .json", 2),
         (["explain", run, photo, "--score"], "--score reads the run's data: leave out", 2),
+        (["explain", "--score"], "--score reads a run's data: name the run", 2),
         (["explain", run, "--score", "--sentence", "a"], "--score explains the run's own captions", 2),
-        (["explain", run, "--score", "--method", "cam,attention"], "unknown methods cam; known are attention", 1),
+        (["explain", run, "--score", "--method", "cam,attention"], "unknown method 'cam'; known are attention", 2),
         (["explain", run, "--score", "--split", "dev"], "no media in split 'dev'", 1),
         (["explain", "--join", photos, "--out", "f.gif"], "--join needs --out film.mp4", 2),
         (["explain", "--join", photos], "--join needs --out film.mp4", 2),

@@ -94,6 +94,9 @@ def test_a_panel_per_word_and_one_for_the_picture(tmp_path: Path, words: tuple[s
         attention_figure(np.zeros((30, 40, 3), np.uint8), caption(words), tmp_path / "f.svg")
     text = (tmp_path / "f.svg").read_text(encoding="utf-8")
     assert len(re.findall(r"<image ", text)) == len(words) + 1
+    legend = "Outline: the smallest area with half of the attention. Percentage: this area's share of the picture."
+    lines = re.findall(r">([^<>]*)<", text)
+    assert (legend in " ".join(line for line in lines if line.strip())) == bool(words)
     shown = re.findall(r">([^<>]*) {1,2}\(\d+%\)<", text)
     assert [word.strip() for word in shown] == list(words)
 
@@ -118,9 +121,9 @@ def test_odd_pictures(tmp_path: Path, size: tuple[int, int]):
 
 def test_what_makes_no_figure(tmp_path: Path):
     picture = np.zeros((4, 4, 3), np.uint8)
-    with pytest.raises(ValueError, match=r"f\.bmp: the ending says the format; known are \.png"):
+    with pytest.raises(ValueError, match=r"f\.bmp: the ending chooses the format; known are \.png"):
         attention_figure(picture, caption(("a",)), tmp_path / "f.bmp")
-    with pytest.raises(ValueError, match=r"f\.mp4: the ending says the format"):
+    with pytest.raises(ValueError, match=r"f\.mp4: the ending chooses the format"):
         strip_figure(clip(2), explanation(np.zeros((1, 2)), Layout(2, 1, 1)), tmp_path / "f.mp4")
     with pytest.raises(ValueError, match="the caption is empty, so there is no word to explain: give a sentence"):
         strip_figure(clip(2), explanation(np.zeros((0, 2)), Layout(2, 1, 1)), tmp_path / "f.png")
@@ -177,6 +180,7 @@ def test_methods_other_than_attention_show_what_lies_above_the_mean(tmp_path: Pa
     attention_maps = replace(found, method="attention")
     text = svg(tmp_path / "g.svg", lambda path: word_figure(picture, attention_maps, path))
     assert int(re.findall(r"w0 {1,2}\((\d+)%\)", text)[0]) > 25 and share < 13 and ">attention<" in text
+    assert "half of the attention" in text
 
 
 # --- the strip of a clip ----------------------------------------------------------------------------------------------

@@ -315,10 +315,10 @@ def test_the_prompt(models: Path, tmp_path: Path, monkeypatch, capsys):
     path = picture(tmp_path / "1.png", 10)
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{path}\n:explain\n"))
     assert main(["caption", "--model", str(models / "git")]) == 0
-    text = HuggingFacePipeline.load(models / "git").caption(path).text or "(the model says nothing about it)"
+    text = HuggingFacePipeline.load(models / "git").caption(path).text or "(the caption is empty)"
     assert capsys.readouterr().out.splitlines() == [
         text,
-        "! this model does not tell where it looks: only models of limner can be explained",
+        "! only models of limner can be explained; this one gives no attention and no gradients",
     ]
 
 

@@ -166,7 +166,10 @@ def test_what_of_a_recipe_cannot_be_given(tiny: Path, capsys):
     for name in ("--model.side", "--features"):  # of a run that is no SFT; and nothing would read them
         assert main(["profile", str(tiny / "run"), "--no-memory", name, "teacher"]) == 2
         told = " ".join(capsys.readouterr().err.split())
-        assert f"unknown arguments: {name} (see --help; of a run's recipe frames, sampling may be given anew)" in told
+        assert (
+            f"unknown arguments: {name} (see --help; of a run's recipe, frames, sampling and decoding can be changed)"
+            in told
+        )
 
 
 def test_a_run_of_clips_is_measured_on_a_clip(tiny: Path, tmp_path: Path):

@@ -27,14 +27,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_every_medium_is_decoded_once(run: Run, monkeypatch):
     asked: Counter[str] = Counter()
-    read = batches.read
+    read = batches.read_medium
 
     def counted(medium, *options):
         asked[medium.id] += 1
         return read(medium, *options)
 
     whole = evaluate_run(run, "val")
-    monkeypatch.setattr(batches, "read", counted)
+    monkeypatch.setattr(batches, "read_medium", counted)
     monkeypatch.setattr(evaluation_module, "CHUNK", 3)
     found = evaluate_run(run, "val")
     assert asked == {f"v{k}": 1 for k in range(7)}

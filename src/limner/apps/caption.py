@@ -1,13 +1,10 @@
-"""Caption raw pictures and clips: limner caption photo.jpg clip.mp4 folder/ --out captions.csv
+"""Caption images and videos.
 
---model names another model than limner's own: a run folder, a packed model or its hub id, or a captioner of
-transformers (hf:Salesforce/blip-image-captioning-base, or its folder).  Without files it is a prompt that answers paths
-with captions; `-` reads a list of files from the standard input.
-The output is CSV, JSONL, JSON (COCO results format) or a page to look at (.html) by its ending, or lines on the screen
-without --out.  Rows of clips have start and end in seconds.  A clip of more than a minute is cut into shots with a
-caption each; --shots, --every and --whole say otherwise.  --srt and --vtt write subtitles as well.  Files that cannot
-be read are listed at the end and make the exit status 3; --resume keeps what an interrupted call has done, and what a
-finished output holds.
+    limner caption photo.jpg clip.mp4 folder/ --out captions.csv
+
+Without --out captions are printed.  The ending of --out chooses CSV, JSONL, JSON (COCO results) or an HTML report.
+Videos of more than a minute are cut into shots, with a caption each.  Files that cannot be read are listed at the end,
+and the exit status is 3.  Without files this is a prompt: type a path, get a caption.
 """
 
 import argparse
@@ -29,20 +26,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from limner.apps.shared import subtitles
 from limner.apps.shared.arguments import (
     WrongArguments,
-    add_decoding,
-    add_run,
-    add_search,
-    no_more,
-    positive,
-    report_problems,
-    search_of,
+    add_device,
+    add_overwrite,
+    only_decoding,
+    positive_int,
+    positive_seconds,
+    refuse_overwriting,
+    report_notes,
+    report_unreadable,
 )
-from limner.apps.shared.journal import REPORT, WRITERS, Journal, Row, printable
+from limner.apps.shared.decoding import add_decoding, add_ensemble, decoding_of
+from limner.apps.shared.journal import REPORT, WRITERS, Journal, Row, check_output, printable, side_file
 from limner.apps.shared.models import MODEL, open_captioner
-from limner.apps.shared.pieces import Cut, Piece, pieces
+from limner.apps.shared.pieces import Cut, Piece, Problems, pieces
 from limner.core.files import sha256
 from limner.core.torch_free import Caption, Failure, Source
-from limner.data.captions_file import read_captions
+from limner.data.captions_file import CaptionsFile, read_captions
 from limner.data.media import MEDIA_SUFFIXES, is_clip
 from limner.decode.options import Beam, Decoding
 from limner.inference.load import CaptionPipeline
@@ -50,122 +49,145 @@ from limner.text.alt_text import MAX_CHARS, alt_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("sources", nargs="*", help="pictures, clips, folders and patterns of them; - reads a list")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="images, videos, folders, patterns; - reads a list")
     parser.add_argument("--model", metavar="RUN", help=MODEL)
-    parser.add_argument("--engine", choices=["torch", "onnx"], default="torch", help="onnx: of `limner export`")
-    parser.add_argument("--out", type=Path, help="file ending in .csv, .jsonl, .json or .html (a report)")
-    parser.add_argument("--references", type=Path, metavar="FILE", help="a report's: it shows them, and scores")
-    parser.add_argument("--resume", action="store_true", help="skip what the output of an interrupted call holds")
-    parser.add_argument("--batch-size", type=positive, default=16)
-    parser.add_argument("--style", choices=["plain", "alt-text"], default="plain", help="alt-text: for screen readers")
-    parser.add_argument("--max-chars", type=positive, metavar="N", help="of alternative text (default: 125)")
-    group = parser.add_argument_group("clips")
-    group.add_argument("--frames", type=positive, metavar="N", help="frames sampled from a clip or a piece of it")
+    parser.add_argument(
+        "--engine", choices=["torch", "onnx"], default="torch", metavar="NAME", help="torch (default) or onnx"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="ends in .csv, .jsonl, .json or .html (report)")
+    parser.add_argument("--references", type=Path, metavar="FILE", help="a report shows them, with scores")
+    parser.add_argument("--resume", action="store_true", help="keep the captions that --out already has")
+    add_overwrite(parser)
+    parser.add_argument(
+        "--batch-size", type=positive_int, default=16, metavar="N", help="images at a time (default: 16)"
+    )
+    parser.add_argument(
+        "--style", choices=["plain", "alt-text"], default="plain", metavar="NAME", help="plain (default) or alt-text"
+    )
+    parser.add_argument("--max-chars", type=positive_int, metavar="N", help="of --style alt-text (default: 125)")
+    add_device(parser)
+    group = parser.add_argument_group("videos")
+    group.add_argument("--frames", type=positive_int, metavar="N", help="frames sampled from a video or shot")
     cutting = group.add_mutually_exclusive_group()
-    cutting.add_argument("--shots", action="store_true", help="cut every clip into shots")
-    cutting.add_argument("--every", type=seconds, metavar="SECONDS", help="cut clips into windows of so many seconds")
-    cutting.add_argument("--whole", action="store_true", help="one caption for every clip, however long it is")
+    cutting.add_argument("--shots", action="store_true", help="cut every video into shots")
+    cutting.add_argument("--every", type=positive_seconds, metavar="SECONDS", help="cut videos into equal windows")
+    cutting.add_argument("--whole", action="store_true", help="one caption per video, however long")
     for name in ("srt", "vtt"):
         group.add_argument(
-            f"--{name}", nargs="?", const="", metavar="PATH",
-            help=f".{name} file of the one clip, or folder (default: beside the clips)",
-        )  # fmt: skip
+            f"--{name}", nargs="?", const="", metavar="PATH", help="subtitle file or folder (default: beside the video)"
+        )
     add_decoding(parser)
-    add_search(parser)
-    add_run(parser)
-
-
-def seconds(text: str) -> float:
-    """A length of time, as an argument's type."""
-    try:
-        if 0 < float(text) < float("inf"):
-            return float(text)
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"expected seconds, more than 0, got '{text}'")
+    add_ensemble(parser)
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
-    no_more(rest)
+    decoding_changes = only_decoding(rest)
+    _check_options(options)
+    if not options.files:
+        return _run_prompt(options, decoding_changes)
+    problems = Problems()
+    files, problems.unreadable = expand(options.files)
+    references = read_captions(options.references) if options.references else None
+    if references:
+        from limner.apps.shared import html_report
+
+        html_report.check_references(files, references)
+    clips = [file for file in files if is_clip(file)]
+    subtitle_options = {f".{name}": getattr(options, name) for name in ("srt", "vtt")}
+    paths = {
+        suffix: subtitles.subtitle_paths(option, suffix, clips)
+        for suffix, option in subtitle_options.items()
+        if option is not None
+    }
+    if options.out:
+        check_output(options.out, options.resume, options.overwrite)
+    if not options.resume:
+        refuse_overwriting(options, *(path for each in paths.values() for path in each.values()))
+    captioner = open_captioner(options)
+    decoding = decoding_of(options, decoding_changes, captioner.decoding, captioner.vocabulary)
+    cut = Cut(options.every, options.shots, options.whole)
+    made_with = _provenance(options, captioner, decoding, cut if clips else None)
+    journal = Journal(options.out, options.resume, made_with, options.overwrite)
+    caption_all(files, captioner, decoding, cut, journal, options.batch_size, problems, _style(options))
+    if options.out:
+        _write_output(options.out, journal, files, {"captions of": captioner.name, **made_with}, references, problems)
+    for suffix, paths_of_suffix in paths.items():
+        _write_subtitles(paths_of_suffix, suffix, journal.rows.values())
+    report_unreadable(problems.unreadable)
+    report_notes(problems.notes)
+    return 3 if problems.unreadable else 0
+
+
+def interrupted(options: argparse.Namespace, command: str) -> str:
+    """What is kept of an interrupted call, and the command that continues it."""
+    if not options.out or not side_file(options.out).is_file():
+        return "no caption was written to a file"
+    return f"the captions so far are in {side_file(options.out)}; continue with: {command}"
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """Raise WrongArguments for options that contradict each other."""
     known = (*WRITERS, REPORT)
     if options.out and options.out.suffix not in known:
-        raise WrongArguments(f"--out {options.out}: the ending says the format; known are {', '.join(known)}")
+        raise WrongArguments(f"--out {options.out}: the ending chooses the format; known are {', '.join(known)}")
     if options.references and not (options.out and options.out.suffix == REPORT):
-        raise WrongArguments("--references are shown by a report: give --out report.html (limner score is for others)")
+        raise WrongArguments("--references are for a report: give --out report.html (or use limner score)")
     if options.out and options.out.is_dir():
         raise WrongArguments(f"--out {options.out} is a folder; name a file in it")
     if options.max_chars and options.style != "alt-text":
-        raise WrongArguments("--max-chars is about alternative text: give --style alt-text")
-    if not options.sources:
-        return converse(options)
-    files, problems = expand(options.sources)
-    references = read_captions(options.references) if options.references else None
-    if references:
-        from limner.apps.shared import html_report as report
+        raise WrongArguments("--max-chars is for alternative text: give --style alt-text")
+    if options.resume and options.overwrite:
+        raise WrongArguments("--resume keeps the captions of --out, --overwrite discards them: give one of them")
 
-        report.check(files, references)
-    clips = [file for file in files if is_clip(file)]
-    asked = {f".{name}": getattr(options, name) for name in ("srt", "vtt") if getattr(options, name) is not None}
-    places = {suffix: subtitles.places(option, suffix, clips) for suffix, option in asked.items()}
+
+def _run_prompt(options: argparse.Namespace, decoding_changes: dict[str, str]) -> int:
+    """Answer paths with captions until the user leaves."""
+    from limner.apps.shared.prompt import run_prompt
+
+    unset: tuple[object, ...] = (None, False, [], ())
+    useless = {
+        "--out": options.out,
+        "--resume": options.resume,
+        "--srt": options.srt,
+        "--vtt": options.vtt,
+        "--with": options.others,
+        "--sample": options.sample,
+    }
+    if given := [flag for flag, value in useless.items() if value not in unset]:
+        raise WrongArguments(f"nothing to caption: name files ({given[0]} has no effect in the prompt)")
     captioner = open_captioner(options)
-    decoding = search_of(options, captioner.decoding, captioner.vocabulary)
-    cut = Cut(options.every, options.shots, options.whole)
-    by = made_by(captioner.fingerprint(), decoding)
+    decoding = decoding_of(options, decoding_changes, captioner.decoding, captioner.vocabulary)
+    assert isinstance(decoding, Beam)
+    return run_prompt(captioner, decoding, _style(options))
+
+
+def _style(options: argparse.Namespace) -> Callable[[str], str]:
+    """The function that --style applies to every caption."""
+    if options.style == "plain":
+        return str
+    return partial(alt_text, max_chars=options.max_chars or MAX_CHARS)
+
+
+def _provenance(
+    options: argparse.Namespace, captioner: CaptionPipeline, decoding: Decoding, cut: Cut | None
+) -> dict[str, Any]:
+    """What decides about the captions; rows with another provenance are never mixed.  `cut`: None without videos."""
+    made_with = provenance(captioner.fingerprint(), decoding)
     if options.style == "alt-text":
-        by["style"] = {"alt-text": options.max_chars or MAX_CHARS}
+        made_with["style"] = {"alt-text": options.max_chars or MAX_CHARS}
     if options.others:
         from limner.runs.package import resolve_model
 
         members = [sha256(resolve_model(other) / "model.safetensors") for other in options.others]
-        by["ensemble"] = {"members": members, "weights": options.weights, "of": options.average}
-    if clips:
-        by["clips"] = {"frames": captioner.frames, **asdict(cut)}
-    journal = Journal(options.out, options.resume, by)
-    styled = style_of(options)
-    caption_all(files, captioner, decoding, cut, journal, options.batch_size, problems, styled)
-    if options.out:
-        paths = {printable(file): file for file in files}
-        told = {"captions of": captioner.name, **by}
-        write = partial(shown_as_page, told=told, paths=paths, references=references, problems=problems)
-        journal.finish(list(paths), write if options.out.suffix == REPORT else None)
-        print(f"{printable(str(options.out))}: {len(journal.rows)} captions")
-    for suffix, where in places.items():
-        written = subtitles.write({clip: cues_of(clip, journal.rows.values()) for clip in clips}, where, suffix)
-        more = f" and {len(written) - 1} more" if len(written) > 1 else ""
-        print(f"{printable(str(written[0]))}{more} written" if written else f"no {suffix} file written")
-    report_problems(problems)
-    return 3 if problems else 0
+        made_with["ensemble"] = {"members": members, "weights": options.weights, "of": options.average}
+    if cut is not None:
+        made_with["clips"] = {"frames": captioner.frames, **asdict(cut)}
+    return made_with
 
 
-def shown_as_page(rows: list[Row], told: dict[str, Any], **more: Any) -> str:
-    """The report; what it could not show is said."""
-    from limner.apps.shared import html_report as report
-
-    text, missing = report.page(rows, told, **more)
-    for line in missing:
-        print(f"note: {line}", file=sys.stderr)
-    return text
-
-
-def converse(options: argparse.Namespace) -> int:
-    """The prompt."""
-    from limner.apps.shared.prompt import talk
-
-    unset: tuple[object, ...] = (None, False, [], ())
-    names = ("out", "resume", "srt", "vtt", "others", "sample")
-    if idle := [name for name in names if getattr(options, name) not in unset]:
-        raise WrongArguments(f"nothing to caption: name files (--{idle[0]} is of no use in the prompt)")
-    captioner = open_captioner(options)
-    decoding = search_of(options, captioner.decoding, captioner.vocabulary)
-    assert isinstance(decoding, Beam)
-    return talk(captioner, decoding, style_of(options))
-
-
-def style_of(options: argparse.Namespace) -> Callable[[str], str]:
-    """What is made of a caption."""
-    if options.style == "plain":
-        return str
-    return partial(alt_text, max_chars=options.max_chars or MAX_CHARS)
+def provenance(model: str, decoding: Decoding) -> dict[str, Any]:
+    """The hash of a model's weights and the decoding, as JSON values."""
+    return {"model": model, "decoding": json.loads(json.dumps(asdict(decoding)))}
 
 
 def caption_all(
@@ -173,12 +195,15 @@ def caption_all(
     captioner: CaptionPipeline,
     decoding: Decoding,
     cut: Cut,
-    journal: "Journal",
+    journal: Journal,
     batch_size: int,
-    problems: list[str],
-    styled: Callable[[str], str],
+    problems: Problems,
+    style: Callable[[str], str],
 ) -> None:
-    """Caption what the journal does not hold yet, with a bar, or lines when there is no output file."""
+    """Caption the files that the journal does not hold yet.
+
+    Shows a progress bar, or without an output file a line per caption.
+    """
     done = {row["file"] for row in journal.rows.values()}
     todo = [file for file in files if printable(file) not in done]
     place = {file: number for number, file in enumerate(todo, len(files) - len(todo))}
@@ -197,60 +222,28 @@ def caption_all(
             piece = waiting.popleft()
             bar.update(task, completed=place[piece.file] + 1)
             if isinstance(result, Failure):
-                problems.append(result.reason)
+                problems.unreadable.append(result.reason)
                 continue
-            problems += result.notes
-            others = tuple(replace(other, text=styled(other.text)) for other in result.others)
-            caption = replace(result, text=styled(result.text), others=others)
-            journal.add(row(piece, caption))
+            problems.notes += result.notes
+            others = tuple(replace(other, text=style(other.text)) for other in result.others)
+            caption = replace(result, text=style(result.text), others=others)
+            journal.add(row_of(piece, caption))
             if journal.out is None:
-                console.print(line_of(piece, caption, len(files)), markup=False, highlight=False)
+                console.print(printed_line(piece, caption, len(files)), markup=False, highlight=False)
                 for other in caption.others:
                     console.print(f"    {other.text}", markup=False, highlight=False)
 
 
-def line_of(piece: Piece, caption: Caption, files: int) -> str:
-    """What the screen shows of a caption: as much before it as is needed to know what it is about."""
+def printed_line(piece: Piece, caption: Caption, files: int) -> str:
+    """A caption as it is printed: after its file name if there are several files, and after its time in a video."""
     name = [] if files == 1 else [printable(piece.file)]
-    if not piece.alone and piece.start is not None and piece.end is not None:
-        name.append(f"{subtitles.clock(piece.start)} - {subtitles.clock(piece.end)}")
+    if not piece.whole_file and piece.start is not None and piece.end is not None:
+        name.append(f"{subtitles.timestamp(piece.start)} - {subtitles.timestamp(piece.end)}")
     return ": ".join([" ".join(name), caption.text] if name else [caption.text])
 
 
-def cues_of(clip: str, rows: Iterable[Row]) -> list[subtitles.Cue]:
-    """The subtitles of a clip."""
-    mine = [row for row in rows if row["file"] == printable(clip) and "start" in row]
-    return [subtitles.Cue(row["start"], row["end"], row["caption"]) for row in mine]
-
-
-def expand(sources: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Folders become the media below them, in name order, patterns the files that are called so, and "-" the lines of
-    the standard input -> (files without doubles, a line for each useless source).
-
-    `./dog.png` is `dog.png`.
-    """
-    files: dict[str, None] = {}
-    problems = []
-    listed = (line.rstrip("\r\n") for line in sys.stdin) if "-" in sources else ()
-    for source in chain((source for source in sources if source != "-"), filter(None, listed)):
-        path = Path(os.path.normpath(source))
-        if glob.has_magic(source) and not path.exists():
-            found = sorted(name for name in glob.glob(source, recursive=True) if os.path.isfile(name))
-            if not found:
-                problems.append(f"{source}: no file is called like this")
-            files.update(dict.fromkeys(found))
-        elif path.is_dir():
-            media = (p for p in path.rglob("*") if p.suffix.lower() in MEDIA_SUFFIXES)
-            found = sorted(str(p) for p in media if p.is_file() or not p.exists())  # a link to nothing is reported
-            if not found:
-                problems.append(f"{source}: no picture or clip in this folder")
-            files.update(dict.fromkeys(found))
-        else:
-            files[str(path)] = None
-    return list(files), problems
-
-
-def row(piece: Piece, caption: Caption) -> Row:
+def row_of(piece: Piece, caption: Caption) -> Row:
+    """A caption as a row of the output; times in seconds."""
     times = {} if piece.start is None or piece.end is None else {"start": piece.start, "end": piece.end}
     return {
         "file": printable(piece.file),
@@ -262,7 +255,64 @@ def row(piece: Piece, caption: Caption) -> Row:
     }
 
 
-def made_by(model: str, decoding: Decoding) -> dict[str, Any]:
-    """What decides about the captions: the model's weights and the search."""
-    plain = json.loads(json.dumps(asdict(decoding)))  # as it is read back from a file
-    return {"model": model, "decoding": plain}
+def _write_output(
+    out: Path,
+    journal: Journal,
+    files: Sequence[str],
+    about: dict[str, Any],
+    references: CaptionsFile | None,
+    problems: Problems,
+) -> None:
+    """Finish the output file; for a report, print what it could not show."""
+    paths = {printable(file): file for file in files}
+
+    def report_text(rows: list[Row]) -> str:
+        from limner.apps.shared import html_report
+
+        text, missing = html_report.report_of_files(rows, about, paths, references, problems)
+        for line in missing:
+            print(f"note: {line}", file=sys.stderr)
+        return text
+
+    journal.finish(list(paths), report_text if out.suffix == REPORT else None)
+    print(f"{printable(str(out))}: {len(journal.rows)} captions")
+
+
+def _write_subtitles(paths: dict[str, Path], suffix: str, rows: Iterable[Row]) -> None:
+    rows = list(rows)
+    written = subtitles.write_subtitles({clip: cues_of(clip, rows) for clip in paths}, paths, suffix)
+    more = f" and {len(written) - 1} more" if len(written) > 1 else ""
+    print(f"wrote {printable(str(written[0]))}{more}" if written else f"no {suffix} file written")
+
+
+def cues_of(clip: str, rows: Iterable[Row]) -> list[subtitles.Cue]:
+    """The subtitles of a video, from its rows."""
+    own = [row for row in rows if row["file"] == printable(clip) and "start" in row]
+    return [subtitles.Cue(row["start"], row["end"], row["caption"]) for row in own]
+
+
+def expand(sources: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Arguments -> (files without duplicates, a line for each argument that names no file).
+
+    A folder stands for the images and videos below it, in the order of their names; a pattern for the files that match
+    it; "-" for the lines of the standard input.  `./dog.png` is `dog.png`.
+    """
+    files: dict[str, None] = {}
+    problems = []
+    listed = (line.rstrip("\r\n") for line in sys.stdin) if "-" in sources else ()
+    for source in chain((source for source in sources if source != "-"), filter(None, listed)):
+        path = Path(os.path.normpath(source))
+        if glob.has_magic(source) and not path.exists():
+            matches = sorted(name for name in glob.glob(source, recursive=True) if os.path.isfile(name))
+            if not matches:
+                problems.append(f"{source}: no file matches this pattern")
+            files.update(dict.fromkeys(matches))
+        elif path.is_dir():
+            media = (p for p in path.rglob("*") if p.suffix.lower() in MEDIA_SUFFIXES)
+            inside = sorted(str(p) for p in media if p.is_file() or not p.exists())  # a broken link is reported
+            if not inside:
+                problems.append(f"{source}: no image or video in this folder")
+            files.update(dict.fromkeys(inside))
+        else:
+            files[str(path)] = None
+    return list(files), problems

@@ -1,34 +1,46 @@
-"""`limner COMMAND`: reads arguments, calls the library, says what happened.
+"""`limner COMMAND`: parse the arguments, run the command, report errors in one line.
 
-Exit status: 0 all went well, 1 the command could not be done, 2 unknown arguments or such as do not go together, 3 done
-except for skipped media.
+Exit status: 0 all well, 1 it could not be done, 2 wrong arguments, 3 done but some files were skipped, 130 interrupted.
 """
 
 import argparse
 import errno
 import os
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 
-from limner.apps.shared.arguments import WrongArguments
+from limner.apps.shared.arguments import WrongArguments, split_dotted
+from limner.apps.shared.help import HelpFormatter
+from limner.apps.shared.interrupts import sigterm_as_interrupt
 from limner.core.plugins import load_plugin
 from limner.core.version import __version__
 
 COMMANDS = (
-    *("extract", "train", "evaluate", "score", "caption", "compare", "explain", "profile", "convert", "pack", "export"),
+    *("caption", "explain", "train", "evaluate", "score", "compare", "extract", "profile", "convert", "pack", "export"),
     *("shapes", "demo", "demo-train"),
+)
+SHELLS = ("bash", "zsh", "tcsh")
+PATHS = ("FILE", "DIR", "PATH", "FOLDER", "RUN", "RECIPE", "CHECKPOINT", "CLIP", "FILE.json", "FILE.html", "[RUN] FILE")
+STATUS = (
+    "exit status: 0 all well, 1 could not be done, 2 wrong arguments, 3 done but some files skipped, 130 interrupted"
 )
 
 
-def parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
-    """Of these commands: a module of `limner.apps` each, which is loaded only when it is asked for."""
+def parser(names: Iterable[str] = COMMANDS) -> argparse.ArgumentParser:
+    """The parser of some commands.  Each is a module of `limner.apps`, which is imported only if it is named here."""
     root = argparse.ArgumentParser(
-        prog="limner", description="Train, run, evaluate and explain captioners.", allow_abbrev=False
+        prog="limner",
+        description="Train, run, evaluate and explain image and video captioners.",
+        epilog=STATUS,
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
     )
     root.add_argument("--version", action="version", version=f"limner {__version__}")
     root.add_argument("--plugin", metavar="PACKAGE", help="load a plug-in first; give it before the command")
-    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    root.add_argument("--print-completion", choices=SHELLS, help="print a script for completion with Tab")
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND", prog="limner")
     for name in names:
         module = import_module(f"limner.apps.{name.replace('-', '_')}")
         summary = (module.__doc__ or "").strip().splitlines()[0]
@@ -36,42 +48,50 @@ def parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
             name,
             help=summary,
             description=module.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,  # --re is no --resume: what is not a command's own may be a field of a recipe
+            formatter_class=HelpFormatter,
+            allow_abbrev=False,  # --re is not --resume: an unknown option may be a field of a recipe
         )
         module.add_arguments(sub)
-        sub.set_defaults(command=module.run)
+        sub.set_defaults(command=module.run, interrupted=getattr(module, "interrupted", None))
     return root
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command.  A user's mistake is one line on stderr; LIMNER_DEBUG=1 shows where it was found."""
+    """Run one command and return its exit status.
+
+    A user's mistake is one line on stderr; with LIMNER_DEBUG=1 it is a traceback.
+    """
     given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] == ["--print-completion"]:
+        return _print_completion(given[1:])
     try:
-        given = _load_plugins(given)
+        words, dotted = split_dotted(_load_plugins(given))
     except ValueError as error:
         print(f"limner: {error}", file=sys.stderr)
         return 2
-    options, rest = parser(given[:1] if given[:1] and given[0] in COMMANDS else COMMANDS).parse_known_args(given)
+    options, unknown = parser(words[:1] if words[:1] and words[0] in COMMANDS else COMMANDS).parse_known_args(words)
     command: Callable[[argparse.Namespace, list[str]], int] = options.command
     try:
-        if hasattr(options, "device"):
-            check_device(options.device)
-        return command(options, rest)
+        with sigterm_as_interrupt():
+            if hasattr(options, "device"):
+                check_device(options.device)
+            return command(options, [*unknown, *dotted])
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         if os.environ.get("LIMNER_DEBUG"):
             raise
-        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-        advice = ": free some space; what was written before is intact, and --resume continues from it" if full else ""
-        print(f"limner: {told(error)}{advice}", file=sys.stderr)
+        print(f"limner: {error_message(error)}{_disk_advice(error, options)}", file=sys.stderr)
         return 2 if isinstance(error, WrongArguments) else 1
     except KeyboardInterrupt:
-        print("limner: interrupted; what is finished is kept", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # torchrun starts several processes; one line is enough
+            print(f"limner: interrupted{_advice(options, given)}", file=sys.stderr)
         return 130
 
 
 def _load_plugins(arguments: Sequence[str]) -> list[str]:
-    """Load the plug-ins of `--plugin PACKAGE` in front of the command -> the other arguments."""
+    """Load the plug-ins that `--plugin PACKAGE` names in front of the command -> the other arguments.
+
+    Raises ValueError when there is no such package.
+    """
     rest = list(arguments)
     while rest and rest[0].partition("=")[0] == "--plugin":
         _, equals, package = rest.pop(0).partition("=")
@@ -83,32 +103,74 @@ def _load_plugins(arguments: Sequence[str]) -> list[str]:
     return rest
 
 
-def told(error: Exception) -> str:
-    """What an error says, in words also where it is the system's."""
+def _advice(options: argparse.Namespace, given: Sequence[str]) -> str:
+    """What an interrupted command has kept, and the command that continues it."""
+    if options.interrupted is None:
+        return ""
+    more = ["--resume"] if hasattr(options, "resume") and not options.resume else []
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    program = ["limner"] if processes == "1" else ["torchrun", "--nproc_per_node", processes, "-m", "limner"]
+    return f"; {options.interrupted(options, shlex.join([*program, *given, *more]))}"
+
+
+def _disk_advice(error: Exception, options: argparse.Namespace) -> str:
+    """What to do when the disk is full; "" for other errors."""
+    if not isinstance(error, OSError) or error.errno != errno.ENOSPC:
+        return ""
+    resume = ", then continue with --resume" if hasattr(options, "resume") else ""
+    return f": free some space{resume}; files that were written before are intact"
+
+
+def error_message(error: Exception) -> str:
+    """The message of an error; those of the operating system in plain words."""
     if not isinstance(error, OSError) or error.filename is None or not isinstance(error.filename, str | os.PathLike):
         return str(error)
     words = {
         FileNotFoundError: "there is no file or folder",
-        NotADirectoryError: "a file lies where a folder is needed:",
-        IsADirectoryError: "a folder lies where a file is needed:",
-        PermissionError: "not permitted to read or write",
+        NotADirectoryError: "there is a file where a folder is needed:",
+        IsADirectoryError: "there is a folder where a file is needed:",
+        PermissionError: "no permission to read or write",
     }
     return f"{words[type(error)]} {os.fspath(error.filename)}" if type(error) in words else str(error)
 
 
 def check_device(name: str) -> None:
-    """Raises ValueError for a device that torch does not know or that this machine does not have."""
+    """Raise WrongArguments for a device that torch does not know, ValueError for one that this machine lacks."""
     if name == "cpu":  # every machine has one, and not every command needs torch
         return
     import torch
 
     try:
+        torch.device(name)
+    except RuntimeError as error:
+        raise WrongArguments(f"--device {name}: unknown; give cpu, cuda, cuda:1 or mps") from error
+    try:
         torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:  # the latter from a torch that was built without CUDA
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
         raise ValueError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from error
 
 
+def _print_completion(words: Sequence[str]) -> int:
+    """Print the completion script of a shell."""
+    if len(words) != 1 or words[0] not in SHELLS:
+        print(f"limner: --print-completion takes one of {', '.join(SHELLS)}", file=sys.stderr)
+        return 2
+    try:
+        import shtab
+    except ImportError:
+        print("limner: completion needs shtab: pip install 'limner[completion]'", file=sys.stderr)
+        return 1
+    root = parser()
+    for command in root._subparsers._group_actions[0].choices.values():  # type: ignore[union-attr]
+        for action in command._actions:
+            if action.metavar in PATHS:
+                action.complete = shtab.FILE
+    print(shtab.complete(root, words[0]))
+    return 0
+
+
 def entry() -> None:
+    """The console script `limner`."""
     sys.exit(main())
 
 

@@ -1,8 +1,10 @@
-"""Compare runs on the same items: limner compare RUN_A RUN_B --out compare.html
+"""Compare runs on the same images or videos.
 
-Each RUN is a folder in which `limner evaluate` has left captions.json, or a captions file (then with --references).
-The first is the baseline. Scores every run anew with the same references and tokens, and writes one page with
-paired-bootstrap intervals and p-values, histograms, and the items where the runs differ most.
+    limner compare RUN_A RUN_B --out compare.html
+
+RUN is a folder with the captions.json of `limner evaluate`, or a captions file (then give --references).  The first
+one is the baseline.  All are scored anew, with the same references and tokens.  The page has paired-bootstrap
+intervals and p-values, histograms, and the items on which the runs differ most.
 """
 
 import argparse
@@ -13,7 +15,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from limner.apps.shared.arguments import no_more, positive
+from limner.apps.shared.arguments import (
+    WrongArguments,
+    add_overwrite,
+    positive_int,
+    refuse_overwriting,
+    refuse_unknown,
+)
 from limner.comparison.compare import Comparison, compare, to_json
 from limner.comparison.latex import latex
 from limner.comparison.numbers import interval, p_value, signed, sure, x100
@@ -22,33 +30,32 @@ from limner.comparison.sides import found_in, read_sides, references_of_file, re
 from limner.core.files import write_json, write_text
 from limner.text.tokens import TOKENIZERS
 
+MOST = 26  # runs: each is called by a letter
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder or captions file; the first is the baseline")
+    parser.add_argument("--out", type=Path, default=Path("compare.html"), metavar="FILE", help="default: %(default)s")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers, also of single items")
+    parser.add_argument("--latex", type=Path, metavar="FILE", help="write the table for a paper (booktabs)")
+    add_overwrite(parser)
+    parser.add_argument("--references", type=Path, metavar="FILE", help="default: the data set of the recipes")
+    parser.add_argument("--media", type=Path, metavar="DIR", help="where the images or videos are now")
+    parser.add_argument("--tokenizer", choices=list(TOKENIZERS), default="ptb", help="default: %(default)s")
     parser.add_argument(
-        "--out", type=Path, default=Path("compare.html"), metavar="FILE", help="page (default: %(default)s)"
+        "--bootstrap", type=positive_int, default=1000, metavar="N", help="draws (default: %(default)s)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="all numbers, those of the items too, as JSON")
-    parser.add_argument("--latex", type=Path, metavar="FILE", help="the table for a paper (booktabs)")
-    parser.add_argument(
-        "--references", type=Path, metavar="FILE", help="references (default: the data set of the recipes)"
-    )
-    parser.add_argument("--media", type=Path, metavar="DIR", help="where the pictures or clips lie now")
-    parser.add_argument(
-        "--tokenizer",
-        choices=list(TOKENIZERS),
-        default="ptb",
-        help="(default: %(default)s)",
-    )
-    parser.add_argument("--bootstrap", type=positive, default=1000, metavar="N", help="draws (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: %(default)s)")
     parser.add_argument(
-        "--items", type=positive, default=ITEMS, metavar="N", help="shown in each direction (default: %(default)s)"
+        "--items", type=positive_int, default=ITEMS, metavar="N", help="shown in each direction (default: %(default)s)"
     )
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
-    no_more(rest)
+    refuse_unknown(rest)
+    if not 2 <= len(options.runs) <= MOST:
+        raise WrongArguments(f"a comparison takes 2 to {MOST} runs, got {len(options.runs)}")
+    refuse_overwriting(options, options.out, options.json, options.latex)
     sides = read_sides(options.runs)
     media = references_of_file(options.references) if options.references else references_of_runs(sides)
     if options.media:
@@ -60,10 +67,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         write_json(options.json, to_json(comparison))
     if options.latex:
         write_text(options.latex, latex(comparison))
-    for line in comparison.warnings:
+    for line in (*comparison.warnings, *problems):
         print(f"note: {line}", file=sys.stderr)
-    for line in problems:
-        print(line, file=sys.stderr)
     Console().print(table(comparison))
     print("wrote " + ", ".join(str(path) for path in (options.out, options.json, options.latex) if path))
     return 3 if comparison.left_out else 0
@@ -75,7 +80,7 @@ def table(comparison: Comparison) -> Table:
     shown = Table(
         title=f"scores x100 [95 % interval], {comparison.protocol['images']} items",
         caption=escape("; ".join(f"{m.letter}: {m.side.name}" for m in comparison.sides))
-        + ". Bold: the interval leaves 0 out",
+        + ". Bold: the interval does not contain 0",
     )
     shown.add_column("")
     shown.add_column(first.letter, justify="right")
@@ -84,9 +89,10 @@ def table(comparison: Comparison) -> Table:
             shown.add_column(head, justify="right")
     for name in comparison.metrics:
         cells = [f"{x100(first.scores[name].value)}\n{interval(first.scores[name])}"]
-        for measured, found in zip(comparison.sides[1:], comparison.differences, strict=True):
-            look = "[bold]" if sure(found[name]) else ""
+        for measured, differences in zip(comparison.sides[1:], comparison.differences, strict=True):
+            difference = differences[name]
+            bold = "[bold]" if sure(difference) else ""
             cells.append(f"{x100(measured.scores[name].value)}\n{interval(measured.scores[name])}")
-            cells += [f"{look}{signed(found[name].value)}\n{interval(found[name])}", f"{look}{p_value(found[name])}"]
+            cells += [f"{bold}{signed(difference.value)}\n{interval(difference)}", f"{bold}{p_value(difference)}"]
         shown.add_row(name, *cells)
     return shown

@@ -1,7 +1,9 @@
-"""Caption real photographs with limner's own model, show them on a page, and explain one: limner demo [PICTURES]
+"""Caption photographs with limner-tiny, show them on a page, and explain one.
 
-The photographs come from installed packages: matplotlib's sample photo and scikit-image's, which the extra `demo`
-brings.  With them go a clip put together from them, and one of the micro-world.  Needs no data and no network.
+    limner demo [FILE ...] --out demo
+
+The photographs come from installed packages, matplotlib and scikit-image (pip install 'limner[demo]').  A video made of
+them and one of the micro-world are captioned too.  Needs no data and no network.
 """
 
 import argparse
@@ -14,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from limner.apps.shared.arguments import no_more, positive
+from limner.apps.shared.arguments import positive_int, refuse_unknown
 from limner.apps.shared.journal import Row, finished_rows, printable
 from limner.inference.load import is_transformers
 
-# name -> package and file in it.  The pictures stay where the packages' licences put them: nothing of them is in limner
+# name -> package and file in it.  limner itself contains no photograph, because of the packages' licences
 PHOTOGRAPHS = {
     "officer.jpg": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
     "astronaut.png": ("skimage", "data/astronaut.png"),
@@ -29,61 +31,61 @@ PHOTOGRAPHS = {
     "rocket.jpg": ("skimage", "data/rocket.jpg"),
 }
 EXPLAINED = "photographer.png"
-SIDE = (320, 240)  # of the clip: width and height in pixels
-PACE, SECONDS, SHOWN = 12, 2, 6  # frames a second; each picture is shown so long; at most so many pictures
+SIZE = (320, 240)  # of the video: width and height in pixels
+FPS, SECONDS, MOST = 12, 2, 6  # frames per second; seconds per picture; most pictures in the video
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("pictures", nargs="*", help="pictures, clips or folders instead of the packages' photographs")
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything the demo makes")
-    parser.add_argument("--model", metavar="RUN", help="instead of limner's own")
-    parser.add_argument("--beam", type=positive, default=5, metavar="K", help="hypotheses (default: %(default)s)")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="images, videos or folders instead of photographs")
+    parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="folder to write (default: demo)")
+    parser.add_argument("--model", metavar="RUN", help="instead of limner-tiny")
+    parser.add_argument("--beam", type=positive_int, default=5, metavar="K", help="hypotheses (default: %(default)s)")
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
-    no_more(rest)
+    refuse_unknown(rest)
     from limner import shipped
     from limner.apps.caption import expand
     from limner.data.media import is_clip
 
     begin, out = time.monotonic(), options.out
     model = options.model or str(shipped.model())
-    given, problems = expand(options.pictures) if options.pictures else (copied(out / "pictures"), [])
+    given, problems = expand(options.files) if options.files else (copy_photographs(out / "pictures"), [])
     if problems:
         raise ValueError("; ".join(problems))
     pictures = [file for file in given if not is_clip(file)]
-    files = [*given, *clips(pictures, out / "clips")]
+    files = [*given, *make_videos(pictures, out / "clips")]
     report = out / "report.html"
-    report.with_name(report.name + ".partial").unlink(missing_ok=True)  # of a demo that was interrupted
-    kept = str(min(3, options.beam))
-    named = ["--model", options.model] if options.model else []
-    search = ["--beam", str(options.beam), "--n-best", kept]
-    status = _call("caption", *files, *named, "--shots", *search, "--out", str(report))
+    n_best = str(min(3, options.beam))
+    model_arguments = ["--model", options.model] if options.model else []
+    search = ["--beam", str(options.beam), "--n-best", n_best]
+    status = _call("caption", *files, *model_arguments, "--shots", *search, "--out", str(report), "--overwrite")
     if status not in (0, 3):
         return status
     rows = finished_rows(report)
     for row in rows:
-        print(f"  {line_of(row)}")
-    told = {row["file"] for row in rows}
-    seen = [file for file in pictures or files if printable(file) in told]
+        print(f"  {printed_row(row)}")
+    captioned = {row["file"] for row in rows}
+    explainable = [file for file in pictures or files if printable(file) in captioned]
     if is_transformers(options.model):
-        print(f"{options.model} does not tell where it looks: nothing is explained")
-    elif seen:
-        chosen = next((file for file in seen if Path(file).name == EXPLAINED), seen[0])
-        for made in (out / "explained.png", out / "explained.mp4"):
-            status = max(status, _call("explain", model, chosen, "--beam", str(options.beam), "--out", str(made)))
+        print(f"{options.model} is a model of transformers, which cannot be explained")
+    elif explainable:
+        chosen = next((file for file in explainable if Path(file).name == EXPLAINED), explainable[0])
+        for figure in (out / "explained.png", out / "explained.mp4"):
+            explain = ("explain", model, chosen, "--beam", str(options.beam), "--out", str(figure), "--overwrite")
+            status = max(status, _call(*explain))
     print(f"look at {report}; all of it took {time.monotonic() - begin:.0f} s")
     return status
 
 
-def line_of(row: Row) -> str:
-    """The name of a file, the time of a shot, and what is said about it."""
+def printed_row(row: Row) -> str:
+    """A caption after the name of its file and the time in a video."""
     time = f" {row['start']:.1f} \u2013 {row['end']:.1f} s" if "start" in row else ""
     return f"{Path(row['file']).name + time:32} {row['caption']}"
 
 
 def _call(*arguments: str) -> int:
-    """Another command, said as a user would type it."""
+    """Run another command, after printing it as a user would type it."""
     from limner.apps.cli import main
 
     line = shlex.join(arguments)
@@ -91,56 +93,59 @@ def _call(*arguments: str) -> int:
     return main(arguments)
 
 
-def copied(folder: Path) -> list[str]:
-    """The photographs of the packages that are installed, in `folder`; says which are not."""
+def copy_photographs(folder: Path) -> list[str]:
+    """Copy the photographs of installed packages to a folder, and print which packages are missing.
+
+    Raises ValueError when there is none.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    found, without = [], set()
+    copies, missing = [], set()
     for name, (package, file) in PHOTOGRAPHS.items():
         spec = find_spec(package)
         source = Path(spec.origin).parent / file if spec and spec.origin else None
         if source is None or not source.is_file():
-            without.add(package)
+            missing.add(package)
             continue
         (folder / name).write_bytes(source.read_bytes())
-        found.append(str(folder / name))
-    if without:
-        packages = " and ".join(sorted({"skimage": "scikit-image"}.get(name, name) for name in without))
-        print(f"photographs of {packages} are not here: pip install 'limner[demo]' brings them", file=sys.stderr)
-    if not found:
+        copies.append(str(folder / name))
+    if missing:
+        packages = " and ".join(sorted({"skimage": "scikit-image"}.get(name, name) for name in missing))
+        print(f"the photographs of {packages} are missing: pip install 'limner[demo]'", file=sys.stderr)
+    if not copies:
         raise ValueError("there is no photograph to caption: name some, or pip install 'limner[demo]'")
-    return found
+    return copies
 
 
-def clips(pictures: Sequence[str], folder: Path) -> list[str]:
-    """A clip that moves over the pictures one after the other, where there are any, and one of the micro-world."""
+def make_videos(pictures: Sequence[str], folder: Path) -> list[str]:
+    """Write a video of the pictures, if there are any, and one of the micro-world."""
     from limner.data.shapes import generate_world
     from limner.explanations.video import write_mp4
 
     folder.mkdir(parents=True, exist_ok=True)
-    made = []
-    if frames := moving(pictures[:SHOWN]):
-        made.append(str(write_mp4(folder / "photographs.mp4", frames, PACE)))
+    videos = []
+    if frames := slide_show(pictures[:MOST]):
+        videos.append(str(write_mp4(folder / "photographs.mp4", frames, FPS)))
     generate_world(folder / "shapes", images=0, videos=1, seed=1, size=128)
-    return [*made, str(folder / "shapes" / "videos" / "000000.mp4")]
+    return [*videos, str(folder / "shapes" / "videos" / "000000.mp4")]
 
 
-def moving(pictures: Sequence[str]) -> list[np.ndarray]:
-    """`SECONDS` of each picture, drawing nearer; those that cannot be read are left out."""
+def slide_show(pictures: Sequence[str]) -> list[np.ndarray]:
+    """Frames of every picture for `SECONDS`, zooming in; pictures that cannot be read are left out."""
     from limner.data.media import MediaError, read_image
 
     frames: list[np.ndarray] = []
     for file in pictures:
         try:
-            frames += nearer(read_image(file)[0])
+            frames += zoom(read_image(file)[0])
         except MediaError:
-            continue  # captioning says it
+            continue  # the caption command reports it
     return frames
 
 
-def nearer(picture: np.ndarray) -> Iterator[np.ndarray]:
-    """Frames (H,W,3) uint8 of a picture's middle, from as much of it as fits to four fifths of that."""
+def zoom(picture: np.ndarray) -> Iterator[np.ndarray]:
+    """Frames (H,W,3) uint8 of a picture's centre, from the largest part that fits to four fifths of it."""
     from PIL import Image, ImageOps
 
     image = Image.fromarray(picture)
-    for border in np.linspace(0, 0.1, PACE * SECONDS).tolist():  # on each side
-        yield np.asarray(ImageOps.fit(image, SIDE, Image.Resampling.BILINEAR, border))
+    for border in np.linspace(0, 0.1, FPS * SECONDS).tolist():  # on each side
+        yield np.asarray(ImageOps.fit(image, SIZE, Image.Resampling.BILINEAR, border))

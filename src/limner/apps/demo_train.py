@@ -1,6 +1,8 @@
-"""The whole line on the micro-world: generate, train from pixels, caption held-out pictures, score, explain
+"""Generate the micro-world, train on it, caption test images, score and explain.
 
-Needs no data and no download.
+    limner demo-train --out demo
+
+The recipe is recipes/shapes_pictures.yaml of the source tree.  Needs no data, no download and no GPU.
 """
 
 import argparse
@@ -10,52 +12,37 @@ from pathlib import Path
 
 from rich.console import Console
 
-from limner.apps.shared.arguments import no_more
+from limner.apps.shared.arguments import positive_int, refuse_unknown
 from limner.apps.train import Watcher
-from limner.runs.recipe import Recipe, build_recipe
+from limner.runs.recipe import Recipe, load_recipe
 
-RECIPE = {
-    "encoder": {"name": "small_cnn"},
-    "vocabulary": {"min_count": 1},
-    "model": {
-        "name": "show_attend_tell",
-        "hidden": 256,
-        "embed": 128,
-        "attention": 128,
-        "dropout": 0.0,
-        "deep_output": True,
-        "initial": "max",
-    },
-    "stages": [
-        {
-            "objective": {"name": "xe", "doubly_stochastic": 0.0},
-            "epochs": 16,
-            "batch_size": 32,
-            "lr": 2e-3,
-            "encoder_lr": 2e-3,
-            "captions_per_medium": 1,
-            "schedule": {"name": "one_cycle", "warmup": 0.1},
-        }
-    ],
-    "validation": {"every": 5, "limit": 150},
-    "decoding": {"size": 3, "rules": {"max_length": 24, "no_repeat_word": False}},
-}
+RECIPE = Path(__file__).parents[3] / "recipes" / "shapes_pictures.yaml"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything the demo makes")
-    parser.add_argument("--images", type=int, default=3000)
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="folder to write (default: demo)")
+    parser.add_argument("--images", type=positive_int, default=3000, metavar="N", help="default: %(default)s")
+    parser.add_argument("--epochs", type=positive_int, metavar="N", help="default: the recipe's")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
 
 
-def recipe(media: Path, seed: int, epochs: int | None = None) -> Recipe:
-    changes = [("seed", str(seed)), ("data.media", str(media)), ("data.name", "shapes")]
-    return build_recipe(RECIPE, [*changes, *([("stages.0.epochs", str(epochs))] if epochs else [])])
+def demo_recipe(media: Path, seed: int, epochs: int | None = None) -> Recipe:
+    """The recipe of the demo for images in the folder `media`.
+
+    Raises FileNotFoundError outside the source tree: an installed package has no recipes.
+    """
+    if not RECIPE.is_file():
+        raise FileNotFoundError(
+            f"limner demo-train needs recipes/{RECIPE.name}, which is in the source tree and not in an installed "
+            "package: run it in a clone of the repository"
+        )
+    changes = [("seed", str(seed)), ("data.media", str(media))]
+    return load_recipe(RECIPE, [*changes, *([("stages.0.epochs", str(epochs))] if epochs else [])])
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
-    no_more(rest)
+    refuse_unknown(rest)
+    from limner.data.frames import FrameSampling
     from limner.data.shapes import generate_world
     from limner.explanations.figure import attention_figure
     from limner.inference.pipeline import Pipeline, frames_of
@@ -67,14 +54,15 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     console = Console(soft_wrap=True)
     begin = time.monotonic()
     world, folder = options.out / "shapes", options.out / "run"
-    console.print(f"1. drawing {options.images} pictures of coloured shapes in {world}")
+    recipe = demo_recipe(world, options.seed, options.epochs)
+    console.print(f"1. drawing {options.images} images of coloured shapes in {world}")
     generate_world(world, options.images, seed=options.seed, objects=2)
     console.print("2. training Show, Attend and Tell from their pixels")
-    if (folder / "run.json").is_file():  # an earlier demo; anything else is left alone
+    if (folder / "run.json").is_file():  # of an earlier demo; other folders are left alone
         shutil.rmtree(folder)
     with Watcher(folder) as watcher:
-        train(recipe(world, options.seed, options.epochs), folder, callback=watcher)
-    console.print("3. captioning the held-out test pictures")
+        train(recipe, folder, callback=watcher)
+    console.print("3. captioning the test images")
     loaded = load_run(folder)
     evaluation = evaluate_run(loaded, "test")
     write_evaluation(evaluation, folder, {"split": "test"})
@@ -82,8 +70,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     console.print(microworld_table(evaluation.report.exact))
     console.print("4. explaining one of them")
     pipeline = Pipeline(loaded)
-    id = showcase(evaluation.captions)
-    frames = frames_of(world / "images" / f"{id.removeprefix('image-')}.png")
+    id = with_relation(evaluation.captions)
+    frames = frames_of(world / "images" / f"{id.removeprefix('image-')}.png", FrameSampling(1))
     caption = pipeline.caption(frames)
     figure = attention_figure(frames[0], caption, options.out / "attention.png")
     console.print(f"   {caption.text}")
@@ -91,7 +79,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def showcase(captions: dict[str, str]) -> str:
-    """The first picture whose caption says how two objects lie, right or wrong; the first one if none does."""
+def with_relation(captions: dict[str, str]) -> str:
+    """The first id with a caption about the position of two objects, or the first id if there is none."""
     related = [id for id, text in captions.items() if {"left", "right", "above", "below"} & set(text.split())]
     return min(related or captions)

@@ -1,8 +1,10 @@
-"""Caption a split of a run's data and score it: limner evaluate RUN --split test
+"""Caption a split of a run's data and score the captions.
 
-Prints the table and writes scores.json and captions.json (COCO results format) into the run folder; --report a page of
-the media with their captions, references and scores, with pictures where the files are there.
-Where the data lie elsewhere by now: --data.media DIR, --data.annotations FILE, --features STORE.
+    limner evaluate RUN --split test
+
+Prints a table and writes scores.json and captions.json (COCO results) into the run folder.  --report writes an HTML
+page with pictures, captions, references and scores.  Data or features that have moved: --data.media DIR,
+--data.annotations FILE, --features STORE.
 """
 
 import argparse
@@ -12,18 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from limner.apps.score import add_metrics, metrics_of, show
-from limner.apps.shared import html_report as report
+from limner.apps.shared import html_report
 from limner.apps.shared.arguments import (
     WrongArguments,
-    add_decoding,
-    add_run,
-    add_search,
-    averaging_of,
-    overrides,
-    positive,
-    report_problems,
-    search_of,
+    add_device,
+    add_overwrite,
+    positive_int,
+    refuse_overwriting,
+    report_data_problems,
+    split_decoding,
 )
+from limner.apps.shared.decoding import add_decoding, add_ensemble, averaging_of, decoding_of
 from limner.apps.shared.journal import REPORT
 from limner.apps.shared.runs import is_packed, open_run
 from limner.core.files import write_text
@@ -33,57 +34,60 @@ from limner.runs.run import load_ensemble_members
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", help="run folder, or packed model")
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--limit", type=positive, metavar="N", help="only the first N media")
-    parser.add_argument("--out", help="folder for scores.json and captions.json (default: the run folder)")
-    parser.add_argument("--report", type=Path, metavar="FILE.html", help="a page: media, captions, references, scores")
+    parser.add_argument("run", metavar="RUN", help="run folder or packed model")
+    parser.add_argument("--split", default="test", help="default: test")
+    parser.add_argument("--limit", type=positive_int, metavar="N", help="only the first N images or videos")
+    parser.add_argument("--out", metavar="DIR", help="for scores.json and captions.json (default: RUN)")
+    parser.add_argument("--report", type=Path, metavar="FILE.html", help="write a page to look at")
+    add_overwrite(parser)
     add_metrics(parser)
+    add_device(parser)
     add_decoding(parser)
-    add_search(parser)
-    add_run(parser)
+    add_ensemble(parser)
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     if options.report and (options.report.suffix != REPORT or options.report.is_dir()):
         raise WrongArguments(f"--report {options.report}: name a file that ends in {REPORT}")
-    loaded = open_run(options, rest)
-    if is_packed(loaded) and not options.out:
-        raise ValueError(f"{options.run} is a packed model and stays as it is: say with --out where its scores go")
-    decoding = search_of(options, loaded.recipe.beam, loaded.vocabulary)
-    others = load_ensemble_members(
-        loaded, [resolve_model(other) for other in options.others], options.encoder, options.device
-    )
+    refuse_overwriting(options, options.report)
     metrics, extra, protocol = metrics_of(options)
+    decoding_changes, changes = split_decoding(rest)
+    loaded = open_run(options.run, options, changes)
+    if is_packed(loaded) and not options.out:
+        raise WrongArguments(f"{options.run} is a packed model, which stays unchanged: give --out DIR for its scores")
+    decoding = decoding_of(options, decoding_changes, loaded.recipe.decoding, loaded.vocabulary)
+    members = [resolve_model(other) for other in options.others]
+    others = load_ensemble_members(loaded, members, options.encoder, options.device)
     evaluation = evaluate_run(
         loaded, options.split, decoding, options.limit, metrics, extra, others, averaging_of(options)
     )
-    scores = replace(evaluation.report, protocol=evaluation.report.protocol | protocol)
-    evaluation = replace(evaluation, report=scores)
-    show(scores)
+    report = replace(evaluation.report, protocol=evaluation.report.protocol | protocol)
+    evaluation = replace(evaluation, report=report)
+    show(report)
     out = Path(options.out or options.run)
     about: dict[str, Any] = {"split": options.split, "decoding": asdict(decoding)}
     if others:
         about["ensemble"] = {"runs": [options.run, *options.others], "weights": options.weights, "of": options.average}
     write_evaluation(evaluation, out, about)
-    for name in ("recipe.json", "log.jsonl"):  # small outputs that are kept elsewhere say how they came about
+    for name in ("recipe.json", "log.jsonl"):  # scores in another folder keep how the model was trained
         if out.resolve() != loaded.folder.resolve() and (loaded.folder / name).is_file():
             write_text(out / name, (loaded.folder / name).read_text(encoding="utf-8"))
     print(f"wrote {out / 'scores.json'} and {out / 'captions.json'}")
     if options.report:
-        anew = {f"recipe.{name}": value for name, value in overrides(rest)}
-        _write_report(options.report, evaluation, {"captions of": options.run, **about, **anew})
-    report_problems(evaluation.problems)
+        changed = {f"recipe.{name}": value for name, value in changes}
+        _write_report(options.report, evaluation, {"captions of": options.run, **about, **changed})
+    report_data_problems(evaluation.problems)
     if evaluation.other_problems:
-        print(f"and {len(evaluation.other_problems)} outside of what was evaluated, see scores.json", file=sys.stderr)
+        count = len(evaluation.other_problems)
+        print(f"{count} more in the rest of the data set, see scores.json", file=sys.stderr)
     return 3 if evaluation.problems else 0
 
 
 def _write_report(path: Path, evaluation: Evaluation, about: dict[str, Any]) -> None:
-    """The page; what it could not show is said."""
-    text, missing = report.evaluated(evaluation, about)
+    """Write the page, and print what it could not show."""
+    text, missing = html_report.report_of_split(evaluation, about)
     write_text(path, text)
     print(f"wrote {path}")
     for line in missing:
-        if line not in evaluation.report.notes:  # which stand below the table already
+        if line not in evaluation.report.notes:  # which are printed below the table
             print(f"note: {line}", file=sys.stderr)

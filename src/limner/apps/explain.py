@@ -1,8 +1,11 @@
-"""Show why a model says each word: limner explain RUN photo.jpg|clip.mp4 --out figure.png|film.mp4|film.gif|folder/
+"""Show where a captioner looks for each word.
 
-Where a run reads stored features, the id of a medium may stand in place of the file.
-limner explain RUN --score tells how good the maps are, on the test split of the run's data.
-limner explain --join FOLDER --out film.mp4 makes a film of PNG files, one frame each.
+    limner explain photo.jpg                      limner-tiny, to photo-explained.png
+    limner explain RUN clip.mp4 --out film.mp4    or a .gif, a folder, a figure
+    limner explain RUN --score                    are the maps right?
+    limner explain --join DIR --out film.mp4      PNG files to a film
+
+Of a run on stored features, FILE may be the id of an image or video.
 """
 
 import argparse
@@ -12,140 +15,164 @@ from pathlib import Path
 
 from rich.console import Console
 
+from limner import shipped
 from limner.apps.shared.arguments import (
     WrongArguments,
-    add_decoding,
-    add_run,
-    decoding_of,
-    no_more,
-    positive,
-    report_problems,
+    add_device,
+    add_overwrite,
+    positive_int,
+    refuse_overwriting,
+    refuse_unknown,
+    report_data_problems,
+    report_notes,
+    split_decoding,
 )
+from limner.apps.shared.decoding import add_beam, beam_of
 from limner.apps.shared.runs import open_run
 from limner.core.files import write_json
+from limner.core.types import Layout
+from limner.data.media import is_clip
 from limner.decode.search import beam
 from limner.explanations import video
 from limner.explanations.evaluation import score_run, scores_table
-from limner.explanations.explanation_input import DisplayFrames, load_explanation_input
-from limner.explanations.figure import FORMATS, strip_figure, word_figure
+from limner.explanations.explanation_input import load_explanation_input
+from limner.explanations.figure import FORMATS
 from limner.explanations.maps import (
     METHODS,
-    Explanation,
     default_method,
     explain,
     sentence_from_text,
     sentence_from_tokens,
 )
 from limner.explanations.saliency import parse_block
-
-FILMS = (".mp4", ".gif")
+from limner.explanations.write import FILMS, write_explanation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", nargs="?", help="run folder, or packed model")
-    parser.add_argument("source", nargs="?", help="picture or clip, or the id of stored features")
+    parser.add_argument("inputs", nargs="*", metavar="[RUN] FILE", help="a run or packed model; an image or video")
+    parser.add_argument("--model", metavar="RUN", help="the same as RUN before FILE (default: limner-tiny)")
     parser.add_argument(
-        "--out", type=Path,
-        help="figure (.png .pdf .svg .jpg: a panel per word, or of a clip a row of frames), film (.mp4 .gif) or a "
-        "folder for its frames; with --score a .json file",
+        "--out", type=Path, metavar="FILE",
+        help="figure (.png .pdf .svg .jpg), film (.mp4 .gif) or folder for frames; with --score .json",
     )  # fmt: skip
-    parser.add_argument("--method", help=f"{', '.join(METHODS)}; with --score several, by commas (default: all)")
-    parser.add_argument("--sentence", metavar="WORDS", help="explain this sentence instead of the model's own")
+    add_overwrite(parser)
+    parser.add_argument("--method", metavar="NAME", help=f"{', '.join(METHODS)}; with --score several, with commas")
+    parser.add_argument("--sentence", metavar="WORDS", help="explain this sentence instead of the model's caption")
     parser.add_argument(
-        "--unit", default="", metavar="U", help="saliency of a cell (default), a frame, a region, or T,H,W cells"
+        "--unit", default="", metavar="U", help="saliency of a cell (default), frame, region, or of T,H,W cells"
     )
-    parser.add_argument("--frames", type=positive, metavar="N", help="frames sampled from a clip")
-    parser.add_argument("--score", action="store_true", help="score the maps of a split of the run's data")
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--limit", type=positive, metavar="N", help="only the first N media")
-    parser.add_argument("--join", type=Path, metavar="FOLDER", help="PNG files, by name, that become --out film.mp4")
-    parser.add_argument("--pace", type=positive, default=15, metavar="N", help="frames per second of --join")
-    add_decoding(parser)
-    add_run(parser)
+    parser.add_argument("--frames", type=positive_int, metavar="N", help="frames sampled from a video")
+    parser.add_argument("--score", action="store_true", help="score the maps on a split of the run's data")
+    parser.add_argument("--split", default="test", help="of --score (default: test)")
+    parser.add_argument("--limit", type=positive_int, metavar="N", help="of --score: only the first N")
+    parser.add_argument("--join", type=Path, metavar="DIR", help="make a film of PNG files, in the order of names")
+    parser.add_argument("--pace", type=positive_int, default=15, metavar="N", help="of --join: frames per second")
+    add_device(parser)
+    add_beam(parser)
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     if options.join:
-        no_more(rest)
+        refuse_unknown(rest)
         return join(options)
-    if options.run is None:
-        raise WrongArguments("name a run folder, and what to explain or --score (see --help)")
+    unknown = set((options.method or "attention").split(",")) - set(METHODS)
+    if unknown:
+        raise WrongArguments(f"unknown method '{min(unknown)}'; known are {', '.join(METHODS)}")
     if options.score:
         return score(options, rest)
-    if options.source is None:
-        raise WrongArguments(f"{options.run}: name a picture or clip to explain, or give --score")
     return show(options, rest)
 
 
 def show(options: argparse.Namespace, rest: list[str]) -> int:
-    """Explain one picture or clip."""
-    out = options.out
-    if out is None:
-        raise WrongArguments("--out is required: a figure, a film or a folder (see --help)")
+    """Explain one image or video."""
+    model, source = _model_and_source(options)
+    out = options.out or Path(f"{Path(source).stem}-explained{'.mp4' if is_clip(source) else '.png'}")
     if out.suffix.lower() not in ("", *FORMATS, *FILMS) and not out.is_dir():
         raise WrongArguments(
-            f"{out}: the ending says the format; known are {', '.join((*FORMATS, *FILMS))}, and none for a folder"
+            f"{out}: the ending chooses the format; known are {', '.join((*FORMATS, *FILMS))}, and none for a folder"
         )
-    loaded = open_run(options, rest)
+    refuse_overwriting(options, out)
+    if options.method and "," in options.method:
+        raise WrongArguments(f"--method {options.method}: several methods are for --score; give one")
+    block = _block(options.unit)
+    decoding_changes, changes = split_decoding(rest)
+    loaded = open_run(model, options, changes)
     method = options.method or default_method(loaded.model)
-    block = parse_block(options.unit) if options.unit else None
     if block and method != "saliency":
-        raise WrongArguments(f"--unit is about saliency; {method} has a value for every cell: give --method saliency")
+        raise WrongArguments(f"--unit is for saliency; {method} has a value for every cell: give --method saliency")
+    decoding = beam_of(options, decoding_changes, loaded.recipe.decoding)
     sentence = None if options.sentence is None else sentence_from_text(loaded.vocabulary, options.sentence)
-    subject = load_explanation_input(loaded, options.source, options.device, options.frames)
+    subject = load_explanation_input(loaded, source, options.device, options.frames)
     if sentence is None:
-        decoding = decoding_of(options, loaded.recipe.beam)
-        sentence = sentence_from_tokens(
-            loaded.vocabulary, beam(loaded.model, subject.features, decoding).tokens[0].tolist()
-        )
-    made = explain(loaded.model, subject.features, sentence, method, **({"block": block} if block else {}))
-    write(made, subject.display, out)
-    print(f"{made.text}\nwrote {out}")
+        captions = beam(loaded.model, subject.features, decoding.bind(loaded.vocabulary))
+        sentence = sentence_from_tokens(loaded.vocabulary, captions.tokens[0].tolist())
+    explanation = explain(loaded.model, subject.features, sentence, method, **({"block": block} if block else {}))
+    write_explanation(explanation, subject.display, out, options.overwrite)
+    print(f"{explanation.text}\nwrote {out}")
     if sentence.unknown:
-        print(f"not in the vocabulary, read as any unknown word: {', '.join(sentence.unknown)}", file=sys.stderr)
-    if made.words and made.is_uniform:
-        print(f"{method} is the same everywhere at every word; try another --method", file=sys.stderr)
-    report_problems(subject.notes)
+        print(f"not in the vocabulary, read as the unknown word: {', '.join(sentence.unknown)}", file=sys.stderr)
+    if explanation.words and explanation.is_uniform:
+        print(f"{method} is the same everywhere for every word; try another --method", file=sys.stderr)
+    report_notes(subject.notes)
     return 0
 
 
-def write(made: Explanation, shown: DisplayFrames, out: Path) -> None:
-    """In the form that the ending of `out` asks for."""
-    if not out.suffix or out.suffix.lower() in FILMS or out.is_dir():
-        video.write_film(made, shown, out)
-    elif len(shown.frames) == 1:
-        word_figure(shown.frames[0], made, out, kept_region=shown.kept_region)
-    else:
-        strip_figure(shown, made, out)
+def _model_and_source(options: argparse.Namespace) -> tuple[str, str]:
+    """The model and the file to explain, from `[RUN] FILE` and --model."""
+    inputs = options.inputs
+    if len(inputs) > 2:
+        raise WrongArguments(f"explain takes one file, got {' '.join(inputs[1 if not options.model else 0 :])}")
+    if len(inputs) == 2 and options.model:
+        raise WrongArguments(f"the model is given twice: {inputs[0]} and --model {options.model}")
+    if not inputs or (len(inputs) == 1 and not options.model and (Path(inputs[0]) / "run.json").is_file()):
+        raise WrongArguments(f"{inputs[0] if inputs else 'limner explain'}: name an image or video, or give --score")
+    model = options.model or (inputs[0] if len(inputs) == 2 else str(shipped.model()))
+    return model, inputs[-1]
+
+
+def _block(unit: str) -> Layout | None:
+    """The block of cells that --unit names; None when it is not given."""
+    if not unit:
+        return None
+    try:
+        return parse_block(unit)
+    except ValueError as error:
+        raise WrongArguments(str(error)) from error
 
 
 def score(options: argparse.Namespace, rest: list[str]) -> int:
     """Score the explanations of a split."""
-    if options.source is not None:
-        raise WrongArguments(f"--score reads the run's data: leave out {options.source}")
-    if idle := [name for name in ("sentence", "unit", "frames") if getattr(options, name)]:
-        raise WrongArguments(f"--score explains the run's own captions cell by cell: leave out --{idle[0]}")
+    named = [*options.inputs, *([options.model] if options.model else [])]
+    if not named:
+        raise WrongArguments("--score reads a run's data: name the run")
+    if len(named) > 1:
+        raise WrongArguments(f"--score reads the run's data: leave out {' '.join(named[1:])}")
+    if unused := [name for name in ("sentence", "unit", "frames") if getattr(options, name)]:
+        raise WrongArguments(f"--score explains the run's own captions cell by cell: leave out --{unused[0]}")
     if options.out and options.out.suffix != ".json":
         raise WrongArguments(f"{options.out}: scores are written as .json")
+    refuse_overwriting(options, options.out)
     methods = options.method.split(",") if options.method else tuple(METHODS)
-    loaded = open_run(options, rest)
-    decoding = decoding_of(options, loaded.recipe.beam)
+    decoding_changes, changes = split_decoding(rest)
+    loaded = open_run(named[0], options, changes)
+    decoding = beam_of(options, decoding_changes, loaded.recipe.decoding).bind(loaded.vocabulary)
     scored = score_run(loaded, methods, options.split, decoding, options.limit, options.device)
     Console().print(scores_table(scored))
     if options.out:
         facts = {"split": options.split, "media": scored.media, "decoding": asdict(decoding)}
         write_json(options.out, {**facts, "methods": [tally.means() for tally in scored.by_method]})
         print(f"wrote {options.out}")
-    report_problems(scored.problems)
+    report_data_problems(scored.problems)
     return 3 if scored.problems else 0
 
 
 def join(options: argparse.Namespace) -> int:
-    """PNG files to a film."""
-    if options.run is not None:
-        raise WrongArguments(f"--join makes a film of {options.join} alone: leave out {options.run}")
+    """Make a film of PNG files."""
+    if options.inputs:
+        raise WrongArguments(f"--join makes a film of {options.join} alone: leave out {' '.join(options.inputs)}")
     if options.out is None or options.out.suffix.lower() != ".mp4":
         raise WrongArguments("--join needs --out film.mp4")
+    refuse_overwriting(options, options.out)
     count = video.pngs_to_mp4(options.join, options.out, options.pace)
     print(f"wrote {options.out}: {count} frames")
     return 0

@@ -1,8 +1,10 @@
-"""Encode a data set into a feature store: limner extract RECIPE.yaml
+"""Encode a data set into a feature store.
 
-Without a recipe: limner extract --data NAME --media DIR --encoder PATH --out DIR
-With the encoder that a run has trained or imported: limner extract RUN --out DIR
-A rerun continues an interrupted extraction; --verify reads a finished one again, against its checksums.
+    limner extract RECIPE.yaml
+    limner extract RUN --out DIR           with the encoder that a run has trained
+    limner extract --data NAME --media DIR --encoder PATH --out DIR
+
+The same command continues an interrupted extraction.  --verify checks a finished store against its checksums.
 """
 
 import argparse
@@ -12,7 +14,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from limner.apps.shared.arguments import WrongArguments, no_more, overrides, positive, report_problems
+from limner.apps.shared.arguments import (
+    Override,
+    WrongArguments,
+    overrides,
+    positive_int,
+    refuse_unknown,
+    report_data_problems,
+    report_notes,
+    report_unreadable,
+)
+from limner.apps.shared.runs import read_recipe
 from limner.data.augmentations import AUGMENTATIONS
 from limner.data.datasets import DATASETS, DataConfig, read_dataset
 from limner.data.sftcap import write_frame_features
@@ -28,54 +40,55 @@ from limner.encoders import (
 )
 from limner.encoders.resnet3d import infer_config, read_weights
 from limner.runs.inputs import feature_paths, uses_feature_files
-from limner.runs.recipe import Recipe, load_recipe
+from limner.runs.recipe import Recipe
 from limner.runs.run import load_run
 
 WEIGHTS = (".pth", ".pt", ".tar")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="recipe or run: its data, encoder and store")
     parser.add_argument(
-        "recipe", nargs="?", help="take data, encoder, augmentations and store folder from this recipe or run"
+        "--data", choices=sorted(DATASETS), metavar="NAME", help=f"one of {', '.join(sorted(DATASETS))}"
     )
-    parser.add_argument("--data", choices=sorted(DATASETS), help="kind of data set (without a recipe)")
-    parser.add_argument("--media", help="folder of pictures or clips")
-    parser.add_argument("--annotations", default="", help="caption file")
+    parser.add_argument("--media", metavar="DIR", help="folder of images or videos")
+    parser.add_argument("--annotations", default="", metavar="FILE", help="caption file")
+    parser.add_argument("--encoder", metavar="PATH", help="transformers folder or hub id, or a 3-D ResNet's .pth")
     parser.add_argument(
-        "--encoder", help="transformers backbone (local folder or hub id), or the weights of a 3-D ResNet (.pth)"
+        "--window", type=positive_int, metavar="N", help="3-D ResNet: frames per vector (published: 16)"
     )
-    parser.add_argument(
-        "--window",
-        type=positive,
-        help="3-D ResNet: a vector for each frame, of the so many frames that begin with it; published: 16",
-    )
-    parser.add_argument("--out", help="feature store folder (default: the recipe's `features`)")
+    parser.add_argument("--out", metavar="DIR", help="feature store (default: the recipe's `features`)")
     parser.add_argument(
         "--augmentations",
-        help=f"comma-separated, of {', '.join(AUGMENTATIONS)}; others than full for training media only",
+        metavar="NAME,...",
+        help=f"of {', '.join(AUGMENTATIONS)}; all but full are for training media only",
     )
-    parser.add_argument("--batch-size", type=positive, default=32)
-    parser.add_argument("--frames", type=positive, help="frames sampled from a clip")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--batch-size", type=positive_int, default=32, metavar="N", help="frames at a time (default: 32)"
+    )
+    parser.add_argument("--frames", type=positive_int, metavar="N", help="frames sampled from a video")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or mps (default: cpu)")
     parser.add_argument(
         "--frame-features",
         metavar="DIR",
-        help="write the vectors of CLIP's frames as SFTCap reads them too: DIR/frame_feature/ID.npy, float32 (n, D)",
+        help="also write CLIP's vectors as SFTCap reads them: DIR/frame_feature/ID.npy",
     )
-    parser.add_argument("--verify", action="store_true", help="encode nothing, check every shard of the store's bytes")
+    parser.add_argument("--verify", action="store_true", help="only check the bytes of the store")
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     from limner.encoders.extract import extract
 
+    augmentations = tuple(options.augmentations.split(",")) if options.augmentations else ()
+    if unknown := [name for name in augmentations if name not in AUGMENTATIONS]:
+        raise WrongArguments(f"unknown augmentation '{unknown[0]}'; known are {', '.join(AUGMENTATIONS)}")
     if options.verify:
         return _verify(options, rest)
     recipe, encoder = _recipe_and_encoder(options, rest)
-    out = options.out or _store(recipe)
+    out = options.out = options.out or _store_of(recipe)  # `interrupted` reads it
     if not out:
-        raise WrongArguments("where should the features go? give --out FOLDER, or `features` in the recipe")
+        raise WrongArguments("where should the features go? give --out DIR, or `features` in the recipe")
     dataset = read_dataset(recipe.data)
-    augmentations = tuple(options.augmentations.split(",")) if options.augmentations else recipe.augmentations
     console = Console(soft_wrap=True)
     columns = (TextColumn("extract"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
@@ -84,7 +97,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
             dataset.media,
             encoder,
             Path(out),
-            augmentations,
+            augmentations or recipe.augmentations,
             batch_size=options.batch_size,
             device=options.device,
             sampling=recipe.sampling.with_frames(options.frames or recipe.frames),
@@ -94,21 +107,32 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     if options.frame_features:
         written = write_frame_features(FeatureStore(out), options.frame_features, [m.id for m in dataset.media])
         console.print(f"{options.frame_features}: {len(written)} files")
-    report_problems([*dataset.problems, *report.damaged, *(f"{id}: {reason}" for id, reason in report.failures)])
+    report_unreadable([f"{id}: {reason}" for id, reason in report.failures])
+    report_data_problems(dataset.problems)
+    report_notes(report.damaged)
     return 3 if report.failures else 0
 
 
-def _store(recipe: Recipe) -> str:
-    """The feature store that a recipe names."""
+def interrupted(options: argparse.Namespace, command: str) -> str:
+    """What is kept of an interrupted extraction, and the command that continues it."""
+    shards = len(list(Path(options.out).glob("shard-*"))) if options.out else 0
+    if not shards:
+        return f"no complete shard of features was written yet; start again with: {command}"
+    return f"{options.out} has {shards} complete shard{'s' if shards > 1 else ''} of features; continue with: {command}"
+
+
+def _store_of(recipe: Recipe) -> str:
+    """The feature store that a recipe names, or ""."""
     if uses_feature_files(recipe):
-        raise ValueError(f"the recipe reads the feature files {', '.join(feature_paths(recipe))}: give --out FOLDER")
+        raise ValueError(f"the recipe reads the feature files {', '.join(feature_paths(recipe))}: give --out DIR")
     return next(iter(feature_paths(recipe)), "")
 
 
 def _verify(options: argparse.Namespace, rest: list[str]) -> int:
-    out = options.out or (_store(load_recipe(options.recipe, overrides(rest))) if options.recipe else "")
+    """Check the checksums of a store."""
+    out = options.out or (_store_of(read_recipe(options.recipe, overrides(rest))) if options.recipe else "")
     if not out:
-        raise WrongArguments("which store should be verified? give --out FOLDER, or a recipe that names `features`")
+        raise WrongArguments("which store should be verified? give --out DIR, or a recipe that names `features`")
     store = FeatureStore(out)
     store.verify()
     print(f"{out}: {len(store)} entries, every shard is as it was written")
@@ -116,6 +140,7 @@ def _verify(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _recipe_and_encoder(options: argparse.Namespace, rest: list[str]) -> tuple[Recipe, Encoder]:
+    """What to encode, and with what, from a recipe, a run, or options alone."""
     if options.recipe and (options.data or options.media or options.annotations):
         raise WrongArguments("give a recipe or run, or --data, --media and --annotations, not both")
     if options.recipe and Path(options.recipe).is_dir():
@@ -123,22 +148,22 @@ def _recipe_and_encoder(options: argparse.Namespace, rest: list[str]) -> tuple[R
             raise WrongArguments(f"--window changes the encoder, which is that of {options.recipe}: leave it out")
         return _of_run(Path(options.recipe), options.encoder or "", overrides(rest))
     if options.recipe:
-        recipe = load_recipe(options.recipe, overrides(rest))
+        recipe = read_recipe(options.recipe, overrides(rest))
     else:
-        no_more(rest)
+        refuse_unknown(rest)
         if not (options.data and options.media and options.encoder):
             raise WrongArguments("give a recipe or run, or --data, --media and --encoder")
         recipe = Recipe(data=DataConfig(options.data, options.media, options.annotations))
     if options.encoder:
-        moved = isinstance(recipe.encoder, ClipFramesConfig | DetectorConfig)  # stay of their kind
+        same_kind = isinstance(recipe.encoder, ClipFramesConfig | DetectorConfig)
         encoder = (
             replace(recipe.encoder, source=options.encoder)
-            if moved
-            else _config(options.encoder, bool(options.frame_features))
+            if same_kind
+            else _config_for(options.encoder, bool(options.frame_features))
         )
         recipe = replace(recipe, encoder=encoder)
     if options.window:
-        recipe = replace(recipe, encoder=_windowed(recipe.encoder, options.window))
+        recipe = replace(recipe, encoder=_with_window(recipe.encoder, options.window))
     if not recipe.encoder.source:
         raise ValueError(
             f"{recipe.encoder.name} has no trained weights of its own: train it from pixels, without extract; then "
@@ -147,30 +172,32 @@ def _recipe_and_encoder(options: argparse.Namespace, rest: list[str]) -> tuple[R
     return recipe, build_encoder(recipe.encoder)
 
 
-def _config(source: str, vectors: bool) -> EncoderConfig:
-    """A file of weights is one of a 3-D ResNet, whose depth and width the weights tell; `vectors`, one for each frame,
-    are CLIP's."""
+def _config_for(source: str, frame_vectors: bool) -> EncoderConfig:
+    """The encoder of a file of weights or of a folder.
+
+    A file belongs to a 3-D ResNet, and the weights tell its depth and width.  Vectors of single frames come from CLIP.
+    """
     if (Path(source) / "run.json").is_file():
         raise ValueError(f"{source} is a run; its encoder: limner extract {source} --data.name NAME --data.media DIR")
     if Path(source).suffix in WEIGHTS:
         return replace(infer_config(read_weights(source)), source=source)
-    if vectors:
+    if frame_vectors:
         return ClipFramesConfig(source=source)
     return PretrainedConfig(source=source)
 
 
-def _windowed(config: EncoderConfig, window: int) -> EncoderConfig:
+def _with_window(config: EncoderConfig, window: int) -> EncoderConfig:
     if not isinstance(config, ResNet3DConfig):
-        raise WrongArguments(f"--window {window} is of 3-D ResNets; the encoder is {config.name}")
+        raise WrongArguments(f"--window {window} is for 3-D ResNets; the encoder is {config.name}")
     return replace(config, window=window)
 
 
-def _of_run(folder: Path, source: str, changes: list[tuple[str, str]]) -> tuple[Recipe, Encoder]:
-    """A run's recipe, in which all but the encoder may be changed, and its encoder with the weights of the run."""
+def _of_run(folder: Path, source: str, changes: list[Override]) -> tuple[Recipe, Encoder]:
+    """The recipe of a run with changes, and the run's trained encoder, which may not be changed."""
     run = load_run(folder, source)
-    recipe = load_recipe(folder / "recipe.json", changes)
+    recipe = read_recipe(folder / "recipe.json", changes)
     if recipe.encoder != run.recipe.encoder:
-        raise ValueError(f"the encoder is that of {folder} and cannot be changed")
+        raise WrongArguments(f"the encoder is that of {folder} and cannot be changed")
     if run.encoder is None:
         raise ValueError(f"{folder} has no encoder: it was trained on features without a known one")
     return recipe, run.encoder

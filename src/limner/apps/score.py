@@ -1,8 +1,10 @@
-"""Score captions of any tool: limner score --candidates preds.json --references refs.json
+"""Score captions of any tool.
 
-Both are files of any usual layout, recognised by their content: COCO results, COCO annotations, Karpathy, MSR-VTT (also
-zipped), MSVD sentences, CSV, JSONL, {id: captions}, a folder of media with text files, a micro-world.
-Prints the scores x100; --out writes them as fractions, with a row per image.
+    limner score --candidates preds.json --references refs.json
+
+Both files may have any usual layout, which is recognised by their content: COCO results, COCO annotations, Karpathy,
+MSR-VTT (also zipped), MSVD sentences, CSV, JSONL, {id: captions}, a folder of media with text files, a micro-world.
+Scores are printed x100; --out writes them as fractions, with a row per image.
 """
 
 import argparse
@@ -15,7 +17,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from limner.apps.shared.arguments import WrongArguments, no_more, positive
+from limner.apps.shared.arguments import (
+    WrongArguments,
+    add_overwrite,
+    positive_int,
+    refuse_overwriting,
+    refuse_unknown,
+)
 from limner.core.files import write_json
 from limner.data.captions_file import SHAPES, read_captions
 from limner.data.media import MEDIA_SUFFIXES
@@ -41,66 +49,61 @@ from limner.text.tokens import TOKENIZERS
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--candidates", required=True, metavar="FILE", help="the captions to score, one per id")
-    parser.add_argument("--references", required=True, metavar="FILE", help="what they are held against")
-    parser.add_argument("--split", default="", help="score this split of the references only (train, val, test)")
+    parser.add_argument("--references", required=True, metavar="FILE", help="the reference captions")
+    parser.add_argument("--split", default="", help="only this split of the references (train, val, test)")
     parser.add_argument("--tokenizer", default="ptb", choices=list(TOKENIZERS), help="default: %(default)s")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write scores, protocol and a row per image")
-    parser.add_argument(
-        "--allow-missing",
-        action="store_true",
-        help="leave out references without a candidate, as coco-caption's demo does",
-    )
+    add_overwrite(parser)
+    parser.add_argument("--allow-missing", action="store_true", help="leave out references without a candidate")
+    parser.add_argument("--allow-extra", action="store_true", help="leave out candidates without references")
     parser.add_argument("--training", metavar="FILE", help="training captions: adds the share of novel captions")
-    parser.add_argument(
-        "--diversity",
-        action="store_true",
-        help="candidates are several captions per id: their diversity, mean and best",
-    )
+    parser.add_argument("--diversity", action="store_true", help="several candidates per id: diversity, mean, best")
     add_metrics(parser)
     group = parser.add_argument_group("CLIPScore and RefCLIPScore")
-    group.add_argument(
-        "--clip", metavar="CLIP", help="folder or hub id of a CLIP; published: openai/clip-vit-base-patch32"
-    )
-    group.add_argument(
-        "--images", type=Path, metavar="FOLDER", help="pictures or clips, named like the ids or in a file"
-    )
-    group.add_argument("--frames", type=positive, default=8, help="of a clip; the score is their mean (%(default)s)")
-    group.add_argument("--device", default="cpu", help="cpu, cuda, mps")
+    group.add_argument("--clip", metavar="CLIP", help="folder or hub id; published: openai/clip-vit-base-patch32")
+    group.add_argument("--images", type=Path, metavar="DIR", help="images or videos, named like the ids")
+    group.add_argument("--frames", type=positive_int, default=8, metavar="N", help="of a video (default: %(default)s)")
+    group.add_argument("--device", default="cpu", help="cpu, cuda or mps (default: cpu)")
 
 
 def add_metrics(parser: argparse.ArgumentParser) -> None:
-    """Which scores; read by `metrics_of`."""
-    parser.add_argument(
-        "--metrics",
-        default="all",
-        metavar="NAMES",
-        help=f"comma-separated, of {', '.join(METRICS)} (default: %(default)s)",
-    )
-    parser.add_argument("--spice-jar", metavar="PATH", help="add SPICE by your spice-1.0.jar; needs Java 8 or 11")
+    """The options that `metrics_of` reads."""
+    parser.add_argument("--metrics", default="all", metavar="NAME,...", help=f"of {', '.join(METRICS)}")
+    parser.add_argument("--spice-jar", metavar="PATH", help="add SPICE with your spice-1.0.jar (Java 8 or 11)")
 
 
 def metrics_of(
     options: argparse.Namespace,
 ) -> tuple[dict[str, Metric] | None, dict[str, Metric], dict[str, str | int | float]]:
-    """What is asked for, what comes on top, and what the protocol says of that."""
+    """-> (the metrics of --metrics, None for all; additional ones; what the protocol says about those).
+
+    Raises WrongArguments for a metric that does not exist.
+    """
     from limner.metrics.spice import check_installation, spice
 
+    chosen = None
+    if options.metrics != "all":
+        try:
+            chosen = select_metrics(options.metrics.split(","))
+        except ValueError as error:
+            raise WrongArguments(str(error)) from error
     extra: dict[str, Metric] = {}
     about: dict[str, str | int | float] = {}
     if jar := options.spice_jar:
         extra["SPICE"] = partial(spice, jar=jar)
         about["SPICE"] = f"{Path(jar).name}, Java {check_installation(jar)}"
-    return None if options.metrics == "all" else select_metrics(options.metrics.split(",")), extra, about
+    return chosen, extra, about
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
-    no_more(rest)
-    _check(options)
+    refuse_unknown(rest)
+    _check_options(options)
+    refuse_overwriting(options, options.out)
+    metrics, extra, about = metrics_of(options)
     candidates, references = read_captions(options.candidates), read_captions(options.references)
     pairs = pair_captions(
-        candidates, references, options.split, options.allow_missing, multiple_candidates=options.diversity
+        candidates, references, options.split, options.allow_missing, options.diversity, options.allow_extra
     )
-    metrics, extra, about = metrics_of(options)
     training = _training(options.training) if options.training else None
     known = References(pairs.references, options.tokenizer)
     report: Report | SampleReport
@@ -123,7 +126,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def show(report: Report | SampleReport) -> None:
-    """Tables on stdout, notes on stderr."""
+    """Print the tables to stdout and the notes to stderr."""
     console = Console()
     if isinstance(report, Report):
         console.print(report_table(report))
@@ -136,26 +139,31 @@ def show(report: Report | SampleReport) -> None:
 
 
 def find_media(ids: Sequence[str], files: Mapping[str, str], folder: Path | None) -> dict[str, str]:
-    """The picture or clip of each id: the file that a caption file names (below `folder`, if given), or else the one
-    below `folder` whose name is the id.  Raises ValueError for ids without one, or with several."""
+    """The image or video of each id.
+
+    files   id -> file that a caption file names, below `folder` if that is given
+    folder  searched for files with the id as their name, where no file is named
+
+    Raises ValueError for ids without a file, or with several.
+    """
     below: dict[str, list[str]] = {}
     for path in sorted(folder.rglob("*")) if folder else ():
         if path.suffix.lower() in MEDIA_SUFFIXES:
             below.setdefault(normalise_id(path.name), []).append(str(path))
-    found = {}
+    candidates = {}
     for id in ids:
         named = Path(folder or "", files.get(id, ""))
-        found[id] = [str(named)] if named.is_file() else below.get(normalise_id(id), [])
-    if without := [id for id in ids if not found[id]]:
+        candidates[id] = [str(named)] if named.is_file() else below.get(normalise_id(id), [])
+    if without := [id for id in ids if not candidates[id]]:
         where = f"below {folder}" if folder else "where the caption files say; give their folder with --images"
-        raise ValueError(f"CLIPScore: no picture or clip of {summarise_ids(without)} {where}")
-    if several := [id for id in ids if len(found[id]) > 1]:
-        raise ValueError(f"CLIPScore: more than one picture or clip of {summarise_ids(several)} below {folder}")
-    return {id: paths[0] for id, paths in found.items()}
+        raise ValueError(f"CLIPScore: no image or video of {summarise_ids(without)} {where}")
+    if several := [id for id in ids if len(candidates[id]) > 1]:
+        raise ValueError(f"CLIPScore: more than one image or video of {summarise_ids(several)} below {folder}")
+    return {id: paths[0] for id, paths in candidates.items()}
 
 
-def _check(options: argparse.Namespace) -> None:
-    """Refuse what would not be looked at."""
+def _check_options(options: argparse.Namespace) -> None:
+    """Raise WrongArguments for options that would have no effect."""
     if options.images and not options.clip:
         raise WrongArguments("--images is for CLIPScore: give --clip too")
     if options.clip and options.diversity:
@@ -163,7 +171,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _training(path: str) -> list[str]:
-    """All captions of a file, or those of its split train where it knows splits."""
+    """The captions of a file; of its training split where it has splits."""
     file = read_captions(path)
     if file.splits:
         file = file.split("train")
@@ -171,6 +179,7 @@ def _training(path: str) -> list[str]:
 
 
 def _scenes(references: str, captions: Mapping[str, str]) -> dict[str, Scene]:
+    """What is in the pictures of a micro-world, for the ids that have captions."""
     path = Path(references)
     truth = read_truth(path if path.is_dir() else path.parent)
     return {id: truth[id] for id in captions}
@@ -179,6 +188,7 @@ def _scenes(references: str, captions: Mapping[str, str]) -> dict[str, Scene]:
 def _clip_scores(
     options: argparse.Namespace, captions: Mapping[str, str], pairs: CaptionPairs
 ) -> tuple[dict[str, Metric], dict[str, str | int | float]]:
+    """CLIPScore and RefCLIPScore, computed, as metrics; and what the protocol says about them."""
     from limner.metrics.clipscore import clip_score, load_clip
 
     media = find_media(list(captions), pairs.files, options.images)
@@ -191,13 +201,13 @@ def _clip_scores(
             media, captions, pairs.references, clip, options.frames, lambda done: bar.update(task, completed=done)
         )
     assert scores.ref_clip_score is not None
-    found = {"CLIPScore": scores.clip_score, "RefCLIPScore": scores.ref_clip_score}
-    return {name: partial(_known, score) for name, score in found.items()}, {
+    by_name = {"CLIPScore": scores.clip_score, "RefCLIPScore": scores.ref_clip_score}
+    return {name: partial(_computed, score) for name, score in by_name.items()}, {
         **clip.provenance(),
         "CLIP frames": options.frames,
     }
 
 
-def _known(score: Score, candidates: Candidates, references: References) -> Score:
-    """A metric that has been computed already."""
+def _computed(score: Score, candidates: Candidates, references: References) -> Score:
+    """A metric with a score that has been computed already."""
     return score

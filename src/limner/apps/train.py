@@ -1,10 +1,13 @@
-"""Train a recipe: limner train RECIPE.yaml [--dotted.field value ...]
+"""Train a captioner from a recipe.
 
-Every field of the recipe can be overridden by its dotted name, for example --stages.0.lr 1e-4 or --seed 3.
-Several processes: torchrun --nproc_per_node 2 -m limner train RECIPE.yaml
+    limner train RECIPE.yaml [--FIELD VALUE ...]
+
+Every field of the recipe can be changed by its dotted name, for example --stages.0.lr 1e-4 or --seed 3.  --resume
+continues an interrupted run exactly.  Several processes: torchrun --nproc_per_node 2 -m limner train RECIPE.yaml
 """
 
 import argparse
+import json
 import os
 import time
 from pathlib import Path
@@ -13,30 +16,56 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from limner.apps.shared.arguments import overrides
-from limner.runs.recipe import load_recipe
+from limner.apps.shared.arguments import WrongArguments, overrides
+from limner.apps.shared.runs import read_recipe
+
+STATE = "last.safetensors"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", help="YAML file (or the recipe.json of a run)")
-    parser.add_argument("--out", help="run folder (default: runs/<name of the recipe>)")
-    parser.add_argument("--resume", action="store_true", help="continue an interrupted run exactly where it stopped")
+    parser.add_argument("recipe", metavar="RECIPE", help="YAML file, or the recipe.json of a run")
+    parser.add_argument("--out", metavar="DIR", help="run folder (default: runs/NAME_OF_RECIPE)")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
-    recipe = load_recipe(options.recipe, overrides(rest))
-    folder = Path(options.out or Path("runs") / Path(options.recipe).stem)
+    recipe = read_recipe(options.recipe, overrides(rest))
+    folder = run_folder(options)
+    from limner.metrics.report import METRICS
     from limner.training.train import train
 
+    if "validation.metric" in dict(overrides(rest)) and recipe.validation.metric not in METRICS:
+        raise WrongArguments(f"unknown metric '{recipe.validation.metric}'; known are {', '.join(METRICS)}")
     with Watcher(folder) as watcher:
         train(recipe, folder, options.resume, watcher)
     return 3 if watcher.skipped else 0
 
 
-class Watcher:
-    """Shows training as it goes: a live bar on a terminal, lines elsewhere; TensorBoard beside the log.
+def run_folder(options: argparse.Namespace) -> Path:
+    return Path(options.out or Path("runs") / Path(options.recipe).stem)
 
-    Of several processes only the first one's is told of anything.
+
+def interrupted(options: argparse.Namespace, command: str) -> str:
+    """Where the last checkpoint is, and the command that continues from it."""
+    state = run_folder(options) / STATE
+    if not state.is_file():
+        return f"there is no checkpoint yet; start again with: {command}"
+    return f"the last checkpoint is {state} ({_position(state)}); continue with: {command}"
+
+
+def _position(state: Path) -> str:
+    """The stage, epoch and step of a checkpoint."""
+    from safetensors import safe_open
+
+    with safe_open(state, "numpy") as file:
+        position = json.loads(file.metadata()["position"])
+    return f"stage {position['stage'] + 1}, epoch {position['epoch'] + 1}, step {position['step']}"
+
+
+class Watcher:
+    """Shows a training: a progress bar on a terminal, lines elsewhere, and TensorBoard files in the run folder.
+
+    It is called with the name of an event and its facts.  Of several processes only the first one calls it.
     """
 
     def __init__(self, folder: Path | None = None):
@@ -55,7 +84,9 @@ class Watcher:
         )
         self.task: Any = None
         self.board: Any = None
-        self.stage, self.spoken, self.begun, self.skipped = -1, 0.0, 0, 0
+        self.stage = -1
+        self.last_line = 0.0  # time of the last printed line, in seconds
+        self.first_step, self.skipped = 0, 0
 
     def __enter__(self) -> "Watcher":
         self.bar.start()
@@ -70,10 +101,10 @@ class Watcher:
         getattr(self, f"_{event}")(facts)
 
     def _start(self, facts: dict[str, Any]) -> None:
-        problems, self.begun = facts.pop("problems", []), facts.pop("total_step", 0)
+        problems, self.first_step = facts.pop("problems", []), facts.pop("total_step", 0)
         self.console.print("  ".join(f"{name} {value}" for name, value in facts.items()))
         for line in problems[:10]:
-            self.console.print(f"  skipped or mended: {line}")
+            self.console.print(f"  problem in the data: {line}", markup=False)
         if len(problems) > 10:
             self.console.print(f"  ... and {len(problems) - 10} more")
 
@@ -84,41 +115,43 @@ class Watcher:
         if self.stage != facts["stage"]:
             self.stage, self.task = facts["stage"], self.bar.add_task("train", total=total, **fields)
         self.bar.update(self.task, completed=facts["epoch"] * facts["batches"] + facts["batch"], **fields)
-        if not self.live and time.monotonic() - self.spoken > 30:
-            self.spoken = time.monotonic()
+        if not self.live and time.monotonic() - self.last_line > 30:
+            self.last_line = time.monotonic()
             self.console.print(f"{where}  batch {facts['batch']}/{facts['batches']}  loss {facts['loss']:.3f}")
         if facts["step"] % 20 == 0:
-            places = {"step", "total_step", "stage", "stages", "epoch", "epochs", "batch", "batches"}
-            self._scalars(facts, tuple(name for name in facts if name not in places), "train")
+            positions = {"step", "total_step", "stage", "stages", "epoch", "epochs", "batch", "batches"}
+            self._write_scalars(facts, tuple(name for name in facts if name not in positions), "train")
 
     def _validation(self, facts: dict[str, Any]) -> None:
         names = dict.fromkeys((facts["metric"], "CIDEr", "BLEU-4"))
+        scores = "  ".join(f"{name} {100 * facts[name]:.1f}" for name in names)  # x100, as `limner evaluate` prints
         self.console.print(
-            f"{_stage(facts)}epoch {facts['epoch']}: {'  '.join(f'{name} {facts[name]:.4f}' for name in names)}  "
-            f'{facts["distinct"]} different captions  {facts["seconds"]:.0f} s   e.g. "{facts["example"]}"'
+            f"{_stage(facts)}epoch {facts['epoch']}: {scores}  {facts['distinct']} different captions  "
+            f'{facts["seconds"]:.0f} s   for example "{facts["example"]}"'
         )
-        self._scalars(facts, (*names, "ROUGE-L", "distinct"), facts["split"])
+        self._write_scalars(facts, (*names, "ROUGE-L", "distinct"), facts["split"])
 
     def _warning(self, facts: dict[str, Any]) -> None:
         self.console.print(f"[bold yellow]warning:[/] {facts['text']}")
 
     def _end(self, facts: dict[str, Any]) -> None:
         self.skipped = facts["skipped"]
-        self.console.print(f"run folder: {self.folder}   best {facts['metric']} {facts['best']:.4f}")
+        self.console.print(f"run folder: {self.folder}   best {facts['metric']} {100 * facts['best']:.1f}")
 
-    def _scalars(self, facts: dict[str, Any], names: tuple[str, ...], group: str) -> None:
+    def _write_scalars(self, facts: dict[str, Any], names: tuple[str, ...], group: str) -> None:
+        """Write facts to TensorBoard, scores as fractions."""
         if self.folder is None:
             return
         if self.board is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            # what an interrupted run wrote after its last checkpoint is forgotten
-            self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.begun + 1)
+            # drops what an interrupted run wrote after its last checkpoint
+            self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.first_step + 1)
         for name in dict.fromkeys(names):
             if name in facts:
                 self.board.add_scalar(f"{group}/{name}", facts[name], facts["total_step"])
 
 
 def _stage(facts: dict[str, Any]) -> str:
-    """Which stage, when there are several."""
+    """ "stage 2/3 ", or "" when there is a single one."""
     return f"stage {facts['stage'] + 1}/{facts['stages']} " if facts["stages"] > 1 else ""

@@ -107,14 +107,15 @@ def _card(comparison: Comparison, i: int, pair: tuple[Measured, Measured], galle
     )
 
 
-def card_image(medium: Medium, picture: Thumbnail | None) -> tuple[str, str]:
-    """The card's class, and its picture as HTML."""
+def card_image(medium: Medium, picture: Thumbnail | None, alt: str = "") -> tuple[str, str]:
+    """The card's class, and its picture as HTML.  `alt`: the alternative text (default: what it is a picture of)."""
     if picture is None:
         return "plain", '<div class="none">picture not available</div>'
     clip = picture.frames > 1
     what = f"{picture.frames} frames of" if clip else "picture of"
+    text = shown(alt, 160) if alt else f"{what} {shown(medium.id, 80)}"
     size = f'width="{picture.width}" height="{picture.height}" loading="lazy" decoding="async"'
-    return "clip" if clip else "picture", f'<img src="{picture.uri}" {size} alt="{what} {shown(medium.id, 80)}">'
+    return "clip" if clip else "picture", f'<img src="{picture.uri}" {size} alt="{text}">'
 
 
 def card_references(texts: Sequence[str]) -> str:

@@ -38,8 +38,8 @@ class FeatureRows:
             afterwards, and the model reads the padding as frames.
     """
 
-    masked: bool = True
-    cut: PositiveInt | None = None
+    masked: bool = True  # False: padding is read as frames, as published
+    cut: PositiveInt | None = None  # the most rows that are kept; null keeps all
 
 
 DEFAULT_ROWS = FeatureRows()

@@ -29,12 +29,14 @@ def pair_captions(
     split: str = "",
     allow_missing: bool = False,
     multiple_candidates: bool = False,
+    allow_extra: bool = False,
 ) -> CaptionPairs:
     """Find the references of every candidate.
 
     split                take only this split of the references (and of the candidates, if their file has splits)
     allow_missing        leave out references without a candidate, and add a note
     multiple_candidates  accept several candidates for an id (to measure diversity)
+    allow_extra          leave out candidates without references, and add a note
     Raises ValueError, which names the likely mistake: swapped files, ids that do not match, several candidates for an
     id, or an id without a reference caption.
     """
@@ -47,13 +49,15 @@ def pair_captions(
     used = set(matched.values())
     extra = [id for id in candidates.captions if id not in used]
     missing = [id for id, texts in references.captions.items() if texts and id not in matched]
-    if extra or (missing and not allow_missing) or not matched:
+    if (extra and not allow_extra) or (missing and not allow_missing) or not matched:
         raise ValueError(_mismatch_message(candidates, references, extra, missing))
     empty = [id for id in matched if not references.captions[id]]
     if empty:
         raise ValueError(
             f"{references.path} has no reference caption for {summarise_ids(empty)}; leave such ids out of both files"
         )
+    if extra:
+        notes += (f"{len(extra)} of {len(candidates.captions)} candidates have no references and were left out",)
     if missing:
         notes += (f"{len(missing)} of {len(missing) + len(matched)} references have no candidate and were left out",)
     files = {id: references.files.get(id) or candidates.files.get(other, "") for id, other in matched.items()}
@@ -137,5 +141,6 @@ def _mismatch_message(candidates: CaptionsFile, references: CaptionsFile, extra:
     if len(extra) == len(candidates.captions):
         return message + "They have no id in common: are they of the same dataset?"
     if extra:
-        return message + "Remove the candidates that have no references, or give references that have them"
+        both = " and --allow-missing" if missing else ""
+        return message + f"Give the references of all candidates, or leave the others out with --allow-extra{both}"
     return message + "Caption those media too, or leave them out with --allow-missing, as coco-caption's demo does"

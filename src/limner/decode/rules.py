@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
 
 from limner.text.vocabulary import Vocabulary
 
@@ -32,6 +35,16 @@ ENDINGS = (
 RuleWords = tuple[str, ...] | tuple[int, ...]  # ids after `Rules.bind`
 
 
+def _common_endings(value: Any) -> Any:
+    """Recipes write `bad_endings: common` for ENDINGS."""
+    return ENDINGS if value == "common" else value
+
+
+BadEndings = Annotated[
+    RuleWords, BeforeValidator(_common_endings, json_schema_input_type=RuleWords | Literal["common"])
+]
+
+
 @dataclass(frozen=True)
 class Rules:
     """What a caption may not do.  Rules about particular words know their ids after `bind`."""
@@ -41,7 +54,7 @@ class Rules:
     no_repeat_word: bool = True  # the same word twice in a row
     allow_unknown: bool = False  # may the unknown word be spoken?
     no_repeat_trigram: bool = False  # the same three words in a row twice (Paulus et al. 2018, arXiv:1705.04304)
-    bad_endings: RuleWords = ()  # words that may not be the last one, such as ENDINGS
+    bad_endings: BadEndings = ()  # words that may not be the last one; in recipes also `common`, which means ENDINGS
     never: RuleWords = ()  # words that may not appear
 
     def __post_init__(self) -> None:

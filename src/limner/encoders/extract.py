@@ -77,8 +77,8 @@ def extract(
     ValueError for unknown augmentations, duplicate ids, or a store that another encoder wrote; a medium that cannot be
     read is only listed in the report.
     """
-    if batch_size < 1 or frames < 1:
-        raise ValueError(f"batch_size is {batch_size} and frames is {frames}; both must be at least 1")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
     jobs = _list_jobs(media, augmentations, augment_splits)
     encoder = encoder.to(device).eval()
     writer = StoreWriter(out, encoder.provenance())

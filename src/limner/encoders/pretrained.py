@@ -16,6 +16,7 @@ from jaxtyping import Float, UInt8
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from limner.core.hub import fetch_transformers_model, is_hub_id
 from limner.core.types import Features, Layout, Pixels
 from limner.encoders.encoder import Encoder
 from limner.encoders.video import clip_cells
@@ -284,7 +285,13 @@ def resolve_source(source: str) -> tuple[str, str]:
         raise ValueError(
             f"encoder.source: {source} is not a folder; give a folder with config.json and weights, or a hub id"
         )
-    return source, "it is neither a local folder nor reachable on the hub; give a local folder if there is no network"
+    hint = "it is neither a local folder nor reachable on the hub; without network give a local folder"
+    if not is_hub_id(source):  # an old repository without an owner
+        return source, hint
+    try:
+        return str(fetch_transformers_model(source, "a local folder")), hint
+    except ValueError as error:
+        raise ValueError(f"encoder.source {source}: {hint} ({str(error.__cause__).splitlines()[0]})") from error
 
 
 @contextmanager

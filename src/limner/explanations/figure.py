@@ -182,7 +182,7 @@ def _time_labels(display: DisplayFrames, numbers: list[int]) -> list[str]:
 def _check_format(out: str | Path) -> Path:
     """Raise ValueError for an unknown ending."""
     if Path(out).suffix.lower() not in FORMATS:
-        raise ValueError(f"{out}: the ending says the format; known are {', '.join(FORMATS)}")
+        raise ValueError(f"{out}: the ending chooses the format; known are {', '.join(FORMATS)}")
     return Path(out)
 
 

@@ -10,9 +10,15 @@ from limner.explanations.maps import Explanation
 FILMS = (".mp4", ".gif")
 
 
-def write_explanation(explanation: Explanation, shown: DisplayFrames, out: Path) -> None:
-    """Write the film or folder of frames that `out` names, or a figure: a panel per word, of a clip a row of frames."""
+def write_explanation(explanation: Explanation, shown: DisplayFrames, out: Path, overwrite: bool = False) -> None:
+    """Write a figure (a panel per word, for a clip a row of frames per word), a film, or a folder of frames.
+
+    `overwrite` replaces the PNG files of a folder.  Raises ValueError for an ending that is no format.
+    """
     if not out.suffix or out.suffix.lower() in FILMS or out.is_dir():
+        if overwrite and out.is_dir():
+            for file in out.glob("[0-9]" * 6 + ".png"):
+                file.unlink()
         video.write_film(explanation, shown, out)
     elif len(shown.frames) == 1:
         word_figure(shown.frames[0], explanation, out, kept_region=shown.kept_region)

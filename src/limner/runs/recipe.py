@@ -39,6 +39,8 @@ from limner.metrics.report import METRICS
 from limner.models import CAPTIONERS, DEFAULT_CAPTIONER
 from limner.models.captioner import CaptionerConfig
 from limner.objectives import DEFAULT_OBJECTIVE, OBJECTIVES, ObjectiveConfig
+from limner.runs.overrides import override, parse_value
+from limner.runs.variables import substitute
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,8 @@ def load_recipe(path: str | PathLike[str], overrides: Overrides = ()) -> Recipe:
     >>> recipe.stages[0].lr, recipe.seed
     (0.0001, 3)
 
-    Raises ValueError, naming file and field, for a field that does not exist, listing the real ones, and for a value
+    In YAML, `${NAME}` and `${NAME:-default}` stand for environment variables (`variables.substitute`).  Raises
+    ValueError, naming file and field, for a field that does not exist, listing the real ones, and for a value
     that cannot be.
     """
     load_entry_points()
@@ -222,12 +225,17 @@ def load_recipe(path: str | PathLike[str], overrides: Overrides = ()) -> Recipe:
     if not path.is_file():
         raise FileNotFoundError(f"no recipe at {path}")
     try:
-        tree = migrate(read_json(path)) if path.suffix == ".json" else yaml.safe_load(path.read_text(encoding="utf-8"))
+        saved = path.suffix == ".json"
+        tree = migrate(read_json(path)) if saved else yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.MarkedYAMLError as error:
         line = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
         raise ValueError(f"{path} is not YAML{line}: {error.problem}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    try:
+        tree = tree if saved else substitute(tree, skip=dict(overrides))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     return build_recipe({} if tree is None else tree, overrides, str(path))
 
 
@@ -235,7 +243,9 @@ def build_recipe(tree: Any, overrides: Overrides = (), where: str = "recipe") ->
     """Plain dicts and lists -> a checked recipe.  `where` begins every error."""
     try:
         for name, value in overrides.items() if isinstance(overrides, Mapping) else overrides:
-            tree = override(tree, name.split("."), _value(name, value), name, DEFAULTS)
+            tree = override(
+                tree, name.split("."), parse_value(name, value) if isinstance(value, str) else value, name, DEFAULTS
+            )
         tree = _with_search_name(tree)
         _check_fields(Recipe, tree, "")
         if "media" not in tree.get("data", {}) and not tree.get("features"):
@@ -271,15 +281,6 @@ def _dotted(place: Sequence[str | int], tree: Any) -> str:
     return ".".join(names)
 
 
-def _value(name: str, text: object) -> Any:
-    if not isinstance(text, str):
-        return text
-    try:
-        return yaml.safe_load(text) if text else ""
-    except yaml.YAMLError as error:
-        raise ValueError(f"--{name} {text}: not a YAML value; put quotes inside the quotes") from error
-
-
 def check_recipe(recipe: Recipe) -> None:
     """Raises ValueError, naming the field, for numbers that cannot be: a recipe may also be built in Python."""
     build_recipe(recipe_adapter().dump_python(recipe))
@@ -302,25 +303,6 @@ def recipe_differences(old: Recipe, new: Recipe) -> list[str]:
         return [] if before == after else [f"{name[1:]}: {before!r} -> {after!r}"]
 
     return walk(recipe_adapter().dump_python(old, mode="json"), recipe_adapter().dump_python(new, mode="json"), "")
-
-
-def override(tree: Any, path: Sequence[str], value: Any, name: str, default: Any = None) -> Any:
-    """A copy of `tree` with `value` at the dotted place; list items by number.  What `tree` leaves out begins as in
-    `default`, and missing objects are made."""
-    if not path:
-        return value
-    head, rest = path[0], path[1:]
-    tree = default if tree is None else tree
-    if isinstance(tree, list):
-        if not head.lstrip("-").isdigit() or not -len(tree) <= int(head) < len(tree):
-            raise ValueError(f"{name}: the list has items 0 to {len(tree) - 1}, got '{head}'")
-        index = int(head) % len(tree)
-        inner = default[0] if isinstance(default, list) and default else None
-        return [override(item, rest, value, name, inner) if i == index else item for i, item in enumerate(tree)]
-    if tree is not None and not isinstance(tree, Mapping):
-        raise ValueError(f"{name}: '{head}' is below a plain value, {tree!r}")
-    inner = default.get(head) if isinstance(default, Mapping) else None
-    return {**(tree or {}), head: override((tree or {}).get(head), rest, value, name, inner)}
 
 
 def _check_fields(kind: Any, tree: Any, where: str) -> None:

@@ -1,8 +1,7 @@
-"""The viewer, limner caption ... --out report.html: pictures, captions, n-best, and scores where references are given.
+"""The HTML report of `limner caption --out report.html` and `limner evaluate --report report.html`.
 
-The same page shows a split that limner evaluate has scored (--report FILE.html), whether the run reads pictures or
-stored features.  One file that needs no other: small pictures lie inside, and a short script of ours sorts and filters
-the cards.
+It shows images or video frames with their captions, further captions, and scores where there are references.  The file
+needs no other: small pictures are inside, and a short script sorts and filters the cards.
 """
 
 import os
@@ -11,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from limner.apps.shared.journal import Row, data_block, image_ids, printable, row_ids
-from limner.apps.shared.subtitles import clock
+from limner.apps.shared.pieces import Problems
+from limner.apps.shared.subtitles import timestamp
 from limner.comparison.compare import unique
 from limner.comparison.gallery import Gallery, card_image, card_references
 from limner.comparison.html import cell, document, shown, soft, table
@@ -25,13 +25,14 @@ from limner.metrics.references import References
 from limner.metrics.report import METRICS, SEGMENT_METRICS, Report, compute_scores, evaluate
 from limner.runs.evaluation import Evaluation
 
-PICTURES = 24_000_000  # bytes of pictures in a page; cards after that are without
-MANY, SMALL = 400, 200  # so many cards have pictures of `SMALL` pixels, so that all of them have one
-FACTS = {"order": "as given", "caption": "caption", "logprob": "log-probability", "words": "words"}
+PICTURES = 24_000_000  # bytes of pictures in a page; later cards have none
+MANY, SMALL = 400, 200  # with more cards than MANY, pictures have SMALL pixels a side: then all cards can have one
+SORT_KEYS = {"order": "as given", "caption": "caption", "logprob": "log-probability", "words": "words"}
 
 SCRIPT = """
 "use strict";
-const [bar, words, key, down, told] = ["bar", "words", "key", "down", "told"].map((id) => document.getElementById(id));
+const [bar, words, key, down, count] =
+  ["bar", "words", "key", "down", "count"].map((id) => document.getElementById(id));
 const list = document.getElementById("cards"), cards = [...list.children];
 const texts = new Map(cards.map((card) => [card, card.textContent.toLowerCase()]));
 function compare(a, b) {
@@ -41,13 +42,13 @@ function compare(a, b) {
 }
 function arrange() {
   const wanted = words.value.toLowerCase().split(/\\s+/).filter(Boolean);
-  let count = 0;
+  let shown = 0;
   for (const card of cards) {
     card.hidden = !wanted.every((word) => texts.get(card).includes(word));
-    count += !card.hidden;
+    shown += !card.hidden;
   }
   list.append(...[...cards].sort(compare));
-  told.textContent = count === cards.length ? `${count} shown` : `${count} of ${cards.length} shown`;
+  count.textContent = shown === cards.length ? `${shown} shown` : `${shown} of ${cards.length} shown`;
 }
 for (const part of [words, key, down]) part.addEventListener("input", arrange);
 bar.addEventListener("submit", (event) => event.preventDefault());
@@ -58,8 +59,13 @@ arrange();
 
 @dataclass(frozen=True)
 class Scored:
-    """`report` is of the captions; `ranks` hold, for the caption and each further one, metric -> score by place of the
-    row; `texts` are the references of a row.  `note` says why there is nothing, or what was left out."""
+    """The scores of a report.
+
+    report  scores of all captions together; None without references
+    ranks   for the caption of each row, then for its second one, and so on: metric -> score, by the row's place
+    texts   references, by the row's place
+    notes   why there are no scores, or what was left out
+    """
 
     report: Report | None = None
     ranks: tuple[Mapping[str, Mapping[int, float]], ...] = ()
@@ -67,92 +73,109 @@ class Scored:
     notes: tuple[str, ...] = ()
 
 
-def page(
+def report_of_files(
     rows: Sequence[Row],
     about: Mapping[str, Any],
     paths: Mapping[str, str] | None = None,
     references: CaptionsFile | None = None,
-    problems: Sequence[str] = (),
+    problems: Problems | None = None,
 ) -> tuple[str, list[str]]:
-    """The whole file as text, and a line for what it could not show.
+    """The report of captioned files -> (its text, a line for everything that it could not show).
 
-    about  what made the captions, by name; "captions of" is the model, and the title
-    paths  where the file of a row lies, if its name as text is not its path
+    about     what made the captions; "captions of" is the model, and the title
+    paths     printable file name -> path; a name without an entry is its path
+    problems  files that were skipped, and notes about damaged ones
     """
-    paths, where = paths or {}, _folder(rows)
+    paths, where, problems = paths or {}, _common_folder(rows), problems or Problems()
     media = [_medium(row, paths.get(row["file"], row["file"]), where) for row in rows]
+    lists = {"Files that could not be read": problems.unreadable, "Notes about files": problems.notes}
     advice = "are they where they were?", "caption fewer files per report"
-    return _whole(rows, media, scores(rows, references), {"files": where or ".", **about}, problems, advice)
+    return _report(rows, media, scores(rows, references), {"files": where or ".", **about}, lists, advice)
 
 
-def evaluated(evaluation: Evaluation, about: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """The same of a split: its media by their ids, with the scores of the evaluation.  `about` as in `page`."""
+def report_of_split(evaluation: Evaluation, about: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """The report of an evaluated split, with the scores of the evaluation; `about` as in `report_of_files`."""
     rows = []
     for medium in evaluation.media:
         best, *others = evaluation.generated[medium.id]
         row: Row = {"id": medium.id, "file": printable(medium.path or medium.id), "caption": best.text}
         row |= {"logprob": round(best.logprob, 4), "finished": best.finished}
         rows.append(row | ({"others": [[it.text, round(it.logprob, 4)] for it in others]} if others else {}))
-    at = {row["id"]: place for place, row in enumerate(rows)}
+    places = {row["id"]: place for place, row in enumerate(rows)}
     texts = {medium.id: medium.references for medium in evaluation.media}
-    scored = _scored(rows, at, texts, References(texts), evaluation.report, evaluation.report.notes)
-    advice = "--data.media FOLDER says where they lie", "--limit N evaluates fewer media"
-    return _whole(rows, evaluation.media, scored, about, evaluation.problems, advice)
+    scored = _scored(rows, places, texts, References(texts), evaluation.report, evaluation.report.notes)
+    advice = "--data.media FOLDER says where they are", "--limit N evaluates fewer media"
+    return _report(rows, evaluation.media, scored, about, {"Problems in the data": evaluation.problems}, advice)
 
 
-def _whole(
+def _report(
     rows: Sequence[Row],
     media: Sequence[Medium],
     scored: Scored,
     about: Mapping[str, Any],
-    problems: Sequence[str],
+    lists: Mapping[str, Sequence[str]],
     advice: tuple[str, str],
 ) -> tuple[str, list[str]]:
-    """`media` are the rows as they are called and lie; `advice` is for missing pictures, and for too many."""
+    """The text of a report, and a line for everything that it could not show.
+
+    media   the rows' names and paths
+    lists   title -> lines of what went wrong
+    advice  what to do about missing pictures, and about too many
+    """
     side = {"side": SMALL} if len(rows) > MANY else {}
     gallery = Gallery(most=PICTURES, **side)
     cards = [_card(place, row, media[place], scored, gallery) for place, row in enumerate(rows)]
     missing = [*scored.notes, *gallery.problems(*advice)]
-    told = {name: str(value) for name, value in flat(about).items()}
+    facts = {name: _without_folders(value) for name, value in flat(about).items()}
     title = f"Captions of {shown(os.path.basename(os.path.normpath(str(about.get('captions of', 'a model')))))}"
     title += f", {shown(str(about['split']))}" if "split" in about else ""
     body = [
         f"<h1>{title}</h1>",
         _summary(rows, scored),
-        _listed("Not captioned, or mended", problems),
+        *(_list(name, lines) for name, lines in lists.items()),
         *(soft(shown(line) + ".") for line in missing),
         _bar(scored),
         f'<ul class="items" id="cards">{"".join(cards)}</ul>' if cards else soft("No captions."),
         "<h2>How they were made</h2>",
-        table("about", [], [(shown(name), [cell(shown(value))]) for name, value in told.items()], "text"),
+        table("about", [], [(shown(name), [cell(shown(value))]) for name, value in facts.items()], "text"),
         data_block(rows),
     ]
     return document(title, body, SCRIPT if cards else ""), missing
 
 
+def _without_folders(value: Any) -> str:
+    """A value as text; of an absolute path only its last part, since a report may be passed on.
+
+    >>> _without_folders("/home/someone/photos")
+    'photos'
+    """
+    items = value if isinstance(value, list | tuple) else [value]
+    texts = [os.path.basename(os.path.normpath(text)) if os.path.isabs(text) else text for text in map(str, items)]
+    return str(texts) if isinstance(value, list | tuple) else texts[0]
+
+
 def _medium(row: Row, path: str, where: str) -> Medium:
-    """Called as a reader would: without the folder that all files share, and a piece of a clip with its time."""
+    """A row's file for a reader: its name below the folder `where`, for a part of a video with the time."""
     name = os.path.relpath(row["file"], where) if where else row["file"]
     if "start" in row:
-        name += f" {clock(row['start'])[:-2]} \u2013 {clock(row['end'])[:-2]}"
+        name += f" {timestamp(row['start'])[:-2]} \u2013 {timestamp(row['end'])[:-2]}"
     return Medium(name, path, start=row.get("start"), end=row.get("end"))
 
 
-def _folder(rows: Sequence[Row]) -> str:
-    """The one that all files share."""
+def _common_folder(rows: Sequence[Row]) -> str:
+    """The folder that all files are below; "" when there is none."""
     alike = len({os.path.isabs(row["file"]) for row in rows}) == 1
     return os.path.commonpath([os.path.dirname(row["file"]) for row in rows]) if alike else ""
 
 
 def scores(rows: Sequence[Row], references: CaptionsFile | None) -> Scored:
-    """Captions, and the further ones of each row, held against the references that are there."""
+    """Score the captions, and the further captions of each row, of those files that have references."""
     if references is None or not rows:
         return Scored()
     ids = {str(id): place for place, id in enumerate(row_ids(rows))}
-    mine = _known(ids, references) or list(ids)
-    places: dict[str, tuple[str, ...]] = {
-        id: (str(ids[id]),) for id in mine
-    }  # in the captions' stead, which pairing does not look at
+    wanted = _with_references(ids, references) or list(ids)
+    # `pair` looks at ids alone: in place of a caption stands the place of its row
+    places: dict[str, tuple[str, ...]] = {id: (str(ids[id]),) for id in wanted}
     try:
         pairs = pair_captions(CaptionsFile("the captions", "rows", places), references, allow_missing=True)
     except ValueError as error:
@@ -167,66 +190,73 @@ def scores(rows: Sequence[Row], references: CaptionsFile | None) -> Scored:
 
 def _scored(
     rows: Sequence[Row],
-    at: Mapping[str, int],
+    places: Mapping[str, int],
     texts: Mapping[str, Sequence[str]],
     references: References,
     report: Report,
     notes: tuple[str, ...],
 ) -> Scored:
-    """The further captions of each row scored as if they were the caption; `at` is id -> place of the row, `references`
-    are `texts` counted."""
+    """Score the further captions of each row as if each were the row's caption.
+
+    places  id -> place of its row; `references` are `texts`, counted
+    """
     names = [name for name in SEGMENT_METRICS if name in report.scores]
-    first = {name: {at[str(line["id"])]: float(line[name]) for line in report.segments} for name in names}
+    first = {name: {places[str(line["id"])]: float(line[name]) for line in report.segments} for name in names}
     most = max(len(row.get("others", ())) for row in rows)
-    others = (_rank(rows, rank, at, references, names) for rank in range(1, 1 + most))
-    return Scored(report, (first, *others), {at[id]: tuple(lines) for id, lines in texts.items()}, notes)
+    others = (_scores_of_rank(rows, rank, places, references, names) for rank in range(1, 1 + most))
+    return Scored(report, (first, *others), {places[id]: tuple(lines) for id, lines in texts.items()}, notes)
 
 
-def check(files: Sequence[str], references: CaptionsFile) -> None:
-    """Raises ValueError when not one of the files has a reference; asked before anything is captioned."""
+def check_references(files: Sequence[str], references: CaptionsFile) -> None:
+    """Raise ValueError, before anything is captioned, when no file has a reference."""
     ids = [str(id) for id in image_ids(files).values()]
-    if ids and not any(is_clip(file) for file in files) and not _known(ids, references):  # pieces have ids of their own
+    # parts of videos have ids of their own, which are known only after cutting
+    if ids and not any(is_clip(file) for file in files) and not _with_references(ids, references):
         pair_captions(CaptionsFile("the files", "rows", dict.fromkeys(ids, ("",))), references, allow_missing=True)
 
 
-def _known(ids: Iterable[str], references: CaptionsFile) -> list[str]:
+def _with_references(ids: Iterable[str], references: CaptionsFile) -> list[str]:
     plain = {normalise_id(id) for id, texts in references.captions.items() if texts}
     return [id for id in ids if id in references.captions or normalise_id(id) in plain]
 
 
-def _rank(
-    rows: Sequence[Row], rank: int, at: Mapping[str, int], references: References, names: Sequence[str]
+def _scores_of_rank(
+    rows: Sequence[Row], rank: int, places: Mapping[str, int], references: References, names: Sequence[str]
 ) -> Mapping[str, Mapping[int, float]]:
-    """Metric -> score by place, of those captions that stand at `rank` of their row.  Costly ones, such as SPICE, are
-    of the first captions only."""
+    """Metric -> score by place, of the captions at `rank` of their rows.
+
+    Metrics that are not in METRICS, for example SPICE, are too slow for this and are of first captions only.
+    """
     metrics = {name: METRICS[name] for name in names if name in METRICS}
-    said = {id: _texts(rows[place])[rank:][:1] for id, place in at.items()}
-    candidates = references.candidates({id: "".join(text) for id, text in said.items()})
-    found, _ = compute_scores(candidates, references, metrics)
+    captions = {id: _texts(rows[place])[rank:][:1] for id, place in places.items()}
+    candidates = references.candidates({id: "".join(text) for id, text in captions.items()})
+    by_metric, _ = compute_scores(candidates, references, metrics)
     return {
-        name: {at[id]: float(value) for id, value in zip(references.ids, it.segments, strict=True) if said[id]}
-        for name, it in found.items()
+        name: {places[id]: float(value) for id, value in zip(references.ids, it.segments, strict=True) if captions[id]}
+        for name, it in by_metric.items()
     }
 
 
 def _texts(row: Row) -> list[str]:
+    """All captions of a row, the best one first."""
     return [row["caption"], *(text for text, _ in row.get("others", ()))]
 
 
 def _summary(rows: Sequence[Row], scored: Scored) -> str:
+    """Counts of captions, and the table of scores."""
     texts = [row["caption"] for row in rows]
     count = len({row.get("id", row["file"]) for row in rows})
-    things = "media" if any("id" in row for row in rows) else "files"  # those of a data set need not be there as files
+    things = "media" if any("id" in row for row in rows) else "files"  # a data set may have features without files
     words = sum(len(text.split()) for text in texts) / max(1, len(texts))
     cut = sum(not row["finished"] for row in rows)
-    said = f"{len(texts)} captions of {count} {things}, {len(set(texts))} different, {words:.1f} words each"
-    lines = [soft(said + (f"; {cut} were cut off at the length limit." if cut else "."))]
+    counts = f"{len(texts)} captions of {count} {things}, {len(set(texts))} different, {words:.1f} words each"
+    lines = [soft(counts + (f"; {cut} were cut off at the length limit." if cut else "."))]
     if any("others" in row for row in rows):
-        lines.append(soft("Captions of a medium stand as the search orders them, which may weigh length, or as drawn."))
+        lines.append(soft("Several captions of a file are in the order of the search, or as they were drawn."))
     if scored.report:
-        found, protocol = scored.report.scores, scored.report.protocol
-        names = unique(found)
-        heads, values = [name.replace("-", "\u2011") for name in names], [cell(x100(found[name])) for name in names]
+        results, protocol = scored.report.scores, scored.report.protocol
+        names = unique(results)
+        heads, values = [name.replace("-", "\u2011") for name in names], [cell(x100(results[name])) for name in names]
         lines.append(table("scores", heads, [("", values)]))
         lines.append(
             soft(
@@ -235,11 +265,12 @@ def _summary(rows: Sequence[Row], scored: Scored) -> str:
             )
         )
         exact = ", ".join(f"{name} {share:.1%}" for name, share in scored.report.exact.items())
-        lines += [soft(f"Shares of captions, by what is exactly true: {shown(exact)}.")] if exact else []
+        lines += [soft(f"Shares of captions that are right about: {shown(exact)}.")] if exact else []
     return "\n".join(lines)
 
 
-def _listed(title: str, lines: Sequence[str]) -> str:
+def _list(title: str, lines: Sequence[str]) -> str:
+    """A box with lines, folded when there are many; "" without lines."""
     if not lines:
         return ""
     items = "".join(f"<li>{shown(line)}</li>" for line in lines)
@@ -248,26 +279,27 @@ def _listed(title: str, lines: Sequence[str]) -> str:
 
 
 def _bar(scored: Scored) -> str:
-    """What the script needs; hidden where none runs."""
-    keys = FACTS | {f"score{k}": name for k, name in enumerate(scored.ranks[0] if scored.ranks else ())}
+    """The form that searches and sorts; hidden where no script runs."""
+    keys = SORT_KEYS | {f"score{k}": name for k, name in enumerate(scored.ranks[0] if scored.ranks else ())}
     choices = "".join(f'<option value="{value}">{name}</option>' for value, name in keys.items())
     return (
         '<form id="bar" class="bar" hidden><label>find <input id="words" type="search" placeholder="words, file name">'
         f'</label><label>order by <select id="key">{choices}</select></label>'
-        '<label><input id="down" type="checkbox"> largest first</label><output id="told"></output></form>'
+        '<label><input id="down" type="checkbox"> largest first</label><output id="count"></output></form>'
     )
 
 
 def _card(place: int, row: Row, medium: Medium, scored: Scored, gallery: Gallery) -> str:
-    look, image = card_image(medium, gallery.find(medium))
-    texts, ways = _texts(row), [row["logprob"], *(value for _, value in row.get("others", ()))]
+    """A row as HTML: picture, captions, scores, references."""
+    texts, logprobs = _texts(row), [row["logprob"], *(value for _, value in row.get("others", ()))]
+    look, image = card_image(medium, gallery.find(medium), alt=texts[0])
     several = len(texts) > 1
     lines = []
-    for rank, (text, logprob) in enumerate(zip(texts, ways, strict=True)):
+    for rank, (text, logprob) in enumerate(zip(texts, logprobs, strict=True)):
         number = f"<b>{rank + 1}</b> " if several else ""
         end = "" if rank or row["finished"] else " \u2013 cut off at the length limit"
-        chance = f"<small class=unit>log p {logprob:.2f}{end}</small>".replace("-", MINUS)
-        lines.append(f'<p dir="auto">{number}{shown(text) or "<i>(empty)</i>"} {chance}</p>')
+        probability = f"<small class=unit>log p {logprob:.2f}{end}</small>".replace("-", MINUS)
+        lines.append(f'<p dir="auto">{number}{shown(text) or "<i>(empty)</i>"} {probability}</p>')
     facts = {"order": place, "caption": shown(texts[0]), "logprob": row["logprob"], "words": len(texts[0].split())}
     first = scored.ranks[0] if scored.ranks else {}
     facts |= {f"score{k}": values[place] for k, values in enumerate(first.values()) if place in values}
@@ -276,19 +308,19 @@ def _card(place: int, row: Row, medium: Medium, scored: Scored, gallery: Gallery
     name = f'<h4 title="{shown(row["file"])}">{shown(medium.id, 160)}</h4>'
     return (
         f'<li class="{look}" {data}><div>{image}{name}</div>'
-        f"<div>{''.join(lines)}{_scores(place, len(texts), scored)}{references}</div></li>"
+        f"<div>{''.join(lines)}{_card_scores(place, len(texts), scored)}{references}</div></li>"
     )
 
 
-def _scores(place: int, count: int, scored: Scored) -> str:
-    """The scores of a card: a row per caption."""
+def _card_scores(place: int, count: int, scored: Scored) -> str:
+    """The scores of a card as a table, a line per caption; "" where there are none."""
     names = list(scored.ranks[0]) if place in scored.texts else []
-    if not names:  # the metrics that were asked for have none for single media
+    if not names:  # the chosen metrics have no scores of single captions
         return ""
     heads = "".join(f"<th>{name}</th>" for name in names)
     lines = ""
     for rank in range(count):
-        found = scored.ranks[rank]
-        values = "".join(cell(x100(found[name][place]) if name in found else "") for name in names)
+        by_metric = scored.ranks[rank]
+        values = "".join(cell(x100(by_metric[name][place]) if name in by_metric else "") for name in names)
         lines += f'<tr><th scope="row">{rank + 1 if count > 1 else ""}</th>{values}</tr>'
     return f"<table><thead><tr><th></th>{heads}</tr></thead><tbody>{lines}</tbody></table>"

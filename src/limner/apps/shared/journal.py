@@ -1,4 +1,4 @@
-"""Rows of captions, kept as they come; CSV, JSONL and JSON (COCO results) of them, and what --resume reads again."""
+"""Rows of captions: written one by one while a command runs, then as CSV, JSONL, JSON (COCO results) or a report."""
 
 import csv
 import io
@@ -16,67 +16,78 @@ from limner.data.karpathy import coco_id
 
 Row = dict[str, Any]
 FIELDS = {"file": str, "caption": str, "logprob": float, "finished": bool}
-TIMES = ("start", "end")  # seconds; rows of clips have them
+TIMES = ("start", "end")  # seconds; only rows of videos have them
 REPORT = ".html"
 DATA = '<script type="application/json" id="captions">', "</script>"
 
 
 def printable(file: str) -> str:
-    """A file name as text: a byte that is no UTF-8 is written as \\xff, so that two names stay two."""
+    """A file name as text.  Bytes that are not UTF-8 become \\xff, so that different names stay different."""
     return os.fsencode(file).decode("utf-8", errors="backslashreplace")
 
 
-def key(row: Row) -> Hashable:
-    """What a row is about."""
+def row_key(row: Row) -> Hashable:
+    """What identifies a row: its file, and for a part of a video its start."""
     return (row["file"], row["start"]) if "start" in row else row["file"]
 
 
-class Journal:
-    """Rows go to a side file as they come, so that nothing is lost; `finish` makes the real output of them.
+def side_file(out: Path) -> Path:
+    """The file next to an unfinished output that holds its rows."""
+    return out.with_name(out.name + ".partial")
 
-    The side file's first line says what made the rows (`by`).  Raises ValueError when it was something else, when
-    another call's rows would be lost without `resume`, and when a file is no output of this command.
+
+class Journal:
+    """The rows of an output file.
+
+    Rows go to a side file as they come, so that an interrupted command loses nothing; `finish` writes the real output
+    from them.  The first line of the side file is the provenance: what made the rows.
     """
 
-    def __init__(self, out: Path | None, resume: bool, by: dict[str, Any]):
+    def __init__(self, out: Path | None, resume: bool, provenance: dict[str, Any], overwrite: bool = False):
+        """`out` None keeps the rows in memory only.
+
+        Raises FileExistsError when a finished output would be overwritten, ValueError when the rows of an interrupted
+        command would be lost or have another provenance, and when a file was not written by this command.
+        """
         self.out = out
-        self.path = out.with_name(out.name + ".partial") if out else None
+        self.path = side_file(out) if out else None
         self.rows: dict[Hashable, Row] = {}
         if self.path is None or out is None:
             if resume:
                 raise WrongArguments("--resume needs --out: it continues an output file")
             return
-        head, done = _partial(self.path)
-        if done and not resume:
-            raise ValueError(
-                f"{self.path} holds {len(done)} captions of an interrupted call: continue it with --resume, "
-                "or delete the file"
-            )
-        if done and (changed := [name for name in by if head.get(name) != by[name]]):
-            raise ValueError(
-                f"{self.path} was begun with another {' and '.join(changed)}, which its first line tells: "
-                "caption as before, or delete the file"
-            )
+        check_output(out, resume, overwrite)
         if resume:
-            if done and "start" in done[-1]:  # pieces of its clip may be missing
+            head, done = _read_side_file(self.path)
+            if done and (changed := [name for name in provenance if head.get(name) != provenance[name]]):
+                raise ValueError(
+                    f"{self.path} was written with another {' and '.join(changed)}, as its first line says: "
+                    "give the same options as before, or start anew with --overwrite"
+                )
+            if done and "start" in done[-1]:  # parts of its video may be missing
                 done = [row for row in done if row["file"] != done[-1]["file"]]
-            kept = finished_rows(out)
-            if kept and not done:  # nothing but a side file tells what made rows
-                told = f"note: {out} holds {len(kept)} captions, which are kept, whatever model and search made them"
-                print(told, file=sys.stderr)
-            self.rows = {key(row): row for row in [*kept, *done]}
+            finished = finished_rows(out)
+            if finished and not done:  # a finished output does not say what made its rows
+                print(
+                    f"note: the {len(finished)} captions of {out} are kept, whatever model and decoding made them",
+                    file=sys.stderr,
+                )
+            self.rows = {row_key(row): row for row in [*finished, *done]}
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(self.path, to_jsonl([by, *self.rows.values()]))  # without a line that a kill cut off
+        write_text(self.path, to_jsonl([provenance, *self.rows.values()]))  # without a line that was cut off
 
     def add(self, row: Row) -> None:
-        self.rows[key(row)] = row
+        self.rows[row_key(row)] = row
         if self.path is not None:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(to_jsonl([row]))
 
     def finish(self, order: Sequence[str], write: Callable[[list[Row]], str] | None = None) -> None:
-        """Rows in the order of their files; those of files that are not named come last.  `write` makes the text of a
-        report."""
+        """Write the output and remove the side file.
+
+        order  files in the order in which their rows are written; rows of other files come last
+        write  makes the text of the output; None: chosen by its ending
+        """
         assert self.out is not None
         assert self.path is not None
         place = {file: number for number, file in enumerate(order)}
@@ -85,8 +96,27 @@ class Journal:
         self.path.unlink()
 
 
-def _partial(path: Path) -> tuple[dict[str, Any], list[Row]]:
-    """-> what made the rows, and the rows.  None of either when there is no such file."""
+def check_output(out: Path, resume: bool, overwrite: bool) -> None:
+    """Refuse to lose rows.
+
+    Raises ValueError when an interrupted command left rows and neither --resume nor --overwrite is given,
+    FileExistsError when the output itself exists.
+    """
+    if resume or overwrite:
+        return
+    if rows := _read_side_file(side_file(out))[1]:
+        raise ValueError(
+            f"{side_file(out)} holds {len(rows)} captions of an interrupted command: continue it with --resume, or "
+            "start anew with --overwrite"
+        )
+    if out.is_file():
+        raise FileExistsError(
+            f"{out} exists: give --overwrite to replace it, --resume to add what is missing, or choose another name"
+        )
+
+
+def _read_side_file(path: Path) -> tuple[dict[str, Any], list[Row]]:
+    """-> (provenance, rows); both are empty when there is no such file."""
     if not path.is_file() or path.stat().st_size == 0:
         return {}, []
     (_, head), *lines = [*_lines(path)] or [("", {})]
@@ -96,7 +126,10 @@ def _partial(path: Path) -> tuple[dict[str, Any], list[Row]]:
 
 
 def finished_rows(path: Path) -> list[Row]:
-    """Rows of an output that an earlier call completed."""
+    """The rows of a finished output; none when there is no such file.
+
+    Raises ValueError that names file and line when this command did not write it.
+    """
     if not path.is_file():
         return []
     if path.suffix == ".csv":
@@ -115,8 +148,8 @@ def finished_rows(path: Path) -> list[Row]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Any]]:
-    """(place, value) of the lines of a JSONL file; the last one may be cut off by a kill, and is then left out."""
-    # the cut may come inside a character; and a caption may hold U+2028, where splitlines would cut
+    """(place, value) of the lines of a JSONL file.  The last line is left out when an interrupt has cut it off."""
+    # the cut may be inside a character; and a caption may hold U+2028, where splitlines would split
     lines = path.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
     for number, line in enumerate(lines, 1):
         try:
@@ -127,7 +160,7 @@ def _lines(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _row(item: Any, where: str) -> Row:
-    """The fields of a row; CSV has them as text."""
+    """A checked row; the fields of a CSV file are text and are converted."""
     try:
         row = {name: item[name] for name in FIELDS}
         times = {name: float(item[name]) for name in TIMES if item.get(name) not in (None, "")}
@@ -147,11 +180,12 @@ def _row(item: Any, where: str) -> Row:
 
 
 def data_block(rows: Sequence[Row]) -> str:
-    """The rows as a report holds them beside what it shows; `<` is written so that nothing ends the block."""
+    """The rows as JSON inside a report.  `<` is escaped, so that no caption can end the block."""
     return DATA[0] + json.dumps(list(rows)).replace("<", "\\u003c") + DATA[1]
 
 
 def _data_of(path: Path) -> Any:
+    """The inverse of `data_block`, from the text of a report."""
     _, begin, rest = path.read_text(encoding="utf-8", errors="replace").rpartition(DATA[0])
     text, end, _ = rest.partition(DATA[1])
     if not (begin and end):
@@ -160,6 +194,7 @@ def _data_of(path: Path) -> Any:
 
 
 def to_csv(rows: list[Row]) -> str:
+    """A CSV file with a header.  Further captions of a row are one field, as JSON."""
     text = io.StringIO()
     more = [name for name in (*TIMES, "others") if any(name in row for row in rows)]
     writer = csv.DictWriter(text, [*FIELDS, *more], lineterminator="\n")
@@ -169,18 +204,21 @@ def to_csv(rows: list[Row]) -> str:
 
 
 def to_jsonl(rows: Sequence[Any]) -> str:
+    """One JSON value per line."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def to_json(rows: list[Row]) -> str:
-    """COCO results: image_id is the file's stem, as a number where COCO has one; pieces of a clip are called as in
-    MSVD, <stem>_<start>_<end>."""
+    """COCO results: `image_id` is the file's stem, as a number where COCO has one.
+
+    A part of a video is named as in MSVD: <stem>_<start>_<end>.
+    """
     items = [{"image_id": id, **row} for id, row in zip(row_ids(rows), rows, strict=True)]
     return json.dumps(items, indent=1, ensure_ascii=False) + "\n"
 
 
 def row_ids(rows: Sequence[Row]) -> list[int | str]:
-    """The id of each row's file, or of its piece of a clip."""
+    """The id of each row: that of its file, or of its part of a video."""
     count = Counter(row["file"] for row in rows)
     ids = image_ids(count)
     return [
@@ -190,8 +228,11 @@ def row_ids(rows: Sequence[Row]) -> list[int | str]:
 
 
 def image_ids(files: Iterable[str]) -> dict[str, int | str]:
-    """Files -> ids that differ: the stem (a number as `coco_id` has it); for those that share one the path without its
-    suffix, or with it."""
+    """Files -> ids, all different.
+
+    An id is the file's stem, as `coco_id` writes it.  Files that share one have their path without the suffix
+    instead, and where that is shared too, the path.
+    """
     choices: dict[str, list[int | str]] = {
         file: [coco_id(Path(file).stem), str(Path(file).with_suffix("")), file] for file in files
     }

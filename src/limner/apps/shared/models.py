@@ -2,19 +2,21 @@
 
 import argparse
 
-from limner.apps.shared.arguments import WrongArguments, averaging_of
+from limner.apps.shared.arguments import WrongArguments
+from limner.apps.shared.decoding import averaging_of
 from limner.inference.load import CaptionPipeline, is_exported, is_transformers, load
 
-MODEL = "run folder; packed model or its hub id; hf:ID or folder of transformers (default: limner's own model)"
+MODEL = "run, packed model, hub id or hf:ID (default: limner-tiny)"
 
 
 def open_captioner(options: argparse.Namespace) -> CaptionPipeline:
     """Open --model with --encoder, --frames, --device, --engine and the ensemble of --with.
 
-    Raises ValueError or FileNotFoundError when there is no model by that name.
+    Raises ValueError or FileNotFoundError when there is no model by that name, WrongArguments for options that it does
+    not have.
     """
     if options.engine == "onnx":
-        return _exported(options)
+        return _open_exported(options)
     if is_transformers(options.model):
         _refuse_run_options(options, f"is about runs of limner, and {options.model} is a model of transformers")
         return load(options.model, device=options.device, frames=options.frames)
@@ -24,9 +26,9 @@ def open_captioner(options: argparse.Namespace) -> CaptionPipeline:
     return Pipeline.load(options.model, options.encoder, options.device, options.frames, options.others, averaging)
 
 
-def _exported(options: argparse.Namespace) -> CaptionPipeline:
-    """The exported folder, or RUN.onnx beside the run."""
-    _refuse_run_options(options, "is about runs: what is exported is one whole model")
+def _open_exported(options: argparse.Namespace) -> CaptionPipeline:
+    """Open the exported folder that --model names, or RUN.onnx beside the run that it names."""
+    _refuse_run_options(options, "is about runs: an exported model is complete in itself")
     if options.model is None or options.device != "cpu":
         raise WrongArguments("--engine onnx runs an exported model on the CPU: give --model FOLDER, and no --device")
     from limner.inference.onnx.pipeline import OnnxPipeline
@@ -38,5 +40,5 @@ def _exported(options: argparse.Namespace) -> CaptionPipeline:
 
 def _refuse_run_options(options: argparse.Namespace, reason: str) -> None:
     given = {"--encoder": options.encoder, "--with": options.others, "--weights": options.weights}
-    if idle := [name for name, value in given.items() if value]:
-        raise WrongArguments(f"{idle[0]} {reason}")
+    if unused := [name for name, value in given.items() if value]:
+        raise WrongArguments(f"{unused[0]} {reason}")

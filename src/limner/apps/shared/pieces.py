@@ -1,7 +1,7 @@
-"""What gets a caption of its own: a picture, a clip, or a piece of a long clip."""
+"""The parts of files that get a caption each: an image, a video, or a part of a long video."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from limner.core.torch_free import Source
@@ -10,19 +10,31 @@ from limner.data.frames import FrameSampling
 from limner.data.media import MediaError, is_clip
 from limner.data.shots import Segment, detect_shots, fixed_windows
 
-LONG = 60.0  # seconds; longer clips are cut into shots unless something else is asked for
-SIDE = 640  # pixels; several pieces wait for their captions at a time, and no encoder looks closer
+LONG = 60.0  # seconds; longer videos are cut into shots unless the user asks for something else
+SIDE = 640  # pixels of the longer side; several pieces wait for their captions, and no encoder needs more
+
+
+@dataclass
+class Problems:
+    """What went wrong with the files of a command, a line each."""
+
+    unreadable: list[str] = field(default_factory=list)  # skipped
+    notes: list[str] = field(default_factory=list)  # captioned, although the file is damaged
 
 
 @dataclass(frozen=True)
 class Cut:
-    """How clips are cut: into windows of `every` seconds, into shots, or not at all; else shots of long clips."""
+    """How videos are cut: into windows of `every` seconds, into shots, or not at all (`whole`).
+
+    Without any of them only videos that are longer than `LONG` are cut, into shots.
+    """
 
     every: float | None = None
     shots: bool = False
     whole: bool = False
 
     def __call__(self, clip: ClipIndex) -> list[Segment]:
+        """The parts of a video, (start, end) in seconds."""
         if self.every is not None:
             return fixed_windows(clip.duration, self.every)
         if self.shots or (clip.duration > LONG and not self.whole):
@@ -31,20 +43,21 @@ class Cut:
 
 
 class Piece(NamedTuple):
-    """A part of a file, in seconds; pictures have no time.  `alone`: it is all of its file."""
+    """A file, or a part of a video with its start and end in seconds; images have no times."""
 
     file: str
     start: float | None = None
     end: float | None = None
-    alone: bool = True
+    whole_file: bool = True
 
 
 def pieces(
-    files: Iterable[str], cut: Cut, sampling: FrameSampling, problems: list[str]
+    files: Iterable[str], cut: Cut, sampling: FrameSampling, problems: Problems
 ) -> Iterator[tuple[Piece, Source]]:
-    """Every piece with what a pipeline can caption; a clip that is cut is decoded once, one piece in memory at a time.
+    """Every piece of the files, with its pixels or path for a pipeline.
 
-    Files that cannot be read, and those that are damaged, add a line to `problems`.
+    A video that is cut is decoded once, and one piece of it is in memory at a time.  Files that cannot be read, and
+    damaged ones, add a line to `problems`.
     """
     for file in files:
         if not is_clip(file):
@@ -56,8 +69,8 @@ def pieces(
             if len(parts) == 1:
                 yield Piece(file, 0.0, clip.duration), file
                 continue
-            arrays = read_segments(clip, parts, sampling, None, SIDE, problems)
+            arrays = read_segments(clip, parts, sampling, None, SIDE, problems.notes)
             for (start, end), array in zip(parts, arrays, strict=True):
-                yield Piece(file, start, end, alone=False), array
+                yield Piece(file, start, end, whole_file=False), array
         except MediaError as error:
-            problems.append(str(error))
+            problems.unreadable.append(str(error))

@@ -1,4 +1,4 @@
-"""The prompt of `limner caption` without files: a path in, the caption out, the model loaded once."""
+"""The prompt of `limner caption` without files: a path in, its caption out; the model stays loaded."""
 
 import os
 import shlex
@@ -9,20 +9,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+from limner.apps.shared.interrupts import Terminated
 from limner.data.media import is_clip
 from limner.decode.options import Beam
 from limner.inference.load import CaptionPipeline
 
-HELP = """a path, also quoted or dragged in   its caption
-:beam N                              hypotheses from now on; 1 is greedy
-:explain [FILE]                      why the last caption says its words (FILE ends in .png, .mp4 or .gif)
+HELP = """PATH, also quoted or dragged in      its caption
+:beam N                              hypotheses from now on; 1 is greedy search
+:explain [FILE]                      where the model looked for each word of the last caption (.png, .mp4 or .gif)
 :help, :quit"""
 HISTORY = Path("~/.limner_history")
 
 
 @dataclass
 class Prompt:
-    """One conversation.  `say` shows a line."""
+    """One conversation.  `say` shows a line, `style` changes the text of a caption."""
 
     captioner: CaptionPipeline
     decoding: Beam
@@ -31,7 +32,7 @@ class Prompt:
     last: str = ""  # path of the last caption
 
     def answer(self, line: str) -> bool:
-        """Answer one line; False when it asks to end.  What goes wrong is said, and nothing is raised for it."""
+        """Answer one line; False when it asks to end.  Errors are shown, not raised."""
         line = line.strip()
         if not line:
             return True
@@ -69,34 +70,48 @@ class Prompt:
             )
         caption = self.captioner.caption(path, self.decoding)
         self.last = path
-        self.say(self.style(caption.text) or "(the model says nothing about it)")
+        self.say(self.style(caption.text) or "(the caption is empty)")
         for note in caption.notes:
             self.say(f"! {note}")
 
     def _explain(self, out: str) -> None:
-        from limner.apps.explain import write
+        from limner.apps.explain import write_explanation
         from limner.decode.search import beam
         from limner.explanations.explanation_input import load_explanation_input
         from limner.explanations.maps import default_method, explain, sentence_from_tokens
         from limner.inference.pipeline import Pipeline
 
         if not isinstance(self.captioner, Pipeline):
-            raise ValueError("this model does not tell where it looks: only models of limner can be explained")
+            raise ValueError("only models of limner can be explained; this one gives no attention and no gradients")
         if not self.last:
             raise ValueError("there is no caption to explain yet: give a path first")
         run = self.captioner.run
-        file = Path(path_of(out)) if out else Path(Path(self.last).stem + (".mp4" if is_clip(self.last) else ".png"))
-        if file.resolve() == Path(self.last).resolve():
-            file = file.with_stem(file.stem + "-explained")
+        file = Path(path_of(out)) if out else free_name(Path(self.last))
+        if file.is_file():
+            raise ValueError(f"{file} exists: choose another name")
         subject = load_explanation_input(run, self.last, self.captioner.device, self.captioner.frames)
-        found = beam(run.model, subject.features, self.decoding.bind(run.vocabulary))
-        sentence = sentence_from_tokens(run.vocabulary, found.tokens[0].tolist())
-        write(explain(run.model, subject.features, sentence, default_method(run.model)), subject.display, file)
+        captions = beam(run.model, subject.features, self.decoding.bind(run.vocabulary))
+        sentence = sentence_from_tokens(run.vocabulary, captions.tokens[0].tolist())
+        explanation = explain(run.model, subject.features, sentence, default_method(run.model))
+        write_explanation(explanation, subject.display, file)
         self.say(f"wrote {file}")
 
 
+def free_name(source: Path) -> Path:
+    """A name in the working directory for the explanation of a file: dog-explained.png, dog-explained-2.png, ...
+
+    Explanations of videos are videos.
+    """
+    suffix = ".mp4" if is_clip(source) else ".png"
+    names = (f"{source.stem}-explained{f'-{number}' if number > 1 else ''}{suffix}" for number in range(1, 1_000_000))
+    return next(path for path in map(Path, names) if not path.exists())
+
+
 def path_of(text: str) -> str:
-    """What a user typed, quoted, or dragged into the terminal -> a path: quotes, `\\ ` for blanks, file:// and ~."""
+    r"""What a user typed, quoted or dragged into the terminal -> a path.
+
+    Removes quotes and the backslashes of `\ `, and understands file:// and ~.
+    """
     text = text.strip()
     if text.startswith("file://"):
         return unquote(urlparse(text).path)
@@ -111,7 +126,7 @@ def path_of(text: str) -> str:
 
 
 def complete(text: str, files: Callable[[str], Iterable[str]] = lambda folder: os.listdir(folder or ".")) -> list[str]:
-    """Commands and paths that begin with `text`; folders end in a slash."""
+    """The commands and paths that begin with `text`; folders end in a slash."""
     if text.startswith(":"):
         return [name for name in (":beam ", ":explain ", ":help", ":quit") if name.startswith(text)]
     folder, beginning = os.path.split(os.path.expanduser(text))
@@ -123,33 +138,35 @@ def complete(text: str, files: Callable[[str], Iterable[str]] = lambda folder: o
     return [path + "/" if os.path.isdir(path) else path for path in paths]
 
 
-def talk(captioner: CaptionPipeline, decoding: Beam, style: Callable[[str], str] = str) -> int:
-    """Read lines until the user has had enough; lines of a pipe are answered alike, without a prompt."""
-    prompt, asked = Prompt(captioner, decoding, style=style), sys.stdin.isatty()
-    if asked:
-        _edit_lines()
-        print(f"{captioner.name}: give the path of a picture or clip (:help says more)")
+def run_prompt(captioner: CaptionPipeline, decoding: Beam, style: Callable[[str], str] = str) -> int:
+    """Answer lines until the user leaves.  Lines from a pipe are answered too, without showing a prompt."""
+    prompt, interactive = Prompt(captioner, decoding, style=style), sys.stdin.isatty()
+    if interactive:
+        _set_up_readline()
+        print(f"{captioner.name}: type the path of an image or video (:help lists commands)")
     while True:
         try:
-            line = input("> " if asked else "")
+            line = input("> " if interactive else "")
         except EOFError:
             return 0
-        except KeyboardInterrupt:
+        except Terminated:
+            raise
+        except KeyboardInterrupt:  # Ctrl-C clears the line
             print()
             continue
         if not prompt.answer(line):
             return 0
 
 
-def _edit_lines() -> None:
-    """History that lasts and completion by Tab, where Python has readline."""
+def _set_up_readline() -> None:
+    """A history that lasts, and completion with Tab, where Python has readline."""
     try:
         import atexit
         import readline
     except ImportError:
         return
     path = HISTORY.expanduser()
-    with suppress(OSError):  # the first time, or not ours to read
+    with suppress(OSError):  # there is none yet, or it may not be read
         readline.read_history_file(path)
     readline.set_history_length(1000)
     readline.set_completer_delims("\n")

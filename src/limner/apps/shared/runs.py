@@ -1,42 +1,76 @@
-"""The run that a command names: a folder, or a packed model, checked; with its data where they lie by now."""
+"""The run that a command names: a run folder or a packed model, with changed data or features where they have moved."""
 
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from limner.apps.shared.arguments import WrongArguments, no_more, overrides
+from limner.apps.shared.arguments import Override, WrongArguments
+from limner.inference.load import is_exported, is_transformers
+from limner.models.sft import Sft, SftConfig
 from limner.runs.package import MANIFEST, resolve_model
-from limner.runs.recipe import load_recipe
+from limner.runs.recipe import Recipe, load_recipe
 from limner.runs.run import Run, load_run
 
-INPUTS = ("data", "features", "feature_rows", "frames", "sampling")  # what of a recipe may differ after training
-SIDE = "model.side"  # of an SFT captioner, whose captions are asked for: the teacher's or the student's
+INPUTS = ("data", "features", "feature_rows", "frames", "sampling")  # fields of a recipe that do not change the weights
+SIDE = "model.side"  # of an SFT captioner: whether the teacher or the student writes the captions
 
 
-def open_run(options: argparse.Namespace, rest: Sequence[str]) -> Run:
-    """`options.run`, with --encoder and --device, and what else of its recipe is given."""
-    return elsewhere(load_run(resolve_model(options.run), options.encoder, options.device), rest)
+def open_run(name: str, options: argparse.Namespace, changes: Sequence[Override] = ()) -> Run:
+    """Load the run `name` with --encoder and --device, and apply changes to the inputs in its recipe.
+
+    Raises ValueError or FileNotFoundError when it is no run, WrongArguments for changes that it does not allow.
+    """
+    if is_transformers(name):
+        raise ValueError(f"{name} is a model of transformers: only `limner caption` reads these")
+    if is_exported(name):
+        raise ValueError(f"{name} is an exported model, for `limner caption` only: name the run it was made from")
+    return with_inputs(load_run(resolve_model(name), options.encoder, options.device), changes)
 
 
 def is_packed(run: Run) -> bool:
-    """Whether it is one that must stay as it was packed."""
+    """Whether it is a packed model, in which no file may change."""
     return (run.folder / MANIFEST).is_file()
 
 
-def elsewhere(run: Run, rest: Sequence[str], inputs: Sequence[str] = INPUTS) -> Run:
-    """A run whose data lie elsewhere by now: `--data.media DIR`, `--features STORE` and other fields of its recipe,
-    those of `inputs`, that do not change the weights; or whose other SIDE is asked for."""
-    if rest and not rest[0].startswith("--"):
-        no_more(rest)
-    changes = overrides(rest)
+def with_inputs(run: Run, changes: Sequence[Override], inputs: Sequence[str] = INPUTS) -> Run:
+    """A run with other data or features: `--data.media DIR`, `--features STORE` and other fields of `inputs`.
+
+    Of an SFT captioner `model.side` may change as well.  Raises WrongArguments for other fields and for values that
+    are not valid.
+    """
     for name, _ in changes:
-        if name.split(".")[0] not in inputs and (name != SIDE or not run.model.sides):
+        if name.split(".")[0] not in inputs and (name != SIDE or not isinstance(run.model, Sft)):
             raise WrongArguments(
-                f"unknown arguments: --{name} (see --help; of a run's recipe {', '.join(inputs)} may be given anew)"
+                f"unknown arguments: --{name} (see --help; of a run's recipe, {', '.join(inputs)} and decoding can "
+                "be changed)"
             )
     if not changes:
         return run
-    recipe = load_recipe(run.folder / "recipe.json", changes)
-    if run.model.sides:
-        run.model.select_side(recipe.model.side)  # type: ignore[attr-defined]
-    return replace(run, recipe=replace(recipe, decoding=run.recipe.decoding))  # whose words are those of the run
+    try:
+        recipe = load_recipe(run.folder / "recipe.json", changes)
+    except ValueError as error:
+        raise WrongArguments(str(error)) from error
+    if isinstance(run.model, Sft):
+        assert isinstance(recipe.model, SftConfig)
+        run.model.config = recipe.model
+    return replace(run, recipe=replace(recipe, decoding=run.recipe.decoding))  # bound to the run's vocabulary
+
+
+def read_recipe(path: str | Path, changes: Sequence[Override]) -> Recipe:
+    """`load_recipe`, with WrongArguments when the changes on the command line are at fault, not the file."""
+    try:
+        return load_recipe(path, changes)
+    except ValueError as error:
+        if changes and str(error) != _error_of(path):
+            raise WrongArguments(str(error)) from error
+        raise
+
+
+def _error_of(path: str | Path) -> str:
+    """What is wrong with a recipe as it is in its file; "" when nothing is."""
+    try:
+        load_recipe(path)
+    except ValueError as error:
+        return str(error)
+    return ""
