@@ -3,10 +3,13 @@
 import doctest
 import importlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from limner.runs.register import REGISTRIES
 
 SOURCE = Path(__file__).parents[1] / "src"
 MODULES = sorted(
@@ -28,6 +31,16 @@ def surroundings(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "b.json").write_text('{"1": "a cat sits", "2": "a blue car"}')
     (folder / "refs.json").write_text('{"1": ["a dog runs fast", "the dog runs"], "2": ["a red ball", "the ball"]}')
     return folder
+
+
+@pytest.fixture(autouse=True)
+def unchanged_registries() -> Iterator[None]:
+    """Removes what an example registers, so that later tests do not see it."""
+    before = {kind: dict(registry) for kind, registry in REGISTRIES.items()}
+    yield
+    for kind, registry in REGISTRIES.items():
+        for name in registry.keys() - before[kind].keys():
+            del registry[name]
 
 
 @pytest.mark.parametrize("module", MODULES)
