@@ -86,7 +86,7 @@ def test_doubles_are_kept_once():
         ({"groups": 2}, "5 hypotheses cannot be parted into 2 equal groups"),
         ({"groups": 5, "must": (4,)}, "must and groups are two searches"),
         ({"finished_compete": True, "n_best": 2}, "finished_compete is one beam with one caption"),
-        ({"finished_compete": True, "normalise": "avg"}, "finished_compete compares plain"),
+        ({"finished_compete": True, "normalise": "avg"}, "finished_compete does not normalise"),
         ({"must": tuple(range(4, 11))}, "7 words that must appear; at most 6"),
     ],
 )

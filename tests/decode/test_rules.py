@@ -105,7 +105,7 @@ def test_words_of_byte_pairs(tmp_path: Path):
     assert bound.must == (a, clip.ids["x</w>"]) and bound.bind(clip) == bound
     assert clip.word_pieces("a riding, dog") == [("a</w>",), ("rid", "ing</w>"), (",</w>",), ("dog</w>",)]
     for wrong in (Beam(must=("riding",)), Beam(must=("a riding",)), Beam(rules=Rules(never=("riding",)))):
-        with pytest.raises(ValueError, match=r"riding' is said in 2 pieces \(rid, ing</w>\), which other"):
+        with pytest.raises(ValueError, match=r"riding' is written in 2 pieces \(rid, ing</w>\), which other"):
             wrong.bind(clip)
     assert missing_words(("dog", "x"), clip) == []
 

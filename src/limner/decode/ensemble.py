@@ -1,4 +1,4 @@
-"""Several captioners that say one caption together: at every word their predictions are averaged."""
+"""Ensembles: several captioners write one caption together, and their predictions are averaged at every word."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from limner.text.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class EnsembleInputs:
-    """The same media as each member sees them: one entry per member, as many rows in each."""
+    """The inputs of an ensemble: the same B media as each of its members reads them, one entry per member."""
 
     parts: tuple[Features | Pixels, ...]
 
@@ -36,17 +36,23 @@ Inputs = Features | Pixels | EnsembleInputs
 
 
 class Ensemble(Captioner):
-    """A captioner like any other, for every search.  Its attention is the mean of its members' where they look at as
-    many cells, otherwise the first one's."""
+    """A captioner whose next-word distribution is the weighted mean of its members' distributions.
+
+    Every search can use it like a single captioner.  Its attention is the weighted mean of the members' attention when
+    all have the same number of cells; otherwise it is that of the first member.  Memory and state are tuples with an
+    entry per member.
+    """
 
     weights: Tensor
 
     def __init__(self, members: Sequence[Captioner], averaging: Averaging = EQUAL_WEIGHTS):
-        """Raises ValueError for weights that are not one per member, 0 or more and not all 0."""
+        """Raises ValueError unless there is one weight per member, each 0 or more and finite, and not all of them 0."""
         super().__init__()
         given = [1.0] * len(members) if averaging.weights is None else list(averaging.weights)
         if not members or len(given) != len(members) or not (min(given) >= 0 and 0 < sum(given) < inf):
-            raise ValueError(f"{len(members)} members need as many weights, 0 or more and not all 0; got {given}")
+            raise ValueError(
+                f"{len(members)} members need as many weights, each 0 or more and not all of them 0; got {given}"
+            )
         self.members = nn.ModuleList(members)
         self.average = averaging.of
         self.register_buffer("weights", torch.tensor(given) / sum(given), persistent=False)
@@ -56,17 +62,18 @@ class Ensemble(Captioner):
         return [member for member in self.members if isinstance(member, Captioner)]
 
     def encode(self, inputs: Inputs) -> Any:
-        """Members read their own part of `EnsembleInputs`, or all the same features."""
+        """Each member reads its own part of `EnsembleInputs`; other inputs are read by all members."""
         parts = inputs.parts if isinstance(inputs, EnsembleInputs) else (inputs,) * len(self.members)
         assert len(parts) == len(self.members), "one part per member"
         return tuple(member.encode(part) for member, part in zip(self._each, parts, strict=True))
 
     def init_state(self, memory: Any) -> Any:
-        return tuple(member.init_state(mine) for member, mine in zip(self._each, memory, strict=True))
+        return tuple(member.init_state(part) for member, part in zip(self._each, memory, strict=True))
 
     def step(self, token: Int[Tensor, " R"], state: Any, memory: Any) -> Step:
         steps = [
-            member.step(token, mine, theirs) for member, mine, theirs in zip(self._each, state, memory, strict=True)
+            member.step(token, own_state, own_memory)
+            for member, own_state, own_memory in zip(self._each, state, memory, strict=True)
         ]
         logp = torch.stack([step.logits.float().log_softmax(-1) for step in steps])  # (M, R, V)
         weights = self.weights[:, None, None]
@@ -86,13 +93,16 @@ class Ensemble(Captioner):
 
 
 def check_same_vocabulary(vocabularies: Sequence[tuple[str, Vocabulary]]) -> None:
-    """Raises ValueError, telling where they part, unless all (name, vocabulary) have the same words by the same ids."""
+    """Check that all (name, vocabulary) pairs have the same words with the same ids.
+
+    Raises ValueError that names the first id at which two vocabularies differ.
+    """
     (first, words), *others = [(name, vocabulary.words) for name, vocabulary in vocabularies]
-    for name, theirs in others:
-        if theirs != words:
-            at = next((i for i, (a, b) in enumerate(zip(words, theirs, strict=False)) if a != b), -1)
-            where = f"id {at} is '{words[at]}' and '{theirs[at]}'" if at >= 0 else "one has the other's words and more"
+    for name, other in others:
+        if other != words:
+            at = next((i for i, (a, b) in enumerate(zip(words, other, strict=False)) if a != b), -1)
+            where = f"id {at} is '{words[at]}' and '{other[at]}'" if at >= 0 else "one has the other's words and more"
             raise ValueError(
                 f"an ensemble averages predictions word by word, so its members need one vocabulary; {first} has "
-                f"{len(words)} words, {name} has {len(theirs)}: {where}. Train the second with `start: {first}`"
+                f"{len(words)} words, {name} has {len(other)}: {where}. Train the second with `start: {first}`"
             )

@@ -1,4 +1,4 @@
-"""Captions for many media."""
+"""Captions for many media: batches are read, searched and decoded to text."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -15,11 +15,11 @@ from limner.text.vocabulary import Vocabulary
 
 
 class GeneratedCaption(NamedTuple):
-    """A caption as the search found it."""
+    """One caption that a search returned."""
 
     text: str
-    logprob: float  # natural log of its probability, its end included
-    finished: bool  # False: the length limit came before its end
+    logprob: float  # natural logarithm of its probability, the end of the caption included
+    finished: bool  # False: the caption reached the length limit before its end
 
 
 def generate(
@@ -30,8 +30,11 @@ def generate(
     options: Decoding,
     batch_size: int = 64,
 ) -> dict[str, str]:
-    """The best (or first drawn) caption by id, in evaluation mode; the model's mode is put back.  An `Ensemble` has a
-    reader for each member."""
+    """The best caption of every medium, by id; with sampling, the first one sampled.
+
+    The model runs in evaluation mode and gets its mode back afterwards.  An `Ensemble` needs a tuple of readers, one
+    per member.
+    """
     several = generate_several(model, media, reader, vocabulary, options, batch_size)
     return {id: captions[0].text for id, captions in several.items()}
 
@@ -44,21 +47,21 @@ def generate_several(
     options: Decoding,
     batch_size: int = 64,
 ) -> dict[str, list[GeneratedCaption]]:
-    """Up to `options.n_best` captions by id: the best ones, best first, or those drawn."""
+    """Up to `options.n_best` captions of every medium, by id: best first, or in the order they were sampled."""
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     options = options.bind(vocabulary)
     captions: dict[str, list[GeneratedCaption]] = {}
     for ids, inputs in _batches(media, reader, media_per_search(options, batch_size), device):
-        found = search(model, inputs, options)
+        result = search(model, inputs, options)
         rows = [
             (row, GeneratedCaption(vocabulary.decode(row), logprob, EOS in row))
-            for row, logprob in zip(found.tokens.tolist(), found.logprob.tolist(), strict=True)
+            for row, logprob in zip(result.tokens.tolist(), result.logprob.tolist(), strict=True)
         ]
         for i, id in enumerate(ids):
-            mine = rows[i * options.n_best : (i + 1) * options.n_best]
-            captions[id] = [said for row, said in mine if row[0] != PAD] or [mine[0][1]]
+            own = rows[i * options.n_best : (i + 1) * options.n_best]
+            captions[id] = [caption for row, caption in own if row[0] != PAD] or [own[0][1]]  # PAD first: an empty row
     model.train(was_training)
     return captions
 
@@ -73,6 +76,6 @@ def _batches(
         part = media[i : i + batch_size]
         try:
             groups = [(part, EnsembleInputs(tuple(read([(medium, "full") for medium in part]) for read in reader)))]
-        except MixedShapesError:  # pictures and clips among them
+        except MixedShapesError:  # images and clips in one batch: one medium at a time
             groups = [([medium], EnsembleInputs(tuple(read([(medium, "full")]) for read in reader))) for medium in part]
         yield from ((tuple(medium.id for medium in some), inputs.to(device)) for some, inputs in groups)

@@ -1,6 +1,7 @@
-"""Many hypotheses per medium that go on together, W places for each: what grouped and constrained beams share.
+"""A beam of fixed width: W slots per medium, which grouped and constrained beam searches divide among themselves.
 
-All media stay to the end, and every place has a row of states: simpler than `decode.search`'s beam, and slower.
+All media stay in the batch to the end and every slot has a row of decoder states, also when it is empty.  This is
+simpler than the beam of `decode.search`, and slower.
 """
 
 from typing import Any
@@ -18,10 +19,14 @@ from limner.models.captioner import Captioner, map_tensors
 
 
 class FixedWidthBeam:
-    """`total` (B, W) is the log-probability of each, -inf where a place is empty."""
+    """B media with W hypotheses each.
+
+    `total` (B, W) is the log-probability of each hypothesis, -inf where a slot is empty; `tokens` (B * W, t) are their
+    words so far; `attention` (B * W, t, N) is their attention; `best` collects the captions that have ended.
+    """
 
     def __init__(self, model: Captioner, inputs: Inputs, options: Beam, width: int, first: list[int]):
-        """`first` are the places that begin with the empty hypothesis."""
+        """Only the slots in `first` hold a hypothesis before the first word, the empty one."""
         B, self.width, device = len(inputs), width, inputs.device
         self.model, self.options = model, options
         self.memory: Any = model.encode(inputs)  # type: ignore[arg-type]
@@ -34,11 +39,14 @@ class FixedWidthBeam:
         self.best = NBest(B, options.n_best)
 
     def score_next_words(self) -> Float[Tensor, "B W V"]:
-        """Log-probabilities of every hypothesis with one more word; what the rules forbid is -inf."""
+        """Log-probability of every hypothesis extended by every word; -inf where a rule forbids the word.
+
+        Raises FloatingPointError when a model's scores are nan, or all -inf at the first word.
+        """
         out = self.model.step(self.token, self.state, self.memory)
         self.state = out.state
-        seen = out.attention[:, None]
-        self.attention = seen if self.attention is None else torch.cat([self.attention, seen], 1)
+        newest = out.attention[:, None]
+        self.attention = newest if self.attention is None else torch.cat([self.attention, newest], 1)
         logp = apply_rules(self.options.rules, out.logits.float().log_softmax(-1), self.tokens)
         scores = self.total[..., None] + logp.view(*self.total.shape, -1)
         if scores.isnan().any() or (self.tokens.shape[1] == 0 and not scores.isfinite().flatten(1).any(1).all()):
@@ -49,7 +57,7 @@ class FixedWidthBeam:
         return scores
 
     def extend(self, parent: Int[Tensor, "B W"], word: Int[Tensor, "B W"], total: Float[Tensor, "B W"]) -> None:
-        """The places are taken by `word` after the hypothesis in place `parent`."""
+        """Fill every slot with the hypothesis from slot `parent` of the same medium, extended by `word`."""
         assert self.attention is not None
         rows = (torch.arange(len(parent), device=parent.device)[:, None] * self.width + parent).flatten()
         self.state = map_tensors(lambda x: x.index_select(0, rows), self.state)
@@ -58,33 +66,36 @@ class FixedWidthBeam:
         self.attention, self.total = self.attention[rows], total
 
     def collect_ended(self, among: Bool[Tensor, "B W"]) -> Bool[Tensor, "B W"]:
-        """Those `among` the places that have just ended leave the beam and may be among the best -> which did."""
+        """Move the hypotheses of the slots `among` whose newest word is EOS to `best` -> which slots these were."""
         ended = among & self.total.isfinite() & (self.token.view_as(self.total) == EOS)
         divisor = self.options.divisor(self.tokens.shape[1])
-        for medium, place in ended.nonzero().tolist():
-            found = self._hypothesis(medium, place, divisor)
-            if found.score > self.best.worst(medium):
-                self.best.add(medium, found)
+        for medium, slot in ended.nonzero().tolist():
+            hypothesis = self._hypothesis(medium, slot, divisor)
+            if hypothesis.score > self.best.worst(medium):
+                self.best.add(medium, hypothesis)
         self.total = self.total.masked_fill(ended, -torch.inf)
         return ended
 
-    def finish(self, places: list[Int[Tensor, " _"]]) -> Captions:
-        """The best per medium.  What no ended one has taken goes to the likeliest unfinished hypotheses of the first
-        `places`, or where there is nothing at all, of the next ones."""
-        for medium, mine in enumerate(self.best.hypotheses):
-            for some in places[:1] if mine else places:
-                order = some[self.total[medium, some].argsort(descending=True, stable=True)]
-                for place in order[self.total[medium, order].isfinite()].tolist():
-                    found = self._hypothesis(medium, place, 1.0)
-                    if len(mine) < self.options.n_best and not any(
-                        torch.equal(found.tokens, old.tokens) for old in mine
+    def finish(self, slot_groups: list[Int[Tensor, " _"]]) -> Captions:
+        """The best captions per medium.
+
+        Where fewer than `n_best` have ended, the likeliest unfinished hypotheses of the first of `slot_groups` follow.
+        A medium without any ended caption uses the first group that holds a hypothesis.
+        """
+        for medium, captions in enumerate(self.best.hypotheses):
+            for slots in slot_groups[:1] if captions else slot_groups:
+                order = slots[self.total[medium, slots].argsort(descending=True, stable=True)]
+                for slot in order[self.total[medium, order].isfinite()].tolist():
+                    hypothesis = self._hypothesis(medium, slot, 1.0)
+                    if len(captions) < self.options.n_best and not any(
+                        torch.equal(hypothesis.tokens, old.tokens) for old in captions
                     ):
-                        mine.append(found)
-                if mine:
+                        captions.append(hypothesis)
+                if captions:
                     break
         return self.best.captions()
 
-    def _hypothesis(self, medium: int, place: int, divisor: float) -> BeamHypothesis:
+    def _hypothesis(self, medium: int, slot: int, divisor: float) -> BeamHypothesis:
         assert self.attention is not None
-        logprob, row = self.total[medium, place].item(), medium * self.width + place
+        logprob, row = self.total[medium, slot].item(), medium * self.width + slot
         return BeamHypothesis(logprob / divisor, logprob, self.tokens[row].clone(), self.attention[row].clone())

@@ -1,4 +1,4 @@
-"""How captions are searched or drawn: the options of a beam and of sampling."""
+"""Options of the searches: `Beam`, `Sample`, and how an ensemble averages its members."""
 
 from dataclasses import dataclass, field, fields, replace
 from math import isfinite
@@ -24,24 +24,28 @@ class SearchOptions(Protocol):
     def n_best(self) -> int: ...  # captions per medium that are returned
 
     def bind(self, vocabulary: Vocabulary) -> "SearchOptions":
-        """The same with words as ids."""
+        """The same options with words as ids."""
         ...
 
 
-MAX_REQUIRED_WORDS = 6  # words that a caption can be made to hold; a search has 2^MAX_REQUIRED_WORDS beams
+MAX_REQUIRED_WORDS = 6  # of `Beam.must`; n required words make 2^n beams
 
 
 @dataclass(frozen=True)
 class Beam:
-    """`size` hypotheses per medium; one that ends is set aside and the beam shrinks by one (Xu et al.'s own search).
+    """Options of beam search with `size` hypotheses per medium.
 
-    The best ended hypothesis wins by logprob / `divisor`; when none has ended at `rules.max_length` the best unfinished
-    one is returned.  With `finished_compete` it is SA-LSTM's search, for parity: an ended hypothesis keeps its
-    place only until better ones take all places, and in the end the unfinished ones compete.  With `keep_beam_full`
-    it is that of ruotianluo/self-critical.pytorch and its descendants: the place of an ended hypothesis goes to the
-    next best one, so that the beam never shrinks, and in the end the unfinished ones compete.
+    A hypothesis that ends leaves the beam, and the beam shrinks by one (the search of Xu et al.'s code).  The ended
+    hypothesis with the highest logprob / `divisor` wins; when none has ended at `rules.max_length`, the best unfinished
+    one is returned.  Two options reproduce other published searches:
 
-    With `groups` it is diverse beam search (see `decode.diverse`), with `must` constrained (see `decode.constrained`).
+    - `finished_compete` (SA-LSTM): an ended hypothesis stays in the beam until better ones fill all slots, and in the
+      end unfinished hypotheses compete with ended ones.
+    - `keep_beam_full` (ruotianluo/self-critical.pytorch and its descendants): the next best hypothesis fills the slot
+      of an ended one, so the beam never shrinks, and in the end unfinished hypotheses compete with ended ones.
+
+    `groups` above 1 selects diverse beam search (`decode.diverse`); `must` selects constrained beam search
+    (`decode.constrained`).
     """
 
     size: int = 5  # hypotheses per medium; 1 is greedy
@@ -53,50 +57,59 @@ class Beam:
     # 14).  avg: length, whatever the length_penalty
     normalise: Literal["power", "wu", "avg"] = "power"
     n_best: int = 1  # captions per medium that are returned, best first
-    groups: int = 1  # of size / groups hypotheses each, which avoid each other's words ...
-    diversity: float = 0.5  # ... by so much log-probability
-    must: RuleWords = ()  # words that the caption has to hold
+    groups: int = 1  # groups of size / groups hypotheses that avoid each other's words
+    diversity: float = 0.5  # log-probability that a word loses for each time an earlier group has chosen it
+    must: RuleWords = ()  # words that the caption must contain
     name: Literal["beam"] = "beam"
 
     def __post_init__(self) -> None:
         if not isfinite(self.length_penalty):
-            raise ValueError(f"length_penalty is a number, got {self.length_penalty}")
+            raise ValueError(f"length_penalty is a number, got {self.length_penalty}; give a finite one")
         if self.size < 1:
-            raise ValueError(f"a beam has at least one hypothesis, got size {self.size}")
+            raise ValueError(f"a beam has at least one hypothesis, got size {self.size}; give 1 or more")
         if self.finished_compete and (self.length_penalty or self.normalise != "power"):
-            raise ValueError("finished_compete compares plain log-probabilities: set length_penalty to 0")
-        if self.finished_compete and (self.groups > 1 or self.n_best > 1 or self.must):
             raise ValueError(
-                "finished_compete is one beam with one caption: groups, n_best and must are of other searches"
+                "finished_compete does not normalise log-probabilities: set length_penalty to 0 and normalise to power"
             )
+        if self.finished_compete and (self.groups > 1 or self.n_best > 1 or self.must):
+            raise ValueError("finished_compete is one beam with one caption: leave out groups, n_best and must")
         if self.keep_beam_full and (self.finished_compete or self.groups > 1 or self.must):
-            raise ValueError("keep_beam_full is one beam: finished_compete, groups and must are of other searches")
+            raise ValueError("keep_beam_full is one beam: leave out finished_compete, groups and must")
         if not 1 <= self.n_best <= self.size:
             raise ValueError(
-                f"a beam of {self.size} cannot give the {self.n_best} best captions: n_best is 1 to the size"
+                f"a beam of {self.size} cannot give the {self.n_best} best captions: n_best must lie between 1 and size"
             )
         if self.groups < 1 or self.size % self.groups:
-            raise ValueError(f"{self.size} hypotheses cannot be parted into {self.groups} equal groups")
+            raise ValueError(
+                f"{self.size} hypotheses cannot be parted into {self.groups} equal groups: give a multiple of groups"
+            )
         if self.must and self.groups > 1:
-            raise ValueError("must and groups are two searches: give one of them")
+            raise ValueError("must and groups are two searches (constrained and diverse): give one of them")
         if len(self.must) > MAX_REQUIRED_WORDS:
-            raise ValueError(f"{len(self.must)} words that must appear; at most {MAX_REQUIRED_WORDS}")
+            raise ValueError(f"{len(self.must)} words that must appear; at most {MAX_REQUIRED_WORDS} are possible")
 
     def divisor(self, length: int) -> float:
-        """What the log-probability of a caption of `length` tokens, EOS counted, is divided by."""
+        """The number that divides the log-probability of a caption of `length` tokens, EOS included.
+
+        >>> Beam(length_penalty=0.5).divisor(4), Beam(length_penalty=1.0, normalise="wu").divisor(7)
+        (2.0, 2.0)
+        """
         if self.normalise == "avg":
             return float(length)
         return float((length if self.normalise == "power" else (5 + length) / 6) ** self.length_penalty)
 
     def bind(self, vocabulary: Vocabulary) -> "Beam":
-        """The same with words as ids.  Raises ValueError for words that must appear but cannot, and for those that can
-        be neither made to appear nor forbidden."""
+        """The same options with words as ids.
+
+        Raises ValueError for a required word that the vocabulary lacks or that is also forbidden, and for a word of
+        several pieces, which can be neither required nor forbidden.
+        """
         rules = self.rules.bind(vocabulary)
-        spoken = [word for entry in self.must if isinstance(entry, str) for word in spell_words(entry, vocabulary)]
-        if unknown := [word for word in dict.fromkeys(spoken) if word not in vocabulary.ids]:
+        required = [word for entry in self.must if isinstance(entry, str) for word in spell_words(entry, vocabulary)]
+        if unknown := [word for word in dict.fromkeys(required) if word not in vocabulary.ids]:
             raise ValueError(f"the vocabulary has no {', '.join(map(repr, unknown))}, which must appear")
         known = (entry for entry in self.must if isinstance(entry, int))
-        ids = tuple(dict.fromkeys((*word_ids(spoken, vocabulary), *known)))
+        ids = tuple(dict.fromkeys((*word_ids(required, vocabulary), *known)))
         if both := set(ids) & set(rules.never):
             raise ValueError(f"{', '.join(repr(vocabulary.words[i]) for i in both)} must appear and must never appear")
         return replace(self, rules=rules, must=ids)
@@ -104,8 +117,10 @@ class Beam:
 
 @dataclass(frozen=True)
 class Sample:
-    """`count` captions per medium drawn from softmax(logits / temperature), of the likeliest words only when `top_k`
-    or `top_p` say so."""
+    """Options of sampling: `count` captions per medium are drawn word by word from softmax(logits / temperature).
+
+    `top_k` and `top_p` restrict every draw to the likeliest words.
+    """
 
     count: int = 1  # captions per medium
     temperature: float = 1.0  # below 1: likelier words
@@ -118,7 +133,7 @@ class Sample:
         if self.temperature <= 0 or self.count < 1:
             raise ValueError(
                 f"expected temperature > 0 and count >= 1, got {self.temperature} and {self.count}; "
-                "for the likeliest words use greedy()"
+                "for the likeliest words use a beam of size 1"
             )
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k is a number of words, 1 or more; got {self.top_k}")
@@ -127,19 +142,20 @@ class Sample:
 
     @property
     def n_best(self) -> int:
-        """Captions per medium that are returned, in the order drawn."""
+        """Captions per medium that are returned, in the order they were sampled."""
         return self.count
 
     def bind(self, vocabulary: Vocabulary) -> "Sample":
-        """The same with words as ids."""
+        """The same options with words as ids.  Raises ValueError for a forbidden word of several pieces."""
         return replace(self, rules=self.rules.bind(vocabulary))
 
 
 @dataclass(frozen=True)
 class Averaging:
-    """How the predictions of an ensemble's members are averaged.
+    """How an ensemble averages the predictions of its members.
 
-    `weights`, one per member, are made to sum to 1 (None: equal).  A mean of log-probabilities is a product of experts.
+    `weights`, one per member, are scaled to sum to 1 (None: equal weights).  `of` selects the mean of probabilities,
+    or the mean of log-probabilities, which is a product of experts.
     """
 
     weights: tuple[float, ...] | None = None
@@ -148,17 +164,23 @@ class Averaging:
 
 EQUAL_WEIGHTS = Averaging()
 
-Decoding = SearchOptions  # `Beam`, `Sample`, or those of a registered search
+Decoding = SearchOptions  # `Beam`, `Sample`, or the options of a registered search
 
 
 def media_per_search(options: Decoding, media: int) -> int:
-    """How many of `media` are searched at a time: a constrained search has a beam for every set of its words, so that
-    it takes as much memory on one medium as a beam on 2^words."""
+    """How many media one search takes, where a search without required words takes `media`.
+
+    A constrained search has a beam for every subset of its words, so one medium needs as much memory as 2^words media
+    in a search without them.
+
+    >>> media_per_search(Beam(), 64), media_per_search(Beam(must=("dog", "red")), 64)
+    (64, 16)
+    """
     return max(1, media >> len(options.must)) if isinstance(options, Beam) else media
 
 
 def with_options(decoding: SearchOptions, beam: int | None = None, **options: Any) -> SearchOptions:
-    """`decoding` with other options: `beam` hypotheses, or fields of `Beam` and of `Rules` by their names.
+    """`decoding` with some options replaced: `beam` is its size, all others are fields of `Beam` or `Rules`.
 
     Raises TypeError for an option that does not exist, ValueError for a value that is not allowed.
 
@@ -181,7 +203,7 @@ def with_options(decoding: SearchOptions, beam: int | None = None, **options: An
 def with_beam(decoding: Beam, size: int | None = None, length_penalty: float | None = None, **rules: object) -> Beam:
     """`decoding` with the given values replaced; None leaves a value as it is.
 
-    A length_penalty that is given counts: `avg`, which has none, becomes `power`.
+    A `length_penalty` changes `normalise` from `avg`, which ignores the penalty, to `power`.
     """
     if length_penalty is not None and decoding.normalise == "avg":
         decoding = replace(decoding, normalise="power")

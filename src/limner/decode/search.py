@@ -1,8 +1,7 @@
-"""Greedy, sampling and beam search over any Captioner.  One protocol: (model, inputs, options) -> Captions.
+"""Greedy search, sampling and beam search for any captioner: (model, inputs, options) -> Captions.
 
-Log-probabilities are the model's own (rules forbid words, they do not rescale the others), except in `sample`, where
-the distribution that is drawn from, rules included, is the one that is reported: the one self-critical training
-must differentiate.
+Log-probabilities are the model's own: rules forbid words and do not rescale the others.  `sample` is the exception: it
+reports the distribution that it draws from, rules included, because self-critical training must differentiate that.
 """
 
 from collections.abc import Callable
@@ -28,25 +27,28 @@ __all__ = ["SEARCHES", "Beam", "Sample", "beam", "greedy", "rollout", "sample", 
 
 @torch.no_grad()
 def greedy(model: Captioner, inputs: Inputs, rules: Rules = Rules()) -> Captions:
-    """The likeliest word at every step."""
+    """The likeliest word at every step -> B rows."""
     return rollout(model, model.encode(inputs), rules)  # type: ignore[arg-type]
 
 
 @torch.no_grad()  # not inference_mode: self-critical training feeds these tokens back through the model
 def sample(model: Captioner, inputs: Inputs, options: Sample = Sample()) -> Captions:  # noqa: B008  # frozen
-    """Random captions; rows `count * i ... count * i + count - 1` belong to medium i."""
+    """Sampled captions -> B * count rows; rows `count * i ... count * i + count - 1` belong to medium i."""
     return rollout(model, model.encode(inputs), options)  # type: ignore[arg-type]  # an `Ensemble` reads EnsembleInputs
 
 
 def search(model: Captioner, inputs: Inputs, options: Decoding) -> Captions:
-    """Run the search that `options` belong to -> `options.n_best` neighbouring rows per medium."""
+    """Run the search that `options.name` registers -> `options.n_best` neighbouring rows per medium."""
     return SEARCHES[options.name].run(model, inputs, options)
 
 
 @torch.no_grad()
 def rollout(model: Captioner, memory: Any, options: Sample | Rules) -> Captions:
-    """What `sample` draws, or `greedy` takes, for media that are encoded already: one path per row."""
-    drawn = options if isinstance(options, Sample) else None
+    """`sample` (given `Sample`) or `greedy` (given `Rules`) for media that are encoded already.
+
+    Raises FloatingPointError when the scores of a row are nan or all -inf.
+    """
+    sampling = options if isinstance(options, Sample) else None
     rules, count = (options.rules, options.count) if isinstance(options, Sample) else (options, 1)
     state = map_tensors(lambda x: x.repeat_interleave(count, 0), model.init_state(memory))
     rows, device = len(first_tensor(state)), first_tensor(state).device
@@ -56,15 +58,15 @@ def rollout(model: Captioner, memory: Any, options: Sample | Rules) -> Captions:
     for _ in range(rules.max_length):
         out = model.step(token, state, memory)
         logits, state, attention = out.logits, out.state, out.attention
-        if drawn is None:
+        if sampling is None:
             logp = logits.float().log_softmax(-1)
             token = apply_rules(rules, logp, tokens).argmax(-1)
         else:
-            logp = warp_logits(drawn, logits.float(), tokens).log_softmax(-1)
+            logp = warp_logits(sampling, logits.float(), tokens).log_softmax(-1)
             _check_finite(~logp.isnan().any(1))
             token = torch.multinomial(logp.exp(), 1).squeeze(1)
-        spoken = logp.gather(1, token[:, None]).squeeze(1)
-        total = total + spoken.where(alive, 0.0)  # `spoken * alive` would give -inf * 0 = nan
+        chosen = logp.gather(1, token[:, None]).squeeze(1)
+        total = total + chosen.where(alive, 0.0)  # `chosen * alive` would give -inf * 0 = nan
         token = token.masked_fill(~alive, PAD)
         tokens = torch.cat([tokens, token[:, None]], 1)
         maps.append(attention.where(alive[:, None], 0.0))
@@ -83,8 +85,12 @@ def _check_finite(sound: Bool[Tensor, " R"]) -> None:
 
 @torch.no_grad()
 def beam(model: Captioner, inputs: Inputs, options: Beam = Beam()) -> Captions:  # noqa: B008  # frozen
-    """The best of `options.size` hypotheses per medium, or the `options.n_best` best: rows `n_best * i ...` belong to
-    medium i, best first.  Beam 1 is greedy; a beam of V^L is exhaustive search."""
+    """The `options.n_best` best captions per medium -> B * n_best rows, best first; rows `n_best * i ...` belong to
+    medium i.
+
+    A beam of size 1 is greedy search; a beam of size V^L, for captions of up to L of V words, is exhaustive search.
+    Raises FloatingPointError when a medium's scores are nan or all -inf.
+    """
     if options.must:
         return constrained_beam(model, inputs, options)
     if options.groups > 1:
@@ -97,7 +103,7 @@ def beam(model: Captioner, inputs: Inputs, options: Beam = Beam()) -> Captions: 
 
 
 class _BeamSearch:
-    """All media at once: B' media still searching, K hypotheses each.  Media that are done leave the batch."""
+    """Beam search over a batch: B' media that still search, K hypotheses each.  Finished media leave the batch."""
 
     def __init__(self, model: Captioner, inputs: Inputs, options: Beam):
         B, K, device = len(inputs), options.size, inputs.device
@@ -106,7 +112,7 @@ class _BeamSearch:
         self.state: Any = model.init_state(self.memory)
         self.media = torch.arange(B, device=device)
         self.best = NBest(B, options.n_best)
-        self.best_score = torch.full((B,), -torch.inf, device=device)  # the last of the `n_best` best: what is to beat
+        self.best_score = torch.full((B,), -torch.inf, device=device)  # what a new caption must exceed
         self.score = torch.zeros(B, 1, device=device)  # one hypothesis, the empty one, until the first word
         self.slots = torch.full((B,), K, device=device)  # hypotheses that may still end
         self.token = torch.full((B,), BOS, device=device)
@@ -114,10 +120,10 @@ class _BeamSearch:
         self.attention: Tensor | None = None
 
     def step(self) -> bool:
-        """One more word for every hypothesis; False when no medium is searching any more."""
+        """Extend every hypothesis by one word -> False when no medium is searching any more."""
         B, width = self.score.shape
-        spoken = self.model.step(self.token, self.state, self.memory)
-        logits, state, attention = spoken.logits, spoken.state, spoken.attention
+        out = self.model.step(self.token, self.state, self.memory)
+        logits, state, attention = out.logits, out.state, out.attention
         logp = apply_rules(self.options.rules, logits.float().log_softmax(-1), self.tokens)
         scores = logp.view(B, width, -1).add_(self.score[..., None]).flatten(1)
         K = min(self.options.size, scores.shape[1])  # a beam larger than the vocabulary fills over several words
@@ -127,9 +133,8 @@ class _BeamSearch:
         self.tokens = torch.cat([self.tokens[parents], self.token[:, None]], 1)
         history = attention[:, None] if self.attention is None else torch.cat([self.attention, attention[:, None]], 1)
         self.attention = history[parents]
-        if (
-            self.options.finished_compete and self.options.size == K
-        ):  # the best ended one is pushed out when all are better
+        if self.options.finished_compete and self.options.size == K:
+            # the ended caption loses its slot when all hypotheses are better
             self.best_score.masked_fill_((score > self.best_score[:, None]).all(1), -torch.inf)
         usable = (torch.arange(K, device=best.device) < self.slots[:, None]) & score.isfinite()
         ended = usable & (self.token.view(B, K) == EOS)
@@ -139,7 +144,7 @@ class _BeamSearch:
         self.score = score.masked_fill(~usable | ended, -torch.inf)
         hopeless = self._bound() <= self.best_score[:, None]
         self.score.masked_fill_(hopeless, -torch.inf)
-        # a slot without a hypothesis repeats its medium's best one, which costs models that know siblings nothing
+        # an empty slot repeats its medium's best hypothesis; models that share work among equal rows pay nothing for it
         best = torch.where(
             self.score.isfinite(), torch.arange(K, device=self.score.device), self.score.argmax(1, keepdim=True)
         )
@@ -148,7 +153,7 @@ class _BeamSearch:
         return self._drop_done()
 
     def _collect_ended(self, ended: Float[Tensor, "B K"]) -> None:
-        """Keep the best ended hypotheses of each medium."""
+        """Store the best ended hypotheses of each medium; `ended` is their log-probability, -inf elsewhere."""
         top, which = ended.topk(min(self.options.n_best, ended.shape[1]))
         normalised = top / self.options.divisor(self.tokens.shape[1])
         for i, place in (normalised > self.best_score[:, None]).nonzero().tolist():
@@ -165,21 +170,25 @@ class _BeamSearch:
         self.best_score[i] = self.best.worst(medium)
 
     def _bound(self) -> Float[Tensor, "B K"]:
-        """The best normalised score a hypothesis can still reach: log-probabilities only fall."""
+        """An upper bound of the normalised score that a hypothesis can still reach: log-probabilities only fall."""
         return self.score / max(1.0, self.options.divisor(self.options.rules.max_length))
 
     def _drop_done(self) -> bool:
-        """A medium is done when no hypothesis is left that could still beat its best ended one."""
+        """Remove media without a live hypothesis from the batch -> False when none is left.
+
+        A medium is finished when no hypothesis could still beat its ended ones.
+        """
         live = self.score.isfinite().any(1)
         if live.all():
             return True
-        lost = [int(self.media[i]) for i in (~live).nonzero().flatten() if not self.best.hypotheses[int(self.media[i])]]
-        if lost:
-            raise FloatingPointError(f"the model's scores for media {lost[:5]} of the batch are nan or all -inf")
+        failed = [
+            int(self.media[i]) for i in (~live).nonzero().flatten() if not self.best.hypotheses[int(self.media[i])]
+        ]
+        if failed:
+            raise FloatingPointError(f"the model's scores for media {failed[:5]} of the batch are nan or all -inf")
         rows = live.repeat_interleave(self.score.shape[1])
-        if (
-            live.sum() <= 0.9 * len(live) or not live.any()
-        ):  # copying the memory each time would cost more than it saves
+        if live.sum() <= 0.9 * len(live) or not live.any():
+            # copying the memory for every single medium would cost more than it saves
             self.media, self.slots, self.score = self.media[live], self.slots[live], self.score[live]
             self.best_score, self.token, self.tokens = self.best_score[live], self.token[rows], self.tokens[rows]
             self.attention = None if self.attention is None else self.attention[rows]
@@ -188,22 +197,26 @@ class _BeamSearch:
         return bool(live.any())
 
     def finish(self) -> Captions:
-        """The best per medium.  Unfinished hypotheses take the places that no ended one has, or compete for all."""
+        """The best captions per medium.
+
+        Unfinished hypotheses fill what is left of `n_best`; with `finished_compete` or `keep_beam_full` they compete
+        with the ended ones.
+        """
         for i, medium in enumerate(self.media.tolist()):
-            found = self.best.hypotheses[medium]
+            captions = self.best.hypotheses[medium]
             order = [
                 slot for slot in self.score[i].argsort(descending=True, stable=True).tolist() if self._is_live(i, slot)
             ]
             if self.options.finished_compete:
                 order = [slot for slot in order[:1] if self.score[i, slot] > self.best_score[i]]
-                found[: len(order)] = []
+                captions[: len(order)] = []
             if not self.options.keep_beam_full:
-                order = order[: self.options.n_best - len(found)]
+                order = order[: self.options.n_best - len(captions)]
             for slot in order:
                 row = i * self.score.shape[1] + slot
                 logprob = self.score[i, slot].item()
                 assert self.attention is not None
-                # an unfinished one is worth less than any that has ended, unless they compete
+                # an unfinished caption ranks below every ended one, unless they compete
                 score = (
                     logprob / self.options.divisor(self.tokens.shape[1]) if self.options.keep_beam_full else -torch.inf
                 )
@@ -215,7 +228,7 @@ class _BeamSearch:
 
 
 class Search(NamedTuple):
-    """A search as recipes and `limner.register` know it."""
+    """An entry of `SEARCHES`: a search and the class of its options."""
 
     config: type  # a `SearchOptions`
     run: Callable[..., Captions]  # (model, inputs, options)
