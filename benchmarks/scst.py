@@ -81,13 +81,13 @@ def main() -> int:
         )
         for baseline in ("leave_one_out", "greedy")
     }
-    tokens, _ = objectives["leave_one_out"].draw(crafted().eval(), inputs)
+    tokens, _ = objectives["leave_one_out"].sample_captions(crafted().eval(), inputs)
     drawn = torch.cat([torch.full_like(tokens[:, :1], BOS), tokens], 1)
     print(f"{len(tokens)} captions of {(tokens > 0).sum(1).float().mean():.1f} tokens, EOS included")
     batch = Batch(ids, inputs, drawn)
     for objective in objectives.values():  # the same captions for both, though each step pays for drawing some
-        draw = objective.draw
-        objective.draw = lambda *args, draw=draw: (tokens, draw(*args)[1])  # type: ignore[method-assign]
+        draw = objective.sample_captions
+        objective.sample_captions = lambda *args, draw=draw: (tokens, draw(*args)[1])  # type: ignore[method-assign]
     xe, _ = step_of(CrossEntropy(), batch)
     variants = {"cross entropy": xe} | {f"scst, {name}": step_of(it, batch)[0] for name, it in objectives.items()}
     take_turns(variants, 1)

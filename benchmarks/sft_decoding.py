@@ -24,8 +24,8 @@ from limner.core.types import BOS, EOS, Features, Layout
 from limner.decode.rules import Rules
 from limner.decode.search import greedy
 from limner.models.sft import Sft, SftConfig
-from limner.models.sft_head import FRAME, WHOLE, WORD, SftHead
-from limner.models.sft_network import ROUNDS, Ham, Looked, PublishedTeacher
+from limner.models.sft_head import FRAME_TYPE, GLOBAL_TYPE, WORD_TYPE, SftHead
+from limner.models.sft_network import ENCODER_ROUNDS, HierarchicalAttention, ObjectFeatures, PublishedTransformerTeacher
 from paired import arguments, report, take_turns
 
 VIDEOS, FRAMES, CHANNELS, PIECES, LENGTH = 8, 15, 512, 49_408, 22
@@ -50,19 +50,19 @@ def videos() -> Features:
     return Features(grid, torch.ones(VIDEOS, FRAMES, dtype=torch.bool), Layout(FRAMES, 1, 1))
 
 
-def teacher_actions(module: PublishedTeacher, looked: Looked) -> Tensor:
+def teacher_actions(module: PublishedTransformerTeacher, looked: ObjectFeatures) -> Tensor:
     """Six rounds, of which each decodes from the same query."""
     memory, mask = looked.objects, looked.present
     query = looked.frames.amax(1, keepdim=True).expand_as(memory)
-    for _ in range(ROUNDS):
+    for _ in range(ENCODER_ROUNDS):
         found = module.self_attend(memory, memory, mask)
-        memory = module.feed(module.norm(module.dense(found) + found))
+        memory = module.feed_forward(module.norm(module.dense(found) + found))
         own = module.norm(module.dense(module.self_attend(query, query, mask)) + query)
-        actions = module.feed(module.norm(own + module.dense(module.attend(own, memory, mask))))
+        actions = module.feed_forward(module.norm(own + module.dense(module.attend(own, memory, mask))))
     return actions
 
 
-def global_vector(ham: Ham, actions: Tensor, frames: Tensor) -> Tensor:
+def global_vector(ham: HierarchicalAttention, actions: Tensor, frames: Tensor) -> Tensor:
     """Sums of pre-activations (B, T, J, H)."""
     seen = ham.of_frames(frames)[:, :, None]
     first = seen + ham.of_actions(actions)[:, None]
@@ -76,13 +76,13 @@ def whole(head: SftHead, frames: Tensor, vector: Tensor, tokens: Tensor) -> Tens
     """All positions of the prefix language model at once -> the scores after every text position (B, T, V)."""
     visual, length = frames.shape[1] + 1, tokens.shape[1]
     x = torch.cat([head.read_frames(torch.cat([frames, vector[:, None]], 1)), head.read_words(head.embed(tokens))], 1)
-    kind = torch.tensor([FRAME] * (visual - 1) + [WHOLE] + [WORD] * length)
-    x = head._placed(x, kind, torch.arange(visual + length).expand(len(x), -1))
+    kind = torch.tensor([FRAME_TYPE] * (visual - 1) + [GLOBAL_TYPE] + [WORD_TYPE] * length)
+    x = head._add_type_and_position(x, kind, torch.arange(visual + length).expand(len(x), -1))
     mask = torch.ones(visual + length, visual + length, dtype=torch.bool).tril()
     mask[:visual, :visual], mask[:, :visual] = True, True
     for block in head.blocks:
         q, k, v = (head._split(y) for y in (block.query(x), block.key(x), block.value(x)))
-        x = block.finish(x, F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2))
+        x = block.after_attention(x, F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2))
     return head.words(head.dense_norm(F.gelu(head.dense(x[:, visual:]))))
 
 
@@ -92,15 +92,17 @@ def rerun(model: Sft, features: Features, everything: bool) -> tuple[Tensor, Ten
     tokens = torch.zeros(len(features), LENGTH + 1, dtype=torch.long)
     tokens[:, 0], total = BOS, torch.zeros(len(features))
     net, head = model.network, model.head
-    assert isinstance(net.module, PublishedTeacher) and net.ham is not None
+    assert isinstance(net.module, PublishedTransformerTeacher) and net.ham is not None
     for t in range(LENGTH):
-        looked = net.look(features.grid, features.mask)
+        looked = net.encode_objects(features.grid, features.mask)
         actions = (teacher_actions(net.module, looked), looked.objects)
         vectors = [global_vector(net.ham, some, looked.frames) for some in actions]
         both = [whole(head, features.grid, vector, tokens[:, :LENGTH]) for vector in vectors]
         if everything:
             told = [net.semantics(looked.objects), net.semantics(actions[0])]
-            head.words(head.tell(torch.cat([*told, *(head.read_frames(vector)[:, None] for vector in vectors)], 1)))
+            head.words(
+                head.transform(torch.cat([*told, *(head.read_frames(vector)[:, None] for vector in vectors)], 1))
+            )
         best = both[1][:, t].log_softmax(-1).max(-1)
         tokens[:, t + 1], total = best.indices, total + best.values
     return tokens[:, 1:], total

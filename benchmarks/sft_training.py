@@ -20,14 +20,14 @@ from torch.nn import functional as F
 
 from limner.core.types import BOS, EOS, PAD, Features, Layout
 from limner.models.sft import Sft, SftConfig
-from limner.objectives.hierarchical import Labels, SftLoss, SftTraining
+from limner.objectives.hierarchical import SftLoss, SftTraining, WordLabels
 from limner.text.vocabulary import SPECIALS, Vocabulary
 from paired import arguments, report, take_turns
 from sft_decoding import CHANNELS, FRAMES, LENGTH, PIECES, whole
 
 PAIRS = 16
 LOSS = SftLoss(teacher_weight=0.5, objects=0.3, actions=0.2, label_smoothing=0.3, published=True)
-TRAINING = SftTraining(LOSS, Labels(Vocabulary(SPECIALS)))
+TRAINING = SftTraining(LOSS, WordLabels(Vocabulary(SPECIALS)))
 
 
 def make_batch(seed: int = 0) -> tuple[Features, Tensor, Tensor]:
@@ -54,7 +54,7 @@ def fresh() -> Sft:
 
 
 def limner(model: Sft, data: Data) -> Tensor:
-    return TRAINING.published(model, *data).value
+    return TRAINING.published_loss(model, *data).value
 
 
 def divergence(logits: Tensor, targets: Tensor) -> Tensor:
@@ -68,10 +68,13 @@ def divergence(logits: Tensor, targets: Tensor) -> Tensor:
 def straightforward(model: Sft, data: Data) -> Tensor:
     features, tokens, labels = data
     following = F.pad(tokens[:, 1:], (0, 1), value=PAD)
-    sides = [model.network.see(model.network.look(features.grid, features.mask), module) for module in (True, False)]
+    sides = [
+        model.network.encode_clip(model.network.encode_objects(features.grid, features.mask), module)
+        for module in (True, False)
+    ]
     teacher, student = (divergence(whole(model.head, features.grid, side.vector, tokens), following) for side in sides)
     objects, actions = (
-        divergence(model.head.words(model.head.tell(semantics)), labels)
+        divergence(model.head.words(model.head.transform(semantics)), labels)
         for semantics in (sides[1].object_semantics, sides[1].action_semantics)
     )
     return (

@@ -17,7 +17,7 @@ from torch import Tensor
 from limner.core.types import BOS, EOS, UNK, Features, Layout
 from limner.decode.rules import Rules
 from limner.decode.search import Beam, beam
-from limner.models.attention_blocks import Known
+from limner.models.attention_blocks import KeyValue
 from limner.models.spatial_transformer import Memory, SpatialTransformer, SpatialTransformerConfig
 from paired import arguments, report, take_turns
 
@@ -52,7 +52,7 @@ def pictures(seed: int = 1) -> Features:
 @torch.no_grad()
 def published(model: SpatialTransformer, features: Features) -> tuple[Tensor, float]:
     """One picture -> the words after BOS and their log-probability."""
-    cells = model.located(model.embedded(features), features)
+    cells = model.add_positions(model.embed_cells(features), features)
     for layer in model.cell_layers:
         cells = layer(cells, features.mask, None)
     cells = model.cell_norm(cells)
@@ -60,9 +60,9 @@ def published(model: SpatialTransformer, features: Features) -> tuple[Tensor, fl
     for _ in range(LONGEST):
         rows = len(tokens)
         copies, mask = cells.expand(rows, -1, -1), features.mask.expand(rows, -1)
-        known: tuple[Known, ...] = tuple(layer.attend_cells.project(copies) for layer in model.word_layers)
+        known: tuple[KeyValue, ...] = tuple(layer.attend_cells.project(copies) for layer in model.word_layers)
         memory = Memory(known, mask)
-        hidden, _, _ = model.read(tokens, model.init_state(memory), memory)
+        hidden, _, _ = model.decode_words(tokens, model.init_state(memory), memory)
         logp = model.head(hidden[:, -1]).log_softmax(-1)
         score, best = (score[:, None] + logp).flatten().topk(BEAMS)
         tokens = torch.cat([tokens[best // VOCABULARY], (best % VOCABULARY)[:, None]], 1)

@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from limner.models.attention_blocks import Known
+from limner.models.attention_blocks import KeyValue
 from limner.models.xlinear import XLinear
 from paired import arguments, report, take_turns
 
 PICTURES, DIM, WORDS, CAPTIONS = 16, 512, 17, 5
 
 
-def five_dimensional(layer: XLinear, queries: Tensor, known: Known, mask: Tensor) -> Tensor:
+def five_dimensional(layer: XLinear, queries: Tensor, known: KeyValue, mask: Tensor) -> Tensor:
     q1, q2, k, v = (x.unsqueeze(1) for x in (layer.query(queries), layer.query2(queries), *known))
     real = mask[:, None, None]
     m = torch.relu(layer.common(q1.unsqueeze(3) * k.unsqueeze(2)))  # (B, 1, Q, N, d / 2)

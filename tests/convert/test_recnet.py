@@ -15,7 +15,7 @@ from limner.convert import SYSTEMS
 from limner.core.types import BOS, EOS, PAD, Batch, Features
 from limner.objectives import GlobalReconstruction, LocalReconstruction, build_objective
 from limner.objectives.context import Context
-from limner.objectives.reconstruction import GlobalReconstructor, LocalReconstructor, Reconstruction, States
+from limner.objectives.reconstruction import CaptionStates, GlobalReconstructor, LocalReconstructor, Reconstruction
 from limner.runs.run import Run, load_objective, load_run
 from tests.convert.published import Near, goldens
 from tests.convert.test_sa_lstm import Sizes, Weights, features_of, random_weights, walked, word_map
@@ -39,9 +39,9 @@ def rebuilt(run: Run, objective: Reconstruction, features: Features, tokens: Ten
     table = torch.cat([torch.zeros_like(hidden[:, :1]), hidden], 1)
     read = (tokens != PAD) & (tokens != EOS)
     if isinstance(objective.reconstructor, LocalReconstructor):
-        return objective.reconstructor(States(table, read, read), features.layout.cells)
+        return objective.reconstructor(CaptionStates(table, read, read), features.layout.cells)
     assert isinstance(objective.reconstructor, GlobalReconstructor)
-    return objective.reconstructor(States(table, read, torch.ones_like(read)))  # after the end too
+    return objective.reconstructor(CaptionStates(table, read, torch.ones_like(read)))  # after the end too
 
 
 @pytest.mark.data

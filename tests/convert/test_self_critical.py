@@ -35,7 +35,7 @@ from limner.models.captioner import Captioner
 from limner.models.spatial_transformer import SpatialTransformer, SpatialTransformerConfig
 from limner.models.up_down import UpDownConfig
 from limner.models.xlan import Xlan, XlanConfig
-from limner.objectives.cross_entropy import smoothed
+from limner.objectives.cross_entropy import smoothed_cross_entropy
 from limner.runs.run import Run, load_run
 from tests.convert.published import Near, goldens
 
@@ -120,9 +120,9 @@ def check_transformer(near: Near, run: Run, data: Mapping[str, Tensor], toleranc
     """What every transformer of the family must give: regions to log-probabilities, taught and step by step."""
     model, features, classes = run.model, regions(data), data["logprobs"].shape[-1]
     assert isinstance(model, SpatialTransformer)
-    embedded = model.embedded(features)
+    embedded = model.embed_cells(features)
     near("att_embedded", embedded, data["att_embedded"], 2e-5)
-    cells, relations = model.located(embedded, features), model.relations(features)
+    cells, relations = model.add_positions(embedded, features), model.geometry_features(features)
     if "src_embedded" in data:
         near("src_embedded", cells, data["src_embedded"], 2e-5)
     if relations is not None:
@@ -142,7 +142,7 @@ def check_transformer(near: Near, run: Run, data: Mapping[str, Tensor], toleranc
     ):  # a divergence: without the entropy of the smoothed target, which limner leaves in
         others = 0.2 / (classes - 1)
         entropy = -(0.8 * log(0.8) + 0.2 * log(others))
-        loss, _ = smoothed(model(features, tokens)[said], ours(data["labels"][:, 1:], classes)[said], 0.2)
+        loss, _ = smoothed_cross_entropy(model(features, tokens)[said], ours(data["labels"][:, 1:], classes)[said], 0.2)
         near("label_smoothing_loss", loss - entropy, data["label_smoothing_loss"], 2e-5)
     memory = model.encode(features)
     state = model.init_state(memory)
@@ -196,7 +196,7 @@ def test_golden_numbers_of_the_object_relation_transformer(tmp_path: Path) -> No
         model, features = run.model, regions(data)
         assert isinstance(model, SpatialTransformer)
         layer, mask = model.cell_layers[0], features.mask
-        bias = layer.geometry(model.relations(features))
+        bias = layer.geometry(model.geometry_features(features))
         expected = data["layer0_geometry_weights"].clamp(min=1e-6)
         near("geometry weights", bias.exp(), expected, 1e-3)
         normed = layer.norms[0](data["att_embedded"])
@@ -217,7 +217,7 @@ def test_golden_numbers_of_xlan(tmp_path: Path) -> None:
         model, features = run.model, regions(data)
         assert isinstance(model, Xlan)
         mask = features.mask
-        cells, whole = model.refined(features)
+        cells, whole = model.refine_cells(features)
         near("encoder_att", cells[mask], data["encoder_att"][mask], 2e-5)
         near("encoder_global", whole, data["encoder_global"], 2e-5)
         layer = model.refine[0]

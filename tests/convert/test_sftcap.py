@@ -20,7 +20,7 @@ from limner.decode.rules import Rules
 from limner.decode.search import greedy
 from limner.inference.pipeline import Pipeline
 from limner.models.sft import Sft
-from limner.objectives.hierarchical import Labels, SftLoss, SftTraining
+from limner.objectives.hierarchical import SftLoss, SftTraining, WordLabels
 from limner.runs.run import Run, load_run
 from limner.text.vocabulary import SPECIALS, Vocabulary
 from tests.convert.published import goldens
@@ -99,7 +99,7 @@ def test_golden_numbers_of_the_original_code(system: str, tmp_path: Path) -> Non
 def compare_side(model: Sft, side: str, data: dict[str, Tensor], near: Near) -> None:
     features, size = features_of(data["features"]), data["student_logprobs"].shape[-1]
     tolerance = 5e-5 if side == "teacher" else 2e-5
-    seen = model.see(features, side).seen
+    seen = model.encode_side(features, side).semantics
     near(f"{side} actions", seen.actions, data[f"{side}_action_features"], tolerance)
     near(f"{side} semantics", seen.action_semantics, data[f"{side}_action_semantics"], tolerance)
     near("object semantics", seen.object_semantics, data["object_semantics"])
@@ -117,16 +117,16 @@ def compare_side(model: Sft, side: str, data: dict[str, Tensor], near: Near) -> 
     alive = (tokens != PAD) & (tokens != EOS)
     near(f"{side} taught", both[alive], data[f"{side}_logprobs"][alive], tolerance)
     for level in ("object", "action"):
-        semantics = getattr(model.see(features, "student").seen, f"{level}_semantics")
-        told = model.head.words(model.head.tell(semantics)).log_softmax(-1)[..., columns(size)]
+        semantics = getattr(model.encode_side(features, "student").semantics, f"{level}_semantics")
+        told = model.head.words(model.head.transform(semantics)).log_softmax(-1)[..., columns(size)]
         near(f"{level} log-probabilities", told, data[f"{level}_logprobs"])
 
 
 def compare_losses(model: Sft, data: dict[str, Tensor], near: Near) -> None:
     size = data["student_logprobs"].shape[-1]
     tokens, labels = (theirs_to_ours(data[name], size) for name in ("caption_ids", "object_labels"))
-    objective = SftTraining(LOSS, Labels(Vocabulary(SPECIALS)))
-    loss = objective.published(model, features_of(data["features"]), tokens, labels)
+    objective = SftTraining(LOSS, WordLabels(Vocabulary(SPECIALS)))
+    loss = objective.published_loss(model, features_of(data["features"]), tokens, labels)
     theirs = {"xe_teacher": "loss_T", "xe_student": "loss_S", "objects": "loss_O", "actions": "loss_A"}
     for ours, name in theirs.items():
         near(name, torch.tensor(loss.logs[ours]), data[name], 0.0, 1e-5)
@@ -177,7 +177,7 @@ def shapes_of(s: Sizes) -> dict[str, tuple[int, ...]]:
     def norm(name: str, size: int) -> None:
         shapes.update({f"{name}.weight": (size,), f"{name}.bias": (size,)})
 
-    def reading(name: str, inputs: int, outputs: int) -> None:
+    def input_projection(name: str, inputs: int, outputs: int) -> None:
         norm(f"{name}.0", inputs)
         linear(f"{name}.2", outputs, inputs)
         norm(f"{name}.4", outputs)
@@ -187,7 +187,7 @@ def shapes_of(s: Sizes) -> dict[str, tuple[int, ...]]:
             shapes.update({f"{name}.weight_ih_l0{way}": (2 * H, inputs), f"{name}.weight_hh_l0{way}": (2 * H, H // 2)})
             shapes.update({f"{name}.bias_ih_l0{way}": (2 * H,), f"{name}.bias_hh_l0{way}": (2 * H,)})
 
-    reading(f"{p}.video_embeddings", D, H)
+    input_projection(f"{p}.video_embeddings", D, H)
     linear(f"{p}.object_embeddings", H, H)
     linear(f"{p}.fc_layer", D, H)
     norm(f"{p}.LayerNorm", H)
@@ -205,8 +205,8 @@ def shapes_of(s: Sizes) -> dict[str, tuple[int, ...]]:
     shapes |= {f"{p}.word_embeddings.weight": (V, H), f"{p}.position_embeddings.pe": (1000, H)}
     shapes |= {f"{DECODER}.word_embeddings.weight": (V, W), f"{DECODER}.token_type_embeddings.weight": (3, D)}
     shapes |= {f"{DECODER}.position_embeddings.pe": (1000, D)}
-    reading(f"{DECODER}.word_fc", W, D)
-    reading(f"{DECODER}.video_embeddings", D, D)
+    input_projection(f"{DECODER}.word_fc", W, D)
+    input_projection(f"{DECODER}.video_embeddings", D, D)
     norm(f"{DECODER}.LayerNorm", D)
     for k in range(s.layers):
         layer = f"{DECODER}.layer_sa.{k}"
@@ -248,7 +248,7 @@ class Original:
         root = (centred.square().mean(-1, keepdim=True) + 1e-12).sqrt()
         return centred / root * self.w[f"{name}.weight"] + self.w[f"{name}.bias"]
 
-    def reading(self, name: str, x: Tensor) -> Tensor:
+    def input_projection(self, name: str, x: Tensor) -> Tensor:
         return self.norm(f"{name}.4", self.linear(f"{name}.2", self.norm(f"{name}.0", x)).relu())
 
     def attention(self, name: str, query: Tensor, memory: Tensor) -> Tensor:
@@ -295,11 +295,11 @@ class Original:
     @torch.no_grad()
     def logprobs(self, grid: Tensor, ids: Tensor, teacher: bool) -> Tensor:
         """`grid` (F, D) and published ids (T,) -> (T, V)."""
-        frames = self.reading(f"{self.sizes.prefix}.video_embeddings", grid)
+        frames = self.input_projection(f"{self.sizes.prefix}.video_embeddings", grid)
         objects = self.linear(f"{self.sizes.prefix}.object_embeddings", frames)
         g = self.vector(self.actions(objects, frames) if teacher else objects, frames)
-        visual = self.reading(f"{DECODER}.video_embeddings", torch.cat([grid, g[None]]))
-        text = self.reading(f"{DECODER}.word_fc", self.w[f"{DECODER}.word_embeddings.weight"][ids])
+        visual = self.input_projection(f"{DECODER}.video_embeddings", torch.cat([grid, g[None]]))
+        text = self.input_projection(f"{DECODER}.word_fc", self.w[f"{DECODER}.word_embeddings.weight"][ids])
         n, total = len(visual), len(visual) + len(text)
         kinds = self.w[f"{DECODER}.token_type_embeddings.weight"][[1] * (n - 1) + [0] + [2] * len(text)]
         angle = torch.arange(total)[:, None] * 10000 ** (-torch.arange(0, self.sizes.D, 2) / self.sizes.D)

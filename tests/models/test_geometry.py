@@ -5,12 +5,12 @@ from math import log
 import pytest
 import torch
 
-from limner.models.geometry import GeometryBias, box_fourier_features, relations
+from limner.models.geometry import GeometryBias, box_fourier_features, pairwise_geometry
 
 
 def test_relations_by_hand():
     """Widths 1.5 and 1.2 (the + 1 is the published trap), heights 2 and 1.5; centres (.25, .5) and (.9, .25)."""
-    pair = relations(torch.tensor([[[0.0, 0.0, 0.5, 1.0], [0.8, 0.0, 1.0, 0.5]]]))[0]
+    pair = pairwise_geometry(torch.tensor([[[0.0, 0.0, 0.5, 1.0], [0.8, 0.0, 1.0, 0.5]]]))[0]
     expected = [log(0.65 / 1.5), log(0.25 / 2), log(1.5 / 1.2), log(2 / 1.5)]
     assert pair[0, 1].tolist() == pytest.approx(expected, abs=1e-6)
     backwards = [log(0.65 / 1.2), log(0.25 / 1.5), log(1.2 / 1.5), log(1.5 / 2)]
@@ -38,6 +38,6 @@ def test_the_bias_is_the_logarithm_of_what_is_not_negative():
 
 def test_any_box_gives_finite_numbers():
     strange = torch.tensor([[[-5.0, -5, 9, 9], [0.5, 0.5, 0.5, 0.5], [1, 1, 0, 0], [0, 0, 0, 0]]])
-    assert relations(strange).isfinite().all()
+    assert pairwise_geometry(strange).isfinite().all()
     outside = torch.tensor([[[0.0, 0, 1, 1], [0.5, 0.5, 0.5, 0.5], [1, 1, 1, 1], [0, 0, 0, 0]]])
-    torch.testing.assert_close(relations(strange)[0, :2, :2], relations(outside)[0, :2, :2])
+    torch.testing.assert_close(pairwise_geometry(strange)[0, :2, :2], pairwise_geometry(outside)[0, :2, :2])

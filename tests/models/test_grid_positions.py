@@ -9,18 +9,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from limner.core.types import Layout
-from limner.models.attention_blocks import sinusoids
+from limner.models.attention_blocks import sinusoidal_table
 from limner.models.grid_positions import (
     POSITIONS,
+    AreaShare,
     Gxg,
-    Share,
     Sinusoidal,
+    grid_side,
     grid_vector,
-    rows_and_columns,
-    side_of,
+    row_and_column_shares,
 )
 
-SHARES = get_args(Share)
+SHARES = get_args(AreaShare)
 
 
 def boxes(*values: tuple[float, float, float, float]) -> Tensor:
@@ -53,7 +53,7 @@ def test_parts_of_cells_by_hand():
     expected = torch.tensor([[0.25, 0.5, 0], [0.5, 1, 0], [0.25, 0.5, 0]])
     found = grid_vector(box, 3, "cell").view(2, 3, 3)
     torch.testing.assert_close(found, torch.stack([expected, torch.ones(3, 3)]), rtol=0, atol=1e-6)
-    rows, columns = rows_and_columns(box, 3, "cell")
+    rows, columns = row_and_column_shares(box, 3, "cell")
     torch.testing.assert_close(rows, torch.tensor([[0.75, 1.5, 0.75], [3, 3, 3]]), rtol=0, atol=1e-6)
     torch.testing.assert_close(columns, torch.tensor([[1.0, 2, 0], [3, 3, 3]]), rtol=0, atol=1e-6)
 
@@ -67,7 +67,7 @@ def test_what_lies_outside_does_not_count():
     nothing = boxes((2, 2, 3, 3), (0.3, 0.3, 0.3, 0.8), (0.8, 0.2, 0.2, 0.9), (0, 0, 0, 0), (-2, 0, -1, 1))
     for share in SHARES:
         assert (grid_vector(nothing, 2, share) == 0).all()
-        assert all((part == 0).all() for part in rows_and_columns(nothing, 2, share))
+        assert all((part == 0).all() for part in row_and_column_shares(nothing, 2, share))
 
 
 coordinate = st.floats(-0.5, 1.5, width=32)
@@ -88,7 +88,7 @@ def test_every_overlap_is_that_of_two_rectangles(box: tuple[float, float, float,
         return  # too thin for float32
     expected = torch.tensor([area / whole if whole else 0.0 for area in areas])
     torch.testing.assert_close(grid_vector(boxes(box), side)[0], expected, rtol=0, atol=2e-3)
-    rows, columns = rows_and_columns(boxes(box), side)
+    rows, columns = row_and_column_shares(boxes(box), side)
     for part, axis in ((rows, 1), (columns, 0)):
         torch.testing.assert_close(part[0], expected.view(side, side).sum(axis), rtol=0, atol=2e-3)
         assert part.sum().item() == pytest.approx(1 if whole else 0, abs=1e-4)
@@ -98,7 +98,7 @@ def test_every_overlap_is_that_of_two_rectangles(box: tuple[float, float, float,
 
 def test_cells_of_a_grid_are_told_apart():
     """The boxes of a 3 x 4 layout over 3 x 3: row k lies in row k."""
-    rows, columns = rows_and_columns(Layout(1, 3, 4).boxes(), 3)
+    rows, columns = row_and_column_shares(Layout(1, 3, 4).boxes(), 3)
     torch.testing.assert_close(rows, torch.eye(3).repeat_interleave(4, 0))
     torch.testing.assert_close(columns[:4], torch.tensor([[1, 0, 0], [1 / 3, 2 / 3, 0], [0, 2 / 3, 1 / 3], [0, 0, 1]]))
 
@@ -108,11 +108,11 @@ def test_cells_of_a_grid_are_told_apart():
 )
 def test_only_squares(grid: int, hint: str):
     with pytest.raises(ValueError, match=hint):
-        side_of(grid)
+        grid_side(grid)
 
 
 def test_sides():
-    assert [side_of(grid) for grid in (1, 4, 144, 576)] == [1, 2, 12, 24]
+    assert [grid_side(grid) for grid in (1, 4, 144, 576)] == [1, 2, 12, 24]
 
 
 def test_gxg_by_hand():
@@ -141,12 +141,12 @@ def test_fixed_tables():
     one, small = torch.tensor(1.0), torch.tensor(0.01)
     torch.testing.assert_close(placed, torch.stack([one.sin() + 1, one.cos(), small.sin() + 1, small.cos()]))
     assert [*Sinusoidal(4, 4).parameters()] == []
-    assert sinusoids(torch.tensor([0]), 4).tolist() == [[0, 1, 0, 1]]
+    assert sinusoidal_table(torch.tensor([0]), 4).tolist() == [[0, 1, 0, 1]]
 
 
 @pytest.mark.parametrize("share", SHARES)
 @pytest.mark.parametrize("name", POSITIONS)
-def test_all_give_finite_numbers_for_any_box(name: str, share: Share):
+def test_all_give_finite_numbers_for_any_box(name: str, share: AreaShare):
     layer = POSITIONS[name](6, 9, share)
     strange = boxes((-5, -5, 9, 9), (0.5, 0.5, 0.5, 0.5), (1, 1, 0, 0), (0, 0, 1e-30, 1e-30))[None]
     x = torch.randn(1, 4, 6)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from limner.core.types import BOS, EOS, PAD, Features, Layout
 from limner.decode.search import Beam, beam
 from limner.models.captioner import FromPixels, unroll
-from limner.models.sa_lstm import FEW, SaLstm, SaLstmConfig
+from limner.models.sa_lstm import MAX_PRECOMPUTED_CELLS, SaLstm, SaLstmConfig
 from tests.models.captioners import D, N, random_features, small
 
 TOKENS = torch.tensor([[BOS, 4, 5, EOS], [BOS, 6, 7, 8], [BOS, EOS, PAD, PAD], [BOS, 5, 5, 5]])
@@ -124,8 +124,8 @@ def test_reading_cells_equals_reading_contexts(case: str):
     contexts = model.encode(features)
     with torch.no_grad():
         cells = model.encode(features)
-    assert contexts.reads.shape[1] == 0 and cells.cells.shape[1] == 0
-    for one in (cells, model.read(contexts)):
+    assert contexts.gate_inputs.shape[1] == 0 and cells.cells.shape[1] == 0
+    for one in (cells, model.with_gate_inputs(contexts)):
         close(unroll(model, one, TOKENS).logits, unroll(model, contexts, TOKENS).logits)
         close(model.forward_teacher_forced(one, TOKENS).logits, unroll(model, contexts, TOKENS).logits)
 
@@ -146,11 +146,13 @@ def test_a_beam_multiplies_cells_once():
 
 def test_many_cells_are_not_multiplied_beforehand():
     model = small("sa_lstm")
-    grid = torch.randn(1, FEW + 1, D)
-    features = Features(grid, torch.ones(1, FEW + 1, dtype=torch.bool), Layout(1, 1, FEW + 1))
+    grid = torch.randn(1, MAX_PRECOMPUTED_CELLS + 1, D)
+    features = Features(
+        grid, torch.ones(1, MAX_PRECOMPUTED_CELLS + 1, dtype=torch.bool), Layout(1, 1, MAX_PRECOMPUTED_CELLS + 1)
+    )
     with torch.no_grad():
         memory = model.encode(features)
-    assert memory.reads.shape[1] == 0 and memory.cells.shape == (1, FEW + 1, D)
+    assert memory.gate_inputs.shape[1] == 0 and memory.cells.shape == (1, MAX_PRECOMPUTED_CELLS + 1, D)
 
 
 def test_teaching_multiplies_cells_or_contexts():

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from limner.core.types import BOS, EOS, PAD, Features, Layout
 from limner.decode.rules import Rules
 from limner.decode.search import Beam, beam, greedy
-from limner.models.packed_linear import LARGE, MOST, SmallBatchLinear
-from limner.models.sft import Sft, SftConfig, written
-from limner.models.sft_head import FRAME, WHOLE, WORD, SftHead
-from limner.models.sft_network import Ham, SftNetwork, over_time, sinusoid
+from limner.models.packed_linear import MAX_ROWS, MIN_MATRIX_SIZE, SmallBatchLinear
+from limner.models.sft import Sft, SftConfig, teacher_forced_states
+from limner.models.sft_head import FRAME_TYPE, GLOBAL_TYPE, WORD_TYPE, SftHead
+from limner.models.sft_network import HierarchicalAttention, SftNetwork, run_bilstm, sinusoidal_encoding
 from tests.models.captioners import D, N, V, pick, random_features, small
 
 SIZES: dict[str, Any] = {"hidden": 24, "embed": 6, "width": 16, "heads": 2, "dropout": 0.0}
@@ -36,8 +36,8 @@ def whole(head: SftHead, grid: Tensor, mask: Tensor, vector: Tensor, tokens: Ten
     n, total = len(frames) + 1, len(frames) + 1 + len(tokens)
     visual = head.read_frames(torch.cat([frames, vector[None]]))
     x = torch.cat([visual, head.read_words(head.embed(tokens))])
-    kinds = torch.tensor([FRAME] * (n - 1) + [WHOLE] + [WORD] * len(tokens))
-    x = head.norm(x + head.kinds(kinds) + sinusoid(torch.arange(total), x.shape[1]))
+    kinds = torch.tensor([FRAME_TYPE] * (n - 1) + [GLOBAL_TYPE] + [WORD_TYPE] * len(tokens))
+    x = head.norm(x + head.kinds(kinds) + sinusoidal_encoding(torch.arange(total), x.shape[1]))
     seen = torch.ones(total, total, dtype=torch.bool).tril()
     seen[:n, :n] = True
     for block in head.blocks:
@@ -45,7 +45,7 @@ def whole(head: SftHead, grid: Tensor, mask: Tensor, vector: Tensor, tokens: Ten
             part(x).unflatten(1, (head.heads, -1)).transpose(0, 1) for part in (block.query, block.key, block.value)
         )
         scores = (q @ k.transpose(1, 2) / q.shape[-1] ** 0.5).masked_fill(~seen, -torch.inf)
-        x = block.finish(x[None], (scores.softmax(-1) @ v).transpose(0, 1).flatten(1)[None])[0]
+        x = block.after_attention(x[None], (scores.softmax(-1) @ v).transpose(0, 1).flatten(1)[None])[0]
     return head.words(head.dense_norm(F.gelu(head.dense(x[n:])))).log_softmax(-1)
 
 
@@ -55,7 +55,7 @@ def test_keys_that_are_kept_give_what_running_everything_anew_gives(side: str) -
     model, features = captioner(side=side), random_features()
     found = greedy(model, features, Rules(min_length=0, max_length=9, no_repeat_word=False, allow_unknown=True))
     assert len(set(map(tuple, found.tokens.tolist()))) > 1
-    seen, total = model.see(features, side).seen, torch.zeros(4)
+    seen, total = model.encode_side(features, side).semantics, torch.zeros(4)
     for row, (grid, mask, vector) in enumerate(zip(features.grid, features.mask, seen.vector, strict=True)):
         tokens = torch.tensor([BOS])
         for word in found.tokens[row].tolist():
@@ -91,7 +91,7 @@ def test_padding_moves_nothing() -> None:
 def test_ham_by_hand() -> None:
     """e1[t,j] = Uv v_t + Ua A_j + ba, attended with wa; what has been read, likewise with bv and wv; [v, a2, a1]."""
     torch.manual_seed(0)
-    ham = Ham(8, 5).eval()
+    ham = HierarchicalAttention(8, 5).eval()
     with torch.no_grad():
         ham.of_read.normal_()
     actions, frames = torch.randn(2, 3, 8), torch.randn(2, 4, 8)
@@ -116,7 +116,7 @@ def test_ham_by_hand() -> None:
 
 def test_ham_does_not_know_the_order_of_the_actions() -> None:
     torch.manual_seed(0)
-    ham, actions, frames = Ham(8, 5), torch.randn(2, 6, 8), torch.randn(2, 4, 8)
+    ham, actions, frames = HierarchicalAttention(8, 5), torch.randn(2, 6, 8), torch.randn(2, 4, 8)
     real = [torch.ones(x.shape[:2], dtype=torch.bool) for x in (actions, frames)]
     order = torch.randperm(6)
     torch.testing.assert_close(ham(actions[:, order], frames, *real), ham(actions, frames, *real))
@@ -127,14 +127,14 @@ def test_an_lstm_leaves_holes_out() -> None:
     torch.manual_seed(0)
     lstm, x = torch.nn.LSTM(3, 2, batch_first=True, bidirectional=True), torch.randn(3, 5, 3)
     mask = torch.tensor([[1, 0, 1, 1, 0], [1, 1, 1, 1, 1], [0, 0, 0, 1, 1]]).bool()
-    out = over_time(lstm, x, mask)
+    out = run_bilstm(lstm, x, mask)
     for row in range(3):
         torch.testing.assert_close(out[row][mask[row]], lstm(x[row][mask[row]][None])[0][0])
     assert (out[~mask] == 0).all()
 
 
 def test_waves_by_hand() -> None:
-    found = sinusoid(torch.tensor([[0, 3]]), 4)
+    found = sinusoidal_encoding(torch.tensor([[0, 3]]), 4)
     assert found[0, 0].tolist() == [0, 1, 0, 1]
     x = torch.tensor([3.0, 3.0 / 100])
     torch.testing.assert_close(found[0, 1], torch.stack([x[0].sin(), x[0].cos(), x[1].sin(), x[1].cos()]))
@@ -147,8 +147,8 @@ def network(module: Any, published: bool, slots: int | None = None) -> SftNetwor
 
 def test_the_student_takes_objects_for_actions() -> None:
     model, features = captioner(shared="all"), random_features()
-    sides = model.both_sides(features)
-    student, teacher = sides["student"].seen, sides["teacher"].seen
+    sides = model.encode_both_sides(features)
+    student, teacher = sides["student"].semantics, sides["teacher"].semantics
     assert student.action_semantics is student.object_semantics
     assert torch.equal(student.object_semantics, teacher.object_semantics)  # one network
     assert not torch.allclose(student.vector, teacher.vector)
@@ -160,8 +160,8 @@ def test_the_student_takes_objects_for_actions() -> None:
 def test_both_paths_at_once_are_each_alone(shared: str, side: str) -> None:
     model, features = captioner(shared=shared, side=side), random_features()
     tokens = torch.tensor([[BOS, 4, 5, EOS]] * 4)
-    one = model.both_sides(features)[side]
-    hidden, _ = written(one.head, one.memory, tokens)
+    one = model.encode_both_sides(features)[side]
+    hidden, _ = teacher_forced_states(one.head, one.memory, tokens)
     alone = model.forward_teacher_forced(model.encode(features), tokens)
     torch.testing.assert_close(one.head.words(hidden)[:, :3], alone.logits[:, :3])
 
@@ -171,7 +171,7 @@ def test_what_the_published_teacher_cannot_do() -> None:
     grid, mask = torch.randn(2, 5, D), torch.ones(2, 5, dtype=torch.bool)
     for published in (True, False):
         net = network("transformer", published)
-        actions = net.see(net.look(grid, mask), True).actions
+        actions = net.encode_clip(net.encode_objects(grid, mask), True).actions
         same = torch.allclose(actions, actions[:, :1].expand_as(actions), atol=1e-5)
         assert same == published
 
@@ -180,11 +180,13 @@ def test_what_the_published_teacher_cannot_do() -> None:
 def test_object_slots_look_at_all_frames(module: str) -> None:
     net = network(module, False, slots=3)
     grid, mask = torch.randn(2, 5, D), torch.ones(2, 5, dtype=torch.bool)
-    seen = net.see(net.look(grid, mask), True)
+    seen = net.encode_clip(net.encode_objects(grid, mask), True)
     assert seen.actions.shape == (2, 3, 16) and seen.object_semantics.shape == (2, 3, 24) and seen.present.all()
     other = grid.clone()
     other[:, 4] = torch.randn(2, D)
-    assert ((net.look(other, mask).objects - net.look(grid, mask).objects).abs().amax(-1) > 1e-4).all()
+    assert (
+        (net.encode_objects(other, mask).objects - net.encode_objects(grid, mask).objects).abs().amax(-1) > 1e-4
+    ).all()
 
 
 def test_words_outside_the_softmax() -> None:
@@ -209,8 +211,8 @@ def test_widths_must_divide(name: str, value: int) -> None:
 def test_a_laid_out_layer_is_the_layer() -> None:
     """SmallBatchLinear rows or many, with gradients or without, and after its weights have changed."""
     torch.manual_seed(0)
-    layer = SmallBatchLinear(512, LARGE // 512)
-    for rows in (1, 7, MOST, MOST + 1):
+    layer = SmallBatchLinear(512, MIN_MATRIX_SIZE // 512)
+    for rows in (1, 7, MAX_ROWS, MAX_ROWS + 1):
         x = torch.randn(rows, 512)
         for _ in range(2):
             with torch.no_grad():

@@ -107,7 +107,7 @@ def test_one_step_by_hand(f_beta: float):
 def test_a_zero_gate_halves_the_context_before_the_lstm():
     model = one_dimensional(**LSTM)
     memory = model.encode(PAIR)
-    h, c, context, attention = model.advance(torch.ones(1, 1), torch.zeros(1, 1), torch.zeros(1, 1), memory)
+    h, c, context, attention = model.recurrent_step(torch.ones(1, 1), torch.zeros(1, 1), torch.zeros(1, 1), memory)
     assert attention.tolist() == [[0.5, 0.5]] and context.item() == 1.0  # .5 * mean
     assert c.item() == pytest.approx(0.5 * tanh(1.0)) and h.item() == pytest.approx(0.5 * tanh(c.item()))
 
@@ -118,8 +118,8 @@ def test_the_gate_and_the_attention_read_the_previous_h():
     memory = model.encode(PAIR)
     zero = torch.zeros(1, 1)
     h0, c0, _ = model.init_state(memory)
-    h1, c1, first, _ = model.advance(zero, h0, c0, memory)
-    _, _, second, _ = model.advance(zero, h1, c1, memory)
+    h1, c1, first, _ = model.recurrent_step(zero, h0, c0, memory)
+    _, _, second, _ = model.recurrent_step(zero, h1, c1, memory)
     assert first.item() == pytest.approx(sigmoid(2.0) * 2.0) and second.item() == pytest.approx(sigmoid(h1.item()) * 2)
 
 
@@ -129,7 +129,7 @@ def test_deep_output_by_hand():
     put(model, deep_weight=[[1.0, 10.0, 100.0]], head_weight=[[0.0], [0.0], [1.0], [2.0], [0.0]])
     h, context, word = (torch.tensor([[x]]) for x in (0.3, 0.02, -0.001))
     expected = tanh(0.3 + 0.2 - 0.1)
-    torch.testing.assert_close(model.words(h, context, word)[0, 2:], torch.tensor([expected, 2 * expected, 0.0]))
+    torch.testing.assert_close(model.word_logits(h, context, word)[0, 2:], torch.tensor([expected, 2 * expected, 0.0]))
 
 
 def test_projected_cells_by_hand():

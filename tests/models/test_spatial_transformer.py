@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from limner.core.types import BOS, Features, Layout
 from limner.decode.search import Beam, beam
-from limner.models.attention_blocks import RMSNorm, UnbiasedNorm, sinusoids
+from limner.models.attention_blocks import RMSNorm, UnbiasedNorm, sinusoidal_table
 from limner.models.captioner import unroll
-from limner.models.grid_positions import GRIDS
+from limner.models.grid_positions import GRID_POSITIONS
 from limner.models.spatial_transformer import SpatialTransformer, SpatialTransformerConfig
 from limner.runs.recipe import build_recipe
 from tests.models.captioners import D, V, small
@@ -62,7 +62,7 @@ def test_the_layers_are_torchs(activation: str):
     config = model.config
     sizes = (config.dim, config.heads, config.hidden, 0.0, activation)
     features = regions((5, 3, 4))
-    cells = model.located(model.embedded(features), features)
+    cells = model.add_positions(model.embed_cells(features), features)
     for layer in model.cell_layers:
         twin = nn.TransformerEncoderLayer(*sizes, batch_first=True, norm_first=True).eval()
         put_attention(twin.self_attn, layer.attend)
@@ -72,7 +72,7 @@ def test_the_layers_are_torchs(activation: str):
         twin.linear2.load_state_dict(layer.feed_forward[3].state_dict())
         cells = twin.train()(cells, src_key_padding_mask=~features.mask)
     cells = model.cell_norm(cells)
-    words = model.embed(TOKENS) * config.dim**0.5 + sinusoids(torch.arange(4), config.dim)
+    words = model.embed(TOKENS) * config.dim**0.5 + sinusoidal_table(torch.arange(4), config.dim)
     hidden = torch.ones(4, 4, dtype=torch.bool).triu(1)
     for layer in model.word_layers:
         twin = nn.TransformerDecoderLayer(*sizes, batch_first=True, norm_first=True).eval()
@@ -109,10 +109,10 @@ def test_cached_steps_equal_reading_everything_again(case: str):
     for t in range(TOKENS.shape[1]):
         out = model.step(TOKENS[:, t], state, memory)
         state = out.state
-        again, _, attention = model.read(TOKENS[:, : t + 1], model.init_state(memory), memory)
+        again, _, attention = model.decode_words(TOKENS[:, : t + 1], model.init_state(memory), memory)
         close(out.logits, model.head(again[:, -1]))
         close(out.attention, attention[:, -1])
-        assert all(known.key.shape == (3, t + 1, 8) for known in state.words)
+        assert all(known.key.shape == (3, t + 1, 8) for known in state.past)
 
 
 def test_cells_are_projected_once_and_words_read_once():
@@ -193,7 +193,7 @@ def test_boxes_of_a_grid_are_those_of_its_layout():
     given = Layout(1, 2, 3).boxes().expand(3, -1, -1)
     implied, told = Features(grid, mask, Layout(1, 2, 3)), Features(grid, mask, Layout(1, 1, 6), given)
     close(model(implied, TOKENS), model(told, TOKENS))
-    assert model.relations(implied).shape[0] == 1 and model.relations(told).shape[0] == 3
+    assert model.geometry_features(implied).shape[0] == 1 and model.geometry_features(told).shape[0] == 3
 
 
 @pytest.mark.parametrize("positions", [True, False])
@@ -233,7 +233,7 @@ def test_what_cannot_be_is_refused_by_the_recipe(wrong: dict, said: str):
 def test_the_number_of_grid_cells_is_asked_only_where_there_is_a_grid(positions: str):
     model = {"name": "spatial_transformer", "num_grids": 143}
     assert build_recipe({"data": {"media": "."}, "model": {**model, "positions": positions}}).model.num_grids == 143
-    for gridded in GRIDS:
+    for gridded in GRID_POSITIONS:
         with pytest.raises(ValueError, match="143 cells is no square"):
             build_recipe({"data": {"media": "."}, "model": {**model, "positions": gridded}})
 

@@ -15,7 +15,7 @@ from limner.models.spatiotemporal import (
     FirstTokenConfig,
     SpatioTemporal,
     SpatioTemporalConfig,
-    resampled,
+    resample,
 )
 from tests.convert.published import start_logits
 
@@ -130,11 +130,11 @@ def test_a_lone_clip_can_be_trained_on() -> None:
 
 def test_alignment_is_a_trilinear_resize_of_each_clip_s_own_frames() -> None:
     grid = maps(3, 6, 3, 4)
-    found = resampled(features(grid, [6, 2, 6]), Layout(5, 2, 2))
+    found = resample(features(grid, [6, 2, 6]), Layout(5, 2, 2))
     for row, length in enumerate([6, 2, 6]):
         own = F.interpolate(grid[row : row + 1, :, :length], (5, 2, 2), mode="trilinear", align_corners=False)
         torch.testing.assert_close(found[row], own.flatten(2)[0].T)
-    same = resampled(features(grid), Layout(6, 3, 4))  # the published code always resizes: to its own size it is itself
+    same = resample(features(grid), Layout(6, 3, 4))  # the published code always resizes: to its own size it is itself
     torch.testing.assert_close(same, features(grid).grid, rtol=1e-5, atol=1e-6)
 
 
@@ -152,7 +152,7 @@ def test_maps_with_holes_cannot_be_aligned() -> None:
     holes = given.mask.clone()
     holes[1, 3] = False
     with pytest.raises(ValueError, match=r"cells are missing within the layout \(2, 2, 2\)"):
-        resampled(Features(given.grid, holes, given.layout), Layout(1, 1, 1))
+        resample(Features(given.grid, holes, given.layout), Layout(1, 1, 1))
 
 
 def test_noise_is_of_the_given_size_and_in_training_only() -> None:

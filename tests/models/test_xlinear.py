@@ -6,11 +6,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from limner.models import xlinear
-from limner.models.attention_blocks import Known
+from limner.models.attention_blocks import KeyValue
 from limner.models.xlinear import Projection, XLinear
 
 
-def five_dimensional(layer: XLinear, queries: Tensor, known: Known, mask: Tensor) -> tuple[Tensor, Tensor]:
+def five_dimensional(layer: XLinear, queries: Tensor, known: KeyValue, mask: Tensor) -> tuple[Tensor, Tensor]:
     """The slow twin: (B, H, Q, N, d) of joint maps and of values."""
 
     def heads(x: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def case(heads: int = 2, dim: int = 12, seed: int = 0) -> tuple[XLinear, Tensor,
 @pytest.mark.parametrize("heads", [1, 2, 4])
 def test_equal_to_five_dimensions(heads: int, piece: int, monkeypatch: pytest.MonkeyPatch):
     """In pieces of one query, of some, and all at once."""
-    monkeypatch.setitem(xlinear.PIECE, "cpu", piece)
+    monkeypatch.setitem(xlinear.PIECE_SIZE, "cpu", piece)
     layer, queries, cells, mask = case(heads)
     for grad in (True, False):
         with torch.set_grad_enabled(grad):
@@ -51,7 +51,7 @@ def test_equal_to_five_dimensions(heads: int, piece: int, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("piece", [1, 1 << 18])
 def test_queries_that_see_nothing_read_nothing_and_change_no_other(piece: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(xlinear.PIECE, "cpu", piece)
+    monkeypatch.setitem(xlinear.PIECE_SIZE, "cpu", piece)
     layer, queries, cells, mask = case()
     seeing = torch.tensor([[True, True, False, True], [False] * 4, [False, True, False, False]])
     read, weights = layer(queries, layer.project(cells), mask[:, None] & seeing[..., None])
@@ -66,7 +66,7 @@ def test_queries_that_see_nothing_read_nothing_and_change_no_other(piece: int, m
 
 @pytest.mark.parametrize("piece", [1, 1 << 18])
 def test_gradients_are_equal_too(piece: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(xlinear.PIECE, "cpu", piece)
+    monkeypatch.setitem(xlinear.PIECE_SIZE, "cpu", piece)
     layer, queries, cells, mask = case()
     found = []
     for way in (lambda *x: layer(x[0], x[1], x[2][:, None]), lambda *x: five_dimensional(layer, *x)):

@@ -10,7 +10,7 @@ from torch import Tensor
 from limner.core.types import BOS, EOS, PAD, Batch, Features, Layout
 from limner.models.captioner import Captioner
 from limner.objectives import CrossEntropy
-from limner.objectives.cross_entropy import doubly_stochastic, entropy, smoothed
+from limner.objectives.cross_entropy import doubly_stochastic, entropy, smoothed_cross_entropy
 from tests.decode.tables import Table
 from tests.models.captioners import V, features, model, random_features
 
@@ -26,13 +26,13 @@ def batch_of(features: Features, tokens: Tensor = TOKENS) -> Batch:
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.1, 1.0])
 def test_a_uniform_prediction_costs_log_v_whatever_the_smoothing(epsilon: float):
-    loss, nll = smoothed(torch.zeros(3, 7), torch.tensor([0, 3, 6]), epsilon)
+    loss, nll = smoothed_cross_entropy(torch.zeros(3, 7), torch.tensor([0, 3, 6]), epsilon)
     assert loss.item() == pytest.approx(log(7)) and nll.item() == pytest.approx(log(7))
 
 
 def test_smoothing_by_hand():
     """p = (1/2, 1/4, 1/4) and the target first: .9 log 2 + .1 / 2 (log 4 + log 4) = 1.1 log 2."""
-    loss, nll = smoothed(torch.tensor([[0.5, 0.25, 0.25]]).log(), torch.tensor([0]), 0.1)
+    loss, nll = smoothed_cross_entropy(torch.tensor([[0.5, 0.25, 0.25]]).log(), torch.tensor([0]), 0.1)
     assert loss.item() == pytest.approx(1.1 * log(2)) and nll.item() == pytest.approx(log(2))
 
 
@@ -40,19 +40,22 @@ def test_the_smoothed_loss_is_least_at_the_smoothed_distribution():
     """The target's share is 1 - epsilon and every other word's epsilon / (V - 1), so there the gradient is 0."""
     goal = torch.tensor([[0.04, 0.8, 0.04, 0.04, 0.04, 0.04]])
     logits = goal.log().requires_grad_()
-    smoothed(logits, torch.tensor([1]), 0.2)[0].backward()
+    smoothed_cross_entropy(logits, torch.tensor([1]), 0.2)[0].backward()
     torch.testing.assert_close(logits.grad, torch.zeros(1, 6), atol=1e-6, rtol=0)
 
 
 def test_words_that_cannot_be_said_are_not_smoothed_over():
     """Two closed words: the rest is shared among the others as if they were all there is, and nothing is nan."""
     open_ = torch.tensor([[0.3, -1.0, 2.0, 0.1]], requires_grad=True)
-    mask_special_tokens = torch.tensor([[-INF, 0.3, -INF, -1.0, 2.0, 0.1]], requires_grad=True)
-    a, b = smoothed(open_, torch.tensor([2]), 0.1), smoothed(mask_special_tokens, torch.tensor([4]), 0.1)
+    masked = torch.tensor([[-INF, 0.3, -INF, -1.0, 2.0, 0.1]], requires_grad=True)
+    a, b = (
+        smoothed_cross_entropy(open_, torch.tensor([2]), 0.1),
+        smoothed_cross_entropy(masked, torch.tensor([4]), 0.1),
+    )
     torch.testing.assert_close(a, b)
     (a[0] + b[0]).backward()
-    torch.testing.assert_close(mask_special_tokens.grad[:, [1, 3, 4, 5]], open_.grad)
-    assert (mask_special_tokens.grad[:, [0, 2]] == 0).all()
+    torch.testing.assert_close(masked.grad[:, [1, 3, 4, 5]], open_.grad)
+    assert (masked.grad[:, [0, 2]] == 0).all()
 
 
 @pytest.mark.parametrize(("steps", "cells"), [(1, 4), (3, 4), (4, 4), (9, 4), (5, 49)])
@@ -74,11 +77,11 @@ def test_entropy_by_hand():
     """Of (1/2, 1/4, 1/4, 0): 1.5 log 2; the gradient of softmax through a forbidden place is finite and right."""
     p = torch.tensor([[0.5, 0.25, 0.25, 0.0], [1.0, 0.0, 0.0, 0.0], [0.25] * 4])
     assert entropy(p).tolist() == pytest.approx([1.5 * log(2), 0.0, log(4)])
-    mask_special_tokens = torch.tensor([[0.3, -1.0, -INF]], requires_grad=True)
+    masked = torch.tensor([[0.3, -1.0, -INF]], requires_grad=True)
     open_ = torch.tensor([[0.3, -1.0]], requires_grad=True)
-    (entropy(mask_special_tokens.softmax(-1)).sum() + entropy(open_.softmax(-1)).sum()).backward()
-    torch.testing.assert_close(mask_special_tokens.grad[:, :2], open_.grad)
-    assert mask_special_tokens.grad[0, 2] == 0 and open_.grad.abs().min() > 0.01
+    (entropy(masked.softmax(-1)).sum() + entropy(open_.softmax(-1)).sum()).backward()
+    torch.testing.assert_close(masked.grad[:, :2], open_.grad)
+    assert masked.grad[0, 2] == 0 and open_.grad.abs().min() > 0.01
 
 
 @pytest.mark.parametrize("weight", [0.5, -0.5])

@@ -12,9 +12,9 @@ from limner.models.captioner import Captioner, FromPixels
 from limner.objectives import CrossEntropy, build_objective
 from limner.objectives.context import Context, Teacher
 from limner.objectives.distillation import Distil, Distillation
-from limner.objectives.levels import WIDTH, Levels
+from limner.objectives.levels import SLOT_WIDTH, LevelHeads
 from limner.objectives.matching import divergence
-from limner.objectives.teacher_cache import TeacherCache, key, pick
+from limner.objectives.teacher_cache import TeacherCache, cache_key, select_media
 from limner.text.vocabulary import SPECIALS, Vocabulary
 from tests.models.captioners import D, Mute, V, random_features, small
 
@@ -25,7 +25,7 @@ KEEP = TOKENS[:, 1:] != PAD
 
 
 def teacher_of(model: Captioner, **options: Any) -> Teacher:
-    return Teacher("runs/t", model, lambda batch: batch.inputs, **({"words": torch.arange(V)} | options))
+    return Teacher("runs/t", model, lambda batch: batch.inputs, **({"word_ids": torch.arange(V)} | options))
 
 
 def built(student: Captioner, teacher: Teacher | None, batch: Batch = BATCH, **options: Any) -> Distillation:
@@ -75,7 +75,7 @@ def test_words_are_found_by_their_text():
         for module in (other.get_submodule("embed"), other.get_submodule("head")):
             module.weight[order] = module.weight.clone()
         other.head.bias[order] = other.head.bias.clone()
-    objective = built(own, teacher_of(other, words=order), kl=1.0, xe_weight=0.0)
+    objective = built(own, teacher_of(other, word_ids=order), kl=1.0, xe_weight=0.0)
     assert objective(own, BATCH).value.item() == pytest.approx(0, abs=1e-6)
 
 
@@ -164,12 +164,12 @@ def test_a_teacher_that_learns_along_learns_from_the_words_alone():
 
 def test_levels_by_hand():
     """Two slots and one noun: the slot that is surer names it; the sentence tells each word once; no verb is 0."""
-    levels = Levels(("objects", "actions", "sentence"), 3, 2, WORDS)
+    levels = LevelHeads(("objects", "actions", "sentence"), 3, 2, WORDS)
     state, tokens = torch.randn(1, 3, requires_grad=True), torch.tensor([[BOS, 4, EOS, PAD], [BOS, 8, 4, EOS]])
     found = levels(state, tokens)
 
     def logp(level: str) -> torch.Tensor:
-        slots = torch.tanh(levels.slots[level](state)).view(-1, WIDTH)
+        slots = torch.tanh(levels.slots[level](state)).view(-1, SLOT_WIDTH)
         return levels.tell(slots).log_softmax(-1)
 
     assert found["objects"].item() == pytest.approx(-logp("objects")[:, 4].max().item(), rel=1e-5)
@@ -226,11 +226,11 @@ def test_the_likeliest_words_are_kept():
     logits = torch.tensor([[[0.1, 0.6, 0.3]]]).log()
     teacher_cache = TeacherCache(2, 1.0)
     batch = Batch(("a",), BATCH.inputs.map(lambda x: x[:1]), torch.tensor([[BOS, EOS]]))
-    words, logp = teacher_cache.of(batch, lambda part: logits)
+    words, logp = teacher_cache.get(batch, lambda part: logits)
     assert words.tolist() == [[1, 2]]
     torch.testing.assert_close(logp, torch.tensor([[0.6, 0.3, 0.1]]).log(), atol=1e-3, rtol=1e-3)
     roots = torch.tensor([[0.6, 0.3, 0.1]]).sqrt()
-    _, logp = TeacherCache(2, 2.0).of(batch, lambda part: logits)
+    _, logp = TeacherCache(2, 2.0).get(batch, lambda part: logits)
     torch.testing.assert_close(logp, (roots / roots.sum()).log(), atol=1e-3, rtol=1e-3)
 
 
@@ -239,27 +239,27 @@ def test_what_is_remembered_travels_and_ends_where_room_ends():
         return torch.randn(*part.tokens[:, 1:].shape, V, generator=torch.Generator().manual_seed(len(part.ids)))
 
     teacher_cache = TeacherCache(3, 1.0)
-    found = teacher_cache.of(BATCH, ask)
+    found = teacher_cache.get(BATCH, ask)
     other = TeacherCache(3, 1.0)
-    other.unpack(teacher_cache.pack())
-    again = other.of(BATCH, ask)
-    assert other.asked == 0 and all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
-    assert other.room == teacher_cache.room and not TeacherCache(3, 1.0).pack()
+    other.from_tensors(teacher_cache.to_tensors())
+    again = other.get(BATCH, ask)
+    assert other.computed_captions == 0 and all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
+    assert other.free_bytes == teacher_cache.free_bytes and not TeacherCache(3, 1.0).to_tensors()
     full = TeacherCache(
-        3, 1.0, room=3 * (3 * 2 + 4 * 2)
+        3, 1.0, max_bytes=3 * (3 * 2 + 4 * 2)
     )  # the first caption: 3 words, with 3 ids and 4 logarithms of 2 bytes each
-    full.of(BATCH, ask)
-    assert list(full.known) == [key(BATCH, 0)] and full.room == 0
-    mixed = full.of(BATCH, ask)
-    assert mixed[0].shape == found[0].shape and full.asked == 7
+    full.get(BATCH, ask)
+    assert list(full.entries) == [cache_key(BATCH, 0)] and full.free_bytes == 0
+    mixed = full.get(BATCH, ask)
+    assert mixed[0].shape == found[0].shape and full.computed_captions == 7
 
 
 def test_neighbouring_captions_of_a_medium_stay_together():
     batch = replace(BATCH, ids=("a", "b"), inputs=BATCH.inputs.map(lambda x: x[:2]), augmentations=("full", "flip"))
-    part = pick(batch, [1], [2, 3])
+    part = select_media(batch, [1], [2, 3])
     assert part.ids == ("b",) and part.augmentations == ("flip",) and torch.equal(part.tokens, TOKENS[2:])
-    assert key(part, 0) == key(batch, 2) != key(batch, 0)
-    assert len({key(batch, row) for row in range(4)}) == 4
+    assert cache_key(part, 0) == cache_key(batch, 2) != cache_key(batch, 0)
+    assert len({cache_key(batch, row) for row in range(4)}) == 4
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
@@ -269,9 +269,9 @@ def test_neighbouring_captions_of_a_medium_stay_together():
     ("options", "message"),
     [
         ({"kl": 0.5}, "kl need a teacher"),
-        ({"kl": 0.0, "teacher": "x"}, "the teacher is asked nothing"),
+        ({"kl": 0.0, "teacher": "x"}, "the teacher is not used"),
         ({"kl": 0.0, "xe_weight": 0.0}, "all weights are 0"),
-        ({"teacher": "x", "cache": 8, "hidden": 0.1}, "cache keeps what kl asks for; hidden asks"),
+        ({"teacher": "x", "cache": 8, "hidden": 0.1}, "cache stores what kl needs; hidden runs the teacher each time"),
         ({"teacher": "x", "xe": {"sampling": {"initial_prob": 0.5}}}, r"xe\.sampling reads words of the student's own"),
         ({"teacher": "x", "temperature": 0.0}, "temperature: Input should be greater than 0"),
         ({"teacher": "x", "temperature": -1.0}, "temperature: Input should be greater than 0"),
@@ -288,7 +288,7 @@ def test_recipes_that_cannot_be(options: dict[str, Any], message: str):
 
 
 def test_other_words_are_refused_where_words_are_compared():
-    student, strange = small("sa_lstm"), teacher_of(small("sa_lstm"), words=None)
+    student, strange = small("sa_lstm"), teacher_of(small("sa_lstm"), word_ids=None)
     for term in ("kl", "attention", "hidden"):
         with pytest.raises(ValueError, match=r"runs/t has other words than the student.*let it write captions"):
             built(student, strange, **{term: 0.5})
@@ -344,4 +344,6 @@ def test_nan_in_a_teachers_scores_names_the_media(cache: int):
     grid[2, 0] = torch.nan
     bad = replace(BATCH, inputs=replace(BATCH.inputs, grid=grid))
     with pytest.raises(FloatingPointError, match=r"the scores of runs/t are nan .*1 of 4 media, for example \['c'\]"):
-        objective.compare(bad.inputs, student.forward_teacher_forced(student.encode(BATCH.inputs), TOKENS[:, :-1]), bad)
+        objective.teacher_terms(
+            bad.inputs, student.forward_teacher_forced(student.encode(BATCH.inputs), TOKENS[:, :-1]), bad
+        )

@@ -14,10 +14,10 @@ from limner.core.types import EOS, PAD, Batch, Features, Loss, Medium, Pixels
 from limner.models.captioner import FromPixels
 from limner.models.sft import Sft, SftConfig
 from limner.objectives import build_objective
-from limner.objectives.assignment import match
+from limner.objectives.assignment import min_cost_assignment
 from limner.objectives.context import Context
-from limner.objectives.cross_entropy import smoothed
-from limner.objectives.hierarchical import Labels, SftLoss, SftTraining, uncertainty
+from limner.objectives.cross_entropy import smoothed_cross_entropy
+from limner.objectives.hierarchical import SftLoss, SftTraining, WordLabels, smoothed_target_entropy
 from limner.runs.recipe import build_recipe
 from limner.text.vocabulary import Vocabulary
 from limner.text.word_classes import nouns_and_verbs
@@ -49,7 +49,7 @@ def test_the_assignment_is_the_cheapest_of_all(data: st.DataObject) -> None:
     rows, columns = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 5))
     numbers = st.lists(st.floats(-9, 9), min_size=columns, max_size=columns)
     cost = data.draw(st.lists(numbers, min_size=rows, max_size=rows))
-    found = match(cost)
+    found = min_cost_assignment(cost)
     assert len({r for r, _ in found}) == len({c for _, c in found}) == len(found) == min(rows, columns)
     few, many = sorted((rows, columns))
     at = (lambda a, b: cost[a][b]) if rows <= columns else (lambda a, b: cost[b][a])
@@ -58,9 +58,13 @@ def test_the_assignment_is_the_cheapest_of_all(data: st.DataObject) -> None:
 
 
 def test_assignments_by_hand() -> None:
-    assert match([]) == [] and match([[]]) == []
-    assert match([[1.0, 0.0]]) == [(0, 1)] and match([[1.0], [0.0]]) == [(1, 0)]
-    assert match([[4.0, 1.0, 3.0], [2.0, 0.0, 5.0], [3.0, 2.0, 2.0]]) == [(0, 1), (1, 0), (2, 2)]  # greedy would pay 6
+    assert min_cost_assignment([]) == [] and min_cost_assignment([[]]) == []
+    assert min_cost_assignment([[1.0, 0.0]]) == [(0, 1)] and min_cost_assignment([[1.0], [0.0]]) == [(1, 0)]
+    assert min_cost_assignment([[4.0, 1.0, 3.0], [2.0, 0.0, 5.0], [3.0, 2.0, 2.0]]) == [
+        (0, 1),
+        (1, 0),
+        (2, 2),
+    ]  # greedy would pay 6
 
 
 @pytest.mark.parametrize(
@@ -92,7 +96,7 @@ def test_surprise_is_the_smoothed_loss_without_going_through_all_words_twice(
     hidden, targets = torch.randn(7, 24, requires_grad=True), torch.tensor([EOS, 4, 5, 6, 7, EOS, 4])
     fast = head.token_nll(hidden, targets, epsilon)
     logits = head.words(hidden)
-    slow = smoothed(logits, targets, epsilon)
+    slow = smoothed_cross_entropy(logits, targets, epsilon)
     torch.testing.assert_close(fast[0].mean(), slow[0], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(fast[1].mean(), slow[1], rtol=1e-5, atol=1e-6)
     grads = [
@@ -107,7 +111,7 @@ def by_definition(net: Sft, path: str, tokens: Tensor, features: Features, epsil
     net.config = replace(net.config, side=path)  # type: ignore[arg-type]
     logits = net(features, tokens[:, :-1])
     keep = tokens[:, 1:] != PAD
-    return smoothed(logits[keep], tokens[:, 1:][keep], epsilon)[0]
+    return smoothed_cross_entropy(logits[keep], tokens[:, 1:][keep], epsilon)[0]
 
 
 @pytest.mark.parametrize("shared", ["all", "head", "nothing"])
@@ -133,7 +137,7 @@ def test_weights_out_of_range_are_refused() -> None:
         tree = {"data": {"media": "x"}, "stages": [{"objective": {"name": "sft", name: value}}]}
         with pytest.raises(ValueError, match=rf"stages\.0\.objective\.{name}"):
             build_recipe(tree)
-    with pytest.raises(ValueError, match="sentence, kl: of ours, not published"):
+    with pytest.raises(ValueError, match="sentence, kl: not in the published system"):
         SftLoss(sentence=1.0, kl=1.0, published=True)
 
 
@@ -147,13 +151,13 @@ def test_levels_name_what_the_captions_name() -> None:
     nouns = [words_of("man horse"), words_of("dog"), words_of("cats table"), words_of("man")]
     verbs = [words_of("rides"), words_of("running"), [], words_of("singing")]
     loss = training(teacher_weight=0.0, objects=2.0, actions=3.0, sentence=0.5, label_smoothing=0.0)(net, data)
-    path = net.see(data.inputs, "student")
+    path = net.encode_side(data.inputs, "student")
     expected = loss.logs["xe_student"]
     for name, weight, semantics, wanted in (
-        ("objects_student", 2.0, path.seen.object_semantics, nouns),
-        ("actions_student", 3.0, path.seen.action_semantics, verbs),
+        ("objects_student", 2.0, path.semantics.object_semantics, nouns),
+        ("actions_student", 3.0, path.semantics.action_semantics, verbs),
     ):
-        logits, told = net.head.words(net.head.tell(semantics)), []
+        logits, told = net.head.words(net.head.transform(semantics)), []
         for row, ids in enumerate(wanted):
             real = data.inputs.mask[row].nonzero().flatten().tolist()
             if ids:
@@ -166,7 +170,7 @@ def test_levels_name_what_the_captions_name() -> None:
                 told += [-logits[row, s].log_softmax(-1)[i].item() for s, i in zip(best, ids, strict=True)]
         assert loss.logs[name] == pytest.approx(sum(told) / len(told), rel=1e-5)
         expected += weight * loss.logs[name]
-    logp = net.head.words(net.head.tell(net.head.read_frames(path.seen.vector))).log_softmax(-1)
+    logp = net.head.words(net.head.transform(net.head.read_frames(path.semantics.vector))).log_softmax(-1)
     said = [-logp[row, i].item() for row, text in enumerate(CAPTIONS) for i in sorted(set(words_of(text)))]
     assert loss.logs["sentence_student"] == pytest.approx(sum(said) / len(said), rel=1e-5)
     assert loss.value.item() == pytest.approx(expected + 0.5 * loss.logs["sentence_student"], rel=1e-5)
@@ -176,7 +180,7 @@ def test_captions_of_a_medium_share_their_words() -> None:
     rows = torch.nn.utils.rnn.pad_sequence(
         [torch.tensor(VOCABULARY.encode(text)) for text in ("a man rides a horse", "the red dog is running")], True
     )
-    nouns, verbs = Labels(VOCABULARY).of_tokens(rows)
+    nouns, verbs = WordLabels(VOCABULARY).from_tokens(rows)
     assert nouns == words_of("man horse dog") and verbs == words_of("rides running")
 
 
@@ -199,7 +203,7 @@ def test_what_passes_from_teacher_to_student(shared: str) -> None:
     for name in ("teacher", "student"):
         net.config = replace(net.config, side=name)  # type: ignore[arg-type]
         said[name] = (net(data.inputs, data.tokens[:, :-1])[data.tokens[:, 1:] != PAD] / 2).softmax(-1)
-    there, here = (net.see(data.inputs, name).seen for name in ("teacher", "student"))
+    there, here = (net.encode_side(data.inputs, name).semantics for name in ("teacher", "student"))
     real = there.present
     expected = {
         "kl": (said["teacher"] * (said["teacher"] / said["student"]).log().nan_to_num()).sum(-1).mean(),
@@ -234,7 +238,7 @@ def test_the_teacher_learns_the_rarest_caption() -> None:
     net, data = model(), batch()
     references = (*[("a man", text) for text in CAPTIONS[:3]], (CAPTIONS[3],))
     rare = training(rarest=True, teacher_weight=0.5)(net, replace(data, references=references))
-    chosen = [training().labels.teacher_caption(texts) for texts in references]
+    chosen = [training().labels.rarest_caption(texts) for texts in references]
     assert chosen == ["a man rides a horse", "the red dog is running", "two cats on a table", "a man is singing"]
     common = training(rarest=True)(net, replace(batch(["a man"] * 4), references=references))
     assert common.logs["xe_teacher"] == pytest.approx(rare.logs["xe_teacher"], rel=1e-6)
@@ -260,7 +264,7 @@ def test_published_total_is_a_sum_of_divergences() -> None:
         net.head.words.weight.zero_()
         net.head.words.bias.zero_()
     loss = objective(net, data)
-    each = log(len(VOCABULARY)) - uncertainty(0.3, len(VOCABULARY))
+    each = log(len(VOCABULARY)) - smoothed_target_entropy(0.3, len(VOCABULARY))
     words = int((data.tokens[:, 1:] != PAD).sum())
     assert loss.logs["xe_teacher"] == pytest.approx(words * each, rel=1e-5)
     labels = 4 * 2  # the first noun, one word each here, and EOS
@@ -274,15 +278,17 @@ def test_divergence_of_a_perfect_prediction_is_0() -> None:
     target = torch.full((V,), epsilon / (V - 1))
     target[4] = 1 - epsilon
     logits = target.log()[None]
-    assert smoothed(logits, torch.tensor([4]), epsilon)[0].item() == pytest.approx(uncertainty(epsilon, V), rel=1e-6)
-    assert uncertainty(0.0, V) == 0
+    assert smoothed_cross_entropy(logits, torch.tensor([4]), epsilon)[0].item() == pytest.approx(
+        smoothed_target_entropy(epsilon, V), rel=1e-6
+    )
+    assert smoothed_target_entropy(0.0, V) == 0
 
 
 def test_published_labels_are_the_first_noun_of_the_rarest_caption() -> None:
-    labels = Labels(VOCABULARY, [Medium("x", "", "train", (*CAPTIONS, "a man rides", "a man sits"))])
-    assert labels.teacher_caption(("a man", "the red dog is running")) == "the red dog is running"
-    assert labels.published(("a man", "the red dog is running"), 4) == [*words_of("dog"), EOS, PAD, PAD]
-    assert labels.published(("running",), 1) == words_of("man")  # no noun: `man`, as published; cut to the slots
+    labels = WordLabels(VOCABULARY, [Medium("x", "", "train", (*CAPTIONS, "a man rides", "a man sits"))])
+    assert labels.rarest_caption(("a man", "the red dog is running")) == "the red dog is running"
+    assert labels.published_labels(("a man", "the red dog is running"), 4) == [*words_of("dog"), EOS, PAD, PAD]
+    assert labels.published_labels(("running",), 1) == words_of("man")  # no noun: `man`, as published; cut to the slots
 
 
 def test_pixels_go_through_the_encoder() -> None:

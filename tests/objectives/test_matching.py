@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from limner.core.types import Features, Layout
 from limner.objectives.matching import (
     attention_divergence,
-    distance,
+    cell_mapping,
+    cell_overlap,
     divergence,
-    divergence_of_likeliest,
-    overlap,
-    tiling,
+    mean_squared_distance,
+    top_k_divergence,
 )
 
 INF = torch.inf
@@ -58,16 +58,16 @@ def test_it_is_never_negative_and_zero_with_a_gradient_of_zero_where_both_agree(
     assert abs(same.item()) < 1e-6 and student.grad.abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("mask_special_tokens", [(True, True), (True, False), (False, True)])
-def test_forbidden_words_are_outside_on_both_sides(mask_special_tokens: tuple[bool, bool]):
+@pytest.mark.parametrize("forbidden", [(True, True), (True, False), (False, True)])
+def test_forbidden_words_are_outside_on_both_sides(forbidden: tuple[bool, bool]):
     """Word 0 is -inf for the student, the teacher or both: what is left is compared, and nothing becomes nan."""
     student, teacher = logs([0.5, 0.125, 0.375]), logs([0.9, 0.05, 0.05])
-    student[:, 0] = -INF if mask_special_tokens[0] else student[:, 0]
-    teacher[:, 0] = -INF if mask_special_tokens[1] else teacher[:, 0]
+    student[:, 0] = -INF if forbidden[0] else student[:, 0]
+    teacher[:, 0] = -INF if forbidden[1] else teacher[:, 0]
     student.requires_grad_()
     found = divergence(student, teacher, 1.0)
     found.backward()
-    renormed = (0.25, 0.75) if mask_special_tokens[0] else (0.125, 0.375)
+    renormed = (0.25, 0.75) if forbidden[0] else (0.125, 0.375)
     assert found.item() == pytest.approx(0.5 * log(0.5 / renormed[0]) + 0.5 * log(0.5 / renormed[1]), rel=1e-5)
     assert student.grad.isfinite().all()
 
@@ -83,7 +83,7 @@ def test_two_words_and_all_others_by_hand():
     student, (words, teacher) = logs([0.1, 0.2, 0.3, 0.4]), likeliest(logs([0.6, 0.05, 0.3, 0.05]), 2, 1.0)
     assert words.tolist() == [[0, 2]]
     expected = 0.6 * log(0.6 / 0.1) + 0.3 * log(0.3 / 0.3) + 0.1 * log(0.1 / 0.6)
-    assert divergence_of_likeliest(student, words, teacher, 1.0).item() == pytest.approx(expected, rel=1e-5)
+    assert top_k_divergence(student, words, teacher, 1.0).item() == pytest.approx(expected, rel=1e-5)
 
 
 @given(st.integers(0, 10_000), st.floats(0.5, 8))
@@ -93,7 +93,7 @@ def test_more_words_tell_more_and_all_of_them_all(seed: int, temperature: float)
     student, teacher = torch.randn(2, 7), torch.randn(2, 7)
     student[:, 1] = teacher[:, 1] = -INF
     student.requires_grad_()
-    found = [divergence_of_likeliest(student, *likeliest(teacher, k, temperature), temperature) for k in range(1, 8)]
+    found = [top_k_divergence(student, *likeliest(teacher, k, temperature), temperature) for k in range(1, 8)]
     whole = divergence(student, teacher, temperature).item()
     assert found[-1].item() == pytest.approx(whole, abs=1e-5) and found[0].item() >= -1e-5
     assert all(a.item() <= b.item() + 1e-5 for a, b in pairwise(found))
@@ -112,14 +112,14 @@ def test_attention_by_hand():
 
 
 def test_distance_by_hand():
-    assert distance(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 2.0]])).item() == 2.0
+    assert mean_squared_distance(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 2.0]])).item() == 2.0
 
 
 def test_overlap_of_grids_by_hand():
     """Three columns over two: the middle one is halved; 2 x 2 into one: all of each."""
-    columns = overlap(Layout(1, 1, 3), Layout(1, 1, 2))
+    columns = cell_overlap(Layout(1, 1, 3), Layout(1, 1, 2))
     torch.testing.assert_close(columns, torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]))
-    torch.testing.assert_close(overlap(Layout(1, 2, 2), Layout(1, 1, 1)), torch.ones(4, 1))
+    torch.testing.assert_close(cell_overlap(Layout(1, 2, 2), Layout(1, 1, 1)), torch.ones(4, 1))
 
 
 sides = st.integers(1, 4)
@@ -128,7 +128,7 @@ sides = st.integers(1, 4)
 @given(sides, sides, sides, sides, sides, sides)
 def test_overlap_keeps_mass_and_is_the_boxes_overlap(a: int, b: int, c: int, d: int, e: int, f: int):
     theirs, own = Layout(a, b, c), Layout(d, e, f)
-    found = overlap(theirs, own)
+    found = cell_overlap(theirs, own)
     torch.testing.assert_close(found.sum(1), torch.ones(theirs.cells))
     torch.testing.assert_close(found.sum(0), torch.full((own.cells,), theirs.cells / own.cells))
     if a == d == 1:  # the slow twin: intersections of boxes
@@ -143,8 +143,8 @@ def cells(layout: Layout, real: int | None = None, regions: bool = False) -> Fea
 
 
 def test_cells_that_are_no_tiles_are_refused():
-    assert tiling(cells(Layout(3, 1, 1), 2), cells(Layout(3, 1, 1), 2)) is None
-    found = tiling(cells(Layout(1, 2, 2)), cells(Layout(1, 1, 1)))
+    assert cell_mapping(cells(Layout(3, 1, 1), 2), cells(Layout(3, 1, 1), 2)) is None
+    found = cell_mapping(cells(Layout(1, 2, 2)), cells(Layout(1, 1, 1)))
     assert found is not None and found.shape == (4, 1)
     for theirs, own in [
         (cells(Layout(3, 1, 1), 2), cells(Layout(3, 1, 1))),
@@ -152,4 +152,4 @@ def test_cells_that_are_no_tiles_are_refused():
         (cells(Layout(1, 1, 3), regions=True), cells(Layout(1, 1, 3))),
     ]:
         with pytest.raises(ValueError, match="cannot be compared: regions, or clips of different length"):
-            tiling(theirs, own)
+            cell_mapping(theirs, own)

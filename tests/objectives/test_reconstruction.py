@@ -169,7 +169,7 @@ def test_from_pixels_the_goal_is_the_encoders_features_and_fixed():
     (step,) = torch.autograd.grad(loss.value - CrossEntropy()(FromPixels(encoder, model), batch).value, encoder.scale)
     with torch.no_grad():  # the goal held, the encoder's scale moved: the slope of what the decoder reads alone
         goal, slopes = encoder(Pixels(frames)), []
-        objective.goal = lambda features, rows: goal  # type: ignore[method-assign]
+        objective.target = lambda features, rows: goal  # type: ignore[method-assign]
         for scale in (0.99, 1.01):
             encoder.scale.fill_(scale)
             slopes.append(objective(FromPixels(encoder, model), batch).logs["reconstruction"])

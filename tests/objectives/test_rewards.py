@@ -11,7 +11,7 @@ from limner.metrics.bleu import bleu
 from limner.metrics.ciderd import CiderD
 from limner.metrics.references import References
 from limner.objectives import rewards
-from limner.objectives.rewards import Bleu4, Rewards, encoded, key
+from limner.objectives.rewards import Bleu4, Rewards, cache_key, encode_references
 from limner.text.clip_bpe import ClipVocabulary
 from limner.text.vocabulary import SPECIALS, Vocabulary
 
@@ -76,45 +76,49 @@ def test_the_sum_is_weighted_and_rows_belong_to_their_media():
 
 def test_encoded_once_and_read_afterwards(folder: Path, monkeypatch: pytest.MonkeyPatch):
     captioned = [medium for medium in MEDIA if medium.references]
-    ids = encoded(captioned, WORDS)
+    ids = encode_references(captioned, WORDS)
     assert ids == [[[4, 5, 6, 7, 2], [4, 6, 2]], [[4, 5, 8, 2], [8, 7, 2], [4, 8, 7, 2]]]
     (kept,) = folder.glob("references-*.safetensors")
     monkeypatch.setattr(Vocabulary, "encode", None)
-    assert encoded(captioned, WORDS) == ids
+    assert encode_references(captioned, WORDS) == ids
     monkeypatch.undo()
     monkeypatch.setenv("LIMNER_CACHE", str(folder))
     kept.write_bytes(kept.read_bytes()[:-8])
-    assert encoded(captioned, WORDS) == ids
+    assert encode_references(captioned, WORDS) == ids
 
 
 def test_the_key_hears_of_every_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    before = key(MEDIA, WORDS)
-    assert key(MEDIA, Vocabulary(WORDS.words)) == before
+    before = cache_key(MEDIA, WORDS)
+    assert cache_key(MEDIA, Vocabulary(WORDS.words)) == before
     changed = [
-        key((replace(MEDIA[0], references=("a red dog runs", "a dog runs")), *MEDIA[1:]), WORDS),
-        key((replace(MEDIA[0], references=MEDIA[0].references[:1]), *MEDIA[1:]), WORDS),
-        key((*MEDIA[:2], replace(MEDIA[2], references=MEDIA[2].references[::-1])), WORDS),
-        key(MEDIA[::-1], WORDS),
-        key(MEDIA, replace(WORDS, words=WORDS.words[:-1])),
-        key(MEDIA, replace(WORDS, words=(*WORDS.words[:-2], "cat", "runs"))),
-        key(MEDIA, replace(WORDS, tokenizer="ptb")),
+        cache_key((replace(MEDIA[0], references=("a red dog runs", "a dog runs")), *MEDIA[1:]), WORDS),
+        cache_key((replace(MEDIA[0], references=MEDIA[0].references[:1]), *MEDIA[1:]), WORDS),
+        cache_key((*MEDIA[:2], replace(MEDIA[2], references=MEDIA[2].references[::-1])), WORDS),
+        cache_key(MEDIA[::-1], WORDS),
+        cache_key(MEDIA, replace(WORDS, words=WORDS.words[:-1])),
+        cache_key(MEDIA, replace(WORDS, words=(*WORDS.words[:-2], "cat", "runs"))),
+        cache_key(MEDIA, replace(WORDS, tokenizer="ptb")),
     ]
     pieces = ClipVocabulary((*SPECIALS, "a", "b</w>", "ab</w>"))
     joined = replace(pieces, merges=("a b</w>",))
     assert (pieces.encode("ab"), joined.encode("ab")) == ([BOS, 4, 5, EOS], [BOS, 6, EOS])
-    changed += [key(MEDIA, pieces), key(MEDIA, joined), key(MEDIA, Vocabulary(pieces.words, pieces.tokenizer))]
+    changed += [
+        cache_key(MEDIA, pieces),
+        cache_key(MEDIA, joined),
+        cache_key(MEDIA, Vocabulary(pieces.words, pieces.tokenizer)),
+    ]
     source = tmp_path / "text"
     source.mkdir()
     (source / "tokens.py").write_text("another tokenizer")
     monkeypatch.setattr(rewards.limner.text, "__path__", [str(source)])
-    changed.append(key(MEDIA, WORDS))
+    changed.append(cache_key(MEDIA, WORDS))
     assert len({before, *changed}) == 12
 
 
 def test_a_cache_that_cannot_be_written_is_told_and_not_needed(folder: Path, monkeypatch, capsys):
     (folder / "file").write_text("")
     monkeypatch.setenv("LIMNER_CACHE", str(folder / "file"))
-    assert encoded(MEDIA[:1], WORDS) == [[[4, 5, 6, 7, 2], [4, 6, 2]]]
+    assert encode_references(MEDIA[:1], WORDS) == [[[4, 5, 6, 7, 2], [4, 6, 2]]]
     assert "could not be kept" in capsys.readouterr().err
 
 

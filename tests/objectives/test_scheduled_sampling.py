@@ -10,7 +10,7 @@ from limner.decode.rules import Rules
 from limner.decode.search import greedy
 from limner.models.captioner import Captioner, unroll
 from limner.objectives import CrossEntropy
-from limner.objectives.scheduled_sampling import ScheduledSampling, rehearse
+from limner.objectives.scheduled_sampling import ScheduledSampling, unroll_with_sampling
 from tests.decode.tables import media, tables
 from tests.models.captioners import features, model, small
 
@@ -42,7 +42,7 @@ def test_the_given_words_are_taught_as_ever(model: Captioner, features: Features
     """Nothing replaced: every model steps to what it teaches, also when rows share a medium."""
     memory = model.encode(features.map(lambda x: x[: 4 // captions]))
     walked, forced = (
-        rehearse(model, memory, TOKENS, lambda given, logits: given),
+        unroll_with_sampling(model, memory, TOKENS, lambda given, logits: given),
         model.forward_teacher_forced(memory, TOKENS),
     )
     close(walked.logits, forced.logits)
@@ -56,7 +56,7 @@ def test_words_chosen_are_words_read(model: Captioner, features: Features):
     """Every word replaced by 7: as if the captions had said so, each as long as it was."""
     sevens = torch.where(TOKENS > UNK, 7, TOKENS)
     memory = model.encode(features)
-    walked = rehearse(model, memory, TOKENS, lambda given, logits: torch.full_like(given, 7))
+    walked = unroll_with_sampling(model, memory, TOKENS, lambda given, logits: torch.full_like(given, 7))
     close(walked.logits, unroll(model, memory, sevens).logits)
 
 

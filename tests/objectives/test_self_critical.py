@@ -103,7 +103,7 @@ def test_loss_and_baseline_by_hand():
     config = SelfCritical(sample=Sample(2, 1.0, Rules(1, 4)))
     objective = training(config, lambda row: {4: 3.0, 5: 1.0}[row[0]])
     tokens = torch.tensor([[4, EOS], [5, EOS]])
-    objective.draw = lambda model, features: (tokens, None)  # type: ignore[method-assign]
+    objective.sample_captions = lambda model, features: (tokens, None)  # type: ignore[method-assign]
     loss = objective(world, of(media(0)))
     expected = -(2 * np.log(2 / 3) - 2 * np.log(1 / 3)) / 4
     assert loss.value.item() == pytest.approx(expected, rel=1e-5)
@@ -138,8 +138,8 @@ def test_the_published_loss(folder: Path):
 
     rules = Rules(0, ids.shape[1], no_repeat_word=False)
     objective = training(SelfCritical(sample=Sample(1, 1.0, rules), baseline="greedy"), lambda row: 0.0)
-    objective.draw = lambda model, features: (tokens, None)  # type: ignore[method-assign]
-    objective.judge = lambda ids, tokens, greedy: (reward[:, 0], {})  # type: ignore[method-assign]
+    objective.sample_captions = lambda model, features: (tokens, None)  # type: ignore[method-assign]
+    objective.advantages = lambda ids, tokens, greedy: (reward[:, 0], {})  # type: ignore[method-assign]
     loss = objective(PseudoCaptions(torch.zeros(4, 1, 1, 1)), of(media(0, 1, 2, 3)))
     assert loss.value.item() == pytest.approx(expected.item(), abs=2e-5)
 
@@ -177,7 +177,7 @@ def test_the_mean_gradient_is_that_of_the_expected_reward(baseline: str):
 def test_leave_one_out_sums_to_nothing_over_a_medium():
     draw = iter(np.random.default_rng(0).normal(size=100))
     objective = training(SelfCritical(sample=Sample(5)), lambda row: next(draw))
-    advantage, logs = objective.judge(["a", "b"], torch.full((10, 2), 4), None)
+    advantage, logs = objective.advantages(["a", "b"], torch.full((10, 2), 4), None)
     assert advantage.view(2, 5).sum(1).tolist() == pytest.approx([0, 0], abs=1e-12) and "reward_greedy" not in logs
 
 
@@ -201,7 +201,7 @@ def test_logging_the_greedy_reward_changes_nothing(model: Captioner, features: F
         captioner = deepcopy(model)  # in training, a BatchNorm's statistics move
         torch.manual_seed(0)
         objective = training(SelfCritical(sample=Sample(3, 1.0, STRICT)), lambda row: sum(row) % 5)
-        objective.called = called
+        objective.calls = called
         loss = objective(captioner.train(), of(features))
         assert ("reward_greedy" in loss.logs) == (called == 0) and captioner.training
         loss.value.backward()
@@ -215,9 +215,9 @@ def test_the_greedy_baseline_is_the_greedy_captions_reward():
     world = chain(6, {(BOS, BOS): {4: 0.6, 5: 0.4}})
     objective = training(SelfCritical(baseline="greedy", sample=Sample(8)), lambda row: {4: 1.0, 5: 4.0}[row[0]])
     torch.manual_seed(0)
-    tokens, greedy = objective.draw(world, media(0))
+    tokens, greedy = objective.sample_captions(world, media(0))
     assert greedy is not None and greedy.tolist() == [[4, EOS]]
-    advantage, logs = objective.judge(["a"], tokens, greedy)
+    advantage, logs = objective.advantages(["a"], tokens, greedy)
     assert advantage.tolist() == [3.0 if row[0] == 5 else 0.0 for row in tokens.tolist()]
     assert 0 < advantage.sum() < 24 and logs["reward_greedy"] == 1 and logs["reward"] == 1 + logs["reward_spread"]
 
@@ -303,7 +303,7 @@ def test_captions_are_drawn_without_dropout(features: Features):
     for dropout in (True, False):
         captioner.train()
         objective = training(SelfCritical(sample=Sample(2), dropout=dropout), sum)
-        objective.draw = lambda model, features: (drawn, None)  # type: ignore[method-assign]
+        objective.sample_captions = lambda model, features: (drawn, None)  # type: ignore[method-assign]
         losses[dropout] = {objective(captioner, of(features)).value.item() for _ in range(3)}
     assert len(losses[True]) == 3 and len(losses[False]) == 1
 
@@ -314,7 +314,7 @@ SCST = {"name": "scst", "sample": {"count": 4, "rules": {"max_length": 8}}}
 def test_cross_entropy_and_then_self_critical_in_one_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """From pixels, encoder along; the second stage begins with the first one's best weights, and resumes exactly, the
     log with the greedy rewards of every other call included."""
-    monkeypatch.setattr(self_critical, "EVERY", 2)
+    monkeypatch.setattr(self_critical, "LOG_GREEDY_EVERY", 2)
     first = recipe(pictures(tmp_path / "data", 10), epochs=2).stages[0]
     whole = recipe(tmp_path / "data", objective=SCST, epochs=2, captions_per_medium=1, lr=0.001)
     whole = type(whole)(**{**vars(whole), "stages": (first, *whole.stages)})

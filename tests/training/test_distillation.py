@@ -161,14 +161,14 @@ def test_a_teacher_of_other_inputs_reads_its_own(world: tuple[Path, Path], tmp_p
     batch = Batch(
         ("p3", "p1"), _pixels(plan, media, [3, 1]), torch.tensor([[1, 4, 2]] * 2), augmentations=("full", "full")
     )
-    found = teacher.see(batch).grid
+    found = teacher.encode_media(batch).grid
     run = load_run(large)
     assert run.encoder is not None
     with torch.no_grad():
         torch.testing.assert_close(found.detach(), run.encoder(_pixels(bigger, media, [3, 1])).grid)
     assert teacher.augmentations is None
     equal = load_teacher(same_kind, student(data, same_kind), words, media, torch.device("cpu"))
-    assert equal.read(batch) is batch.inputs
+    assert equal.read_media(batch) is batch.inputs
     assert train(plan, tmp_path / "run")
 
 
@@ -196,7 +196,7 @@ def test_a_teacher_reads_the_same_view_where_its_store_has_it(world: tuple[Path,
     teacher = load_teacher(run, plan, load_vocabulary(run / "vocabulary.json"), media, torch.device("cpu"))
     inputs = _pixels(plan, media, [3, 1, 2])
     batch = Batch(("p3", "p1", "p2"), inputs, torch.tensor([[1, 4, 2]] * 3), augmentations=("full", "flip", "crop-tl"))
-    assert teacher.see(batch).grid[:, 0].tolist() == [[3, 0], [1, 1], [2, 0]] and teacher.augmentations == (
+    assert teacher.encode_media(batch).grid[:, 0].tolist() == [[3, 0], [1, 1], [2, 0]] and teacher.augmentations == (
         "full",
         "flip",
     )

@@ -1,4 +1,7 @@
-"""Every captioner by name.  A new one is one file and one line here, or `limner.register` in a package of its own."""
+"""The registry of captioners.
+
+A new captioner is one file and one line here, or `limner.register` in a package of its own.
+"""
 
 from limner.core.registry import Buildable, Registry
 from limner.models.captioner import Captioner, CaptionerConfig
@@ -23,15 +26,15 @@ CAPTIONERS: Registry[Buildable] = Registry(
         "up_down": Buildable(UpDownConfig, UpDown),
     },
 )
-DEFAULT_CAPTIONER: CaptionerConfig = ShowAttendTellConfig()  # of a recipe that names none
+DEFAULT_CAPTIONER: CaptionerConfig = ShowAttendTellConfig()  # for a recipe that names no captioner
 
 
 def build_model(config: CaptionerConfig, vocabulary_size: int, feature_dim: int) -> Captioner:
-    """A freshly initialised captioner for features of `feature_dim` channels."""
+    """A captioner with new weights, for features of `feature_dim` channels."""
     model: Captioner = CAPTIONERS[config.name].build(config, vocabulary_size, feature_dim)
     return model
 
 
 def leaves_parameters_unused(config: CaptionerConfig) -> bool:
-    """Whether some parameters of this captioner take no part in its own captions (`Captioner.partial`)."""
+    """Whether the captions of this captioner depend on only some of its parameters (`Captioner.partial`)."""
     return bool(CAPTIONERS[config.name].build.partial)  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
-"""Parts of transformers: norms, feed-forward, positions of words, and attention of queries over what their row knows.
+"""Parts of transformers: normalisation, feed-forward layers, word positions and dot-product attention.
 
-Every attention here has the same two verbs: `project(cells)` gives what is computed once per row, a `Known`, and
-`forward(queries, known, mask)` reads it with any number of queries.
+Every attention has two methods.  `project(cells)` computes keys and values once per row; `forward(queries, key_value,
+mask)` attends to them with any number of queries.
 """
 
 from math import log
@@ -16,29 +16,31 @@ from limner.models.layers import masked_softmax
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
 
 
-class Known(NamedTuple):
-    """What attention reads of N cells or words."""
+class KeyValue(NamedTuple):
+    """Keys and values of N cells or words, all heads side by side in D channels."""
 
     key: Float[Tensor, "B N D"]
     value: Float[Tensor, "B N D"]
 
 
 class RMSNorm(nn.Module):
-    """x / (root mean square + 1e-8) * scale (Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4)."""
+    """Root mean square normalisation x / (RMS(x) + 1e-8) * scale (Zhang, Sennrich 2019, arXiv:1910.07467, eq. 4)."""
 
     def __init__(self, dim: int):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
-        # not the root of a mean of squares: that has no gradient at 0, which is what dropout makes of a cell
+        # vector_norm has a gradient at 0, where dropout can put a cell; the root of a mean of squares has none
         root = torch.linalg.vector_norm(x, dim=-1, keepdim=True) / x.shape[-1] ** 0.5
         return x / (root + 1e-8) * self.weight
 
 
 class UnbiasedNorm(nn.Module):
-    """As in "The Annotated Transformer" and all that descends from it: the deviation divides by D - 1, and the 1e-6
-    stand outside the root."""
+    """Layer normalisation as in "The Annotated Transformer" and the code that follows it.
+
+    The standard deviation divides by D - 1, and 1e-6 is added outside the root.
+    """
 
     def __init__(self, dim: int):
         super().__init__()
@@ -54,6 +56,8 @@ NORMS: dict[str, type[nn.Module]] = {"layer": nn.LayerNorm, "rms": RMSNorm, "unb
 
 
 class FeedForward(nn.Sequential):
+    """Linear, activation, dropout, linear (Vaswani et al. 2017, section 3.3)."""
+
     def __init__(self, dim: int, hidden: int, activation: str, dropout: float):
         super().__init__(nn.Linear(dim, hidden), ACTIVATIONS[activation](), nn.Dropout(dropout), nn.Linear(hidden, dim))
 
@@ -68,31 +72,39 @@ class DotProduct(nn.Module):
         self.key = nn.Linear(dim, dim, bias=False)  # a bias would add the same to all logits of a query
         self.dropout = nn.Dropout(dropout)
 
-    def project(self, cells: Float[Tensor, "B N D"]) -> Known:
-        return Known(self.key(cells), self.value(cells))
+    def project(self, cells: Float[Tensor, "B N D"]) -> KeyValue:
+        """Keys and values of the cells, computed once for all queries."""
+        return KeyValue(self.key(cells), self.value(cells))
 
     def forward(
         self,
         queries: Float[Tensor, "B Q D"],
-        known: Known,
+        key_value: KeyValue,
         mask: Bool[Tensor, "#B #Q N"],
         bias: Float[Tensor, "#B H Q N"] | None = None,
     ) -> tuple[Float[Tensor, "B Q D"], Float[Tensor, "B Q N"]]:
-        """-> what was read, and the weights, their mean over the heads.  `bias` is added to the logits."""
-        query, key, value = (split_heads(x, self.heads) for x in (self.query(queries), *known))
+        """-> outputs, and attention weights averaged over the heads.  `bias` is added to the scores."""
+        query, key, value = (split_heads(x, self.heads) for x in (self.query(queries), *key_value))
         scores = query @ key.transpose(-1, -2) / key.shape[-1] ** 0.5
         scores = scores if bias is None else scores + bias
         weights = masked_softmax(scores, mask[:, None])
-        read = self.dropout(weights).to(value.dtype) @ value
-        return self.output(read.transpose(1, 2).flatten(2)), weights.mean(1)
+        context = self.dropout(weights).to(value.dtype) @ value
+        return self.output(context.transpose(1, 2).flatten(2)), weights.mean(1)
 
 
 def split_heads(x: Float[Tensor, "B N D"], heads: int) -> Float[Tensor, "B H N d"]:
+    """Split D = H * d channels into H heads."""
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
-def sinusoids(place: Int[Tensor, " L"], dim: int) -> Float[Tensor, "L D"]:
-    """sin at even, cos at odd channels (Vaswani et al. 2017, section 3.5); `dim` is even."""
-    frequency = torch.exp(torch.arange(0, dim, 2, device=place.device) * (-log(10000.0) / dim))
-    angle = place[:, None] * frequency
+def sinusoidal_table(position: Int[Tensor, " L"], dim: int) -> Float[Tensor, "L D"]:
+    """Sinusoidal position encoding: sine in even, cosine in odd channels (Vaswani et al. 2017, section 3.5).
+
+    `dim` must be even.
+
+    >>> sinusoidal_table(torch.tensor([0]), 4).tolist()
+    [[0.0, 1.0, 0.0, 1.0]]
+    """
+    frequency = torch.exp(torch.arange(0, dim, 2, device=position.device) * (-log(10000.0) / dim))
+    angle = position[:, None] * frequency
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)

@@ -1,7 +1,7 @@
-"""What every model offers the rest of the toolkit: encode, init_state, step, teach.
+"""The interface of all captioners: encode, init_state, step, forward_teacher_forced.
 
-Rows: a memory has B rows, one per medium.  Tokens and states have R = K * B rows, K neighbouring ones per medium
-(the beams or samples of that medium), so that nothing computed once per picture is copied K times.
+Rows: a memory has B rows, one per medium.  Tokens and states have R = K * B rows, K neighbouring rows per medium (its
+beams, samples or captions).  Results that are computed once per medium are therefore not copied K times.
 """
 
 import copy
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from limner.core.types import EOS, PAD, Features, Pixels
 from limner.models.position_embedding import PositionEmbedding
 
-Own = TypeVar("Own", bound="Captioner")
+CaptionerT = TypeVar("CaptionerT", bound="Captioner")
 
 
 @runtime_checkable
@@ -31,106 +31,120 @@ class CaptionerConfig(Protocol):
 
 
 class Step(NamedTuple):
+    """The result of one decoding step for R rows over V words and N cells."""
+
     logits: Float[Tensor, "R V"]
     state: Any  # nested tuple of tensors, R rows each
-    attention: Float[Tensor, "R N"]
+    attention: Float[Tensor, "R N"]  # sums to 1 over the real cells
 
 
 class TeacherForced(NamedTuple):
-    """Teacher forcing: `logits[:, i]` predicts the token after `tokens[:, i]`; all are 0 once a row has ended."""
+    """The result of teacher forcing: `logits[:, i]` predict the token after `tokens[:, i]`.
+
+    All values are 0 at and after the position where a row of tokens has ended.
+    """
 
     logits: Float[Tensor, "R L V"]
     attention: Float[Tensor, "R L N"]
-    hidden: Float[Tensor, "R L H"] | None = None  # `Captioner.hidden` after every token
+    hidden: Float[Tensor, "R L H"] | None = None  # `Captioner.hidden` after every token; None for models without
 
 
 class Captioner(nn.Module, ABC):
-    """The base of every captioner.
+    """Base class of all captioners.
 
-    Contract: `Captioner(config, vocabulary_size, feature_dim)`; PAD and BOS score -inf at every step (`WordHead` does
-    it), because a search could choose them otherwise; in evaluation mode the rows of a batch do not influence each
-    other; cells whose mask is False have no influence.  `limner.testing.check_captioner` checks all of it.
+    Contract:
+
+    - The constructor is `Captioner(config, vocabulary_size, feature_dim)`.
+    - PAD and BOS score -inf at every step, or a search could choose them (`WordHead` does this).
+    - In evaluation mode the rows of a batch do not influence each other.
+    - Cells with mask False have no influence.
+
+    `limner.testing.check_captioner` checks the contract.
     """
 
     config: Any  # a `CaptionerConfig`
-    position_embedding: PositionEmbedding | None  # of those that have one
-    attends: bool = True  # False: the attention that it returns is the same for all words, over all real cells
-    partial: ClassVar[bool] = False  # True: some parameters take no part in its own captions (one of two sides)
-    sides: ClassVar[tuple[str, ...]] = ()  # names of `config.side`, where one model has several that caption
-    reads_media_as_published: ClassVar[bool] = False  # False: published on stored features, without an encoder
-    reads_own_weights: ClassVar[bool] = False  # True: multiplies by `layer.weight` itself, so layers cannot be replaced
+    position_embedding: PositionEmbedding | None  # only in captioners that have one
+    attends: bool = True  # False: its attention is uniform over the real cells at every word
+    partial: ClassVar[bool] = False  # True: its captions depend on only some parameters (one of two sides)
+    sides: ClassVar[tuple[str, ...]] = ()  # values of `config.side`, for a model with several captioning sides
+    reads_media_as_published: ClassVar[bool] = False  # True: published together with an encoder for raw media
+    reads_own_weights: ClassVar[bool] = False  # True: it uses `layer.weight` directly, so layers cannot be replaced
 
     @abstractmethod
     def encode(self, inputs: Features | Pixels) -> Any:
-        """Everything that is computed once per medium: a nested tuple of tensors, B rows each."""
+        """Compute the memory, everything that is needed once per medium: a nested tuple of tensors, B rows each."""
 
     @abstractmethod
     def init_state(self, memory: Any) -> Any:
-        """Decoder state before the first token: a nested tuple of tensors, B rows each."""
+        """The decoder state before the first token: a nested tuple of tensors, B rows each."""
 
     @abstractmethod
     def step(self, token: Int[Tensor, " R"], state: Any, memory: Any) -> Step:
-        """One token in, scores of the next one out."""
+        """Read one token per row and predict the next one.  Logits of the first step come from BOS."""
 
     @abstractmethod
     def forward_teacher_forced(self, memory: Any, tokens: Int[Tensor, "R L"]) -> TeacherForced:
-        """`step` along given tokens, as fast as the model allows; equal to `unroll`."""
+        """Run `step` along given tokens, which begin with BOS, as fast as the model allows.  Equal to `unroll`."""
 
     def hidden(self, state: Any) -> Float[Tensor, "R H"] | None:
-        """What the last step's scores were read from, for objectives that look at it; None when there is no such
-        vector."""
+        """The vector from which the last step's logits were computed, for objectives; None when there is none."""
         return None
 
     def caption_parameters(self) -> list[nn.Parameter]:
-        """The parameters that its captions depend on."""
+        """The parameters on which its captions depend."""
         return list(self.parameters())
 
     def select_side(self, side: str) -> None:
-        """From now on its captions are those of `side`.  Raises ValueError when it has no such side."""
+        """Switch to the captions of `side`.  Raises ValueError when it has no such side."""
         if side not in self.sides:
             known = f"its sides are {', '.join(self.sides)}" if self.sides else "it has one side only"
             raise ValueError(f"a {self.config.name} has no side {side!r}: {known}")
         self.config = replace(self.config, side=side)
 
     def token_vector_layers(self) -> list[nn.Module]:
-        """The layers, V rows each, that begin with CLIP's token vectors where a recipe asks for them: the embedding."""
+        """The layers with V rows that a recipe can initialise with CLIP's token vectors: the word embedding."""
         return [self.get_submodule("embed")]
 
     def gradcam_cells(self, memory: Any, features: Features) -> tuple[Float[Tensor, "B M D"], Bool[Tensor, "B M"]]:
-        """The cells that Grad-CAM differentiates by, and which of them are real: the features that it reads."""
+        """The cells for which Grad-CAM computes gradients, and which of them are real: the features by default."""
         return features.grid, features.mask
 
     @torch.no_grad()
     def prepare_for_occlusion(self, features: Features) -> "tuple[Captioner, Features]":
-        """The same captioner and media, in a form in which what a cell says does not depend on which others are there:
-        for explanations, which take cells away.
+        """The same captioner and media in a form where removing a cell does not change the other cells.
 
-        A model that tells cells when they come takes the last real frame for the clip's end, and one that resamples
-        maps needs them whole: both would be shown another clip.  So cells are told, and maps resampled, beforehand.
+        Explanations by occlusion remove cells.  A position embedding takes the last real frame for the end of the clip,
+        and a model that resamples maps needs complete maps; removing cells would change both.  Positions are therefore
+        added, and maps resampled, before cells are removed.
         """
         embedding = getattr(self, "position_embedding", None)
         return (
             (self, features) if embedding is None else (self.without("position_embedding"), embedding.add_to(features))
         )
 
-    def without(self: Own, *parts: str) -> Own:
-        """A shallow copy that shares all weights and lacks these parts."""
+    def without(self: CaptionerT, *parts: str) -> CaptionerT:
+        """A shallow copy that shares all weights and has None in place of the given submodules."""
         twin = copy.copy(self)
         twin._modules = {**self._modules, **dict.fromkeys(parts)}
         return twin
 
     def forward(self, inputs: Features | Pixels, tokens: Int[Tensor, "R L"]) -> Float[Tensor, "R L V"]:
+        """Teacher-forced logits."""
         return self.forward_teacher_forced(self.encode(inputs), tokens).logits
 
 
 def not_ended(tokens: Int[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
-    """True where an input token still has a successor: before the row's EOS or padding."""
+    """True at the positions whose next token must be predicted: those before the row's EOS or padding.
+
+    >>> not_ended(torch.tensor([[1, 5, 6, 2, 0]])).tolist()  # BOS, two words, EOS, PAD
+    [[True, True, True, False, False]]
+    """
     ended = (tokens == EOS) | (tokens == PAD)
     return ended.cumsum(1) == 0
 
 
 def unroll(model: Captioner, memory: Any, tokens: Int[Tensor, "R L"]) -> TeacherForced:
-    """The slow twin of `forward_teacher_forced`: one `step` after the other over the whole batch."""
+    """The reference implementation of `forward_teacher_forced`: one `step` after the other over all rows."""
     state, steps = model.init_state(memory), []
     captions = len(tokens) // len(first_tensor(state))
     state = map_tensors(lambda x: x.repeat_interleave(captions, 0), state)
@@ -145,41 +159,42 @@ def unroll(model: Captioner, memory: Any, tokens: Int[Tensor, "R L"]) -> Teacher
 
 
 def unroll_recurrent(
-    advance: Callable[[Tensor, Any], tuple[Any, Tensor]],
+    recurrent_step: Callable[[Tensor, Any], tuple[Any, Tensor]],
     hidden: Callable[[Any], Tensor],
-    say: Callable[[Tensor], Tensor],
+    predict: Callable[[Tensor], Tensor],
     state: Any,
     tokens: Int[Tensor, "R L"],
 ) -> TeacherForced:
-    """`forward_teacher_forced` of a captioner that reads the word before and its own last state.
+    """`forward_teacher_forced` for a recurrent captioner.
 
-    `advance(token, state)` -> the new state and attention, over all rows; what is `hidden` in the states becomes scores
-    at once, where a word is to be predicted (`say`).  `state` has a row per medium.
+    `recurrent_step(token, state)` gives the new state and the attention of all rows; `hidden(state)` is the vector that
+    words are predicted from; `predict` turns these vectors into logits, once for all positions that need a word.
+    `state` is the initial one, with a row per medium.
     """
     alive = not_ended(tokens)
     captions = len(tokens) // len(first_tensor(state))
     state = map_tensors(lambda x: x.repeat_interleave(captions, 0), state)
-    said, attention = [], []
+    states, attention = [], []
     for t in range(int(alive.sum(1).max())):
-        state, weights = advance(tokens[:, t], state)
-        said.append(hidden(state))
+        state, weights = recurrent_step(tokens[:, t], state)
+        states.append(hidden(state))
         attention.append(weights)
     row, time = alive.nonzero(as_tuple=True)
 
     def spread(packed: Tensor) -> Tensor:
         return packed.new_zeros(*tokens.shape, packed.shape[-1]).index_put((row, time), packed)
 
-    states, weights = (torch.stack(steps, 1)[row, time] for steps in (said, attention))
-    return TeacherForced(spread(say(states)), spread(weights), spread(states))
+    vectors, weights = (torch.stack(steps, 1)[row, time] for steps in (states, attention))
+    return TeacherForced(spread(predict(vectors)), spread(weights), spread(vectors))
 
 
 def first_tensor(tree: Any) -> Tensor:
-    """The first tensor of a nested tuple."""
+    """The first tensor of a nested tuple, whose length is the number of rows."""
     return tree if isinstance(tree, Tensor) else first_tensor(tree[0])
 
 
 def map_tensors(fn: Callable[[Tensor], Tensor], tree: Any) -> Any:
-    """Apply `fn` to every tensor of a nested tuple; named tuples keep their names."""
+    """Apply `fn` to every tensor of a nested tuple; named tuples keep their type."""
     if isinstance(tree, Tensor):
         return fn(tree)
     items = [map_tensors(fn, item) for item in tree]
@@ -187,7 +202,7 @@ def map_tensors(fn: Callable[[Tensor], Tensor], tree: Any) -> Any:
 
 
 class CaptionerWrapper(Captioner):
-    """A captioner whose inputs something is done to first; what it does with them then is its own business."""
+    """Base class of captioners that change their inputs and pass them to the captioner inside."""
 
     captioner: Captioner
 
@@ -209,7 +224,7 @@ class CaptionerWrapper(Captioner):
 
 
 class FromPixels(CaptionerWrapper):
-    """An encoder in front of a captioner: the same four verbs, from raw frames, for end-to-end training."""
+    """An encoder in front of a captioner: it captions raw frames and can be trained end to end."""
 
     def __init__(self, encoder: nn.Module, captioner: Captioner):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Parts that several captioners share."""
+"""Layers that several captioners share: masked softmax and maximum, the word head, additive attention."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -6,18 +6,24 @@ from torch import Tensor, nn
 
 from limner.core.types import BOS, PAD
 
-ACTIVATIONS = {"tanh": torch.tanh_, "relu": torch.relu_}  # in place: they see (B, K, N, A), a step's largest tensor
+ACTIVATIONS = {
+    "tanh": torch.tanh_,
+    "relu": torch.relu_,
+}  # in place: their input (B, K, N, A) is the largest tensor of a step
 
 
 def masked_softmax(scores: Float[Tensor, "*B N"], mask: Bool[Tensor, "*b N"]) -> Float[Tensor, "*B N"]:
-    """Over the places where `mask` is True; all zeros where there is none (a picture without regions)."""
+    """Softmax over the positions where `mask` is True; all zeros where there is none (an image without regions)."""
     hidden = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     return hidden.softmax(-1).masked_fill(~mask, 0.0)
 
 
 class WordHead(nn.Linear):
-    """Linear to the vocabulary.  PAD and BOS are never words, so they score -inf everywhere, unless
-    `mask_special_tokens` is False (imported models whose published softmax ran over them)."""
+    """Linear layer from hidden states to logits of the vocabulary.
+
+    PAD and BOS score -inf, unless `mask_special_tokens` is False (converted models whose softmax includes them).
+    `never` (V,) marks the words that score -inf.
+    """
 
     never: Tensor
 
@@ -32,17 +38,20 @@ class WordHead(nn.Linear):
 
 
 def masked_max(cells: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B D"]:
-    """Maximum over the real cells; 0 where there is none."""
+    """Maximum of each channel over the real cells; 0 where there is none."""
     if not cells.shape[1]:
         return cells.sum(1)
-    found = cells.masked_fill(~mask[..., None], -torch.inf).amax(1)
-    return found.masked_fill(~mask.any(1, keepdim=True), 0.0)
+    highest = cells.masked_fill(~mask[..., None], -torch.inf).amax(1)
+    return highest.masked_fill(~mask.any(1, keepdim=True), 0.0)
 
 
 class AdditiveAttention(nn.Module):
-    """score = w . f(Wq q + Wk k), f = tanh (Bahdanau et al. 2015, arXiv:1409.0473, A.1.2) or ReLU.
+    """Additive attention: score = w . f(Wq q + Wk k), where f is tanh or ReLU.
 
-    `keys` is computed once per medium; queries may have K rows for each row of keys, or `counts[i]` for row i.
+    With tanh it is that of Bahdanau et al. 2015 (arXiv:1409.0473, A.1.2).
+
+    `keys` = Wk k is computed once per medium.  Each row of keys belongs to K neighbouring rows of queries, or row i to
+    `counts[i]` rows.
     """
 
     def __init__(self, query_dim: int, key_dim: int, dim: int, activation: str = "tanh"):
@@ -60,10 +69,10 @@ class AdditiveAttention(nn.Module):
         mask: Bool[Tensor, "B N"],
         counts: list[int] | None = None,
     ) -> tuple[Float[Tensor, "R D"], Float[Tensor, "R N"]]:
-        """-> context (R, D) and the weights over the cells (R, N); `keys` = `self.key(values)`."""
+        """-> context (R, D) and attention weights (R, N); `keys` must be `self.key(values)`."""
         query = self.query(query)
         if counts is not None or (keys.device.type == "cpu" and not torch.is_grad_enabled()):
-            # one medium at a time: its (K, N, A) fits the cache, those of a batch do not
+            # one medium at a time: its (K, N, A) numbers fit the cache, those of a batch do not
             counts = counts or [len(query) // len(keys)] * len(keys)
             pairs = zip(query.unsqueeze(1).split(counts), keys, strict=True)
             scores = torch.cat([self.score(self.activation(q + k)).squeeze(-1) for q, k in pairs])  # (R, N)

@@ -1,7 +1,7 @@
-"""SFTCap: a teacher and a student that see a clip differently, and one prefix language model that puts it into words.
+"""SFTCap: a teacher and a student that encode a clip differently, with a prefix language model as caption head.
 
-The published system (ccc000-png/SFTCap) is one network that is both; here they may also be two.  Captions are those
-of `side`.  Training both is the objective `sft` (limner.objectives.hierarchical); cross entropy alone trains `side`.
+In the published system (ccc000-png/SFTCap) one network is both; here they may also be two networks.  Captions are those
+of `side`.  The objective `sft` (limner.objectives.hierarchical) trains both sides; cross entropy trains `side` alone.
 """
 
 from dataclasses import dataclass
@@ -14,55 +14,63 @@ from torch import Tensor, nn
 from limner.core.fields import FractionBelowOne, PositiveInt
 from limner.core.types import EOS, PAD, Features, Pixels
 from limner.models.captioner import Captioner, Step, TeacherForced, not_ended
-from limner.models.sft_head import Memory, SftHead, Words
-from limner.models.sft_network import HEADS, Seen, SftNetwork
+from limner.models.sft_head import Memory, SftHead, WordCache
+from limner.models.sft_network import HEADS, ClipSemantics, SftNetwork
 
 
 @dataclass(frozen=True)
 class SftConfig:
+    """Options of `sft`."""
+
     name: Literal["sft"] = "sft"
-    side: Literal["student", "teacher"] = "student"  # whose captions these are
-    module: Literal["transformer", "lstm"] = "transformer"  # the teacher's
-    # what teacher and student have in common: everything but the module (published), the caption head, or nothing
+    side: Literal["student", "teacher"] = "student"  # the side that writes the captions
+    module: Literal["transformer", "lstm"] = "transformer"  # of the teacher: how it turns objects into actions
+    # what teacher and student share: everything but the module (published), the caption head, or nothing
     shared: Literal["all", "head", "nothing"] = "head"
-    hidden: PositiveInt = 512  # caption head; published: as wide as the frame features
-    embed: PositiveInt = 512  # words
-    width: PositiveInt = 512  # teacher and student
+    hidden: PositiveInt = 512  # width of the caption head; published: that of the frame features
+    embed: PositiveInt = 512  # width of the word embedding
+    width: PositiveInt = 512  # width of teacher and student
     layers: PositiveInt = 2  # of the caption head
     heads: PositiveInt = HEADS  # of every attention
-    max_objects: PositiveInt | None = None  # object slots that see all frames; None: one per frame, as published
-    ham: bool = True  # False: the global vector is a linear map of the highest actions
-    dropout: FractionBelowOne = 0.1  # in the networks and the head
-    published: bool = False  # the transformer teacher to the letter (see PublishedTeacher)
-    masked: bool = True  # False: padded frames are frames, as published
-    mask_special_tokens: bool = True  # PAD and BOS are outside the softmax
-    unknown: bool = True  # False: so is the unknown word, which byte pairs do not have
+    max_objects: PositiveInt | None = (
+        None  # object slots that attend to all frames; None: one slot per frame, as published
+    )
+    ham: bool = True  # hierarchical attention; False: the global vector is a linear map of the maximum over the actions
+    dropout: FractionBelowOne = 0.1  # in the networks and the caption head
+    published: bool = False  # exactly the published transformer teacher (see PublishedTransformerTeacher)
+    masked: bool = True  # False: padded frames count as frames, as published
+    mask_special_tokens: bool = True  # PAD and BOS get probability 0
+    unknown: bool = True  # False: the unknown word gets probability 0 too; byte pairs have none
 
 
 class State(NamedTuple):
-    keys: tuple[Float[Tensor, "R heads t c"], ...]  # a layer each
+    """The key-value cache of t words (see `WordCache`), and the last output."""
+
+    keys: tuple[Float[Tensor, "R heads t c"], ...]  # one entry per layer
     values: tuple[Float[Tensor, "R heads t c"], ...]
-    seen: Bool[Tensor, "R t"]
-    ended: Bool[Tensor, " R"]  # EOS was read: padding that follows is hidden
-    hidden: Float[Tensor, "R h"]
+    visible: Bool[Tensor, "R t"]
+    ended: Bool[Tensor, " R"]  # EOS was read; the padding that follows is not visible
+    hidden: Float[Tensor, "R h"]  # the vector from which the last logits were computed
 
 
-class SideView(NamedTuple):
-    """One side's view of a batch, and the head that puts it into words."""
+class SideEncoding(NamedTuple):
+    """The encoding of a batch by one side (teacher or student), and the caption head that reads it."""
 
-    seen: Seen
+    semantics: ClipSemantics
     memory: Memory
     head: SftHead
 
 
 class Sft(Captioner):
+    """Teacher, student and caption head; `config.side` selects whose captions it writes."""
+
     partial = True
     reads_media_as_published = True
     sides = ("student", "teacher")
     reads_own_weights = True
 
     def __init__(self, config: SftConfig, vocabulary_size: int, feature_dim: int):
-        """Raises ValueError for widths that do not divide."""
+        """Raises ValueError when a width is not a multiple of the number of heads."""
         super().__init__()
         for name, size in (("hidden", config.hidden), ("width", config.width)):
             if size % config.heads or (name == "width" and size % 2):
@@ -108,38 +116,43 @@ class Sft(Captioner):
     def embed(self) -> nn.Embedding:
         return self.head.embed
 
-    def both_sides(self, inputs: Features | Pixels) -> dict[str, SideView]:
-        """`teacher` and `student`, all that both of them make of a batch.  What they share is computed once."""
+    def encode_both_sides(self, inputs: Features | Pixels) -> dict[str, SideEncoding]:
+        """The encodings of a batch by `teacher` and `student`.  What they share is computed once."""
         grid, mask = self._cells(inputs)
-        looked = self.network.look(grid, mask)
+        objects = self.network.encode_objects(grid, mask)
         if self.teacher is None:
-            seen = {"teacher": self.network.see(looked, True), "student": self.network.see(looked, False)}
+            clips = {
+                "teacher": self.network.encode_clip(objects, True),
+                "student": self.network.encode_clip(objects, False),
+            }
         else:
-            seen = {"teacher": self.teacher.see(self.teacher.look(grid, mask), True)}
-            seen["student"] = self.network.see(looked, False)
-        return {name: self._side(name, grid, mask, one) for name, one in seen.items()}
+            clips = {"teacher": self.teacher.encode_clip(self.teacher.encode_objects(grid, mask), True)}
+            clips["student"] = self.network.encode_clip(objects, False)
+        return {name: self._side(name, grid, mask, clip) for name, clip in clips.items()}
 
-    def see(self, inputs: Features | Pixels, side: str) -> SideView:
-        """One of `both_sides` alone."""
+    def encode_side(self, inputs: Features | Pixels, side: str) -> SideEncoding:
+        """The encoding of a batch by one side."""
         grid, mask = self._cells(inputs)
         network = self._network(side)
-        return self._side(side, grid, mask, network.see(network.look(grid, mask), side == "teacher"))
+        return self._side(side, grid, mask, network.encode_clip(network.encode_objects(grid, mask), side == "teacher"))
 
     def caption_parameters(self) -> list[nn.Parameter]:
-        """The parameters behind the captions of `side`: without what only the other side uses."""
+        """The parameters on which the captions of `side` depend."""
         network = self._network(self.config.side)
         parts = [*network.named_parameters(), *self._head(self.config.side).named_parameters()]
-        idle = () if self.config.side == "teacher" else ("module.",)
-        return [parameter for name, parameter in parts if not name.startswith(idle)]
+        unused = () if self.config.side == "teacher" else ("module.",)
+        return [parameter for name, parameter in parts if not name.startswith(unused)]
 
     def token_vector_layers(self) -> list[nn.Module]:
-        """As published the word head begins with them too, where it is as wide as the embedding."""
+        """The embedding and, when it is as wide, also the word layer, as published."""
         tied = self.config.hidden == self.config.embed
         return [self.embed, self.head.words] if tied else [self.embed]
 
-    def _side(self, name: str, grid: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"], seen: Seen) -> SideView:
+    def _side(
+        self, name: str, grid: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"], semantics: ClipSemantics
+    ) -> SideEncoding:
         head = self._head(name)
-        return SideView(seen, head.watch(grid, mask, seen.vector), head)
+        return SideEncoding(semantics, head.encode_visual(grid, mask, semantics.vector), head)
 
     def _network(self, side: str) -> SftNetwork:
         return self.teacher if side == "teacher" and self.teacher is not None else self.network
@@ -154,43 +167,43 @@ class Sft(Captioner):
         return inputs.grid.masked_fill(~inputs.mask[..., None], 0.0), torch.ones_like(inputs.mask)
 
     def encode(self, inputs: Features | Pixels) -> Memory:
-        return self.see(inputs, self.config.side).memory
+        return self.encode_side(inputs, self.config.side).memory
 
     def init_state(self, memory: Memory) -> State:
-        words = self._head(self.config.side).nothing(memory)
-        hidden = words.keys[0].new_zeros(len(memory.start), self.config.hidden)
-        return State(*words, torch.zeros_like(memory.mask[:, 0]), hidden)
+        cache = self._head(self.config.side).empty_cache(memory)
+        hidden = cache.keys[0].new_zeros(len(memory.start), self.config.hidden)
+        return State(*cache, torch.zeros_like(memory.mask[:, 0]), hidden)
 
     def step(self, token: Int[Tensor, " R"], state: State, memory: Memory) -> Step:
-        """A token is read once: its keys and values join the state."""
+        """Read one token: its keys and values are added to the state."""
         head = self._head(self.config.side)
-        seen = ~(state.ended & (token == PAD))
-        hidden, attention, words = head.read(token[:, None], seen[:, None], Words(*state[:3]), memory)
-        state = State(*words, state.ended | (token == EOS), hidden[:, 0])
-        return Step(head.next_words(hidden[:, 0]), state, attention[:, 0])
+        visible = ~(state.ended & (token == PAD))
+        hidden, attention, cache = head.decode_words(token[:, None], visible[:, None], WordCache(*state[:3]), memory)
+        state = State(*cache, state.ended | (token == EOS), hidden[:, 0])
+        return Step(head.step_logits(hidden[:, 0]), state, attention[:, 0])
 
     def hidden(self, state: State) -> Float[Tensor, "R h"]:
-        """What the word matrix was multiplied with."""
+        """The vector that the word layer multiplied."""
         return state.hidden
 
     def forward_teacher_forced(self, memory: Memory, tokens: Int[Tensor, "R L"]) -> TeacherForced:
-        """All words at once; the word head runs over those that have a successor."""
+        """All words at once.  The word layer runs only where a word must be predicted."""
         alive = not_ended(tokens)
         head = self._head(self.config.side)
-        hidden, attention = written(head, memory, tokens)
+        hidden, attention = teacher_forced_states(head, memory, tokens)
         words = head.words(hidden[alive])
         logits = words.new_zeros(*tokens.shape, words.shape[-1]).index_put(alive.nonzero(as_tuple=True), words)
         return TeacherForced(logits, attention * alive[..., None], hidden * alive[..., None])
 
 
-def written(
+def teacher_forced_states(
     head: SftHead, memory: Memory, tokens: Int[Tensor, "R L"]
 ) -> tuple[Float[Tensor, "R L h"], Float[Tensor, "R L N"]]:
-    """Hidden states and attention along given words.  Columns in which no row has a successor are 0."""
+    """Hidden states and attention along given words; 0 in columns where no row has a word to predict."""
     alive = not_ended(tokens)
     longest = max(1, int(alive.any(0).sum()))
-    seen = torch.ones_like(tokens[:, :longest], dtype=torch.bool)  # padding comes after all that is asked for
-    none = head.nothing(memory, len(tokens) // len(memory.start))
-    hidden, attention, _ = head.read(tokens[:, :longest], seen, none, memory)
+    visible = torch.ones_like(tokens[:, :longest], dtype=torch.bool)  # padding follows every word that matters
+    cache = head.empty_cache(memory, len(tokens) // len(memory.start))
+    hidden, attention, _ = head.decode_words(tokens[:, :longest], visible, cache, memory)
     rest = (0, 0, 0, tokens.shape[1] - longest)
     return nn.functional.pad(hidden, rest), nn.functional.pad(attention, rest)

@@ -1,4 +1,11 @@
-"""Show, Attend and Tell (Xu et al. 2015, arXiv:1502.03044), soft attention with a gate per channel."""
+"""Show, Attend and Tell with soft attention (Xu et al. 2015, arXiv:1502.03044).
+
+It follows the public code (sgrvinod/a-PyTorch-Tutorial-to-Image-Captioning) where that differs from the paper:
+
+- The gate beta is a vector, one number per channel of the context.  The paper (section 4.2.1) has one number.
+- Words are predicted from h alone.  `deep_output` adds the context and the last word as in eq. 7, but as one linear
+  layer over all three and a tanh, where the paper sums linear maps of them without a tanh.
+"""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -16,36 +23,48 @@ from limner.models.layers import AdditiveAttention, WordHead, masked_max
 
 @dataclass(frozen=True)
 class ShowAttendTellConfig:
+    """Options of `show_attend_tell`."""
+
     name: Literal["show_attend_tell"] = "show_attend_tell"
     hidden: PositiveInt = 512  # width of the LSTM's state
     embed: PositiveInt = 512  # width of the word vectors
     attention: PositiveInt = 512  # width of the attention's MLP
     project: PositiveInt | None = (
-        None  # cells are first brought to this width (LayerNorm, ReLU); None = raw, as published
+        None  # width of a projection of the cells (LayerNorm, linear, ReLU); None: no projection
     )
-    activation: Literal["relu", "tanh"] = "relu"  # the paper's MLP leaves it open; the public model uses ReLU
-    initial: Literal["mean", "max"] = "mean"  # the first state is made of the cells' mean (published) or maximum
-    dropout: FractionBelowOne = 0.5  # before the word head
+    activation: Literal["relu", "tanh"] = "relu"  # of the attention; the paper does not say, the public code uses ReLU
+    initial: Literal["mean", "max"] = (
+        "mean"  # the first state is computed from the mean (published) or maximum of the cells
+    )
+    dropout: FractionBelowOne = 0.5  # before the word layer
     word_dropout: FractionBelowOne = 0.0  # on the embedded words
     cell_dropout: FractionBelowOne = 0.0  # on the (projected) cells
-    deep_output: bool = False  # eq. 7: the word head also reads the last word and the context
-    mask_special_tokens: bool = True  # PAD and BOS are outside the softmax
+    deep_output: bool = False  # after eq. 7: words are predicted from the last word and the context too
+    mask_special_tokens: bool = True  # PAD and BOS get probability 0
 
 
 class Memory(NamedTuple):
+    """What is computed once per medium: N cells of D channels and A attention channels."""
+
     cells: Float[Tensor, "B N D"]
-    keys: Float[Tensor, "B N A"]  # attention's projection of the cells, computed once
+    keys: Float[Tensor, "B N A"]  # the attention's linear map of the cells
     mask: Tensor
     pooled: Float[Tensor, "B D"]
 
 
 class State(NamedTuple):
+    """The state of the LSTM."""
+
     h: Float[Tensor, "R H"]
     c: Float[Tensor, "R H"]
-    row: Int[Tensor, " R"]  # of the last step; after a search has picked rows, those of equal `row` are siblings
+    row: Int[
+        Tensor, " R"
+    ]  # the row of the last step that this row continues; rows with equal numbers are siblings in a beam
 
 
 class ShowAttendTell(Captioner):
+    """An LSTM that attends to the cells before every word."""
+
     reads_media_as_published = True
 
     def __init__(self, config: ShowAttendTellConfig, vocabulary_size: int, feature_dim: int):
@@ -77,7 +96,7 @@ class ShowAttendTell(Captioner):
         cells = self.cell_dropout(self.project(inputs.grid))
         if self.config.initial == "mean":
             pooled = Features(cells, inputs.mask, inputs.layout).pooled
-        else:  # small things are not averaged away: learns faster from pixels
+        else:  # keeps small objects visible: learns faster from pixels
             pooled = masked_max(cells, inputs.mask)
         return Memory(cells, self.attend.key(cells), inputs.mask, pooled)
 
@@ -85,17 +104,20 @@ class ShowAttendTell(Captioner):
         h = self.init_h(memory.pooled)
         return State(h, self.init_c(memory.pooled), torch.arange(len(h), device=h.device))
 
-    def advance(
+    def recurrent_step(
         self, word: Float[Tensor, "R E"], h: Float[Tensor, "R H"], c: Float[Tensor, "R H"], memory: Memory
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """One recurrence: embedded word and (h, c) -> h, c, gated context, attention.  The gate and the attention
-        read the *previous* h (section 4.2.1)."""
+        """One step of attention and LSTM (eq. 1 to 6) -> h, c, gated context, attention.
+
+        `word` is the embedded last word.  The attention and the gate read the h of the step before (section 4.2.1).
+        """
         context, attention = self.attend(h, memory.cells, memory.keys, memory.mask)
         context = torch.sigmoid(self.gate(h)) * context
         h, c = self.lstm(torch.cat([word, context], -1), (h, c))
         return h, c, context, attention
 
-    def words(self, h: Tensor, context: Tensor, word: Tensor) -> Float[Tensor, "*B V"]:
+    def word_logits(self, h: Tensor, context: Tensor, word: Tensor) -> Float[Tensor, "*B V"]:
+        """Logits of the next word, from h alone; with `deep_output` also from the context and the last word."""
         if self.deep is not None:
             h = torch.tanh(self.deep(torch.cat([h, context, word], -1)))
         return self.head(self.dropout(h))
@@ -103,17 +125,20 @@ class ShowAttendTell(Captioner):
     def step(self, token: Int[Tensor, " R"], state: State, memory: Memory) -> Step:
         word = self.word_dropout(self.embed(token))
         if token.device.type == "cpu" and not torch.is_grad_enabled():
-            h, c, context, attention = self._advance_siblings(token, state, memory)
+            h, c, context, attention = self._recurrent_step_for_siblings(token, state, memory)
         else:
-            h, c, context, attention = self.advance(word, state.h, state.c, memory)
+            h, c, context, attention = self.recurrent_step(word, state.h, state.c, memory)
         state = State(h, c, torch.arange(len(h), device=h.device))
-        return Step(self.words(h, context, word), state, attention)
+        return Step(self.word_logits(h, context, word), state, attention)
 
-    def _advance_siblings(
+    def _recurrent_step_for_siblings(
         self, token: Int[Tensor, " R"], state: State, memory: Memory
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """`advance` for a beam: rows that continue the same hypothesis have the same h, so its attention, gate and
-        products are computed once, and the product of a word once for all rows that say it."""
+        """`recurrent_step` for a beam on a CPU, without repeated work.
+
+        Rows that continue the same hypothesis have the same h: its attention, gate and matrix products are computed
+        once.  The product with a word's embedding is computed once for all rows with that word.
+        """
         _, sibling = state.row.unique(return_inverse=True)
         first = torch.empty(int(sibling.max()) + 1, dtype=torch.long)
         first[sibling] = torch.arange(len(token))
@@ -122,10 +147,10 @@ class ShowAttendTell(Captioner):
         h = state.h[first]
         context, attention = self.attend(h, memory.cells, memory.keys, memory.mask, counts)
         context = torch.sigmoid(self.gate(h)) * context
-        read_word, read_context = self.lstm.weight_ih.split([self.config.embed, context.shape[1]], 1)
-        gates = linear(h, self.lstm.weight_hh, self.lstm.bias_ih + self.lstm.bias_hh) + linear(context, read_context)
-        spoken, which = token.unique(return_inverse=True)
-        gates = gates.index_select(0, sibling).add_(linear(self.embed(spoken), read_word).index_select(0, which))
+        word_weight, context_weight = self.lstm.weight_ih.split([self.config.embed, context.shape[1]], 1)
+        gates = linear(h, self.lstm.weight_hh, self.lstm.bias_ih + self.lstm.bias_hh) + linear(context, context_weight)
+        words, which = token.unique(return_inverse=True)
+        gates = gates.index_select(0, sibling).add_(linear(self.embed(words), word_weight).index_select(0, which))
         i, f, g, o = gates.chunk(4, 1)
         c = torch.sigmoid(f) * state.c + torch.sigmoid(i) * torch.tanh(g)
         h = torch.sigmoid(o) * torch.tanh(c)
@@ -135,8 +160,11 @@ class ShowAttendTell(Captioner):
         return state.h
 
     def forward_teacher_forced(self, memory: Memory, tokens: Int[Tensor, "R L"]) -> TeacherForced:
-        """Rows are sorted by length, so that step t runs only the rows that still have a word to predict, and the
-        word head runs once over all of them."""
+        """All steps along given tokens.
+
+        Rows are sorted by length, and step t computes only the rows that still have a word to predict.  The word layer
+        runs once, over all positions together.
+        """
         alive = not_ended(tokens)
         order = alive.sum(1).argsort(descending=True, stable=True)
         captions = len(tokens) // len(memory.cells)  # K rows of tokens share a row of memory
@@ -149,7 +177,7 @@ class ShowAttendTell(Captioner):
             if n == 0:
                 break
             rows = Memory(*(tensor[:n] for tensor in memory))
-            h, c, context, attention = self.advance(embedded[:n, t], h[:n], c[:n], rows)
+            h, c, context, attention = self.recurrent_step(embedded[:n, t], h[:n], c[:n], rows)
             hidden.append(h)
             contexts.append(context)
             attentions.append(attention)
@@ -161,5 +189,5 @@ class ShowAttendTell(Captioner):
             return packed.new_zeros(*tokens.shape, packed.shape[-1]).index_put((row, time), packed)
 
         states = torch.cat(hidden)
-        logits = self.words(states, torch.cat(contexts), words)
+        logits = self.word_logits(states, torch.cat(contexts), words)
         return TeacherForced(spread(logits), spread(torch.cat(attentions)), spread(states))

@@ -1,11 +1,11 @@
-"""Captioners for maps over time and space (T, H, W): the clip as the LSTM's first input, and attention over its cells.
+"""Captioners of feature maps (T, H, W) over time and space: `FirstToken`, and `SpatioTemporal` with attention.
 
-`FirstToken` is the reference system (yiskw713/VideoCaptioning after Vinyals et al. 2015, arXiv:1411.4555): a vector of
-the clip is the LSTM's input of step 0, the words follow, nothing is attended.  Its step 0 is trained to predict
-<start>.  Here step 0 is `init_state`, whose prediction is not computed, and BOS is the input of the first `step`:
-decoding, teacher forcing and every objective see the words alone.
+`FirstToken` is the published system yiskw713/VideoCaptioning, after Vinyals et al. 2015 (arXiv:1411.4555).  One vector
+of the clip is the LSTM's input at step 0, and the words follow; there is no attention.  The published step 0 is trained
+to predict <start>.  Here step 0 is `init_state`, its prediction is not computed, and BOS is the input of the first
+`step`.  Searches and objectives therefore see the words alone.
 
-`SpatioTemporal` is ours: `ShowAttendTell` over all T x H x W cells, each of which is told when and where it is.
+`SpatioTemporal` is limner's own: `ShowAttendTell` over all T x H x W cells with a position embedding.
 """
 
 from dataclasses import dataclass, replace
@@ -27,21 +27,22 @@ from limner.models.show_attend_tell import ShowAttendTell, ShowAttendTellConfig
 
 @dataclass(frozen=True)
 class FirstTokenConfig:
+    """Options of `first_token`."""
+
     name: Literal["first_token"] = "first_token"
     embed: PositiveInt = 256  # width of the word vectors and of the clip's vector
     hidden: PositiveInt = 512  # width of the LSTM's state
     layers: PositiveInt = 1  # LSTM layers
-    align: tuple[PositiveInt, PositiveInt, PositiveInt] | None = (
-        None  # maps are first resampled to this (T, H, W); published: 10, 7, 7
-    )
-    pool: Literal["mean", "max"] = "mean"  # of the cells; maximum learns small things faster from pixels
+    # (T, H, W) to which maps are resampled first; published: 10, 7, 7
+    align: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    pool: Literal["mean", "max"] = "mean"  # over the cells; max learns small objects faster from pixels
     noise: NonNegativeFloat = 0.0  # standard deviation of Gaussian noise on the features in training; published: 0.01
-    dropout: FractionBelowOne = 0.0  # before the word head
-    mask_special_tokens: bool = True  # PAD and BOS are outside the softmax
+    dropout: FractionBelowOne = 0.0  # before the word layer
+    mask_special_tokens: bool = True  # PAD and BOS get probability 0
 
 
 class Noise(nn.Module):
-    """Adds Gaussian noise in training."""
+    """Adds Gaussian noise with the given standard deviation, in training only."""
 
     def __init__(self, deviation: float) -> None:
         super().__init__()
@@ -52,17 +53,23 @@ class Noise(nn.Module):
 
 
 class Memory(NamedTuple):
-    cells: Float[Tensor, "B M D"]  # after the 1x1x1 convolution, before its BatchNorm: what Grad-CAM differentiates by
+    """What is computed once per clip, by `FirstToken`."""
+
+    cells: Float[Tensor, "B M D"]  # after the 1x1x1 convolution, before its BatchNorm: Grad-CAM uses their gradient
     video: Float[Tensor, "B E"]  # the LSTM's first input
-    attention: Float[Tensor, "B N"]  # the same for all real cells and every word
+    attention: Float[Tensor, "B N"]  # uniform over the real cells, at every word
 
 
 class State(NamedTuple):
-    h: Float[Tensor, "R S H"]  # S layers
+    """The LSTM's state, of S layers."""
+
+    h: Float[Tensor, "R S H"]
     c: Float[Tensor, "R S H"]
 
 
 class FirstToken(Captioner):
+    """An LSTM whose first input is a vector of the clip."""
+
     attends = False
     reads_media_as_published = True
 
@@ -81,7 +88,7 @@ class FirstToken(Captioner):
         self._initialise()
 
     def _initialise(self) -> None:
-        """As published: Xavier, biases 0, words uniform in [0, 1]."""
+        """The published initialisation: Xavier, biases 0, word embeddings uniform in [0, 1]."""
         nn.init.xavier_normal_(self.conv.weight)
         for weight in (self.linear.weight, self.head.weight, *(p for p in self.lstm.parameters() if p.dim() == 2)):
             nn.init.xavier_uniform_(weight)
@@ -95,26 +102,26 @@ class FirstToken(Captioner):
         nn.init.uniform_(self.embed.weight)
 
     def encode(self, inputs: Features | Pixels) -> Memory:
-        """Raises ValueError when `align` is asked for cells that are no whole map."""
+        """Raises ValueError with `align` when cells are missing from a map."""
         assert isinstance(inputs, Features), "a captioner without an encoder in front reads features"
         attention = inputs.mask / inputs.mask.sum(1, keepdim=True).clamp(min=1)
         grid, mask = inputs.grid, inputs.mask
         if self.config.align is not None:
-            grid = resampled(inputs, Layout(*self.config.align))
+            grid = resample(inputs, Layout(*self.config.align))
             mask = torch.ones(grid.shape[:2], dtype=torch.bool, device=grid.device)
         cells = self.conv(self.noise(grid))
-        # else padding is taken out: it has no part in the statistics (what is exported reads an encoder: all are real)
-        whole = torch.compiler.is_compiling() or bool(mask.all())
-        real = torch.relu(_normalised(self.conv_norm, cells.flatten(0, 1) if whole else cells[mask]))
-        spread = real.view_as(cells) if whole else real.new_zeros(cells.shape).masked_scatter(mask[..., None], real)
+        # padding must take no part in the batch statistics; in an exported graph, behind an encoder, all cells are real
+        all_real = torch.compiler.is_compiling() or bool(mask.all())
+        real = torch.relu(_batch_norm(self.conv_norm, cells.flatten(0, 1) if all_real else cells[mask]))
+        spread = real.view_as(cells) if all_real else real.new_zeros(cells.shape).masked_scatter(mask[..., None], real)
         if self.config.pool == "mean":
             pooled = spread.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
         else:
             pooled = masked_max(spread, mask)
-        return Memory(cells, _normalised(self.norm, self.linear(pooled)), attention.to(grid.dtype))
+        return Memory(cells, _batch_norm(self.norm, self.linear(pooled)), attention.to(grid.dtype))
 
     def gradcam_cells(self, memory: Memory, features: Features) -> tuple[Float[Tensor, "B M D"], Bool[Tensor, "B M"]]:
-        """Its convolved cells before their normalisation: the published form has a layer of its own for Grad-CAM."""
+        """The convolved cells before normalisation, as in the published code, which has a layer for Grad-CAM."""
         aligned = self.config.align is not None
         return memory.cells, torch.ones_like(memory.cells[..., 0], dtype=torch.bool) if aligned else features.mask
 
@@ -123,13 +130,13 @@ class FirstToken(Captioner):
         if self.config.align is None:
             return self, features
         layout = Layout(*self.config.align)
-        grid = resampled(features, layout)
+        grid = resample(features, layout)
         aligned = self.without()
         aligned.config = replace(self.config, align=None)
         return aligned, Features(grid, torch.ones(grid.shape[:2], dtype=torch.bool, device=grid.device), layout)
 
     def init_state(self, memory: Memory) -> State:
-        """Step 0: the clip is read from the zero state."""
+        """Step 0: the LSTM reads the clip vector from the zero state."""
         _, (h, c) = self.lstm(memory.video[:, None])
         return State(h.transpose(0, 1), c.transpose(0, 1))
 
@@ -139,7 +146,7 @@ class FirstToken(Captioner):
         return Step(self.head(self.dropout(out[:, 0])), State(h.transpose(0, 1), c.transpose(0, 1)), attention)
 
     def forward_teacher_forced(self, memory: Memory, tokens: Int[Tensor, "R L"]) -> TeacherForced:
-        """One pass of the LSTM over all words of all rows; the word head runs over those that have a successor."""
+        """One pass of the LSTM over all words of all rows.  The word layer runs only where a word must be predicted."""
         alive = not_ended(tokens)
         captions = len(tokens) // len(memory.video)
         state = State(*(x.repeat_interleave(captions, 0) for x in self.init_state(memory)))
@@ -152,12 +159,12 @@ class FirstToken(Captioner):
         return TeacherForced(logits, attention, hidden * alive[..., None])
 
     def hidden(self, state: State) -> Float[Tensor, "R H"]:
-        """The top layer's."""
+        """h of the top layer."""
         return state.h[:, -1]
 
 
-def _normalised(norm: nn.BatchNorm1d, x: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
-    """A lone row has no variance: a last batch of one clip is normalised by the running statistics."""
+def _batch_norm(norm: nn.BatchNorm1d, x: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
+    """Batch normalisation; a single row, which has no variance, is normalised by the running statistics."""
     if len(x) > 1:
         return norm(x)
     return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
@@ -167,50 +174,52 @@ def _layers_first(state: State) -> tuple[Tensor, Tensor]:
     return state.h.transpose(0, 1).contiguous(), state.c.transpose(0, 1).contiguous()
 
 
-def resampled(features: Features, layout: Layout) -> Float[Tensor, "B M D"]:
-    """Every clip's own frames, padding left out, brought to `layout` trilinearly (corners not aligned).
+def resample(features: Features, layout: Layout) -> Float[Tensor, "B M D"]:
+    """Resample the real frames of every clip to `layout`, trilinearly (corners not aligned).
 
-    Raises ValueError when a clip's cells are no whole map of some frames.
+    Raises ValueError when cells are missing from a clip's frames.
     """
     t, h, w = features.layout
-    if torch.compiler.is_compiling():  # for export, where nothing is padding
+    if torch.compiler.is_compiling():  # in an exported graph nothing is padding
         maps = features.grid.unflatten(1, (t, h, w)).movedim(-1, 1)
         return F.interpolate(maps, tuple(layout), mode="trilinear", align_corners=False).flatten(2).transpose(1, 2)
     frames = features.mask.unflatten(1, (t, h * w))
     lengths = frames.any(2).sum(1)
-    whole = torch.arange(t, device=lengths.device)[None] < lengths[:, None]
-    if not torch.equal(frames, whole[..., None].expand_as(frames)) or not lengths.all():
+    complete = torch.arange(t, device=lengths.device)[None] < lengths[:, None]
+    if not torch.equal(frames, complete[..., None].expand_as(frames)) or not lengths.all():
         raise ValueError(
-            f"model.align resamples whole maps, but cells are missing within the layout {tuple(features.layout)}; "
+            f"model.align resamples complete maps, but cells are missing within the layout {tuple(features.layout)}; "
             "detected regions have no map: set model.align to null"
         )
     maps = features.grid.unflatten(1, (t, h, w)).movedim(-1, 1)
     rows = []
-    for one, length in zip(maps, lengths.tolist(), strict=True):
-        rows.append(F.interpolate(one[None, :, :length], tuple(layout), mode="trilinear", align_corners=False))
+    for clip, length in zip(maps, lengths.tolist(), strict=True):
+        rows.append(F.interpolate(clip[None, :, :length], tuple(layout), mode="trilinear", align_corners=False))
     return torch.cat(rows).flatten(2).transpose(1, 2)
 
 
 @dataclass(frozen=True)
 class SpatioTemporalConfig:
-    """The sizes mean what they mean in `ShowAttendTellConfig`."""
+    """Options of `spatio_temporal`.  All but `noise` have the same meaning as in `ShowAttendTellConfig`."""
 
     name: Literal["spatio_temporal"] = "spatio_temporal"
     hidden: PositiveInt = 512  # width of the LSTM's state
     embed: PositiveInt = 512  # width of the word vectors
     attention: PositiveInt = 512  # width of the attention's MLP
-    project: PositiveInt | None = None  # cells are first brought to this width; None: raw
+    project: PositiveInt | None = None  # width of a projection of the cells; None: no projection
     activation: Literal["relu", "tanh"] = "tanh"  # of the attention's MLP
-    initial: Literal["mean", "max"] = "mean"  # the first state is made of the cells' mean or maximum
-    dropout: FractionBelowOne = 0.5  # before the word head
+    initial: Literal["mean", "max"] = "mean"  # the first state is computed from the mean or maximum of the cells
+    dropout: FractionBelowOne = 0.5  # before the word layer
     word_dropout: FractionBelowOne = 0.0  # on the embedded words
     cell_dropout: FractionBelowOne = 0.0  # on the (projected) cells
-    deep_output: bool = False  # the word head also reads the last word and the context
-    mask_special_tokens: bool = True  # PAD and BOS are outside the softmax
+    deep_output: bool = False  # words are predicted from the last word and the context too
+    mask_special_tokens: bool = True  # PAD and BOS get probability 0
     noise: NonNegativeFloat = 0.0  # standard deviation of Gaussian noise on the features in training
 
 
 class SpatioTemporal(CaptionerWrapper):
+    """`ShowAttendTell` over cells with a position embedding."""
+
     position_embedding: PositionEmbedding
     captioner: ShowAttendTell
 

@@ -1,7 +1,8 @@
-"""Up-Down (Anderson et al. 2018, arXiv:1707.07998, section 3.2): one LSTM looks, a second one speaks.
+"""Up-Down: an attention LSTM and a language LSTM (Anderson et al. 2018, arXiv:1707.07998, section 3.2).
 
-The first reads what was said, the picture's mean and the last word, and its state attends the regions; the second reads
-what was attended.  Layers and activations are those of ruotianluo/self-critical.pytorch.
+The attention LSTM reads the language LSTM's last state, the mean of the regions and the last word; its state attends to
+the regions.  The language LSTM reads the attended regions and predicts the word.  Layers and activations are those of
+ruotianluo/self-critical.pytorch.
 """
 
 from dataclasses import dataclass
@@ -21,32 +22,38 @@ from limner.models.position_embedding import PositionEmbedding
 
 @dataclass(frozen=True)
 class UpDownConfig:
+    """Options of `up_down`."""
+
     name: Literal["up_down"] = "up_down"
     hidden: PositiveInt = 512  # of both LSTMs, and width of the cells
     embed: PositiveInt = 512  # width of the word vectors
-    attention: PositiveInt = 512  # width of the attention's MLP
-    position_embedding: bool = False  # without it the cells are a set
-    dropout: FractionBelowOne = 0.5  # on embedded words and cells, and before the word head
-    mask_special_tokens: bool = True  # PAD and BOS are outside the softmax
+    attention: PositiveInt = 512  # width of the attention's hidden layer
+    position_embedding: bool = False  # False: the cells have no order
+    dropout: FractionBelowOne = 0.5  # on embedded words and cells, and before the word layer
+    mask_special_tokens: bool = True  # PAD and BOS get probability 0
 
 
 class Memory(NamedTuple):
+    """What is computed once per image."""
+
     cells: Float[Tensor, "B N H"]
-    keys: Float[Tensor, "B N A"]  # attention's projection of the cells, computed once
+    keys: Float[Tensor, "B N A"]  # the attention's linear map of the cells
     mask: Bool[Tensor, "B N"]
-    whole: Float[Tensor, "B H"]
+    pooled: Float[Tensor, "B H"]  # the embedded mean of the cells
 
 
 class State(NamedTuple):
-    """Of the LSTM that looks and of the one that speaks."""
+    """The states of the attention LSTM and of the language LSTM."""
 
-    look_h: Float[Tensor, "R H"]
-    look_c: Float[Tensor, "R H"]
-    speak_h: Float[Tensor, "R H"]
-    speak_c: Float[Tensor, "R H"]
+    attention_h: Float[Tensor, "R H"]
+    attention_c: Float[Tensor, "R H"]
+    language_h: Float[Tensor, "R H"]
+    language_c: Float[Tensor, "R H"]
 
 
 class UpDown(Captioner):
+    """Two LSTMs; the parameters call the attention LSTM `look` and the language LSTM `speak`."""
+
     def __init__(self, config: UpDownConfig, vocabulary_size: int, feature_dim: int):
         super().__init__()
         self.config = config
@@ -66,32 +73,36 @@ class UpDown(Captioner):
     def encode(self, inputs: Features | Pixels) -> Memory:
         assert isinstance(inputs, Features), "a captioner without an encoder in front reads features"
         grid = (self.position_embedding.add_to(inputs) if self.position_embedding else inputs).grid
-        whole = self.dropout(torch.relu(self.whole(Features(grid, inputs.mask, inputs.layout).pooled)))
+        pooled = self.dropout(torch.relu(self.whole(Features(grid, inputs.mask, inputs.layout).pooled)))
         cells = self.dropout(torch.relu(self.cells(grid)))
-        return Memory(cells, self.attend.key(cells), inputs.mask, whole)
+        return Memory(cells, self.attend.key(cells), inputs.mask, pooled)
 
     def init_state(self, memory: Memory) -> State:
-        zero = torch.zeros_like(memory.whole)
+        zero = torch.zeros_like(memory.pooled)
         return State(zero, zero, zero, zero)
 
-    def advance(self, token: Int[Tensor, " R"], state: State, memory: Memory) -> tuple[State, Float[Tensor, "R N"]]:
-        """One word -> the new state, attention."""
+    def recurrent_step(
+        self, token: Int[Tensor, " R"], state: State, memory: Memory
+    ) -> tuple[State, Float[Tensor, "R N"]]:
+        """One step of both LSTMs -> the new state, attention (sections 3.2.1 and 3.2.2)."""
         word = self.dropout(torch.relu(self.embed(token)))
-        whole = memory.whole.repeat_interleave(len(token) // len(memory.whole), 0)
-        h, c = self.look(torch.cat([state.speak_h, whole, word], -1), (state.look_h, state.look_c))
+        pooled = memory.pooled.repeat_interleave(len(token) // len(memory.pooled), 0)
+        h, c = self.look(torch.cat([state.language_h, pooled, word], -1), (state.attention_h, state.attention_c))
         context, weights = self.attend(h, memory.cells, memory.keys, memory.mask)
-        said = self.speak(torch.cat([context, h], -1), (state.speak_h, state.speak_c))
-        return State(h, c, *said), weights
+        language = self.speak(torch.cat([context, h], -1), (state.language_h, state.language_c))
+        return State(h, c, *language), weights
 
     def step(self, token: Int[Tensor, " R"], state: State, memory: Memory) -> Step:
-        state, attention = self.advance(token, state, memory)
-        return Step(self.head(self.dropout(state.speak_h)), state, attention)
+        state, attention = self.recurrent_step(token, state, memory)
+        return Step(self.head(self.dropout(state.language_h)), state, attention)
 
     def hidden(self, state: State) -> Float[Tensor, "R H"]:
-        return state.speak_h
+        return state.language_h
 
     def forward_teacher_forced(self, memory: Memory, tokens: Int[Tensor, "R L"]) -> TeacherForced:
-        def say(said: Tensor) -> Tensor:
-            return self.head(self.dropout(said))
+        def predict(hidden: Tensor) -> Tensor:
+            return self.head(self.dropout(hidden))
 
-        return unroll_recurrent(partial(self.advance, memory=memory), self.hidden, say, self.init_state(memory), tokens)
+        return unroll_recurrent(
+            partial(self.recurrent_step, memory=memory), self.hidden, predict, self.init_state(memory), tokens
+        )

@@ -1,7 +1,11 @@
-"""X-LAN: X-linear attention networks (Pan et al. 2020, arXiv:2003.14080) as JDAI-CV/image-captioning publishes them.
+"""X-LAN: X-linear attention network (Pan et al. 2020, arXiv:2003.14080) as published in JDAI-CV/image-captioning.
 
-The encoder refines one vector of the whole medium, and with it the cells; the decoder is an LSTM with one X-linear
-attention, whose query is its hidden state.
+Each encoder layer attends to the cells with a global vector and refines both.  The decoder is an LSTM whose hidden
+state is the query of one X-linear attention.
+
+As in the published code, and unlike the paper, keys and values come from one refined sequence of cells.  Two dropout
+layers of the published training are left out: .5 on embedded words, and .3 in the join of vector and cells, where
+`dropout` is used.
 """
 
 from dataclasses import dataclass
@@ -15,47 +19,55 @@ from torch.nn import functional as F
 
 from limner.core.fields import FractionBelowOne, PositiveInt
 from limner.core.types import Features, Pixels
-from limner.models.attention_blocks import Known
+from limner.models.attention_blocks import KeyValue
 from limner.models.captioner import Captioner, Step, TeacherForced, unroll_recurrent
 from limner.models.layers import WordHead
 from limner.models.position_embedding import PositionEmbedding
 from limner.models.xlinear import XLinear
 
-ALPHA = 1.3  # of CELU, as published
+ALPHA = 1.3  # alpha of CELU, as published
 
 
 @dataclass(frozen=True)
 class XlanConfig:
-    """As published: 4 layers, dim 1024, 8 heads, mid 64, dropout .5."""
+    """Options of `xlan`.  Published: 4 layers, dim 1024, 8 heads, mid 64, dropout .5."""
 
     name: Literal["xlan"] = "xlan"
     layers: PositiveInt = 2  # of the encoder
-    dim: PositiveInt = 512  # width of everything
-    heads: PositiveInt = 8  # of the attention
-    mid: PositiveInt | None = None  # width, per head, of what query and cell have in common; None = half a head
-    position_embedding: bool = False  # without it the cells are a set
-    dropout: FractionBelowOne = 0.5  # on the embedded cells, what is attended, and before the word head
-    map_dropout: FractionBelowOne = 0.1  # on what query and cell have in common
-    mask_special_tokens: bool = True  # PAD and BOS are outside the softmax
+    dim: PositiveInt = 512  # width of cells, words and states
+    heads: PositiveInt = 8  # of every attention
+    mid: PositiveInt | None = (
+        None  # width per head of the joint features m_n (see `xlinear`); None: half of a head's width
+    )
+    position_embedding: bool = False  # False: the cells have no order
+    dropout: FractionBelowOne = 0.5  # on embedded cells, attention outputs and joined cells, and before the word layer
+    map_dropout: FractionBelowOne = 0.1  # on m_n
+    mask_special_tokens: bool = True  # PAD and BOS get probability 0
 
     def __post_init__(self) -> None:
         if self.dim % self.heads:
-            raise ValueError(f"dim {self.dim} must be a multiple of the number of heads, {self.heads}")
+            raise ValueError(f"dim is {self.dim}; it must be a multiple of the number of heads, {self.heads}")
 
 
 class Memory(NamedTuple):
-    known: Known  # what the decoder's attention reads of the refined cells
+    """What is computed once per medium."""
+
+    key_value: KeyValue  # keys and values of the refined cells for the decoder's attention
     mask: Bool[Tensor, "B N"]
-    whole: Float[Tensor, "B D"]
+    global_feature: Float[Tensor, "B D"]
 
 
 class State(NamedTuple):
+    """The state of the decoder."""
+
     h: Float[Tensor, "R D"]
     c: Float[Tensor, "R D"]
-    said: Float[Tensor, "R D"]  # what the last scores were read from
+    output: Float[Tensor, "R D"]  # s_t, from which the last logits were computed
 
 
 class Xlan(Captioner):
+    """Encoder of X-linear attention layers, and an LSTM decoder."""
+
     def __init__(self, config: XlanConfig, vocabulary_size: int, feature_dim: int):
         super().__init__()
         self.config = config
@@ -84,48 +96,55 @@ class Xlan(Captioner):
 
     def encode(self, inputs: Features | Pixels) -> Memory:
         assert isinstance(inputs, Features), "a captioner without an encoder in front reads features"
-        cells, whole, mask = *self.refined(inputs), inputs.mask
-        return Memory(self.attend.project(cells), mask, whole)
+        cells, global_feature, mask = *self.refine_cells(inputs), inputs.mask
+        return Memory(self.attend.project(cells), mask, global_feature)
 
-    def refined(self, features: Features) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B D"]]:
-        """-> the cells and the vector of the whole: each layer attends with the vector, then tells the cells."""
+    def refine_cells(self, features: Features) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B D"]]:
+        """The encoder -> refined cells and the global vector.
+
+        In each layer the global vector attends to the cells, and the new vector is joined to every cell.
+        """
         grid = (self.position_embedding.add_to(features) if self.position_embedding else features).grid
         cells = self.dropout(F.celu(self.cells(grid), ALPHA))
         vectors = [Features(cells, features.mask, features.layout).pooled]
         for layer, join, norm in zip(self.refine, self.join, self.join_norms, strict=True):
             attend = cast(XLinear, layer)
-            read, _ = attend(vectors[-1][:, None], attend.project(cells), features.mask[:, None])
-            vectors.append(self.dropout(read[:, 0]))
-            told = torch.cat([vectors[-1][:, None].expand_as(cells), cells], -1)
-            cells = norm(cells + self.dropout(torch.relu(join(told))))
+            attended, _ = attend(vectors[-1][:, None], attend.project(cells), features.mask[:, None])
+            vectors.append(self.dropout(attended[:, 0]))
+            pairs = torch.cat([vectors[-1][:, None].expand_as(cells), cells], -1)
+            cells = norm(cells + self.dropout(torch.relu(join(pairs))))
         return cells, self.whole_norm(self.whole(torch.cat(vectors, -1)))
 
     def init_state(self, memory: Memory) -> State:
-        zero = torch.zeros_like(memory.whole)
+        zero = torch.zeros_like(memory.global_feature)
         return State(zero, zero, zero)
 
-    def advance(self, token: Int[Tensor, " R"], state: State, memory: Memory) -> tuple[State, Float[Tensor, "R N"]]:
-        """One word -> the new state, attention."""
-        captions = len(token) // len(memory.whole)
+    def recurrent_step(
+        self, token: Int[Tensor, " R"], state: State, memory: Memory
+    ) -> tuple[State, Float[Tensor, "R N"]]:
+        """One step of the decoder -> the new state, attention."""
+        captions = len(token) // len(memory.global_feature)
         word = F.celu(self.embed(token), ALPHA)
-        read = torch.cat([word, memory.whole.repeat_interleave(captions, 0) + state.said], -1)
-        h, c = self.lstm(read, (state.h, state.c))
-        queries = h.view(len(memory.whole), captions, -1)  # the rows of a medium read its cells together
-        attended, weights = self.attend(queries, memory.known, memory.mask[:, None])
+        inputs = torch.cat([word, memory.global_feature.repeat_interleave(captions, 0) + state.output], -1)
+        h, c = self.lstm(inputs, (state.h, state.c))
+        queries = h.view(len(memory.global_feature), captions, -1)  # the rows of a medium attend to its cells together
+        attended, weights = self.attend(queries, memory.key_value, memory.mask[:, None])
         attended = self.dropout(attended.flatten(0, 1))
         context = self.context_norm(self.context(torch.cat([h, attended], -1)))
-        said = F.glu(self.say(torch.cat([context, h], -1)))
-        return State(h, c, said), weights.flatten(0, 1)
+        output = F.glu(self.say(torch.cat([context, h], -1)))
+        return State(h, c, output), weights.flatten(0, 1)
 
     def step(self, token: Int[Tensor, " R"], state: State, memory: Memory) -> Step:
-        state, attention = self.advance(token, state, memory)
-        return Step(self.head(self.dropout(state.said)), state, attention)
+        state, attention = self.recurrent_step(token, state, memory)
+        return Step(self.head(self.dropout(state.output)), state, attention)
 
     def hidden(self, state: State) -> Float[Tensor, "R D"]:
-        return state.said
+        return state.output
 
     def forward_teacher_forced(self, memory: Memory, tokens: Int[Tensor, "R L"]) -> TeacherForced:
-        def say(said: Tensor) -> Tensor:
-            return self.head(self.dropout(said))
+        def predict(output: Tensor) -> Tensor:
+            return self.head(self.dropout(output))
 
-        return unroll_recurrent(partial(self.advance, memory=memory), self.hidden, say, self.init_state(memory), tokens)
+        return unroll_recurrent(
+            partial(self.recurrent_step, memory=memory), self.hidden, predict, self.init_state(memory), tokens
+        )

@@ -1,12 +1,23 @@
-"""X-linear attention (Pan et al. 2020, arXiv:2003.14080): queries and keys meet in products of their channels.
+"""X-linear attention (Pan et al. 2020, arXiv:2003.14080): bilinear pooling of a query with every cell.
 
-With q1, q2 made of the query, k_n and v_n of cell n (each linear, CELU, normalised per head), all per head:
-    m_n = relu(W (q1 * k_n))                            what the query and cell n have in common
-    a_n = softmax over the real cells of w . m_n        where to look
-    g   = sigmoid(U mean over the real cells of m_n)    which channels to let through
+q1 and q2 are computed from the query, k_n and v_n from cell n (each by a linear layer, CELU and a normalisation per
+head).  Per head, with elementwise products *:
+
+    m_n = relu(W (q1 * k_n))                            joint features of the query and cell n
+    a_n = softmax over the real cells of w . m_n        spatial attention
+    g   = sigmoid(U mean over the real cells of m_n)    channel attention
     out = g * sum_n a_n (q2 * v_n) = g * q2 * (sum_n a_n v_n)
-The last form needs no (B, H, Q, N, d) of values.  That of q1 * k_n is needed, but only a piece that fits the cache at a
-time, and in training each piece is computed again on the way back instead of being kept.
+
+Example with one head, two channels and two cells; W = identity, w = (1, 1), U = 0, q1 = q2 = (1, 2):
+
+    cell   k_n       q1 * k_n   m_n      w . m_n   a_n    v_n
+    1      (1, 0)    (1, 0)     (1, 0)   1         0.27   (1, 0)
+    2      (2, -1)   (2, -2)    (2, 0)   2         0.73   (0, 1)
+
+    g = sigmoid(0) = 1/2,   sum_n a_n v_n = (0.27, 0.73),   out = 1/2 * (1, 2) * (0.27, 0.73) = (0.13, 0.73)
+
+The last form of `out` needs no (B, H, Q, N, d) tensor of values.  The tensor q1 * k_n is needed, but it is computed in
+pieces that fit the cache, and in training each piece is computed again in the backward pass instead of being stored.
 """
 
 import torch
@@ -15,15 +26,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from limner.models.attention_blocks import Known, split_heads
+from limner.models.attention_blocks import KeyValue, split_heads
 from limner.models.layers import masked_softmax
 
-PIECE = {"cpu": 1 << 18}  # numbers of q1 * k_n at a time: 1 MB fits a core's cache
-LARGE_PIECE = 1 << 26  # elsewhere
+PIECE_SIZE = {"cpu": 1 << 18}  # numbers of q1 * k_n in a piece, by device: 1 MB fits the cache of a core
+DEFAULT_PIECE_SIZE = 1 << 26  # on other devices
 
 
 class Projection(nn.Module):
-    """Linear, CELU, and per head a normalisation of each vector (GroupNorm with a group per head)."""
+    """Linear layer, CELU, and a normalisation of every vector per head (GroupNorm with one group per head)."""
 
     def __init__(self, dim: int, heads: int, alpha: float):
         super().__init__()
@@ -37,7 +48,7 @@ class Projection(nn.Module):
 
 
 class XLinear(nn.Module):
-    """`mid`: width of m per head.  There is no output layer."""
+    """Multi-head X-linear attention; `mid` is the width of m_n per head (None: half).  There is no output layer."""
 
     def __init__(self, dim: int, heads: int = 1, mid: int | None = None, alpha: float = 1.0, dropout: float = 0.0):
         super().__init__()
@@ -45,89 +56,93 @@ class XLinear(nn.Module):
         self.heads = heads
         self.query, self.key, self.query2, self.value = (Projection(dim, heads, alpha) for _ in range(4))
         self.common = nn.Linear(dim // heads, mid)
-        self.spatial = nn.Linear(mid, 1, bias=False)  # which would add the same to all scores of a query
+        self.spatial = nn.Linear(mid, 1, bias=False)  # a bias would add the same to all scores of a query
         self.channel = nn.Linear(mid, dim // heads)
         self.dropout = nn.Dropout(dropout)
-        # begin near the dot product: what is read is about g * sum_n a_n v_n, not that times random signs; measured in
+        # q2 begins near 1, so the output is about g * sum_n a_n v_n and not that times random signs; measured in
         # docs/experiments/transformers.md
         nn.init.constant_(self.query2.weight, 0.1)
         nn.init.ones_(self.query2.bias)
 
-    def project(self, cells: Float[Tensor, "B N D"]) -> Known:
-        return Known(self.key(cells), self.value(cells))
+    def project(self, cells: Float[Tensor, "B N D"]) -> KeyValue:
+        """Keys k_n and values v_n of the cells, computed once for all queries."""
+        return KeyValue(self.key(cells), self.value(cells))
 
     def forward(
-        self, queries: Float[Tensor, "B Q D"], known: Known, mask: Bool[Tensor, "B #Q N"]
+        self, queries: Float[Tensor, "B Q D"], key_value: KeyValue, mask: Bool[Tensor, "B #Q N"]
     ) -> tuple[Float[Tensor, "B Q D"], Float[Tensor, "B Q N"]]:
-        """-> what was read, and the weights, their mean over the heads.
+        """-> outputs, and attention weights averaged over the heads.
 
-        A query sees the cells of its medium, or none at all (padding of captions): then it reads 0 and costs nothing.
+        A query sees all real cells of its medium, or no cell at all (padding of captions).  In that case its output is
+        0 and it is not computed.
         """
         q1, k, q2, v = (
-            split_heads(x, self.heads) for x in (self.query(queries), known[0], self.query2(queries), known[1])
+            split_heads(x, self.heads) for x in (self.query(queries), key_value[0], self.query2(queries), key_value[1])
         )
-        scores, mean = self.meet(q1, k, mask[:, 0]) if mask.shape[1] == 1 else self.meet_some(q1, k, mask)
+        scores, mean = (
+            self.score_cells(q1, k, mask[:, 0]) if mask.shape[1] == 1 else self.score_visible_queries(q1, k, mask)
+        )
         weights = masked_softmax(scores, mask[:, None])
-        read = torch.sigmoid(self.channel(mean)) * q2 * (weights.to(v.dtype) @ v)
-        return read.transpose(1, 2).flatten(2), weights.mean(1)
+        output = torch.sigmoid(self.channel(mean)) * q2 * (weights.to(v.dtype) @ v)
+        return output.transpose(1, 2).flatten(2), weights.mean(1)
 
-    def meet_some(
+    def score_visible_queries(
         self, q: Float[Tensor, "B H Q d"], k: Float[Tensor, "B H N d"], mask: Bool[Tensor, "B Q N"]
     ) -> tuple[Float[Tensor, "B H Q N"], Float[Tensor, "B H Q M"]]:
-        """`meet` of the queries that see something; 0 for the others."""
+        """`score_cells` for the queries that see a cell; 0 for the others."""
         alive, real = mask.any(2), mask.any(1)
-        if not alive.any():  # media without cells only: `meet` knows what is then read
+        if not alive.any():  # no medium has a cell: `score_cells` handles that
             alive = torch.ones_like(alive)
         row, place = alive.nonzero(as_tuple=True)
-        each = q.transpose(1, 2)[row, place].split(alive.sum(1).tolist())
-        found = [
-            self.meet(mine.transpose(0, 1)[None], k[i : i + 1], real[i : i + 1])
-            for i, mine in enumerate(each)
-            if len(mine)
+        per_medium = q.transpose(1, 2)[row, place].split(alive.sum(1).tolist())
+        results = [
+            self.score_cells(part.transpose(0, 1)[None], k[i : i + 1], real[i : i + 1])
+            for i, part in enumerate(per_medium)
+            if len(part)
         ]
         both = []
-        for width, parts in zip((k.shape[2], self.common.out_features), zip(*found, strict=True), strict=True):
+        for width, parts in zip((k.shape[2], self.common.out_features), zip(*results, strict=True), strict=True):
             packed = torch.cat([part[0].transpose(0, 1) for part in parts])
             both.append(packed.new_zeros(*alive.shape, self.heads, width).index_put((row, place), packed))
         return both[0].transpose(1, 2), both[1].transpose(1, 2)
 
-    def meet(
+    def score_cells(
         self, q: Float[Tensor, "B H Q d"], k: Float[Tensor, "B H N d"], mask: Bool[Tensor, "B N"]
     ) -> tuple[Float[Tensor, "B H Q N"], Float[Tensor, "B H Q M"]]:
-        """-> w . m_n and the mean of m_n over the real cells, piece by piece."""
-        if torch.compiler.is_compiling():  # a graph knows neither sizes nor masks beforehand
-            return self._common(q, k, share_of(mask))
-        limit = PIECE.get(q.device.type, LARGE_PIECE)
+        """-> scores w . m_n, and the mean of m_n over the real cells; computed piece by piece."""
+        if torch.compiler.is_compiling():  # a traced graph has no fixed sizes and masks
+            return self._score_product(q, k, mean_weights(mask))
+        limit = PIECE_SIZE.get(q.device.type, DEFAULT_PIECE_SIZE)
         media = max(1, limit // max(1, q[0].numel() * k.shape[2]))
         queries = max(1, limit // max(1, k[0].numel()))
         rows = []
         for some_q, some_k, real in zip(q.split(media), k.split(media), mask.split(media), strict=True):
             parts = some_q.split(queries, 2) if media == 1 else [some_q]
-            found = [self._piece(part, some_k, real) for part in parts]
-            rows.append([torch.cat(column, 2) for column in zip(*found, strict=True)])
+            results = [self._score_piece(part, some_k, real) for part in parts]
+            rows.append([torch.cat(column, 2) for column in zip(*results, strict=True)])
         scores, mean = (torch.cat(column) for column in zip(*rows, strict=True))
         return scores, mean
 
-    def _piece(self, q: Tensor, k: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    def _score_piece(self, q: Tensor, k: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
         if torch.is_grad_enabled():
-            pair: tuple[Tensor, Tensor] = checkpoint(self._meet, q, k, real, use_reentrant=False)
+            pair: tuple[Tensor, Tensor] = checkpoint(self._score_real_cells, q, k, real, use_reentrant=False)
             return pair
-        return self._meet(q, k, real)
+        return self._score_real_cells(q, k, real)
 
-    def _meet(self, q: Tensor, k: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    def _score_real_cells(self, q: Tensor, k: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
         used = real.any(0)  # cells that are padding in all of these media are not computed
-        some, mean = self._common(q, k[:, :, used], share_of(real)[:, used])
-        scores = some.new_zeros(*q.shape[:3], len(used))
-        scores[..., used] = some
+        used_scores, mean = self._score_product(q, k[:, :, used], mean_weights(real)[:, used])
+        scores = used_scores.new_zeros(*q.shape[:3], len(used))
+        scores[..., used] = used_scores
         return scores, mean
 
-    def _common(self, q: Tensor, k: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    def _score_product(self, q: Tensor, k: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         m = torch.relu(self.common(q.unsqueeze(3) * k.unsqueeze(2)))  # (B, H, Q, N, M)
-        # a channel is dropped for all cells of a query: random numbers for each cell took a third of a training step
+        # a channel is dropped for all cells of a query at once: random numbers per cell took a third of a training step
         m = m * self.dropout(m.new_ones(*q.shape[:3], 1, m.shape[-1]))
         return self.spatial(m).squeeze(-1), torch.einsum("bhqnm,bn->bhqm", m, share.to(m.dtype))
 
 
-def share_of(real: Bool[Tensor, "B N"]) -> Float[Tensor, "B N"]:
-    """Weights of a mean over the real cells; 0 where there are none."""
+def mean_weights(real: Bool[Tensor, "B N"]) -> Float[Tensor, "B N"]:
+    """1 / (number of real cells) at the real cells, 0 elsewhere: the weights of a mean."""
     return real / real.sum(1, keepdim=True).clamp(min=1)

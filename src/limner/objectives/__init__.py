@@ -1,6 +1,7 @@
-"""Every objective by name.  A new one is one file and one line here, or `limner.register` in a package of its own.
+"""The registry of training objectives.
 
-The training loop knows objectives as functions (model, batch, epoch) -> Loss and nothing else about them.
+A new objective is one file and one line here, or `limner.register` in a package of its own.  The training loop calls
+an objective as a function (model, batch, epoch) -> Loss and needs nothing else from it.
 """
 
 from limner.core.registry import Registry
@@ -33,9 +34,9 @@ OBJECTIVES: Registry[type[ObjectiveConfig]] = Registry(
         "distil": Distil,
     },
 )
-DEFAULT_OBJECTIVE: ObjectiveConfig = CrossEntropy()  # of a stage that names none
+DEFAULT_OBJECTIVE: ObjectiveConfig = CrossEntropy()  # for a stage that names no objective
 
 
 def build_objective(objective: ObjectiveConfig, context: Context) -> ObjectiveFunction:
-    """What is freshly initialised here is on the CPU."""
+    """Build the function of an objective.  Its new parameters, if it has any, are on the CPU."""
     return objective.build(context)

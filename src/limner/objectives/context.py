@@ -1,4 +1,4 @@
-"""What an objective is built from: what it may ask of the training that it is part of."""
+"""What an objective is built from: the training media, the student, the teacher, and ways to ask for samples."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,54 +14,55 @@ from limner.text.vocabulary import SPECIALS, Vocabulary
 
 @dataclass(frozen=True)
 class Teacher:
-    """A captioner to learn from.  It reads media in its own way, and is asked in the words of the one that learns."""
+    """A captioner that a student learns from.  It may read the media in another way, and may number words otherwise."""
 
-    name: str  # for errors
+    name: str  # for messages
     model: Captioner
-    read: Callable[[Batch], Features | Pixels]  # the batch's media as this model reads them
-    words: Int[Tensor, " V"] | None = None  # its id for each of the student's words; None: it has other words
-    augmentations: tuple[str, ...] | None = None  # those it can read a medium in, else it reads "full"; None: all
-    fixed: bool = True  # it sees the same of a medium and view each time
+    read_media: Callable[[Batch], Features | Pixels]  # reads the media of a batch in the form this model needs
+    word_ids: Int[Tensor, " V"] | None = None  # the teacher's id of each student word; None: it lacks some of them
+    augmentations: tuple[str, ...] | None = None  # the stored ones; others are read as "full".  None: it has all
+    fixed: bool = True  # False: it sees other frames of a clip each time
 
-    def see(self, batch: Batch) -> Features:
-        return seen(self.model, self.read(batch))
+    def encode_media(self, batch: Batch) -> Features:
+        """The features that the teacher reads for the media of a batch."""
+        return to_features(self.model, self.read_media(batch))
 
-    def say(self, features: Features, tokens: Int[Tensor, "R L"]) -> TeacherForced:
-        """Teacher forcing along the student's tokens; the logits are of the student's words."""
-        assert self.words is not None
-        words = self.words.to(tokens.device)
-        forced = self.model.forward_teacher_forced(self.model.encode(features), words[tokens])
-        same = len(words) == forced.logits.shape[-1] and bool((words.diff() == 1).all())
-        return forced if same else forced._replace(logits=forced.logits[..., words])
+    def forward_teacher_forced(self, features: Features, tokens: Int[Tensor, "R L"]) -> TeacherForced:
+        """Teacher forcing along the student's tokens (student ids); the logits are those of the student's V words."""
+        assert self.word_ids is not None
+        word_ids = self.word_ids.to(tokens.device)
+        forced = self.model.forward_teacher_forced(self.model.encode(features), word_ids[tokens])
+        same = len(word_ids) == forced.logits.shape[-1] and bool((word_ids.diff() == 1).all())
+        return forced if same else forced._replace(logits=forced.logits[..., word_ids])
 
 
 @dataclass(frozen=True)
 class Context:
-    """What is freshly initialised from it is on the CPU."""
+    """Everything that an objective may use when it is built.  Parameters that it creates are on the CPU."""
 
-    hidden: int = 0  # width of the captioner's hidden states, where there is no student to ask
+    hidden: int = 0  # width of the captioner's hidden states, used when there is no student to measure it on
     feature_dim: int = 0
     media: Sequence[Medium] = ()  # the training split
     vocabulary: Vocabulary = field(default_factory=lambda: Vocabulary(SPECIALS))
-    warn: Callable[[str], None] = print  # hears of training that does not learn
-    student: Captioner | None = None  # what is trained
-    sample: Callable[[], Batch] | None = None  # some training medium and caption, where the student lies
-    augmentations: tuple[str, ...] = ("full",)  # in which training media are read
+    warn: Callable[[str], None] = print  # receives warnings about training that does not learn
+    student: Captioner | None = None  # the captioner that is trained
+    sample: Callable[[], Batch] | None = None  # reads one training medium with a caption, on the student's device
+    augmentations: tuple[str, ...] = ("full",)  # the augmentations of the training media
     teacher: Teacher | None = None
-    called: int = 0  # batches of this stage that were learnt from before training was resumed
+    batches_done: int = 0  # batches of this stage that were trained on before training was resumed
 
 
-def seen(model: Captioner, inputs: Features | Pixels) -> Features:
-    """What the captioner reads: through the encoder in front of it, when it is pixels."""
+def to_features(model: Captioner, inputs: Features | Pixels) -> Features:
+    """The features that the captioner reads: pixels go through its encoder, features stay as they are."""
     return model.get_submodule("encoder")(inputs) if isinstance(inputs, Pixels) else inputs
 
 
 @torch.no_grad()
-def probe(model: Captioner, batch: Batch) -> tuple[Features, TeacherForced]:
-    """What the captioner makes of a batch, as it will when it is used; for its shapes."""
+def dry_run(model: Captioner, batch: Batch) -> tuple[Features, TeacherForced]:
+    """Features and teacher-forced outputs of a batch in evaluation mode, for their shapes."""
     training = model.training
     model.eval()
-    features = seen(model, batch.inputs)
+    features = to_features(model, batch.inputs)
     forced = model.forward_teacher_forced(model.encode(features), batch.tokens[:, :-1])
     model.train(training)
     return features, forced

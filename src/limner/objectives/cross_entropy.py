@@ -1,4 +1,4 @@
-"""Cross entropy, teacher-forced or with scheduled sampling, with label smoothing and terms that shape attention."""
+"""Cross entropy with label smoothing, scheduled sampling, and terms that shape attention and confidence."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -15,40 +15,46 @@ from limner.objectives.context import Context
 from limner.objectives.objective import ObjectiveConfig
 from limner.objectives.scheduled_sampling import ScheduledSampling
 
-Weight = Annotated[float, Field(allow_inf_nan=False)]
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
 class CrossEntropy(ObjectiveConfig):
-    """Mean over the words (EOS included) of -log p, plus the weights below times their terms."""
+    """The objective `xe`: mean of -log p over the words, EOS included, plus weighted terms."""
 
     name: Literal["xe"] = "xe"
-    label_smoothing: FractionBelowOne = 0.0  # epsilon, spread over the V - 1 other words that the model may say
-    doubly_stochastic: NonNegativeFloat = (
-        0.0  # the paper's lambda (eq. 14); the public code calls it alpha_c and uses 1
-    )
-    # entropies in nats, means over the words; a positive weight makes surer, a negative one punishes being sure
-    entropy: Weight = 0.0  # of the next word's distribution (SA-LSTM's reg_lambda; its code sums over the batch axis)
-    attention_entropy: Weight = 0.0  # of the attention over the cells
+    label_smoothing: FractionBelowOne = 0.0  # epsilon, spread over the V - 1 other allowed words
+    # weight of the term of Xu et al. 2015, eq. 14.  The term is a mean over the N cells, as in the public code (which
+    # calls the weight alpha_c and sets it to 1); the paper sums over the cells, so its lambda = weight / N
+    doubly_stochastic: NonNegativeFloat = 0.0
+    # weight of the entropy of the next word's distribution, in nats, mean over the words: a positive weight makes the
+    # model surer, a negative one less sure (SA-LSTM's reg_lambda; its code sums over the batch)
+    entropy: FiniteFloat = 0.0
+    attention_entropy: FiniteFloat = 0.0  # weight of the entropy of the attention over the cells, in nats
     sampling: ScheduledSampling = field(default_factory=ScheduledSampling)  # scheduled sampling; off by default
 
     def build(self, context: Context) -> "CrossEntropy":
         return self
 
     def __call__(self, model: Captioner, batch: Batch, epoch: int = 0) -> Loss:
-        return self.score(self.forward_teacher_forced(model, model.encode(batch.inputs), batch, epoch), batch)
+        """The loss of a batch; `logs` hold -log p without smoothing, and the terms before they are weighted."""
+        return self.loss(self.forward_teacher_forced(model, model.encode(batch.inputs), batch, epoch), batch)
 
     def forward_teacher_forced(self, model: Captioner, memory: Any, batch: Batch, epoch: int) -> TeacherForced:
+        """The model's outputs along the captions, some words of which scheduled sampling replaces."""
         return self.sampling.forward_teacher_forced(model, memory, batch.tokens[:, :-1], epoch)
 
-    def score(self, forced: TeacherForced, batch: Batch) -> Loss:
+    def loss(self, forced: TeacherForced, batch: Batch) -> Loss:
+        """The loss of outputs that were computed along `batch.tokens`."""
         targets = batch.tokens[:, 1:]
         keep = targets != PAD
         logits = forced.logits[keep].float()
-        loss, nll = smoothed(logits, targets[keep], self.label_smoothing)
+        loss, nll = smoothed_cross_entropy(logits, targets[keep], self.label_smoothing)
         logs, terms = {"xe": nll.item()}, {}
         if self.doubly_stochastic:
-            terms["doubly_stochastic"] = doubly_stochastic(forced.attention.float(), _mask(batch, forced.attention))
+            terms["doubly_stochastic"] = doubly_stochastic(
+                forced.attention.float(), _cell_mask(batch, forced.attention)
+            )
         if self.entropy:
             terms["entropy"] = entropy(logits.softmax(-1)).mean()
         if self.attention_entropy:
@@ -58,10 +64,19 @@ class CrossEntropy(ObjectiveConfig):
         return Loss(loss, logs)
 
 
-def smoothed(logits: Float[Tensor, "M V"], targets: Int[Tensor, " M"], epsilon: float) -> tuple[Tensor, Tensor]:
-    """-> (smoothed loss, plain negative log-likelihood), means over the M words.
+def smoothed_cross_entropy(
+    logits: Float[Tensor, "M V"], targets: Int[Tensor, " M"], epsilon: float
+) -> tuple[Tensor, Tensor]:
+    """-> (label-smoothed cross entropy, negative log-likelihood), both means over the M words, in nats.
 
-    The target keeps 1 - epsilon; each other word with a finite score gets epsilon / (V - 1), V counting those words.
+    The target distribution gives 1 - epsilon to the right word and epsilon / (V - 1) to each other word, where V counts
+    the words with a finite score.  Words that score -inf take no part.  For p = (1/2, 1/4, 1/4), the first word as the
+    target and epsilon = 0.1 the loss is 0.9 log 2 + 0.05 log 4 + 0.05 log 4 = log 2 + 0.1 log 2:
+
+    >>> p = torch.tensor([[0.5, 0.25, 0.25]])
+    >>> loss, nll = smoothed_cross_entropy(p.log(), torch.tensor([0]), 0.1)
+    >>> round(loss.item(), 4), round(nll.item(), 4)
+    (0.7625, 0.6931)
     """
     logp = logits.log_softmax(-1)
     nll = -logp.gather(1, targets[:, None]).squeeze(1)
@@ -74,20 +89,24 @@ def smoothed(logits: Float[Tensor, "M V"], targets: Int[Tensor, " M"], epsilon: 
 
 
 def entropy(p: Float[Tensor, "M K"]) -> Float[Tensor, " M"]:
-    """-sum p log p, and a finite gradient where p is 0."""
+    """Entropy -sum p log p of each row, in nats; the gradient is finite also where p is 0."""
     return -(p * p.clamp(min=torch.finfo(p.dtype).tiny).log()).sum(-1)
 
 
 def doubly_stochastic(attention: Float[Tensor, "R L N"], mask: Bool[Tensor, "R N"]) -> Float[Tensor, ""]:
-    """Mean over (caption, real cell) of (1 - sum over the caption's own steps of alpha)^2 (Xu et al. 2015, eq. 14).
+    """Mean over captions and real cells of (1 - sum of alpha over the caption's steps)^2 (Xu et al. 2015, eq. 14).
 
-    `attention` is 0 after a caption's end.  With uniform attention over P cells for T steps it is (1 - T / P)^2.
+    The paper sums over the cells where this is a mean, as in the public code.  `attention` is 0 after a caption's end.
+    With uniform attention over N cells for T steps it is (1 - T / N)^2, here (1 - 3 / 4)^2:
+
+    >>> doubly_stochastic(torch.full((1, 3, 4), 0.25), torch.ones(1, 4, dtype=torch.bool)).item()
+    0.0625
     """
     return (1 - attention.sum(1)).square()[mask].mean()
 
 
-def _mask(batch: Batch, attention: Float[Tensor, "R L N"]) -> Bool[Tensor, "R N"]:
-    """The real cells, a row for each caption.  An encoder's own cells are all real."""
+def _cell_mask(batch: Batch, attention: Float[Tensor, "R L N"]) -> Bool[Tensor, "R N"]:
+    """Which cells are real, a row for each caption.  Cells of an encoder that is trained along are all real."""
     if isinstance(batch.inputs, Pixels):
         return torch.ones_like(attention[:, 0], dtype=torch.bool)
     return batch.inputs.mask.repeat_interleave(len(attention) // len(batch.inputs), 0)

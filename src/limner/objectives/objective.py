@@ -1,4 +1,4 @@
-"""What every objective offers: a config in a recipe, which builds a function (model, batch, epoch) -> Loss."""
+"""The interface of objectives: a config in a recipe that builds a function (model, batch, epoch) -> Loss."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -14,52 +14,51 @@ ObjectiveFunction = Callable[[Captioner, Batch, int], Loss]
 
 
 class ObjectiveConfig(ABC):
-    """The base of what a recipe says about an objective: a frozen dataclass whose `name` is a literal of its own.
+    """Base class of the configs of objectives: frozen dataclasses, each with a literal `name` of its own.
 
-    An objective with parameters builds an nn.Module: they are trained, saved and resumed with the model, but are no
-    part of it.
+    An objective with parameters builds an nn.Module.  Its parameters are trained, saved and resumed together with the
+    captioner's, in a file of their own.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
     name: str
-    trains_all_parameters: ClassVar[bool] = (
-        False  # True: also those that take no part in a `partial` captioner's captions
-    )
-    highest_lr: ClassVar[float | None] = None  # above this rate training usually forgets what it began with
+    # True: it also trains parameters of a `partial` captioner that its captions do not depend on
+    trains_all_parameters: ClassVar[bool] = False
+    highest_lr: ClassVar[float | None] = None  # a higher rate usually destroys the weights that training starts from
 
     @abstractmethod
     def build(self, context: Context) -> ObjectiveFunction:
-        """What is freshly initialised here is on the CPU."""
+        """The function (model, batch, epoch) -> Loss.  Its new parameters, if it has any, are on the CPU."""
 
     @property
     def skips_gradients(self) -> bool:
-        """Whether some trained parameters may get no gradient; several processes would wait for it."""
+        """Whether some trained parameters may get no gradient.  Data-parallel training must know: it waits for each."""
         return False
 
     @property
     def parameters_name(self) -> str:
-        """Names the objective's own parameters: a stage or run with the same name goes on with them."""
+        """A name for the objective's own parameters; a stage or run with the same name continues to train them."""
         return self.name
 
     @property
     def teacher_run(self) -> str:
-        """The run folder that it learns from, or ""."""
+        """The run folder of the teacher, or "" without one."""
         return ""
 
     @property
     def teacher_side(self) -> str:
-        """Which side of a teacher that has several, or ""."""
+        """The side of a teacher that has several, or ""."""
         return ""
 
 
 @runtime_checkable
 class HasCheckpointState(Protocol):
-    """An objective that remembers more than parameters, and resumes with it."""
+    """An objective with state beyond its parameters, which checkpoints save and restore."""
 
     def checkpoint_state(self) -> dict[str, Tensor]:
-        """Tensors by names that no other part of a checkpoint has."""
+        """The state as tensors, under names that no other part of a checkpoint uses."""
         ...
 
     def restore_checkpoint_state(self, tensors: dict[str, Tensor]) -> None:
-        """The inverse; `tensors` are those of the whole checkpoint."""
+        """Restore the state; `tensors` are all tensors of the checkpoint."""
         ...

@@ -1,4 +1,8 @@
-"""Scheduled sampling (Bengio et al. 2015, arXiv:1506.03099): in training some words read are the model's own."""
+"""Scheduled sampling (Bengio et al. 2015, arXiv:1506.03099): the model reads some of its own words in training.
+
+Example: the caption is BOS a dog runs EOS, and the words after BOS are replaced with probability 1/2.  If the model
+predicts "cat" after "a" and the coin says so, the decoder reads BOS a cat runs; the targets stay a dog runs EOS.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,23 +19,28 @@ from limner.models.captioner import Captioner, TeacherForced, first_tensor, map_
 
 @dataclass(frozen=True)
 class ScheduledSampling:
-    """How likely the word that is read is the model's instead of the caption's, by epoch (from 0).
+    """The probability, by epoch (from 0), that the model's own word replaces the caption's word as decoder input.
 
-    From epoch `start_epoch` on it is min(max_prob, initial_prob + increase_prob * floor((epoch - start_epoch) /
-    increase_every)), before that 0.  A constant teacher-forcing ratio r is `initial_prob: 1 - r`;
-    ruotianluo/self-critical.pytorch takes increase_prob .05, increase_every 5, max_prob .25.  BOS is always read;
-    the words to predict stay the caption's.
+    It is 0 before epoch `start_epoch`, and from there min(max_prob, initial_prob + increase_prob * floor((epoch -
+    start_epoch) / increase_every)).  A constant teacher-forcing ratio r is `initial_prob: 1 - r`.
+    ruotianluo/self-critical.pytorch uses increase_prob .05, increase_every 5 and max_prob .25.  BOS is never replaced,
+    and the targets stay the caption's words.
+
+    >>> schedule = ScheduledSampling(start_epoch=2, increase_prob=0.25, increase_every=2, max_prob=0.5)
+    >>> [schedule.probability(epoch) for epoch in range(9)]
+    [0.0, 0.0, 0.0, 0.0, 0.25, 0.25, 0.5, 0.5, 0.5]
     """
 
-    start_epoch: Annotated[int, Field(ge=0)] = 0  # before it the probability is 0
-    initial_prob: Fraction = 0.0  # in that epoch
-    increase_prob: Fraction = 0.0  # added ...
-    increase_every: PositiveInt = 5  # ... after so many epochs
-    max_prob: Fraction = 1.0  # never more
-    word: Literal["drawn", "likeliest"] = "drawn"  # from the last prediction; SA-LSTM takes the likeliest
-    coin: Literal["word", "step"] = "word"  # thrown for every word, or for all captions of a step at once (SA-LSTM)
+    start_epoch: Annotated[int, Field(ge=0)] = 0  # before this epoch the probability is 0
+    initial_prob: Fraction = 0.0  # the probability in that epoch
+    increase_prob: Fraction = 0.0  # added to it every `increase_every` epochs
+    increase_every: PositiveInt = 5  # epochs
+    max_prob: Fraction = 1.0  # the highest probability
+    word: Literal["drawn", "likeliest"] = "drawn"  # how the model's word is chosen; SA-LSTM: likeliest
+    coin: Literal["word", "step"] = "word"  # one coin per word, or one per step for all captions (SA-LSTM)
 
     def probability(self, epoch: int) -> float:
+        """The probability of a replacement in `epoch`, in [0, 1]."""
         if epoch < self.start_epoch:
             return 0.0
         return min(
@@ -41,7 +50,7 @@ class ScheduledSampling:
     def forward_teacher_forced(
         self, model: Captioner, memory: Any, tokens: Int[Tensor, "R L"], epoch: int
     ) -> TeacherForced:
-        """`model.forward_teacher_forced`, with the inputs of this epoch."""
+        """`model.forward_teacher_forced` along `tokens`, some of which are replaced with this epoch's probability."""
         probability = self.probability(epoch)
         if probability == 0:
             return model.forward_teacher_forced(memory, tokens)
@@ -54,16 +63,16 @@ class ScheduledSampling:
                 own = torch.multinomial(logits.float().softmax(-1), 1).squeeze(1)
             return torch.where(coins < probability, own, given)
 
-        return rehearse(model, memory, tokens, choose)
+        return unroll_with_sampling(model, memory, tokens, choose)
 
 
-def rehearse(
+def unroll_with_sampling(
     model: Captioner, memory: Any, tokens: Int[Tensor, "R L"], choose: Callable[[Tensor, Tensor], Tensor]
 ) -> TeacherForced:
-    """Step by step along `tokens`, of which those after BOS are replaced by `choose(tokens (n,), logits (n, V))`.
+    """Run the decoder step by step along `tokens`; each input after BOS is `choose(tokens (n,), logits (n, V))`.
 
-    As in `forward_teacher_forced`, a row ends where its given tokens end, and the rows that have ended are not
-    computed.
+    `logits` are the model's last prediction for the n rows that have not ended.  As in `forward_teacher_forced`, a row
+    ends where its given tokens end, and rows that have ended are not computed.
     """
     alive = not_ended(tokens)
     order = alive.sum(1).argsort(descending=True, stable=True)

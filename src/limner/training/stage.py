@@ -73,7 +73,7 @@ class StageTrainer:
             sample=lambda: self.batches.batch(self.batches.order(0)[:1]).to(device),
             augmentations=recipe.augmentations,
             teacher=teacher,
-            called=self.state.epoch * len(self.batches) + self.state.batch,
+            batches_done=self.state.epoch * len(self.batches) + self.state.batch,
         )
 
     def restore(self, optimizer: torch.optim.Optimizer) -> None:
