@@ -131,7 +131,7 @@ def test_a_published_search_gives_way_to_what_it_cannot_do(
     if isinstance(found, Beam):
         assert getattr(found, quirk) == (not dropped)
     if dropped:
-        with pytest.raises(ValueError, match=r"of other searches|finished_compete compares"):
+        with pytest.raises(ValueError, match=r"leave out|finished_compete does not normalise"):
             replace(found, **{quirk: True})
 
 
