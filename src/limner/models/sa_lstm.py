@@ -36,9 +36,8 @@ class SaLstmConfig:
     hidden: PositiveInt = 512  # width of their states
     embed: PositiveInt = 468  # width of the word vectors
     attention: PositiveInt = 256  # width of the attention's MLP
-    project: PositiveInt | None = (
-        None  # width of a projection of the cells (LayerNorm, linear, ReLU); None: no projection
-    )
+    # width of a projection of the cells (LayerNorm, linear, ReLU); None: no projection
+    project: PositiveInt | None = None
     position_embedding: bool = False  # False: the model does not know the order of the frames
     dropout: FractionBelowOne = 0.5  # between layers and before the word layer
     word_dropout: FractionBelowOne = 0.0  # on the embedded words

@@ -32,9 +32,8 @@ class SftConfig:
     width: PositiveInt = 512  # width of teacher and student
     layers: PositiveInt = 2  # of the caption head
     heads: PositiveInt = HEADS  # of every attention
-    max_objects: PositiveInt | None = (
-        None  # object slots that attend to all frames; None: one slot per frame, as published
-    )
+    # object slots that attend to all frames; None: one slot per frame, as published
+    max_objects: PositiveInt | None = None
     ham: bool = True  # hierarchical attention; False: the global vector is a linear map of the maximum over the actions
     dropout: FractionBelowOne = 0.1  # in the networks and the caption head
     published: bool = False  # exactly the published transformer teacher (see PublishedTransformerTeacher)

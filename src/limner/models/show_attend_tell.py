@@ -29,13 +29,11 @@ class ShowAttendTellConfig:
     hidden: PositiveInt = 512  # width of the LSTM's state
     embed: PositiveInt = 512  # width of the word vectors
     attention: PositiveInt = 512  # width of the attention's MLP
-    project: PositiveInt | None = (
-        None  # width of a projection of the cells (LayerNorm, linear, ReLU); None: no projection
-    )
+    # width of a projection of the cells (LayerNorm, linear, ReLU); None: no projection
+    project: PositiveInt | None = None
     activation: Literal["relu", "tanh"] = "relu"  # of the attention; the paper does not say, the public code uses ReLU
-    initial: Literal["mean", "max"] = (
-        "mean"  # the first state is computed from the mean (published) or maximum of the cells
-    )
+    # the first state is computed from the mean (published) or maximum of the cells
+    initial: Literal["mean", "max"] = "mean"
     dropout: FractionBelowOne = 0.5  # before the word layer
     word_dropout: FractionBelowOne = 0.0  # on the embedded words
     cell_dropout: FractionBelowOne = 0.0  # on the (projected) cells

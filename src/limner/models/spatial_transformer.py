@@ -94,9 +94,7 @@ class SpatialTransformer(Captioner):
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
         nn.init.zeros_(self.head.bias)
-        nn.init.normal_(
-            self.embed.weight, std=dim**-0.5
-        )  # `decode_words` multiplies by dim ** .5, to the sinusoids' size
+        nn.init.normal_(self.embed.weight, std=dim**-0.5)  # `decode_words` multiplies by dim ** .5
         if self.position_embedding is not None:
             nn.init.normal_(self.position_embedding.weight, std=0.02)
 

@@ -36,9 +36,8 @@ class XlanConfig:
     layers: PositiveInt = 2  # of the encoder
     dim: PositiveInt = 512  # width of cells, words and states
     heads: PositiveInt = 8  # of every attention
-    mid: PositiveInt | None = (
-        None  # width per head of the joint features m_n (see `xlinear`); None: half of a head's width
-    )
+    # width per head of the joint features m_n (see `xlinear`); None: half of a head's width
+    mid: PositiveInt | None = None
     position_embedding: bool = False  # False: the cells have no order
     dropout: FractionBelowOne = 0.5  # on embedded cells, attention outputs and joined cells, and before the word layer
     map_dropout: FractionBelowOne = 0.1  # on m_n
