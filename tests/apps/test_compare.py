@@ -38,7 +38,7 @@ def test_page_json_and_latex(runs: list[str], tmp_path: Path, capsys):
     assert "beam" in Path(out[2]).read_text()
     shown = capsys.readouterr()
     assert "B − A" in shown.out and "100.0" in shown.out and f"wrote {out[0]}, {out[1]}, {out[2]}" in shown.out
-    assert "note: tokens are 'simple', not PTB's" in shown.err
+    assert "note: the tokenizer is 'simple' and not PTB" in shown.err
     before = page
     again = ["compare", *runs, *options, "--bootstrap", "200", "--seed", "3", "--items", "2"]
     assert main([*again, "--overwrite"]) == 0
@@ -53,12 +53,12 @@ def test_captions_files_with_references(runs: list[str], tmp_path: Path, capsys)
     files = [str(Path(folder) / "captions.json") for folder in runs]
     command = ["compare", *files, "--out", str(tmp_path / "c.html")]
     assert main(command) == 1
-    assert "none of the runs has a recipe.json that names a data set; give --references FILE" in capsys.readouterr().err
+    assert "none of the runs has a recipe.json that names a dataset; give --references FILE" in capsys.readouterr().err
     references = ["--references", str(tmp_path / "data" / "captions.jsonl")]
     assert main([*command, *references]) == 0
-    assert "3 of 3 items are shown without their picture" in capsys.readouterr().err
+    assert "3 of 3 items are shown without their image" in capsys.readouterr().err
     assert main([*command, *references, "--media", str(tmp_path / "data"), "--overwrite"]) == 0
-    assert "without their picture" not in capsys.readouterr().err
+    assert "without their image" not in capsys.readouterr().err
     assert (tmp_path / "c.html").read_text().count("data:image/jpeg") == 3
 
 
@@ -159,4 +159,4 @@ def test_beam_search_against_greedy_on_flickr8k(tmp_path: Path, capsys):
     assert -0.08 < cider["low"] < cider["value"] < cider["high"] < -0.01 and cider["p"] == 1 / 1001
     assert saved["human"]["scores"]["CIDEr"] == pytest.approx(0.789, abs=0.001)
     assert 200_000 < (tmp_path / "c.html").stat().st_size < 10_000_000
-    assert "without their picture" not in capsys.readouterr().err
+    assert "without their image" not in capsys.readouterr().err

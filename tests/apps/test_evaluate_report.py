@@ -60,7 +60,7 @@ def test_a_run_on_features_without_its_clips(clips: str, tmp_path: Path, capsys)
     command = ["evaluate", clips, "--split", "val", "--n-best", "2", "--out", str(tmp_path)]
     assert main([*command, "--report", str(out)]) == 0
     said = capsys.readouterr()
-    assert f"wrote {out}" in said.out and "note: 4 of 4 items are shown without their picture" in said.err
+    assert f"wrote {out}" in said.out and "note: 4 of 4 items are shown without their image" in said.err
     assert "--data.media FOLDER says where they are" in said.err
     text = out.read_text(encoding="utf-8")
     rows, several = finished_rows(out), json.loads((tmp_path / "several.json").read_text())
@@ -70,7 +70,7 @@ def test_a_run_on_features_without_its_clips(clips: str, tmp_path: Path, capsys)
     found = Reader(text)
     attributes = [m for m in found.named("li") if "data-order" in m]
     assert [m["data-score0"] for m in attributes] == [str(line["CIDEr"]) for line in scores["segments"]]
-    assert not found.named("img") and found.texts.count("picture not available") == 4
+    assert not found.named("img") and found.texts.count("image not available") == 4
     assert [name for name in found.texts if name in several] == ["v0", "v1", "v2", "v3"]
     assert all(found.texts.count(line) >= 4 for line in CAPTIONS[:2])  # the references of every card
     assert found.texts.count("references") == 4 and f"{100 * scores['scores']['METEOR']:.1f}" in found.texts
@@ -84,14 +84,14 @@ def test_frames_of_the_clips_that_are_there(clips: str, tmp_path: Path, capsys):
     out = tmp_path / "r.html"
     given = ["--split", "val", "--metrics", "BLEU-1", "--data.media", str(tmp_path), "--out", str(tmp_path / "out")]
     assert main(["evaluate", clips, *given, "--report", str(out)]) == 0
-    assert "note: 2 of 4 items are shown without their picture" in capsys.readouterr().err
+    assert "note: 2 of 4 items are shown without their image" in capsys.readouterr().err
     found = Reader(out.read_text(encoding="utf-8"))
     captions = [row["caption"] for row in finished_rows(out)]
     assert [m["alt"] for m in found.named("img")] == [captions[0], captions[2]]
     assert (
         found.texts[found.texts.index("recipe.data.media") + 1] == tmp_path.name
     )  # what was changed, without its folder
-    assert found.texts.count("picture not available") == 2
+    assert found.texts.count("image not available") == 2
     assert "data-score0" not in str(found.tags) and found.texts.count("references") == 4  # BLEU-1 is of the whole
 
 
@@ -114,7 +114,7 @@ def test_pictures_beside_stored_features(tmp_path: Path, monkeypatch, capsys):
     assert [m["width"] for m in found.named("img")] == [str(html_report.SMALL)] * 3
     monkeypatch.setattr(html_report, "PICTURES", 1)
     assert main([*command, "--report", str(tmp_path / "r.html"), "--overwrite"]) == 0
-    assert "3 pictures were left out to keep the page small; --limit N evaluates fewer" in capsys.readouterr().err
+    assert "3 images were left out to keep the page small; --limit N evaluates fewer" in capsys.readouterr().err
 
 
 def test_raw_media_have_the_log_probabilities_of_the_pipeline(tiny: Path, tmp_path: Path):
@@ -156,7 +156,7 @@ def test_a_converted_checkpoint_shows_what_it_says_of_regions(tmp_path: Path, ca
     assert main([*command, "--features", store]) == 0
     found = Reader(Path(page).read_text(encoding="utf-8"))
     assert [m["alt"] for m in found.named("img")] == [finished_rows(Path(page))[1]["caption"]]
-    assert len(finished_rows(Path(page))) == 3 and found.texts.count("picture not available") == 2
+    assert len(finished_rows(Path(page))) == 3 and found.texts.count("image not available") == 2
 
 
 def test_a_report_that_cannot_be_is_said_first(tmp_path: Path, capsys):

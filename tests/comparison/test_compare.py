@@ -3,22 +3,22 @@ from dataclasses import replace
 
 import pytest
 
-from limner.comparison.compare import Comparison, aliases, compare, to_json, unique
-from limner.comparison.protocol import disagreements, flat
+from limner.comparison.compare import Comparison, compare, metric_aliases, to_json, unique_metrics
+from limner.comparison.protocol import differing_fields, flatten
 from limner.metrics.references import References
 from limner.metrics.report import METRICS, evaluate
-from tests.comparison.world import BAD, GOOD, REFERENCES, media, side
+from tests.comparison.world import BAD, GOOD, REFERENCES, compared_run, media
 
 ABOUT = {"split": "test", "protocol": {"tokenizer": "split", "images": 4, "references min": 3, "references mean": 3.0}}
 
 
 @pytest.fixture(scope="module")
 def found() -> Comparison:
-    return compare([side("good", GOOD), side("bad", BAD)], media(), "split", draws=100)
+    return compare([compared_run("good", GOOD), compared_run("bad", BAD)], media(), "split", draws=100)
 
 
 def test_every_side_is_scored_as_evaluate_scores_it(found: Comparison):
-    for measured, captions in zip(found.sides, (GOOD, BAD), strict=True):
+    for measured, captions in zip(found.runs, (GOOD, BAD), strict=True):
         report = evaluate(captions, References(REFERENCES, "split"))
         assert {name: score.value for name, score in measured.scores.items()} == pytest.approx(
             {name: report.scores[name] for name in found.metrics}
@@ -31,22 +31,22 @@ def test_every_side_is_scored_as_evaluate_scores_it(found: Comparison):
         )
     (difference,) = found.differences
     for name, value in difference.items():
-        assert value.value == pytest.approx(found.sides[1].scores[name].value - found.sides[0].scores[name].value)
+        assert value.value == pytest.approx(found.runs[1].scores[name].value - found.runs[0].scores[name].value)
         assert value.low <= value.value <= value.high or name.startswith("BLEU")
 
 
 def test_a_metric_of_two_names_is_shown_once():
-    assert set(METRICS) - set(unique(METRICS)) == {"CIDEr-D"}
-    assert aliases("CIDEr") == ["CIDEr-D"] and aliases("ROUGE-L") == []
+    assert set(METRICS) - set(unique_metrics(METRICS)) == {"CIDEr-D"}
+    assert metric_aliases("CIDEr") == ["CIDEr-D"] and metric_aliases("ROUGE-L") == []
 
 
 def test_a_human_is_scored_against_the_rest_and_so_are_the_sides(found: Comparison):
     rest = References({id: texts[1:] for id, texts in REFERENCES.items()}, "split")
     human = evaluate({id: texts[0] for id, texts in REFERENCES.items()}, rest).scores
-    assert found.human.human == pytest.approx({name: human[name] for name in found.metrics})
+    assert found.human.scores == pytest.approx({name: human[name] for name in found.metrics})
     # the good captions are the first references, so the same human
-    assert found.human.sides[0] == found.human.human and found.human.references == 2
-    assert found.sides[0].scores["BLEU-4"].value == pytest.approx(1) != pytest.approx(found.human.human["BLEU-4"])
+    assert found.human.runs[0] == found.human.scores and found.human.references == 2
+    assert found.runs[0].scores["BLEU-4"].value == pytest.approx(1) != pytest.approx(found.human.scores["BLEU-4"])
 
 
 def test_a_metric_that_cannot_be_computed_is_left_out_and_that_is_said(monkeypatch):
@@ -54,39 +54,39 @@ def test_a_metric_that_cannot_be_computed_is_left_out_and_that_is_said(monkeypat
         raise ImportError("pip install limner[meteor]")
 
     monkeypatch.setitem(METRICS, "METEOR", missing)
-    found = compare([side("a", GOOD), side("b", BAD)], media(), "split", 10)
+    found = compare([compared_run("a", GOOD), compared_run("b", BAD)], media(), "split", 10)
     assert "METEOR" not in found.metrics and "METEOR is left out: pip install limner[meteor]" in found.warnings
 
 
 def test_without_a_second_reference_there_is_no_human():
     few = media({**REFERENCES, "x": REFERENCES["x"][:1]})
     assert (
-        compare([side("a", GOOD), side("b", BAD)], few, "split", 10).human.missing
+        compare([compared_run("a", GOOD), compared_run("b", BAD)], few, "split", 10).human.missing
         == "1 of 4 items have a single reference"
     )
 
 
 def test_only_items_of_all_sides_count_and_that_is_said():
     part = {id: text for id, text in BAD.items() if id != "w"}
-    found = compare([side("a", GOOD), side("b", BAD), side("c", part)], media(), "split", 10)
+    found = compare([compared_run("a", GOOD), compared_run("b", BAD), compared_run("c", part)], media(), "split", 10)
     assert found.ids == ("x", "y", "z") and found.left_out == 1
     assert found.warnings[:2] == tuple(
         f"{letter}: captions that not every run has were left out, 1 id ('w')" for letter in "AB"
     )
-    alone = compare([side("a", part), side("b", {id: GOOD[id] for id in part})], media(), "split", 10)
-    assert found.sides[0].scores["CIDEr"].value == pytest.approx(alone.sides[1].scores["CIDEr"].value)
+    alone = compare([compared_run("a", part), compared_run("b", {id: GOOD[id] for id in part})], media(), "split", 10)
+    assert found.runs[0].scores["CIDEr"].value == pytest.approx(alone.runs[1].scores["CIDEr"].value)
     assert alone.left_out == 0 and not [line for line in alone.warnings if "left out" in line]
 
 
 def test_too_little_to_compare():
     with pytest.raises(ValueError, match=r"1 items have a caption from every run \(a 4, b 1 captions\)"):
-        compare([side("a", GOOD), side("b", {"x": "a"})], media(), "split")
+        compare([compared_run("a", GOOD), compared_run("b", {"x": "a"})], media(), "split")
     with pytest.raises(ValueError, match="takes 2 to 26 runs, got 1"):
-        compare([side("a", GOOD)], media(), "split")
+        compare([compared_run("a", GOOD)], media(), "split")
 
 
 def warnings(first: dict, second: dict, tokenizer: str = "split", **more: dict) -> list[str]:
-    sides = [side("a", GOOD, about=first, **more), side("b", BAD, about=second, **more)]
+    sides = [compared_run("a", GOOD, evaluation=first, **more), compared_run("b", BAD, evaluation=second, **more)]
     return [line for line in compare(sides, media(), tokenizer, 10).warnings if "are few" not in line]
 
 
@@ -94,48 +94,52 @@ def test_runs_that_were_measured_differently_are_warned_about():
     other = {"split": "val", "protocol": {**ABOUT["protocol"], "tokenizer": "simple", "numpy": "2"}}
     assert warnings(ABOUT, ABOUT) == []
     assert warnings(ABOUT, other) == [
-        "before, the runs were measured differently (split: A 'test', B 'val'); here all are measured alike",
-        "before, the runs were measured differently (tokenizer: A 'split', B 'simple'); here all are measured alike",
+        "the scores.json of the runs were measured differently (split: A 'test', B 'val'); here all runs are "
+        "measured in the same way",
+        "the scores.json of the runs were measured differently (tokenizer: A 'split', B 'simple'); here all runs "
+        "are measured in the same way",
     ]
     assert warnings(ABOUT, {**ABOUT, "decoding": {"size": 5}}) == []  # that is what is compared
-    assert "not PTB's" in warnings(ABOUT, ABOUT, "simple")[0]
+    assert "not PTB:" in warnings(ABOUT, ABOUT, "simple")[0]
 
 
 def test_scores_that_have_moved_are_warned_about():
     right = {
         name: score.value
-        for name, score in compare([side("a", GOOD), side("b", BAD)], media(), "split", 2).sides[0].scores.items()
+        for name, score in compare([compared_run("a", GOOD), compared_run("b", BAD)], media(), "split", 2)
+        .runs[0]
+        .scores.items()
     }
-    good = side("a", GOOD, about=ABOUT, scores=right)
+    good = compared_run("a", GOOD, evaluation=ABOUT, scores=right)
     moved = replace(good, scores={**right, "BLEU-2": 0.5})
     for given, count in ((good, 0), (moved, 1)):
-        lines = compare([given, side("b", BAD)], media(), "split", 2).warnings
+        lines = compare([given, compared_run("b", BAD)], media(), "split", 2).warnings
         assert len([line for line in lines if line.startswith("A: scores.json says BLEU-2 50.00, ")]) == count
     lines = compare(
-        [moved, side("b", BAD)], media(), "simple", 2
+        [moved, compared_run("b", BAD)], media(), "simple", 2
     ).warnings  # other tokens: other scores are no surprise
     assert not [line for line in lines if "scores.json says" in line]
 
 
 def test_other_data_sets_and_notes_are_warned_about():
     recipes = [{"data": {"name": "coco", "annotations": x, "media": "m"}} for x in "pq"]
-    sides = [replace(side("s", GOOD, recipe=recipe), notes=("mended",)) for recipe in recipes]
+    sides = [replace(compared_run("s", GOOD, recipe=recipe), notes=("mended",)) for recipe in recipes]
     lines = compare(sides, media(), "split", 2).warnings
-    assert lines[:2] == ("A: mended", "B: mended") and "name different data sets" in lines[2]
+    assert lines[:2] == ("A: mended", "B: mended") and "name different datasets" in lines[2]
 
 
 def test_one_reference_is_warned_about():
     single = media({id: texts[:1] for id, texts in REFERENCES.items()})
     assert any(
-        "one reference for each item" in line
-        for line in compare([side("a", GOOD), side("b", BAD)], single, "split", 2).warnings
+        "each item has only one reference" in line
+        for line in compare([compared_run("a", GOOD), compared_run("b", BAD)], single, "split", 2).warnings
     )
 
 
 def test_flat_trees_and_their_disagreements():
     tree = {"a": {"b": 1, "c": [1, 2]}, "d": [{"e": 2}]}
-    assert flat(tree) == {"a.b": 1, "a.c": [1, 2], "d.0.e": 2}
-    assert disagreements([tree, {"a": {"b": 1, "c": [1]}, "f": None}]) == {"a.c": [[1, 2], [1]], "d.0.e": [2, None]}
+    assert flatten(tree) == {"a.b": 1, "a.c": [1, 2], "d.0.e": 2}
+    assert differing_fields([tree, {"a": {"b": 1, "c": [1]}, "f": None}]) == {"a.c": [[1, 2], [1]], "d.0.e": [2, None]}
 
 
 def test_json_holds_every_number(found: Comparison):

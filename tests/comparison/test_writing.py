@@ -8,21 +8,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limner.comparison.compare import compare
+from limner.comparison.formatting import format_interval, format_p_value, format_signed, format_x100, is_significant
 from limner.comparison.histogram import differences_chart, scores_chart, ticks
-from limner.comparison.latex import escaped, latex
-from limner.comparison.numbers import interval, p_value, signed, sure, x100
+from limner.comparison.latex import escape_latex, latex_table
 from limner.metrics.significance import Difference, Estimate
-from tests.comparison.world import BAD, GOOD, REFERENCES, media, side
+from tests.comparison.world import BAD, GOOD, REFERENCES, compared_run, media
 
 
 def test_numbers_as_papers_print_them():
-    assert (x100(0.5703), x100(1.204), signed(0.0437), signed(-0.0437)) == ("57.0", "120.4", "+4.4", "−4.4")
-    assert (signed(-0.0001), signed(0.0001)) == ("0.0", "0.0")
-    assert interval(Estimate(0.5, 0.4, 0.6)) == "[40.0, 60.0]"
-    assert interval(Difference(0.5, -0.1, 0.2, 1)) == "[−10.0, +20.0]"
-    assert [p_value(Difference(0, 0, 0, p)) for p in (1 / 1001, 0.0014, 0.25, 1)] == ["<.001", ".001", ".250", "1"]
-    assert sure(Difference(1, 0.1, 2, 0.01)) and sure(Difference(-1, -2, -0.1, 0.01))
-    assert not sure(Difference(1, 0, 2, 0.01)) and not sure(Difference(0, 0, 0, 1))
+    assert (format_x100(0.5703), format_x100(1.204), format_signed(0.0437), format_signed(-0.0437)) == (
+        "57.0",
+        "120.4",
+        "+4.4",
+        "−4.4",
+    )
+    assert (format_signed(-0.0001), format_signed(0.0001)) == ("0.0", "0.0")
+    assert format_interval(Estimate(0.5, 0.4, 0.6)) == "[40.0, 60.0]"
+    assert format_interval(Difference(0.5, -0.1, 0.2, 1)) == "[−10.0, +20.0]"
+    assert [format_p_value(Difference(0, 0, 0, p)) for p in (1 / 1001, 0.0014, 0.25, 1)] == [
+        "<.001",
+        ".001",
+        ".250",
+        "1",
+    ]
+    assert is_significant(Difference(1, 0.1, 2, 0.01)) and is_significant(Difference(-1, -2, -0.1, 0.01))
+    assert not is_significant(Difference(1, 0, 2, 0.01)) and not is_significant(Difference(0, 0, 0, 1))
 
 
 @given(st.floats(-1000, 999), st.floats(0.001, 2000))
@@ -62,16 +72,16 @@ def test_an_outline_has_the_area_of_its_items():
 
 
 def test_latex_prints_any_name():
-    assert escaped("50%_of $&#{}") == r"50\%\_of \$\&\#\{\}"
-    assert escaped('\\~^<>|"') == (
+    assert escape_latex("50%_of $&#{}") == r"50\%\_of \$\&\#\{\}"
+    assert escape_latex('\\~^<>|"') == (
         r"\textbackslash{}\textasciitilde{}\textasciicircum{}\textless{}\textgreater{}\textbar{}\textquotedbl{}"
     )
-    assert escaped("a\x00\ud800\nb é") == "ab é"
+    assert escape_latex("a\x00\ud800\nb é") == "ab é"
 
 
 def test_a_latex_table_has_a_row_per_run_and_equally_many_cells():
-    found = compare([side("a_1", GOOD), side("b&c", BAD)], media(), "split", 50)
-    text = latex(found)
+    found = compare([compared_run("a_1", GOOD), compared_run("b&c", BAD)], media(), "split", 50)
+    text = latex_table(found)
     rows = [line.strip() for line in text.splitlines() if line.endswith("\\\\")]
     assert {row.replace("\\&", "").count("&") for row in rows} == {len(found.metrics)}
     assert (
@@ -82,4 +92,4 @@ def test_a_latex_table_has_a_row_per_run_and_equally_many_cells():
         assert text.count(pair[0]) == text.count(pair[1])
     assert text.count("$") % 2 == 0
     single = media({id: texts[:1] for id, texts in REFERENCES.items()})
-    assert "dagger" not in latex(compare([side("a", GOOD), side("b", BAD)], single, "split", 2))
+    assert "dagger" not in latex_table(compare([compared_run("a", GOOD), compared_run("b", BAD)], single, "split", 2))

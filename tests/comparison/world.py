@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from limner.comparison.sides import Side
+from limner.comparison.compared_runs import ComparedRun
 from limner.core.types import Medium
 from limner.metrics.references import References
 from limner.metrics.report import evaluate
@@ -29,8 +29,8 @@ def media(references: Mapping[str, Sequence[str]] = REFERENCES) -> dict[str, Med
     return {id: Medium(id, "", "test", tuple(texts)) for id, texts in references.items()}
 
 
-def side(name: str, captions: Mapping[str, str], **more: Any) -> Side:
-    return Side(name, Path(name), dict(captions), (), **more)
+def compared_run(name: str, captions: Mapping[str, str], **more: Any) -> ComparedRun:
+    return ComparedRun(name, Path(name), dict(captions), (), **more)
 
 
 def data_set(folder: Path) -> Path:

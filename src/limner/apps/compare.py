@@ -23,10 +23,15 @@ from limner.apps.shared.arguments import (
     refuse_unknown,
 )
 from limner.comparison.compare import Comparison, compare, to_json
-from limner.comparison.latex import latex
-from limner.comparison.numbers import interval, p_value, signed, sure, x100
-from limner.comparison.page import ITEMS, page
-from limner.comparison.sides import found_in, read_sides, references_of_file, references_of_runs
+from limner.comparison.compared_runs import (
+    locate_media,
+    read_compared_runs,
+    references_from_file,
+    references_from_runs,
+)
+from limner.comparison.formatting import format_interval, format_p_value, format_signed, format_x100, is_significant
+from limner.comparison.latex import latex_table
+from limner.comparison.page import ITEMS_PER_DIRECTION, comparison_page
 from limner.core.files import write_json, write_text
 from limner.text.tokens import TOKENIZERS
 
@@ -47,7 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: %(default)s)")
     parser.add_argument(
-        "--items", type=positive_int, default=ITEMS, metavar="N", help="shown in each direction (default: %(default)s)"
+        "--items",
+        type=positive_int,
+        default=ITEMS_PER_DIRECTION,
+        metavar="N",
+        help="shown in each direction (default: %(default)s)",
     )
 
 
@@ -56,17 +65,17 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     if not 2 <= len(options.runs) <= MOST:
         raise WrongArguments(f"a comparison takes 2 to {MOST} runs, got {len(options.runs)}")
     refuse_overwriting(options, options.out, options.json, options.latex)
-    sides = read_sides(options.runs)
-    media = references_of_file(options.references) if options.references else references_of_runs(sides)
+    runs = read_compared_runs(options.runs)
+    media = references_from_file(options.references) if options.references else references_from_runs(runs)
     if options.media:
-        media = found_in(options.media, media)
-    comparison = compare(sides, media, options.tokenizer, options.bootstrap, options.seed)
-    text, problems = page(comparison, options.items)
+        media = locate_media(options.media, media)
+    comparison = compare(runs, media, options.tokenizer, options.bootstrap, options.seed)
+    text, problems = comparison_page(comparison, options.items)
     write_text(options.out, text)
     if options.json:
         write_json(options.json, to_json(comparison))
     if options.latex:
-        write_text(options.latex, latex(comparison))
+        write_text(options.latex, latex_table(comparison))
     for line in (*comparison.warnings, *problems):
         print(f"note: {line}", file=sys.stderr)
     Console().print(table(comparison))
@@ -76,23 +85,26 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
 def table(comparison: Comparison) -> Table:
     """Scores x100 with their intervals, a row per metric."""
-    first = comparison.sides[0]
+    first = comparison.runs[0]
     shown = Table(
         title=f"scores x100 [95 % interval], {comparison.protocol['images']} items",
-        caption=escape("; ".join(f"{m.letter}: {m.side.name}" for m in comparison.sides))
+        caption=escape("; ".join(f"{m.letter}: {m.run.name}" for m in comparison.runs))
         + ". Bold: the interval does not contain 0",
     )
     shown.add_column("")
     shown.add_column(first.letter, justify="right")
-    for measured in comparison.sides[1:]:
+    for measured in comparison.runs[1:]:
         for head in (measured.letter, f"{measured.letter} \u2212 {first.letter}", "p"):
             shown.add_column(head, justify="right")
     for name in comparison.metrics:
-        cells = [f"{x100(first.scores[name].value)}\n{interval(first.scores[name])}"]
-        for measured, differences in zip(comparison.sides[1:], comparison.differences, strict=True):
+        cells = [f"{format_x100(first.scores[name].value)}\n{format_interval(first.scores[name])}"]
+        for measured, differences in zip(comparison.runs[1:], comparison.differences, strict=True):
             difference = differences[name]
-            bold = "[bold]" if sure(difference) else ""
-            cells.append(f"{x100(measured.scores[name].value)}\n{interval(measured.scores[name])}")
-            cells += [f"{bold}{signed(difference.value)}\n{interval(difference)}", f"{bold}{p_value(difference)}"]
+            bold = "[bold]" if is_significant(difference) else ""
+            cells.append(f"{format_x100(measured.scores[name].value)}\n{format_interval(measured.scores[name])}")
+            cells += [
+                f"{bold}{format_signed(difference.value)}\n{format_interval(difference)}",
+                f"{bold}{format_p_value(difference)}",
+            ]
         shown.add_row(name, *cells)
     return shown

@@ -1,4 +1,7 @@
-"""Captioners measured alike: the same references, tokens and code for all sides, intervals, p-values, a human line."""
+"""Comparison of captioners on the same items: scores with bootstrap intervals, p-values and a human baseline.
+
+All runs are scored with the same references, tokenizer and code.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -7,8 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from limner.comparison.protocol import doubts, protocol
-from limner.comparison.sides import Side, matched
+from limner.comparison.compared_runs import ComparedRun, match_to_references
+from limner.comparison.protocol import comparison_protocol, comparison_warnings
 from limner.core.types import Medium
 from limner.data.pairing import summarise_ids
 from limner.metrics.references import Candidates, References, Score
@@ -19,11 +22,11 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A side's scores by metric, as fractions; `segments` are in the order of the items."""
+class RunScores:
+    """The scores of one run, as fractions; `segments` has the score of each item, in the order of `Comparison.ids`."""
 
     letter: str
-    side: Side
+    run: ComparedRun
     scores: dict[str, Estimate]
     segments: dict[str, Float[np.ndarray, " I"]]
     distinct: int  # different captions, after tokenisation
@@ -32,168 +35,185 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Human:
-    """One human against the others: each item's first reference scored against the rest, and the sides against the
-    same rest, so that like stands beside like.  `missing` says why there is none."""
+class HumanBaseline:
+    """One human against the other references, as fractions.
 
-    human: dict[str, float]
-    sides: tuple[dict[str, float], ...]
-    references: float  # mean number of references that are left
+    `scores` are those of each item's first reference, scored against the rest; `runs` are the scores of the runs
+    against the same rest, so the numbers are comparable.  `missing` is the reason when there is no baseline, else "".
+    """
+
+    scores: dict[str, float]
+    runs: tuple[dict[str, float], ...]
+    references: float  # mean number of references that are left per item
     missing: str = ""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`differences[k]` is side k + 1 minus side 0.  `protocol` is how all were measured here."""
+    """The result of `compare`.  `differences[k]` is run k + 1 minus run 0; `protocol` is how all runs were measured."""
 
     ids: tuple[str, ...]
     items: tuple[Medium, ...]
-    sides: tuple[Measured, ...]
+    runs: tuple[RunScores, ...]
     differences: tuple[dict[str, Difference], ...]
-    human: Human
+    human: HumanBaseline
     protocol: dict[str, str | int | float]
     warnings: tuple[str, ...]
-    left_out: int  # items that only some of the sides caption
+    left_out: int  # items that only some of the runs have captions for
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        return tuple(self.sides[0].scores)
+        """Names of the metrics."""
+        return tuple(self.runs[0].scores)
 
 
-def unique(names: Iterable[str]) -> list[str]:
-    """Names of METRICS without second names of the same function."""
+def unique_metrics(names: Iterable[str]) -> list[str]:
+    """Names of metrics, without further names of the same metric."""
     first: dict[Any, str] = {}
     for name in names:
         first.setdefault(METRICS[name], name)
     return list(first.values())
 
 
-def aliases(name: str) -> list[str]:
-    """The other names of a metric: CIDEr is also called CIDEr-D."""
+def metric_aliases(name: str) -> list[str]:
+    """The other names of a metric.
+
+    >>> metric_aliases("CIDEr")
+    ['CIDEr-D']
+    """
     return [other for other, metric in METRICS.items() if metric is METRICS[name] and other != name]
 
 
 def compare(
-    sides: Sequence[Side], media: Mapping[str, Medium], tokenizer: str, draws: int = 1000, seed: int = 0
+    runs: Sequence[ComparedRun], media: Mapping[str, Medium], tokenizer: str, draws: int = 1000, seed: int = 0
 ) -> Comparison:
-    """Score all sides on the items that each of them captions; the first side is the baseline of the differences.
+    """Score all runs on the items for which each of them has a caption; the first run is the baseline of differences.
 
-    Raises ValueError for captions without references, fewer than two sides, or fewer than two items that all have.
+    media      images or clips with references, by id
+    draws      bootstrap samples of the items, from which intervals and p-values follow; `seed` is theirs
+    Raises ValueError for captions without references, fewer than two runs, or fewer than two common items.
     """
-    if not 2 <= len(sides) <= len(LETTERS):
-        raise ValueError(f"a comparison takes 2 to {len(LETTERS)} runs, got {len(sides)}")
-    sides = [matched(side, media) for side in sides]
-    ids, alone = _common(sides, media)
+    if not 2 <= len(runs) <= len(LETTERS):
+        raise ValueError(f"a comparison takes 2 to {len(LETTERS)} runs, got {len(runs)}")
+    runs = [match_to_references(run, media) for run in runs]
+    ids, left_out_notes = _common_ids(runs, media)
     references = References({id: media[id].references for id in ids}, tokenizer)
-    candidates = [references.candidates({id: side.captions[id] for id in ids}) for side in sides]
+    candidates = [references.candidates({id: run.captions[id] for id in ids}) for run in runs]
     scored = [compute_scores(c, references) for c in candidates]
-    names = unique(scored[0][0])
+    names = unique_metrics(scored[0][0])
     results = [{name: scores[name] for name in names} for scores, _ in scored]
     pools = [
-        metric_statistics(name, found, c, references)
+        metric_statistics(name, result, c, references)
         for c, scores in zip(candidates, results, strict=True)
-        for name, found in scores.items()
+        for name, result in scores.items()
     ]
-    samples = bootstrap(pools, draws, seed).reshape(len(sides), len(names), draws)
-    measured = tuple(_measured(LETTERS[k], side, candidates[k], results[k], samples[k]) for k, side in enumerate(sides))
+    samples = bootstrap(pools, draws, seed).reshape(len(runs), len(names), draws)
+    run_scores = tuple(
+        _run_scores(LETTERS[k], run, candidates[k], results[k], samples[k]) for k, run in enumerate(runs)
+    )
     differences = tuple(
         {
             name: difference(results[0][name].corpus, results[k][name].corpus, samples[0, m], samples[k, m])
             for m, name in enumerate(names)
         }
-        for k in range(1, len(sides))
+        for k in range(1, len(runs))
     )
-    here = protocol(references, draws, seed)
-    corpus = [{name: found.corpus for name, found in scores.items()} for scores in results]
+    protocol = comparison_protocol(references, draws, seed)
+    corpus = [{name: result.corpus for name, result in scores.items()} for scores in results]
+    warnings = comparison_warnings({it.letter: it.run for it in run_scores}, corpus, protocol)
     return Comparison(
         ids=tuple(ids),
         items=tuple(media[id] for id in ids),
-        sides=measured,
+        runs=run_scores,
         differences=differences,
-        human=_human(sides, media, ids, tokenizer, names),
-        protocol=here,
-        warnings=(*alone, *scored[0][1], *doubts({m.letter: m.side for m in measured}, corpus, here)),
-        left_out=len(set().union(*(side.captions for side in sides))) - len(ids),
+        human=_human_baseline(runs, media, ids, tokenizer, names),
+        protocol=protocol,
+        warnings=(*left_out_notes, *scored[0][1], *warnings),
+        left_out=len(set().union(*(run.captions for run in runs))) - len(ids),
     )
 
 
-def _measured(
-    letter: str, side: Side, candidates: Candidates, scores: dict[str, Score], samples: Float[np.ndarray, "M S"]
-) -> Measured:
-    drawn = dict(zip(scores, samples, strict=True))
-    return Measured(
+def _run_scores(
+    letter: str, run: ComparedRun, candidates: Candidates, scores: dict[str, Score], samples: Float[np.ndarray, "M S"]
+) -> RunScores:
+    samples_of = dict(zip(scores, samples, strict=True))
+    return RunScores(
         letter,
-        side,
-        {name: estimate(found.corpus, drawn[name]) for name, found in scores.items()},
-        {name: found.segments for name, found in scores.items()},
+        run,
+        {name: estimate(result.corpus, samples_of[name]) for name, result in scores.items()},
+        {name: result.segments for name, result in scores.items()},
         len(set(candidates.tokenized)),
         len({word for line in candidates.tokenized for word in line.split()}),
         float(candidates.lengths.mean()),
     )
 
 
-def _common(sides: Sequence[Side], media: Mapping[str, Medium]) -> tuple[list[str], list[str]]:
-    """The ids that all sides caption, in the order of the media, and a line for each side that has more."""
-    shared = set.intersection(*(set(side.captions) for side in sides))
-    if len(shared) < 2:
-        counts = ", ".join(f"{side.name} {len(side.captions)}" for side in sides)
+def _common_ids(runs: Sequence[ComparedRun], media: Mapping[str, Medium]) -> tuple[list[str], list[str]]:
+    """The ids for which all runs have captions, in the order of `media`, and a note for each run that has more."""
+    common = set.intersection(*(set(run.captions) for run in runs))
+    if len(common) < 2:
+        counts = ", ".join(f"{run.name} {len(run.captions)}" for run in runs)
         raise ValueError(
-            f"{len(shared)} items have a caption from every run ({counts} captions), and a comparison needs at least "
-            "2; were the runs evaluated on the same split of the same data set?"
+            f"{len(common)} items have a caption from every run ({counts} captions), and a comparison needs at least "
+            "2; were the runs evaluated on the same split of the same dataset?"
         )
-    lines = []
-    for letter, side in zip(LETTERS, sides, strict=False):
-        if alone := [id for id in side.captions if id not in shared]:
-            lines.append(f"{letter}: captions that not every run has were left out, {summarise_ids(alone)}")
-    return [id for id in media if id in shared], lines
+    notes = []
+    for letter, run in zip(LETTERS, runs, strict=False):
+        if extra := [id for id in run.captions if id not in common]:
+            notes.append(f"{letter}: captions that not every run has were left out, {summarise_ids(extra)}")
+    return [id for id in media if id in common], notes
 
 
-def _human(
-    sides: Sequence[Side], media: Mapping[str, Medium], ids: Sequence[str], tokenizer: str, names: Sequence[str]
-) -> Human:
+def _human_baseline(
+    runs: Sequence[ComparedRun], media: Mapping[str, Medium], ids: Sequence[str], tokenizer: str, names: Sequence[str]
+) -> HumanBaseline:
     single = sum(len(media[id].references) < 2 for id in ids)
     if single:
-        return Human({}, (), 0.0, f"{single} of {len(ids)} items have a single reference")
+        return HumanBaseline({}, (), 0.0, f"{single} of {len(ids)} items have a single reference")
     rest = References({id: media[id].references[1:] for id in ids}, tokenizer)
 
     def scores(captions: dict[str, str]) -> dict[str, float]:
-        found, _ = compute_scores(rest.candidates(captions), rest, {name: METRICS[name] for name in names})
-        return {name: found[name].corpus for name in names}
+        results, _ = compute_scores(rest.candidates(captions), rest, {name: METRICS[name] for name in names})
+        return {name: results[name].corpus for name in names}
 
-    return Human(
+    return HumanBaseline(
         scores({id: media[id].references[0] for id in ids}),
-        tuple(scores({id: side.captions[id] for id in ids}) for side in sides),
+        tuple(scores({id: run.captions[id] for id in ids}) for run in runs),
         float(rest.per_medium.mean()),
     )
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
-    """All numbers as plain JSON values, those of the items too; scores are fractions."""
-    first, *others = comparison.sides
+    """All numbers of a comparison as JSON values, those of single items included; scores are fractions."""
+    first, *others = comparison.runs
     human = comparison.human
     return {
         "runs": [
             {
-                "letter": m.letter,
-                "name": m.side.name,
-                "path": str(m.side.path),
-                "scores": {name: asdict(found) for name, found in m.scores.items()},
-                "distinct": m.distinct,
-                "vocabulary": m.vocabulary,
-                "length": m.length,
+                "letter": it.letter,
+                "name": it.run.name,
+                "path": str(it.run.path),
+                "scores": {name: asdict(value) for name, value in it.scores.items()},
+                "distinct": it.distinct,
+                "vocabulary": it.vocabulary,
+                "length": it.length,
             }
-            for m in comparison.sides
+            for it in comparison.runs
         ],
         "differences": [
-            {"of": m.letter, "minus": first.letter, "scores": {name: asdict(d) for name, d in found.items()}}
-            for m, found in zip(others, comparison.differences, strict=True)
+            {
+                "of": it.letter,
+                "minus": first.letter,
+                "scores": {name: asdict(value) for name, value in differences.items()},
+            }
+            for it, differences in zip(others, comparison.differences, strict=True)
         ],
         "human": {"missing": human.missing}
         if human.missing
         else {
             "references": human.references,
-            "scores": human.human,
-            "runs": {m.letter: scores for m, scores in zip(comparison.sides, human.sides, strict=True)},
+            "scores": human.scores,
+            "runs": {it.letter: scores for it, scores in zip(comparison.runs, human.runs, strict=True)},
         },
         "protocol": {**comparison.protocol, "scale": "fractions"},
         "warnings": comparison.warnings,
@@ -201,9 +221,10 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "items": [
             {
                 "id": id,
-                "captions": {m.letter: m.side.captions[id] for m in comparison.sides},
+                "captions": {it.letter: it.run.captions[id] for it in comparison.runs},
                 "scores": {
-                    m.letter: {name: float(values[i]) for name, values in m.segments.items()} for m in comparison.sides
+                    it.letter: {name: float(values[i]) for name, values in it.segments.items()}
+                    for it in comparison.runs
                 },
             }
             for i, id in enumerate(comparison.ids)

@@ -1,7 +1,7 @@
-"""The pieces of a page that needs no other file: any text shown as text, a side's mark, a table that scrolls, a head.
+"""Parts of self-contained HTML pages: the document, escaped text, letters of runs, and tables.
 
-Its policy (the CSP line) lets a browser load nothing and run only the script it was made with, so that a caption could
-not make it.
+The content security policy of a page lets the browser load nothing and run only the page's own script, so text in a
+caption cannot run code even if escaping failed.
 """
 
 import base64
@@ -10,20 +10,20 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
-from limner.comparison.compare import Measured
+from limner.comparison.compare import RunScores
 from limner.comparison.style import CSS
 
-LONG = 500  # characters of a text that are shown
+MAX_LENGTH = 500  # characters of a text that are shown
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
-_UNSEEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")  # what a page must not or cannot hold
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")  # not allowed in HTML
 
 
-def document(title: str, body: Iterable[str], script: str = "") -> str:
-    """A whole file; `title` is HTML already, `script` ours."""
-    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    policy = f"{POLICY}; script-src 'sha256-{allowed}'" if script else POLICY
+def html_document(title: str, body: Iterable[str], script: str = "") -> str:
+    """A complete HTML file.  `title` and `body` are HTML already; `script` is the only JavaScript that may run."""
+    script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    policy = f"{POLICY}; script-src 'sha256-{script_hash}'" if script else POLICY
     head = [
         '<meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
@@ -36,36 +36,38 @@ def document(title: str, body: Iterable[str], script: str = "") -> str:
     return "\n".join(lines)
 
 
-def shown(text: str, most: int = LONG) -> str:
-    """Any text as HTML that shows it: nothing in it is markup, and what cannot be shown is a replacement character."""
-    cut = text if len(text) <= most else f"{text[:most]}\u2026 ({len(text):,} characters)"
-    return html.escape(_UNSEEN.sub("\ufffd", cut))
+def escape_html(text: str, max_length: int = MAX_LENGTH) -> str:
+    """Text as HTML without markup; unprintable characters become U+FFFD, and long text is shortened."""
+    short = text if len(text) <= max_length else f"{text[:max_length]}\u2026 ({len(text):,} characters)"
+    return html.escape(_UNPRINTABLE.sub("\ufffd", short))
 
 
-def mark(measured: Measured) -> str:
-    """A side's letter in its colour."""
-    return f'<b class="{look(measured)}">{measured.letter}</b>'
+def letter_tag(run: RunScores) -> str:
+    """The letter of a run in its colour."""
+    return f'<b class="{colour_class(run)}">{run.letter}</b>'
 
 
-def look(measured: Measured) -> str:
-    """The class of a side's colour; six colours, then from the start again."""
-    return f"s{(ord(measured.letter) - ord('A')) % 6}"
+def colour_class(run: RunScores) -> str:
+    """The CSS class of a run's colour: s0 to s5, and then s0 again."""
+    return f"s{(ord(run.letter) - ord('A')) % 6}"
 
 
-def table(name: str, heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], look: str = "") -> str:
-    """`name` is its id; rows are a label and `cell`s, all HTML already."""
+def html_table(name: str, heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], css_class: str = "") -> str:
+    """A table that scrolls sideways.  `name` is its id; each row is a label and its cells (`html_cell`), all HTML
+    already."""
     head = "".join(f"<th>{text}</th>" for text in heads)
     body = "".join(f'<tr><th scope="row">{label}</th>{"".join(cells)}</tr>' for label, cells in rows)
     top = f"<thead><tr><th></th>{head}</tr></thead>" if heads else ""
-    return f'<div class="wide" tabindex="0"><table id="{name}" class="{look}">{top}<tbody>{body}</tbody></table></div>'
+    table = f'<table id="{name}" class="{css_class}">{top}<tbody>{body}</tbody></table>'
+    return f'<div class="wide" tabindex="0">{table}</div>'
 
 
-def cell(text: str, *below: str, look: str = "") -> str:
-    """A table cell, with smaller lines below."""
-    kind = f' class="{look}"' if look else ""
-    return f"<td{kind}>{text}{''.join(f'<small>{line}</small>' for line in below)}</td>"
+def html_cell(text: str, *below: str, css_class: str = "") -> str:
+    """A table cell; `below` are lines in smaller print under `text`."""
+    attribute = f' class="{css_class}"' if css_class else ""
+    return f"<td{attribute}>{text}{''.join(f'<small>{line}</small>' for line in below)}</td>"
 
 
-def soft(text: str) -> str:
-    """A paragraph that explains."""
+def explanation(text: str) -> str:
+    """A paragraph of explanation, in a softer colour."""
     return f'<p class="soft">{text}</p>'

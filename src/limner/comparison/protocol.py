@@ -1,4 +1,4 @@
-"""How runs say they were measured, in what they differ, and what of it a reader must know before believing numbers."""
+"""How runs were measured, where their settings differ, and warnings that a reader needs before trusting the numbers."""
 
 import platform
 from collections.abc import Mapping, Sequence
@@ -6,18 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from limner.comparison.sides import Side
+from limner.comparison.compared_runs import ComparedRun
 from limner.core.version import __version__
 from limner.metrics.references import References
 
-FEW = 50  # items; a bootstrap of fewer draws too narrow intervals
-# Two runs whose scores.json differ in one of these were not measured alike.
-ALIKE = ("split", "tokenizer", "images", "references min", "references mean", "df source", "scale", "limner")
-STAND_INS = ("simple",)  # tokenizers whose scores are not comparable with published ones
+FEW_ITEMS = 50  # with fewer items the intervals of a bootstrap are too narrow
+# Two runs whose scores.json differ in one of these fields were not measured in the same way.
+PROTOCOL_FIELDS = ("split", "tokenizer", "images", "references min", "references mean", "df source", "scale", "limner")
+UNPUBLISHED_TOKENIZERS = ("simple",)  # with these, scores are not comparable with published ones
 
 
-def protocol(references: References, draws: int, seed: int) -> dict[str, str | int | float]:
-    """How everything is measured in a comparison."""
+def comparison_protocol(references: References, draws: int, seed: int) -> dict[str, str | int | float]:
+    """How all runs of a comparison are measured: tokenizer, references, bootstrap and versions."""
     return {
         "tokenizer": references.tokenizer,
         "images": len(references.ids),
@@ -32,64 +32,83 @@ def protocol(references: References, draws: int, seed: int) -> dict[str, str | i
     }
 
 
-def flat(tree: Any, name: str = "") -> dict[str, Any]:
-    """Plain values, and lists of them, by their dotted names."""
+def flatten(tree: Any, name: str = "") -> dict[str, Any]:
+    """The leaves of a tree of mappings and lists by dotted name; a list of plain values is a leaf.
+
+    >>> flatten({"a": {"b": 1, "c": [1, 2]}, "d": [{"e": 2}]})
+    {'a.b': 1, 'a.c': [1, 2], 'd.0.e': 2}
+    """
     if isinstance(tree, list) and any(isinstance(item, Mapping | list) for item in tree):
         tree = {str(k): item for k, item in enumerate(tree)}
     if isinstance(tree, Mapping):
         return {
-            n: value for key, inner in tree.items() for n, value in flat(inner, f"{name}.{key}".lstrip(".")).items()
+            n: value for key, inner in tree.items() for n, value in flatten(inner, f"{name}.{key}".lstrip(".")).items()
         }
     return {name: tree}
 
 
-def stored(side: Side) -> dict[str, Any]:
-    """How a run's own scores.json was measured, by plain names; {} if it does not say."""
-    found = side.about.get("protocol")
-    split = {"split": side.about["split"]} if "split" in side.about else {}
-    return {**split, **(flat(found) if isinstance(found, Mapping) else {})}
+def recorded_protocol(run: ComparedRun) -> dict[str, Any]:
+    """How a run was measured according to its own scores.json; {} when that does not say."""
+    saved = run.evaluation.get("protocol")
+    split = {"split": run.evaluation["split"]} if "split" in run.evaluation else {}
+    return {**split, **(flatten(saved) if isinstance(saved, Mapping) else {})}
 
 
-def disagreements(trees: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Dotted name -> the values of all trees, where they are not equal; None where a tree has none."""
-    values = [flat(tree) for tree in trees]
+def differing_fields(trees: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Dotted name -> the value in each tree (None: missing), for the fields in which the trees are not equal."""
+    values = [flatten(tree) for tree in trees]
     rows = {name: [value.get(name) for value in values] for name in dict.fromkeys(n for value in values for n in value)}
     return {name: row for name, row in rows.items() if any(value != row[0] for value in row)}
 
 
-def doubts(sides: Mapping[str, Side], found: Sequence[Mapping[str, float]], here: Mapping[str, Any]) -> list[str]:
-    """What a reader must know, a line each: sides by letter, the scores found for them, and the protocol."""
-    lines = [f"{letter}: {note}" for letter, side in sides.items() for note in side.notes]
-    runs = {letter: side for letter, side in sides.items() if side.about}
-    for name, values in disagreements([stored(side) for side in runs.values()]).items():
-        if name in ALIKE:
-            said = ", ".join(f"{letter} {value!r}" for letter, value in zip(runs, values, strict=True))
-            lines.append(f"before, the runs were measured differently ({name}: {said}); here all are measured alike")
-    recipes = {letter: side.recipe for letter, side in sides.items() if side.recipe}
-    if disagreements([recipe.get("data", {}) for recipe in recipes.values()]).keys() & {"name", "annotations"}:
-        lines.append("the runs' recipes name different data sets; all are measured against the same references here")
-    moved = [_moved(letter, side, scores, here) for (letter, side), scores in zip(sides.items(), found, strict=True)]
-    lines += [line for line in moved if line]
-    if here["images"] < FEW:
-        lines.append(f"{here['images']} items are few: the intervals of a bootstrap from so few are too narrow")
-    if here["references mean"] == 1:
-        lines.append("there is one reference for each item: scores are lower and noisier than with several")
-    if here["tokenizer"] in STAND_INS:
-        lines.append(f"tokens are '{here['tokenizer']}', not PTB's: the scores are not comparable with published ones")
+def comparison_warnings(
+    runs: Mapping[str, ComparedRun], scores: Sequence[Mapping[str, float]], protocol: Mapping[str, Any]
+) -> list[str]:
+    """One line for each reason to doubt the numbers of a comparison.
+
+    `runs` are by letter, `scores` are those measured now, in the same order, and `protocol` is how.
+    """
+    lines = [f"{letter}: {note}" for letter, run in runs.items() for note in run.notes]
+    evaluated = {letter: run for letter, run in runs.items() if run.evaluation}
+    for name, values in differing_fields([recorded_protocol(run) for run in evaluated.values()]).items():
+        if name in PROTOCOL_FIELDS:
+            recorded = ", ".join(f"{letter} {value!r}" for letter, value in zip(evaluated, values, strict=True))
+            lines.append(
+                f"the scores.json of the runs were measured differently ({name}: {recorded}); here all runs are "
+                "measured in the same way"
+            )
+    recipes = {letter: run.recipe for letter, run in runs.items() if run.recipe}
+    if differing_fields([recipe.get("data", {}) for recipe in recipes.values()]).keys() & {"name", "annotations"}:
+        lines.append(
+            "the recipes of the runs name different datasets; here all runs are scored with the same references"
+        )
+    changed = [
+        _changed_score(letter, run, now, protocol) for (letter, run), now in zip(runs.items(), scores, strict=True)
+    ]
+    lines += [line for line in changed if line]
+    if protocol["images"] < FEW_ITEMS:
+        lines.append(f"{protocol['images']} items are few: intervals of a bootstrap from so few items are too narrow")
+    if protocol["references mean"] == 1:
+        lines.append("each item has only one reference: scores are lower and noisier than with several")
+    if protocol["tokenizer"] in UNPUBLISHED_TOKENIZERS:
+        lines.append(
+            f"the tokenizer is '{protocol['tokenizer']}' and not PTB: the scores are not comparable with published ones"
+        )
     return lines
 
 
-def _moved(letter: str, side: Side, scores: Mapping[str, float], here: Mapping[str, Any]) -> str:
-    """A line if a run's own scores, measured in the same way, are not those found here."""
-    before = stored(side)
-    same_tokens = str(before.get("tokenizer", "")).split(" ")[0] == here["tokenizer"]
-    if not same_tokens or any(before.get(n) != here[n] for n in ("images", "references min", "references mean")):
+def _changed_score(letter: str, run: ComparedRun, scores: Mapping[str, float], protocol: Mapping[str, Any]) -> str:
+    """A warning when a score in scores.json, measured with the same protocol, is not the one measured now; else ""."""
+    before = recorded_protocol(run)
+    same_tokenizer = str(before.get("tokenizer", "")).split(" ")[0] == protocol["tokenizer"]
+    same_items = all(before.get(n) == protocol[n] for n in ("images", "references min", "references mean"))
+    if not same_tokenizer or not same_items:
         return ""
     for name, value in scores.items():
-        old = side.scores.get(name)
+        old = run.scores.get(name)
         if isinstance(old, float) and abs(old - value) > 1e-6:
             return (
-                f"{letter}: scores.json says {name} {100 * old:.2f}, and measured anew it is {100 * value:.2f}; "
+                f"{letter}: scores.json says {name} {100 * old:.2f}, but measured again it is {100 * value:.2f}; "
                 "captions, references or limner have changed since"
             )
     return ""

@@ -1,4 +1,4 @@
-"""How the page looks: light or dark as the reader's system is, one column on a phone, no font from elsewhere."""
+"""The style sheet of HTML pages: light or dark by the reader's system, one column on a phone, system fonts only."""
 
 CSS = """
 :root { color-scheme: light dark; --ink: #1c1c1e; --soft: #5a5a62; --paper: #fff; --card: #f5f5f7; --line: #d7d7de;
@@ -45,7 +45,7 @@ rect { fill: currentColor; }
 .items > li { background: var(--card); border-radius: 8px; padding: .75rem; min-width: 0; display: grid;
   gap: .25rem .9rem;
   grid-template-columns: 12rem minmax(0, 1fr); align-items: start; align-content: start; }
-.items > li.clip, .items > li.plain { grid-template-columns: minmax(0, 1fr); }
+.items > li.clip, .items > li.no-image { grid-template-columns: minmax(0, 1fr); }
 .items img { width: 100%; height: auto; border-radius: 4px; background: var(--line); }
 .items h4 { margin: 0; font-size: .8rem; font-weight: 400; color: var(--soft); overflow-wrap: anywhere; }
 .items p { margin: .25rem 0; overflow-wrap: anywhere; line-height: 1.35; }

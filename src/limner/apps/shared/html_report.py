@@ -12,11 +12,11 @@ from typing import Any
 from limner.apps.shared.journal import Row, data_block, image_ids, printable, row_ids
 from limner.apps.shared.pieces import Problems
 from limner.apps.shared.subtitles import timestamp
-from limner.comparison.compare import unique
+from limner.comparison.compare import unique_metrics
+from limner.comparison.formatting import MINUS, format_x100
 from limner.comparison.gallery import Gallery, card_image, card_references
-from limner.comparison.html import cell, document, shown, soft, table
-from limner.comparison.numbers import MINUS, x100
-from limner.comparison.protocol import flat
+from limner.comparison.html import escape_html, explanation, html_cell, html_document, html_table
+from limner.comparison.protocol import flatten
 from limner.core.types import Medium
 from limner.data.captions_file import CaptionsFile
 from limner.data.media import is_clip
@@ -123,24 +123,26 @@ def _report(
     advice  what to do about missing pictures, and about too many
     """
     side = {"side": SMALL} if len(rows) > MANY else {}
-    gallery = Gallery(most=PICTURES, **side)
+    gallery = Gallery(max_bytes=PICTURES, **side)
     cards = [_card(place, row, media[place], scored, gallery) for place, row in enumerate(rows)]
-    missing = [*scored.notes, *gallery.problems(*advice)]
-    facts = {name: _without_folders(value) for name, value in flat(about).items()}
-    title = f"Captions of {shown(os.path.basename(os.path.normpath(str(about.get('captions of', 'a model')))))}"
-    title += f", {shown(str(about['split']))}" if "split" in about else ""
+    missing = [*scored.notes, *gallery.missing_thumbnails(*advice)]
+    facts = {name: _without_folders(value) for name, value in flatten(about).items()}
+    title = f"Captions of {escape_html(os.path.basename(os.path.normpath(str(about.get('captions of', 'a model')))))}"
+    title += f", {escape_html(str(about['split']))}" if "split" in about else ""
     body = [
         f"<h1>{title}</h1>",
         _summary(rows, scored),
         *(_list(name, lines) for name, lines in lists.items()),
-        *(soft(shown(line) + ".") for line in missing),
+        *(explanation(escape_html(line) + ".") for line in missing),
         _bar(scored),
-        f'<ul class="items" id="cards">{"".join(cards)}</ul>' if cards else soft("No captions."),
+        f'<ul class="items" id="cards">{"".join(cards)}</ul>' if cards else explanation("No captions."),
         "<h2>How they were made</h2>",
-        table("about", [], [(shown(name), [cell(shown(value))]) for name, value in facts.items()], "text"),
+        html_table(
+            "about", [], [(escape_html(name), [html_cell(escape_html(value))]) for name, value in facts.items()], "text"
+        ),
         data_block(rows),
     ]
-    return document(title, body, SCRIPT if cards else ""), missing
+    return html_document(title, body, SCRIPT if cards else ""), missing
 
 
 def _without_folders(value: Any) -> str:
@@ -250,22 +252,25 @@ def _summary(rows: Sequence[Row], scored: Scored) -> str:
     words = sum(len(text.split()) for text in texts) / max(1, len(texts))
     cut = sum(not row["finished"] for row in rows)
     counts = f"{len(texts)} captions of {count} {things}, {len(set(texts))} different, {words:.1f} words each"
-    lines = [soft(counts + (f"; {cut} were cut off at the length limit." if cut else "."))]
+    lines = [explanation(counts + (f"; {cut} were cut off at the length limit." if cut else "."))]
     if any("others" in row for row in rows):
-        lines.append(soft("Several captions of a file are in the order of the search, or as they were drawn."))
+        lines.append(explanation("Several captions of a file are in the order of the search, or as they were drawn."))
     if scored.report:
         results, protocol = scored.report.scores, scored.report.protocol
-        names = unique(results)
-        heads, values = [name.replace("-", "\u2011") for name in names], [cell(x100(results[name])) for name in names]
-        lines.append(table("scores", heads, [("", values)]))
+        names = unique_metrics(results)
+        heads, values = (
+            [name.replace("-", "\u2011") for name in names],
+            [html_cell(format_x100(results[name])) for name in names],
+        )
+        lines.append(html_table("scores", heads, [("", values)]))
         lines.append(
-            soft(
+            explanation(
                 f"Of {protocol['images']} captions with {protocol['references mean']:.3g} references each, x100, as "
-                f"papers print them; tokens: {shown(str(protocol['tokenizer']))}."
+                f"papers print them; tokens: {escape_html(str(protocol['tokenizer']))}."
             )
         )
         exact = ", ".join(f"{name} {share:.1%}" for name, share in scored.report.exact.items())
-        lines += [soft(f"Shares of captions that are right about: {shown(exact)}.")] if exact else []
+        lines += [explanation(f"Shares of captions that are right about: {escape_html(exact)}.")] if exact else []
     return "\n".join(lines)
 
 
@@ -273,7 +278,7 @@ def _list(title: str, lines: Sequence[str]) -> str:
     """A box with lines, folded when there are many; "" without lines."""
     if not lines:
         return ""
-    items = "".join(f"<li>{shown(line)}</li>" for line in lines)
+    items = "".join(f"<li>{escape_html(line)}</li>" for line in lines)
     folded = f"<details><summary>{len(lines)} lines</summary><ul>{items}</ul></details>"
     return f'<div class="warn" role="note"><b>{title}</b>{folded if len(lines) > 5 else f"<ul>{items}</ul>"}</div>'
 
@@ -292,20 +297,25 @@ def _bar(scored: Scored) -> str:
 def _card(place: int, row: Row, medium: Medium, scored: Scored, gallery: Gallery) -> str:
     """A row as HTML: picture, captions, scores, references."""
     texts, logprobs = _texts(row), [row["logprob"], *(value for _, value in row.get("others", ()))]
-    look, image = card_image(medium, gallery.find(medium), alt=texts[0])
+    look, image = card_image(medium, gallery.thumbnail(medium), alt=texts[0])
     several = len(texts) > 1
     lines = []
     for rank, (text, logprob) in enumerate(zip(texts, logprobs, strict=True)):
         number = f"<b>{rank + 1}</b> " if several else ""
         end = "" if rank or row["finished"] else " \u2013 cut off at the length limit"
         probability = f"<small class=unit>log p {logprob:.2f}{end}</small>".replace("-", MINUS)
-        lines.append(f'<p dir="auto">{number}{shown(text) or "<i>(empty)</i>"} {probability}</p>')
-    facts = {"order": place, "caption": shown(texts[0]), "logprob": row["logprob"], "words": len(texts[0].split())}
+        lines.append(f'<p dir="auto">{number}{escape_html(text) or "<i>(empty)</i>"} {probability}</p>')
+    facts = {
+        "order": place,
+        "caption": escape_html(texts[0]),
+        "logprob": row["logprob"],
+        "words": len(texts[0].split()),
+    }
     first = scored.ranks[0] if scored.ranks else {}
     facts |= {f"score{k}": values[place] for k, values in enumerate(first.values()) if place in values}
     data = " ".join(f'data-{name}="{value}"' for name, value in facts.items())
     references = card_references(scored.texts[place]) if place in scored.texts else ""
-    name = f'<h4 title="{shown(row["file"])}">{shown(medium.id, 160)}</h4>'
+    name = f'<h4 title="{escape_html(row["file"])}">{escape_html(medium.id, 160)}</h4>'
     return (
         f'<li class="{look}" {data}><div>{image}{name}</div>'
         f"<div>{''.join(lines)}{_card_scores(place, len(texts), scored)}{references}</div></li>"
@@ -321,6 +331,6 @@ def _card_scores(place: int, count: int, scored: Scored) -> str:
     lines = ""
     for rank in range(count):
         by_metric = scored.ranks[rank]
-        values = "".join(cell(x100(by_metric[name][place]) if name in by_metric else "") for name in names)
+        values = "".join(html_cell(format_x100(by_metric[name][place]) if name in by_metric else "") for name in names)
         lines += f'<tr><th scope="row">{rank + 1 if count > 1 else ""}</th>{values}</tr>'
     return f"<table><thead><tr><th></th>{heads}</tr></thead><tbody>{lines}</tbody></table>"
