@@ -130,7 +130,7 @@ def test_faults_name_the_file_and_the_id(tmp_path: Path):
             "wide",
             r"wide: in .*a\.h5, it has 5 channels and the others have 3 \(its shape is \(4, 5\); expected \(n, 3\) or",
         ),
-        ("cube", r"cube: in .*a\.h5, the array is float64 \(2, 2, 2\); expected numbers \(n, D\), or \(C, T, H, W\)"),
+        ("cube", r"cube: in .*a\.h5, the array is float64 \(2, 2, 2\); expected numbers \(n, D\) or \(C, T, H, W\)"),
         ("text", r"text: in .*a\.h5, the array is .*; expected numbers"),
         ("none", r"none: in .*a\.h5, the array is float64 \(0, 3\); expected"),
         ("group", r"group: in .*a\.h5, the features cannot be read"),

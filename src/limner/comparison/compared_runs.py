@@ -102,8 +102,7 @@ def references_from_runs(runs: Sequence[ComparedRun]) -> dict[str, Medium]:
 
 
 def references_from_file(path: str | Path) -> dict[str, Medium]:
-    """References by id from a caption file, in any layout of `limner.data.captions_file`, with the paths of its
-    media."""
+    """References by id, with the paths of their media, from a caption file in any layout that `read_captions` reads."""
     file = read_captions(path)
     return {id: Medium(id, file.files.get(id, ""), "", texts) for id, texts in file.captions.items()}
 

@@ -1,5 +1,4 @@
-"""Formatting of scores as papers print them (times 100, one decimal), for the page, the LaTeX table and the
-terminal."""
+"""Formatting of scores for pages, LaTeX and the terminal, as papers print them: times 100, with one decimal."""
 
 from limner.metrics.significance import Difference, Estimate
 

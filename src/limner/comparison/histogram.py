@@ -18,8 +18,7 @@ DIFFERENCE_BINS = 30  # an even number: no bar holds differences of both signs
 
 
 def scores_chart(name: str, letters: Sequence[str], segments: Sequence[Float[np.ndarray, " I"]]) -> str:
-    """A histogram of each run's scores as outlines over a common axis from 0; dashed lines are the means, zeros
-    included."""
+    """Histograms of the runs' scores, as outlines over one axis from 0; a dashed line is the mean, zeros included."""
     top = max(NEGLIGIBLE, *(float(values.max()) for values in segments))
     counts = [np.histogram(values[values >= NEGLIGIBLE], np.linspace(0, top, SCORE_BINS + 1))[0] for values in segments]
     highest = max(1, *(int(count.max()) for count in counts))

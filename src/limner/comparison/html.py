@@ -53,8 +53,10 @@ def colour_class(run: RunScores) -> str:
 
 
 def html_table(name: str, heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], css_class: str = "") -> str:
-    """A table that scrolls sideways.  `name` is its id; each row is a label and its cells (`html_cell`), all HTML
-    already."""
+    """A table that scrolls sideways.
+
+    `name` is its HTML id; each row is a label and its cells (`html_cell`); all texts are HTML already.
+    """
     head = "".join(f"<th>{text}</th>" for text in heads)
     body = "".join(f'<tr><th scope="row">{label}</th>{"".join(cells)}</tr>' for label, cells in rows)
     top = f"<thead><tr><th></th>{head}</tr></thead>" if heads else ""

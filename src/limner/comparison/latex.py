@@ -25,8 +25,10 @@ _SPECIAL = {
 
 
 def latex_table(comparison: Comparison) -> str:
-    """A table for papers; it needs `booktabs`.  A star marks a difference with a 95 % interval that does not
-    contain 0."""
+    """A table for papers, which needs `booktabs`.
+
+    A star marks a difference with a 95 % interval that does not contain 0.
+    """
     names = comparison.metrics
     human = comparison.human
     rows = [
@@ -87,8 +89,7 @@ def _caption(comparison: Comparison) -> str:
     text = (
         f"Scores $\\times 100$ on {protocol['images']} items with {protocol['references mean']:.3g} references each, "
         f"tokens: {escape_latex(str(protocol['tokenizer']))}. Intervals and $p$: paired bootstrap over the items, "
-        f"{protocol['bootstrap draws']} draws; $\\Delta$: minus the first row; $^{{*}}$: the interval does not contain "
-        "0."
+        f"{protocol['bootstrap draws']} draws; $\\Delta$: minus the first row; $^{{*}}$: the interval excludes 0."
     )
     if not human.missing:
         text += (

@@ -110,12 +110,13 @@ class TrainingBatches:
     """Shuffled training batches, whose order depends on (seed, epoch) alone.
 
     captions_per_medium  None: every (medium, caption) pair is an example.  K: every medium is an example with K of its
-                         captions, drawn anew in each epoch; its K rows of tokens are neighbours in the batch, so that
-                         what is computed once per medium serves all of them
-    batch_size           examples per batch, counted over all `world_size` ranks; each rank reads its part of every
-    batch max_words            longer captions are truncated augmentations        each example is read in one of
-    them, drawn at random random_frames        give every medium another `frame_seed` in each epoch, for the sampling
-    policy "random" pseudo_captions      captions that replace some of the human captions, drawn anew in each epoch
+                         captions, drawn again in each epoch; its K rows of tokens are neighbours in the batch, and
+                         whatever is computed once per medium serves all of them
+    batch_size           examples per batch over all `world_size` ranks; each rank reads its part of every batch
+    max_words            longer captions are truncated
+    augmentations        each example is read in one of them, drawn at random
+    random_frames        give every medium another `frame_seed` in each epoch, for the sampling policy "random"
+    pseudo_captions      captions that replace some of the human captions, drawn again in each epoch
     `epoch(n, start=k)` continues exactly where an interrupted run stopped.  `unreadable` maps the id of each medium
     that could not be read to the reason.  Raises ValueError when no medium has a caption, or `batch_size` is below
     `world_size`.

@@ -1,4 +1,4 @@
-"""Reader of caption files in all usual layouts, which it recognises by their content."""
+"""Reader of caption files in all usual layouts, which are recognised by their content."""
 
 import csv
 import io

@@ -348,8 +348,7 @@ def _as_media_error(path: str | PathLike[str]) -> Iterator[None]:
             raise MediaError(f"{path}: the file is empty (0 bytes); replace or remove it") from error
         what = getattr(error, "strerror", None) or error
         raise MediaError(
-            f"{path}: the clip cannot be decoded ({what}): it is truncated, damaged or not a video; replace or "
-            "remove it"
+            f"{path}: the clip cannot be decoded ({what}): it is damaged or not a video; replace or remove it"
         ) from error
 
 

@@ -95,8 +95,7 @@ class FeatureSource:
             raise MediaError(f"{where} the features cannot be read ({error})") from error
         if array.ndim not in (1, 2, 4) or 0 in array.shape or array.dtype.kind not in "fiu":
             raise MediaError(
-                f"{where} the array is {array.dtype} {array.shape}; expected numbers (n, D), or (C, T, H, W) for "
-                "3-D maps"
+                f"{where} the array is {array.dtype} {array.shape}; expected numbers (n, D) or (C, T, H, W)"
             )
         array = array.astype(np.float32)
         if bad := int(array.size - np.isfinite(array).sum()):
@@ -129,8 +128,7 @@ class FeatureFiles:
         return sum(self.widths)
 
     def maps(self, medium: Medium) -> Float[np.ndarray, "T H W D"]:
-        """The sampled frames of a medium, at most `sampling.frames`; with `masked` False, padded with zeros to that
-        number.
+        """The sampled frames of a medium: at most `sampling.frames`, or padded with zeros to it when `masked` is False.
 
         H and W are 1 for features of one vector per frame.  Raises MediaError (a ValueError), which names file and id,
         when a source lacks the id, or its array does not fit the others.

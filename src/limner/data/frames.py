@@ -18,7 +18,7 @@ class FrameSampling:
     uniform  the frames in the middles of `frames` equal parts of the clip
     head     the first `frames` frames
     tail     the last `frames` frames
-    random   one random frame from each of `frames` equal parts; training draws anew in every epoch, and elsewhere the
+    random   one random frame from each of `frames` equal parts; training draws again in every epoch, and elsewhere the
              middle of each part is taken
     every    frames 0, stride, 2 * stride, ..., at most `frames` of them, and fewer in a short clip
 

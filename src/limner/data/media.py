@@ -80,8 +80,7 @@ def single_source(source: object) -> None:
 def frames_of(
     source: Source, sampling: FrameSampling = FrameSampling(), notes: list[str] | None = None
 ) -> UInt8[np.ndarray, "T H W 3"]:
-    """The frames of any source that a captioner accepts: a file, `Medium`, PIL image, encoded bytes, or uint8 RGB
-    array.
+    """The frames of a file, `Medium`, PIL image, encoded bytes or uint8 RGB array.
 
     An array is (H, W, 3) for an image or (T, H, W, 3) for a clip; `sampling` applies to files only.  Raises MediaError
     when the source cannot be read, or an array has another shape or dtype; TypeError for what is no single medium.

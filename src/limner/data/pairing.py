@@ -110,8 +110,10 @@ def _check_one_each(candidates: CaptionsFile, references: CaptionsFile) -> None:
 
 
 def _match_ids(candidates: CaptionsById, references: CaptionsById) -> tuple[dict[str, str], tuple[str, ...]]:
-    """(reference id -> candidate id in the order of the references, notes); normalised ids are used if they match
-    more."""
+    """Reference id -> candidate id, in the order of the references, and notes.
+
+    Normalised ids are used when they match more candidates.
+    """
     exact = {id: id for id in references if id in candidates}
     if len(exact) == len(candidates):
         return exact, ()

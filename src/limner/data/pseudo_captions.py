@@ -153,8 +153,7 @@ def _read_scores(file: CaptionsFile, rows: Sequence[tuple[str, dict[str, Any]]])
 
 
 def _read_others(file: CaptionsFile, rows: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, list[tuple[str, float]]]:
-    """(caption, log-probability) of the further captions of each id, which `limner caption --n-best` writes as
-    `others`.
+    """Further captions of each id, as (caption, log-probability); `limner caption --n-best` writes them as `others`.
 
     Raises ValueError when one is not such a pair.
     """

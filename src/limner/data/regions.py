@@ -271,8 +271,7 @@ def _load_file(path: Path, id: str, boxes_folder: Path | None, size: tuple[float
         size = (1.0, 1.0)  # the boxes are relative already
     elif size is None:
         raise ValueError(
-            f"{path}: boxes up to {boxes.max():g} are in pixels, and the size of {id} is not known; give the image "
-            "sizes"
+            f"{path}: boxes up to {boxes.max():g} are in pixels, and the size of {id} is not known; give --sizes"
         )
     return _checked_regions(features, boxes, size, str(path))
 

@@ -121,8 +121,7 @@ def make_image(seed: int, i: int, size: int, objects: int = 3) -> tuple[Scene, t
 
 
 def make_clip(seed: int, i: int, size: int, frames: int = FRAMES) -> tuple[Scene, tuple[str, ...], np.ndarray]:
-    """Scene, references and background, uint8 (size, size, 3) RGB, of clip i, which has one or two successive
-    events."""
+    """Scene, references and background, uint8 (size, size, 3) RGB, of clip i; it has one or two successive events."""
     rng = np.random.default_rng([seed, 1, i])
     count, event_count = int(rng.integers(1, 3)), int(rng.integers(1, 3))
     movers = list(range(count)) if count == event_count else [0] * event_count

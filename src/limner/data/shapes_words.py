@@ -58,8 +58,10 @@ class Relation:
 
 @dataclass(frozen=True)
 class Event:
-    """`objects[object]` does `motion` (a key of MOTIONS) from `start` to `end` seconds; its box changes in no other
-    time."""
+    """`objects[object]` does `motion` (a key of MOTIONS) from `start` to `end` seconds.
+
+    The box of an object changes only during its events.
+    """
 
     object: int
     motion: str
@@ -86,8 +88,10 @@ class Scene:
 
 
 def relation(a: Box, b: Box) -> str | None:
-    """The relation of box `a` to box `b`, on the axis on which their centres differ most; None when the gap is too
-    small."""
+    """The relation of box `a` to box `b`, or None when the gap between them is too small.
+
+    It is the one on the axis on which the centres differ most.
+    """
     right, down = (b[0] + b[2] - a[0] - a[2]) / 2, (b[1] + b[3] - a[1] - a[3]) / 2
     if abs(right) > abs(down):
         name, gap = ("left of", b[0] - a[2]) if right > 0 else ("right of", a[0] - b[2])

@@ -1,5 +1,4 @@
-"""Split a long clip into segments that are captioned separately: shots, detected by colour, or windows of equal
-length."""
+"""Splitting of long clips into segments: shots, which are detected by colour, or windows of equal length."""
 
 from collections.abc import Iterable, Iterator
 from itertools import pairwise

@@ -297,8 +297,7 @@ class FeatureStore:
     def get(
         self, id: str, augmentation: str = "full"
     ) -> tuple[Float[Tensor, "N D"], Layout, Float[Tensor, "N 4"] | None]:
-        """One entry: a float16 copy of its cells, their layout, and the boxes of a detector (None: those of the
-        layout).
+        """One entry: a float16 copy of its cells, their layout, and the boxes of a detector (None: derive them).
 
         Raises KeyError, with the reason, when the store does not have it.
         """
@@ -343,8 +342,10 @@ _DTYPES = {"F16": torch.float16, "F32": torch.float32, "I64": torch.int64}
 
 
 def _tensors(data: Tensor, path: Path) -> dict[str, Tensor]:
-    """Views into a memory-mapped safetensors file: 8 bytes of header length, a JSON header, tensors (widest type
-    first)."""
+    """The tensors of a memory-mapped safetensors file, as views into it.
+
+    The file is 8 bytes of header length, a JSON header, and the tensors with the widest type first.
+    """
     length = int.from_bytes(data[:8].numpy().tobytes(), "little")
     try:
         header = json.loads(data[8 : 8 + length].numpy().tobytes())
