@@ -3,8 +3,8 @@
 from os import PathLike
 
 from limner.comparison.compare import Comparison
-from limner.comparison.compare import compare as compare_sides
-from limner.comparison.sides import read_sides, references_of_file, references_of_runs
+from limner.comparison.compare import compare as compare_captions
+from limner.comparison.compared_runs import read_compared_runs, references_from_file, references_from_runs
 
 
 def compare(
@@ -17,14 +17,14 @@ def compare(
     """Score the captions of runs on the same items; the first run is the baseline of all differences.
 
     `runs` are folders that `limner.evaluate` or `limner evaluate` has written captions into, or caption files;
-    `references` is a caption file (None: the data set of the runs' recipes).  Intervals and p-values come from a paired
+    `references` is a caption file (None: the dataset of the runs' recipes).  Intervals and p-values come from a paired
     bootstrap of `draws` resamples.
     Raises ValueError when the runs have fewer than two items in common, FileNotFoundError when captions are missing.
 
     >>> comparison = compare("a.json", "b.json", references="refs.json")
-    >>> comparison.sides[0].scores["BLEU-1"].value > comparison.sides[1].scores["BLEU-1"].value
+    >>> comparison.runs[0].scores["BLEU-1"].value > comparison.runs[1].scores["BLEU-1"].value
     True
     """
-    sides = read_sides([str(run) for run in runs])
-    media = references_of_runs(sides) if references is None else references_of_file(str(references))
-    return compare_sides(sides, media, tokenizer, draws, seed)
+    read = read_compared_runs([str(run) for run in runs])
+    media = references_from_runs(read) if references is None else references_from_file(str(references))
+    return compare_captions(read, media, tokenizer, draws, seed)

@@ -35,7 +35,7 @@ class FourStageEncoder(Encoder):
         for module in self._frozen:
             module.requires_grad_(False)
 
-    def train(self, mode: bool = True) -> "FourStages":
+    def train(self, mode: bool = True) -> "FourStageEncoder":
         """Set the mode; frozen parts stay in evaluation mode, so their BatchNorm statistics do not change."""
         super().train(mode)
         for module in self._frozen:

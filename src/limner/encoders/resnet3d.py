@@ -23,7 +23,7 @@ from limner.encoders.pretrained import weights_sha256
 from limner.encoders.trained import load_trained_encoder
 
 DEPTHS: dict[
-    int, tuple[type["Basic"] | type["Bottleneck"], tuple[int, int, int, int]]
+    int, tuple[type["BasicBlock3D"] | type["BottleneckBlock3D"], tuple[int, int, int, int]]
 ]  # depth -> block class, blocks per stage
 CLASSIFIER = ("fc.weight", "fc.bias")
 
