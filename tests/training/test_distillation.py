@@ -241,12 +241,12 @@ def test_teachers_that_cannot_teach(world: tuple[Path, Path], tmp_path: Path):
     blip.mkdir()
     (blip / "config.json").write_text("{}")
     message = (
-        r"blip is a transformers model \(and it has no processor\), which has other words.*pseudo_captions: \{file"
+        r"blip is a transformers model \(and it has no processor\), which has other tokens.*pseudo_captions: \{file"
     )
     with pytest.raises(ValueError, match=message):
         train(student(data, blip), tmp_path / "b")
     (blip / "preprocessor_config.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"blip is a transformers model, which has other words"):
+    with pytest.raises(ValueError, match=r"blip is a transformers model, which has other tokens"):
         train(student(data, blip), tmp_path / "c")
     for other in ("hf:blip", str(blip / "config.json")):
         with pytest.raises(ValueError, match=r"expected a run folder, got .*to train on captions in a file, use"):
@@ -259,7 +259,7 @@ def test_teachers_that_cannot_teach(world: tuple[Path, Path], tmp_path: Path):
         train(sided, tmp_path / "f")
     fewer = pictures(tmp_path / "few", 4, captions=("a zebra", "an owl"))
     strange = train(recipe(fewer, ("model", TEACHER)), tmp_path / "strange")
-    with pytest.raises(ValueError, match="has other tokens than the student"):
+    with pytest.raises(ValueError, match="has other words than the student"):
         train(student(data, strange), tmp_path / "d")
     assert not any((tmp_path / name / "last.safetensors").exists() for name in "abcdef")
 
