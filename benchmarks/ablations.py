@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
-from limner.runs.recipe import load_recipe
+from limner.runs.recipe_file import load_recipe
 from limner.training.train import train
 
 

@@ -23,7 +23,7 @@ from limner.metrics.references import References
 from limner.metrics.report import evaluate
 from limner.metrics.rouge import rouge_l
 from limner.runs.inputs import RecipeInputs, open_inputs
-from limner.runs.recipe import load_recipe
+from limner.runs.recipe_file import load_recipe
 from limner.text.tokens import get_tokenizer
 
 CANDIDATES = 200

@@ -105,7 +105,8 @@ def test_commands_in_the_documentation_have_options_that_exist() -> None:
 
 
 def test_recipes_in_the_documentation_can_be_read() -> None:
-    from limner.runs.recipe import Recipe, build_recipe
+    from limner.runs.recipe import Recipe
+    from limner.runs.recipe_file import build_recipe
 
     read = 0
     for page, text in fences("yaml"):

@@ -19,7 +19,8 @@ from limner.core.registry import defining_package
 from limner.encoders import ENCODERS
 from limner.models import CAPTIONERS
 from limner.objectives import OBJECTIVES
-from limner.runs.recipe import Recipe, build_recipe
+from limner.runs.recipe import Recipe
+from limner.runs.recipe_file import build_recipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs" / "models").glob("*.md"))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time each name is imp
     from limner.inference.load import load as load
     from limner.inference.pipeline import Pipeline as Pipeline
     from limner.runs.recipe import Recipe as Recipe
-    from limner.runs.recipe import load_recipe as load_recipe
+    from limner.runs.recipe_file import load_recipe as load_recipe
     from limner.runs.register import register as register
 
 _MODULES = {
@@ -34,7 +34,7 @@ _MODULES = {
     "evaluate": "limner.api.evaluate",
     "explain": "limner.api.explain",
     "load": "limner.inference.load",
-    "load_recipe": "limner.runs.recipe",
+    "load_recipe": "limner.runs.recipe_file",
     "register": "limner.runs.register",
     "score": "limner.api.score",
     "train": "limner.api.train",

@@ -25,7 +25,7 @@ from limner.metrics.references import References
 from limner.metrics.report import evaluate
 from limner.runs import evaluation
 from limner.runs.evaluation import coco_results
-from limner.runs.recipe import load_recipe
+from limner.runs.recipe_file import load_recipe
 from limner.runs.run import load_run
 
 BY = {"model": "00ff", "decoding": {"size": 1}}

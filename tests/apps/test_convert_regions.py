@@ -14,7 +14,7 @@ from limner.core.types import Features, Layout, Pixels
 from limner.data.datasets import read_dataset
 from limner.data.media import read_medium
 from limner.runs.inputs import open_inputs
-from limner.runs.recipe import load_recipe
+from limner.runs.recipe_file import load_recipe
 from limner.runs.run import load_run
 from tests.data.test_regions import draw, folders, row
 from tests.encoders.test_detector import folder

@@ -13,7 +13,7 @@ from limner.apps.shared.interrupts import Terminated, sigterm_as_interrupt
 from limner.data.store import StoreWriter
 from limner.encoders import extract as extraction
 from limner.inference.pipeline import Pipeline
-from limner.runs.recipe import save_recipe
+from limner.runs.recipe_file import save_recipe
 from limner.training import stage
 from tests.apps.test_cli import one_line
 from tests.training.world import pictures, recipe

@@ -13,7 +13,7 @@ from limner.core.types import Medium
 from limner.metrics.references import References
 from limner.metrics.report import evaluate
 from limner.runs.evaluation import Evaluation, write_evaluation
-from limner.runs.recipe import build_recipe, save_recipe
+from limner.runs.recipe_file import build_recipe, save_recipe
 
 REFERENCES = {
     "x": ("a red dog runs", "a dog is running on grass", "the red dog"),

@@ -16,7 +16,8 @@ from limner.encoders import Pretrained, ResNet, ResNetConfig, build_encoder
 from limner.encoders.resnet import infer_config
 from limner.models import ShowAttendTellConfig, build_model
 from limner.models.captioner import FromPixels
-from limner.runs.recipe import Recipe, build_recipe, load_recipe, save_recipe
+from limner.runs.recipe import Recipe
+from limner.runs.recipe_file import build_recipe, load_recipe, save_recipe
 from limner.runs.run import RunInfo, create_run, load_run, load_run_state_dict, run_state_dict
 from limner.text.vocabulary import SPECIALS, Vocabulary
 

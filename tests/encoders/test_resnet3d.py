@@ -13,7 +13,8 @@ from limner.core.types import Layout, Pixels
 from limner.data.datasets import DataConfig
 from limner.encoders import ResNet3D, ResNet3DConfig, build_encoder
 from limner.encoders.resnet3d import infer_config, read_weights
-from limner.runs.recipe import Recipe, load_recipe, save_recipe
+from limner.runs.recipe import Recipe
+from limner.runs.recipe_file import load_recipe, save_recipe
 
 # the keys of kenshohara/3D-ResNets-PyTorch, resnet-50, by hand: the stem, a first block with a shortcut, a second one
 STEM = {"conv1.weight": (64, 3, 7, 7, 7), "bn1.weight": (64,), "bn1.bias": (64,), "bn1.running_mean": (64,),

@@ -18,7 +18,7 @@ from limner.explanations.explanation_input import display_frames, load_explanati
 from limner.explanations.maps import explain, sentence_from_text
 from limner.models import build_model
 from limner.models.sa_lstm import SaLstmConfig
-from limner.runs.recipe import build_recipe
+from limner.runs.recipe_file import build_recipe
 from limner.runs.run import RunInfo, create_run, load_run
 from limner.text.vocabulary import SPECIALS, Vocabulary
 from tests.data.videos import greys, shown, write

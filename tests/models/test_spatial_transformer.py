@@ -12,7 +12,7 @@ from limner.models.attention_blocks import RMSNorm, UnbiasedNorm, sinusoidal_tab
 from limner.models.captioner import unroll
 from limner.models.grid_positions import GRID_POSITIONS
 from limner.models.spatial_transformer import SpatialTransformer, SpatialTransformerConfig
-from limner.runs.recipe import build_recipe
+from limner.runs.recipe_file import build_recipe
 from tests.models.captioners import D, V, small
 
 TOKENS = torch.tensor([[BOS, 4, 5, 6], [BOS, 6, 7, 8], [BOS, 5, 5, 4]])

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from limner.core.types import BOS, EOS, PAD, Features, Layout
 from limner.models.captioner import unroll
 from limner.models.xlan import Xlan
-from limner.runs.recipe import build_recipe
+from limner.runs.recipe_file import build_recipe
 from tests.models.captioners import D, random_features, small
 from tests.models.test_xlinear import five_dimensional
 

@@ -281,7 +281,7 @@ def test_neighbouring_captions_of_a_medium_stay_together():
     ],
 )
 def test_recipes_that_cannot_be(options: dict[str, Any], message: str):
-    from limner.runs.recipe import build_recipe
+    from limner.runs.recipe_file import build_recipe
 
     with pytest.raises(ValueError, match=message):
         build_recipe({"features": "x", "stages": [{"objective": {"name": "distil", **options}}]})

@@ -18,7 +18,7 @@ from limner.objectives.assignment import min_cost_assignment
 from limner.objectives.context import Context
 from limner.objectives.cross_entropy import smoothed_cross_entropy
 from limner.objectives.hierarchical import SftLoss, SftTraining, WordLabels, smoothed_target_entropy
-from limner.runs.recipe import build_recipe
+from limner.runs.recipe_file import build_recipe
 from limner.text.vocabulary import Vocabulary
 from limner.text.word_classes import nouns_and_verbs
 from tests.models.captioners import D, random_features, small

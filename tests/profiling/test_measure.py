@@ -24,7 +24,7 @@ from limner.models.sft import Sft, SftConfig
 from limner.profiling import measure
 from limner.profiling.figure import pareto_figure
 from limner.profiling.measure import Profile, clip, count, jpeg, pareto, profile, weights
-from limner.runs.recipe import build_recipe
+from limner.runs.recipe_file import build_recipe
 from limner.runs.run import RunInfo, create_run, load_run
 from limner.text.vocabulary import SPECIALS, Vocabulary
 

@@ -10,7 +10,8 @@ import yaml
 
 from limner.encoders import SmallCNNConfig
 from limner.objectives import CrossEntropy
-from limner.runs.recipe import Recipe, Stage, load_recipe
+from limner.runs.recipe import Recipe, Stage
+from limner.runs.recipe_file import load_recipe
 from limner.runs.schema import field_comments, recipe_schema
 from limner.runs.variables import substitute
 

@@ -13,7 +13,7 @@ from limner.core.migration import FIELDS, TENSORS, migrate, migrate_tensors
 from limner.core.tensors import load_tensors
 from limner.data.store import FeatureStore
 from limner.inference.load import load
-from limner.runs.recipe import build_recipe, load_recipe
+from limner.runs.recipe_file import build_recipe, load_recipe
 from limner.training.train import train
 
 FORMAT1 = Path(__file__).parents[1] / "fixtures" / "format1"

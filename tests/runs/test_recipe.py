@@ -11,7 +11,9 @@ from limner.data.datasets import DataConfig
 from limner.decode.rules import Rules
 from limner.decode.search import Beam
 from limner.encoders import PretrainedConfig, SmallCNNConfig
-from limner.runs.recipe import Recipe, Schedule, Stage, build_recipe, check_recipe, load_recipe, override, save_recipe
+from limner.runs.overrides import override
+from limner.runs.recipe import Recipe, Schedule, Stage
+from limner.runs.recipe_file import build_recipe, check_recipe, load_recipe, save_recipe
 
 TEXT = """
 data: {name: csv, annotations: a.csv, media: pictures}

@@ -257,6 +257,6 @@ def test_packed_state_continues_to_the_bit(tmp_path: Path, optimizer):
 
 def test_the_recipe_of_a_run_can_be_trained_again(tmp_path: Path):
     make(tmp_path)
-    from limner.runs.recipe import load_recipe
+    from limner.runs.recipe_file import load_recipe
 
     assert load_recipe(tmp_path / "recipe.json", [("seed", "6")]) == replace(RECIPE, seed=6)

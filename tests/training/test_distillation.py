@@ -18,7 +18,8 @@ from limner.data.regions import REGIONS_PROVENANCE
 from limner.data.store import StoreWriter
 from limner.objectives import Distil
 from limner.runs.inputs import open_inputs
-from limner.runs.recipe import Recipe, build_recipe, save_recipe
+from limner.runs.recipe import Recipe
+from limner.runs.recipe_file import build_recipe, save_recipe
 from limner.runs.run import load_run
 from limner.text.load import load_vocabulary
 from limner.text.vocabulary import SPECIALS, Vocabulary

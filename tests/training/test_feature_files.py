@@ -11,7 +11,8 @@ import pytest
 from limner.inference.pipeline import Pipeline
 from limner.runs.evaluation import evaluate_run
 from limner.runs.inputs import open_inputs
-from limner.runs.recipe import Recipe, build_recipe
+from limner.runs.recipe import Recipe
+from limner.runs.recipe_file import build_recipe
 from limner.runs.run import load_run
 from limner.training.train import train
 from tests.training.world import CAPTIONS, Watched

@@ -13,7 +13,8 @@ import torch
 from limner.core.tensors import load_tensors
 from limner.encoders import Pretrained
 from limner.inference.pipeline import Pipeline
-from limner.runs.recipe import Recipe, save_recipe
+from limner.runs.recipe import Recipe
+from limner.runs.recipe_file import save_recipe
 from limner.runs.run import load_run
 from limner.training.train import train
 from tests.encoders.test_pretrained import CASES, save

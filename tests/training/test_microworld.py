@@ -8,7 +8,7 @@ from limner.apps.demo_train import RECIPE, demo_recipe
 from limner.data.shapes import generate_world, read_truth
 from limner.metrics.microworld import accuracy
 from limner.runs.evaluation import evaluate_run
-from limner.runs.recipe import load_recipe
+from limner.runs.recipe_file import load_recipe
 from limner.runs.run import load_run
 from limner.training.train import train
 

@@ -11,7 +11,8 @@ from limner.core.tensors import load_tensors
 from limner.core.types import Batch, Loss
 from limner.models.captioner import Captioner
 from limner.objectives import CrossEntropy, GlobalReconstruction
-from limner.runs.recipe import Recipe, build_recipe
+from limner.runs.recipe import Recipe
+from limner.runs.recipe_file import build_recipe
 from limner.runs.run import load_run
 from limner.training.train import train
 from tests.training.test_resume import same

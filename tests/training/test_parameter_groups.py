@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from limner.core.tensors import load_tensors
-from limner.runs.recipe import Recipe, Stage, build_recipe, save_recipe
+from limner.runs.recipe import Recipe, Stage
+from limner.runs.recipe_file import build_recipe, save_recipe
 from limner.training.loop import make_optimizer
 from limner.training.parameter_groups import frozen_parameters, high_lr_warnings, matched_lr_scales
 from limner.training.train import train

@@ -103,7 +103,7 @@ def test_warm_up_in_steps_and_then_a_cosine():
 
 
 def test_warm_up_that_cannot_be():
-    with pytest.raises(ValueError, match="told twice"):
+    with pytest.raises(ValueError, match="warmup and warmup_steps are both given"):
         Schedule("cosine", warmup=0.1, warmup_steps=10)
-    with pytest.raises(ValueError, match="noam is made of its warm-up"):
+    with pytest.raises(ValueError, match="noam needs a warm-up"):
         Schedule("noam")

@@ -20,7 +20,7 @@ from limner.decode.generate import generate
 from limner.models.sft import Sft
 from limner.objectives.hierarchical import SftLoss
 from limner.runs.inputs import open_inputs
-from limner.runs.recipe import build_recipe, save_recipe
+from limner.runs.recipe_file import build_recipe, save_recipe
 from limner.runs.run import load_run
 from limner.text.clip_bpe import ClipVocabulary, read_clip_vocabulary
 from limner.training.teachers import load_teacher

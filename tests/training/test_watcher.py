@@ -6,7 +6,8 @@ import pytest
 
 from limner.apps.cli import main, parser
 from limner.apps.train import Watcher
-from limner.runs.recipe import Recipe, save_recipe
+from limner.runs.recipe import Recipe
+from limner.runs.recipe_file import save_recipe
 from limner.training.train import train
 from tests.training.world import Watched, log_of, pictures, recipe
 

@@ -8,7 +8,8 @@ import av
 import numpy as np
 from PIL import Image
 
-from limner.runs.recipe import Recipe, build_recipe
+from limner.runs.recipe import Recipe
+from limner.runs.recipe_file import build_recipe
 
 CAPTIONS = ("a red dog", "a blue cat runs", "the bird", "a green fish swims away", "two cows stand here")
 

@@ -3,7 +3,8 @@
 from os import PathLike
 from pathlib import Path
 
-from limner.runs.recipe import Recipe, load_recipe
+from limner.runs.recipe import Recipe
+from limner.runs.recipe_file import load_recipe
 from limner.training.session import TrainingCallback, ignore_events
 from limner.training.train import train as train_recipe
 

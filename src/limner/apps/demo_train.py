@@ -14,7 +14,8 @@ from rich.console import Console
 
 from limner.apps.shared.arguments import positive_int, refuse_unknown
 from limner.apps.train import Watcher
-from limner.runs.recipe import Recipe, load_recipe
+from limner.runs.recipe import Recipe
+from limner.runs.recipe_file import load_recipe
 
 RECIPE = Path(__file__).parents[3] / "recipes" / "shapes_pictures.yaml"
 

@@ -12,7 +12,7 @@ from limner.data.captions_file import read_captions
 from limner.data.datasets import read_dataset
 from limner.data.media import MEDIA_SUFFIXES
 from limner.data.pairing import normalise_id, summarise_ids
-from limner.runs.recipe import load_recipe
+from limner.runs.recipe_file import load_recipe
 
 
 @dataclass(frozen=True)

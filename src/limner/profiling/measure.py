@@ -28,7 +28,8 @@ from limner.data.shapes import write_video
 from limner.decode.search import Beam, beam
 from limner.encoders import ClipFrames, Pretrained, ResNet3D, SmallCNN3D
 from limner.inference.pipeline import Pipeline, Source, frames_of
-from limner.runs.recipe import Recipe, load_recipe
+from limner.runs.recipe import Recipe
+from limner.runs.recipe_file import load_recipe
 from limner.runs.run import Run, load_run
 
 STAGES = ("read", "encode", "caption")

@@ -27,7 +27,8 @@ from limner.encoders.encoder import Encoder
 from limner.encoders.trained import ENCODER_PREFIX, split_encoder_weights
 from limner.models import build_model
 from limner.models.captioner import Captioner, FromPixels
-from limner.runs.recipe import Overrides, Recipe, load_recipe, save_recipe
+from limner.runs.recipe import Recipe
+from limner.runs.recipe_file import Overrides, load_recipe, save_recipe
 from limner.text.load import load_vocabulary
 from limner.text.vocabulary import Vocabulary
 

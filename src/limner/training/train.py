@@ -7,7 +7,8 @@ from os import PathLike
 from pathlib import Path
 
 from limner.runs.checkpoint import CHECKPOINT
-from limner.runs.recipe import Recipe, check_recipe, load_recipe, recipe_differences
+from limner.runs.recipe import Recipe
+from limner.runs.recipe_file import check_recipe, load_recipe, recipe_differences
 from limner.runs.run import load_run_state_dict, load_weights
 from limner.training.loop import TrainingState
 from limner.training.parameter_groups import frozen_parameters, high_lr_warnings
