@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from limner.convert.checkpoint import Record, has_tensors, read_checkpoint, read_records
+from limner.convert.checkpoint import PickledObject, has_tensors, read_checkpoint, read_records
 
 CLASSES = """
 from torch import nn
@@ -102,7 +102,7 @@ def test_a_module_whose_class_is_gone(tmp_path: Path, zipped: bool, gone: Any, m
     with pytest.raises((pickle.UnpicklingError, ModuleNotFoundError)):
         torch.load(path, weights_only=True)
     found = read_checkpoint(path)
-    assert found["epoch"] == 7 and isinstance(found["optimizer"], Record)
+    assert found["epoch"] == 7 and isinstance(found["optimizer"], PickledObject)
     assert repr(found["optimizer"]) == "<pickled torch.optim.adam.Adam>"
     assert found["model"].keys() == model.state_dict().keys() and "stack.0.hidden" not in found["model"]
     torch.testing.assert_close(found["model"], dict(model.state_dict()), rtol=0, atol=0)
@@ -141,12 +141,12 @@ def test_nothing_is_executed(tmp_path: Path, zipped: bool, payload: Callable[[st
     pickle.loads(pickle.dumps(bomb))
     assert marker.exists(), "the payload is a real one"
     marker.unlink()
-    with pytest.raises(ValueError, match=r"holds no tensors that can be read without executing code \(it asks for "):
+    with pytest.raises(ValueError, match=r"holds no tensors that can be read without executing code \(it needs "):
         read_checkpoint(save({"decoder": bomb}, tmp_path / "alone.pth", zipped))
     with pytest.raises(ValueError, match="holds no tensors"):
         read_checkpoint(save(bomb, tmp_path / "bare.pth", zipped))
     found = read_checkpoint(save({"decoder": {"w": torch.ones(2)}, "x": bomb}, tmp_path / "among.pth", zipped))
-    assert found["decoder"]["w"].tolist() == [1, 1] and isinstance(found["x"], Record)
+    assert found["decoder"]["w"].tolist() == [1, 1] and isinstance(found["x"], PickledObject)
     assert not marker.exists()
 
 
@@ -171,7 +171,7 @@ def test_pickle_tricks_change_nothing(tmp_path: Path, zipped: bool) -> None:
     for name, data in tricks.items():
         with pytest.raises(ValueError, match="without executing code"):
             read_checkpoint(as_pickle(data, tmp_path / f"{name}.pth", zipped))
-    assert not marker.exists() and Record.origin == ""
+    assert not marker.exists() and PickledObject.origin == ""
     kept = {"w": torch.randn(3)}
     torch.testing.assert_close(read_records(save(kept, tmp_path / "after.pth", zipped)), kept)
 
@@ -211,11 +211,11 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
     with tarfile.open(fileobj=tar, mode="w") as archive:
         archive.addfile(tarfile.TarInfo("pickle"))
     wrong = {
-        "text": (b"{}", "no torch checkpoint"),
-        "empty": (b"", "no torch checkpoint"),
-        "cut zip": (good[: len(good) // 2], "no torch checkpoint"),
+        "text": (b"{}", "not a torch checkpoint"),
+        "empty": (b"", "not a torch checkpoint"),
+        "cut zip": (good[: len(good) // 2], "not a torch checkpoint"),
         "cut legacy": (legacy[:-100], "it ends too early"),
-        "numbers": (pickle.dumps(5), "does not begin like a file of torch"),
+        "numbers": (pickle.dumps(5), "does not begin like a torch file"),
         "script": (program.getvalue(), "TorchScript program"),
         "tar": (tar.getvalue(), "tar format"),
     }

@@ -276,10 +276,10 @@ def test_every_misfit_is_named_and_nothing_is_written(tmp_path: Path) -> None:
         r"out.bias \(8,\), expected \(9,\)": good | {"out.bias": torch.ones(8)},
         r"rnn.weight_hh_l0 is \(10, 5\); an LSTM has 20 rows, a GRU 15": good | {"rnn.weight_hh_l0": torch.ones(10, 5)},
         "embedding.weight missing": {key: value for key, value in good.items() if key != "embedding.weight"},
-        r"entries that are no tensors: out.bias \(int\)": good | {"out.bias": 3},
+        r"entries that are not tensors: out.bias \(int\)": good | {"out.bias": 3},
         "holds no state dict": [torch.ones(1)],
         "holds unknown weights: critic": {"decoder": good, "critic": {"w": torch.ones(1)}},
-        "its decoder is no state dict": {"decoder": 5, "reconstructor": good},
+        "its decoder is not a state dict": {"decoder": 5, "reconstructor": good},
         "holds a reconstructor too: convert it with --from recnet": {"decoder": good, "reconstructor": good},
     }
     (tmp_path / "words.json").write_text(json.dumps(word_map(9)))
@@ -289,13 +289,13 @@ def test_every_misfit_is_named_and_nothing_is_written(tmp_path: Path) -> None:
             convert(tmp_path / "c.pt", tmp_path / "words.json", tmp_path / "run", "", "RGB")
     torch.save(good, tmp_path / "c.pt")
     for encoder, channels in (("weights/x", "RGB"), ("", "BGR")):
-        with pytest.raises(ValueError, match="caption stored frame vectors and know no encoder"):
+        with pytest.raises(ValueError, match="caption stored frame vectors and have no encoder"):
             convert(tmp_path / "c.pt", tmp_path / "words.json", tmp_path / "run", encoder, channels)
     maps: dict[str, Any] = {
         "the ids 0 .. 3 are <PAD>, <SOS>, <EOS>, <UNK>, got <SOS>, <PAD>": word_map(9) | {"<PAD>": 1, "<SOS>": 0},
         "must be 0 .. 8, each once": word_map(9) | {"w4": 5},
-        "is no word map": ["a"],
-        "no word map: expected": word_map(9) | {"w4": True},
+        "is not a word map": ["a"],
+        "not a word map: expected": word_map(9) | {"w4": True},
         "<bos> cannot be words": word_map(8) | {"<bos>": 8},
         r"out.weight \(9, 5\), expected \(12, 5\)": word_map(12),
     }

@@ -19,16 +19,16 @@ from limner.apps.cli import main
 from limner.convert import SYSTEMS
 from limner.convert.ort import join_heads
 from limner.convert.self_critical import (
-    LUO,
-    UP_DOWN,
-    Published,
-    order_of,
+    SELF_CRITICAL_PARTS,
+    UP_DOWN_KEYS,
+    SelfCriticalCheckpoint,
+    infer_transformer_config,
+    published_ids,
     read_words,
-    transformer_config,
-    transformer_names,
+    transformer_keys,
 )
-from limner.convert.spatial import position_names, told_activation
-from limner.convert.xlan import names_of
+from limner.convert.spatial import activation_option, position_keys
+from limner.convert.xlan import xlan_keys
 from limner.core.types import BOS, EOS, PAD, UNK, Features, Layout
 from limner.models import CAPTIONERS, build_model
 from limner.models.captioner import Captioner
@@ -261,7 +261,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 def saved(case: str, path: Path) -> tuple[Captioner, dict[str, Tensor]]:
     """A random captioner of 9 published classes, and its weights under the published names."""
-    from limner.convert.spatial import Dialect
+    from limner.convert.self_critical import PartNames
 
     system, options = CASES[case]
     torch.manual_seed(3)
@@ -276,13 +276,15 @@ def saved(case: str, path: Path) -> tuple[Captioner, dict[str, Tensor]]:
         for name in ("embed", "head"):  # PAD, BOS and EOS are one published row
             getattr(model, name).weight[[PAD, BOS]] = getattr(model, name).weight[EOS].clone()
     if system == "xlan":
-        names = names_of(config)
+        names = xlan_keys(config)
     elif case == "up_down":
-        names = UP_DOWN
+        names = UP_DOWN_KEYS
     else:
         weight = "scale" if config.norm == "rms" else "weight"
-        dialect = Dialect("cross_attn", "fc.0", "fc.3", weight, "bias", "model.tgt_embed.0.embedding.weight")
-        names = transformer_names(config, dialect if system == "spatial" else LUO) | position_names(config)
+        part_names = PartNames("cross_attn", "fc.0", "fc.3", weight, "bias", "model.tgt_embed.0.embedding.weight")
+        names = transformer_keys(config, part_names if system == "spatial" else SELF_CRITICAL_PARTS) | position_keys(
+            config
+        )
     own, tensors = model.state_dict(), {}
     backwards = [EOS, *range(4, classes + 2), UNK]
     for theirs, mine in names.items():
@@ -339,9 +341,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     ("infos", "said"),
     [
         ({"opt": Namespace(num_att_heads=8)}, ""),
-        ({"opt": Namespace(seq_length=12)}, "of the options of the training none is a number called num_att_heads, "),
-        ({"opt": Namespace(num_att_heads="8")}, "of the options of the training none is a number called"),
-        ({}, "the file of words has no options of the training; an infos pickle with `opt` may tell it"),
+        ({"opt": Namespace(seq_length=12)}, "no training option called num_att_heads, "),
+        ({"opt": Namespace(num_att_heads="8")}, "no training option called"),
+        ({}, "the file with the words has no training options; an infos pickle with `opt` may say it"),
     ],
 )
 def test_the_number_of_heads_is_said_to_be_assumed_when_it_is(infos: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -357,7 +359,7 @@ def test_the_number_of_heads_is_said_to_be_assumed_when_it_is(infos: dict[str, A
     [({"activation": "gelu"}, "gelu"), ({"use_gelu": True}, "gelu"), ({"act": "ReLU"}, "relu"), ({"action": 1}, None)],
 )
 def test_only_options_tell_the_activation(options: dict[str, Any], expected: str | None) -> None:
-    assert told_activation(Published({}, ("UNK",), options, "x")) == expected
+    assert activation_option(SelfCriticalCheckpoint({}, ("UNK",), options, "x")) == expected
 
 
 def test_fixed_tables_are_left_out_and_anything_else_is_refused(tmp_path: Path) -> None:
@@ -375,10 +377,10 @@ def test_fixed_tables_are_left_out_and_anything_else_is_refused(tmp_path: Path) 
         attempt({"model.decoder.layers.0.cross_attn.linears.2.bias": None})
     with pytest.raises(ValueError, match=r"proj.weight \(8, 16\), expected \(9, 16\)"):
         attempt({"model.generator.proj.weight": torch.zeros(8, 16)})
-    with pytest.raises(ValueError, match=r"no such transformer: att_embed\.0\.weight"):
+    with pytest.raises(ValueError, match=r"not a transformer of this system: att_embed\.0\.weight"):
         attempt({"att_embed.0.weight": None})
     assert not (tmp_path / "run").exists()
-    assert "left out, being fixed tables: model.tgt_embed.1.pe, model.src_embed.rows" in attempt({})
+    assert "left out, because they are fixed tables: model.tgt_embed.1.pe, model.src_embed.rows" in attempt({})
 
 
 def test_relations_must_be_told_apart(tmp_path: Path) -> None:
@@ -408,7 +410,7 @@ def test_grids_that_are_no_square_are_refused(tmp_path: Path) -> None:
 
 
 def test_word_order_by_hand() -> None:
-    assert order_of(("a", "UNK", "b")) == [0, 0, 0, 2, 1, 3]
+    assert published_ids(("a", "UNK", "b")) == [0, 0, 0, 2, 1, 3]
 
 
 class Trap:
@@ -437,12 +439,12 @@ def test_infos_are_read_as_data(protocol: int, tmp_path: Path) -> None:
     [
         ("w.json", '{"1": "a", "3": "UNK"}', "ids of 2 words must be 1 .. 2"),
         ("w.json", '{"1": "a", "2": "b"}', "exactly one of UNK"),
-        ("w.json", '{"1": "a", "2": "a", "3": "UNK"}', "a cannot be words, or not twice"),
-        ("w.json", '{"1": "<bos>", "2": "UNK"}', "<bos> cannot be words"),
+        ("w.json", '{"1": "a", "2": "a", "3": "UNK"}', "a occur twice, or have the name"),
+        ("w.json", '{"1": "<bos>", "2": "UNK"}', "<bos> occur twice, or have the name of a special token"),
         ("w.json", '["a"]', "no vocabulary, but list"),
         ("w.json", '{"vocab": {}}', "no vocabulary: expected 'vocab'"),
         ("w.json", '{"opt": {}, "iter": 3}', "has no 'vocab' {id: word}, but opt, iter"),
-        ("w.pkl", "nonsense", "no pickle that can be read as data"),
+        ("w.pkl", "nonsense", "not a pickle that can be read without executing it"),
         ("w.txt", "a\nb\n", "exactly one of UNK"),
     ],
 )
@@ -462,5 +464,8 @@ def test_heads_come_from_the_options() -> None:
     shapes["model.encoder.layers.0.feed_forward.w_1.weight"] = (6, 8)
     tensors = {key: torch.zeros(shape) for key, shape in shapes.items()}
     for options, heads in (({}, 8), ({"num_att_heads": 4}, 4), ({"heads": 2}, 2)):
-        assert transformer_config(Published(tensors, ("UNK",), options, "x"), LUO).heads == heads
+        assert (
+            infer_transformer_config(SelfCriticalCheckpoint(tensors, ("UNK",), options, "x"), SELF_CRITICAL_PARTS).heads
+            == heads
+        )
     assert CAPTIONERS["spatial_transformer"].config is SpatialTransformerConfig

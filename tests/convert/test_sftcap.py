@@ -372,10 +372,10 @@ def test_misfits_are_named_and_nothing_is_written(tmp_path: Path) -> None:
         r"network.objects.weight \(3, 3\), expected \(16, 16\)": good
         | {"SFTNet.object_embeddings.weight": torch.ones(3, 3)},
         r"decoder.weight has 36 rows, expected 37": good | {f"{HEAD}.decoder.weight": torch.ones(36, 24)},
-        r"one of the networks SFTNet, SNet, TNet is expected": {"conv.weight": torch.ones(2, 2)},
+        r"expected one of the networks SFTNet, SNet, TNet": {"conv.weight": torch.ones(2, 2)},
         r"found SFTNet, SNet": good | {"SNet.ba": torch.ones(16)},
-        r"no tensors: epoch \(int\)": good | {"epoch": 3},
-        r"word_fc.2.weight missing or no matrix": {k: v for k, v in good.items() if "cap_sa_decoder" not in k},
+        r"not tensors: epoch \(int\)": good | {"epoch": 3},
+        r"word_fc.2.weight missing or not a matrix": {k: v for k, v in good.items() if "cap_sa_decoder" not in k},
     }
     for number, (reason, tensors) in enumerate(wrong.items()):
         (tmp_path / str(number)).mkdir()
@@ -386,7 +386,7 @@ def test_misfits_are_named_and_nothing_is_written(tmp_path: Path) -> None:
 
 def test_vocabularies_that_do_not_fit(tmp_path: Path) -> None:
     torch.save(random_weights(Sizes()), tmp_path / "model.bin")
-    with pytest.raises(ValueError, match="has 36 pieces, the checkpoint 37"):
+    with pytest.raises(ValueError, match="has 36 byte pairs, the checkpoint 37"):
         converted(tmp_path / "model.bin", tmp_path, 36)
     with pytest.raises(FileNotFoundError, match=r"has no vocab\.json"):
         convert(tmp_path / "model.bin", tmp_path, tmp_path / "run", "", "RGB")
@@ -454,7 +454,7 @@ def test_a_run_with_its_clip_captions_pictures(tmp_path: Path) -> None:
     torch.save(random_weights(Sizes()), tmp_path / "model.bin")
     (tmp_path / "words.json").write_text(json.dumps({f"w{i}": i for i in range(37)}))
     given = (tmp_path / "model.bin", tmp_path / "words.json", tmp_path / "run")
-    with pytest.raises(ValueError, match="have 12 channels, the checkpoint's have 24"):
+    with pytest.raises(ValueError, match="have 12 channels, those of the checkpoint have 24"):
         convert(*given, str(tmp_path / "clip12"), "RGB")
     convert(*given, str(tmp_path / "clip24"), "RGB")
     Image.new("RGB", (50, 40), (200, 30, 30)).save(tmp_path / "red.png")

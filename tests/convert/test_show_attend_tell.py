@@ -17,7 +17,7 @@ from transformers import ResNetModel, ViTImageProcessor
 
 from limner.apps.cli import main
 from limner.convert import SYSTEMS
-from limner.convert.show_attend_tell import order_of, read_word_map
+from limner.convert.show_attend_tell import published_ids, read_word_map
 from limner.core.types import BOS, EOS, PAD, UNK, Batch, Features, Layout
 from limner.decode.rules import Rules
 from limner.decode.search import Beam, beam
@@ -147,7 +147,7 @@ def converted(weights: Weights, folder: Path) -> tuple[Run, Tensor, dict[str, in
     torch.save(weights, folder / "decoder.pt")
     (folder / "words.json").write_text(json.dumps(words))
     convert(folder / "decoder.pt", folder / "words.json", folder / "run", "", "RGB")
-    return load_run(folder / "run"), torch.tensor(order_of(read_word_map(folder / "words.json"))), words
+    return load_run(folder / "run"), torch.tensor(published_ids(read_word_map(folder / "words.json"))), words
 
 
 def renumbered(published: Tensor, order: Tensor) -> Tensor:
@@ -289,7 +289,7 @@ def test_ids_move_and_the_marks_have_limner_s_places(tmp_path: Path) -> None:
     path.write_text(json.dumps(scattered))
     words = read_word_map(path)
     assert words == ("<end>", "<start>", "<unk>", "b", "<pad>", "a")
-    order = order_of(words)
+    order = published_ids(words)
     assert [words[i] for i in order] == ["<pad>", "<start>", "<end>", "<unk>", "b", "a"]
     assert [order[i] for i in (PAD, BOS, EOS, UNK)] == [4, 1, 0, 2]
 
@@ -338,10 +338,10 @@ def test_every_misfit_is_named_and_nothing_is_written(tmp_path: Path) -> None:
         r"init_c.weight \(6, 5\), expected \(5, 6\)": good | {"init_c.weight": good["init_c.weight"].T},
         r"embedding.weight \(8, 4\), expected \(9, 4\)": good | {"embedding.weight": torch.ones(8, 4)},
         "embedding.weight missing": {key: value for key, value in good.items() if key != "embedding.weight"},
-        r"entries that are no tensors: fc.bias \(int\)": good | {"fc.bias": 3},
+        r"entries that are not tensors: fc.bias \(int\)": good | {"fc.bias": 3},
         "holds no state dict": [torch.ones(1)],
         "holds unknown weights: critic": {"decoder": good, "critic": {"w": torch.ones(1)}},
-        "its decoder is no state dict and no module": {"decoder": 5, "encoder": good},
+        "its decoder is neither a state dict nor a module": {"decoder": 5, "encoder": good},
         r"its encoder has unknown keys \['vgg.0.weight'\]": {
             "decoder": good,
             "encoder": {"vgg.0.weight": torch.ones(1)},
@@ -357,8 +357,8 @@ def test_every_misfit_is_named_and_nothing_is_written(tmp_path: Path) -> None:
     maps: dict[str, Any] = {
         "lacks <pad>": {word: i for i, word in enumerate(list(word_map(9))[:8])},
         "must be 0 .. 8, each once": word_map(9) | {"w1": 2},
-        "is no word map": ["a"],
-        "no word map: expected": word_map(9) | {"w1": True},
+        "is not a word map": ["a"],
+        "not a word map: expected": word_map(9) | {"w1": True},
         "'?<bos>'? cannot be words": word_map(8) | {"<bos>": 8},
         "is not a JSON file": None,
         r"fc.weight \(9, 5\), expected \(12, 5\)": word_map(12),

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from limner.convert import SYSTEMS
-from limner.convert.video_captioning_3d import MARKS, read_published, read_vocabulary
+from limner.convert.video_captioning_3d import PUBLISHED_SPECIALS, read_published, read_vocabulary
 from limner.core.types import BOS, EOS, Features, Layout
 from limner.decode.search import greedy
 from limner.encoders import ResNet3D, ResNet3DConfig
@@ -88,7 +88,7 @@ def published_greedy(model: FirstToken, features: Features, steps: int = 20) -> 
 
 
 def word_list(size: int) -> dict[str, int]:
-    return {word: i for i, word in enumerate([*MARKS, *(f"w{i}" for i in range(4, size))])}
+    return {word: i for i, word in enumerate([*PUBLISHED_SPECIALS, *(f"w{i}" for i in range(4, size))])}
 
 
 def save(folder: Path, encoder: Weights, decoder: Weights, **more: Any) -> tuple[Path, Path]:
@@ -247,7 +247,7 @@ def test_the_vocabulary_of_a_script_is_read(tmp_path: Path, protocol: int) -> No
     """As its build_vocab.py writes it: the class is `__main__.Vocabulary` of another program."""
     command = [sys.executable, "-c", BUILD_VOCABULARY, str(tmp_path / "vocab.pkl"), str(protocol)]
     subprocess.run(command, check=True)
-    assert read_vocabulary(tmp_path / "vocab.pkl") == (*MARKS, "a", ",", "man")
+    assert read_vocabulary(tmp_path / "vocab.pkl") == (*PUBLISHED_SPECIALS, "a", ",", "man")
 
 
 class Bomb:
@@ -277,9 +277,9 @@ def test_a_hostile_vocabulary_does_nothing(tmp_path: Path) -> None:
     [
         ({"<start>": 0, "<pad>": 1, "<end>": 2, "<unk>": 3}, r"begins with <start>, <pad>"),
         ({**word_list(5), "x": 7}, r"expected the ids 0 \.\. 5, each once"),
-        ({**word_list(5), "x": "5"}, "expected words with whole numbers"),
+        ({**word_list(5), "x": "5"}, "expected words with integer ids"),
         ({**word_list(4), "<bos>": 4}, "<bos> cannot be words"),
-        (["a"], "expected words with whole numbers"),
+        (["a"], "expected words with integer ids"),
     ],
 )
 def test_word_lists_that_are_none(tmp_path: Path, words: Any, message: str) -> None:
@@ -328,8 +328,8 @@ def test_optimisers_and_schedules(tmp_path: Path, optimizer: str, scheduler: str
     [
         ({"optimizer": "Lion"}, "optimizer 'Lion'"),
         ({"scheduler": "cosine"}, "scheduler 'cosine'"),
-        ({"dampening": 0.1}, "dampening 0.1 has no counterpart"),
-        ({"align_size": 3}, "is no config.yaml of VideoCaptioning"),
+        ({"dampening": 0.1}, "dampening 0.1 is not supported"),
+        ({"align_size": 3}, "is not a config.yaml of VideoCaptioning"),
     ],
 )
 def test_settings_without_a_counterpart(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -360,7 +360,7 @@ def test_from_clip_to_caption_with_the_3d_resnet(tmp_path: Path) -> None:
 
 def test_what_is_refused(tmp_path: Path) -> None:
     folder, words = save(tmp_path / "old", *random_weights(6, 5, 7, 11))
-    with pytest.raises(ValueError, match="are of RGB frames"):
+    with pytest.raises(ValueError, match="those of RGB frames"):
         convert(folder, words, tmp_path / "run", "", "BGR")
     convert(folder, words, tmp_path / "run", "", "RGB")
     with pytest.raises(FileExistsError, match="already holds a run"):

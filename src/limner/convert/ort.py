@@ -1,4 +1,4 @@
-"""Object Relation Transformer (yahoo/object_relation_transformer): checkpoint and infos in, run folder out."""
+"""Conversion of the Object Relation Transformer (yahoo/object_relation_transformer) to a run folder."""
 
 from pathlib import Path
 
@@ -6,46 +6,46 @@ import torch
 from torch import Tensor
 
 from limner.convert.self_critical import (
-    LUO,
+    SELF_CRITICAL_PARTS,
     Channels,
     check_request,
+    infer_transformer_config,
     read_published,
-    transformer_config,
-    transformer_names,
+    transformer_keys,
     write,
 )
 
 
 def convert(checkpoint: Path, word_map: Path, out: Path, encoder: str = "", channels: Channels = "RGB") -> str:
-    """As `self_critical.convert`; the regions must come with their boxes."""
+    """Convert as `self_critical.convert` does.  The run needs regions with boxes."""
     check_request(out, encoder, channels)
-    published = read_published(checkpoint, word_map)
-    tensors, heads = join_heads(published.tensors)
-    published = published._replace(tensors=tensors, options={**published.options, "num_att_heads": heads})
-    config = transformer_config(published, LUO, norm="unbiased", positions="none", geometry=True)
-    return write(out, published, config, transformer_names(config, LUO), ("model.tgt_embed.1.pe",))
+    loaded = read_published(checkpoint, word_map)
+    tensors, heads = join_heads(loaded.tensors)
+    loaded = loaded._replace(tensors=tensors, options={**loaded.options, "num_att_heads": heads})
+    config = infer_transformer_config(loaded, SELF_CRITICAL_PARTS, norm="unbiased", positions="none", geometry=True)
+    return write(out, loaded, config, transformer_keys(config, SELF_CRITICAL_PARTS), ("model.tgt_embed.1.pe",))
 
 
 def join_heads(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], int]:
-    """`WGs.0.weight` (1, 64), `WGs.1.weight`, ... of every layer -> `WGs.weight` (heads, 64); how many heads.
+    """Join `WGs.0.weight` (1, 64), `WGs.1.weight`, ... of every layer to `WGs.weight` (heads, 64) -> tensors, heads.
 
-    Raises ValueError when there are none, or not equally many in all layers.
+    Raises ValueError when there are none, or when layers have different numbers of them.
     """
-    parts: dict[str, dict[int, Tensor]] = {}
+    by_head: dict[str, dict[int, Tensor]] = {}
     joined = {}
     for key, tensor in tensors.items():
-        before, found, after = key.partition(".WGs.")
+        before, separator, after = key.partition(".WGs.")
         number, _, name = after.partition(".")
-        if found and number.isdigit():
-            parts.setdefault(f"{before}.WGs.{name}", {})[int(number)] = tensor
+        if separator and number.isdigit():
+            by_head.setdefault(f"{before}.WGs.{name}", {})[int(number)] = tensor
         else:
             joined[key] = tensor
-    heads = {tuple(sorted(numbered)) for numbered in parts.values()}
+    heads = {tuple(sorted(rows)) for rows in by_head.values()}
     if len(heads) != 1 or (numbers := heads.pop()) != tuple(range(len(numbers))):
         raise ValueError(
-            "no Object Relation Transformer: expected self_attn.WGs.0, .1, ... of equal number in every encoder layer, "
-            f"found {len(parts) // 2} layers with some; for a transformer without them use --from self-critical"
+            "not an Object Relation Transformer: expected self_attn.WGs.0, .1, ... of equal number in every encoder "
+            f"layer, found {len(by_head) // 2} layers that have them; for other transformers use --from self-critical"
         )
-    for key, numbered in parts.items():
-        joined[key] = torch.cat([numbered[k] for k in sorted(numbered)])
+    for key, rows in by_head.items():
+        joined[key] = torch.cat([rows[k] for k in sorted(rows)])
     return joined, len(numbers)

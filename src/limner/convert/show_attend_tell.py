@@ -1,8 +1,7 @@
-"""Show, Attend and Tell as published for PyTorch (sgrvinod/a-PyTorch-Tutorial-to-Image-Captioning and its ResNeXt-101
-successor): checkpoint and word map in, run folder out.
+"""Conversion of Show, Attend and Tell (sgrvinod/a-PyTorch-Tutorial-to-Image-Captioning and its ResNeXt-101 successor).
 
-The published ids (pad 0, words, <unk>, <start>, <end>) become limner's (PAD 0, BOS 1, EOS 2, UNK 3, words); the rows
-of the embedding and of the output layer move with them, and the softmax still runs over all of them.
+The published ids (pad 0, words, <unk>, <start>, <end>) become limner's (PAD 0, BOS 1, EOS 2, UNK 3, words).  The rows
+of the embedding and of the output layer are reordered with them (`published_ids`).  The softmax still includes all ids.
 """
 
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from limner.convert.checkpoint import check_keys, has_tensors, read_checkpoint
-from limner.convert.written import must_be_free, verify
+from limner.convert.run_folder import check_no_run, verify_run
 from limner.core.files import read_json
 from limner.core.tensors import load_state_strictly, save_tensors
 from limner.core.types import Layout
@@ -28,9 +27,14 @@ from limner.runs.recipe import Recipe, Stage, VocabularyConfig
 from limner.runs.run import RunInfo, create_run
 from limner.text.vocabulary import SPECIALS, Vocabulary
 
-MARKS = ("<pad>", "<start>", "<end>", "<unk>")  # the published names of PAD, BOS, EOS, UNK
-ENTRIES = ("encoder", "decoder", "encoder_optimizer", "decoder_optimizer")  # of a whole checkpoint; the rest is plain
-LAYERS = {
+PUBLISHED_SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")  # published names of PAD, BOS, EOS, UNK
+ENTRIES = (
+    "encoder",
+    "decoder",
+    "encoder_optimizer",
+    "decoder_optimizer",
+)  # of a full checkpoint that hold weights; other entries are ignored
+LAYERS = {  # published layer -> layer of `ShowAttendTell`
     "attention.encoder_att": "attend.key",
     "attention.decoder_att": "attend.query",
     "attention.full_att": "attend.score",
@@ -41,107 +45,123 @@ LAYERS = {
     "f_beta": "gate",
     "fc": "head",
 }
-CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}  # of the Sequential
+# index in the published nn.Sequential -> torchvision's name
+CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 
-# The search of the published caption.py: it looks at its step count after the 51st word, and suppresses nothing.
+# The search of the published caption.py: at most 51 words, because it checks the number of steps after a word is added.
+# No word is forbidden.
 DECODING = Beam(5, 0.0, Rules(min_length=0, max_length=51, no_repeat_word=False, allow_unknown=True))
-# Its train.py (options.average and the like are off); recorded, not needed for captioning.
+# The published train.py: recorded in the recipe, not needed for captioning.
 STAGE = Stage(
     CrossEntropy(doubly_stochastic=1.0), epochs=120, batch_size=32, optimizer="adam", clip_norm=None, clip_value=5.0
 )
 
 
 @dataclass(frozen=True)
-class Converted:
-    """Everything a run folder needs, checked and in memory."""
+class ConvertedShowAttendTell:
+    """The contents of a run folder, checked, before it is written."""
 
     recipe: Recipe
     vocabulary: Vocabulary
     info: RunInfo
     model: ShowAttendTell
-    own_encoder: ResNet | None  # the checkpoint's
+    checkpoint_encoder: ResNet | None  # None where the checkpoint holds no encoder
 
 
 def convert(
     checkpoint: Path, word_map: Path, out: Path, encoder: str = "", channels: Literal["RGB", "BGR"] = "RGB"
 ) -> str:
-    """Write the run folder `out` and tell in words what was done.  Nothing is written unless everything fits.
+    """Convert a checkpoint to the run folder `out` -> a summary for the user.
 
-    `checkpoint`: the decoder's state dict, a dict with "decoder" (and "encoder") state dicts, or the published dict of
-    pickled modules.  `encoder`: a transformers folder for a checkpoint without one; `channels`: the order that the
-    checkpoint's own encoder was trained with.  Raises ValueError that names what is missing, unknown or misshapen,
-    FileExistsError when `out` holds a run.
+    Nothing is written unless everything fits.  `checkpoint` holds the decoder's state dict, a dict with "decoder" (and
+    "encoder") state dicts, or the published dict of pickled modules.  `encoder` is a transformers folder, for a
+    checkpoint without an encoder.  `channels` is the channel order with which the checkpoint's encoder was trained.
+    Raises ValueError that names every key that is missing, unknown or of a wrong shape, and FileExistsError when `out`
+    holds a run.
     """
-    must_be_free(out)
-    decoder, own, left_out = split(read_checkpoint(checkpoint), checkpoint)
+    check_no_run(out)
+    decoder, encoder_tensors, left_out = split(read_checkpoint(checkpoint), checkpoint)
     words = read_word_map(word_map)
-    converted = assemble(decoder, own, words, encoder, channels, str(checkpoint))
+    converted = assemble(decoder, encoder_tensors, words, encoder, channels, str(checkpoint))
     tensors = converted.model.state_dict()
-    if converted.own_encoder is not None:
-        tensors |= {f"encoder.{key}": value for key, value in converted.own_encoder.state_dict().items()}
+    if converted.checkpoint_encoder is not None:
+        tensors |= {f"encoder.{key}": value for key, value in converted.checkpoint_encoder.state_dict().items()}
     save_tensors(out / "model.safetensors", tensors)
-    create_run(out, converted.recipe, converted.vocabulary, converted.info)  # run.json is the last file
-    verify(out, converted.model, Layout(1, 2, 3))
+    create_run(out, converted.recipe, converted.vocabulary, converted.info)  # writes run.json, the last file
+    verify_run(out, converted.model, Layout(1, 2, 3))
     return _summary(out, converted, left_out)
 
 
-def split(tree: Any, where: str | Path) -> tuple[dict[str, Tensor], dict[str, Tensor] | None, list[str]]:
-    """What a checkpoint holds -> the decoder's state dict, the encoder's or None, names of entries left out."""
+def split(tree: Any, path: str | Path) -> tuple[dict[str, Tensor], dict[str, Tensor] | None, list[str]]:
+    """Split a checkpoint -> state dict of the decoder, that of the encoder or None, names of the entries left out.
+
+    Raises ValueError for unknown weights.
+    """
     if not isinstance(tree, Mapping) or not has_tensors(dict(tree)):
-        raise ValueError(f"{where} holds no state dict, but {type(tree).__name__}")
+        raise ValueError(f"{path} holds no state dict, but {type(tree).__name__}")
     if "decoder" not in tree:
-        return _tensors(tree, "the decoder", where), None, []
+        return _tensors(tree, "the decoder", path), None, []
     unknown = [str(key) for key, value in tree.items() if key not in ENTRIES and has_tensors(value)]
     if unknown:
-        raise ValueError(f"{where} holds unknown weights: {', '.join(unknown)}; known are {', '.join(ENTRIES)}")
-    encoder = None if tree.get("encoder") is None else _tensors(tree["encoder"], "its encoder", where)
+        raise ValueError(f"{path} holds unknown weights: {', '.join(unknown)}; known are {', '.join(ENTRIES)}")
+    encoder = None if tree.get("encoder") is None else _tensors(tree["encoder"], "its encoder", path)
     left_out = [str(key) for key in tree if key not in ("decoder", "encoder")]
-    return _tensors(tree["decoder"], "its decoder", where), encoder, left_out
+    return _tensors(tree["decoder"], "its decoder", path), encoder, left_out
 
 
-def _tensors(tree: Any, what: str, where: str | Path) -> dict[str, Tensor]:
-    """A state dict without the prefix `module.` of DataParallel."""
+def _tensors(tree: Any, part: str, path: str | Path) -> dict[str, Tensor]:
+    """A state dict without the prefix `module.` of DataParallel.  Raises ValueError."""
     if not isinstance(tree, Mapping):
-        raise ValueError(f"{where}: {what} is no state dict and no module, but {tree!r:.80}")
-    strange = [f"{key} ({type(value).__name__})" for key, value in tree.items() if not isinstance(value, Tensor)]
-    if strange:
-        raise ValueError(f"{where}: {what} has entries that are no tensors: {', '.join(strange[:8])}")
+        raise ValueError(f"{path}: {part} is neither a state dict nor a module, but {tree!r:.80}")
+    not_tensors = [f"{key} ({type(value).__name__})" for key, value in tree.items() if not isinstance(value, Tensor)]
+    if not_tensors:
+        raise ValueError(f"{path}: {part} has entries that are not tensors: {', '.join(not_tensors[:8])}")
     wrapped = bool(tree) and all(str(key).startswith("module.") for key in tree)
     return {str(key).removeprefix("module.") if wrapped else str(key): value for key, value in tree.items()}
 
 
 def read_word_map(path: Path) -> tuple[str, ...]:
-    """JSON {word: id} with the ids 0 .. V-1 -> words in the order of their ids.  Raises ValueError."""
+    """Read JSON {word: id} with the ids 0 .. V-1 -> words in the order of their ids.  Raises ValueError."""
     words = read_json(path)
     if not isinstance(words, dict) or not all(type(id) is int for id in words.values()):
-        raise ValueError(f"{path} is no word map: expected a JSON object {{word: id}}")
-    absent = [mark for mark in MARKS if mark not in words]
+        raise ValueError(f"{path} is not a word map: expected a JSON object {{word: id}}")
+    absent = [token for token in PUBLISHED_SPECIALS if token not in words]
     if absent:
-        raise ValueError(f"{path} lacks {', '.join(absent)}; a word map has {', '.join(MARKS)}")
+        raise ValueError(f"{path} lacks {', '.join(absent)}; a word map has {', '.join(PUBLISHED_SPECIALS)}")
     if sorted(words.values()) != list(range(len(words))):
         raise ValueError(f"{path}: the ids of {len(words)} words must be 0 .. {len(words) - 1}, each once")
-    clash = [word for word in SPECIALS if word in words and word not in MARKS]
+    clash = [word for word in SPECIALS if word in words and word not in PUBLISHED_SPECIALS]
     if clash:
-        raise ValueError(f"{path}: {', '.join(clash)} cannot be words, limner's own marks are called so")
+        raise ValueError(
+            f"{path}: {', '.join(clash)} cannot be words, because limner's special tokens have these names"
+        )
     return tuple(sorted(words, key=words.__getitem__))
 
 
-def order_of(words: tuple[str, ...]) -> list[int]:
-    """`order[new id]` = published id: the four marks first, then the words as they stood."""
-    return [*(words.index(mark) for mark in MARKS), *(i for i, word in enumerate(words) if word not in MARKS)]
+def published_ids(words: tuple[str, ...]) -> list[int]:
+    """The published id of every id of limner: the four special tokens first, then the words in their order.
 
-
-def shapes_of(tensors: Mapping[str, Tensor], vocabulary_size: int) -> dict[str, tuple[int, ...]]:
-    """The shape that every key of the decoder must have, from sizes that four of the tensors tell.
-
-    A: attention, D: channels of a cell, H: hidden, E: embedding, V: words.  Raises ValueError when one is missing.
+    >>> published_ids(("<pad>", "a", "b", "<unk>", "<start>", "<end>"))
+    [0, 4, 5, 3, 1, 2]
     """
-    telling = ("attention.encoder_att.weight", "decode_step.weight_hh", "embedding.weight", "decode_step.weight_ih")
-    unfit = [key for key in telling if key not in tensors or tensors[key].dim() != 2]
-    if unfit:
-        found = {key: tuple(tensors[key].shape) for key in unfit if key in tensors}
+    return [
+        *(words.index(token) for token in PUBLISHED_SPECIALS),
+        *(i for i, word in enumerate(words) if word not in PUBLISHED_SPECIALS),
+    ]
+
+
+def expected_shapes(tensors: Mapping[str, Tensor], vocabulary_size: int) -> dict[str, tuple[int, ...]]:
+    """The shape that every key of the decoder must have; sizes are inferred from four of the tensors.
+
+    The sizes are A attention, D channels of a cell, H hidden state, E embedding, V words.  Raises ValueError when one
+    of these tensors is missing.
+    """
+    size_keys = ("attention.encoder_att.weight", "decode_step.weight_hh", "embedding.weight", "decode_step.weight_ih")
+    invalid = [key for key in size_keys if key not in tensors or tensors[key].dim() != 2]
+    if invalid:
+        present = {key: tuple(tensors[key].shape) for key in invalid if key in tensors}
         raise ValueError(
-            f"no Show-Attend-Tell decoder: {', '.join(unfit)} missing or no matrix {found or ''}; "
+            f"not a Show-Attend-Tell decoder: {', '.join(invalid)} missing or not a matrix {present or ''}; "
             f"it has {', '.join(sorted(tensors)[:6])} ..."
         )
     A, D = tensors["attention.encoder_att.weight"].shape
@@ -163,12 +183,15 @@ def shapes_of(tensors: Mapping[str, Tensor], vocabulary_size: int) -> dict[str, 
 
 
 def map_decoder(
-    tensors: Mapping[str, Tensor], words: tuple[str, ...], where: str
+    tensors: Mapping[str, Tensor], words: tuple[str, ...], path: str
 ) -> tuple[ShowAttendTellConfig, dict[str, Tensor]]:
-    """Published state dict -> our config and state dict, ids permuted.  Raises ValueError that names every misfit."""
-    shapes = shapes_of(tensors, len(words))
-    check_keys(tensors, shapes, f"{where} is no Show-Attend-Tell decoder for {len(words)} words")
-    order = torch.tensor(order_of(words))
+    """Convert a published state dict to config and state dict of `ShowAttendTell`, with reordered rows of words.
+
+    Raises ValueError that names every key that is missing, unknown or of a wrong shape.
+    """
+    shapes = expected_shapes(tensors, len(words))
+    check_keys(tensors, shapes, f"{path} is not a Show-Attend-Tell decoder for {len(words)} words")
+    order = torch.tensor(published_ids(words))
     mapped = {}
     for key, tensor in tensors.items():
         layer, _, name = key.rpartition(".")
@@ -182,8 +205,11 @@ def map_decoder(
     return config, mapped
 
 
-def map_encoder(tensors: Mapping[str, Tensor], channels: Literal["RGB", "BGR"], where: str) -> ResNet:
-    """`resnet.N.` or `resnext.N.` of the published encoder -> our ResNet with torchvision's names, frozen."""
+def map_encoder(tensors: Mapping[str, Tensor], channels: Literal["RGB", "BGR"], path: str) -> ResNet:
+    """Build the frozen `ResNet` from the published encoder, whose keys begin with `resnet.N.` or `resnext.N.`.
+
+    Raises ValueError for unknown keys and wrong shapes.
+    """
     mapped, unknown = {}, []
     for key, tensor in tensors.items():
         net, _, rest = key.partition(".")
@@ -194,74 +220,82 @@ def map_encoder(tensors: Mapping[str, Tensor], channels: Literal["RGB", "BGR"], 
             unknown.append(key)
     if unknown:
         raise ValueError(
-            f"{where}: its encoder has unknown keys {unknown[:8]}; expected resnet.N. or resnext.N. with N in "
+            f"{path}: its encoder has unknown keys {unknown[:8]}; expected resnet.N. or resnext.N. with N in "
             f"{', '.join(CHILDREN)}"
         )
     try:
         net_config = infer_config(mapped, channels)
     except ValueError as error:
-        raise ValueError(f"{where}: its encoder is {error}") from error
+        raise ValueError(f"{path}: its encoder is {error}") from error
     encoder = ResNet(net_config)
     counters = {key: value for key, value in encoder.state_dict().items() if key.endswith("num_batches_tracked")}
     floats = {key: value if key in counters else value.float() for key, value in mapped.items()}
-    load_state_strictly(encoder, {**counters, **floats}, f"{where}: its encoder")  # torch < 0.4.1 had no counters
+    # weights of torch < 0.4.1 have no counters
+    load_state_strictly(encoder, {**counters, **floats}, f"{path}: its encoder")
     return encoder.eval()
 
 
 def assemble(
     decoder: Mapping[str, Tensor],
-    own: Mapping[str, Tensor] | None,
+    encoder_tensors: Mapping[str, Tensor] | None,
     words: tuple[str, ...],
-    source: str,
+    encoder_source: str,
     channels: Literal["RGB", "BGR"],
-    where: str,
-) -> Converted:
-    """Map everything, choose the encoder and check that the parts fit."""
-    config, tensors = map_decoder(decoder, words, where)
+    path: str,
+) -> ConvertedShowAttendTell:
+    """Convert all parts, choose the encoder and check that they fit together.  Raises ValueError."""
+    config, tensors = map_decoder(decoder, words, path)
     dim = tensors["init_h.weight"].shape[1]
     model = ShowAttendTell(config, len(words), dim)
-    load_state_strictly(model, tensors, where)
-    if own is not None and source:
-        raise ValueError(f"{where} has its own encoder; leave out --encoder {source}")
-    if own is None and source and channels != "RGB":
-        raise ValueError(f"the transformers encoder {source} reads RGB; --channels is for the checkpoint's own encoder")
+    load_state_strictly(model, tensors, path)
+    if encoder_tensors is not None and encoder_source:
+        raise ValueError(f"{path} has its own encoder; leave out --encoder {encoder_source}")
+    if encoder_tensors is None and encoder_source and channels != "RGB":
+        raise ValueError(
+            f"the transformers encoder {encoder_source} reads RGB; --channels is for the encoder of the checkpoint"
+        )
     encoder: Encoder | None = None
-    # without any encoder the recipe names one without a source, so that a later use says what is missing
-    encoder_config: PretrainedConfig | ResNetConfig = PretrainedConfig(source=source)
-    if own is not None:
-        encoder = map_encoder(own, channels, where)
+    # without an encoder, the recipe has one without a source: using the run on raw media raises an error that says so
+    encoder_config: PretrainedConfig | ResNetConfig = PretrainedConfig(source=encoder_source)
+    if encoder_tensors is not None:
+        encoder = map_encoder(encoder_tensors, channels, path)
         encoder_config = encoder.config
-    elif source:
+    elif encoder_source:
         encoder = build_encoder(encoder_config)
     if encoder is not None and encoder.dim != dim:
-        raise ValueError(f"{where}: the decoder reads cells of {dim} channels, but its encoder gives {encoder.dim}")
+        raise ValueError(f"{path}: the decoder reads cells of {dim} channels, but its encoder gives {encoder.dim}")
     recipe = Recipe(
         encoder=encoder_config,
-        vocabulary=VocabularyConfig(min_count=6, tokenizer="simple"),  # it kept words with count > 5
+        vocabulary=VocabularyConfig(
+            min_count=6, tokenizer="simple"
+        ),  # the published code kept words that occur at least 6 times
         model=config,
         stages=(STAGE,),
         decoding=DECODING,
     )
-    vocabulary = Vocabulary((*SPECIALS, *(word for word in words if word not in MARKS)), "simple", 6)
+    vocabulary = Vocabulary((*SPECIALS, *(word for word in words if word not in PUBLISHED_SPECIALS)), "simple", 6)
     provenance = {} if encoder is None else encoder.provenance()
     if isinstance(encoder, ResNet):
-        provenance["source"] = Path(where).name
-        return Converted(recipe, vocabulary, RunInfo(dim, provenance, True, channels), model.eval(), encoder)
-    return Converted(recipe, vocabulary, RunInfo(dim, provenance, False, channels), model.eval(), None)
+        provenance["source"] = Path(path).name
+        return ConvertedShowAttendTell(
+            recipe, vocabulary, RunInfo(dim, provenance, True, channels), model.eval(), encoder
+        )
+    return ConvertedShowAttendTell(recipe, vocabulary, RunInfo(dim, provenance, False, channels), model.eval(), None)
 
 
-def _summary(out: Path, converted: Converted, left_out: list[str]) -> str:
+def _summary(out: Path, converted: ConvertedShowAttendTell, left_out: list[str]) -> str:
+    """What was converted, for the user."""
     config, info = converted.model.config, converted.info
     lines = [
         f"run folder: {out}",
         f"decoder: {len(converted.vocabulary)} words, cells of {info.feature_dim} channels, hidden {config.hidden}, "
         f"embedding {config.embed}, attention {config.attention}",
     ]
-    if converted.own_encoder is not None:
-        net = converted.own_encoder.config
+    if converted.checkpoint_encoder is not None:
+        net = converted.checkpoint_encoder.config
         lines.append(
             f"encoder: the checkpoint's {info.encoder['architecture']}, {net.size}x{net.size} pixels, {net.channels} "
-            "(size and pooling are the published ones, the checkpoint does not tell them)"
+            "(size and pooling are the published ones, because the checkpoint does not say them)"
         )
     elif info.encoder:
         lines.append(f"encoder: {info.encoder['source']}; captions are good only if the decoder was trained on it")

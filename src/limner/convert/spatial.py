@@ -1,18 +1,18 @@
-"""Spatial-Image-Captioning (sidharth5n/Spatial-Image-Captioning): checkpoint and infos in, run folder out."""
+"""Conversion of Spatial-Image-Captioning (sidharth5n/Spatial-Image-Captioning) to a run folder."""
 
 from pathlib import Path
 from typing import Any
 
 from limner.convert.self_critical import (
     Channels,
-    Dialect,
-    Names,
-    Published,
+    KeyMap,
+    PartNames,
+    SelfCriticalCheckpoint,
     check_request,
-    linear,
+    infer_transformer_config,
+    linear_keys,
     read_published,
-    transformer_config,
-    transformer_names,
+    transformer_keys,
     write,
 )
 from limner.models.spatial_transformer import SpatialTransformerConfig
@@ -22,39 +22,46 @@ BUFFERS = tuple(
 )
 
 
-ASSUMED = (
-    "activation relu is assumed: no weight tells it, and no option of the training does; if it was gelu, put it into "
-    "the run's recipe.json, model.activation"
+ACTIVATION_NOTE = (
+    "activation relu is assumed, because neither the weights nor the training options say which it is; if it was gelu, "
+    "set model.activation in the run's recipe.json"
 )
 
 
 def convert(checkpoint: Path, word_map: Path, out: Path, encoder: str = "", channels: Channels = "RGB") -> str:
-    """As `self_critical.convert`.  Weights tell the kind of positions, cross attention and norm; the number of heads
-    and the activation are options of the infos, else 8 and ReLU."""
+    """Convert as `self_critical.convert` does.
+
+    The kinds of positions, cross attention and norm are inferred from the weights.  The number of heads and the
+    activation are training options in the infos; where they are missing, 8 and ReLU are assumed.
+    """
     check_request(out, encoder, channels)
-    published = read_published(checkpoint, word_map)
-    rms = "model.encoder.norm.scale" in published.tensors
-    dialect = Dialect(
+    loaded = read_published(checkpoint, word_map)
+    rms = "model.encoder.norm.scale" in loaded.tensors
+    part_names = PartNames(
         "cross_attn", "fc.0", "fc.3", "scale" if rms else "weight", "bias", "model.tgt_embed.0.embedding.weight"
     )
-    activation = told_activation(published)
-    crossed = "model.decoder.layers.0.cross_attn.attention.spatial.weight" in published.tensors
-    config = transformer_config(
-        published,
-        dialect,
+    activation = activation_option(loaded)
+    xlinear = "model.decoder.layers.0.cross_attn.attention.spatial.weight" in loaded.tensors
+    config = infer_transformer_config(
+        loaded,
+        part_names,
         norm="rms" if rms else "layer",
         activation=activation or "relu",
-        cross_attention="xlinear" if crossed else "dot-product",
-        **positions_of(published),
+        cross_attention="xlinear" if xlinear else "dot-product",
+        **position_fields(loaded),
     )
-    names = transformer_names(config, dialect) | position_names(config)
-    done = write(out, published, config, names, BUFFERS)
-    return done if activation else f"{done}\n{ASSUMED}"
+    key_map = transformer_keys(config, part_names) | position_keys(config)
+    summary = write(out, loaded, config, key_map, BUFFERS)
+    return summary if activation else f"{summary}\n{ACTIVATION_NOTE}"
 
 
-def told_activation(published: Published) -> str | None:
-    """No weight tells it; an option that names an activation, or is called gelu, does."""
-    for key, value in published.options.items():
+def activation_option(loaded: SelfCriticalCheckpoint) -> str | None:
+    """The activation according to the training options, or None where they do not say.
+
+    Recognised are an option whose name has "act" and whose value is relu or gelu, and a boolean option with "gelu" in
+    its name.
+    """
+    for key, value in loaded.options.items():
         if "act" in key.lower() and str(value).lower() in ("relu", "gelu"):
             return str(value).lower()
         if "gelu" in key.lower() and isinstance(value, bool):
@@ -62,10 +69,9 @@ def told_activation(published: Published) -> str | None:
     return None
 
 
-def positions_of(published: Published) -> dict[str, Any]:
-    """The kind of positions, and the number of grid cells where the weights depend on it.  Raises ValueError when that
-    is no square."""
-    tensors = published.tensors
+def position_fields(loaded: SelfCriticalCheckpoint) -> dict[str, Any]:
+    """Config fields of the positions: their kind, and the number of grid cells where the weights depend on it."""
+    tensors = loaded.tensors
     if (rows := tensors.get("model.src_embed.fc1.weight")) is not None:
         return {"positions": "gxg", "num_grids": rows.shape[1] ** 2}
     if "model.src_embed.fc.0.weight" in tensors:
@@ -77,14 +83,15 @@ def positions_of(published: Published) -> dict[str, Any]:
     return {"positions": "none"}
 
 
-def position_names(config: SpatialTransformerConfig) -> Names:
-    theirs, ours = "model.src_embed", "positions"
+def position_keys(config: SpatialTransformerConfig) -> KeyMap:
+    """Published key -> key of the position module."""
+    source, target = "model.src_embed", "positions"
     return {
-        "gxg": linear(f"{theirs}.fc1", f"{ours}.rows")
-        | linear(f"{theirs}.fc2", f"{ours}.columns")
-        | linear(f"{theirs}.fc3", f"{ours}.cells"),
-        "g2": linear(f"{theirs}.fc", f"{ours}.vector"),
-        "box": linear(f"{theirs}.fc.0", f"{ours}.mlp.0") | linear(f"{theirs}.fc.2", f"{ours}.mlp.2"),
+        "gxg": linear_keys(f"{source}.fc1", f"{target}.rows")
+        | linear_keys(f"{source}.fc2", f"{target}.columns")
+        | linear_keys(f"{source}.fc3", f"{target}.cells"),
+        "g2": linear_keys(f"{source}.fc", f"{target}.vector"),
+        "box": linear_keys(f"{source}.fc.0", f"{target}.mlp.0") | linear_keys(f"{source}.fc.2", f"{target}.mlp.2"),
         "sinusoidal": {},
         "none": {},
     }[config.positions]

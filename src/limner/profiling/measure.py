@@ -40,13 +40,13 @@ CLIPS = ("msrvtt", "msvd", "sftcap")  # data sets that have no pictures
 class Profile:
     """Numbers of one run, for one medium at a time unless it says otherwise.
 
-    parameters  how many, by "encoder" and "captioner"; of SFT those of the side whose captions are asked for
-    size        bytes of the run folder's weights and words, and of a pretrained encoder that lies elsewhere 0
-    operations  multiplications and additions, by "encode" and "caption"
-    latency     median milliseconds, by STAGES: from the file to the encoder's pixels, to cells, to the sentence
-    rate        captions per second, `batch` media at a time, from pixels on (from cells on where there is no encoder)
-    memory      megabytes: the most that a new process needs, on the CPU, to load the run and caption the medium
-    cider       of the folder's scores.json, if it has one of this recipe
+    parameters  number of parameters, by "encoder" and "captioner"; for SFT, those of the side that captions
+    size        bytes of weights and vocabulary in the run folder, without a pretrained encoder elsewhere
+    operations  multiplications plus additions, by "encode" and "caption"
+    latency     median milliseconds, by stage: "read" (file to pixels), "encode" (to cells), "caption" (to the caption)
+    rate        captions per second in batches of `batch` media, from pixels on, or from cells where there is no encoder
+    memory      peak megabytes of a new process that loads the run on the CPU and captions; None: not measured
+    cider       CIDEr in the folder's scores.json (not x100), or None where there is none for this recipe
     """
 
     name: str
