@@ -237,6 +237,7 @@ class _TensorReader:
         return self.converted[id(item)]
 
     def _read(self, item: Any) -> Any:
+        """Convert a container or a pickled object."""
         if isinstance(item, dict):
             return {key: self.value(value) for key, value in item.items()}
         if isinstance(item, PickledObject):

@@ -7,9 +7,9 @@ is the row of EOS; PAD and BOS are masked in the softmax, so it runs over the sa
 Example with the published words 1 "a", 2 "UNK", 3 "b": limner's ids PAD, BOS, EOS, UNK, "a", "b" are 0 .. 5, and their
 rows are the published rows 0, 0, 0, 2, 1, 3 (`published_ids`).
 
-The vocabulary is not in the weights.  It is in the infos pickle beside them, with the training options; this pickle is
-read without executing it.  The JSON file that `prepro_labels.py` wrote can be given instead.  The published beam search
-replaces a hypothesis that has ended by the next best one: `decoding.keep_beam_full`.
+The vocabulary is not in the weights.  It is in the infos pickle in the same folder, with the training options; this
+pickle is read without executing it.  The JSON file that `prepro_labels.py` wrote can be given instead.  The published
+beam search replaces a hypothesis that has ended by the next best one: `decoding.keep_beam_full`.
 """
 
 from collections.abc import Mapping

@@ -62,11 +62,11 @@ def convert(
 ) -> str:
     """Convert a checkpoint to the run folder `out` -> a summary for the user.
 
-    Nothing is written unless everything fits.  `checkpoint` is checkpoint.pth, an encoder .prm beside its decoder .prm,
-    or the folder that holds them; a config.yaml there becomes the recipe.  `word_map` is the pickled vocabulary, or
-    JSON {word: id}.  `encoder` is the .pth file of the 3-D ResNet that made the features, which is copied into the run,
-    or a transformers video model.  Raises ValueError that names every key that is missing, unknown or of a wrong shape,
-    and FileExistsError when `out` holds a run.
+    Nothing is written unless everything fits.  `checkpoint` is checkpoint.pth, an encoder .prm in one folder with its
+    decoder .prm, or the folder that holds them; a config.yaml there becomes the recipe.  `word_map` is the pickled
+    vocabulary, or JSON {word: id}.  `encoder` is the .pth file of the 3-D ResNet that made the features, which is
+    copied into the run, or a transformers video model.  Raises ValueError that names every key that is missing, unknown
+    or of a wrong shape, and FileExistsError when `out` holds a run.
     """
     check_no_run(out)
     if channels != "RGB":

@@ -54,23 +54,24 @@ class ClipFrames(Pretrained):
 
 
 def _load_clip(source: str) -> tuple[nn.Module, Any]:
+    """Load the image encoder of a CLIP model -> the network and its image processor.  Raises ValueError."""
     import transformers  # imported here because it takes 3 s
 
-    where, hint = resolve_source(source)
+    location, hint = resolve_source(source)
     backbone: nn.Module
     report: dict[str, Any]
     try:
-        config = transformers.AutoConfig.from_pretrained(where)
+        config = transformers.AutoConfig.from_pretrained(location)
         if config.model_type not in ("clip", "clip_vision_model"):
             raise ValueError(
                 f"it is a {config.model_type!r} model, but clip_frames reads CLIP; use pretrained for others"
             )
         vision = config.vision_config if config.model_type == "clip" else config
         vision.projection_dim = config.projection_dim  # the vision config does not always hold it
-        processor = transformers.AutoImageProcessor.from_pretrained(where, backend="pil")
+        processor = transformers.AutoImageProcessor.from_pretrained(location, backend="pil")
         with quiet_transformers(transformers):
             backbone, report = transformers.CLIPVisionModelWithProjection.from_pretrained(
-                where, config=vision, dtype=torch.float32, output_loading_info=True
+                location, config=vision, dtype=torch.float32, output_loading_info=True
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"encoder.source {source}: {hint} ({str(error).splitlines()[0]})") from error

@@ -58,10 +58,10 @@ class Detector(Encoder):
         self.config = config
         self.family, net, self.processor = _load_detector(config.source)
         sizes = net.config
-        found = sizes.two_stage_num_proposals if getattr(sizes, "two_stage", False) else sizes.num_queries
-        if found < config.regions:
+        queries = sizes.two_stage_num_proposals if getattr(sizes, "two_stage", False) else sizes.num_queries
+        if queries < config.regions:
             raise ValueError(
-                f"{config.source} detects {found} regions, not {config.regions}: give encoder.regions up to {found}"
+                f"{config.source} detects {queries} regions, not {config.regions}: give encoder.regions up to {queries}"
             )
         self.net: Any = net.requires_grad_(False)
         self.dim: int = sizes.d_model
@@ -76,14 +76,14 @@ class Detector(Encoder):
 
         The aspect ratio is not kept.
         """
-        read = self.processor(
+        inputs = self.processor(
             images=[np.ascontiguousarray(frame) for frame in frames],
             size={"height": self.config.size, "width": self.config.size},
             input_data_format="channels_last",
             do_pad=False,
             return_tensors="pt",
         )
-        pixels: Tensor = read["pixel_values"]
+        pixels: Tensor = inputs["pixel_values"]
         return pixels
 
     def forward(self, pixels: Pixels) -> Features:
@@ -92,13 +92,13 @@ class Detector(Encoder):
         The layout is (T, 1, `regions`); boxes are xyxy, relative to the picture, in [0, 1].
         """
         b, t = pixels.frames.shape[:2]
-        found = self.net(pixels.frames.flatten(0, 1))
+        outputs = self.net(pixels.frames.flatten(0, 1))
         # a sigmoid keeps the order of scores, so it need not be computed
-        scores = found.logits.softmax(-1)[..., :-1] if self.family.no_object_class else found.logits
-        sure = scores.amax(-1)
-        chosen = sure.topk(self.config.regions).indices.unsqueeze(-1)
-        grid = found.last_hidden_state.gather(1, chosen.expand(-1, -1, self.dim))
-        centre, extent = found.pred_boxes.gather(1, chosen.expand(-1, -1, 4)).chunk(2, -1)
+        scores = outputs.logits.softmax(-1)[..., :-1] if self.family.no_object_class else outputs.logits
+        best_class = scores.amax(-1)
+        chosen = best_class.topk(self.config.regions).indices.unsqueeze(-1)
+        grid = outputs.last_hidden_state.gather(1, chosen.expand(-1, -1, self.dim))
+        centre, extent = outputs.pred_boxes.gather(1, chosen.expand(-1, -1, 4)).chunk(2, -1)
         boxes = torch.cat([centre - extent / 2, centre + extent / 2], -1).clamp(0, 1)
         cells = (b, t * self.config.regions)
         mask = torch.ones(cells, dtype=torch.bool, device=grid.device)
@@ -130,24 +130,24 @@ def _load_detector(source: str) -> tuple[DetectorFamily, Any, Any]:
     """Load a detector -> its family, the network and its image processor.  Raises ValueError."""
     import transformers  # imported here because it takes 3 s
 
-    where, hint = resolve_source(source)
+    location, hint = resolve_source(source)
     try:
-        config = transformers.AutoConfig.from_pretrained(where)
+        config = transformers.AutoConfig.from_pretrained(location)
     except (OSError, ValueError) as error:
         raise ValueError(f"encoder.source {source}: {hint} ({str(error).splitlines()[0]})") from error
     family = _family_of(config, source)
     try:
-        processor = transformers.AutoImageProcessor.from_pretrained(where, backend="pil")
+        processor = transformers.AutoImageProcessor.from_pretrained(location, backend="pil")
         with quiet_transformers(transformers):
             net, report = getattr(transformers, family.model).from_pretrained(
-                where, dtype=torch.float32, output_loading_info=True
+                location, dtype=torch.float32, output_loading_info=True
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"encoder.source {source}: {hint} ({str(error).splitlines()[0]})") from error
-    absent = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
-    if absent:
+    missing = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+    if missing:
         raise ValueError(
-            f"{source} lacks weights of {family.model} ({len(absent)} missing, e.g. {absent[:3]}): "
+            f"{source} lacks weights of {family.model} ({len(missing)} missing, e.g. {missing[:3]}): "
             "give a complete checkpoint"
         )
     return family, net, processor

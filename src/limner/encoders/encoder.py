@@ -80,7 +80,7 @@ def group_by_shape(frames: Sequence[Tensor | None]) -> list[list[int]]:
     [[0, 3], [2]]
     """
     groups: dict[tuple[int, ...], list[int]] = {}
-    for place, item in enumerate(frames):
+    for index, item in enumerate(frames):
         if item is not None:
-            groups.setdefault(tuple(item.shape), []).append(place)
+            groups.setdefault(tuple(item.shape), []).append(index)
     return list(groups.values())

@@ -30,8 +30,8 @@ class FourStageEncoder(Encoder):
                 f"encoder.trainable_from is {first}, but this ResNet has {len(blocks)} blocks: "
                 f"give {-len(blocks)} .. {len(blocks) - 1}, or null to freeze it"
             )
-        kept = len(blocks) if first is None else first % len(blocks)
-        self._frozen = [self.conv1, self.bn1, *blocks[:kept]] if kept else []
+        frozen = len(blocks) if first is None else first % len(blocks)
+        self._frozen = [self.conv1, self.bn1, *blocks[:frozen]] if frozen else []
         for module in self._frozen:
             module.requires_grad_(False)
 

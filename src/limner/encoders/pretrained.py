@@ -227,9 +227,9 @@ def weights_sha256(module: nn.Module) -> str:
     """
     digest = hashlib.sha256()
     for key, value in sorted(module.state_dict().items()):
-        plain = value.detach().cpu().float() if value.is_floating_point() else value.detach().cpu()
-        digest.update(f"{key} {tuple(plain.shape)} {plain.dtype}\n".encode())
-        digest.update(plain.contiguous().numpy().tobytes())
+        tensor = value.detach().cpu().float() if value.is_floating_point() else value.detach().cpu()
+        digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -237,11 +237,13 @@ def _load_pretrained(source: str) -> tuple[BackboneFamily, nn.Module, Any]:
     """Load a backbone -> its family, the network and its image processor.  Raises ValueError."""
     import transformers  # imported here because it takes 3 s
 
-    where, hint = resolve_source(source)
+    location, hint = resolve_source(source)
     try:
-        kind = transformers.AutoConfig.from_pretrained(where).model_type
+        kind = transformers.AutoConfig.from_pretrained(location).model_type
         # backend "pil": the variant for torchvision is not needed, and a broken torchvision must not matter
-        processor = transformers.AutoImageProcessor.from_pretrained(where, backend="pil") if kind in BACKBONES else None
+        processor = (
+            transformers.AutoImageProcessor.from_pretrained(location, backend="pil") if kind in BACKBONES else None
+        )
     except (OSError, ValueError) as error:
         raise ValueError(f"encoder.source {source}: {hint} ({str(error).splitlines()[0]})") from error
     if kind not in BACKBONES:
@@ -250,7 +252,7 @@ def _load_pretrained(source: str) -> tuple[BackboneFamily, nn.Module, Any]:
     try:
         with quiet_transformers(transformers):
             backbone, report = getattr(transformers, family.model).from_pretrained(
-                where, dtype=torch.float32, output_loading_info=True, **dict(family.options)
+                location, dtype=torch.float32, output_loading_info=True, **dict(family.options)
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"encoder.source {source}: {hint} ({str(error).splitlines()[0]})") from error

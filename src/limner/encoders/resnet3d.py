@@ -205,6 +205,7 @@ class ResNet3D(FourStageEncoder):
         return Features(grid, torch.ones(grid.shape[:2], dtype=torch.bool, device=grid.device), Layout(*x.shape[2:]))
 
     def _feature_map(self, frames: Float[Tensor, "B T 3 H W"]) -> Float[Tensor, "B D t h w"]:
+        """The last feature map of the network."""
         x = torch.relu(self.bn1(self.conv1(frames.transpose(1, 2))))
         x = F.max_pool3d(x, 3, 2, 1)
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))

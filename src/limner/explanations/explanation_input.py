@@ -65,6 +65,7 @@ def load_explanation_input(run: Run, source: str, device: str = "cpu", frames: i
 
 
 def _from_file(pipeline: Pipeline, source: str) -> ExplanationInput:
+    """Encode a picture or clip."""
     notes: list[str] = []
     medium = Medium(Path(source).stem, source)
     pixels = pipeline.encoder.preprocess(frames_of(medium, pipeline.sampling, notes))
@@ -74,6 +75,7 @@ def _from_file(pipeline: Pipeline, source: str) -> ExplanationInput:
 
 @torch.no_grad()
 def _from_store(run: Run, id: str, device: str) -> ExplanationInput:
+    """Read stored features, and the frames of their medium where the recipe's data has it."""
     recipe, inputs = run.recipe, open_inputs(run.recipe, run.encoder)
     medium, notes = Medium(id, ""), []
     if recipe.data.media:

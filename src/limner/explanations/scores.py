@@ -84,11 +84,8 @@ def deletion_insertion(
     for word in chosen:
         shuffled = rng.permutation(real)
         rising = shuffled[maps[word, shuffled].argsort(kind="stable")]
-        orders = [
-            rising,
-            rising[::-1],
-            rng.permutation(real),
-        ]  # deletion, insertion, random; the first cells of each are given
+        # deletion, insertion, random: of each order, the first cells are given
+        orders = [rising, rising[::-1], rng.permutation(real)]
         masks = torch.zeros(len(orders) * len(counts), features.layout.cells, dtype=torch.bool)
         for row, (order, count) in enumerate((order, count) for order in orders for count in counts):
             masks[row, order[:count].copy()] = True
@@ -112,6 +109,7 @@ def _probabilities(
 
 
 def _repeat(x: Float[Tensor, "1 *shape"] | Bool[Tensor, "1 *shape"], count: int) -> Tensor:
+    """The only row `count` times, without a copy."""
     return x.expand(count, *x.shape[1:])
 
 

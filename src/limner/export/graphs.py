@@ -74,6 +74,7 @@ class EncoderGraph(nn.Module):
         return memory, self.captioner.init_state(memory), features.layout
 
     def forward(self, pixels: UInt8[Tensor, "1 T h w 3"]) -> tuple[Tensor, ...]:
+        """Pixels of one medium -> the tensors of its memory and its first state."""
         assert self.memory is not None
         assert self.state is not None
         memory, state, _ = self.see(pixels)
@@ -90,6 +91,7 @@ class StepGraph(nn.Module):
     def forward(
         self, token: Int[Tensor, " R"], state: Sequence[Tensor], memory: Sequence[Tensor]
     ) -> tuple[Float[Tensor, "R V"] | Float[Tensor, "R N"] | Tensor, ...]:
+        """Last tokens, states and memory -> logits, attention and the tensors of the new states."""
         out = self.captioner.step(token, self.state.join(state), self.memory.join(memory))
         return (out.logits, out.attention, *self.state.split(out.state))
 
@@ -106,10 +108,12 @@ class Graphs:
 
     @property
     def memory_names(self) -> list[str]:
+        """Names of the tensors of the memory in the ONNX files."""
         return [f"memory_{i}" for i in range(len(self.step.memory.free))]
 
     @property
     def state_names(self) -> list[str]:
+        """Names of the tensors of the state in the ONNX files."""
         return [f"state_{i}" for i in range(len(self.step.state.free))]
 
 

@@ -1,0 +1,1 @@
+"""Profiling of runs: time, memory, parameters and operations."""
