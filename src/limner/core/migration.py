@@ -99,7 +99,7 @@ def migrate_training_state(fields: Mapping[str, Any]) -> dict[str, Any]:
 def new_field_name(place: str, field: str) -> str:
     """Return the new name of a field of format 1 at a dotted place, or "" when it was not renamed.
 
-    >>> renamed("stages.0", "rates")
+    >>> new_field_name("stages.0", "rates")
     'lr_scale'
     """
     pattern = ".".join("*" if part.isdigit() else part for part in place.split("."))
