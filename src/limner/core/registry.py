@@ -46,7 +46,7 @@ class Buildable(NamedTuple):
 def defining_package(entry: object) -> str:
     """Return the name of the package that defines an entry: "limner" or that of a plug-in.
 
-    >>> origin(Registry)
+    >>> defining_package(Registry)
     'limner'
     """
     target = entry.build if isinstance(entry, Buildable) else entry

@@ -125,9 +125,7 @@ def read_export_manifest(folder: Path) -> ExportManifest:
             f"{FORMAT}: update limner, or export again"
         )
     if saved.pop("sha256", None) != _digest(saved):
-        raise ValueError(
-            f"{path} was changed after it was written: its hash differs; take a fresh copy, or export again"
-        )
+        raise ValueError(f"{path} was changed after the export: its hash differs; take a fresh copy, or export again")
     try:
         manifest = TypeAdapter(ExportManifest).validate_python(migrate(saved))
     except ValidationError as error:
