@@ -178,7 +178,11 @@ def test_a_shard_with_a_hash_of_earlier_days_is_kept(tmp_path: Path) -> None:
     with safe_open(path, "pt") as shard:
         facts = json.loads(shard.metadata()["limner"])
     save_file(load_file(path), path, {"limner": json.dumps({**facts, "provenance_hash": "0" * 64})})
-    assert len(StoreWriter(tmp_path, {**MADE_BY, "source": "elsewhere"})) == 4
+    StoreWriter(tmp_path, {**MADE_BY, "source": "elsewhere"}).finish()
+    store = FeatureStore(tmp_path)
+    assert store.ids == ["m0", "m1", "m2", "m3"]
+    for seed, id in enumerate(store.ids):
+        assert torch.equal(store.get(id, "full")[0], grid(seed).half())
 
 
 @pytest.mark.data
