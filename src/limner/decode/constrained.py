@@ -52,8 +52,9 @@ def constrained_beam(model: Captioner, inputs: Inputs, options: Beam) -> Caption
         search.total = search.total.masked_fill(open_slots == 0, -torch.inf)  # K captions have ended: stop this medium
         if not search.total.isfinite().any():
             break
-    by_size = sorted(range(S), key=lambda subset: -subset.bit_count())
-    return search.finish([torch.arange(subset * K, (subset + 1) * K) for subset in by_size])
+    slots = torch.arange(S * K)
+    held = torch.tensor([subset.bit_count() for subset in range(S)]).repeat_interleave(K)  # required words per slot
+    return search.finish([slots[held == words] for words in range(len(must), -1, -1)])
 
 
 def _best_of_subset(scores: Tensor, subset: int, must: list[int], K: int) -> tuple[Tensor, Tensor, Tensor]:
