@@ -54,5 +54,5 @@ def exported(tiny: Path) -> Path:
 
     done = limner("export", tiny / "run", "--check", tiny / "world" / "images", "--limit", "12")
     assert "float32: 12 of 12 captions are PyTorch's (100.0%)" in done.stdout
-    assert f"wrote {tiny / 'run.onnx'}, for pictures and clips" in done.stdout
+    assert f"wrote {tiny / 'run.onnx'}, for images and videos" in done.stdout
     return tiny / "run.onnx"

@@ -229,7 +229,7 @@ def test_files_are_read_in_their_view_and_kept(tmp_path: Path, monkeypatch: pyte
     medium = Medium("a", str(tmp_path / "a.png"))
     for room, expected in ((0, 4), (239, 4), (240, 3), (480, 2)):
         calls.clear()
-        reader = from_files(preprocess, room=room)
+        reader = from_files(preprocess, cache_bytes=room)
         for _ in range(2):
             frames = reader([(medium, "full"), (medium, "flip")]).frames
             bright = frames.amax((1, 2, 3)).argmax(1).tolist()

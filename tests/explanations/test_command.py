@@ -128,7 +128,7 @@ def test_without_a_run_it_is_the_shipped_model(tiny: Path, clip: Path, tmp_path:
     shutil.copytree(tiny / "run", tmp_path / "shipped")
     (tmp_path / "shipped" / "manifest.json").touch()
     monkeypatch.setattr(shipped, "MODEL", tmp_path / "shipped")
-    monkeypatch.setattr("limner.apps.shared.runs.found", Path)
+    monkeypatch.setattr("limner.apps.shared.runs.resolve_model", Path)
     monkeypatch.chdir(tmp_path)
     photo, caption = tiny / "world" / "images" / "000001.png", Pipeline.load(tiny / "run").caption
     assert main(["explain", str(photo)]) == 0

@@ -81,7 +81,12 @@ def test_shade_by_hand():
     [((1, 1), (224, 224)), ((64, 128), (224, 448)), ((100, 400), (160, 640)), ((2000, 1000), (640, 320))],
 )
 def test_enlarge_keeps_the_aspect(size: tuple[int, int], expected: tuple[int, int]):
-    assert enlarge(np.zeros((*size, 3), np.uint8)).shape == (*expected, 3)
+    """Its left half is dark and its right half light, before and after."""
+    picture = np.full((*size, 3), 200, np.uint8)
+    picture[:, : size[1] // 2] = 70
+    found, quarter = enlarge(picture), expected[1] // 4
+    assert found.shape == (*expected, 3) and (found[:, -quarter:] == 200).all()
+    assert (found[:, :quarter] == (70 if size[1] > 1 else 200)).all()
     right = np.zeros((224, 300, 3), np.uint8)
     assert enlarge(right) is right
 
@@ -94,7 +99,7 @@ def test_a_panel_per_word_and_one_for_the_picture(tmp_path: Path, words: tuple[s
         attention_figure(np.zeros((30, 40, 3), np.uint8), caption(words), tmp_path / "f.svg")
     text = (tmp_path / "f.svg").read_text(encoding="utf-8")
     assert len(re.findall(r"<image ", text)) == len(words) + 1
-    legend = "Outline: the smallest area with half of the attention. Percentage: this area's share of the picture."
+    legend = "Outlined: the smallest area that holds half of the attention; number: its share of the picture"
     lines = re.findall(r">([^<>]*)<", text)
     assert (legend in " ".join(line for line in lines if line.strip())) == bool(words)
     shown = re.findall(r">([^<>]*) {1,2}\(\d+%\)<", text)
@@ -266,4 +271,12 @@ def test_strips_are_as_high_as_their_words_need(tmp_path: Path, words: int):
 
 @pytest.mark.filterwarnings("ignore:Glyph")
 def test_letters_that_the_font_lacks_do_not_stop_the_figure(tmp_path: Path):
-    assert attention_figure(np.zeros((8, 8, 3), np.uint8), caption(("红色", "圆")), tmp_path / "f.png").is_file()
+    """They are drawn as boxes and warned about; everything else is as with letters that the font has."""
+    picture = np.zeros((8, 8, 3), np.uint8)
+    with pytest.warns(UserWarning, match=r"Glyph 22278 .* missing from"):  # U+5706, the second word
+        attention_figure(picture, caption(("红色", "圆")), tmp_path / "missing.png", "title")
+    attention_figure(picture, caption(("aa", "a")), tmp_path / "known.png", "title")
+    missing, known = (np.asarray(Image.open(tmp_path / f"{name}.png")).astype(int) for name in ("missing", "known"))
+    assert missing.shape == known.shape
+    differs = (missing != known).any((1, 2)).nonzero()[0]
+    assert len(differs) and differs.max() - differs.min() < 0.25 * 120  # only the line of the words

@@ -45,14 +45,16 @@ def test_every_word_has_its_own_map_and_padding_none():
 
 
 def test_gradients_where_they_were_off():
-    """Within no_grad, on weights that are not trained; the captioner's own gradients are left alone."""
-    model = small("show_attend_tell")
+    """Within no_grad, on weights that are not trained, the maps are the same; the captioner's own gradients are left
+    alone."""
+    model, words = small("show_attend_tell"), torch.tensor([4, 5])
+    features = one(torch.randn(6, 10), Layout(1, 2, 3))
+    expected = gradcam(model, features, words)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    features = one(torch.randn(6, 10), Layout(1, 2, 3))
     with torch.no_grad():
-        found = gradcam(model, features, torch.tensor([4, 5]))
-    assert found.any() and not found.requires_grad
+        found = gradcam(model, features, words)
+    assert torch.equal(found, expected) and found.any() and not found.requires_grad
     assert all(parameter.grad is None for parameter in model.parameters())
 
 

@@ -17,6 +17,7 @@ from limner.explanations.maps import (
     sentence_from_tokens,
 )
 from limner.models.captioner import FromPixels
+from limner.models.spatiotemporal import resample
 from limner.text.vocabulary import SPECIALS, Vocabulary
 from tests.explanations.toys import Linear, one
 from tests.models.captioners import SMALL, pick, random_features, small
@@ -34,7 +35,8 @@ def test_every_model_by_every_method(case: str, method: str):
         medium, real = pick(features, [row]), features.mask[row].numpy()
         found = explain(model, medium, SENTENCE, method)
         assert found.words == ("a", "red", "dog", "runs") and found.method == method
-        assert found.maps.shape == (4, 6) and found.grid.shape == (4, 1, 2, 3) and found.layout == Layout(1, 2, 3)
+        assert found.maps.shape == (4, 6) and found.layout == Layout(1, 2, 3)
+        assert found.grid.shape == (4, 1, 2, 3) and (found.grid[:, 0, 1] == found.maps[:, 3:]).all()
         assert np.isfinite(found.maps).all() and (found.real == real).all() and not found.maps[:, ~real].any()
         if method == "attention":
             assert found.maps.sum(1) == pytest.approx(np.ones(4), abs=1e-6)
@@ -66,11 +68,14 @@ def test_an_explanation_does_not_depend_on_padding(case: str, method: str):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_maps_of_a_model_that_resamples_are_of_its_own_cells(method: str):
-    model = small("first_token", align=(2, 3, 3))
+    """Those of the same model without resampling, for features that were resampled before."""
+    layout = Layout(2, 3, 3)
     medium = Features(torch.randn(1, 20, 10), torch.ones(1, 20, dtype=torch.bool), Layout(5, 2, 2))
-    found = explain(model, medium, SENTENCE, method)
-    assert found.layout == Layout(2, 3, 3) and found.maps.shape == (4, 18) and found.real.all()
-    assert np.isfinite(found.maps).all()
+    before = Features(resample(medium, layout), torch.ones(1, 18, dtype=torch.bool), layout)
+    found = explain(small("first_token", align=(2, 3, 3)), medium, SENTENCE, method)
+    expected = explain(small("first_token"), before, SENTENCE, method)
+    assert found.layout == layout and found.real.all()
+    np.testing.assert_allclose(found.maps, expected.maps, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", ["show_attend_tell", "sa_lstm", "spatio_temporal"])

@@ -71,7 +71,7 @@ def test_every_captioner_that_can(case: str, tmp_path: Path):
     """Pictures and clips, by the exporter's own comparison and by hand."""
     run = random_run(tmp_path / "run", CASES[case])
     done = limner("export", run)
-    assert "24 of 24 captions are PyTorch's" in done.stdout and "for pictures and clips" in done.stdout
+    assert "24 of 24 captions are PyTorch's" in done.stdout and "for images and videos" in done.stdout
     pipeline, engine = Pipeline.load(run), OnnxPipeline.load(tmp_path / "run.onnx")
     found = compare(pipeline, engine, drawn(pictures=True, clips=True), pipeline.decoding)
     assert (found.media, found.identical) == (36, 36)
