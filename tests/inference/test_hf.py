@@ -14,9 +14,11 @@ import transformers
 
 from limner.apps.cli import main
 from limner.core.torch_free import Failure
+from limner.data.datasets import read_dataset
 from limner.decode.options import Beam, Sample
 from limner.decode.rules import Rules
 from limner.inference.hf import HuggingFacePipeline, generate_arguments
+from limner.runs.recipe_file import load_recipe
 from limner.text.alt_text import alt_text
 from tests.apps.test_caption import picture
 from tests.data.videos import greys, write
@@ -91,6 +93,15 @@ def pictures(count: int = 4) -> list[np.ndarray]:
     return [draw.integers(60 * k, 60 * k + 60, (16, 16, 3), dtype=np.uint8) for k in range(count)]
 
 
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """The ids of every caption from here on, in the order made."""
+    ids: list[list[int]] = []
+    real = HuggingFacePipeline._caption
+    record = lambda self, tokens, ways: ids.append(tokens.tolist()) or real(self, tokens, ways)  # noqa: E731
+    monkeypatch.setattr(HuggingFacePipeline, "_caption", record)
+    return ids
+
+
 def steps(captioner: HuggingFacePipeline, pixels: torch.Tensor, ids: list[int]) -> float:
     """Natural log-probability of `ids` after BOS, a whole forward pass each, without `generate`."""
     total = 0.0
@@ -111,16 +122,11 @@ def steps(captioner: HuggingFacePipeline, pixels: torch.Tensor, ids: list[int]) 
 @pytest.mark.parametrize("name", list(MODELS))
 @pytest.mark.parametrize("decoding", [None, Beam(3, 0.0, Rules(max_length=6, no_repeat_word=False), n_best=2)])
 @torch.no_grad()
-def test_words_and_log_probabilities(models: Path, name: str, decoding: Beam | None):
+def test_words_and_log_probabilities(models: Path, name: str, decoding: Beam | None, monkeypatch: pytest.MonkeyPatch):
     """Those of the model itself, word by word; the end is counted, what follows it is not."""
     captioner = HuggingFacePipeline.load(models / name)
-    spoken, kept = [], []
-    real = HuggingFacePipeline._caption
-    HuggingFacePipeline._caption = lambda self, ids, ways: kept.append(ids.tolist()) or real(self, ids, ways)
-    try:
-        found = [captioner.caption(source, decoding) for source in pictures()]
-    finally:
-        HuggingFacePipeline._caption = real
+    spoken, kept = [], recorded(monkeypatch)
+    found = [captioner.caption(source, decoding) for source in pictures()]
     flat = [one for caption in found for one in (caption, *caption.others)]
     assert len(flat) == len(kept) == 4 * (decoding.n_best if decoding else 1)
     for k, (ids, caption) in enumerate(zip(kept, flat, strict=True)):
@@ -212,13 +218,16 @@ def test_what_such_a_model_cannot_do_is_refused(models: Path, options: dict, rea
         list(HuggingFacePipeline.load(models / "git").captions([], decoding))
 
 
-def test_drawn_captions_differ_and_are_likely(models: Path):
+@torch.no_grad()
+def test_drawn_captions_differ_and_have_the_model_s_log_probabilities(models: Path, monkeypatch: pytest.MonkeyPatch):
     torch.manual_seed(0)
-    found = HuggingFacePipeline.load(models / "git").caption(
-        pictures()[0], Sample(8, rules=Rules(max_length=6, no_repeat_word=False))
-    )
-    assert len(found.others) == 7 and len({found.text, *(other.text for other in found.others)}) > 3
-    assert all(one.logprob < 0 for one in (found, *found.others))
+    captioner, ids = HuggingFacePipeline.load(models / "git"), recorded(monkeypatch)
+    found = captioner.caption(pictures()[0], Sample(8, rules=Rules(0, 6, no_repeat_word=False)))
+    drawn = (found, *found.others)
+    assert len(drawn) == 8 and len({one.text for one in drawn}) > 3
+    (pixels,) = captioner._pixels(pictures()[0], [])
+    expected = [steps(captioner, pixels, row[: row.index(EOS) + 1] if EOS in row else row) for row in ids]
+    assert [one.logprob for one in drawn] == pytest.approx(expected, abs=1e-3)
 
 
 def test_what_cannot_be_had_is_said_at_once(models: Path, tmp_path: Path):
@@ -306,7 +315,12 @@ def test_a_student_learns_what_it_writes(models: Path, tmp_path: Path, name: str
     capsys.readouterr()
     assert main(["train", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run")]) in (0, 3)  # some say no word
     facts = re.search(r"training media (\d+) .* pseudo-captions (\d+) ", capsys.readouterr().out)
-    assert facts and int(facts[2]) > int(facts[1])  # several captions of each, by the names that its file gives media
+    train = {medium.path for medium in read_dataset(load_recipe(tmp_path / "recipe.yaml").data).split("train")}
+    rows = [row for row in map(json.loads, told.read_text().splitlines()) if row["file"] in train]
+    texts = [text for row in rows for text in (row["caption"], *(other for other, _ in row["others"]))]
+    vocabulary = {"a", "dog", "and", "the", "red", "cat", "runs", "on", "blue", "grass"}
+    spoken = [text for text in texts if vocabulary & set(text.split())]
+    assert facts and facts.groups() == ("10", str(len(spoken))) and len(texts) == 3 * 10
 
 
 def test_the_prompt(models: Path, tmp_path: Path, monkeypatch, capsys):

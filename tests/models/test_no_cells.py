@@ -36,11 +36,12 @@ def without_cells(features: Features, *rows: int) -> Features:
     return replace(features, mask=mask)
 
 
-def gradients(model: Captioner, features: Features) -> list[Tensor]:
+def gradients(model: Captioner, features: Features) -> dict[str, Tensor]:
+    """Of every parameter that has one; of one without, zeros."""
     model.zero_grad()
     logits = model(features, TOKENS)
     logits.masked_fill(logits.isinf(), 0).square().sum().backward()
-    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    return {name: torch.zeros_like(it) if it.grad is None else it.grad for name, it in model.named_parameters()}
 
 
 def test_nothing_is_read_and_the_others_are_not_disturbed(model: Captioner):
@@ -71,12 +72,20 @@ def test_nothing_is_read_and_the_others_are_not_disturbed(model: Captioner):
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_gradients_are_finite(model: Captioner, training: bool):
+def test_gradients_are_those_of_the_words_alone(model: Captioner, training: bool):
+    """Finite, and without dropout the same for cells that are all padding and for a grid of no cells."""
     features = random_features()
     none = Features(features.grid[:, :0], features.mask[:, :0], Layout(1, 1, 0))
-    for given in (without_cells(features, 0), without_cells(features, 0, 1, 2, 3), none):
-        found = gradients(model.train(training), given)
-        assert found and all(grad.isfinite().all() for grad in found)
+    some, padded, empty = (
+        gradients(model.train(training), given)
+        for given in (without_cells(features, 0), without_cells(features, 0, 1, 2, 3), none)
+    )
+    for grad in (*some.values(), *padded.values(), *empty.values()):
+        assert grad.isfinite().all()
+    assert any(grad.any() for grad in empty.values())
+    if not training:
+        for name, grad in padded.items():
+            torch.testing.assert_close(grad, empty[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
 @pytest.mark.parametrize("counts", [None, [1, 1]])

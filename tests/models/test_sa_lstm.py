@@ -152,7 +152,16 @@ def test_many_cells_are_not_multiplied_beforehand():
     )
     with torch.no_grad():
         memory = model.encode(features)
-    assert memory.gate_inputs.shape[1] == 0 and memory.cells.shape == (1, MAX_PRECOMPUTED_CELLS + 1, D)
+        assert memory.gate_inputs.shape[1] == 0 and torch.equal(memory.cells, grid)
+        few = model.encode(
+            Features(
+                grid[:, :MAX_PRECOMPUTED_CELLS],
+                features.mask[:, :MAX_PRECOMPUTED_CELLS],
+                Layout(1, 1, MAX_PRECOMPUTED_CELLS),
+            )
+        )
+        assert few.cells.shape[1] == 0
+        close(few.gate_inputs, grid[:, :width] @ model.read_context.weight.T)
 
 
 def test_teaching_multiplies_cells_or_contexts():
@@ -167,13 +176,16 @@ def test_teaching_multiplies_cells_or_contexts():
     assert contexts == [4, 3, 3, 2]
 
 
-def test_the_state_does_not_grow():
-    model = small("sa_lstm, all options")
+def test_the_state_is_a_vector_per_layer_whatever_was_read():
+    """The top layer's after each word is the hidden state of teacher forcing."""
+    model, tokens = small("sa_lstm, all options"), torch.full((4, 5), 5)
     memory = model.encode(random_features())
-    state = model.init_state(memory)
-    for _ in range(3):
-        state = model.step(torch.full((4,), 5), state, memory).state
+    forced, state = model.forward_teacher_forced(memory, tokens), model.init_state(memory)
+    assert forced.hidden is not None
+    for t in range(4):
+        state = model.step(tokens[:, t], state, memory).state
         assert [tuple(h.shape) for (h,) in state] == [(4, 7), (4, 7)]
+        close(state[-1][0], forced.hidden[:, t])
 
 
 def test_in_bfloat16():
