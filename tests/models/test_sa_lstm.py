@@ -161,7 +161,7 @@ def test_many_cells_are_not_multiplied_beforehand():
             )
         )
         assert few.cells.shape[1] == 0
-        close(few.gate_inputs, grid[:, :width] @ model.read_context.weight.T)
+        close(few.gate_inputs, grid[:, :MAX_PRECOMPUTED_CELLS] @ model.read_context.weight.T)
 
 
 def test_teaching_multiplies_cells_or_contexts():

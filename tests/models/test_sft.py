@@ -2,11 +2,12 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from limner.core.types import BOS, EOS, PAD, Features, Layout
@@ -16,6 +17,8 @@ from limner.models.packed_linear import MAX_ROWS, MIN_MATRIX_SIZE, SmallBatchLin
 from limner.models.sft import Sft, SftConfig, teacher_forced_states
 from limner.models.sft_head import FRAME_TYPE, GLOBAL_TYPE, WORD_TYPE, SftHead
 from limner.models.sft_network import HierarchicalAttention, SftNetwork, run_bilstm, sinusoidal_encoding
+from limner.text.vectors import load_vectors
+from limner.text.vocabulary import SPECIALS, Vocabulary
 from tests.models.captioners import D, N, V, pick, random_features, small
 
 SIZES: dict[str, Any] = {"hidden": 24, "embed": 6, "width": 16, "heads": 2, "dropout": 0.0}
@@ -178,15 +181,23 @@ def test_what_the_published_teacher_cannot_do() -> None:
 
 @pytest.mark.parametrize("module", ["transformer", "lstm"])
 def test_object_slots_look_at_all_frames(module: str) -> None:
+    """A learned question each, attended by torch's own layer over the frames that are real."""
     net = network(module, False, slots=3)
-    grid, mask = torch.randn(2, 5, D), torch.ones(2, 5, dtype=torch.bool)
-    seen = net.encode_clip(net.encode_objects(grid, mask), True)
-    assert seen.actions.shape == (2, 3, 16) and seen.object_semantics.shape == (2, 3, 24) and seen.present.all()
-    other = grid.clone()
-    other[:, 4] = torch.randn(2, D)
-    assert (
-        (net.encode_objects(other, mask).objects - net.encode_objects(grid, mask).objects).abs().amax(-1) > 1e-4
-    ).all()
+    grid, mask = torch.randn(2, 5, D), torch.tensor([[True] * 5, [True, True, False, True, False]])
+    looked, slots = net.encode_objects(grid, mask), net.slots
+    assert slots is not None
+    oracle = nn.MultiheadAttention(16, 2, batch_first=True)
+    parts = (slots.attend.query, slots.attend.key, slots.attend.value)
+    with torch.no_grad():
+        oracle.in_proj_weight.copy_(torch.cat([part.weight for part in parts]))
+        oracle.in_proj_bias.copy_(torch.cat([part.bias for part in parts]))
+        oracle.out_proj.load_state_dict(slots.attend.out.state_dict())
+    question, frames = slots.question.expand(2, -1, -1), net.frames(grid)
+    objects = net.objects(slots.norm(question + oracle(question, frames, frames, key_padding_mask=~mask)[0]))
+    torch.testing.assert_close(looked.objects, objects, rtol=1e-4, atol=1e-5)
+    seen = net.encode_clip(looked, True)
+    torch.testing.assert_close(seen.object_semantics, net.semantics(objects), rtol=1e-4, atol=1e-5)
+    assert seen.actions.shape == (2, 3, 16) and seen.present.all()
 
 
 def test_words_outside_the_softmax() -> None:
@@ -195,9 +206,12 @@ def test_words_outside_the_softmax() -> None:
     assert never.tolist() == [[True, True, False, True, False, False, False, False, False]] * 4
 
 
-def test_word_vectors_can_be_put_in() -> None:
-    model = captioner()
-    assert model.get_submodule("embed") is model.head.embed
+def test_word_vectors_can_be_put_in(tmp_path: Path) -> None:
+    """As `embed`, where other captioners have theirs."""
+    model, vocabulary = captioner(), Vocabulary((*SPECIALS, "a", "dog", "runs"))
+    (tmp_path / "vectors.txt").write_text("dog 1 2 3 4 5 6\n")
+    assert load_vectors(tmp_path / "vectors.txt", vocabulary, model.get_submodule("embed")) == 1
+    assert model.head.embed(torch.tensor(vocabulary.ids["dog"])).tolist() == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize(("name", "value"), [("hidden", 25), ("width", 15)])

@@ -307,5 +307,11 @@ def test_another_captioner_is_refused() -> None:
 
 
 def test_a_recipe_builds_it() -> None:
-    objective = build_objective(SftLoss(), Context(media=[Medium("x", "", "train", ("a man",))], vocabulary=VOCABULARY))
-    assert isinstance(objective, SftTraining)
+    """With the media's captions it counts words, and it is the loss of its fields."""
+    config = SftLoss(objects=0.3, actions=0.2)
+    media = [Medium("x", "", "train", ("a man", "a dog")), Medium("y", "", "train", ("a dog runs",))]
+    objective = build_objective(config, Context(media=media, vocabulary=VOCABULARY))
+    assert isinstance(objective, SftTraining) and objective.config == config
+    assert objective.labels.count == 3 and objective.labels.frequency == {"a": 3, "dog": 2, "man": 1, "runs": 1}
+    net, data = model(), batch()
+    assert torch.equal(objective(net, data).value, training(objects=0.3, actions=0.2)(net, data).value)

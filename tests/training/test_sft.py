@@ -26,6 +26,7 @@ from limner.text.clip_bpe import ClipVocabulary, read_clip_vocabulary
 from limner.training.teachers import load_teacher
 from limner.training.train import train
 from tests.text.test_clip_bpe import write
+from tests.training.world import log_of
 
 
 def recipe(tiny: Path, features: Path, **objective: Any) -> Any:
@@ -93,7 +94,13 @@ def test_the_published_sums_train_too(tiny: Path, tmp_path: Path) -> None:
     plan = recipe(
         tiny, tmp_path / "features", teacher_weight=0.8, objects=0.1, actions=0.1, label_smoothing=0.3, published=True
     )
-    assert (train(plan, tmp_path / "run") / "model.safetensors").is_file()
+    folder = train(plan, tmp_path / "run")
+    rows = [row for row in log_of(folder) if "loss" in row]
+    for row in rows:
+        captions = 0.8 * row["xe_teacher"] + 0.2 * row["xe_student"]
+        assert row["loss"] == pytest.approx(captions + 0.1 * row["objects"] + 0.1 * row["actions"], abs=1e-3)
+    assert [row["step"] for row in rows] == [2, 4] and rows[1]["loss"] < rows[0]["loss"]
+    assert isinstance(load_run(folder).model, Sft)
 
 
 SLOW = pytest.mark.slow
