@@ -1,6 +1,7 @@
 """Without --model: the model inside the package, or one line that says there is none; packed models where runs are."""
 
 import io
+import json
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -72,10 +73,14 @@ def test_a_packed_model_is_taken_where_a_run_is_and_stays_as_it_is(tiny: Path, i
     assert main(["evaluate", str(inside), *given]) == 2
     assert "is a packed model, which stays unchanged: give --out DIR for its scores" in capsys.readouterr().err
     assert main(["evaluate", str(inside), *given, "--out", str(tmp_path / "scores")]) == 0
-    assert (tmp_path / "scores" / "captions.json").is_file()
+    assert main(["evaluate", str(tiny / "run"), *given, "--out", str(tmp_path / "of the run")]) == 0
+    packed, unpacked = (json.loads((tmp_path / it / "captions.json").read_text()) for it in ("scores", "of the run"))
+    assert packed == unpacked and len(packed) == 2
     assert {path: path.read_bytes() for path in inside.rglob("*") if path.is_file()} == before
     shutil.copytree(tiny / "run", tmp_path / "run")
+    capsys.readouterr()
     assert main(["caption", picture, "--model", str(tmp_path / "run"), "--with", str(inside)]) == 0
+    assert capsys.readouterr().out == f"{Pipeline.load(tiny / 'run').caption(picture).text}\n"  # a mean of two equals
 
 
 def test_no_hub_and_no_folder(tiny: Path, monkeypatch, capsys):

@@ -100,9 +100,12 @@ def test_data_that_lie_elsewhere_by_now(tiny: Path, tmp_path: Path, capsys):
     (tmp_path / "run" / "recipe.json").write_text(text)
     given = [str(tmp_path / "run"), "--limit", "2"]
     assert main(["evaluate", *given, "--split", "val"]) == 1
-    assert (
-        main(["evaluate", *given, "--split", "val", "--data.media", str(tmp_path / "moved"), "--metrics", "CIDEr"]) == 0
-    )
+    options = ["--limit", "2", "--split", "val", "--metrics", "CIDEr", "--out"]
+    moved = ["--data.media", str(tmp_path / "moved")]
+    assert main(["evaluate", str(tmp_path / "run"), *options, str(tmp_path / "there"), *moved]) == 0
+    assert main(["evaluate", str(tiny / "run"), *options, str(tmp_path / "here")]) == 0
+    here, there = (json.loads((tmp_path / name / "scores.json").read_text()) for name in ("here", "there"))
+    assert here["scores"] == there["scores"] and here["segments"] == there["segments"] and len(here["segments"]) == 2
     assert main(["explain", *given, "--score", "--method", "attention", "--data.media", str(tmp_path / "moved")]) == 0
     capsys.readouterr()
     assert main(["evaluate", *given, "--model.hidden", "3"]) == 2

@@ -218,8 +218,11 @@ def test_a_moved_encoder_is_found_by_every_member_that_has_it(tiny: Path, tmp_pa
     by_model = ["caption", pictures[0], "--model", str(tmp_path / "one"), *more]
     by_data = ["evaluate", str(tmp_path / "one"), "--split", "val", "--limit", "2", "--metrics", "BLEU-4", *more]
     by_data += ["--out", str(tmp_path / "scores")]
+    found = Pipeline.load(tmp_path / "one", str(moved), others=[tmp_path / "two", tiny / "run"])
+    assert main([*by_model, "--encoder", str(moved)]) == 0
+    assert capsys.readouterr().out == f"{found.caption(pictures[0]).text}\n"
+    assert main([*by_data, "--encoder", str(moved)]) == 0
     for command in (by_model, by_data):
-        assert main([*command, "--encoder", str(moved)]) == 0
         capsys.readouterr()
         assert main(command) == 1 and "give its present path with --encoder" in capsys.readouterr().err
 
