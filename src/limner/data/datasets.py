@@ -1,4 +1,7 @@
-"""Every data set by name.  A new one is one reader and one line here, or `limner.register` in a package of its own."""
+"""Registry of dataset readers by name.
+
+A new dataset is one reader and one line here, or `limner.register("dataset", ...)` in another package.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,22 +15,22 @@ from limner.data import folder, karpathy, msrvtt, msvd, sftcap, shapes
 from limner.data.dataset import Dataset
 from limner.data.split_lists import apply_split_lists, read_split_lists
 
-DATASETS: Registry[Callable[["DataConfig"], Dataset]] = Registry("data set", {})  # filled below
+DATASETS: Registry[Callable[["DataConfig"], Dataset]] = Registry("dataset", {})  # filled below
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where a data set lies.  Paths are relative to the working directory."""
+    """The recipe's field `data`: kind and files of a dataset.  Paths are relative to the working directory."""
 
-    name: Annotated[str, NameOf(DATASETS)] = "folder"  # kind of data set
-    media: str = ""  # folder of pictures or clips; may be left out where features are read
-    annotations: str = ""  # caption file; MSR-VTT, MSVD: or the folder of theirs
-    splits: str = ""  # folder of split lists (train, val, test), in place of the data set's own split
-    restval: bool = True  # COCO: restval pictures join the training split
-    file_column: str = ""  # csv, jsonl: when the file has unusual column names
-    caption_column: str = ""  # the same of the captions
-    mapping: str = ""  # MSVD: youtube_mapping.txt, when it is not beside the annotations
-    categories: tuple[str, ...] = ()  # MSR-VTT: only these of category.txt
+    name: Annotated[str, NameOf(DATASETS)] = "folder"  # kind of dataset
+    media: str = ""  # folder of images or clips; may be empty when stored features are read
+    annotations: str = ""  # caption file; for msrvtt, msvd and sftcap also the folder of the annotations
+    splits: str = ""  # folder of split lists (train, val, test), which replace the split of the dataset
+    restval: bool = True  # coco: restval images join the training split; false leaves them out
+    file_column: str = ""  # csv, jsonl: name of the column with the file names, when it is unusual
+    caption_column: str = ""  # csv, jsonl: name of the column with the captions, when it is unusual
+    mapping: str = ""  # msvd: path of youtube_mapping.txt, when it is not beside the annotations
+    categories: tuple[str, ...] = ()  # msrvtt: only these categories, by names of category.txt or by number
 
 
 def _table(reader: Callable[..., Dataset], config: DataConfig) -> Dataset:
@@ -80,13 +83,16 @@ DATASETS |= {
 
 
 def read_dataset(config: DataConfig) -> Dataset:
-    """All media of a data set.  Raises FileNotFoundError or ValueError that say what was expected."""
+    """Read all media of a dataset.
+
+    Raises FileNotFoundError or ValueError, with what was expected, when a file is missing or of another layout.
+    """
     dataset = DATASETS[config.name](config)
-    if config.splits and config.name != "msvd":  # whose clips have two names each
+    if config.splits and config.name != "msvd":  # its reader applies the lists, because a clip of MSVD has two names
         return apply_split_lists(dataset, read_split_lists(config.splits), config.splits)
     return dataset
 
 
 def read_scenes(config: DataConfig) -> Mapping[str, shapes.Scene]:
-    """What is exactly true of each medium, by id: known of the micro-world, empty elsewhere."""
+    """The scene of each medium by id, which only the micro-world has; {} for other datasets."""
     return shapes.read_truth(config.media) if config.name == "shapes" else {}

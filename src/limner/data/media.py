@@ -61,8 +61,8 @@ def is_clip(path: str | PathLike[str]) -> bool:
     return Path(path).suffix.lower() in VIDEO_SUFFIXES
 
 
-def single_source(source: object) -> None:
-    """Raises TypeError that names the right call when `source` is not one picture or clip."""
+def check_single_source(source: object) -> None:
+    """Raises TypeError, with the right call, when `source` is not a single image or clip."""
     kind = type(source).__name__
     if kind == "Tensor":
         raise TypeError(
@@ -83,9 +83,9 @@ def frames_of(
     """The frames of a file, `Medium`, PIL image, encoded bytes or uint8 RGB array.
 
     An array is (H, W, 3) for an image or (T, H, W, 3) for a clip; `sampling` applies to files only.  Raises MediaError
-    when the source cannot be read, or an array has another shape or dtype; TypeError for what is no single medium.
+    when the source cannot be read, or an array has another shape or dtype, TypeError when it is not a single medium.
     """
-    single_source(source)
+    check_single_source(source)
     if isinstance(source, np.ndarray) and source.ndim == 4:
         if source.dtype != np.uint8 or source.shape[3] != 3 or 0 in source.shape:
             raise MediaError(
