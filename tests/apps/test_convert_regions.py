@@ -53,7 +53,7 @@ def test_regions_train_a_captioner(tmp_path: Path, capsys: pytest.CaptureFixture
     capsys.readouterr()
     assert main(["evaluate", str(tmp_path / "run"), "--split", "val", "--report", str(tmp_path / "r.html")]) == 0
     captions = json.loads((tmp_path / "run/captions.json").read_text())
-    assert "2 of 2 items are shown without their picture" in capsys.readouterr().err
+    assert "2 of 2 items are shown without their image" in capsys.readouterr().err
     assert [row["caption"] for row in finished_rows(tmp_path / "r.html")] == [row["caption"] for row in captions]
     assert len(captions) == 2
 
