@@ -23,7 +23,7 @@ import torch
 from limner.core.torch_free import Caption, Failure, Medium, Source
 from limner.data.datasets import read_dataset
 from limner.decode.options import Beam, with_beam
-from limner.export.exporter import Exported, export_onnx
+from limner.export.exporter import ExportResult, export_onnx
 from limner.export.torch_int8 import quantised, weight_bytes
 from limner.inference.onnx.pipeline import OnnxPipeline
 from limner.inference.pipeline import Pipeline
@@ -49,7 +49,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def exported(run: str, folder: Path, int8: bool) -> Exported | None:
+def exported(run: str, folder: Path, int8: bool) -> ExportResult | None:
     """Written, unless it is there already."""
     return None if folder.exists() else export_onnx(load_run(resolve_model(run)), folder, int8)
 

@@ -12,7 +12,7 @@ import torch
 from limner.apps.cli import main
 from limner.encoders import SmallCNN3DConfig
 from limner.export import exporter
-from limner.export.check import compare, drawn, media_of
+from limner.export.check import check_export, media_in_folder, microworld_media
 from limner.export.exporter import export_onnx
 from limner.export.graphs import Graphs
 from limner.inference.onnx.model import file_hashes, read_export_manifest
@@ -73,10 +73,10 @@ def test_every_captioner_that_can(case: str, tmp_path: Path):
     done = limner("export", run)
     assert "24 of 24 captions are PyTorch's" in done.stdout and "for images and videos" in done.stdout
     pipeline, engine = Pipeline.load(run), OnnxPipeline.load(tmp_path / "run.onnx")
-    found = compare(pipeline, engine, drawn(pictures=True, clips=True), pipeline.decoding)
+    found = check_export(pipeline, engine, microworld_media(pictures=True, clips=True), pipeline.decoding)
     assert (found.media, found.identical) == (36, 36)
-    logprobs = [engine.caption(it).logprob for it in drawn(pictures=True, clips=True)]
-    assert found.off < (max(logprobs) - min(logprobs)) / 5  # it looks at the picture
+    logprobs = [engine.caption(it).logprob for it in microworld_media(pictures=True, clips=True)]
+    assert found.max_logprob_difference < (max(logprobs) - min(logprobs)) / 5  # it looks at the picture
 
 
 @pytest.mark.slow
@@ -116,7 +116,7 @@ def test_graphs_of_another_model_are_not_written(tiny: Path, tmp_path: Path, mon
         run.model.head.weight.copy_(run.model.head.weight.flip(1))
     with pytest.raises(ValueError, match="other numbers than PyTorch, for pictures and for clips"):
         export_onnx(run, tmp_path / "x.onnx")
-    monkeypatch.setattr(exporter, "_lengths", lambda *_: (True, True))  # the captions themselves
+    monkeypatch.setattr(exporter, "_supported_media", lambda *_: (True, True))  # the captions themselves
     with pytest.raises(ValueError, match=r"PyTorch's caption for \d+ of 24 media, fewer than 99%: nothing was written"):
         export_onnx(run, tmp_path / "x.onnx")
     assert list(tmp_path.iterdir()) == []
@@ -125,11 +125,11 @@ def test_graphs_of_another_model_are_not_written(tiny: Path, tmp_path: Path, mon
 @pytest.mark.usefixtures("copied")
 def test_one_caption_in_a_hundred_may_differ(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """98 of 100 are too few, 99 are enough."""
-    run, real = load_run(tiny / "run"), exporter.compare
+    run, real = load_run(tiny / "run"), exporter.check_export
     for identical in (98, 99):
         monkeypatch.setattr(
             exporter,
-            "compare",
+            "check_export",
             lambda *given, same=identical: replace(real(*given), media=100, identical=same, examples=(("a", "b"),)),
         )
         if identical == 98:
@@ -137,7 +137,7 @@ def test_one_caption_in_a_hundred_may_differ(tiny: Path, tmp_path: Path, monkeyp
                 export_onnx(run, tmp_path / "x.onnx")
             assert list(tmp_path.iterdir()) == []
         else:
-            assert export_onnx(run, tmp_path / "x.onnx").floats.share == 0.99
+            assert export_onnx(run, tmp_path / "x.onnx").float_check.identical_share == 0.99
     assert [path.name for path in tmp_path.iterdir()] == ["x.onnx"]
 
 
@@ -146,7 +146,7 @@ def test_int8_by_the_command(tiny: Path, tmp_path: Path, capsys: pytest.CaptureF
     """An old export is replaced; a folder of something else is not."""
     (tmp_path / "mine").mkdir()
     assert main(["export", str(tiny / "run"), "--out", str(tmp_path / "mine")]) == 1
-    assert "is there and is no exported model" in capsys.readouterr().err
+    assert "exists and is not an exported model" in capsys.readouterr().err
     out = tmp_path / "small.onnx"
     for arguments in ([], ["--int8"]):
         assert main(["export", str(tiny / "run"), "--out", str(out), *arguments]) == 0
@@ -155,7 +155,7 @@ def test_int8_by_the_command(tiny: Path, tmp_path: Path, capsys: pytest.CaptureF
     card = read_export_manifest(out)
     assert card.int8 and card.source["captions compared with PyTorch"]["int8"]["media"] == 24
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "small.onnx"]
-    assert OnnxPipeline.load(out).caption(drawn(True, False)[0]).text
+    assert OnnxPipeline.load(out).caption(microworld_media(True, False)[0]).text
 
 
 @pytest.mark.usefixtures("copied")
@@ -171,10 +171,10 @@ def test_unreadable_media_are_told_and_not_counted(tiny: Path, tmp_path: Path, c
     assert "3 of 3 captions" in shown.out and "bad.png" in shown.err
     (tmp_path / "only").mkdir()
     with pytest.raises(ValueError, match="holds no picture and no clip"):
-        media_of(tmp_path / "only", 5)
+        media_in_folder(tmp_path / "only", 5)
     (tmp_path / "only" / "bad.png").write_bytes(b"")
     with pytest.raises(ValueError, match=r"none of 1 media to check with can be read: .*bad\.png"):
-        export_onnx(load_run(tiny / "run"), tmp_path / "y", media=media_of(tmp_path / "only", 5))
+        export_onnx(load_run(tiny / "run"), tmp_path / "y", media=media_in_folder(tmp_path / "only", 5))
     assert not (tmp_path / "y").exists()
 
 

@@ -15,7 +15,7 @@ from limner.data.media import frames_of
 from limner.decode.options import Beam
 from limner.decode.rules import Rules
 from limner.encoders import Encoder, EncoderConfig, SmallCNNConfig, build_encoder
-from limner.export.check import drawn
+from limner.export.check import microworld_media
 from limner.models import build_model
 from limner.models.captioner import CaptionerConfig, FromPixels
 from limner.runs.recipe import Recipe
@@ -50,7 +50,7 @@ def tell_apart(eyes: Encoder) -> None:
     """A random network sees the same in all pictures: its last layer is changed so that the means over the cells of
     drawn pictures and clips have mean 0 and deviation 2."""
     seen = []
-    for medium in drawn(pictures=True, clips=True):
+    for medium in microworld_media(pictures=True, clips=True):
         grid = eyes.eval()(Pixels(eyes.preprocess(frames_of(medium, FrameSampling(4)))[None])).grid
         seen.append(grid.mean(1))
     pooled, out = torch.cat(seen), eyes.out

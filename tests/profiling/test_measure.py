@@ -23,7 +23,7 @@ from limner.models.packed_linear import SmallBatchLinear
 from limner.models.sft import Sft, SftConfig
 from limner.profiling import measure
 from limner.profiling.figure import pareto_figure
-from limner.profiling.measure import Profile, clip, count, jpeg, pareto, profile, weights
+from limner.profiling.measure import Profile, count_flops, noise_clip, noise_jpeg, pareto, profile, run_files
 from limner.runs.recipe_file import build_recipe
 from limner.runs.run import RunInfo, create_run, load_run
 from limner.text.vocabulary import SPECIALS, Vocabulary
@@ -32,17 +32,17 @@ from limner.text.vocabulary import SPECIALS, Vocabulary
 def test_operations_by_hand():
     """Two per multiply-add: a product of (2, 3) and (3, 4); a 3 x 3 convolution 5 -> 7 over 4 x 4 places; an LSTM of
     6 from 5 channels over 3 steps, four gates that read input and state."""
-    assert count(lambda: nn.Linear(3, 4)(torch.ones(2, 3))) == 2 * 2 * 3 * 4
-    assert count(lambda: nn.Conv2d(5, 7, 3, padding=1)(torch.ones(1, 5, 4, 4))) == 2 * 16 * 7 * 5 * 9
-    assert count(lambda: nn.LSTM(5, 6)(torch.ones(3, 1, 5))) == 2 * 3 * 4 * 6 * (5 + 6)
+    assert count_flops(lambda: nn.Linear(3, 4)(torch.ones(2, 3))) == 2 * 2 * 3 * 4
+    assert count_flops(lambda: nn.Conv2d(5, 7, 3, padding=1)(torch.ones(1, 5, 4, 4))) == 2 * 16 * 7 * 5 * 9
+    assert count_flops(lambda: nn.LSTM(5, 6)(torch.ones(3, 1, 5))) == 2 * 3 * 4 * 6 * (5 + 6)
 
 
 def test_operations_of_kernels_that_torch_does_not_count():
     """Of a linear layer laid out for few rows; of attention, where a mask saves nothing, as when it is taken apart; of
     an LSTM of two layers and directions, whose second layer reads both directions of the first."""
     few = SmallBatchLinear(512, 1024)
-    assert count(lambda: few(torch.randn(1, 512))) == 2 * 512 * 1024 == 1_048_576
-    assert count(lambda: few(torch.randn(3, 512))) == 3 * 1_048_576
+    assert count_flops(lambda: few(torch.randn(1, 512))) == 2 * 512 * 1024 == 1_048_576
+    assert count_flops(lambda: few(torch.randn(3, 512))) == 3 * 1_048_576
     B, H, Q, K, d = 2, 8, 3, 5, 16
     query, key, value = torch.randn(B, H, Q, d), torch.randn(B, H, K, d), torch.randn(B, H, K, d)
     mask = torch.ones(B, 1, 1, K, dtype=torch.bool)
@@ -50,11 +50,11 @@ def test_operations_of_kernels_that_torch_does_not_count():
     def attend() -> object:
         return nn.functional.scaled_dot_product_attention(query, key, value, mask)
 
-    assert count(attend) == 4 * B * H * Q * K * d
+    assert count_flops(attend) == 4 * B * H * Q * K * d
     with nn.attention.sdpa_kernel(nn.attention.SDPBackend.MATH):
-        assert count(attend) == 4 * B * H * Q * K * d
+        assert count_flops(attend) == 4 * B * H * Q * K * d
     lstm = nn.LSTM(5, 6, num_layers=2, bidirectional=True, batch_first=True)
-    assert count(lambda: lstm(torch.ones(2, 3, 5))) == 2 * (2 * 3) * 2 * (24 * (5 + 6) + 24 * (12 + 6))
+    assert count_flops(lambda: lstm(torch.ones(2, 3, 5))) == 2 * (2 * 3) * 2 * (24 * (5 + 6) + 24 * (12 + 6))
 
 
 def cost(name: str, milliseconds: float, cider: float | None, parameters: int = 1_000_000) -> Profile:
@@ -84,7 +84,7 @@ def test_the_picture(tmp_path: Path):
     assert Image.open(out).size == (980, 630)
     svg = pareto_figure([cost("only $5", 3, 0.1)], tmp_path / "p.svg")
     assert svg.stat().st_size > 1000
-    with pytest.raises(ValueError, match="no run has a CIDEr to draw: limner evaluate RUN leaves"):
+    with pytest.raises(ValueError, match="no run has a CIDEr to draw: first run limner evaluate RUN"):
         pareto_figure([cost("f", 1, None)], tmp_path / "q.png")
 
 
@@ -99,7 +99,7 @@ def test_a_run_from_file_to_sentence(tiny: Path):
     assert found.total == pytest.approx(sum(found.latency.values())) and found.rate > 0 and found.memory is None
     assert found.operations["encode"] > 0 and found.operations["caption"] > 0
     assert found.size >= (tiny / "run" / "model.safetensors").stat().st_size
-    assert Image.open(io.BytesIO(jpeg())).size == (640, 480)
+    assert Image.open(io.BytesIO(noise_jpeg())).size == (640, 480)
 
 
 def test_a_run_on_features_begins_with_cells(tiny: Path):
@@ -181,7 +181,7 @@ def test_a_run_of_clips_is_measured_on_a_clip(tiny: Path, tmp_path: Path):
     assert run.recipe.frames == 4 and moving.about["cells"] == 4 * still.about["cells"]
     assert moving.operations["encode"] == 4 * still.operations["encode"]
     assert (still.about["medium"], moving.about["medium"]) == ("640 x 480 JPEG", "clip, 4 frames")
-    frames = read_medium(str(clip(tmp_path / "c.mp4")), FrameSampling(5))
+    frames = read_medium(str(noise_clip(tmp_path / "c.mp4")), FrameSampling(5))
     assert frames.shape == (5, 240, 320, 3) and (frames[0] != frames[1]).mean() > 0.5
 
 
@@ -189,19 +189,19 @@ def test_memory_is_that_of_what_was_asked_for(tiny: Path, tmp_path: Path, monkey
     """The new process gets recipe, medium, search and the place of the encoder, and uses them."""
     run, asked = load_run(tiny / "run"), []
     monkeypatch.setattr(measure, "peak_memory", lambda *given: asked.append(given) or 7.0)
-    (tmp_path / "p.jpg").write_bytes(jpeg())
+    (tmp_path / "p.jpg").write_bytes(noise_jpeg())
     picture, search = str(tmp_path / "p.jpg"), replace(run.recipe.decoding, size=3)
     found = profile(run, picture, search, repeats=1, batch=1, encoder="there")
     assert found.memory == 7.0 and asked == [(run, picture, search, "there")] and found.about["medium"] == "p.jpg"
     seen = []
     monkeypatch.setattr(Pipeline, "caption", lambda self, *given: seen.append((self.frames, *given)))
     changed = replace(run.recipe, frames=9)
-    assert measure._peak(str(run.folder), "", changed, picture, search) > 1
+    assert measure._peak_of_process(str(run.folder), "", changed, picture, search) > 1
     assert seen == [(9, picture, search)]
     side = sft_run(tmp_path / "sft")
     config, sides = replace(load_run(side).recipe.model, side="teacher"), []
     monkeypatch.setattr(measure, "beam", lambda model, *_: sides.append(model.config.side))
-    measure._peak(str(side), "", replace(load_run(side).recipe, model=config), b"", None)
+    measure._peak_of_process(str(side), "", replace(load_run(side).recipe, model=config), b"", None)
     assert sides == ["teacher"]
     assert "of a new process on the CPU" in str(table([found]).caption)
 
@@ -240,4 +240,4 @@ def test_only_what_captioning_needs_is_counted(tmp_path: Path):
     for name in ("model.safetensors", "last.safetensors", "log.jsonl", "encoder/config.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
-    assert {path.name for path in weights(tmp_path)} == {"model.safetensors", "config.json"}
+    assert {path.name for path in run_files(tmp_path)} == {"model.safetensors", "config.json"}

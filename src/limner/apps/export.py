@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from limner.apps.shared.arguments import positive_int, refuse_unknown
 
 if TYPE_CHECKING:
-    from limner.export.check import Comparison
+    from limner.export.check import ExportCheck
 
 VOCABULARY = "vocabulary.json"
 
@@ -33,24 +33,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     refuse_unknown(rest)
-    from limner.export.check import media_of
+    from limner.export.check import media_in_folder
     from limner.export.exporter import export_onnx
     from limner.runs.package import resolve_model
     from limner.runs.run import load_run
 
-    media = media_of(options.check, options.limit) if options.check else ()
+    media = media_in_folder(options.check, options.limit) if options.check else ()
     loaded = load_run(resolve_model(options.run), options.encoder)
     out = options.out or Path(f"{str(options.run).rstrip('/')}.onnx")
     made = export_onnx(loaded, out, options.int8, media)
-    print(summary("float32", made.floats))
-    if made.int8:
-        print(summary("int8", made.int8))
-        for before, after in made.int8.examples:
+    print(summary("float32", made.float_check))
+    if made.int8_check:
+        print(summary("int8", made.int8_check))
+        for before, after in made.int8_check.examples:
             print(f"    '{before}' became '{after}'")
-    for reason in made.floats.unread:
+    for reason in made.float_check.failures:
         print(f"not compared: {reason}", file=sys.stderr)
-    for name, size in made.bytes.items():
-        share = f", {size / made.float_bytes[name]:.0%} of the float file" if made.int8 and name != VOCABULARY else ""
+    for name, size in made.file_bytes.items():
+        share = (
+            f", {size / made.float_bytes[name]:.0%} of the float file" if made.int8_check and name != VOCABULARY else ""
+        )
         print(f"{name}: {size / 1e6:.1f} MB{share}")
     media_kinds = [name for name, able in (("images", made.pictures), ("videos", made.clips)) if able]
     print(
@@ -59,10 +61,10 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def summary(name: str, comparison: "Comparison") -> str:
+def summary(name: str, check: "ExportCheck") -> str:
     """How many captions of an exported model equal PyTorch's."""
-    same = f"{name}: {comparison.identical} of {comparison.media} captions are PyTorch's ({comparison.share:.1%})"
-    if comparison.identical == comparison.media:
+    same = f"{name}: {check.identical} of {check.media} captions are PyTorch's ({check.identical_share:.1%})"
+    if check.identical == check.media:
         return same
-    logprob = comparison.logprob
-    return f"{same}; mean log-probability {logprob - comparison.regret:.3f} against {logprob:.3f}"
+    logprob = check.mean_logprob
+    return f"{same}; mean log-probability {logprob - check.mean_logprob_loss:.3f} against {logprob:.3f}"

@@ -1,1 +1,1 @@
-"""Captioners as files that run without PyTorch; `limner.inference.onnx` runs them."""
+"""Export of captioners to ONNX files, which `limner.inference.onnx` runs without PyTorch."""

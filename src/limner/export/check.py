@@ -1,4 +1,4 @@
-"""Is what was exported the model it was made of?  Both caption the same media."""
+"""Check of an exported model: PyTorch and the ONNX engine caption the same media, and the captions are compared."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,92 +17,109 @@ from limner.decode.options import Beam
 from limner.inference.onnx.pipeline import OnnxPipeline
 from limner.inference.pipeline import Pipeline
 
-DRAWN = 24  # pictures, or half as many clips, when none are given
+MICROWORLD_PICTURES = 24  # generated pictures where no media are given; half as many clips
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Captions of an engine against PyTorch's."""
+class ExportCheck:
+    """Comparison of the ONNX engine's captions with PyTorch's.
 
-    media: int
-    identical: int
-    examples: tuple[tuple[str, str], ...]  # (PyTorch's, the engine's) where they differ, the first three
-    off: float  # largest difference of the log-probability of captions that are the same
-    logprob: float  # mean of PyTorch's captions
-    regret: float  # how much lower it is for the engine's captions; PyTorch computes both
-    unread: tuple[str, ...]  # reasons; these media are not counted
+    Log-probabilities are natural logs of whole captions, EOS included.
+    """
+
+    media: int  # number of media that were captioned
+    identical: int  # number of captions that are the same
+    examples: tuple[tuple[str, str], ...]  # (PyTorch's, the engine's): the first three that differ
+    max_logprob_difference: float  # between the engines, over identical captions
+    mean_logprob: float  # of PyTorch's captions
+    mean_logprob_loss: float  # how much lower it is for the engine's captions, both computed by PyTorch
+    failures: tuple[str, ...]  # reasons why media could not be read; these are not in `media`
 
     @property
-    def share(self) -> float:
+    def identical_share(self) -> float:
+        """Share of captions that are the same, in [0, 1]."""
         return self.identical / self.media
 
     @property
-    def loss(self) -> float:
-        """`regret` as a share of what there is to lose."""
-        return self.regret / max(1e-9, -self.logprob)
+    def relative_loss(self) -> float:
+        """`mean_logprob_loss` relative to the log-probability of PyTorch's captions: 0.05 means 5 % worse."""
+        return self.mean_logprob_loss / max(1e-9, -self.mean_logprob)
 
-    def facts(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
+        """The numbers that model.json records."""
         return {
             "media": self.media,
             "identical": self.identical,
-            "largest difference of log-probabilities": self.off,
-            "mean log-probability": [self.logprob, self.logprob - self.regret],
+            "largest difference of log-probabilities": self.max_logprob_difference,
+            "mean log-probability": [self.mean_logprob, self.mean_logprob - self.mean_logprob_loss],
         }
 
 
-def media_of(folder: str | Path, limit: int) -> list[Source]:
-    """The first pictures and clips below a folder, in name order.  Raises ValueError when there are none."""
+def media_in_folder(folder: str | Path, limit: int) -> list[Source]:
+    """The first `limit` pictures and clips in a folder and its subfolders, in the order of their names.
+
+    Raises ValueError when there are none.
+    """
     root = Path(folder)
     if not root.is_dir():
-        raise ValueError(f"{folder} is no folder of pictures or clips")
-    found = sorted(str(path) for path in root.rglob("*") if path.suffix.lower() in MEDIA_SUFFIXES and path.is_file())
-    if not found:
+        raise ValueError(f"{folder} is not a folder: give a folder of pictures or clips")
+    paths = sorted(str(path) for path in root.rglob("*") if path.suffix.lower() in MEDIA_SUFFIXES and path.is_file())
+    if not paths:
         raise ValueError(f"{folder} holds no picture and no clip")
-    return [*found[:limit]]
+    return [*paths[:limit]]
 
 
-def drawn(pictures: bool, clips: bool) -> list[Source]:
-    """Pictures and clips of the micro-world, on top of it noise, so that no two are alike."""
+def microworld_media(pictures: bool, clips: bool) -> list[Source]:
+    """Generated pictures and clips of the micro-world as uint8 RGB arrays, with noise so that no two are alike."""
     rng = np.random.default_rng(0)
-    made = [make_image(7, i, 128)[2] for i in range(DRAWN)] if pictures else []
-    made += [make_clip(7, i, 64)[2] for i in range(DRAWN // 2)] if clips else []
-    return [np.clip(it + rng.normal(0, 25, it.shape), 0, 255).astype(np.uint8) for it in made]
+    media = [make_image(7, i, 128)[2] for i in range(MICROWORLD_PICTURES)] if pictures else []
+    media += [make_clip(7, i, 64)[2] for i in range(MICROWORLD_PICTURES // 2)] if clips else []
+    return [np.clip(frames + rng.normal(0, 25, frames.shape), 0, 255).astype(np.uint8) for frames in media]
 
 
-def compare(pipeline: Pipeline, engine: OnnxPipeline, media: Sequence[Source], decoding: Beam) -> Comparison:
-    """Raises ValueError when none of the media can be read."""
-    off: list[float] = []
-    logprob: list[float] = []
-    regret: list[float] = []
+def check_export(pipeline: Pipeline, engine: OnnxPipeline, media: Sequence[Source], decoding: Beam) -> ExportCheck:
+    """Caption all media with both engines and compare the captions.
+
+    Raises ValueError when none of the media can be read.
+    """
+    differences: list[float] = []
+    logprobs: list[float] = []
+    losses: list[float] = []
     examples: list[tuple[str, str]] = []
-    unread: list[str] = []
-    both = zip(pipeline.captions(media, decoding), engine.captions(media, decoding), strict=True)
-    for (source, theirs), (_, mine) in both:
-        if isinstance(theirs, Failure) or isinstance(mine, Failure):
-            unread.append(theirs.reason if isinstance(theirs, Failure) else mine.reason)  # type: ignore[union-attr]
+    failures: list[str] = []
+    pairs = zip(pipeline.captions(media, decoding), engine.captions(media, decoding), strict=True)
+    for (source, expected), (_, actual) in pairs:
+        if isinstance(expected, Failure) or isinstance(actual, Failure):
+            failed = expected if isinstance(expected, Failure) else actual
+            failures.append(failed.reason)  # type: ignore[union-attr]
             continue
-        logprob.append(theirs.logprob)
-        if theirs.text == mine.text and theirs.finished == mine.finished:
-            off.append(abs(theirs.logprob - mine.logprob))
+        logprobs.append(expected.logprob)
+        if expected.text == actual.text and expected.finished == actual.finished:
+            differences.append(abs(expected.logprob - actual.logprob))
         else:
-            examples.append((theirs.text, mine.text))
+            examples.append((expected.text, actual.text))
             tokens = engine.search(engine.pixels(source, []), decoding)[0].tokens
-            regret.append(theirs.logprob - likelihood(pipeline, source, tokens))
-    if not logprob:
-        raise ValueError(f"none of {len(media)} media to check with can be read: {'; '.join(unread[:3])}")
-    count = len(logprob)
-    return Comparison(
-        count, len(off), tuple(examples[:3]), max(off, default=0.0), sum(logprob) / count, sum(regret) / count,
-        tuple(unread),
-    )  # fmt: skip
+            losses.append(expected.logprob - caption_logprob(pipeline, source, tokens))
+    if not logprobs:
+        raise ValueError(f"none of {len(media)} media to check with can be read: {'; '.join(failures[:3])}")
+    count = len(logprobs)
+    return ExportCheck(
+        media=count,
+        identical=len(differences),
+        examples=tuple(examples[:3]),
+        max_logprob_difference=max(differences, default=0.0),
+        mean_logprob=sum(logprobs) / count,
+        mean_logprob_loss=sum(losses) / count,
+        failures=tuple(failures),
+    )
 
 
 @torch.no_grad()
-def likelihood(pipeline: Pipeline, source: Source, tokens: Int[np.ndarray, " L"]) -> float:
+def caption_logprob(pipeline: Pipeline, source: Source, tokens: Int[np.ndarray, " L"]) -> float:
     """PyTorch's log-probability of a caption, its end included, of a picture or clip."""
     frames = frames_of(source, pipeline.sampling, [])
     features = pipeline.encode(Pixels(pipeline.encoder.preprocess(frames)[None]))
-    said = torch.from_numpy(tokens)
-    given = torch.cat([torch.tensor([BOS]), said[:-1]])
-    logits = pipeline.model.forward_teacher_forced(pipeline.model.encode(features), given[None]).logits[0]
-    return float(logits.float().log_softmax(-1).gather(1, said[:, None]).sum())
+    targets = torch.from_numpy(tokens)
+    inputs = torch.cat([torch.tensor([BOS]), targets[:-1]])
+    logits = pipeline.model.forward_teacher_forced(pipeline.model.encode(features), inputs[None]).logits[0]
+    return float(logits.float().log_softmax(-1).gather(1, targets[:, None]).sum())

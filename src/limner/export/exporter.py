@@ -1,4 +1,4 @@
-"""Write a run as an exported model, after both have captioned the same media.
+"""Export of a run to a folder of ONNX files, after a check that both generate the same captions.
 
 export_onnx(load_run("runs/x"), Path("x.onnx"))
 """
@@ -14,56 +14,58 @@ import numpy as np
 import torch
 
 from limner.core.torch_free import Source
-from limner.export.check import Comparison, compare, drawn
-from limner.export.graphs import Graphs, graphs_of, write_graphs
+from limner.export.check import ExportCheck, check_export, microworld_media
+from limner.export.graphs import Graphs, build_graphs, write_graphs
 from limner.export.int8 import quantise_step, shrink_weights
-from limner.export.preprocessing import preprocessing_of
+from limner.export.preprocessing import split_preprocessing
 from limner.inference.onnx.model import EXPORT_MANIFEST, ExportManifest, OnnxModel, file_hashes
 from limner.inference.onnx.pipeline import OnnxPipeline
 from limner.inference.pipeline import Pipeline
 from limner.runs.run import Run
 
-IDENTICAL = 0.99  # of the captions; below it nothing is written
-INT8_LOSS = 0.05  # int8 rounds, so that near ties fall otherwise: its captions may be so much less likely, not more
-CLOSE = 1e-3  # what both graphs and PyTorch may differ by, relative to the largest number
+MIN_IDENTICAL_SHARE = 0.99  # of the float32 captions; below it nothing is written
+# int8 captions may differ, because rounding changes near ties, but their log-probability may be at most this much worse
+MAX_INT8_LOSS = 0.05
+TOLERANCE = 1e-3  # largest difference between the graphs and PyTorch, relative to the largest number
 
 
 @dataclass(frozen=True)
-class Exported:
-    """What was written and how it compares."""
+class ExportResult:
+    """What `export_onnx` wrote, and the results of its checks."""
 
     folder: Path
-    floats: Comparison
-    int8: Comparison | None
-    bytes: dict[str, int]  # of the files
-    float_bytes: dict[str, int]  # of the graphs before their weights became int8
-    pictures: bool
-    clips: bool
+    float_check: ExportCheck
+    int8_check: ExportCheck | None
+    file_bytes: dict[str, int]  # size of every file
+    float_bytes: dict[str, int]  # size of every file before its weights became int8
+    pictures: bool  # True: the model captions pictures
+    clips: bool  # True: the model captions clips
 
 
-def export_onnx(run: Run, out: Path, int8: bool = False, media: Sequence[Source] = ()) -> Exported:
-    """`media` are what captions are compared on; without them, pictures (or clips) of the micro-world.
+def export_onnx(run: Run, out: Path, int8: bool = False, media: Sequence[Source] = ()) -> ExportResult:
+    """Export a run to the folder `out`, with float32 or int8 weights.
 
-    Raises ValueError, and writes nothing, when the model cannot be traced, when fewer than 99 % of the captions are
-    PyTorch's, when int8 says much less likely ones, or when there is no encoder; FileExistsError when `out` is there
-    and is no exported model.
+    The captions of `media` are compared with PyTorch's; without `media`, pictures (or clips) of the micro-world are
+    used.  Raises ValueError, and writes nothing, when the model cannot be traced, when fewer than 99 % of the float32
+    captions are PyTorch's, when the int8 captions are much less probable, or when the run has no encoder.  Raises
+    FileExistsError when `out` exists and is not an exported model.
     """
     if run.encoder is None:
         raise ValueError(f"{run.folder} has no encoder and could not caption a file; give one with --encoder")
     if out.exists() and not (out / EXPORT_MANIFEST).is_file():
         raise FileExistsError(f"{out} is there and is no exported model: choose another name")
     pipeline = Pipeline(run)
-    plan, scale, shift = preprocessing_of(run.encoder)
+    resize, scale, shift = split_preprocessing(run.encoder)
     decoding = replace(run.recipe.beam.bind(run.vocabulary), groups=1, must=(), n_best=1)
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         new = work / "new"
         new.mkdir()
-        graphs = _traced(run, plan.side, scale, shift, new)
+        graphs = _trace(run, resize.side, scale, shift, new)
         run.vocabulary.save(new / "vocabulary.json")
         card = ExportManifest(
-            files=file_hashes(new), preprocess=plan, frames=run.recipe.frames, sampling=run.recipe.sampling,
+            files=file_hashes(new), preprocess=resize, frames=run.recipe.frames, sampling=run.recipe.sampling,
             decoding=decoding, layout=(graphs.layout.h, graphs.layout.w), pictures=True, clips=True,
             memory=graphs.memory_names, state=graphs.state_names,
             source={
@@ -72,21 +74,21 @@ def export_onnx(run: Run, out: Path, int8: bool = False, media: Sequence[Source]
             },
         )  # fmt: skip
         card.save(new)
-        pictures, clips = _lengths(graphs, new, run.recipe.frames)
+        pictures, clips = _supported_media(graphs, new, run.recipe.frames)
         card = replace(card, pictures=pictures, clips=clips)
         card.save(new)
-        media = media or drawn(card.pictures, card.clips and not card.pictures)
-        floats = compare(pipeline, OnnxPipeline.load(new), media, decoding)
-        _insist(floats, IDENTICAL, "the exported graphs")
-        sizes = {name: told["bytes"] for name, told in card.files.items()}
-        rounded = None
+        media = media or microworld_media(card.pictures, card.clips and not card.pictures)
+        float_check = check_export(pipeline, OnnxPipeline.load(new), media, decoding)
+        _require(float_check, MIN_IDENTICAL_SHARE, "the exported graphs")
+        float_bytes = {name: facts["bytes"] for name, facts in card.files.items()}
+        int8_check = None
         if int8:
-            _round(new)
+            _quantise(new)
             card = replace(card, files=file_hashes(new), int8=True)
             card.save(new)
-            rounded = compare(pipeline, OnnxPipeline.load(new), media, decoding)
-            _insist(rounded, 0.0, "the int8 graphs")
-        checks = {"float": floats.facts(), **({"int8": rounded.facts()} if rounded else {})}
+            int8_check = check_export(pipeline, OnnxPipeline.load(new), media, decoding)
+            _require(int8_check, 0.0, "the int8 graphs")
+        checks = {"float": float_check.to_json(), **({"int8": int8_check.to_json()} if int8_check else {})}
         card = replace(card, source={**card.source, "captions compared with PyTorch": checks})
         card.save(new)
         new.chmod(0o755)
@@ -95,18 +97,19 @@ def export_onnx(run: Run, out: Path, int8: bool = False, media: Sequence[Source]
         os.replace(new, out)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    told = {name: facts["bytes"] for name, facts in card.files.items()}
-    return Exported(out, floats, rounded, told, sizes, card.pictures, card.clips)
+    file_bytes = {name: facts["bytes"] for name, facts in card.files.items()}
+    return ExportResult(out, float_check, int8_check, file_bytes, float_bytes, card.pictures, card.clips)
 
 
-def _traced(run: Run, side: tuple[int, int], scale: Sequence[float], shift: Sequence[float], folder: Path) -> Graphs:
+def _trace(run: Run, side: tuple[int, int], scale: Sequence[float], shift: Sequence[float], folder: Path) -> Graphs:
+    """Trace encoder and decoding step and write them to a folder.  Raises ValueError when that is not possible."""
     assert run.encoder is not None
     try:
-        graphs = graphs_of(run.encoder.eval(), run.model.eval(), side, scale, shift)
+        graphs = build_graphs(run.encoder.eval(), run.model.eval(), side, scale, shift)
         write_graphs(graphs, str(folder / "encoder.onnx"), str(folder / "step.onnx"))
     except ImportError as error:
         raise ImportError(f"exporting needs onnx and onnxscript ({error}): pip install limner[onnx]") from error
-    except Exception as error:  # torch.export has many kinds, and wraps the cause
+    except Exception as error:  # torch.export raises many kinds of exceptions and wraps the cause
         raise ValueError(
             f"{run.recipe.model.name} on {run.encoder.provenance()['architecture']} cannot be exported: torch.export "
             f"cannot trace it ({_cause(error)})"
@@ -115,70 +118,75 @@ def _traced(run: Run, side: tuple[int, int], scale: Sequence[float], shift: Sequ
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost reason, on a line."""
+    """The innermost cause of an exception, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {' '.join(lines[:2]):.300}"
 
 
-def _lengths(graphs: Graphs, folder: Path, frames: int) -> tuple[bool, bool]:
-    """Does it read single pictures, and clips of so many frames, as PyTorch does?"""
+def _supported_media(graphs: Graphs, folder: Path, frames: int) -> tuple[bool, bool]:
+    """Whether the graphs compute PyTorch's numbers for pictures, and for clips of `frames` frames.
+
+    Raises ValueError when they do for neither.
+    """
     model = OnnxModel.load(folder)
-    found = _agrees(graphs, model, 1), _agrees(graphs, model, max(2, frames))
-    if not any(found):
+    supported = _matches_pytorch(graphs, model, 1), _matches_pytorch(graphs, model, max(2, frames))
+    if not any(supported):
         raise ValueError(
             f"the exported graphs compute other numbers than PyTorch, for pictures and for clips of {frames} frames: "
-            "nothing was written (torch.export fixed a length that must be free, as it does for encoders of clips)"
+            "nothing was written (torch.export fixed a length that must be dynamic, as it does for video encoders)"
         )
-    return found
+    return supported
 
 
-def _agrees(graphs: Graphs, model: OnnxModel, frames: int) -> bool:
-    """Encoder and a step of three hypotheses, on noise."""
+def _matches_pytorch(graphs: Graphs, model: OnnxModel, frames: int) -> bool:
+    """Compare the encoder and one decoding step of three hypotheses with PyTorch, on noise."""
     pixels = np.random.default_rng(frames).integers(0, 256, (frames, *graphs.pixels.shape[2:]), np.uint8)
     try:
-        with torch.enable_grad():  # the form that was traced
-            given = torch.from_numpy(pixels)[None]
-            memory, state, _ = graphs.encoder.see(given)
-            theirs = [*graphs.step.memory.split(memory), *graphs.step.state.split(state)]
-            three = [x.repeat_interleave(3, 0) for x in graphs.step.state.split(state)]
+        with torch.enable_grad():  # the code path that was traced, see `build_graphs`
+            memory, state, _ = graphs.encoder.encode(torch.from_numpy(pixels)[None])
+            expected = [*graphs.step.memory.flatten(memory), *graphs.step.state.flatten(state)]
+            states = [x.repeat_interleave(3, 0) for x in graphs.step.state.flatten(state)]
             tokens = torch.tensor([1, 2, 3])
-            theirs += [*graphs.step(tokens, three, graphs.step.memory.split(memory))]
-        known, start = model.encode(pixels)
-        said = model.step(known, tokens.numpy(), [np.repeat(x, 3, 0) for x in start])
-    except Exception:  # of PyTorch (a length the encoder does not read) or of onnxruntime
+            expected += [*graphs.step(tokens, states, graphs.step.memory.flatten(memory))]
+        onnx_memory, onnx_state = model.encode(pixels)
+        step = model.step(onnx_memory, tokens.numpy(), [np.repeat(x, 3, 0) for x in onnx_state])
+    except Exception:  # from PyTorch (a length that the encoder cannot read) or from onnxruntime
         return False
-    ours = [*known.values(), *start, said[0], said[1], *said[2]]
-    return all(_close(a.numpy(), b) for a, b in zip(theirs, ours, strict=True))
+    actual = [*onnx_memory.values(), *onnx_state, step[0], step[1], *step[2]]
+    return all(_close(a.numpy(), b) for a, b in zip(expected, actual, strict=True))
 
 
 def _close(a: np.ndarray, b: np.ndarray) -> bool:
+    """Equal shapes, equal positions of inf and nan, and all other values equal within `TOLERANCE`."""
     if a.shape != b.shape:
         return False
     finite = np.isfinite(a)
     if not np.array_equal(finite, np.isfinite(b)):
         return False
     size = max(1.0, float(np.abs(a[finite]).max(initial=0)))
-    return bool(np.allclose(a[finite], b[finite], rtol=0, atol=CLOSE * size))
+    return bool(np.allclose(a[finite], b[finite], rtol=0, atol=TOLERANCE * size))
 
 
-def _insist(found: Comparison, least: float, what: str) -> None:
-    if found.share < least:
-        theirs, ours = found.examples[0]
+def _require(check: ExportCheck, min_share: float, graphs: str) -> None:
+    """Raise ValueError when too few captions are identical, or when they are much less probable."""
+    if check.identical_share < min_share:
+        expected, actual = check.examples[0]
         raise ValueError(
-            f"{what} say PyTorch's caption for {found.identical} of {found.media} media, fewer than {least:.0%}: "
-            f"nothing was written ('{theirs}' became '{ours}')"
+            f"{graphs} generate PyTorch's caption for {check.identical} of {check.media} media, fewer than "
+            f"{min_share:.0%}: nothing was written ('{expected}' became '{actual}')"
         )
-    if found.loss > INT8_LOSS:
+    if check.relative_loss > MAX_INT8_LOSS:
         raise ValueError(
-            f"{what} say captions whose log-probability is {found.logprob - found.regret:.2f} in the mean, PyTorch's "
-            f"have {found.logprob:.2f}, and it may be {INT8_LOSS:.0%} worse: nothing was written"
+            f"{graphs} generate captions with a mean log-probability of "
+            f"{check.mean_logprob - check.mean_logprob_loss:.2f} instead of {check.mean_logprob:.2f}, and it may be "
+            f"at most {MAX_INT8_LOSS:.0%} worse: nothing was written"
         )
 
 
-def _round(folder: Path) -> None:
-    """The same graphs with weights of one byte."""
+def _quantise(folder: Path) -> None:
+    """Replace both graphs by graphs with int8 weights."""
     for name, change in (("step.onnx", quantise_step), ("encoder.onnx", shrink_weights)):
         change(folder / name, folder / f"int8_{name}")
         os.replace(folder / f"int8_{name}", folder / name)

@@ -1,17 +1,17 @@
-"""A captioner as two graphs: what is computed once per medium, and one step of decoding.
+"""A captioner as two ONNX graphs: the encoder, which runs once per medium, and one decoding step.
 
     encoder(pixels uint8 (1, T, h, w, 3)) -> memory ..., state ...
     step(token (R,), state ..., memory ...) -> logits (R, V), attention (R, N), new state ...
 
-A memory has one row, that of the medium; tokens and states have one per hypothesis, as many as there are.  Frames,
-cells and hypotheses may be any number, and so may the words that a transformer's state keeps: which axes these are is
-found by trying.  Preprocessing that is a number per channel (scale, mean, deviation) is part of the graph, so that it
-reads the bytes of a resized picture.
+The memory has one row, because there is one medium.  Tokens and states have one row for each of the R hypotheses.  The
+numbers of frames T, cells N and hypotheses R are dynamic, and so is the number of words in a transformer's state.
+Which axes are dynamic is found by running the model with two different sizes.  Scaling and normalisation per channel
+are part of the encoder graph, so its input is the uint8 pixels of a resized picture.
 """
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,38 +23,42 @@ from limner.core.types import BOS, Layout, Pixels
 from limner.encoders.encoder import Encoder
 from limner.models.captioner import Captioner, map_tensors
 
-Axes = tuple[int, ...]  # of a tensor, those whose length is not fixed
+Axes = tuple[int, ...]  # indices of the dynamic axes of a tensor
 
 
 @dataclass(frozen=True)
-class Flat:
-    """A nested tuple of tensors as a list, and how it is put together again.
+class TreeSpec:
+    """Structure of a nested tuple of tensors: flattens it to a list and rebuilds it, as ONNX graphs need.
 
-    A tensor that never holds anything (SA-LSTM's unused form of its memory) is no input and no output of a graph.
+    Tensors that are always empty (for example the unused form of SA-LSTM's memory) are left out of the list, because
+    they cannot be inputs or outputs of a graph.
     """
 
-    example: Any
-    axes: tuple[Axes, ...]  # of every tensor of the nest
+    example: Any  # a nested tuple of this structure
+    axes: tuple[Axes, ...]  # dynamic axes of every tensor in it
 
     @property
-    def kept(self) -> list[bool]:
-        return [x.numel() > 0 or bool(axes) for x, axes in zip(leaves(self.example), self.axes, strict=True)]
+    def non_empty(self) -> list[bool]:
+        """For every tensor: is it part of the list?"""
+        return [x.numel() > 0 or bool(axes) for x, axes in zip(tree_leaves(self.example), self.axes, strict=True)]
 
-    def split(self, tree: Any) -> list[Tensor]:
-        return [x for x, kept in zip(leaves(tree), self.kept, strict=True) if kept]
+    def flatten(self, tree: Any) -> list[Tensor]:
+        """The tensors of a nested tuple as a list, without those that are always empty."""
+        return [x for x, non_empty in zip(tree_leaves(tree), self.non_empty, strict=True) if non_empty]
 
-    def join(self, tensors: Sequence[Tensor]) -> Any:
-        given, kept = iter(tensors), iter(self.kept)
-        return map_tensors(lambda x: next(given) if next(kept) else x, self.example)
+    def unflatten(self, tensors: Sequence[Tensor]) -> Any:
+        """The nested tuple of a list that `flatten` made."""
+        remaining, non_empty = iter(tensors), iter(self.non_empty)
+        return map_tensors(lambda x: next(remaining) if next(non_empty) else x, self.example)
 
     @property
-    def free(self) -> list[Axes]:
-        """The free axes of those that are kept."""
-        return [axes for axes, kept in zip(self.axes, self.kept, strict=True) if kept]
+    def dynamic_axes(self) -> list[Axes]:
+        """The dynamic axes of every tensor in the list."""
+        return [axes for axes, non_empty in zip(self.axes, self.non_empty, strict=True) if non_empty]
 
 
 class EncoderGraph(nn.Module):
-    """Everything that is computed once per medium."""
+    """The part that runs once per medium: normalisation, encoder, and the captioner's memory and first state."""
 
     scale: Tensor
     shift: Tensor
@@ -64,10 +68,11 @@ class EncoderGraph(nn.Module):
         self.encoder, self.captioner = encoder, captioner
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32).view(3, 1, 1))
         self.register_buffer("shift", torch.tensor(shift, dtype=torch.float32).view(3, 1, 1))
-        self.memory: Flat | None = None  # known after a first try
-        self.state: Flat | None = None
+        self.memory: TreeSpec | None = None  # set by `build_graphs`
+        self.state: TreeSpec | None = None
 
-    def see(self, pixels: UInt8[Tensor, "1 T h w 3"]) -> tuple[Any, Any, Layout]:
+    def encode(self, pixels: UInt8[Tensor, "1 T h w 3"]) -> tuple[Any, Any, Layout]:
+        """Pixels of one medium -> memory, first state, layout of the cells."""
         frames = pixels.permute(0, 1, 4, 2, 3).to(torch.float32) * self.scale + self.shift
         features = self.encoder(Pixels(frames))
         memory = self.captioner.encode(features)
@@ -77,14 +82,14 @@ class EncoderGraph(nn.Module):
         """Pixels of one medium -> the tensors of its memory and its first state."""
         assert self.memory is not None
         assert self.state is not None
-        memory, state, _ = self.see(pixels)
-        return (*self.memory.split(memory), *self.state.split(state))
+        memory, state, _ = self.encode(pixels)
+        return (*self.memory.flatten(memory), *self.state.flatten(state))
 
 
 class StepGraph(nn.Module):
-    """One word more for every hypothesis of a medium."""
+    """One decoding step for all hypotheses of one medium."""
 
-    def __init__(self, captioner: Captioner, memory: Flat, state: Flat):
+    def __init__(self, captioner: Captioner, memory: TreeSpec, state: TreeSpec):
         super().__init__()
         self.captioner, self.memory, self.state = captioner, memory, state
 
@@ -92,54 +97,61 @@ class StepGraph(nn.Module):
         self, token: Int[Tensor, " R"], state: Sequence[Tensor], memory: Sequence[Tensor]
     ) -> tuple[Float[Tensor, "R V"] | Float[Tensor, "R N"] | Tensor, ...]:
         """Last tokens, states and memory -> logits, attention and the tensors of the new states."""
-        out = self.captioner.step(token, self.state.join(state), self.memory.join(memory))
-        return (out.logits, out.attention, *self.state.split(out.state))
+        out = self.captioner.step(token, self.state.unflatten(state), self.memory.unflatten(memory))
+        return (out.logits, out.attention, *self.state.flatten(out.state))
 
 
 @dataclass(frozen=True)
 class Graphs:
-    """Both graphs with an example of their inputs, ready to be written."""
+    """Both graphs, with the example inputs that tracing needs."""
 
     encoder: EncoderGraph
     step: StepGraph
-    pixels: Tensor
-    inputs: tuple[Tensor, list[Tensor], list[Tensor]]
+    pixels: Tensor  # example input of the encoder
+    inputs: tuple[Tensor, list[Tensor], list[Tensor]]  # example inputs of a step: token, state, memory
     layout: Layout  # of one frame
 
     @property
     def memory_names(self) -> list[str]:
         """Names of the tensors of the memory in the ONNX files."""
-        return [f"memory_{i}" for i in range(len(self.step.memory.free))]
+        return [f"memory_{i}" for i in range(len(self.step.memory.dynamic_axes))]
 
     @property
     def state_names(self) -> list[str]:
         """Names of the tensors of the state in the ONNX files."""
-        return [f"state_{i}" for i in range(len(self.step.state.free))]
+        return [f"state_{i}" for i in range(len(self.step.state.dynamic_axes))]
 
 
-def graphs_of(
+def build_graphs(
     encoder: Encoder, captioner: Captioner, side: tuple[int, int], scale: Sequence[float], shift: Sequence[float]
 ) -> Graphs:
-    """Graphs for pictures of `side` (height, width) pixels; `scale` and `shift` make channels of bytes."""
-    whole = EncoderGraph(encoder, captioner, scale, shift).eval().requires_grad_(False)
+    """Build both graphs for pictures of `side` = (height, width) pixels.
+
+    Channel c of a pixel with the uint8 value x becomes scale[c] * x + shift[c].
+    """
+    encoder_graph = EncoderGraph(encoder, captioner, scale, shift).eval().requires_grad_(False)
     short, long = (torch.zeros(1, frames, *side, 3, dtype=torch.uint8) for frames in (4, 6))
-    with torch.enable_grad():  # the plain form of every model; without gradients some take a shorter way on CPUs
-        memory, start, layout = whole.see(short)
-        longer = whole.see(long)[0]
-        whole.memory = Flat(memory, tuple(_differ(a, b) for a, b in zip(leaves(memory), leaves(longer), strict=True)))
+    with torch.enable_grad():  # without gradients, some models use CPU kernels that cannot be traced
+        memory, start, layout = encoder_graph.encode(short)
+        longer_memory = encoder_graph.encode(long)[0]
+        encoder_graph.memory = TreeSpec(
+            memory,
+            tuple(_changed_axes(a, b) for a, b in zip(tree_leaves(memory), tree_leaves(longer_memory), strict=True)),
+        )
         states = [map_tensors(lambda x: x.repeat_interleave(3, 0), start)]
         token = torch.full((3,), BOS)
         for _ in range(2):
             states.append(captioner.step(token, states[-1], memory).state)
-        grown = [_differ(a, b) for a, b in zip(leaves(states[1]), leaves(states[2]), strict=True)]
-        whole.state = Flat(start, tuple((0, *axes) for axes in grown))
-    step = StepGraph(captioner, whole.memory, whole.state).eval().requires_grad_(False)
-    inputs = (token, whole.state.split(states[2]), whole.memory.split(memory))
-    return Graphs(whole, step, short, inputs, Layout(1, layout.h, layout.w))
+        # a transformer's state grows with every step: these axes are dynamic, and so is axis 0, the hypotheses
+        grown = [_changed_axes(a, b) for a, b in zip(tree_leaves(states[1]), tree_leaves(states[2]), strict=True)]
+        encoder_graph.state = TreeSpec(start, tuple((0, *axes) for axes in grown))
+    step = StepGraph(captioner, encoder_graph.memory, encoder_graph.state).eval().requires_grad_(False)
+    inputs = (token, encoder_graph.state.flatten(states[2]), encoder_graph.memory.flatten(memory))
+    return Graphs(encoder_graph, step, short, inputs, Layout(1, layout.h, layout.w))
 
 
 def write_graphs(graphs: Graphs, encoder_path: str, step_path: str) -> None:
-    """ONNX files.  Raises ValueError when the model cannot be traced."""
+    """Write both graphs as ONNX files.  Any exception of torch.export means that the model cannot be traced."""
     dynamic = torch.export.Dim.DYNAMIC
     memory, state = graphs.step.memory, graphs.step.state
     _write(
@@ -155,8 +167,8 @@ def write_graphs(graphs: Graphs, encoder_path: str, step_path: str) -> None:
         graphs.inputs,
         (
             {0: dynamic},
-            [dict.fromkeys(axes, dynamic) for axes in state.free],
-            [dict.fromkeys(axes, dynamic) for axes in memory.free],
+            [dict.fromkeys(axes, dynamic) for axes in state.dynamic_axes],
+            [dict.fromkeys(axes, dynamic) for axes in memory.dynamic_axes],
         ),
         ["token", *graphs.state_names, *graphs.memory_names],
         ["logits", "attention", *(f"new_{name}" for name in graphs.state_names)],
@@ -165,7 +177,8 @@ def write_graphs(graphs: Graphs, encoder_path: str, step_path: str) -> None:
 
 
 def _write(module: nn.Module, inputs: Any, shapes: Any, names: list[str], outputs: list[str], path: str) -> None:
-    # what torch says of its own insides, and of torchvision, which is never needed here
+    """Trace a module and write it as an ONNX file."""
+    # silences warnings about internals of torch and about torchvision, which is not needed here
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     with torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
@@ -175,21 +188,22 @@ def _write(module: nn.Module, inputs: Any, shapes: Any, names: list[str], output
         )  # fmt: skip
 
 
-def leaves(tree: Any) -> list[Tensor]:
+def tree_leaves(tree: Any) -> list[Tensor]:
     """The tensors of a nested tuple, in order."""
-    found: list[Tensor] = []
-    map_tensors(_remember(found), tree)
-    return found
+    leaves: list[Tensor] = []
 
-
-def _remember(found: list[Tensor]) -> Callable[[Tensor], Tensor]:
-    def remember(x: Tensor) -> Tensor:
-        found.append(x)
+    def collect(x: Tensor) -> Tensor:
+        leaves.append(x)
         return x
 
-    return remember
+    map_tensors(collect, tree)
+    return leaves
 
 
-def _differ(a: Tensor, b: Tensor) -> Axes:
-    """The axes along which two tensors have another length."""
+def _changed_axes(a: Tensor, b: Tensor) -> Axes:
+    """The axes along which two tensors differ in length.
+
+    >>> _changed_axes(torch.zeros(1, 4, 8), torch.zeros(1, 6, 8))
+    (1,)
+    """
     return tuple(i for i, (m, n) in enumerate(zip(a.shape, b.shape, strict=True)) if m != n)

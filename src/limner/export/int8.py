@@ -1,8 +1,16 @@
-"""Weights of one byte: of ONNX graphs, and of PyTorch's modules.
+"""int8 weights of ONNX graphs: one byte per weight, a quarter of the file.
 
-Decoder: dynamic quantisation; a product's weights are int8, what it reads is quantised as it comes.  Encoder: its
-weights are stored as int8, with a factor per output channel, and are floats again once the graph is loaded: a quarter
-of the file, the same speed (convolutions of integers are slower on CPUs without VNNI, and less exact).
+Decoding step: dynamic quantisation.  The weights of matrix products are int8, and their inputs are quantised at run
+time.  Encoder: the weights are stored as int8 with one scale per output channel and become floats again when the graph
+is loaded.  Its speed does not change: integer convolutions are slower on CPUs without VNNI, and less exact.
+
+Worked example of the encoder's rounding, for an output channel with the weights (0.50, -1.27, 0.004):
+
+    scale = max |w| / 127 = 1.27 / 127 = 0.01
+    int8 = round(w / scale) = (50, -127, 0)
+    restored = scale * int8 = (0.50, -1.27, 0.0)
+
+The error of a weight is at most scale / 2, which is max |w| / 254.
 """
 
 import logging
@@ -11,31 +19,34 @@ from typing import Any
 
 import numpy as np
 
-SMALL = 1024  # numbers; smaller tensors stay floats
-STEP = ["MatMul", "Gemm", "Gather", "LSTM"]  # operations of a step that are quantised
-CHANNEL = {"Conv": 0, "ConvTranspose": 1, "Gemm": 0, "MatMul": 1}  # axis of a weight's output channels
+MIN_WEIGHTS = 1024  # tensors with fewer weights stay float32
+STEP_OPERATORS = ["MatMul", "Gemm", "Gather", "LSTM"]  # the ones that are quantised
+OUTPUT_AXES = {"Conv": 0, "ConvTranspose": 1, "Gemm": 0, "MatMul": 1}  # axis of a weight's output channels
 
 
 def quantise_step(source: Path, target: Path) -> None:
-    """int8 products and words of a decoding step."""
+    """Quantise the matrix products and the word embedding of a decoding step to int8."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = onnx.load(str(source))
-    del model.graph.value_info[:]  # what it says of weights no longer holds once products have been turned around
+    del model.graph.value_info[:]  # shapes recorded for weights are wrong once Gemm has been rewritten
     root = logging.getLogger()
     level = root.level
-    root.setLevel(logging.ERROR)  # advice about preprocessing, to the root logger
+    root.setLevel(logging.ERROR)  # silences advice about preprocessing, which goes to the root logger
     try:
-        quantize_dynamic(model, str(target), weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=STEP)
+        quantize_dynamic(
+            model, str(target), weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=STEP_OPERATORS
+        )
     finally:
         root.setLevel(level)
 
 
 def shrink_weights(source: Path, target: Path) -> None:
-    """Weights of convolutions and products as int8, each followed by `DequantizeLinear`.
+    """Store the weights of convolutions and matrix products as int8, each followed by `DequantizeLinear`.
 
-    Those of depthwise convolutions stay: they are few, and a channel that reads one other has no other to average with.
+    Weights of depthwise convolutions stay float32: they are few, and rounding errors cannot average out, because an
+    output channel has only one input channel.
     """
     import onnx
     from onnx import helper, numpy_helper
@@ -43,38 +54,39 @@ def shrink_weights(source: Path, target: Path) -> None:
     model = onnx.load(str(source))
     graph = model.graph
     axes = {
-        node.input[1]: _axis(node)
+        node.input[1]: _output_axis(node)
         for node in graph.node
-        if node.op_type in CHANNEL and len(node.input) > 1 and _attribute(node, "group") <= 1
-    }  # by the weight's name
-    kept, nodes = [], []
+        if node.op_type in OUTPUT_AXES and len(node.input) > 1 and _attribute(node, "group") <= 1
+    }  # name of the weight -> axis
+    initializers, dequantisers = [], []
     for tensor in graph.initializer:
         values = numpy_helper.to_array(tensor)
-        if tensor.name not in axes or values.dtype != np.float32 or values.ndim < 2 or values.size < SMALL:
-            kept.append(tensor)
+        if tensor.name not in axes or values.dtype != np.float32 or values.ndim < 2 or values.size < MIN_WEIGHTS:
+            initializers.append(tensor)
             continue
         axis = axes[tensor.name]
-        others = tuple(i for i in range(values.ndim) if i != axis)
-        scale = (np.abs(values).max(others) / 127).astype(np.float32)
+        other_axes = tuple(i for i in range(values.ndim) if i != axis)
+        scale = (np.abs(values).max(other_axes) / 127).astype(np.float32)
         scale[scale == 0] = 1
         shape = [-1 if i == axis else 1 for i in range(values.ndim)]
-        small = np.rint(values / scale.reshape(shape)).astype(np.int8)
+        rounded = np.rint(values / scale.reshape(shape)).astype(np.int8)
         inputs = [f"{tensor.name}_{part}" for part in ("int8", "scale", "zero")]
-        for name, part in zip(inputs, (small, scale, np.zeros(len(scale), np.int8)), strict=True):
-            kept.append(numpy_helper.from_array(part, name))
-        nodes.append(helper.make_node("DequantizeLinear", inputs, [tensor.name], axis=axis))
+        for name, part in zip(inputs, (rounded, scale, np.zeros(len(scale), np.int8)), strict=True):
+            initializers.append(numpy_helper.from_array(part, name))
+        dequantisers.append(helper.make_node("DequantizeLinear", inputs, [tensor.name], axis=axis))
     del graph.initializer[:]
-    graph.initializer.extend(kept)
-    computed = list(graph.node)
+    graph.initializer.extend(initializers)
+    operators = list(graph.node)
     del graph.node[:]
-    graph.node.extend([*nodes, *computed])
+    graph.node.extend([*dequantisers, *operators])
     onnx.save(model, str(target))
 
 
-def _axis(node: Any) -> int:
-    return 1 if node.op_type == "Gemm" and not _attribute(node, "transB") else CHANNEL[node.op_type]
+def _output_axis(node: Any) -> int:
+    """Axis of the output channels of a node's weight."""
+    return 1 if node.op_type == "Gemm" and not _attribute(node, "transB") else OUTPUT_AXES[node.op_type]
 
 
 def _attribute(node: Any, name: str) -> int:
-    """Of a node, as a number; 0 when it does not say."""
+    """An integer attribute of a node; 0 where it is absent."""
     return next((attribute.i for attribute in node.attribute if attribute.name == name), 0)

@@ -1,4 +1,4 @@
-"""What a run costs: parameters, operations, memory, and the time of every stage from file to sentence."""
+"""Profiling: parameters, operations, memory, and the time of each stage from a file to its caption."""
 
 import io
 import multiprocessing
@@ -33,12 +33,12 @@ from limner.runs.recipe_file import load_recipe
 from limner.runs.run import Run, load_run
 
 STAGES = ("read", "encode", "caption")
-CLIPS = ("msrvtt", "msvd", "sftcap")  # data sets that have no pictures
+VIDEO_DATASETS = ("msrvtt", "msvd", "sftcap")  # data sets without pictures
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Numbers of one run, for one medium at a time unless it says otherwise.
+    """Costs of one run.  All numbers but `rate` are for one medium at a time.
 
     parameters  number of parameters, by "encoder" and "captioner"; for SFT, those of the side that captions
     size        bytes of weights and vocabulary in the run folder, without a pretrained encoder elsewhere
@@ -62,7 +62,7 @@ class Profile:
 
     @property
     def total(self) -> float:
-        """Milliseconds from a file to its sentence."""
+        """Milliseconds from a file to its caption."""
         return sum(self.latency.values())
 
 
@@ -77,86 +77,92 @@ def profile(
     device: str = "cpu",
     encoder: str = "",
 ) -> Profile:
-    """Measure a run on a picture or clip; by default one of noise, `clip` for a run that is plainly of clips
-    (`of_clips`) and `jpeg` for the others.
+    """Measure a run on the picture or clip `source`.
 
-    A run on features of an unknown encoder is measured from random cells on; ValueError when it is given a medium.
-    Times are those of this process and the threads that torch has in it; `repeats` of each follow one that does not
-    count.  `encoder` is where the run's pretrained encoder lies now, if it was loaded from there.
+    Without a source, noise is used: `noise_clip` where the run certainly captions clips (`reads_clips`), else
+    `noise_jpeg`.  A run on features of an unknown encoder is measured on random cells; it raises ValueError when a
+    source is given.  Times are measured in this process with torch's current number of threads; the median of `repeats`
+    calls is taken, after one call that does not count.  `memory` False skips the peak memory.  `encoder` is the current
+    folder of the run's pretrained encoder, if it was loaded from there.
     """
     if run.encoder is None and source is not None:
         raise ValueError(
-            f"{run.folder} captions stored features and has no encoder, so that it cannot be measured on a picture or "
-            "clip: leave out --media, and it is measured from random cells on"
+            f"{run.folder} captions stored features and has no encoder, so it cannot be measured on a picture or clip: "
+            "leave out --media to measure it on random cells"
         )
-    with _medium(run, source) as (medium, called):
-        found = _measured(run, medium, decoding or run.recipe.beam, repeats, batch, device)
-        most = peak_memory(run, medium, decoding, encoder) if memory else None
-    return replace(found, memory=most, about={**found.about, "medium": called})
+    with _open_medium(run, source) as (medium, description):
+        result = _measure(run, medium, decoding or run.recipe.beam, repeats, batch, device)
+        peak = peak_memory(run, medium, decoding, encoder) if memory else None
+    return replace(result, memory=peak, about={**result.about, "medium": description})
 
 
-def _measured(run: Run, source: Source, decoding: Beam, repeats: int, batch: int, device: str) -> Profile:
-    """All but the memory."""
+def _measure(run: Run, source: Source, decoding: Beam, repeats: int, batch: int, device: str) -> Profile:
+    """Measure everything but the peak memory."""
     latency, operations = {}, {}
     if run.encoder is None:
-        features = cells(run).map(lambda x: x.to(device))
-        several: Callable[[], Any] = partial(beam, run.model.to(device), _times(features, batch), decoding)
+        features = random_cells(run).map(lambda x: x.to(device))
+        caption_batch: Callable[[], Any] = partial(beam, run.model.to(device), _repeat_rows(features, batch), decoding)
     else:
         pipeline = Pipeline(run, device)
-        read = partial(_pixels, pipeline, source)
+        read = partial(_read_pixels, pipeline, source)
         pixels = Pixels(read().frames.to(device))
         features = pipeline.encode(pixels)
-        latency["read"] = 1000 * _median(read, repeats, device)
-        latency["encode"] = 1000 * _median(partial(pipeline.encode, pixels), repeats, device)
-        operations["encode"] = count(partial(pipeline.encode, pixels))
-        together = Pixels(pixels.frames.expand(batch, *pixels.frames.shape[1:]).contiguous())
-        several = partial(_caption, pipeline, together, decoding)
-    one = partial(beam, run.model.to(device), features, decoding)
-    latency["caption"] = 1000 * _median(one, repeats, device)
-    operations["caption"] = count(one)
+        latency["read"] = 1000 * _median_seconds(read, repeats, device)
+        latency["encode"] = 1000 * _median_seconds(partial(pipeline.encode, pixels), repeats, device)
+        operations["encode"] = count_flops(partial(pipeline.encode, pixels))
+        batch_pixels = Pixels(pixels.frames.expand(batch, *pixels.frames.shape[1:]).contiguous())
+        caption_batch = partial(_caption, pipeline, batch_pixels, decoding)
+    caption_one = partial(beam, run.model.to(device), features, decoding)
+    latency["caption"] = 1000 * _median_seconds(caption_one, repeats, device)
+    operations["caption"] = count_flops(caption_one)
     return Profile(
         name=run.folder.resolve().name,
         parameters={
             "encoder": 0 if run.encoder is None else sum(p.numel() for p in run.encoder.parameters()),
-            "captioner": sum(p.numel() for p in _used(run)),
+            "captioner": sum(p.numel() for p in _used_parameters(run)),
         },
-        size=sum(path.stat().st_size for path in weights(run.folder)),
+        size=sum(path.stat().st_size for path in run_files(run.folder)),
         operations=operations,
         latency={stage: latency[stage] for stage in STAGES if stage in latency},
-        rate=batch / _median(several, max(1, repeats // 3), device),
+        rate=batch / _median_seconds(caption_batch, max(1, repeats // 3), device),
         batch=batch,
         memory=None,
-        cider=cider_of(run),
+        cider=saved_cider(run),
         about={
             "device": device,
             "threads": torch.get_num_threads(),
             "beam": decoding.size,
             "cells": features.layout.cells,
-            "words": int((one().tokens != 0).sum()),
+            "words": int((caption_one().tokens != 0).sum()),
         },
     )
 
 
-def _used(run: Run) -> list[nn.Parameter]:
+def _used_parameters(run: Run) -> list[nn.Parameter]:
     return run.model.caption_parameters()
 
 
-def count(work: Callable[[], Any]) -> int:
-    """Floating-point operations of matrix products, convolutions, attention and recurrent layers (on a GPU without
-    cuDNN's recurrent layers), a multiplication and an addition being two."""
-    with torch.no_grad(), _Counter() as counter:
+def count_flops(work: Callable[[], Any]) -> int:
+    """Count the floating-point operations of a call; a multiplication and an addition are two operations.
+
+    Counted are matrix products, convolutions, attention and recurrent layers (on a GPU without those of cuDNN).  For
+    example, a linear layer from 3 to 4 channels on 2 rows has 2 * 2 * 3 * 4 = 48 operations.
+    """
+    with torch.no_grad(), FlopCounter() as counter:
         work()
     return counter.total
 
 
-class _Counter(TorchDispatchMode):
-    """What torch's FlopCounterMode does, without following modules: that asks autograd for the history of what goes
-    into them, and fails at a view of a parameter, which has none here."""
+class FlopCounter(TorchDispatchMode):
+    """Counts operations as torch's FlopCounterMode does, but not per module.
+
+    FlopCounterMode follows modules with autograd hooks, which fail for views of parameters without gradients.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.total = 0
-        self.formulas = {**flop_registry, **{name: shape_wrapper(f) for name, f in _formulas().items()}}
+        self.formulas = {**flop_registry, **{name: shape_wrapper(f) for name, f in _cpu_formulas().items()}}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -174,43 +180,46 @@ class _Counter(TorchDispatchMode):
 Shape = Sequence[int]
 
 
-def _formulas() -> dict[Any, Callable[..., int]]:
-    """By operator, what torch's own counter leaves out: kernels of the CPU.  They are given the shapes of arguments."""
+def _cpu_formulas() -> dict[Any, Callable[..., int]]:
+    """Formulas for CPU kernels that torch's own counter does not know: operator -> function of the argument shapes."""
 
     def linear(x: Shape, weight: Shape, *_: Any, out_shape: Shape, **__: Any) -> int:  # the weight is in another order
         return 2 * prod(out_shape) * x[-1]
 
     def attention(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
-        """(B, heads, Q, c) with (B, heads, K, c): the scores, and the sum of the values; what is masked counts too."""
+        """Query (B, heads, Q, c), key (B, heads, K, c): scores and weighted sum of values.  Masked cells count too."""
         return 2 * prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
-    def recurrent(x: Shape, of_input: Shape, of_state: Shape, *_: Any, **__: Any) -> int:
-        """(L, B, D) through one layer in one direction, (gates * H, D) and (gates * H, H)."""
-        return 2 * prod(x[:-1]) * (prod(of_input) + prod(of_state))
+    def recurrent(x: Shape, input_weight: Shape, state_weight: Shape, *_: Any, **__: Any) -> int:
+        """Input (L, B, D) through one layer in one direction with weights (gates * H, D) and (gates * H, H)."""
+        return 2 * prod(x[:-1]) * (prod(input_weight) + prod(state_weight))
 
-    known = {
-        (torch.ops.mkldnn, "_linear_pointwise"): linear,  # of limner.models.packed_linear
+    formulas = {
+        (torch.ops.mkldnn, "_linear_pointwise"): linear,  # used by limner.models.packed_linear
         (torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu"): attention,
         (torch.ops.aten, "mkldnn_rnn_layer"): recurrent,
     }
-    return {getattr(of, name): formula for (of, name), formula in known.items() if hasattr(of, name)}
+    return {getattr(ops, name): formula for (ops, name), formula in formulas.items() if hasattr(ops, name)}
 
 
 def peak_memory(run: Run, source: Source, decoding: Beam | None = None, encoder: str = "") -> float:
-    """Megabytes that a new process needs at most to load a run on the CPU and caption one medium.  `encoder` as in
-    `profile`; raises what the process raises."""
+    """Peak megabytes of a new process that loads a run on the CPU and captions one medium.
+
+    `encoder` is as in `profile`.  Raises what the process raises.
+    """
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
-        return pool.apply(_peak, (str(run.folder), encoder, run.recipe, source, decoding))
+        return pool.apply(_peak_of_process, (str(run.folder), encoder, run.recipe, source, decoding))
 
 
-def _peak(folder: str, encoder: str, recipe: Recipe, source: Source, decoding: Beam | None) -> float:
+def _peak_of_process(folder: str, encoder: str, recipe: Recipe, source: Source, decoding: Beam | None) -> float:
+    """Load, caption and return the peak megabytes of this process."""
     torch.set_num_threads(1)
     run = replace(load_run(folder, encoder), recipe=recipe)
     if run.model.sides:
         run.model.select_side(recipe.model.side)  # type: ignore[attr-defined]
     if run.encoder is None:
-        beam(run.model, cells(run), decoding or recipe.beam)
+        beam(run.model, random_cells(run), decoding or recipe.beam)
     else:
         Pipeline(run).caption(source, decoding)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -218,37 +227,42 @@ def _peak(folder: str, encoder: str, recipe: Recipe, source: Source, decoding: B
 
 
 @contextmanager
-def _medium(run: Run, source: Source | None) -> Iterator[tuple[Source, str]]:
-    """What a run is measured on, while it is there, and what it is called."""
+def _open_medium(run: Run, source: Source | None) -> Iterator[tuple[Source, str]]:
+    """The medium that a run is measured on, and its description.  A temporary file is removed afterwards."""
     if run.encoder is None:
-        yield b"", f"{run.recipe.frames} random cells"  # nobody reads a file
+        yield b"", f"{run.recipe.frames} random cells"  # the run reads no file
     elif source is not None:
         yield source, Path(source).name if isinstance(source, str | Path) else type(source).__name__
-    elif of_clips(run):
+    elif reads_clips(run):
         with TemporaryDirectory() as folder:
-            yield str(clip(Path(folder) / "clip.mp4")), f"clip, {run.recipe.frames} frames"
+            yield str(noise_clip(Path(folder) / "clip.mp4")), f"clip, {run.recipe.frames} frames"
     else:
-        yield jpeg(), "640 x 480 JPEG"
+        yield noise_jpeg(), "640 x 480 JPEG"
 
 
-def of_clips(run: Run) -> bool:
-    """Whether the encoder sees several frames together, or the data set has clips alone.  Others may be of both."""
-    together = isinstance(run.encoder, ClipFrames | ResNet3D | SmallCNN3D)
-    video = isinstance(run.encoder, Pretrained) and run.encoder.family.reads_clips
-    return together or video or run.recipe.data.name in CLIPS
+def reads_clips(run: Run) -> bool:
+    """True when the encoder encodes several frames together, or the data set has clips only.
+
+    Other runs may caption both pictures and clips.
+    """
+    clip_encoder = isinstance(run.encoder, ClipFrames | ResNet3D | SmallCNN3D)
+    video_backbone = isinstance(run.encoder, Pretrained) and run.encoder.family.reads_clips
+    return clip_encoder or video_backbone or run.recipe.data.name in VIDEO_DATASETS
 
 
-def jpeg(width: int = 640, height: int = 480) -> bytes:
-    """A picture file of coarse noise, about as large as a photograph of this size."""
+def noise_jpeg(width: int = 640, height: int = 480) -> bytes:
+    """The bytes of a JPEG of coarse noise, about as large as a photograph of this size."""
     coarse = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
     return file.getvalue()
 
 
-def clip(path: Path, frames: int = 100, width: int = 320, height: int = 240) -> Path:
-    """Write a clip of 25 frames a second, by default as large as MSR-VTT's and 4 seconds long: a view that moves over
-    coarse noise."""
+def noise_clip(path: Path, frames: int = 100, width: int = 320, height: int = 240) -> Path:
+    """Write a clip of 25 frames per second in which the camera moves over coarse noise.
+
+    The default is 4 seconds long and has the picture size of MSR-VTT.
+    """
     size = width + 2 * frames, height + frames
     coarse = np.random.default_rng(0).integers(0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
     noise = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))
@@ -256,22 +270,22 @@ def clip(path: Path, frames: int = 100, width: int = 320, height: int = 240) -> 
     return path
 
 
-def cells(run: Run) -> Features:
-    """Random cells of one medium, as many as the recipe's frames: for runs without an encoder."""
+def random_cells(run: Run) -> Features:
+    """Random cells of one medium, one per frame of the recipe, for runs without an encoder."""
     frames, dim = run.recipe.frames, run.info.feature_dim
     grid = torch.randn(1, frames, dim, generator=torch.Generator().manual_seed(0))
     return Features(grid, torch.ones(1, frames, dtype=torch.bool), Layout(frames, 1, 1))
 
 
-def weights(folder: Path) -> list[Path]:
-    """The files of a run that captioning needs."""
+def run_files(folder: Path) -> list[Path]:
+    """The files in a run folder that captioning needs."""
     names = ("model.safetensors", "vocabulary.json", "recipe.json", "run.json", "encoder")
-    found = [path for name in names for path in (folder / name).rglob("*")]
-    return [path for path in [*(folder / name for name in names), *found] if path.is_file()]
+    nested = [path for name in names for path in (folder / name).rglob("*")]
+    return [path for path in [*(folder / name for name in names), *nested] if path.is_file()]
 
 
-def cider_of(run: Run) -> float | None:
-    """CIDEr as `limner evaluate` left it in the folder; None when another side or other frames are asked for here."""
+def saved_cider(run: Run) -> float | None:
+    """CIDEr that `limner evaluate` wrote to the folder; None when it is for another side or other frames."""
     saved, path = load_recipe(run.folder / "recipe.json"), run.folder / "scores.json"
     if (saved.model, saved.frames, saved.sampling) != (run.recipe.model, run.recipe.frames, run.recipe.sampling):
         return None
@@ -279,21 +293,23 @@ def cider_of(run: Run) -> float | None:
     return scores.get("CIDEr")
 
 
-def _pixels(pipeline: Pipeline, source: Source) -> Pixels:
+def _read_pixels(pipeline: Pipeline, source: Source) -> Pixels:
     frames = frames_of(source, pipeline.sampling)
     return Pixels(pipeline.encoder.preprocess(frames)[None])
 
 
 def _caption(pipeline: Pipeline, pixels: Pixels, decoding: Beam) -> None:
+    """Encode and caption pixels."""
     beam(pipeline.model, pipeline.encode(pixels), decoding)
 
 
-def _times(features: Features, batch: int) -> Features:
+def _repeat_rows(features: Features, batch: int) -> Features:
+    """The same medium `batch` times."""
     return features.map(lambda x: x.expand(batch, *x.shape[1:]).contiguous())
 
 
-def _median(work: Callable[[], Any], repeats: int, device: str) -> float:
-    """Seconds."""
+def _median_seconds(work: Callable[[], Any], repeats: int, device: str) -> float:
+    """Median seconds of `repeats` calls, after one call that does not count."""
     times: list[float] = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
@@ -304,16 +320,19 @@ def _median(work: Callable[[], Any], repeats: int, device: str) -> float:
     return median(times[1:])
 
 
-def scored(profiles: Sequence[Profile]) -> list[tuple[Profile, float]]:
-    """Those with a score, and it."""
+def with_cider(profiles: Sequence[Profile]) -> list[tuple[Profile, float]]:
+    """The profiles that have a CIDEr, with it."""
     return [(p, p.cider) for p in profiles if p.cider is not None]
 
 
 def pareto(profiles: Sequence[Profile]) -> list[tuple[Profile, float]]:
-    """Of those with a score the ones that no other beats: no slower and no worse, and better in one of both."""
-    known = scored(profiles)
+    """The Pareto front of the profiles that have a CIDEr.
 
-    def beaten(p: Profile, cider: float) -> bool:
-        return any(q.total <= p.total and c >= cider and (q.total, c) != (p.total, cider) for q, c in known)
+    A profile is on it when no other one is at least as fast and at least as good, and better in one of both.
+    """
+    candidates = with_cider(profiles)
 
-    return [(p, cider) for p, cider in known if not beaten(p, cider)]
+    def dominated(p: Profile, cider: float) -> bool:
+        return any(q.total <= p.total and c >= cider and (q.total, c) != (p.total, cider) for q, c in candidates)
+
+    return [(p, cider) for p, cider in candidates if not dominated(p, cider)]

@@ -18,7 +18,7 @@ from limner.encoders import (
 )
 from limner.encoders.encoder import Encoder
 from limner.encoders.small_cnn import SmallCNN
-from limner.export.preprocessing import channels_of, preprocessing_of
+from limner.export.preprocessing import scale_channels, split_preprocessing
 from limner.inference.onnx.pixels import Preprocess
 from tests.encoders.test_pretrained import save
 
@@ -36,9 +36,9 @@ def pictures() -> list[np.ndarray]:
 
 
 def check(encoder: Encoder) -> None:
-    plan, scale, shift = preprocessing_of(encoder)
+    plan, scale, shift = split_preprocessing(encoder)
     for frames in pictures():
-        ours = channels_of(plan(frames), scale, shift)
+        ours = scale_channels(plan(frames), scale, shift)
         np.testing.assert_allclose(ours, encoder.preprocess(frames).numpy(), atol=1e-6)
 
 
@@ -76,7 +76,7 @@ def test_other_preprocessing_is_refused():
     with pytest.raises(
         ValueError, match=r"the preprocessing of SmallCNN.* cannot be exported: resizing, .* by up to \d"
     ):
-        preprocessing_of(Odd(SmallCNNConfig(size=32, width=8, dim=8)))
+        split_preprocessing(Odd(SmallCNNConfig(size=32, width=8, dim=8)))
 
 
 def test_sizes_must_be_one_of_two():
