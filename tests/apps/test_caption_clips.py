@@ -138,6 +138,16 @@ def test_bad_clips_are_counted_and_the_others_captioned(tiny: Path, tmp_path: Pa
         ]
 
 
+def test_a_damaged_clip_that_is_captioned_is_a_note(tiny: Path, tmp_path: Path, capsys):
+    """Nothing was skipped: the status is 0."""
+    clip = write(tmp_path / "a.mkv", noise(40))
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    assert main(["caption", str(clip), "--model", str(tiny / "run")]) == 0
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) == 1
+    assert shown.err.startswith(f"1 note:\n  {clip}: cut short: ") and shown.err.count("\n") == 2
+
+
 def test_an_interrupted_clip_is_begun_again(tiny: Path, scenes: Path, tmp_path: Path, monkeypatch, capsys):
     """Two of three pieces were done: all three are redone, the picture before is not."""
     Image.fromarray(RED).save(tmp_path / "red.png")

@@ -103,6 +103,27 @@ def test_pictures_lie_inside_and_the_page_stays_small(tmp_path: Path, monkeypatc
     assert "No captions." in Reader(report_of_files([], ABOUT)[0]).texts
 
 
+def test_a_picture_s_alternative_text_is_its_caption(tmp_path: Path):
+    """For those who do not see it; where the caption is empty it says what there is."""
+    folder = data_set(tmp_path / "d")
+    rows = [row(str(folder / "x.png"), 'a "red" dog'), row(str(folder / "y.png"), "")]
+    assert [m["alt"] for m in Reader(report_of_files(rows, ABOUT)[0]).named("img")] == [
+        'a "red" dog',
+        "picture of y.png",
+    ]
+
+
+def test_how_captions_were_made_names_no_folder_of_this_machine(tmp_path: Path):
+    about = {"captions of": "/home/me/runs/dog", "decoding": {"size": 3}, "members": ["/home/me/runs/cat", "runs/cat"]}
+    rows = [row(f"{tmp_path}/x.png", "a"), row(f"{tmp_path}/y.png", "b")]
+    text = report_of_files(rows, about)[0]
+    facts = text[text.index("<h2>How they were made") :].partition("<script")[0]
+    assert "/home" not in text.partition("<script")[0] and str(tmp_path) not in facts
+    texts = Reader(facts).texts
+    assert texts[texts.index("captions of") + 1] == "dog" and texts[texts.index("files") + 1] == tmp_path.name
+    assert texts[texts.index("decoding.size") + 1] == "3" and texts[texts.index("members") + 1] == "['cat', 'runs/cat']"
+
+
 def test_a_piece_of_a_clip_has_its_own_frames(tmp_path: Path):
     path = str(
         write(

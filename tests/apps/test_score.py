@@ -153,6 +153,22 @@ def test_several_captions_for_each_id(files: Path, capsys):
     assert scored(files, *training)["novelty"] == 2 / 3  # of one caption each, too
 
 
+def test_ids_without_a_partner_are_left_out_when_asked(files: Path, capsys):
+    """Each mistake names the option that allows it."""
+    (files / "more.json").write_text(json.dumps({**CAPTIONS, "10": "a car"}))
+    (files / "fewer.json").write_text(json.dumps({"7": CAPTIONS["7"], "10": "a car"}))
+    assert run(files, candidates="more.json") == 1
+    assert "or leave the others out with --allow-extra\n" in capsys.readouterr().err
+    whole = scored(files)["scores"]
+    capsys.readouterr()
+    assert scored(files, "--allow-extra", candidates="more.json")["scores"] == whole
+    assert "note: 1 of 4 candidates have no references and were left out" in capsys.readouterr().err
+    assert run(files, candidates="fewer.json") == 1
+    assert "--allow-extra and --allow-missing\n" in capsys.readouterr().err
+    both = scored(files, "--allow-extra", "--allow-missing", candidates="fewer.json")
+    assert [row["id"] for row in both["segments"]] == ["7"]
+
+
 def test_the_micro_world_is_judged(tmp_path: Path, capsys):
     shapes.generate_world(tmp_path / "world", 30, size=32)
     media = [medium for medium in shapes.load_world(tmp_path / "world") if medium.split == "test"]

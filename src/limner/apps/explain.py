@@ -1,7 +1,7 @@
 """Show where a captioner looks for each word.
 
-    limner explain photo.jpg                      limner-tiny, to photo-explained.png
-    limner explain RUN clip.mp4 --out film.mp4    or a .gif, a folder, a figure
+    limner explain photo.jpg                      makes photo-explained.png
+    limner explain RUN clip.mp4 --out film.mp4    or .gif, a folder, a figure
     limner explain RUN --score                    are the maps right?
     limner explain --join DIR --out film.mp4      PNG files to a film
 

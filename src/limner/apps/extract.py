@@ -1,7 +1,7 @@
 """Encode a data set into a feature store.
 
     limner extract RECIPE.yaml
-    limner extract RUN --out DIR           with the encoder that a run has trained
+    limner extract RUN --out DIR           with the trained encoder of a run
     limner extract --data NAME --media DIR --encoder PATH --out DIR
 
 The same command continues an interrupted extraction.  --verify checks a finished store against its checksums.
