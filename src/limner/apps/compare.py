@@ -64,6 +64,11 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     refuse_unknown(rest)
     if not 2 <= len(options.runs) <= MOST:
         raise WrongArguments(f"a comparison takes 2 to {MOST} runs, got {len(options.runs)}")
+    seen: set[Path] = set()
+    for path in map(Path, options.runs):
+        if path.resolve() in seen:
+            raise WrongArguments(f"{path} is given twice; a comparison takes different runs")
+        seen.add(path.resolve())
     refuse_overwriting(options, options.out, options.json, options.latex)
     runs = read_compared_runs(options.runs)
     media = references_from_file(options.references) if options.references else references_from_runs(runs)

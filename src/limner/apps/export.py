@@ -41,23 +41,20 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     media = media_in_folder(options.check, options.limit) if options.check else ()
     loaded = load_run(resolve_model(options.run), options.encoder)
     out = options.out or Path(f"{str(options.run).rstrip('/')}.onnx")
-    made = export_onnx(loaded, out, options.int8, media)
-    print(summary("float32", made.float_check))
-    if made.int8_check:
-        print(summary("int8", made.int8_check))
-        for before, after in made.int8_check.examples:
+    exported = export_onnx(loaded, out, options.int8, media)
+    print(summary("float32", exported.float_check))
+    if exported.int8_check:
+        print(summary("int8", exported.int8_check))
+        for before, after in exported.int8_check.examples:
             print(f"    '{before}' became '{after}'")
-    for reason in made.float_check.failures:
+    for reason in exported.float_check.failures:
         print(f"not compared: {reason}", file=sys.stderr)
-    for name, size in made.file_bytes.items():
-        share = (
-            f", {size / made.float_bytes[name]:.0%} of the float file" if made.int8_check and name != VOCABULARY else ""
-        )
+    for name, size in exported.file_bytes.items():
+        smaller = exported.int8_check and name != VOCABULARY
+        share = f", {size / exported.float_bytes[name]:.0%} of the float file" if smaller else ""
         print(f"{name}: {size / 1e6:.1f} MB{share}")
-    media_kinds = [name for name, able in (("images", made.pictures), ("videos", made.clips)) if able]
-    print(
-        f"wrote {made.folder}, for {' and '.join(media_kinds)}: limner caption FILE --model {made.folder} --engine onnx"
-    )
+    kinds = " and ".join(name for name, able in (("images", exported.pictures), ("videos", exported.clips)) if able)
+    print(f"wrote {exported.folder}, for {kinds}: limner caption FILE --model {exported.folder} --engine onnx")
     return 0
 
 

@@ -73,15 +73,15 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 def table(profiles: list[Profile]) -> Table:
     """A column per run."""
     about = profiles[0].about
-    made = Table(
+    columns = Table(
         title=f"one medium at a time, {about['device']}, {about['threads']} threads",
         caption="operations: 2 per multiply-add, of matrix products, convolutions, attention and recurrent layers; "
         "memory: of a new process on the CPU",
         min_width=60,
     )
-    made.add_column("")
+    columns.add_column("")
     for p in profiles:
-        made.add_column(p.name, justify="right")
+        columns.add_column(p.name, justify="right")
     rows = {
         "parameters, encoder (M)": [f"{p.parameters['encoder'] / 1e6:.2f}" for p in profiles],
         "parameters, captioner (M)": [f"{p.parameters['captioner'] / 1e6:.2f}" for p in profiles],
@@ -100,8 +100,8 @@ def table(profiles: list[Profile]) -> Table:
         "CIDEr": ["-" if p.cider is None else f"{p.cider:.3f}" for p in profiles],
     }
     for name, values in rows.items():
-        made.add_row(name, *values)
-    return made
+        columns.add_row(name, *values)
+    return columns
 
 
 def _number(value: float | None, unit: float = 1.0) -> str:

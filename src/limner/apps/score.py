@@ -105,17 +105,17 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         candidates, references, options.split, options.allow_missing, options.diversity, options.allow_extra
     )
     training = _training(options.training) if options.training else None
-    known = References(pairs.references, options.tokenizer)
+    counted = References(pairs.references, options.tokenizer)
     report: Report | SampleReport
     if options.diversity:
-        report = evaluate_samples(pairs.candidates, known, metrics, extra=extra, training=training)
+        report = evaluate_samples(pairs.candidates, counted, metrics, extra=extra, training=training)
     else:
         captions = {id: texts[0] for id, texts in pairs.candidates.items()}
         scenes = _scenes(options.references, captions) if references.format == SHAPES else None
         if options.clip:
             scores, provenance = _clip_scores(options, captions, pairs)
             extra, about = extra | scores, about | provenance
-        report = evaluate(captions, known, metrics, extra=extra, training=training, scenes=scenes)
+        report = evaluate(captions, counted, metrics, extra=extra, training=training, scenes=scenes)
     report = replace(report, protocol=report.protocol | about, notes=(*pairs.notes, *report.notes))
     show(report)
     if options.out:
