@@ -218,15 +218,15 @@ def exhaustive_search(config: CaptionerConfig, words: int = 7, length: int = 3) 
     model = small_captioner(config, words=words)
     features = random_features(ragged=False)
     rules = Rules(min_length=0, max_length=length + 1, no_repeat_word=False, allow_unknown=True)
-    found = beam(model, features, Beam(words**length, rules=rules))
+    result = beam(model, features, Beam(words**length, rules=rules))
     word_ids = [token for token in range(words) if token not in (PAD, BOS, EOS)]
     captions = [caption for n in range(length + 1) for caption in product(word_ids, repeat=n)]
     for medium in range(len(features)):
         scores = _log_probabilities(model, _pick(features, [medium]), captions, length)
         expected = scores.max().item()
-        assert abs(found.logprob[medium].item() - expected) < 1e-3, (
+        assert abs(result.logprob[medium].item() - expected) < 1e-3, (
             f"{config.name}: a large beam equals exhaustive search: medium {medium}: the beam's caption has "
-            f"log-probability {found.logprob[medium].item():.4f}, the most probable of all {expected:.4f}"
+            f"log-probability {result.logprob[medium].item():.4f}, the most probable of all {expected:.4f}"
         )
 
 
@@ -272,6 +272,6 @@ def _repeat(tree: Any, count: int) -> Any:
 
 
 def _tensors(tree: Any) -> list[Tensor]:
-    found: list[Tensor] = []
-    map_tensors(lambda x: found.append(x) or x, tree)  # type: ignore[func-returns-value]
-    return found
+    tensors: list[Tensor] = []
+    map_tensors(lambda x: tensors.append(x) or x, tree)  # type: ignore[func-returns-value]
+    return tensors
