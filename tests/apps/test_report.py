@@ -109,7 +109,7 @@ def test_a_picture_s_alternative_text_is_its_caption(tmp_path: Path):
     rows = [row(str(folder / "x.png"), 'a "red" dog'), row(str(folder / "y.png"), "")]
     assert [m["alt"] for m in Reader(report_of_files(rows, ABOUT)[0]).named("img")] == [
         'a "red" dog',
-        "picture of y.png",
+        "image of y.png",
     ]
 
 

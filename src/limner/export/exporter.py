@@ -53,7 +53,7 @@ def export_onnx(run: Run, out: Path, int8: bool = False, media: Sequence[Source]
     if run.encoder is None:
         raise ValueError(f"{run.folder} has no encoder and could not caption a file; give one with --encoder")
     if out.exists() and not (out / EXPORT_MANIFEST).is_file():
-        raise FileExistsError(f"{out} is there and is no exported model: choose another name")
+        raise FileExistsError(f"{out} exists and is not an exported model: choose another name")
     pipeline = Pipeline(run)
     resize, scale, shift = split_preprocessing(run.encoder)
     decoding = replace(run.recipe.beam.bind(run.vocabulary), groups=1, must=(), n_best=1)
