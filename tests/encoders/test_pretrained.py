@@ -272,7 +272,7 @@ def test_sources_that_cannot_be_loaded_say_so(tmp_path: Path, folders: dict[str,
 
     fails("", "source is empty; give a local folder")
     fails("./nowhere", r"\./nowhere is not a folder")
-    fails("nobody/no-such-model", r"nor reachable on the hub; give a local folder if there is no network")
+    fails("nobody/no-such-model", r"nor reachable on the hub; without network give a local folder")
     (tmp_path / "empty").mkdir()
     fails(tmp_path / "empty", r"the folder has no config\.json")
 

@@ -86,8 +86,9 @@ def maps_between(maps: Float[np.ndarray, "t *shape"], start: float, end: float) 
     A moment (start = end) is interpolated linearly between the centres of the t equal steps.  Of a longer part, the
     maximum over all steps that overlap it is taken.
 
-    >>> maps_between(np.array([1.0, 3.0]), 0.5, 0.5).item(), maps_between(np.array([1.0, 3.0]), 0.0, 0.6).item()
-    (2.0, 3.0)
+    >>> maps = np.array([[1.0], [3.0]])
+    >>> maps_between(maps, 0.5, 0.5).tolist(), maps_between(maps, 0.0, 0.6).tolist()
+    ([2.0], [3.0])
     """
     t = len(maps)
     if end > start:
