@@ -81,7 +81,10 @@ def test_every_field_is_in_the_schema():
     kinds = {part["properties"]["name"]["const"] for part in schema["$defs"].values() if "name" in part["properties"]
              and "const" in part["properties"]["name"]}  # fmt: skip
     assert {SmallCNNConfig().name, CrossEntropy().name, "show_attend_tell"} <= kinds
-    assert "images are resized to this size (pixels)" in schema["$defs"]["Stage"]["properties"]["image_size"]["description"]
+    assert (
+        "images are resized to this size (pixels)"
+        in schema["$defs"]["Stage"]["properties"]["image_size"]["description"]
+    )
     assert field_comments(Stage)["batch_size"] == "examples per step on all ranks together"
 
 
