@@ -251,7 +251,7 @@ def test_pictures_and_clips_cannot_be_trained_from_pixels_together(tmp_path: Pat
     films.write_text(
         "".join(json.dumps({**row, "split": "train"} if row["id"] == "film" else row) + "\n" for row in rows)
     )
-    with pytest.raises(ValueError, match="pictures and clips cannot share a batch of raw frames; train on one kind"):
+    with pytest.raises(ValueError, match="images and clips cannot share a batch of raw frames; train on one kind"):
         train(recipe(folder, ("frames", 3), batch_size=8), tmp_path / "other")
 
 
