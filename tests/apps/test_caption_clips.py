@@ -145,7 +145,7 @@ def test_a_damaged_clip_that_is_captioned_is_a_note(tiny: Path, tmp_path: Path, 
     assert main(["caption", str(clip), "--model", str(tiny / "run")]) == 0
     shown = capsys.readouterr()
     assert len(shown.out.splitlines()) == 1
-    assert shown.err.startswith(f"1 note:\n  {clip}: cut short: ") and shown.err.count("\n") == 2
+    assert shown.err.startswith(f"1 note:\n  {clip}: truncated: ") and shown.err.count("\n") == 2
 
 
 def test_an_interrupted_clip_is_begun_again(tiny: Path, scenes: Path, tmp_path: Path, monkeypatch, capsys):
