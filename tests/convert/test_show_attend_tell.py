@@ -319,9 +319,7 @@ def test_prefixes_and_half_precision(tmp_path: Path) -> None:
         torch.save(tree, folder / "c.pt")
         (folder / "words.json").write_text(json.dumps(word_map(9)))
         summary = convert(folder / "c.pt", folder / "words.json", folder / "run", "", "RGB")
-        assert "captions features, not pictures" in summary and ("left out: epoch, bleu-4" in summary) == (
-            name == "dict"
-        )
+        assert "captions features, not images" in summary and ("left out: epoch, bleu-4" in summary) == (name == "dict")
         torch.testing.assert_close(
             load_run(folder / "run").model.state_dict()["init_h.weight"],
             weights["init_h.weight"],

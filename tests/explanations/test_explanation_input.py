@@ -131,7 +131,7 @@ def test_features_with_their_clip(tmp_path: Path):
     assert len(load_explanation_input(run, "v2").display.frames) == 24
     (tmp_path / "captions.jsonl").unlink()
     found = load_explanation_input(run, "v1")
-    assert len(found.display.frames) == 24 and "no picture of v1" in found.notes[0]
+    assert len(found.display.frames) == 24 and "no image of v1" in found.notes[0]
 
 
 def test_what_cannot_be_opened(tiny: Path, tmp_path: Path):

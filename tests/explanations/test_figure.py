@@ -99,7 +99,7 @@ def test_a_panel_per_word_and_one_for_the_picture(tmp_path: Path, words: tuple[s
         attention_figure(np.zeros((30, 40, 3), np.uint8), caption(words), tmp_path / "f.svg")
     text = (tmp_path / "f.svg").read_text(encoding="utf-8")
     assert len(re.findall(r"<image ", text)) == len(words) + 1
-    legend = "Outlined: the smallest area that holds half of the attention; number: its share of the picture"
+    legend = "Outlined: the smallest area that holds half of the attention; number: its share of the image"
     lines = re.findall(r">([^<>]*)<", text)
     assert (legend in " ".join(line for line in lines if line.strip())) == bool(words)
     shown = re.findall(r">([^<>]*) {1,2}\(\d+%\)<", text)
@@ -157,7 +157,7 @@ def svg(path: Path, draw: Callable[[Path], object]) -> str:
 def test_the_figure_says_what_outline_and_number_mean(tmp_path: Path):
     """One line for four panels, two for two panels, none without words; a strip explains its colours."""
     picture, maps = np.zeros((30, 40, 3), np.uint8), np.eye(3, 4)
-    share = "number: its share of the picture"
+    share = "number: its share of the image"
     for words, lines in (
         (3, [f"Outlined: the smallest area that holds half of the gradcam values above their mean; {share}"]),
         (1, ["Outlined: the smallest area that holds half of the gradcam values", f"above their mean; {share}"]),
@@ -167,7 +167,7 @@ def test_the_figure_says_what_outline_and_number_mean(tmp_path: Path):
         text = svg(tmp_path / "f.svg", lambda path, made=made: word_figure(picture, made, path))
         assert re.findall(r">((?:Outlined|above)[^<]*)<", text) == lines
     text = svg(tmp_path / "a.svg", lambda path: attention_figure(picture, caption(("a", "b", "c")), path))
-    assert ">Outlined: the smallest area that holds half of the attention; number: its share of the picture<" in text
+    assert ">Outlined: the smallest area that holds half of the attention; number: its share of the image<" in text
     text = svg(tmp_path / "s.svg", lambda path: strip_figure(clip(9), explanation(maps, Layout(4, 1, 1)), path))
     assert ">Colour: how far the map of a word exceeds its average; grey word: nowhere<" in text
 

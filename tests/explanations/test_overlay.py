@@ -6,7 +6,7 @@ import pytest
 from limner.core.types import Layout
 from limner.explanations.maps import Explanation
 from limner.explanations.overlay import (
-    WHOLE_PICTURE,
+    WHOLE_IMAGE,
     above_mean,
     heat,
     heat_colours,
@@ -57,9 +57,9 @@ def test_a_part_shows_every_cell_s_highest_value():
 def test_a_word_s_light_is_the_clip_s_and_not_the_frame_s():
     """Two frames of one cell, 0 and 1: the first moment is dark, the second is not."""
     found = explanation(np.array([[0.0, 1.0]]), Layout(2, 1, 1))
-    assert word_intensity(found, 0, 4, 6, WHOLE_PICTURE, (0.25, 0.25)).max() == 0
-    assert word_intensity(found, 0, 4, 6, WHOLE_PICTURE, (0.75, 0.75)) == pytest.approx(np.full((4, 6), 0.5**0.5))
-    assert word_intensity(found, 0, 4, 6, WHOLE_PICTURE, (0.5, 0.5)) == pytest.approx(np.full((4, 6), 0.5**0.5 / 2))
+    assert word_intensity(found, 0, 4, 6, WHOLE_IMAGE, (0.25, 0.25)).max() == 0
+    assert word_intensity(found, 0, 4, 6, WHOLE_IMAGE, (0.75, 0.75)) == pytest.approx(np.full((4, 6), 0.5**0.5))
+    assert word_intensity(found, 0, 4, 6, WHOLE_IMAGE, (0.5, 0.5)) == pytest.approx(np.full((4, 6), 0.5**0.5 / 2))
     assert word_intensity(found, 0, 4, 6, (0, 0, 0.5, 1), (1, 1))[0].tolist() == pytest.approx([0.5**0.5] * 3 + [0] * 3)
 
 
@@ -73,7 +73,7 @@ def test_regions_are_painted_over_one_another():
     expected[3, 3] = 0.9
     assert found == pytest.approx(expected)
     whole = word_intensity(
-        explanation(np.array([[1.0, 0.0, 0.0]]), Layout(1, 1, 3), regions), 0, 4, 4, WHOLE_PICTURE, (0, 1)
+        explanation(np.array([[1.0, 0.0, 0.0]]), Layout(1, 1, 3), regions), 0, 4, 4, WHOLE_IMAGE, (0, 1)
     )
     assert (whole > 0).sum() == 4
 

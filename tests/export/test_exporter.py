@@ -73,9 +73,9 @@ def test_every_captioner_that_can(case: str, tmp_path: Path):
     done = limner("export", run)
     assert "24 of 24 captions are PyTorch's" in done.stdout and "for images and videos" in done.stdout
     pipeline, engine = Pipeline.load(run), OnnxPipeline.load(tmp_path / "run.onnx")
-    found = check_export(pipeline, engine, microworld_media(pictures=True, clips=True), pipeline.decoding)
+    found = check_export(pipeline, engine, microworld_media(images=True, clips=True), pipeline.decoding)
     assert (found.media, found.identical) == (36, 36)
-    logprobs = [engine.caption(it).logprob for it in microworld_media(pictures=True, clips=True)]
+    logprobs = [engine.caption(it).logprob for it in microworld_media(images=True, clips=True)]
     assert found.max_logprob_difference < (max(logprobs) - min(logprobs)) / 5  # it looks at the picture
 
 
@@ -85,7 +85,7 @@ def test_an_encoder_of_clips_is_refused(tmp_path: Path):
     encoder = SmallCNN3DConfig(size=32, width=8, dim=12)
     run = random_run(tmp_path / "run", SpatioTemporalConfig(hidden=24, embed=16, attention=12), encoder, frames=8)
     done = limner("export", run, code=1)
-    assert "other numbers than PyTorch, for pictures and for clips of 8 frames: nothing was written" in done.stderr
+    assert "other numbers than PyTorch, for images and for clips of 8 frames: nothing was written" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
@@ -114,7 +114,7 @@ def test_graphs_of_another_model_are_not_written(tiny: Path, tmp_path: Path, mon
     run = load_run(tiny / "run")
     with torch.no_grad():
         run.model.head.weight.copy_(run.model.head.weight.flip(1))
-    with pytest.raises(ValueError, match="other numbers than PyTorch, for pictures and for clips"):
+    with pytest.raises(ValueError, match="other numbers than PyTorch, for images and for clips"):
         export_onnx(run, tmp_path / "x.onnx")
     monkeypatch.setattr(exporter, "_supported_media", lambda *_: (True, True))  # the captions themselves
     with pytest.raises(ValueError, match=r"PyTorch's caption for \d+ of 24 media, fewer than 99%: nothing was written"):
@@ -170,7 +170,7 @@ def test_unreadable_media_are_told_and_not_counted(tiny: Path, tmp_path: Path, c
     shown = capsys.readouterr()
     assert "3 of 3 captions" in shown.out and "bad.png" in shown.err
     (tmp_path / "only").mkdir()
-    with pytest.raises(ValueError, match="holds no picture and no clip"):
+    with pytest.raises(ValueError, match="holds no image and no clip"):
         media_in_folder(tmp_path / "only", 5)
     (tmp_path / "only" / "bad.png").write_bytes(b"")
     with pytest.raises(ValueError, match=r"none of 1 media to check with can be read: .*bad\.png"):

@@ -50,7 +50,7 @@ def tell_apart(eyes: Encoder) -> None:
     """A random network sees the same in all pictures: its last layer is changed so that the means over the cells of
     drawn pictures and clips have mean 0 and deviation 2."""
     seen = []
-    for medium in microworld_media(pictures=True, clips=True):
+    for medium in microworld_media(images=True, clips=True):
         grid = eyes.eval()(Pixels(eyes.preprocess(frames_of(medium, FrameSampling(4)))[None])).grid
         seen.append(grid.mean(1))
     pooled, out = torch.cat(seen), eyes.out

@@ -386,7 +386,7 @@ def write(
     if isinstance(config, SpatialTransformerConfig) and heads_option(loaded) is None:
         lines.append(_heads_note(config.heads, loaded))
     lines += [f"left out, because they are fixed tables: {', '.join(ignored)}"] if ignored else []
-    return "\n".join([*lines, "encoder: none, so this run captions stored features, not pictures"])
+    return "\n".join([*lines, "encoder: none, so this run captions stored features, not images"])
 
 
 def _heads_note(heads: int, loaded: SelfCriticalCheckpoint) -> str:

@@ -301,8 +301,8 @@ def _summary(out: Path, converted: ConvertedShowAttendTell, left_out: list[str])
         lines.append(f"encoder: {info.encoder['source']}; captions are good only if the decoder was trained on it")
     else:
         lines.append(
-            "encoder: none in the checkpoint and none given, so this run captions features, not pictures; "
-            "convert again with --encoder FOLDER for pictures"
+            "encoder: none in the checkpoint and none given, so this run captions features, not images; "
+            "convert again with --encoder FOLDER for images"
         )
     if left_out:
         lines.append(f"left out: {', '.join(left_out)}")

@@ -30,8 +30,8 @@ class DetectorConfig:
 
     name: Literal["detector"] = "detector"
     source: str = ""
-    regions: PositiveInt = 36  # regions per picture: those with the highest class score
-    size: PositiveInt = 480  # side in pixels: pictures are resized to a square so that they can be batched
+    regions: PositiveInt = 36  # regions per image: those with the highest class score
+    size: PositiveInt = 480  # side in pixels: images are resized to a square so that they can be batched
 
 
 class DetectorFamily(NamedTuple):
@@ -89,7 +89,7 @@ class Detector(Encoder):
     def forward(self, pixels: Pixels) -> Features:
         """Encode frames (B, T, 3, h, w) to the highest-scoring regions of every frame, highest first.
 
-        The layout is (T, 1, `regions`); boxes are xyxy, relative to the picture, in [0, 1].
+        The layout is (T, 1, `regions`); boxes are xyxy, relative to the image, in [0, 1].
         """
         b, t = pixels.frames.shape[:2]
         outputs = self.net(pixels.frames.flatten(0, 1))

@@ -37,9 +37,9 @@ class Encoder(nn.Module, ABC):
         """Turn uint8 RGB frames of any size into the input of `forward`, exactly as in the training of the weights."""
 
     def kept_region(self, height: int, width: int) -> tuple[float, float, float, float]:
-        """The part of a height x width picture that `preprocess` keeps, as relative xyxy.
+        """The part of a height x width image that `preprocess` keeps, as relative xyxy.
 
-        Values lie outside [0, 1] where `preprocess` pads the picture.
+        Values lie outside [0, 1] where `preprocess` pads the image.
         """
         return 0.0, 0.0, 1.0, 1.0
 

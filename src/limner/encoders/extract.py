@@ -137,7 +137,7 @@ def _load_frames(job: ExtractionJob, encoder: Encoder, sampling: FrameSampling) 
     try:
         pixels = encoder.preprocess(AUGMENTATIONS[job.augmentation](read_medium(job.medium, sampling, notes)))
         return LoadedFrames(job, pixels, "", tuple(notes))
-    except ValueError as error:  # MediaError, or a picture size that the encoder's preprocessing refuses
+    except ValueError as error:  # MediaError, or an image size that the encoder's preprocessing refuses
         return LoadedFrames(job, None, str(error))
 
 

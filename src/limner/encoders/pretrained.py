@@ -41,7 +41,7 @@ class BackboneFamily(NamedTuple):
 
     model: str  # name of its class in `transformers`
     tokens: bool  # True: tokens (B, prefix + h*w, D), CLS and registers first; False: a map (B, D, h, w)
-    interpolates: bool = False  # other picture sizes need the option `interpolate_pos_encoding`
+    interpolates: bool = False  # other image sizes need the option `interpolate_pos_encoding`
     # Parts that only make the pooled output.  They are removed, because their weights would never have a gradient.
     unused: tuple[str, ...] = ()
     options: tuple[tuple[str, Any], ...] = ()
@@ -82,7 +82,7 @@ class Pretrained(Encoder):
         self.family, self.backbone, self.processor = _load_pretrained(config.source)
         self.dim = _output_channels(self.backbone)
         if not self.family.tokens:
-            # twice as fast on a CPU (MobileNetV2 on 2 cores: 25 ms per picture instead of 55); results differ by < 1e-5
+            # twice as fast on a CPU (MobileNetV2 on 2 cores: 25 ms per image instead of 55); results differ by < 1e-5
             self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._set_trainable(config.trainable_from)
         self.train(self.training)
@@ -142,7 +142,7 @@ class Pretrained(Encoder):
         return pixels[0] if self.family.reads_clips else pixels
 
     def kept_region(self, height: int, width: int) -> tuple[float, float, float, float]:
-        """The part of the picture that the central crop after resizing keeps, as relative xyxy."""
+        """The part of the image that the central crop after resizing keeps, as relative xyxy."""
         from transformers.image_transforms import get_size_with_aspect_ratio
 
         settings = _preprocessing_settings(self.processor)

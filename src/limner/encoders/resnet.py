@@ -43,7 +43,7 @@ class ResNetConfig:
     width_per_group: int = 64  # channels of a group in the first stage
     pool: int = 14  # cells are averaged adaptively to pool x pool; 0 = the last map as it is
     size: int = 256  # side of the square input in pixels
-    channels: Literal["RGB", "BGR"] = "RGB"  # order in which the weights read a picture; see `preprocess`
+    channels: Literal["RGB", "BGR"] = "RGB"  # order in which the weights read an image; see `preprocess`
     trainable_from: int | None = 0
     source: str = ""
 
@@ -136,7 +136,7 @@ class ResNet(FourStageEncoder):
         """Resize uint8 RGB frames to size x size, scale them to [0, 1] and normalise them with ImageNet's mean and std.
 
         The aspect ratio is not kept.  With channels "BGR", blue comes first and is normalised with the mean and std of
-        red.  The public code did this with pictures that OpenCV had read, so its weights expect it.
+        red.  The public code did this with images that OpenCV had read, so its weights expect it.
         """
         pixels = resize_to_square(frames, self.config.size) / 255
         if self.config.channels == "BGR":

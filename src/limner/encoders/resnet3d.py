@@ -275,7 +275,7 @@ def load_weights(net: ResNet3D, tensors: dict[str, Tensor], source: str) -> None
 def infer_config(tensors: dict[str, Tensor]) -> ResNet3DConfig:
     """Infer the config of a frozen 3-D ResNet from a state dict.  Raises ValueError.
 
-    The stride in time, the picture size and the normalisation cannot be inferred from the weights; they get the
+    The stride in time, the image size and the normalisation cannot be inferred from the weights; they get the
     defaults.
     """
     counts = tuple(len({key.split(".")[1] for key in tensors if key.startswith(f"layer{n}.")}) for n in range(1, 5))

@@ -15,7 +15,7 @@ from limner.core.types import Layout
 def clip_cells(backbone: nn.Module, frames: Float[Tensor, "B T 3 H W"]) -> tuple[Float[Tensor, "B N D"], Layout]:
     """Encode clips -> cells, row-major over (t, h, w), and their layout.
 
-    A backbone reads exactly `num_frames` frames.  A clip of k times as many is cut into k pieces, and a picture (T = 1)
+    A backbone reads exactly `num_frames` frames.  A clip of k times as many is cut into k pieces, and an image (T = 1)
     is repeated.  Raises ValueError for other lengths.
     """
     config: Any = backbone.config

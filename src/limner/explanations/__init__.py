@@ -1,1 +1,1 @@
-"""Explanations: on which cells of a picture or clip each word of a caption depends."""
+"""Explanations: on which cells of an image or clip each word of a caption depends."""

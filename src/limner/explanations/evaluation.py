@@ -17,7 +17,7 @@ from limner.data.shapes_words import Scene
 from limner.decode.search import Beam, beam
 from limner.explanations.ground_truth import Kind, pointing_targets
 from limner.explanations.maps import METHODS, TargetSentence, explain, sentence_from_tokens
-from limner.explanations.overlay import WHOLE_PICTURE, Box
+from limner.explanations.overlay import WHOLE_IMAGE, Box
 from limner.explanations.scores import CurveAreas, PointingScore, deletion_insertion, pointing_game
 from limner.models.captioner import Captioner
 from limner.runs.inputs import RecipeInputs, open_inputs
@@ -81,7 +81,7 @@ def score_run(
         features = _features(inputs, medium, device)
         tokens = beam(run.model, features, decoding or recipe.beam).tokens[0].tolist()
         sentence, scene = sentence_from_tokens(run.vocabulary, tokens), scenes.get(medium.id)
-        kept_region = _kept_region(inputs, medium) if scene else WHOLE_PICTURE
+        kept_region = _kept_region(inputs, medium) if scene else WHOLE_IMAGE
         for method_scores in scores:
             score_medium(method_scores, run.model, features, sentence, scene, kept_region)
     return ExplanationScores(scores, len(media), tuple(problems))
@@ -93,7 +93,7 @@ def score_medium(
     features: Features,
     sentence: TargetSentence,
     scene: Scene | None = None,
-    kept_region: Box = WHOLE_PICTURE,
+    kept_region: Box = WHOLE_IMAGE,
     levels: int = 10,
 ) -> None:
     """Explain one medium and add the scores of its words to `scores`.  `scene` is the ground truth, if there is one."""
@@ -120,9 +120,9 @@ def _features(inputs: RecipeInputs, medium: Medium, device: str) -> Features:
 
 
 def _kept_region(inputs: RecipeInputs, medium: Medium) -> Box:
-    """The part of the picture that the encoder saw, relative xyxy."""
+    """The part of the image that the encoder saw, relative xyxy."""
     if inputs.encoder is None or not Path(medium.path).is_file():
-        return WHOLE_PICTURE
+        return WHOLE_IMAGE
     return inputs.encoder.kept_region(*read_medium(medium, FrameSampling(1)).shape[1:3])
 
 

@@ -13,7 +13,7 @@ from limner.data.datasets import read_dataset
 from limner.data.frames import FrameSampling
 from limner.data.media import is_clip, read_medium
 from limner.encoders.encoder import Encoder
-from limner.explanations.overlay import WHOLE_PICTURE, Box
+from limner.explanations.overlay import WHOLE_IMAGE, Box
 from limner.inference.pipeline import Pipeline, frames_of
 from limner.runs.inputs import open_inputs
 from limner.runs.run import Run
@@ -21,7 +21,7 @@ from limner.runs.run import Run
 DISPLAY_FPS = 15  # frames per second of a film
 MIN_SECONDS, MAX_SECONDS = 1.6, 4.0  # duration of one pass through a clip; longer clips are sped up
 MAX_SIDE = 640  # pixels of the longer side of a frame
-PLACEHOLDER = np.full((1, 240, 320, 3), 72, np.uint8)  # grey frame, displayed where features have no picture
+PLACEHOLDER = np.full((1, 240, 320, 3), 72, np.uint8)  # grey frame, displayed where features have no image
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class DisplayFrames:
     frames: UInt8[np.ndarray, "F H W 3"]
     moments: Float[np.ndarray, " F"]
     seconds: Float[np.ndarray, " F"] | None = None
-    kept_region: Box = WHOLE_PICTURE  # the part of the frames that the encoder saw, relative xyxy
+    kept_region: Box = WHOLE_IMAGE  # the part of the frames that the encoder saw, relative xyxy
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ExplanationInput:
 
 
 def load_explanation_input(run: Run, source: str, device: str = "cpu", frames: int | None = None) -> ExplanationInput:
-    """Read a picture or clip, or the stored features of the medium with the id `source`.
+    """Read an image or clip, or the stored features of the medium with the id `source`.
 
     `frames` overrides the number of frames of the recipe.  Raises ValueError (MediaError) when the medium cannot be
     read.
@@ -65,7 +65,7 @@ def load_explanation_input(run: Run, source: str, device: str = "cpu", frames: i
 
 
 def _from_file(pipeline: Pipeline, source: str) -> ExplanationInput:
-    """Encode a picture or clip."""
+    """Encode an image or clip."""
     notes: list[str] = []
     medium = Medium(Path(source).stem, source)
     pixels = pipeline.encoder.preprocess(frames_of(medium, pipeline.sampling, notes))
@@ -82,7 +82,7 @@ def _from_store(run: Run, id: str, device: str) -> ExplanationInput:
         try:
             medium = next((m for m in read_dataset(recipe.data).media if m.id == id), medium)
         except (ValueError, OSError) as error:
-            notes.append(f"no picture of {id} ({error})")
+            notes.append(f"no image of {id} ({error})")
     if problems := inputs.split_readable([medium])[1]:
         raise ValueError(f"{problems[0]}; give a file, or an id of the features of {run.folder}")
     features = inputs.reader([(medium, "full")])
@@ -96,14 +96,14 @@ def _from_store(run: Run, id: str, device: str) -> ExplanationInput:
 
 
 def display_frames(medium: Medium, encoder: Encoder | None, sampling: FrameSampling) -> DisplayFrames:
-    """Read the frames of a picture or clip for display.
+    """Read the frames of an image or clip for display.
 
     A clip is read at `DISPLAY_FPS` frames per second of the film.  The captioner saw the frames of
     `sampling`; this determines the moments.
     """
     if not is_clip(medium.path):
-        pictures = read_medium(medium)
-        return DisplayFrames(pictures, np.array([0.5]), None, _kept_region(encoder, pictures))
+        images = read_medium(medium)
+        return DisplayFrames(images, np.array([0.5]), None, _kept_region(encoder, images))
     clip = index_clip(medium.path)
     begin, end = (float((x - clip.timestamps[0]) * clip.time_base) for x in clip.interval(medium.start, medium.end))
     count = round(DISPLAY_FPS * min(max(end - begin, MIN_SECONDS), MAX_SECONDS))
@@ -112,10 +112,10 @@ def display_frames(medium: Medium, encoder: Encoder | None, sampling: FrameSampl
     if sampling.policy not in ("uniform", "random"):
         sampled = [clip.to_seconds(it) for it in sample_timestamps(clip, sampling, medium.start, medium.end)]
         moments = np.interp(seconds, sampled, (np.arange(len(sampled)) + 0.5) / len(sampled))
-    pictures = next(read_segments(clip, [(medium.start, medium.end)], FrameSampling(count), max_side=MAX_SIDE))
-    return DisplayFrames(pictures, moments, seconds, _kept_region(encoder, pictures))
+    images = next(read_segments(clip, [(medium.start, medium.end)], FrameSampling(count), max_side=MAX_SIDE))
+    return DisplayFrames(images, moments, seconds, _kept_region(encoder, images))
 
 
-def _kept_region(encoder: Encoder | None, pictures: UInt8[np.ndarray, "F H W 3"]) -> Box:
-    """The part of the pictures that the encoder saw; all of it where the encoder is unknown."""
-    return WHOLE_PICTURE if encoder is None else encoder.kept_region(*pictures.shape[1:3])
+def _kept_region(encoder: Encoder | None, images: UInt8[np.ndarray, "F H W 3"]) -> Box:
+    """The part of the images that the encoder saw; all of it where the encoder is unknown."""
+    return WHOLE_IMAGE if encoder is None else encoder.kept_region(*images.shape[1:3])

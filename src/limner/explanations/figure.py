@@ -1,4 +1,4 @@
-"""Figures for print: one panel per word for a picture, one row of frames per word for a clip."""
+"""Figures for print: one panel per word for an image, one row of frames per word for a clip."""
 
 import io
 import math
@@ -15,7 +15,7 @@ from limner.core.types import Layout
 from limner.explanations.explanation_input import DisplayFrames
 from limner.explanations.maps import Explanation
 from limner.explanations.overlay import (
-    WHOLE_PICTURE,
+    WHOLE_IMAGE,
     Box,
     above_mean,
     heat,
@@ -35,11 +35,11 @@ SMALL = 8  # points: size of the note below a figure
 
 
 def attention_figure(
-    picture: UInt8[np.ndarray, "H W 3"],
+    image: UInt8[np.ndarray, "H W 3"],
     caption: Caption,
     out: str | Path,
     title: str = "",
-    kept_region: Box = WHOLE_PICTURE,
+    kept_region: Box = WHOLE_IMAGE,
 ) -> Path:
     """Write the `word_figure` of the attention of a caption (`Caption.attention`)."""
     count, *layout = caption.attention.shape
@@ -47,29 +47,29 @@ def attention_figure(
     maps, real = caption.attention.reshape(count, cells.cells), np.ones(cells.cells, dtype=bool)
     probabilities = np.ones(count, np.float32)  # the figure does not show them
     explanation = Explanation(caption.text, caption.words, maps, cells, "attention", probabilities, real)
-    return word_figure(picture, explanation, out, title, kept_region)
+    return word_figure(image, explanation, out, title, kept_region)
 
 
 def word_figure(
-    picture: UInt8[np.ndarray, "H W 3"],
+    image: UInt8[np.ndarray, "H W 3"],
     explanation: Explanation,
     out: str | Path,
     title: str = "",
-    kept_region: Box = WHOLE_PICTURE,
+    kept_region: Box = WHOLE_IMAGE,
 ) -> Path:
-    """Write the figure of a picture: the picture, then one panel per word with its map.
+    """Write the figure of an image: the image, then one panel per word with its map.
 
     The outline in a panel is the smallest area that holds half of the weight, and the number is the share of the whole
-    picture that this area takes, or "nothing stands out" where a map is 0.  The weight is the attention; for other
-    methods, it is the part of the map above its mean.  `kept_region` is the part of the picture that the encoder saw
+    image that this area takes, or "nothing stands out" where a map is 0.  The weight is the attention; for other
+    methods, it is the part of the map above its mean.  `kept_region` is the part of the image that the encoder saw
     (`Encoder.kept_region`); the rest has no weight.  Where cells have a time, as those of a video encoder, the sum over
     time is drawn.  The ending of `out` is the format.  Raises ValueError for an unknown ending.
 
     matplotlib's font has no Chinese letters, for example: it draws them as boxes and warns.
     """
     out = _check_format(out)
-    picture = enlarge(picture)
-    height, width = picture.shape[:2]
+    image = enlarge(image)
+    height, width = image.shape[:2]
     panels = len(explanation.words) + 1
     columns = min(MAX_PANELS_PER_ROW, panels)
     rows = math.ceil(panels / columns)
@@ -82,7 +82,7 @@ def word_figure(
     axes = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
     for axis in axes:
         axis.axis("off")
-    axes[0].imshow(picture)
+    axes[0].imshow(image)
     axes[0].set_title(explanation.method, fontsize=11, color="0.4")
     for axis, word, weights in zip(axes[1:], explanation.words, explanation.maps, strict=False):
         cells = weights if explanation.method == "attention" else above_mean(weights, explanation.real)
@@ -90,7 +90,7 @@ def word_figure(
             values = upsample(cells.reshape(explanation.layout).sum(0), height, width, kept_region)
         else:
             values = paint_regions(cells / (cells.max() or 1), explanation.regions, height, width)
-        axis.imshow(shade(picture, values))
+        axis.imshow(shade(image, values))
         level, share = half_weight_level(values)
         if 0 < share < 1 and min(values.shape) > 1:  # a line of pixels has no outline
             axis.contour(values, levels=[level], colors=["#ffd23f"], linewidths=1.2)
@@ -104,7 +104,7 @@ def _outline_note(explanation: Explanation) -> str:
     if not explanation.words:
         return ""
     weight = "attention" if explanation.method == "attention" else f"{explanation.method} values above their mean"
-    return f"Outlined: the smallest area that holds half of the {weight}; number: its share of the picture"
+    return f"Outlined: the smallest area that holds half of the {weight}; number: its share of the image"
 
 
 def _wrap(text: str, width: float) -> str:
@@ -221,14 +221,14 @@ def half_weight_level(values: np.ndarray) -> tuple[float, float]:
     return float(ordered[index]), (index + 1) / len(ordered)
 
 
-def enlarge(picture: UInt8[np.ndarray, "H W 3"], side: int = 224, max_side: int = 640) -> UInt8[np.ndarray, "h w 3"]:
-    """Enlarge a picture until its shorter side has `side` pixels, so that outlines are smooth.
+def enlarge(image: UInt8[np.ndarray, "H W 3"], side: int = 224, max_side: int = 640) -> UInt8[np.ndarray, "h w 3"]:
+    """Enlarge an image until its shorter side has `side` pixels, so that outlines are smooth.
 
-    The longer side has at most `max_side` pixels; larger pictures are reduced.
+    The longer side has at most `max_side` pixels; larger images are reduced.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     scale = min(max(side / min(height, width), 1.0), max_side / max(height, width))
     if scale == 1:
-        return picture
+        return image
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))

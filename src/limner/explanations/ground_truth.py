@@ -32,8 +32,8 @@ def pointing_targets(
 ) -> list[PointingTarget]:
     """The targets of all words that are true of the scene.
 
-    `boxes` are the relative xyxy boxes of the cells in the picture.  The layout's t steps are equal parts of the clip.
-    Where there is one cell per step, it covers the whole picture, and only targets of kind "time" are given.
+    `boxes` are the relative xyxy boxes of the cells in the image.  The layout's t steps are equal parts of the clip.
+    Where there is one cell per step, it covers the whole image, and only targets of kind "time" are given.
     """
     claims = parse_caption(caption)
     object_ids = [resolve_mention(mention, scene) for mention in claims.mentions]

@@ -1,4 +1,4 @@
-"""Explanations: one map over the cells of a picture or clip for every word of a sentence."""
+"""Explanations: one map over the cells of an image or clip for every word of a sentence."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -63,9 +63,9 @@ class Explanation:
         return self.maps.reshape(len(self.maps), *self.layout)
 
     def boxes(self, kept_region: tuple[float, float, float, float]) -> Float[np.ndarray, "N 4"]:
-        """Box of every cell in the picture, relative xyxy.
+        """Box of every cell in the image, relative xyxy.
 
-        A grid of cells tiles the part `kept_region` of the picture, which is the part that the encoder saw.
+        A grid of cells tiles the part `kept_region` of the image, which is the part that the encoder saw.
         """
         if self.regions is not None:
             return self.regions

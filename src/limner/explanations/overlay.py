@@ -1,4 +1,4 @@
-"""Overlays: the weights of cells as a value per pixel, and pictures that are shaded or coloured by it."""
+"""Overlays: the weights of cells as a value per pixel, and images that are shaded or coloured by it."""
 
 from functools import cache
 
@@ -8,17 +8,17 @@ from PIL import Image
 
 from limner.explanations.maps import Explanation
 
-WHOLE_PICTURE = (0.0, 0.0, 1.0, 1.0)
+WHOLE_IMAGE = (0.0, 0.0, 1.0, 1.0)
 Box = tuple[float, float, float, float]  # relative xyxy
 
 
 def upsample(
-    weights: Float[np.ndarray, "h w"], height: int, width: int, kept_region: Box = WHOLE_PICTURE
+    weights: Float[np.ndarray, "h w"], height: int, width: int, kept_region: Box = WHOLE_IMAGE
 ) -> Float[np.ndarray, "H W"]:
     """Upsample cell weights to pixels (bicubic, negative values clipped) and divide them by their maximum.
 
     The cells tile the box `kept_region` (relative xyxy, see `Encoder.kept_region`).  The encoder did not see the rest
-    of the picture, which is 0.  Where all weights are 0, the result is 0.
+    of the image, which is 0.  Where all weights are 0, the result is 0.
     """
     values = upsample_unscaled(weights, height, width, kept_region)
     peak = values.max()
@@ -26,7 +26,7 @@ def upsample(
 
 
 def upsample_unscaled(
-    weights: Float[np.ndarray, "h w"], height: int, width: int, kept_region: Box = WHOLE_PICTURE
+    weights: Float[np.ndarray, "h w"], height: int, width: int, kept_region: Box = WHOLE_IMAGE
 ) -> Float[np.ndarray, "H W"]:
     """`upsample` without the division by the maximum, so that several maps stay comparable."""
     left, right = round(kept_region[0] * width), round(kept_region[2] * width)
@@ -101,22 +101,22 @@ def maps_between(maps: Float[np.ndarray, "t *shape"], start: float, end: float) 
 
 
 def shade(
-    picture: UInt8[np.ndarray, "H W 3"], intensity: Float[np.ndarray, "H W"], strength: float = 0.75
+    image: UInt8[np.ndarray, "H W 3"], intensity: Float[np.ndarray, "H W"], strength: float = 0.75
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Darken a picture where `intensity` is low.
+    """Darken an image where `intensity` is low.
 
     Intensity 1 leaves a pixel unchanged; intensity 0 reduces its brightness to (1 - strength) and its colour to 40 %.
     """
     intensity = intensity[..., None]
-    grey = picture.mean(-1, keepdims=True)
-    dark = (0.4 * picture + 0.6 * grey) * (1 - strength)
-    return np.clip(intensity * picture + (1 - intensity) * dark, 0, 255).astype(np.uint8)
+    grey = image.mean(-1, keepdims=True)
+    dark = (0.4 * image + 0.6 * grey) * (1 - strength)
+    return np.clip(intensity * image + (1 - intensity) * dark, 0, 255).astype(np.uint8)
 
 
-def heat(picture: UInt8[np.ndarray, "H W 3"], intensity: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
-    """Blend a picture with heat colours: intensity 0 leaves a pixel unchanged, intensity 1 covers it by 75 %."""
+def heat(image: UInt8[np.ndarray, "H W 3"], intensity: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
+    """Blend an image with heat colours: intensity 0 leaves a pixel unchanged, intensity 1 covers it by 75 %."""
     cover = 0.75 * intensity[..., None]
-    return ((1 - cover) * picture + cover * heat_colours()[(intensity * 255).astype(np.uint8)]).astype(np.uint8)
+    return ((1 - cover) * image + cover * heat_colours()[(intensity * 255).astype(np.uint8)]).astype(np.uint8)
 
 
 @cache

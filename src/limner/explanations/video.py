@@ -19,7 +19,7 @@ from limner.explanations.figure import EMPTY_CAPTION, enlarge
 from limner.explanations.maps import Explanation
 from limner.explanations.overlay import above_mean, heat, maps_between, word_intensity
 
-STILL_FRAMES = 18  # number of frames of each word where the medium is a picture
+STILL_FRAMES = 18  # number of frames of each word where the medium is an image
 GIF_FPS = 7.5
 BACKGROUND, TEXT, DIM, HIGHLIGHT = (24, 24, 27), (225, 225, 225), (140, 140, 145), (255, 210, 63)
 MARGIN, LINE, BAR = 14, 27, 12  # pixels: margin, line height of the sentence, thickness of the bars
@@ -29,22 +29,22 @@ MIN_WIDTH = 420  # pixels of a frame
 def film_frames(
     explanation: Explanation, display: DisplayFrames, still_frames: int = STILL_FRAMES
 ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-    """The frames of a film: for every word the whole clip, or a picture `still_frames` times.
+    """The frames of a film: for every word the whole clip, or an image `still_frames` times.
 
-    A frame shows the picture with the heat map and a colour scale; below it, where cells have a time, a timeline of the
+    A frame shows the image with the heat map and a colour scale; below it, where cells have a time, a timeline of the
     map's maximum with the current moment; then the sentence with the current word marked, and a line of numbers.
     Height and width are even, as H.264 needs.  Raises ValueError when the sentence has no word.
     """
     if not explanation.words:
         raise ValueError(EMPTY_CAPTION)
-    pictures = [enlarge(picture, 300) for picture in display.frames]
-    height, width = pictures[0].shape[:2]
-    film_layout = FilmLayout.of(explanation, height, width, still=len(pictures) == 1)
+    images = [enlarge(image, 300) for image in display.frames]
+    height, width = images[0].shape[:2]
+    film_layout = FilmLayout.of(explanation, height, width, still=len(images) == 1)
     for word in range(len(explanation.words)):
         background = film_layout.background(word)
-        for number, picture in enumerate(pictures):
-            frame = film_layout.frame(background, word, picture, display, number)
-            yield from repeat(frame, still_frames if len(pictures) == 1 else 1)
+        for number, image in enumerate(images):
+            frame = film_layout.frame(background, word, image, display, number)
+            yield from repeat(frame, still_frames if len(images) == 1 else 1)
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class FilmLayout:
     """Positions of all parts of a frame, in pixels."""
 
     explanation: Explanation
-    height: int  # of the picture
-    width: int  # of the picture
-    left: int  # of the picture
+    height: int  # of the image
+    width: int  # of the image
+    left: int  # of the image
     page_width: int
     word_positions: tuple[tuple[int, int], ...]  # (x, y) of each word, relative to the top of the sentence
     timeline_top: int  # 0: there is no timeline
@@ -62,7 +62,7 @@ class FilmLayout:
 
     @classmethod
     def of(cls, explanation: Explanation, height: int, width: int, still: bool) -> "FilmLayout":
-        """The layout for pictures of height x width pixels; `still` means that the medium is a picture."""
+        """The layout for images of height x width pixels; `still` means that the medium is an image."""
         page_width = max(width + 4 * MARGIN + BAR + 42, MIN_WIDTH)
         left = (page_width - width - 2 * MARGIN - BAR - 34) // 2
         word_positions, x, line = [], MARGIN, 0
@@ -86,7 +86,7 @@ class FilmLayout:
         )
 
     def background(self, word: int) -> Image.Image:
-        """Draw everything that is the same in all frames of a word: all but the picture and the current moment."""
+        """Draw everything that is the same in all frames of a word: all but the image and the current moment."""
         explanation = self.explanation
         bottom = self.sentence_top + self.word_positions[-1][1] + LINE + 8
         image = Image.new("RGB", (self.page_width + self.page_width % 2, (bottom + 26) // 2 * 2), BACKGROUND)
@@ -114,14 +114,14 @@ class FilmLayout:
         return Image.fromarray(heat(np.full((BAR, self.width, 3), 60, np.uint8), timeline.repeat(BAR, 0)))
 
     def frame(
-        self, background: Image.Image, word: int, picture: np.ndarray, display: DisplayFrames, number: int
+        self, background: Image.Image, word: int, pixels: np.ndarray, display: DisplayFrames, number: int
     ) -> UInt8[np.ndarray, "H W 3"]:
-        """Draw frame `number` of a word: the picture with the heat map, and the current moment on the timeline."""
+        """Draw frame `number` of a word: the image with the heat map, and the current moment on the timeline."""
         moment = float(display.moments[number])
         part = (moment, moment) if len(display.frames) > 1 else (0.0, 1.0)
         values = word_intensity(self.explanation, word, self.height, self.width, display.kept_region, part)
         image = background.copy()
-        image.paste(Image.fromarray(heat(picture, values)), (self.left, MARGIN))
+        image.paste(Image.fromarray(heat(pixels, values)), (self.left, MARGIN))
         pen = ImageDraw.Draw(image)
         if self.timeline_top:
             x = self.left + round(moment * (self.width - 1))
@@ -156,7 +156,7 @@ def _font(size: int, weight: str = "-Bold") -> ImageFont.FreeTypeFont:
 def write_film(explanation: Explanation, display: DisplayFrames, out: str | Path) -> Path:
     """Write the film to `out`, which ends in .mp4 or .gif, or is a folder for PNG files.
 
-    Of a picture, the folder gets one file per word; of a clip, one file per word and frame.
+    Of an image, the folder gets one file per word; of a clip, one file per word and frame.
     """
     out = Path(out)
     if out.suffix.lower() == ".mp4":
@@ -186,7 +186,7 @@ def write_mp4(out: str | Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], fps
 
 
 def _write_gif(out: Path, explanation: Explanation, display: DisplayFrames) -> Path:
-    """Write every second frame as a GIF; a picture is displayed as long as in an MP4.
+    """Write every second frame as a GIF; an image is displayed as long as in an MP4.
 
     Colours are not dithered: this makes the file five times smaller.
     """
@@ -238,7 +238,7 @@ def pngs_to_mp4(folder: str | Path, out: str | Path, fps: int = DISPLAY_FPS) -> 
 
 
 def _read_equal_sizes(files: Sequence[Path]) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-    """Read pictures one by one.  Raises ValueError when they differ in size."""
+    """Read images one by one.  Raises ValueError when they differ in size."""
     first = read_image(files[0])[0].shape
     for file in files:
         frame = read_image(file)[0]

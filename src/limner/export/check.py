@@ -17,7 +17,7 @@ from limner.decode.options import Beam
 from limner.inference.onnx.pipeline import OnnxPipeline
 from limner.inference.pipeline import Pipeline
 
-MICROWORLD_PICTURES = 24  # generated pictures where no media are given; half as many clips
+MICROWORLD_IMAGES = 24  # generated images where no media are given; half as many clips
 
 
 @dataclass(frozen=True)
@@ -56,24 +56,24 @@ class ExportCheck:
 
 
 def media_in_folder(folder: str | Path, limit: int) -> list[Source]:
-    """The first `limit` pictures and clips in a folder and its subfolders, in the order of their names.
+    """The first `limit` images and clips in a folder and its subfolders, in the order of their names.
 
     Raises ValueError when there are none.
     """
     root = Path(folder)
     if not root.is_dir():
-        raise ValueError(f"{folder} is not a folder: give a folder of pictures or clips")
+        raise ValueError(f"{folder} is not a folder: give a folder of images or clips")
     paths = sorted(str(path) for path in root.rglob("*") if path.suffix.lower() in MEDIA_SUFFIXES and path.is_file())
     if not paths:
-        raise ValueError(f"{folder} holds no picture and no clip")
+        raise ValueError(f"{folder} holds no image and no clip")
     return [*paths[:limit]]
 
 
-def microworld_media(pictures: bool, clips: bool) -> list[Source]:
-    """Generated pictures and clips of the micro-world as uint8 RGB arrays, with noise so that no two are alike."""
+def microworld_media(images: bool, clips: bool) -> list[Source]:
+    """Generated images and clips of the micro-world as uint8 RGB arrays, with noise so that no two are alike."""
     rng = np.random.default_rng(0)
-    media = [make_image(7, i, 128)[2] for i in range(MICROWORLD_PICTURES)] if pictures else []
-    media += [make_clip(7, i, 64)[2] for i in range(MICROWORLD_PICTURES // 2)] if clips else []
+    media = [make_image(7, i, 128)[2] for i in range(MICROWORLD_IMAGES)] if images else []
+    media += [make_clip(7, i, 64)[2] for i in range(MICROWORLD_IMAGES // 2)] if clips else []
     return [np.clip(frames + rng.normal(0, 25, frames.shape), 0, 255).astype(np.uint8) for frames in media]
 
 
@@ -116,7 +116,7 @@ def check_export(pipeline: Pipeline, engine: OnnxPipeline, media: Sequence[Sourc
 
 @torch.no_grad()
 def caption_logprob(pipeline: Pipeline, source: Source, tokens: Int[np.ndarray, " L"]) -> float:
-    """PyTorch's log-probability of a caption, its end included, of a picture or clip."""
+    """Log-probability that PyTorch gives to a caption of an image or clip (natural log, EOS included)."""
     frames = frames_of(source, pipeline.sampling, [])
     features = pipeline.encode(Pixels(pipeline.encoder.preprocess(frames)[None]))
     targets = torch.from_numpy(tokens)

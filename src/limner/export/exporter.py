@@ -38,14 +38,14 @@ class ExportResult:
     int8_check: ExportCheck | None
     file_bytes: dict[str, int]  # size of every file
     float_bytes: dict[str, int]  # size of every file before its weights became int8
-    pictures: bool  # True: the model captions pictures
+    pictures: bool  # True: the model captions images
     clips: bool  # True: the model captions clips
 
 
 def export_onnx(run: Run, out: Path, int8: bool = False, media: Sequence[Source] = ()) -> ExportResult:
     """Export a run to the folder `out`, with float32 or int8 weights.
 
-    The captions of `media` are compared with PyTorch's; without `media`, pictures (or clips) of the micro-world are
+    The captions of `media` are compared with PyTorch's; without `media`, images (or clips) of the micro-world are
     used.  Raises ValueError, and writes nothing, when the model cannot be traced, when fewer than 99 % of the float32
     captions are PyTorch's, when the int8 captions are much less probable, or when the run has no encoder.  Raises
     FileExistsError when `out` exists and is not an exported model.
@@ -64,7 +64,7 @@ def export_onnx(run: Run, out: Path, int8: bool = False, media: Sequence[Source]
         new.mkdir()
         graphs = _trace(run, resize.side, scale, shift, new)
         run.vocabulary.save(new / "vocabulary.json")
-        card = ExportManifest(
+        manifest = ExportManifest(
             files=file_hashes(new), preprocess=resize, frames=run.recipe.frames, sampling=run.recipe.sampling,
             decoding=decoding, layout=(graphs.layout.h, graphs.layout.w), pictures=True, clips=True,
             memory=graphs.memory_names, state=graphs.state_names,
@@ -73,32 +73,32 @@ def export_onnx(run: Run, out: Path, int8: bool = False, media: Sequence[Source]
                 "encoder": run.encoder.provenance()["architecture"], "torch": torch.__version__,
             },
         )  # fmt: skip
-        card.save(new)
+        manifest.save(new)
         pictures, clips = _supported_media(graphs, new, run.recipe.frames)
-        card = replace(card, pictures=pictures, clips=clips)
-        card.save(new)
-        media = media or microworld_media(card.pictures, card.clips and not card.pictures)
+        manifest = replace(manifest, pictures=pictures, clips=clips)
+        manifest.save(new)
+        media = media or microworld_media(manifest.pictures, manifest.clips and not manifest.pictures)
         float_check = check_export(pipeline, OnnxPipeline.load(new), media, decoding)
         _require(float_check, MIN_IDENTICAL_SHARE, "the exported graphs")
-        float_bytes = {name: facts["bytes"] for name, facts in card.files.items()}
+        float_bytes = {name: facts["bytes"] for name, facts in manifest.files.items()}
         int8_check = None
         if int8:
             _quantise(new)
-            card = replace(card, files=file_hashes(new), int8=True)
-            card.save(new)
+            manifest = replace(manifest, files=file_hashes(new), int8=True)
+            manifest.save(new)
             int8_check = check_export(pipeline, OnnxPipeline.load(new), media, decoding)
             _require(int8_check, 0.0, "the int8 graphs")
         checks = {"float": float_check.to_json(), **({"int8": int8_check.to_json()} if int8_check else {})}
-        card = replace(card, source={**card.source, "captions compared with PyTorch": checks})
-        card.save(new)
+        manifest = replace(manifest, source={**manifest.source, "captions compared with PyTorch": checks})
+        manifest.save(new)
         new.chmod(0o755)
         if out.exists():
             os.replace(out, work / "old")
         os.replace(new, out)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    file_bytes = {name: facts["bytes"] for name, facts in card.files.items()}
-    return ExportResult(out, float_check, int8_check, file_bytes, float_bytes, card.pictures, card.clips)
+    file_bytes = {name: facts["bytes"] for name, facts in manifest.files.items()}
+    return ExportResult(out, float_check, int8_check, file_bytes, float_bytes, manifest.pictures, manifest.clips)
 
 
 def _trace(run: Run, side: tuple[int, int], scale: Sequence[float], shift: Sequence[float], folder: Path) -> Graphs:
@@ -126,7 +126,7 @@ def _cause(error: BaseException) -> str:
 
 
 def _supported_media(graphs: Graphs, folder: Path, frames: int) -> tuple[bool, bool]:
-    """Whether the graphs compute PyTorch's numbers for pictures, and for clips of `frames` frames.
+    """Whether the graphs compute PyTorch's numbers for images, and for clips of `frames` frames.
 
     Raises ValueError when they do for neither.
     """
@@ -134,7 +134,7 @@ def _supported_media(graphs: Graphs, folder: Path, frames: int) -> tuple[bool, b
     supported = _matches_pytorch(graphs, model, 1), _matches_pytorch(graphs, model, max(2, frames))
     if not any(supported):
         raise ValueError(
-            f"the exported graphs compute other numbers than PyTorch, for pictures and for clips of {frames} frames: "
+            f"the exported graphs compute other numbers than PyTorch, for images and for clips of {frames} frames: "
             "nothing was written (torch.export fixed a length that must be dynamic, as it does for video encoders)"
         )
     return supported

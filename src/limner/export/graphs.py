@@ -6,7 +6,7 @@
 The memory has one row, because there is one medium.  Tokens and states have one row for each of the R hypotheses.  The
 numbers of frames T, cells N and hypotheses R are dynamic, and so is the number of words in a transformer's state.
 Which axes are dynamic is found by running the model with two different sizes.  Scaling and normalisation per channel
-are part of the encoder graph, so its input is the uint8 pixels of a resized picture.
+are part of the encoder graph, so its input is the uint8 pixels of a resized image.
 """
 
 import logging
@@ -125,7 +125,7 @@ class Graphs:
 def build_graphs(
     encoder: Encoder, captioner: Captioner, side: tuple[int, int], scale: Sequence[float], shift: Sequence[float]
 ) -> Graphs:
-    """Build both graphs for pictures of `side` = (height, width) pixels.
+    """Build both graphs for images of `side` = (height, width) pixels.
 
     Channel c of a pixel with the uint8 value x becomes scale[c] * x + shift[c].
     """

@@ -1,7 +1,7 @@
 """Split an encoder's preprocessing into resizing, done by NumPy and Pillow, and normalisation, done in the graph.
 
 The encoder's `provenance` says how it resizes and crops.  Scale and shift of each channel are measured on an all-black
-and an all-white picture.  Then both parts together are compared with the encoder's own pixels.
+and an all-white image.  Then both parts together are compared with the encoder's own pixels.
 
 Worked example: an encoder that maps [0, 255] to [-1, 1] gives -1 for black and 1 for white, so scale = 2 / 255 and
 shift = -1.
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from limner.encoders.encoder import Encoder
 from limner.inference.onnx.pixels import Preprocess
 
-SIZES = ((375, 500), (500, 333), (60, 41), (224, 224))  # test pictures, (height, width)
+SIZES = ((375, 500), (500, 333), (60, 41), (224, 224))  # test images, (height, width)
 TOLERANCE = 1e-5  # for values of about 1; float32 has a relative precision of 1e-7
 RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
 PerChannel = tuple[float, float, float]  # red, green, blue
@@ -76,7 +76,7 @@ def _size(settings: Any) -> tuple[tuple[int, int] | None, int | None]:
 def _max_difference(
     encoder: Encoder, resize: Preprocess, scale: tuple[float, ...], shift: tuple[float, ...], size: tuple[int, int]
 ) -> float:
-    """The largest difference between both results on a random picture; inf where the shapes differ."""
+    """The largest difference between both results on a random image; inf where the shapes differ."""
     frames = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
     expected = encoder.preprocess(frames).numpy()
     actual = scale_channels(resize(frames), scale, shift)

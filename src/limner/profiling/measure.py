@@ -33,7 +33,7 @@ from limner.runs.recipe_file import load_recipe
 from limner.runs.run import Run, load_run
 
 STAGES = ("read", "encode", "caption")
-VIDEO_DATASETS = ("msrvtt", "msvd", "sftcap")  # data sets without pictures
+VIDEO_DATASETS = ("msrvtt", "msvd", "sftcap")  # data sets without images
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def profile(
     device: str = "cpu",
     encoder: str = "",
 ) -> Profile:
-    """Measure a run on the picture or clip `source`.
+    """Measure a run on the image or clip `source`.
 
     Without a source, noise is used: `noise_clip` where the run certainly captions clips (`reads_clips`), else
     `noise_jpeg`.  A run on features of an unknown encoder is measured on random cells; it raises ValueError when a
@@ -87,7 +87,7 @@ def profile(
     """
     if run.encoder is None and source is not None:
         raise ValueError(
-            f"{run.folder} captions stored features and has no encoder, so it cannot be measured on a picture or clip: "
+            f"{run.folder} captions stored features and has no encoder, so it cannot be measured on an image or clip: "
             "leave out --media to measure it on random cells"
         )
     with _open_medium(run, source) as (medium, description):
@@ -139,6 +139,7 @@ def _measure(run: Run, source: Source, decoding: Beam, repeats: int, batch: int,
 
 
 def _used_parameters(run: Run) -> list[nn.Parameter]:
+    """The parameters on which captions depend."""
     return run.model.caption_parameters()
 
 
@@ -243,7 +244,7 @@ def _open_medium(run: Run, source: Source | None) -> Iterator[tuple[Source, str]
 def reads_clips(run: Run) -> bool:
     """True when the encoder encodes several frames together, or the data set has clips only.
 
-    Other runs may caption both pictures and clips.
+    Other runs may caption both images and clips.
     """
     clip_encoder = isinstance(run.encoder, ClipFrames | ResNet3D | SmallCNN3D)
     video_backbone = isinstance(run.encoder, Pretrained) and run.encoder.family.reads_clips
@@ -261,7 +262,7 @@ def noise_jpeg(width: int = 640, height: int = 480) -> bytes:
 def noise_clip(path: Path, frames: int = 100, width: int = 320, height: int = 240) -> Path:
     """Write a clip of 25 frames per second in which the camera moves over coarse noise.
 
-    The default is 4 seconds long and has the picture size of MSR-VTT.
+    The default is 4 seconds long and has the image size of MSR-VTT.
     """
     size = width + 2 * frames, height + frames
     coarse = np.random.default_rng(0).integers(0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
@@ -294,6 +295,7 @@ def saved_cider(run: Run) -> float | None:
 
 
 def _read_pixels(pipeline: Pipeline, source: Source) -> Pixels:
+    """Read and preprocess one medium."""
     frames = frames_of(source, pipeline.sampling)
     return Pixels(pipeline.encoder.preprocess(frames)[None])
 
