@@ -92,26 +92,26 @@ def _word_maps(
     model: Captioner, features: Features, words: Int[Tensor, " L"], weighting: Weighting
 ) -> Float[Tensor, "L N"]:
     """One map per word: the gradient of its logit with respect to the cells, weighted by `weighting`."""
-    with _gradients():
-        watched = _watched(features)
-        memory = model.encode(watched)
-        cells, mask = model.gradcam_cells(memory, watched)
+    with _enable_gradients():
+        inputs = _with_gradients(features)
+        memory = model.encode(inputs)
+        cells, mask = model.gradcam_cells(memory, inputs)
         real = mask[0]
         scores = teacher_forced_logits(model, memory, words)[0].gather(1, words[:, None]).squeeze(1)
         maps = torch.zeros(len(words), len(real), device=real.device)
-        for place, score in enumerate(scores):
-            (gradient,) = torch.autograd.grad(score, cells, retain_graph=place + 1 < len(words))
-            maps[place, real] = weighting(cells[0, real].detach().float(), gradient[0, real].float())
+        for index, score in enumerate(scores):
+            (gradient,) = torch.autograd.grad(score, cells, retain_graph=index + 1 < len(words))
+            maps[index, real] = weighting(cells[0, real].detach().float(), gradient[0, real].float())
     return maps
 
 
-def _watched(features: Features) -> Features:
+def _with_gradients(features: Features) -> Features:
     """The same features, with cells that gradients are computed for."""
     return replace(features, grid=features.grid.detach().requires_grad_())
 
 
 @contextmanager
-def _gradients() -> Iterator[None]:
+def _enable_gradients() -> Iterator[None]:
     """Enable gradients in evaluation mode.  cuDNN is off, because its recurrent layers refuse gradients there."""
     with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
         yield
