@@ -293,4 +293,8 @@ def test_two_processes(world: tuple[Path, Path], tmp_path: Path, objective: dict
     command += [str(tmp_path / "recipe.json"), "--out", str(tmp_path / "run")]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert log_of(tmp_path / "run")[0]["kl"] > 0
+    rows = [row for row in log_of(tmp_path / "run") if "loss" in row]
+    for row in rows:
+        expected = 0.5 * row["xe"] + sum(weight * row[name] for name, weight in objective.items())
+        assert row["loss"] == pytest.approx(expected, abs=1e-4) and row["kl"] > 0
+    assert [row["step"] for row in rows] == [3, 6, 9]
