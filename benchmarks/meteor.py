@@ -105,7 +105,7 @@ def tokenised(captions: Captions) -> Captions:
 def coco(package: Path) -> Captions:
     jar = package / "spice" / "spice-1.0.jar"
     with zipfile.ZipFile(jar) as archive, archive.open("coco/annotations/captions_val2014.json") as file:
-        annotations = json.load_tables(file)["annotations"]
+        annotations = json.load(file)["annotations"]
     captions: dict[str, list[str]] = {}
     for annotation in annotations:
         captions.setdefault(str(annotation["image_id"]), []).append(annotation["caption"].replace("\n", " "))

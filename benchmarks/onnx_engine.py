@@ -105,7 +105,7 @@ def main() -> None:
         for name, int8 in (("ONNX float32", False), ("ONNX int8", True)):
             exported(options.run, root / name.replace(" ", "_"), int8)
             engines[name] = OnnxPipeline.load(root / name.replace(" ", "_"), threads=1)
-        floats, small = (engine.model.card.files for engine in engines.values())
+        floats, small = (engine.model.manifest.files for engine in engines.values())
         for file in ("encoder.onnx", "step.onnx"):
             share = small[file]["bytes"] / floats[file]["bytes"]
             print(f"{file}: {floats[file]['bytes']:,} bytes, int8 {small[file]['bytes']:,} ({share:.1%})")
