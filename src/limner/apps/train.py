@@ -42,6 +42,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def run_folder(options: argparse.Namespace) -> Path:
+    """Where the run is written: --out, or runs/ and the name of the recipe."""
     return Path(options.out or Path("runs") / Path(options.recipe).stem)
 
 

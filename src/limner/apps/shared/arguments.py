@@ -113,11 +113,13 @@ def number_list(text: str) -> list[float]:
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add --encoder and --device, for commands that open a run."""
     parser.add_argument("--encoder", default="", metavar="PATH", help="where the run's pretrained encoder is now")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or mps (default: cpu)")
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """Add --overwrite, which `refuse_overwriting` reads."""
     parser.add_argument("--overwrite", action="store_true", help="replace output files that exist")
 
 

@@ -57,6 +57,7 @@ def _add_beam(group: Any) -> None:
 
 
 def add_ensemble(parser: argparse.ArgumentParser) -> None:
+    """Add --with and --weights: the further members of an ensemble, and the weight of each."""
     group = parser.add_argument_group("ensemble")
     group.add_argument(
         "--with", dest="others", action="append", default=[], metavar="RUN",

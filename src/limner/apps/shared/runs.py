@@ -4,17 +4,17 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from limner.apps.shared.arguments import Override, WrongArguments
 from limner.inference.load import is_exported, is_transformers
-from limner.models.sft import Sft, SftConfig
 from limner.runs.package import MANIFEST, resolve_model
 from limner.runs.recipe import Recipe
 from limner.runs.recipe_file import load_recipe
 from limner.runs.run import Run, load_run
 
 INPUTS = ("data", "features", "feature_rows", "frames", "sampling")  # fields of a recipe that do not change the weights
-SIDE = "model.side"  # of an SFT captioner: whether the teacher or the student writes the captions
+SIDE = "model.side"  # of a captioner with several sides: which of them writes the captions
 
 
 def open_run(name: str, options: argparse.Namespace, changes: Sequence[Override] = ()) -> Run:
@@ -37,11 +37,11 @@ def is_packed(run: Run) -> bool:
 def with_inputs(run: Run, changes: Sequence[Override], inputs: Sequence[str] = INPUTS) -> Run:
     """A run with other data or features: `--data.media DIR`, `--features STORE` and other fields of `inputs`.
 
-    Of an SFT captioner `model.side` may change as well.  Raises WrongArguments for other fields and for values that
-    are not valid.
+    Of a captioner with several sides `model.side` may change as well.  Raises WrongArguments for other fields and for
+    values that are not valid.
     """
     for name, _ in changes:
-        if name.split(".")[0] not in inputs and (name != SIDE or not isinstance(run.model, Sft)):
+        if name.split(".")[0] not in inputs and (name != SIDE or not run.model.sides):
             raise WrongArguments(
                 f"unknown arguments: --{name} (see --help; of a run's recipe, {', '.join(inputs)} and decoding can "
                 "be changed)"
@@ -52,9 +52,9 @@ def with_inputs(run: Run, changes: Sequence[Override], inputs: Sequence[str] = I
         recipe = load_recipe(run.folder / "recipe.json", changes)
     except ValueError as error:
         raise WrongArguments(str(error)) from error
-    if isinstance(run.model, Sft):
-        assert isinstance(recipe.model, SftConfig)
-        run.model.config = recipe.model
+    if run.model.sides:
+        config: Any = recipe.model  # of a captioner with sides, and so with a field `side`
+        run.model.select_side(config.side)
     return replace(run, recipe=replace(recipe, decoding=run.recipe.decoding))  # bound to the run's vocabulary
 
 
