@@ -120,7 +120,7 @@ def test_several_captions_of_a_medium_are_neighbouring_rows():
     assert [len(batch.ids) for batch in make(captions_per_medium=3).epoch(0)] == [4, 1]
 
 
-def test_views_are_drawn_evenly():
+def test_augmentations_are_drawn_evenly():
     reader = Reader()
     batches = make(reader, augmentations=("full", "flip"))
     for epoch in range(40):
@@ -146,7 +146,7 @@ def test_an_unreadable_medium_is_left_out_and_remembered():
         assert batch.inputs.grid.flatten().tolist() == [float(id[1:]) for id in batch.ids]
 
 
-def test_a_batch_in_which_nothing_can_be_read_gets_a_pair_that_can():
+def test_a_batch_in_which_nothing_is_readable_gets_a_readable_pair():
     batches = make(Reader(bad=["m2"]), batch_size=1)
     found = [batch.ids for batch in batches.epoch(0)]
     assert len(found) == 15 and set(batches.unreadable) == {"m2"}
@@ -155,7 +155,7 @@ def test_a_batch_in_which_nothing_can_be_read_gets_a_pair_that_can():
         list(make(Reader(bad=["m0", "m1", "m2", "m3", "m4"])).epoch(0))
 
 
-def test_wrong_settings():
+def test_invalid_settings_are_refused():
     with pytest.raises(ValueError, match=r"batch_size 1 counts all ranks together and must be at least .*, 2"):
         make(batch_size=1, world_size=2)
     with pytest.raises(ValueError, match="none of 1 training media has a caption"):
@@ -186,7 +186,7 @@ def read(store: FeatureStore, count: int) -> Features:
         ([Layout(1, 1, 4), Layout(1, 1, 7)], Layout(1, 1, 7)),
     ],
 )
-def test_stores_with_different_cell_counts(tmp_path: Path, layouts: list[Layout], together: Layout):
+def test_media_with_different_cell_counts_share_a_batch(tmp_path: Path, layouts: list[Layout], together: Layout):
     features = read(store_of(tmp_path, layouts), 2)
     assert features.layout == together
     for row, layout in enumerate(layouts):
@@ -215,7 +215,7 @@ def test_regions_and_a_grid_in_one_store(tmp_path: Path):
     assert features.boxes.tolist() == [[[0, 0, 0.5, 1], [0.5, 0, 1, 1]], [[0.5] * 4, [0.5] * 4]]
 
 
-def test_files_are_read_in_their_view_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_files_are_read_with_their_augmentation_and_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """As 240 bytes each."""
     pixels = np.zeros((8, 10, 3), np.uint8)
     pixels[:, 0] = 255
@@ -268,7 +268,7 @@ def test_evaluation_reads_every_medium_once_in_order():
     assert batches[2].references == (MEDIA[4].references,)
 
 
-def test_a_medium_gets_a_seed_of_its_own_in_every_epoch():
+def test_every_medium_gets_its_own_frame_seed_in_every_epoch():
     class Remembering(Reader):
         def __call__(self, items):
             self.draws = [*getattr(self, "draws", []), *((medium.id, medium.frame_seed) for medium, _ in items)]

@@ -62,7 +62,7 @@ def read(folder: Path, text: str | bytes) -> CaptionsFile:
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_every_layout_gives_the_same(tmp_path: Path, name: str):
+def test_every_file_layout_gives_the_same_captions(tmp_path: Path, name: str):
     format, text = LAYOUTS[name]
     found = read(tmp_path, text)
     assert found.captions == TRUTH and found.format == format and found.notes == ()
@@ -95,14 +95,14 @@ def test_coco_annotations_keep_the_order_of_the_images(tmp_path: Path):
     assert read(tmp_path, json.dumps(turned)).captions == {"9": TRUTH["9"], "7": TRUTH["7"], "8": ()}
 
 
-def test_results_of_limner_caption(tmp_path: Path):
+def test_results_of_limner_caption_are_read(tmp_path: Path):
     row = {"file": "photos/a.jpg", "caption": "a cat", "logprob": -1.5, "finished": True}
     assert read(tmp_path, json.dumps(row)).captions == {"photos/a.jpg": ("a cat",)}  # a JSONL file of one line
     named = read(tmp_path, json.dumps([{"image_id": "a", **row}]))
     assert named.captions == {"a": ("a cat",)} and named.files == {"a": "photos/a.jpg"}
 
 
-def test_folders(tmp_path: Path):
+def test_caption_folders_are_read(tmp_path: Path):
     generate_world(tmp_path / "world", 3, size=32)
     expected = {medium.id: medium.references for medium in load_world(tmp_path / "world")}
     for path in (tmp_path / "world", tmp_path / "world" / "truth.json"):
@@ -128,25 +128,25 @@ ODD = "a\rcat\u2028sat\0down\x0bhere"
         (lines(f"1\t{ODD}", "2\tb"), "sentences"),
     ],
 )
-def test_line_ends_within_a_caption_shift_nothing(tmp_path: Path, text: str, format: str):
+def test_line_breaks_within_a_caption_do_not_shift_the_next_ones(tmp_path: Path, text: str, format: str):
     found = read(tmp_path, text)
     assert found.captions == {"1": ("a cat sat down here",), "2": ("b",)} and found.format == format
     assert len(found.notes) == 1 and "1 captions had line ends or NUL" in found.notes[0]
 
 
-def test_an_inner_newline_is_a_blank_as_in_coco_caption(tmp_path: Path):
+def test_a_newline_inside_a_caption_becomes_a_space_as_in_coco_caption(tmp_path: Path):
     found = read(tmp_path, json.dumps([{"image_id": 1, "caption": "a cat\n"}]))
     assert found.captions == {"1": ("a cat ",)} and found.notes == ()
 
 
-def test_half_a_character_is_replaced_and_a_whole_one_kept(tmp_path: Path):
+def test_a_lone_surrogate_is_replaced_and_a_pair_is_kept(tmp_path: Path):
     text = r'[{"image_id": 1, "caption": "a \ud83d cat"}, {"image_id": 2, "caption": "a \ud83d\udc08"}]'
     found = read(tmp_path, text)
     assert found.captions == {"1": ("a \ufffd cat",), "2": ("a 🐈",)}
     assert len(found.notes) == 1 and "1 captions had half a character" in found.notes[0]
 
 
-def test_long_and_empty_captions_are_captions(tmp_path: Path):
+def test_long_and_empty_captions_are_accepted(tmp_path: Path):
     long = " ".join(["word"] * 10_000)
     assert read(tmp_path, json.dumps({"1": long, "2": "", "3": []})).captions == {"1": (long,), "2": ("",), "3": ()}
     assert read(tmp_path, lines("id,caption", f"1,{long}", "2,")).captions == {"1": (long,), "2": ("",)}
@@ -208,13 +208,13 @@ def test_json_and_jsonl_hold_any_text(tmp_path_factory: pytest.TempPathFactory, 
         (b"PK\x03\x04 cut", "the ZIP file is damaged"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, text: str | bytes, message: str):
+def test_errors_name_what_is_wrong(tmp_path: Path, text: str | bytes, message: str):
     with pytest.raises(ValueError, match=message) as raised:
         read(tmp_path, text)
     assert str(raised.value).startswith(str(tmp_path / "file"))
 
 
-def test_a_zip_of_several_files_is_not_guessed(tmp_path: Path):
+def test_a_zip_of_several_files_is_refused(tmp_path: Path):
     with zipfile.ZipFile(tmp_path / "file", "w") as archive:
         for name in ("captions_train2014.json", "captions_val2014.json"):
             archive.writestr(name, json.dumps(COCO))
@@ -223,7 +223,7 @@ def test_a_zip_of_several_files_is_not_guessed(tmp_path: Path):
 
 
 @pytest.mark.data
-def test_the_real_files():
+def test_the_real_files_are_read():
     data = SHARED / "data"
     if not data.is_dir():
         pytest.skip(f"no data at {data}")

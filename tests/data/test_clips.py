@@ -43,7 +43,9 @@ def encode(path: Path, codec: str, **options: str) -> Path:
         ("older.avi", "mpeg4", {"g": "20"}, False),
     ],
 )
-def test_leaving_out_what_nobody_asked_for_changes_nothing(tmp_path: Path, name, codec, options, apart: bool | None):
+def test_skipping_frames_that_are_not_needed_gives_the_same_pictures(
+    tmp_path: Path, name, codec, options, apart: bool | None
+):
     clip = index_clip(encode(tmp_path / name, codec, **options))
     assert apart in (None, clip.gops is not None) and len(clip.timestamps) == 90
     everything = replace(clip, gops=None)
@@ -87,7 +89,7 @@ def referred(packet: av.Packet) -> bool:
     raise AssertionError("a packet without a slice")
 
 
-def test_frames_to_which_none_refers_are_not_decoded(tmp_path: Path):
+def test_frames_that_no_other_frame_refers_to_are_not_decoded(tmp_path: Path):
     path = encode(tmp_path / "a.mp4", "libx264", g="90", bf="3", sc_threshold="0")
     clip = index_clip(path)
     number = {stamp: k for k, stamp in enumerate(clip.timestamps)}
@@ -137,7 +139,7 @@ def test_a_variable_frame_rate_goes_by_the_clock(tmp_path: Path):
         (FrameSampling(4, "random"), [2, 7, 12, 17]),  # without a seed the middles
     ],
 )
-def test_policies(tmp_path: Path, sampling: FrameSampling, expected: list[int]):
+def test_every_sampling_policy_picks_its_frames(tmp_path: Path, sampling: FrameSampling, expected: list[int]):
     path = write(tmp_path / "a.mp4", greys(20))
     assert shown(read_clip(path, sampling)) == expected
 
@@ -151,7 +153,9 @@ def test_policies(tmp_path: Path, sampling: FrameSampling, expected: list[int]):
         (FrameSampling(4, "every", 2), [5, 7]),
     ],
 )
-def test_policies_within_a_cut(tmp_path: Path, sampling: FrameSampling, expected: list[int]):
+def test_every_sampling_policy_picks_its_frames_within_an_interval(
+    tmp_path: Path, sampling: FrameSampling, expected: list[int]
+):
     path = write(tmp_path / "a.mp4", greys(20))
     assert shown(read_clip(path, sampling, 0.5, 0.9)) == expected
 
@@ -163,7 +167,7 @@ def test_a_short_clip_shows_its_last_frame_again(tmp_path: Path):
     assert shown(read_clip(path, FrameSampling(3, "head"), 0.02, 0.04)) == [0, 0, 0]  # between two frames
 
 
-def test_random_frames_differ_by_draw_and_stay_in_their_parts(tmp_path: Path):
+def test_random_frames_differ_by_seed_and_stay_in_their_parts(tmp_path: Path):
     path = str(write(tmp_path / "a.mp4", greys(20)))
     seen = [tuple(shown(read_medium(Medium("a", path, frame_seed=k), FrameSampling(2, "random")))) for k in range(12)]
     assert len(set(seen)) > 6 and all(a < 10 <= b < 20 for a, b in seen)
@@ -183,7 +187,7 @@ def test_parts_are_read_in_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         np.testing.assert_array_equal(part, expected)
 
 
-def test_a_side_is_bounded_one_picture_at_a_time(tmp_path: Path):
+def test_large_frames_are_scaled_down_to_the_longest_side(tmp_path: Path):
     path = write(tmp_path / "a.mp4", greys(4, size=(64, 128)))
     frames = read_clip(path, FrameSampling(2), max_side=32)
     assert frames.shape == (2, 16, 32, 3) and shown(frames) == [1, 3]  # of 4: at a quarter and at three quarters
@@ -192,14 +196,14 @@ def test_a_side_is_bounded_one_picture_at_a_time(tmp_path: Path):
 # --- files as users have them -----------------------------------------------------------------------------------------
 
 
-def test_one_frame_half_a_second_and_odd_sides(tmp_path: Path):
+def test_very_short_clips_and_odd_frame_sizes_are_read(tmp_path: Path):
     assert shown(read_medium(write(tmp_path / "one.mp4", greys(1)), FrameSampling(3))) == [0, 0, 0]
     assert shown(read_medium(write(tmp_path / "half.mp4", greys(5)), FrameSampling(2))) == [1, 3]
     pictures = [np.full((33, 17, 3), 10 * k, np.uint8) for k in range(4)]
     assert read_medium(write(tmp_path / "odd.mp4", pictures), FrameSampling(2)).shape == (2, 33, 17, 3)
 
 
-def test_two_hours(tmp_path: Path):
+def test_a_clip_of_two_hours_is_read_at_the_right_times(tmp_path: Path):
     """7,200 frames, one a second: the ends of a long clip are where they should be."""
     small = [np.full((16, 16, 3), k, np.uint8) for k in (0, 80, 160, 240)]
     pictures = [small[k * 4 // 7200] for k in range(7200)]
@@ -209,7 +213,7 @@ def test_two_hours(tmp_path: Path):
     assert shown(read_medium(Medium("a", str(path), start=7100.0), FrameSampling(2)), 80) == [3, 3]
 
 
-def test_nothing_to_see(tmp_path: Path):
+def test_files_without_video_are_refused(tmp_path: Path):
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "page.mp4").write_text("<html>404</html>")
     (tmp_path / "folder.mp4").mkdir()
@@ -235,7 +239,7 @@ def test_an_mp4_without_its_end_has_no_table_of_contents(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.avi", "front.mp4"])
-def test_what_is_left_of_a_cut_file_is_read_and_noted(tmp_path: Path, name: str):
+def test_the_readable_part_of_a_truncated_file_is_read_and_noted(tmp_path: Path, name: str):
     """Half of a clip of 4 s, in a container that tells its length at the front."""
     path = tmp_path / name
     if name == "front.mp4":
@@ -265,7 +269,7 @@ def fill(container: av.container.OutputContainer, pictures: Sequence[np.ndarray]
     container.mux(stream.encode())
 
 
-def test_damage_in_the_middle_is_passed_over(tmp_path: Path):
+def test_damage_in_the_middle_of_a_clip_is_skipped(tmp_path: Path):
     """Zeros over some packets: the frames before and behind are still there."""
     path = write(tmp_path / "a.mkv", noise(60), g="10")
     data = bytearray(path.read_bytes())
@@ -278,7 +282,7 @@ def test_damage_in_the_middle_is_passed_over(tmp_path: Path):
     np.testing.assert_array_equal(found[:20], whole[:20])
 
 
-def test_a_cover_picture_is_no_clip(tmp_path: Path):
+def test_the_cover_picture_of_a_sound_file_is_not_a_clip(tmp_path: Path):
     """What music players show: a video stream of one picture, marked as such."""
     path = tmp_path / "a.mkv"
     write(path, greys(3))
@@ -300,7 +304,7 @@ def test_a_cover_picture_is_no_clip(tmp_path: Path):
         clips._video_stream(Container, path)
 
 
-def test_stamps_ascend(tmp_path: Path):
+def test_timestamps_ascend_and_give_the_frame_shown_at_a_time(tmp_path: Path):
     clip = index_clip(encode(tmp_path / "a.mp4", "libx264", g="20", bf="3"))
     assert all(a < b for a, b in pairwise(clip.timestamps)) and clip.duration == pytest.approx(3.6)
     assert clip.shown_at(clip.timestamps[7] + 1) == clip.timestamps[7]
@@ -312,7 +316,7 @@ def test_stamps_ascend(tmp_path: Path):
 
 
 @pytest.mark.data
-def test_real_clips():
+def test_real_clips_are_read():
     """Ten clips: the same pictures with and without leaving out frames, and the 15 cuts that an eye sees."""
     paths = sorted(SHARED.glob("ms*/clips/*"))
     if not paths:

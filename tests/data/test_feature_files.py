@@ -32,7 +32,7 @@ def read(files: FeatureFiles, *ids: str, seed: int | None = None):
     return files.read([(Medium(id, "", frame_seed=seed), "full") for id in ids])
 
 
-def test_the_same_array_from_every_kind_of_file(tmp_path: Path):
+def test_every_file_format_gives_the_same_array(tmp_path: Path):
     array = rows(5).astype(np.float16)
     for name in ("npy", "npz", "pth", "pt"):
         (tmp_path / name).mkdir()
@@ -60,7 +60,7 @@ def test_frames_are_picked_or_padded_and_padding_is_masked(tmp_path: Path):
         assert found.grid[0, :, 0].tolist() == expected
 
 
-def test_the_published_padding(tmp_path: Path):
+def test_padding_and_truncation_as_published(tmp_path: Path):
     """SA-LSTM: zero rows up to 60, or a cut there, then 28 by linspace; zero rows are frames like others."""
     path = hdf5(tmp_path / "a.h5", long=rows(90, base=1), short=rows(50, base=1))
     features = read(FeatureFiles([path], FrameSampling(28), rows=FeatureRows(masked=False, cut=60)), "long", "short")
@@ -74,7 +74,7 @@ def test_the_published_padding(tmp_path: Path):
     assert masked.grid[0, -1, 0] == 60
 
 
-def test_random_rows_come_from_their_parts_and_depend_on_the_draw(tmp_path: Path):
+def test_random_rows_come_from_their_parts_and_depend_on_the_seed(tmp_path: Path):
     files = FeatureFiles([hdf5(tmp_path / "a.h5", v=rows(20))], FrameSampling(2, "random"))
     seen = {tuple(read(files, "v", seed=k).grid[0, :, 0].tolist()) for k in range(20)}
     assert len(seen) > 10 and all(a < 10 <= b for a, b in seen)
@@ -82,7 +82,7 @@ def test_random_rows_come_from_their_parts_and_depend_on_the_draw(tmp_path: Path
     assert torch.equal(read(files, "v", seed=3).grid, read(files, "v", seed=3).grid)
 
 
-def test_maps_are_channels_first(tmp_path: Path):
+def test_feature_maps_are_stored_channels_first(tmp_path: Path):
     array = np.random.default_rng(0).normal(size=(5, 3, 2, 2)).astype(np.float32)  # C, T, H, W
     torch.save(torch.from_numpy(array), tmp_path / "v.pth")
     torch.save(torch.from_numpy(array[:, :1]), tmp_path / "w.pth")
@@ -93,7 +93,7 @@ def test_maps_are_channels_first(tmp_path: Path):
     assert features.mask.tolist() == [[True] * 12, [True] * 4 + [False] * 8]
 
 
-def test_several_files_are_joined_on_d(tmp_path: Path):
+def test_features_of_several_files_are_concatenated(tmp_path: Path):
     a = hdf5(tmp_path / "a.h5", v=rows(9), w=rows(2))
     b = hdf5(tmp_path / "b.h5", v=rows(9, 2, 100), w=rows(2, 2, 100))
     c = hdf5(tmp_path / "c.h5", v=rows(3, 1, 1000), w=rows(5, 1, 1000))
@@ -113,7 +113,7 @@ def test_several_files_are_joined_on_d(tmp_path: Path):
         read(FeatureFiles([a, c], FrameSampling(4, "head")), "v")
 
 
-def test_faults_name_the_file_and_the_id(tmp_path: Path):
+def test_errors_name_the_file_and_the_id(tmp_path: Path):
     spoilt = rows(4)
     spoilt[2, 1] = np.nan
     fine = {f"v{k}": rows(4) for k in range(5)}
@@ -156,7 +156,7 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path):
     assert not (tmp_path / "executed").exists() and read(files, "x").mask.all()
 
 
-def test_places_without_features(tmp_path: Path):
+def test_paths_without_features_are_refused(tmp_path: Path):
     (tmp_path / "broken.h5").write_bytes(b"no HDF5")
     hdf5(tmp_path / "empty.h5")
     (tmp_path / "folder").mkdir()

@@ -32,13 +32,13 @@ def test_quotes_commas_and_newlines_in_captions(tmp_path: Path):
 @pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"], ids=["plain", "BOM"])
 @pytest.mark.parametrize("mark", [",", ";", "\t"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_what_spreadsheets_write(tmp_path: Path, start: bytes, mark: str, end: str):
+def test_csv_files_of_spreadsheets_are_read(tmp_path: Path, start: bytes, mark: str, end: str):
     lines = ["image", "text"], ["a b.jpg", "Ein Bär"], ["c.jpg", "zwei"]
     found = csv(tmp_path, start + "".join(mark.join(line) + end for line in lines).encode())
     assert captions(found) == {"a b.jpg": ("Ein Bär",), "c.jpg": ("zwei",)}
 
 
-def test_unusual_columns(tmp_path: Path):
+def test_columns_of_other_names_are_chosen_by_option(tmp_path: Path):
     text = "photo,what,caption\na.jpg,first,wrong\n"
     assert captions(csv(tmp_path, text, file_column="photo", caption_column="what")) == {"a.jpg": ("first",)}
     config = DataConfig("csv", "p", str(tmp_path / "captions.csv"), file_column="photo", caption_column="what")
@@ -65,7 +65,7 @@ def test_rows_without_file_or_caption_are_reported_by_line(tmp_path: Path):
     )
 
 
-def test_ids_and_splits_of_the_file_win(tmp_path: Path):
+def test_ids_and_splits_in_the_file_take_precedence(tmp_path: Path):
     found = csv(tmp_path, "file,caption,split,id\na.jpg,x,val,7\nb.jpg,y,,8\na.jpg,z,val,7\n")
     assert [(m.id, m.split, m.path) for m in found.media] == [
         ("7", "val", "pictures/a.jpg"),
@@ -93,7 +93,7 @@ def jsonl(tmp_path: Path, text: str) -> Dataset:
     return read_jsonl(tmp_path / "captions.jsonl", "pictures")
 
 
-def test_jsonl(tmp_path: Path):
+def test_jsonl_files_are_read(tmp_path: Path):
     text = '\ufeff{"file": "a.jpg", "caption": "A \\"dog\\""}\n\n'
     text += '{"image": "b.mp4", "captions": ["x", "y"], "split": "test"}\n'
     found = jsonl(tmp_path, text + '{"file": "a.jpg", "caption": "again"}\n{"file": "c.jpg", "caption": null}')
@@ -115,7 +115,7 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str):
         jsonl(tmp_path, f'{{"file": "a.jpg", "caption": "x"}}\n{line}\n')
 
 
-def test_a_folder_with_text_files(tmp_path: Path):
+def test_captions_in_text_files_beside_the_pictures_are_read(tmp_path: Path):
     for name in ("b.jpg", "val/c.PNG", "sub/train/d.mp4", "a.jpeg", "notes.md"):
         (tmp_path / "m" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "m" / name).touch()
@@ -133,7 +133,7 @@ def test_a_folder_with_text_files(tmp_path: Path):
     assert captions(apart)["a.jpeg"] == ("four",) and captions(apart)["b.jpg"] == ()
 
 
-def test_folders_without_media(tmp_path: Path):
+def test_folders_without_media_are_refused(tmp_path: Path):
     with pytest.raises(ValueError, match=r"no image or clip below .* known file types are \.3gp"):
         read_folder("", tmp_path)
     with pytest.raises(ValueError, match="is not a folder; expected a folder with images or clips"):
@@ -147,7 +147,7 @@ def test_ids_are_unique():
         Dataset((Medium("7", "a"), Medium("8", "b"), Medium("7", "c")))
 
 
-def test_columns_in_capitals(tmp_path: Path):
+def test_column_names_may_be_in_capitals(tmp_path: Path):
     found = csv(tmp_path, "Image, Caption ,SPLIT,Id\na.jpg,x,val,7\n")
     assert [(m.id, m.path, m.split, m.references) for m in found.media] == [("7", "pictures/a.jpg", "val", ("x",))]
     assert captions(csv(tmp_path, "Photo,Text\na.jpg,x\n", file_column="photo")) == {"a.jpg": ("x",)}
@@ -155,7 +155,7 @@ def test_columns_in_capitals(tmp_path: Path):
     assert captions(jsonl(tmp_path, '{"File": "a.jpg", "Captions": ["x"], "ID": 7}')) == {"7": ("x",)}
 
 
-def test_a_quote_that_is_left_open(tmp_path: Path):
+def test_an_unclosed_quote_is_reported(tmp_path: Path):
     text = 'file,caption\na.jpg,fine\nb.jpg,"open\n' + "c.jpg,fine\n" * 20_000  # beyond csv's limit of 131,072 letters
     with pytest.raises(ValueError, match=r"captions\.csv, line 3: field larger .*; is a quote not closed there"):
         csv(tmp_path, text)
@@ -169,7 +169,7 @@ def test_names_and_splits_are_text(tmp_path: Path, value: str):
         jsonl(tmp_path, f'{{"file": "a.jpg", "caption": "x", "split": {value}}}')
 
 
-def test_files_that_are_not_utf8(tmp_path: Path):
+def test_files_that_are_not_utf8_are_refused(tmp_path: Path):
     text = "file,caption\na.jpg,Bär\n"
     for data in (text.encode("latin-1"), text.encode("utf-16"), b"file,caption\n" + b"a.jpg,x\n" * 999 + b"\xff,x\n"):
         with pytest.raises(ValueError, match=r"captions\.csv is not UTF-8 text \(.*\); save it as UTF-8"):

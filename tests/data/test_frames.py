@@ -22,18 +22,18 @@ POLICIES = ("uniform", "head", "tail", "random", "every")
         ("every", [0, 5]),
     ],
 )
-def test_four_of_ten(policy: str, expected: list[int]):
+def test_four_of_ten_rows_by_every_policy(policy: str, expected: list[int]):
     assert list(sample_indices(10, FrameSampling(4, policy))) == expected
 
 
-def test_every_third():
+def test_every_third_row_up_to_the_limit():
     assert list(sample_indices(10, FrameSampling(4, "every", 3))) == [0, 3, 6, 9]
     assert list(sample_indices(100, FrameSampling(4, "every", 3))) == [0, 3, 6, 9]
     assert list(sample_indices(2, FrameSampling(4, "every", 3))) == [0]
 
 
 @given(st.integers(1, 300), st.integers(1, 60), st.sampled_from(POLICIES), st.none() | st.integers(0, 99))
-def test_rows_are_ascending_different_and_there(count: int, frames: int, policy: str, seed: int | None):
+def test_row_indices_ascend_are_unique_and_exist(count: int, frames: int, policy: str, seed: int | None):
     found = list(sample_indices(count, FrameSampling(frames, policy), seed))
     assert found == sorted(set(found)) and found[0] >= 0 and found[-1] < count
     if policy != "every":
@@ -41,7 +41,7 @@ def test_rows_are_ascending_different_and_there(count: int, frames: int, policy:
 
 
 @given(st.integers(1, 300), st.integers(2, 60))
-def test_uniform_is_a_truncated_linspace(count: int, frames: int):
+def test_uniform_sampling_is_a_truncated_linspace(count: int, frames: int):
     if count > frames:
         exact = [
             int(Fraction(k * (count - 1), frames - 1)) for k in range(frames)

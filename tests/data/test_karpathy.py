@@ -26,7 +26,7 @@ def coco(tmp_path: Path) -> Path:
     return path
 
 
-def test_coco(tmp_path: Path):
+def test_coco_splits_are_read(tmp_path: Path):
     found = read(coco(tmp_path), "pictures")
     assert [medium.id for medium in found.media] == ["42", "73", "8", "9"]
     assert found.media[0].path == "pictures/train2014/COCO_train2014_000000000042.jpg"
@@ -74,13 +74,13 @@ def test_an_image_without_captions_stays(tmp_path: Path):
         ({"images": ["a.jpg"]}, "image 0 lacks"),
     ],
 )
-def test_another_layout_is_named(tmp_path: Path, content: object, message: str):
+def test_another_json_layout_is_refused_by_name(tmp_path: Path, content: object, message: str):
     (tmp_path / "other.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=rf"other\.json.*{message}"):
         read(tmp_path / "other.json", "images")
 
 
-def test_no_json_at_all(tmp_path: Path):
+def test_a_file_that_is_not_json_is_refused(tmp_path: Path):
     (tmp_path / "other.json").write_bytes(b"\xff\xd8\xff\xe0")
     with pytest.raises(ValueError, match=r"other\.json is not a JSON file"):
         read(tmp_path / "other.json", "images")

@@ -33,7 +33,7 @@ def test_rgb_pixels_come_back_exactly_from_path_bytes_pil_and_array(tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation(tmp_path: Path, name: str, orientation: int) -> None:
+def test_exif_orientation_is_applied(tmp_path: Path, name: str, orientation: int) -> None:
     upright = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
     # where the first stored row and column lie in the upright picture, from the EXIF standard
     stored = {
@@ -53,7 +53,7 @@ def test_exif_orientation(tmp_path: Path, name: str, orientation: int) -> None:
     np.testing.assert_array_equal(read_image(path)[0], upright)
 
 
-def test_cmyk_cyan(tmp_path: Path) -> None:
+def test_cmyk_pictures_keep_their_colours(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     Image.new("CMYK", (16, 16), (255, 0, 0, 0)).save(path, quality=100)
     np.testing.assert_allclose(read_image(path)[0, 8, 8].astype(int), (0, 255, 255), atol=2)
@@ -68,19 +68,19 @@ def test_16_bit_grey_is_scaled_by_its_range_not_clipped(tmp_path: Path, name: st
     np.testing.assert_array_equal(read_image(values)[0, 0], image)
 
 
-def test_16_bit_pgm(tmp_path: Path) -> None:
+def test_16_bit_pgm_files_are_read(tmp_path: Path) -> None:
     path = tmp_path / "a.pgm"
     path.write_bytes(b"P5 2 1 65535\n" + struct.pack(">HH", 32768, 65535))
     assert read_image(path)[0, 0, :, 0].tolist() == [127, 255]
 
 
 @pytest.mark.parametrize(("top", "expected"), [(1.0, 255), (255.0, 255)])
-def test_float_tiff_by_the_range_it_shows(tmp_path: Path, top: float, expected: int) -> None:
+def test_float_tiff_files_are_scaled_by_the_range_of_their_values(tmp_path: Path, top: float, expected: int) -> None:
     image = read_image(save(tmp_path / "a.tif", np.array([[0, top / 2, top]], np.float32)))
     assert image[0, 0, :, 0].tolist() == [0, 127, expected]
 
 
-def test_grey_and_palette_and_bilevel(tmp_path: Path) -> None:
+def test_grey_palette_and_bilevel_pictures_become_rgb(tmp_path: Path) -> None:
     grey = read_image(save(tmp_path / "g.png", np.array([[0, 77, 255]], np.uint8)))
     assert grey[0, 0].tolist() == [[0] * 3, [77] * 3, [255] * 3]
     colours = np.array([[[255, 0, 0], [0, 0, 255]]], np.uint8)
@@ -88,7 +88,7 @@ def test_grey_and_palette_and_bilevel(tmp_path: Path) -> None:
     assert read_image(save(tmp_path / "1.png", np.array([[0, 255]], np.uint8), "1"))[0, 0, :, 0].tolist() == [0, 255]
 
 
-def test_alpha_lies_on_white(tmp_path: Path) -> None:
+def test_transparent_pixels_are_shown_on_white(tmp_path: Path) -> None:
     pixels = np.array([[[255, 0, 0, 0], [255, 0, 0, 255], [0, 0, 0, 51]]], np.uint8)
     for name in ("a.png", "a.webp"):
         image = read_image(save(tmp_path / name, pixels, **({"lossless": True} if name.endswith("webp") else {})))
@@ -96,7 +96,7 @@ def test_alpha_lies_on_white(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(pixels), image)
 
 
-def test_transparent_palette_lies_on_white(tmp_path: Path) -> None:
+def test_transparent_palette_colours_are_shown_on_white(tmp_path: Path) -> None:
     image = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
     image.putpalette([0, 0, 0, 0, 255, 0])
     image.save(tmp_path / "a.png", transparency=0)
@@ -109,19 +109,19 @@ def test_an_animation_shows_its_first_frame(tmp_path: Path) -> None:
     assert read_medium(str(tmp_path / "a.gif")).tolist() == [[[[255, 0, 0]] * 4] * 4]
 
 
-def test_one_pixel(tmp_path: Path) -> None:
+def test_a_picture_of_one_pixel_is_read(tmp_path: Path) -> None:
     assert read_image(save(tmp_path / "a.png", np.array([[[1, 2, 3]]], np.uint8))).tolist() == [[[[1, 2, 3]]]]
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png"])
-def test_12000_pixels_wide_is_scaled_down(tmp_path: Path, name: str) -> None:
+def test_a_picture_12000_pixels_wide_is_scaled_down(tmp_path: Path, name: str) -> None:
     Image.new("RGB", (12000, 60), (10, 200, 30)).save(tmp_path / name)
     image = read_image(tmp_path / name)
     assert image.shape == (1, 10, MAX_SIDE, 3)
     np.testing.assert_allclose(image[0, 5, 1000].astype(int), (10, 200, 30), atol=2)
 
 
-def test_a_bomb_is_refused_clearly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decompression_bomb_is_refused_with_a_clear_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(MediaError, match=r"a\.png: too many pixels .* scale it down"):
         read_image(save(tmp_path / "a.png", np.zeros((30, 30, 3), np.uint8)))
@@ -144,7 +144,9 @@ def jpeg() -> bytes:
         (None, r"bad\.jpg: there is no such file; check"),
     ],
 )
-def test_broken_pictures_name_themselves_and_the_remedy(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_errors_about_broken_pictures_name_the_file_and_the_remedy(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
     path = tmp_path / "bad.jpg"
     if content is not None:
         path.write_bytes(content)
@@ -223,7 +225,7 @@ def test_a_clip_filmed_upright_stands_upright(tmp_path: Path) -> None:
     assert before[:, :24].mean() < 0.6 * before[:, 40:].mean()  # the dark left half, which is now on top
 
 
-def test_broken_clips(tmp_path: Path) -> None:
+def test_broken_clips_are_refused(tmp_path: Path) -> None:
     path = clip(tmp_path / "a.mp4")
     (tmp_path / "cut.mp4").write_bytes(path.read_bytes()[:300])
     (tmp_path / "empty.avi").write_bytes(b"")
@@ -234,7 +236,7 @@ def test_broken_clips(tmp_path: Path) -> None:
         read_medium(tmp_path / "gone.mp4")
 
 
-def test_views() -> None:
+def test_augmentations_crop_and_flip_the_frames() -> None:
     frames = np.arange(2 * 20 * 40 * 3, dtype=np.uint8).reshape(2, 20, 40, 3)
     assert AUGMENTATIONS["full"](frames) is frames
     np.testing.assert_array_equal(AUGMENTATIONS["flip"](frames)[:, :, 0], frames[:, :, -1])

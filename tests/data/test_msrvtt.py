@@ -55,7 +55,7 @@ def content(dataset) -> dict:
     return {medium.id: (medium.split, medium.references) for medium in dataset.media}
 
 
-def test_the_same_from_zips_json_files_and_the_merged_file(tmp_path: Path):
+def test_zips_json_files_and_the_merged_file_give_the_same_media(tmp_path: Path):
     for name in ("zips", "files", "all"):
         (tmp_path / name).mkdir()
     pack(tmp_path / "zips" / "train_val_annotation.zip", train_val_videodatainfo=TRAIN, readme_txt="hello")
@@ -73,7 +73,7 @@ def test_the_same_from_zips_json_files_and_the_merged_file(tmp_path: Path):
     assert set(content(read(tmp_path / "zips" / "train_val_annotation.zip"))) == {"video0", "video7", "video6600"}
 
 
-def test_the_official_split_where_the_file_has_none(tmp_path: Path):
+def test_the_official_split_is_used_where_the_file_has_none(tmp_path: Path):
     numbers = {0: "train", 6512: "train", 6513: "val", 7009: "val", 7010: "test", 9999: "test"}
     saved = {"videos": [video(n) for n in numbers], "sentences": sentences(*[(n, "a dog") for n in numbers])}
     del saved["videos"][0]["id"]  # its name says it
@@ -83,7 +83,7 @@ def test_the_official_split_where_the_file_has_none(tmp_path: Path):
     assert read(save(tmp_path / "videodatainfo.json", saved)).media[1].split == "test"
 
 
-def test_what_is_missing_is_told(tmp_path: Path):
+def test_missing_and_dropped_captions_are_reported(tmp_path: Path):
     saved = {
         "videos": [video(0, "train"), video(1, "train"), video(2, "test"), video(3, "test")],
         "sentences": sentences((0, "a dog"), (0, " . "), (11, "who?"), (12, "x"), (11, "who?")),
@@ -99,7 +99,7 @@ def test_what_is_missing_is_told(tmp_path: Path):
     )
 
 
-def test_categories(tmp_path: Path):
+def test_only_media_of_the_chosen_categories_are_read(tmp_path: Path):
     names = "music\t0\npeople\t1\nfood/drink\t16\n"
     annotations = pack(tmp_path / "train_val_annotation.zip", train_val_videodatainfo=MERGED, category_txt=names)
     assert category_names(annotations) == {"music": 0, "people": 1, "food/drink": 16}
@@ -141,12 +141,12 @@ def test_clips_are_found_wherever_they_lie(tmp_path: Path):
         ({"videos": [{"video_id": "clip"}], "sentences": []}, "clip has no field 'split', and no number from which"),
     ],
 )
-def test_other_files(tmp_path: Path, saved: object, message: str):
+def test_other_files_are_refused(tmp_path: Path, saved: object, message: str):
     with pytest.raises(ValueError, match=message):
         read(save(tmp_path / "videodatainfo.json", saved))
 
 
-def test_broken_files(tmp_path: Path):
+def test_broken_files_are_refused(tmp_path: Path):
     (tmp_path / "a.json").write_text('{"videos": [')
     with pytest.raises(ValueError, match=r"a\.json is not a JSON file"):
         read(tmp_path / "a.json")
@@ -164,7 +164,7 @@ def test_broken_files(tmp_path: Path):
 
 
 @pytest.mark.data
-def test_the_official_files():
+def test_the_official_files_are_read():
     if not SHARED.is_dir():
         pytest.skip(f"no {SHARED}")
     found = read(SHARED, SHARED / "clips")

@@ -43,7 +43,7 @@ def content(dataset) -> dict:
     return {medium.id: (medium.split, medium.references) for medium in dataset.media}
 
 
-def test_the_csv_with_its_mapping(tmp_path: Path):
+def test_the_csv_is_read_with_its_name_mapping(tmp_path: Path):
     mapping(tmp_path)
     found = read(corpus(tmp_path))
     assert {id: split for id, (split, _) in content(found).items()} == SPLITS
@@ -56,7 +56,7 @@ def test_the_csv_with_its_mapping(tmp_path: Path):
     )
 
 
-def test_sentence_files(tmp_path: Path):
+def test_sentence_files_are_read(tmp_path: Path):
     lines = {
         "train": "vid1\ta squirrel is eating\nvid2\ta dog\nvid1\teating a nut\nvid1200\ta man\n",
         "val": "vid1201\ta cat\r\n",
@@ -75,7 +75,7 @@ def test_sentence_files(tmp_path: Path):
     assert [m.id for m in one.media if m.references] == ["dd_1_2"]
 
 
-def test_split_lists_by_either_name(tmp_path: Path):
+def test_split_lists_may_use_either_name_of_a_clip(tmp_path: Path):
     """A home-made split of three clips; one that has no captions anywhere is told."""
     path = corpus(tmp_path)
     with pytest.raises(ValueError, match=r"the vidN of 'aa-_x_5_15' is not known.*: put youtube_mapping\.txt beside"):
@@ -96,7 +96,7 @@ def test_split_lists_by_either_name(tmp_path: Path):
     assert "ee_7_9: no caption" in found.problems
 
 
-def test_clips_are_called_by_either_name(tmp_path: Path):
+def test_clip_files_may_have_either_name(tmp_path: Path):
     mapping(tmp_path)
     (tmp_path / "clips").mkdir()
     write(tmp_path / "clips" / "aa-_x_5_15.avi", greys(2))
@@ -106,7 +106,7 @@ def test_clips_are_called_by_either_name(tmp_path: Path):
     assert paths["cc_0_4"] == "cc_0_4.avi"
 
 
-def test_other_files(tmp_path: Path):
+def test_other_files_are_refused(tmp_path: Path):
     (tmp_path / "a.csv").write_text("VideoID,Start,Description\nx,1,y\n")
     with pytest.raises(ValueError, match=r"a\.csv has the columns .*, but not End, Language"):
         read(tmp_path / "a.csv")
@@ -125,7 +125,7 @@ def test_other_files(tmp_path: Path):
 
 
 @pytest.mark.data
-def test_the_official_files():
+def test_the_official_files_are_read():
     if not SHARED.is_dir():
         pytest.skip(f"no {SHARED}")
     found = read(SHARED, SHARED / "clips")

@@ -19,7 +19,7 @@ def one(*ids: str) -> dict[str, list[str]]:
 REFERENCES = {id: [f"{id} is seen", f"this is {id}"] for id in ("1", "2", "3", "4")}
 
 
-def test_candidates_come_in_the_order_of_the_references():
+def test_candidates_are_in_the_order_of_the_references():
     pairs = pair_captions(file(one("4", "2", "1", "3")), file(REFERENCES))
     assert list(pairs.candidates) == list(pairs.references) == ["1", "2", "3", "4"]
     assert pairs.candidates["4"] == ("caption of 4",) and pairs.references["2"] == ("2 is seen", "this is 2")
@@ -38,7 +38,7 @@ def test_candidates_come_in_the_order_of_the_references():
         ("clip.a.avi", "clip.a"),
     ],
 )
-def test_ids_that_mean_the_same(given: str, wanted: str):
+def test_different_spellings_of_an_id_are_paired(given: str, wanted: str):
     assert normalise_id(given) == normalise_id(wanted)
     pairs = pair_captions(file(one("7", given)), file({wanted: ["a"], "7": ["b"]}, files={wanted: "w.jpg"}))
     assert pairs.candidates == {wanted: (f"caption of {given}",), "7": ("caption of 7",)}
@@ -47,12 +47,12 @@ def test_ids_that_mean_the_same(given: str, wanted: str):
 
 
 @pytest.mark.parametrize("id", ["1", "10", "video7", "7", "dog.v2", "dog", "a_7", "COCO_val2014_x", "x"])
-def test_nothing_else_is_taken_off_an_id(id: str):
+def test_other_parts_of_an_id_are_kept(id: str):
     """No name's digits, no ending that is not a medium's, no prefix but COCO's before a number."""
     assert normalise_id(id) == id
 
 
-def test_exact_ids_come_first():
+def test_exact_ids_take_precedence():
     """007 and 7 are two pictures here, and so are a.jpg and a.png."""
     for ids in (("007", "7"), ("a.jpg", "a.png")):
         pairs = pair_captions(file(one(*ids)), file({id: [f"this is {id}"] for id in ids}))
@@ -61,7 +61,7 @@ def test_exact_ids_come_first():
         pair_captions(file(one("a.jpg", "a.png")), file({"a": ["x"]}))
 
 
-def test_a_split_of_the_references():
+def test_only_the_chosen_split_of_the_references_is_paired():
     splits = {"1": "train", "2": "test", "3": "test", "4": "val"}
     references = file(REFERENCES, splits)
     assert list(pair_captions(file(one("3", "2")), references, "test").references) == ["2", "3"]
@@ -75,7 +75,7 @@ def test_a_split_of_the_references():
         pair_captions(file(one("3", "2")), references, "dev")
 
 
-def test_swapped_files():
+def test_swapped_files_are_refused():
     with pytest.raises(ValueError, match=r"look swapped: refs.json holds several .* for 4 ids \('1', '2', '3', ...\)"):
         pair_captions(file(REFERENCES, path="refs.json"), file(one("1", "2", "3", "4")))
     many = {**REFERENCES, "5": ["only one"]}  # a single reference here and there does not hide it
@@ -83,7 +83,7 @@ def test_swapped_files():
         pair_captions(file(many), file(one("1", "2")))
 
 
-def test_several_candidates_for_an_id():
+def test_several_candidates_for_one_id_are_refused():
     twice = {**one("1", "2", "3"), "4": ["a", "a"]}
     with pytest.raises(ValueError, match=r"several captions for 1 id \('4'\); candidates are one caption per id"):
         pair_captions(file(twice), file(REFERENCES))
@@ -94,7 +94,7 @@ def test_several_candidates_for_an_id():
         pair_captions(file({**one("1"), "2": []}), file({"1": ["a"], "2": ["b"]}))
 
 
-def test_missing_candidates():
+def test_references_without_a_candidate_are_refused_or_left_out():
     with pytest.raises(ValueError, match=r"of 4 references, 2 ids \('2', '4'\) have no candidate.*--allow-missing"):
         pair_captions(file(one("3", "1")), file(REFERENCES))
     pairs = pair_captions(file(one("3", "1")), file(REFERENCES), allow_missing=True)
@@ -102,7 +102,7 @@ def test_missing_candidates():
     assert pairs.notes == ("2 of 4 references have no candidate and were left out",)
 
 
-def test_candidates_without_references():
+def test_candidates_without_references_are_refused_or_left_out():
     with pytest.raises(ValueError, match=r"of 5 candidates, 1 id \('x'\) have no references\. .*--allow-extra$"):
         pair_captions(file(one("1", "2", "3", "4", "x")), file(REFERENCES), allow_missing=True)
     pairs = pair_captions(file(one("1", "2", "3", "4", "x")), file(REFERENCES), allow_extra=True)

@@ -28,7 +28,7 @@ def read(path: Path, share: float = 0.5, max_words: int = 30) -> PseudoCaptions:
     return read_pseudo_captions(PseudoCaptionsConfig(str(path), share), MEDIA, WORDS, max_words)
 
 
-def test_scores_are_logarithms_of_what_is_drawn(tmp_path: Path):
+def test_captions_are_drawn_in_proportion_to_their_probabilities(tmp_path: Path):
     """exp(log 3) to exp(log 1): three of four; without scores one of two."""
     rows = [("m0", "a red dog", log(3) - 700), ("m0", "a blue dog", -700)]  # far from what exp can hold
     rows += [("m1", "a red cat", None), ("m1", "a blue cat", None)]
@@ -43,7 +43,7 @@ def test_scores_are_logarithms_of_what_is_drawn(tmp_path: Path):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-def test_the_share_is_that_of_training_captions(tmp_path: Path, share: float):
+def test_the_share_is_of_all_training_captions(tmp_path: Path, share: float):
     """A medium of which nothing is told keeps its own; order, media and augmentations stay what they are without."""
     path = write(tmp_path / "t.jsonl", *({"id": f"m{k}", "caption": "a red dog runs"} for k in range(3)))
     found = read(path, share)
@@ -81,7 +81,7 @@ def test_an_interrupted_epoch_goes_on_with_the_same_captions(tmp_path: Path):
     assert len(rows) == 12 and 0 < sum(len([t for t in row if t]) == 6 for row in rows) < 12
 
 
-def test_what_is_left_out_is_counted_and_named(tmp_path: Path):
+def test_skipped_captions_are_counted_and_named(tmp_path: Path):
     rows = [
         ("m0", "a red dog"),
         ("m0", ""),
@@ -99,7 +99,7 @@ def test_what_is_left_out_is_counted_and_named(tmp_path: Path):
     assert "1 captions of more than 30 words (vocabulary.max_words) skipped, for example 'm1'" in lines
 
 
-def test_nothing_left_is_an_error(tmp_path: Path):
+def test_no_usable_caption_is_an_error(tmp_path: Path):
     with pytest.raises(ValueError, match=r"has no usable caption of the training media; .*1 ids of no medium skipped"):
         read(write(tmp_path / "t.jsonl", {"id": "nobody", "caption": "a cat"}))
     with pytest.raises(
@@ -109,7 +109,7 @@ def test_nothing_left_is_an_error(tmp_path: Path):
 
 
 @pytest.mark.parametrize("score", ["high", float("nan"), True])
-def test_scores_are_numbers(tmp_path: Path, score):
+def test_scores_that_are_not_numbers_are_refused(tmp_path: Path, score):
     path = write(tmp_path / "t.jsonl", {"id": "m0", "caption": "a cat", "score": score})
     with pytest.raises(ValueError, match=r"the scores of 'm0' are .*expected a number for each of its 1 captions"):
         read(path)
@@ -123,7 +123,7 @@ def test_all_captions_of_a_medium_have_scores_or_none(tmp_path: Path):
         read(path)
 
 
-def test_what_limners_commands_write_is_read(tmp_path: Path):
+def test_files_of_limner_caption_are_read(tmp_path: Path):
     """`limner caption`: files and log-probabilities; `limner evaluate`: COCO results, and several captions by id."""
     row = {"file": "elsewhere/m2.jpg", "caption": "a red dog", "logprob": -3.0, "finished": True}
     assert read(write(tmp_path / "c.jsonl", row)).captions.keys() == {"m2"}
@@ -133,7 +133,7 @@ def test_what_limners_commands_write_is_read(tmp_path: Path):
     assert read(tmp_path / "several.json").weights == {"m3": (1.0, 1.0)}
 
 
-def test_the_others_of_n_best_are_told_too(tmp_path: Path):
+def test_the_other_n_best_captions_are_used_too(tmp_path: Path):
     """As `limner caption --n-best` writes them; without a score of the best all are as likely."""
     others = [["a blue dog", log(1)], ["a red cat", log(2)]]
     rows = [{"id": "m0", "caption": "a red dog", "logprob": log(4), "others": others}]
@@ -148,7 +148,7 @@ def test_the_others_of_n_best_are_told_too(tmp_path: Path):
             read(write(tmp_path / "odd.jsonl", {"id": "m0", "caption": "a dog", "others": [odd]}))
 
 
-def test_a_likely_caption_that_is_skipped_leaves_the_others_their_weight(tmp_path: Path):
+def test_weights_do_not_depend_on_a_skipped_caption(tmp_path: Path):
     """An empty one of probability 1 beside one of e^-800, which underflows beside it."""
     rows = [{"id": "m0", "caption": "", "score": 0.0}, {"id": "m0", "caption": "a dog", "score": -800.0}]
     rows += [{"id": "m1", "caption": "", "score": 0.0}, {"id": "m2", "caption": "a cat", "score": -1.0}]
@@ -156,7 +156,7 @@ def test_a_likely_caption_that_is_skipped_leaves_the_others_their_weight(tmp_pat
     assert found.weights == {"m0": (1.0,), "m2": (1.0,)} and "2 captions without a known word" in found.problems[0]
 
 
-def test_a_name_of_two_media_is_none(tmp_path: Path):
+def test_an_ambiguous_file_name_is_skipped(tmp_path: Path):
     media = [Medium(id, f"{id}/x.jpg", "train", ("a dog",)) for id in ("a", "b")]
     path = write(tmp_path / "t.jsonl", {"id": "x.jpg", "caption": "a red dog"}, {"id": "a", "caption": "a cat"})
     found = read_pseudo_captions(PseudoCaptionsConfig(str(path)), media, WORDS, 30)

@@ -38,7 +38,7 @@ def imported(path: Path, out: Path) -> ImportReport:
     return store_regions(read_region_tsv([path]), out)
 
 
-def test_a_tsv_by_hand(tmp_path: Path) -> None:
+def test_a_tsv_row_written_by_hand_is_read(tmp_path: Path) -> None:
     """Boxes in a picture of 200 x 100; the second reaches beyond it on all sides, the third has no area."""
     boxes = np.array([[20, 10, 100, 50], [-10, -5, 300, 120], [50, 50, 50, 80]], np.float32)
     features = np.arange(3 * D, dtype=np.float32).reshape(3, D)
@@ -64,7 +64,7 @@ def test_pictures_of_different_numbers_of_regions_share_a_batch(tmp_path: Path) 
     assert (features.boxes[1, 36:] == 0).all() and (features.grid[1, 36:] == 0).all()
 
 
-def test_a_pixel_beyond_the_border_is_no_news(tmp_path: Path) -> None:
+def test_boxes_one_pixel_beyond_the_border_are_clipped_silently(tmp_path: Path) -> None:
     boxes = np.array([[0, 0, 641, 480], [0, 0, 640, 482]], np.float32)
     (tmp_path / "a.tsv").write_bytes(row("1", draw(2, 0)[0], boxes))
     report = imported(tmp_path / "a.tsv", tmp_path / "store")
@@ -72,7 +72,7 @@ def test_a_pixel_beyond_the_border_is_no_news(tmp_path: Path) -> None:
     assert FeatureStore(tmp_path / "store").get("1")[2].tolist() == [[0, 0, 1, 1]] * 2
 
 
-def test_fields_beyond_what_csv_reads(tmp_path: Path) -> None:
+def test_fields_longer_than_the_limit_of_the_csv_module_are_read(tmp_path: Path) -> None:
     """A published field of 100 regions is 1.1 MB; Python's csv stops at 131,072 characters."""
     features, boxes = draw(100, 1, dim=2048)
     line = row("1", features, boxes)
@@ -83,7 +83,7 @@ def test_fields_beyond_what_csv_reads(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lost", [5, 5000, 19_900])
-def test_a_file_that_was_cut(lost: int, tmp_path: Path) -> None:
+def test_a_truncated_file_keeps_its_complete_rows(lost: int, tmp_path: Path) -> None:
     """In the last field, in the one before, or within the last id: what is whole is stored, and the rest is told."""
     data = b"".join(row(f"m{n}", *draw(50, n, dim=96)) for n in range(3))
     last = len(data) // 3
@@ -128,12 +128,12 @@ def test_a_bad_row_does_not_stop_the_others(bad: bytes, said: str, tmp_path: Pat
     assert FeatureStore(tmp_path / "store").ids == ["first", "last"]
 
 
-def test_300_regions(tmp_path: Path) -> None:
+def test_300_regions_of_a_picture_are_stored(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_bytes(row("1", *draw(300, 1)))
     assert imported(tmp_path / "a.tsv", tmp_path / "store").regions == 300
 
 
-def test_what_is_no_tsv(tmp_path: Path) -> None:
+def test_files_that_are_no_region_tsv_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text("hello\nworld\n")
     with pytest.raises(ValueError, match="first line has 1 columns"):
         imported(tmp_path / "a.tsv", tmp_path / "store")
@@ -146,7 +146,7 @@ def test_what_is_no_tsv(tmp_path: Path) -> None:
         imported(tmp_path / "a.tsv", tmp_path / "store3")
 
 
-def test_the_zip_as_distributed(tmp_path: Path) -> None:
+def test_the_distributed_zip_is_read(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "trainval_36.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("trainval_36/README.md", "no regions")
         archive.writestr("trainval_36/a.tsv", row("1", *draw(36, 1)))
@@ -165,7 +165,7 @@ def zipped(path: Path, pictures: int = 6) -> bytes:
 
 
 @pytest.mark.parametrize("harm", ["cut", "flipped", "cut in front", "encrypted"])
-def test_a_zip_that_is_damaged_is_said_to_be_so(harm: str, tmp_path: Path) -> None:
+def test_a_damaged_zip_is_reported(harm: str, tmp_path: Path) -> None:
     """Cut, its list of files is gone; with a byte flipped, its checksum fails; without its front, offsets are wrong."""
     path = tmp_path / "trainval.zip"
     data = bytearray(zipped(path))
@@ -199,7 +199,7 @@ def test_features_of_another_width_than_the_stores_are_refused_before_anything_i
     assert FeatureStore(tmp_path / "store").ids == ["1", "5"]
 
 
-def test_ids_that_are_repeated_are_counted_and_named(tmp_path: Path) -> None:
+def test_repeated_ids_are_counted_and_named(tmp_path: Path) -> None:
     """The first row counts; a whole row makes good for a damaged one before it."""
     rows = [row("a", *draw(3, 1)), row("b", *draw(3, 2)), row("b", *draw(4, 3)), row("a", *draw(5, 4))]
     rows += [row("c", NAN, GOOD[1]), row("c", *draw(3, 5))]
@@ -213,7 +213,7 @@ def test_ids_that_are_repeated_are_counted_and_named(tmp_path: Path) -> None:
     assert (again.present, again.repeated) == (3, 3) and again.first_repeated == "b"  # of c, too, the store has one
 
 
-def test_memory_is_that_of_a_shard_not_of_the_file(tmp_path: Path) -> None:
+def test_reading_needs_the_memory_of_one_shard_whatever_the_size_of_the_file(tmp_path: Path) -> None:
     """Twice the pictures need the same memory to be read: 100 and 200 of 25 kB each.  (What is stored is torch's, which
     is not traced; it is a shard at most.)"""
     peaks = []
@@ -230,7 +230,7 @@ def test_memory_is_that_of_a_shard_not_of_the_file(tmp_path: Path) -> None:
     assert peaks[1] - peaks[0] < 0.1 * added
 
 
-def test_nothing_is_decoded_twice(tmp_path: Path) -> None:
+def test_stored_pictures_are_not_decoded_again(tmp_path: Path) -> None:
     def unread() -> Any:
         raise AssertionError("it is in the store")
 
@@ -252,7 +252,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("kind", ["plain", "coco"])
-def test_folders_with_boxes_in_pixels(kind: str, tmp_path: Path) -> None:
+def test_folders_with_boxes_in_pixels_are_read(kind: str, tmp_path: Path) -> None:
     att, box = folders(tmp_path)
     sizes: Any = {"1": [640, 480], "2": [640, 480]}
     if kind == "coco":
@@ -275,7 +275,7 @@ def test_relative_boxes_need_no_sizes_and_pixels_do(tmp_path: Path) -> None:
     assert id == "2" and "are in pixels, and the size of 2 is not known" in reason
 
 
-def test_relative_boxes_stay_so_whatever_the_size(tmp_path: Path) -> None:
+def test_relative_boxes_do_not_depend_on_the_size(tmp_path: Path) -> None:
     """The largest picture of all is no reason to divide by it again."""
     att, box = folders(tmp_path)
     relative = np.array([[0, 0, 1, 1], [0.5, 0.25, 1.0000001, 0.5]], np.float32)
@@ -292,7 +292,7 @@ def test_relative_boxes_stay_so_whatever_the_size(tmp_path: Path) -> None:
         list(read_region_folder(att, tmp_path / "nowhere"))
 
 
-def test_an_npz_that_tells_all(tmp_path: Path) -> None:
+def test_an_npz_file_with_boxes_and_sizes_is_read(tmp_path: Path) -> None:
     features, boxes = draw(3, 1)
     (tmp_path / "att").mkdir()
     np.savez(tmp_path / "att" / "7.npz", x=features, bbox=boxes, image_w=640, image_h=480, num_bbox=3)
@@ -324,7 +324,7 @@ def test_grids_get_their_boxes_from_the_layout(tmp_path: Path) -> None:
         ("1.npy", GOOD[0][:0], "expected feat"),
     ],
 )
-def test_bad_files(name: str, arrays: Any, said: str, tmp_path: Path) -> None:
+def test_invalid_region_files_are_refused(name: str, arrays: Any, said: str, tmp_path: Path) -> None:
     (tmp_path / "att").mkdir()
     path = tmp_path / "att" / name
     np.savez(path, **arrays) if isinstance(arrays, dict) else np.save(path, arrays)
@@ -333,7 +333,7 @@ def test_bad_files(name: str, arrays: Any, said: str, tmp_path: Path) -> None:
         entry.load()
 
 
-def test_what_is_not_there(tmp_path: Path) -> None:
+def test_missing_and_damaged_files_are_reported(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no \.npz or \.npy"):
         list(read_region_folder(tmp_path))
     att, box = folders(tmp_path)

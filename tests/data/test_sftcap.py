@@ -32,7 +32,7 @@ def folder(root: Path, kind: str = "sentences", **lists: Any) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["sentences", "metadata"])
-def test_splits_and_captions(tmp_path: Path, kind: str) -> None:
+def test_splits_and_captions_are_read(tmp_path: Path, kind: str) -> None:
     dataset = read_dataset(DataConfig("sftcap", annotations=str(folder(tmp_path, kind))))
     assert {m.id: (m.split, m.references) for m in dataset.media} == {
         "v1": ("train", ("a man rides", "a rider")),
@@ -45,7 +45,7 @@ def test_splits_and_captions(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_lists_of_every_protocol(tmp_path: Path, protocol: int) -> None:
+def test_split_lists_of_every_protocol_are_read(tmp_path: Path, protocol: int) -> None:
     for ids in (["v1", "v2"], ("v1", "v2"), [1, 2]):
         (tmp_path / "x.pkl").write_bytes(pickle.dumps(ids, protocol))
         assert read_ids(tmp_path / "x.pkl") == [str(id) for id in ids]
@@ -70,14 +70,14 @@ class Evil:
         (b"Pelsewhere\n.", "outside"),
     ],
 )
-def test_nothing_else_is_read_or_run(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_nothing_in_a_pickle_is_executed(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "x.pkl").write_bytes(content)
     with pytest.raises(ValueError, match=reason) as caught:
         read_ids(tmp_path / "x.pkl")
     assert "x.pkl" in str(caught.value) and not Path("/tmp/limner-was-here").exists()
 
 
-def test_what_is_missing_is_named(tmp_path: Path) -> None:
+def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds no split list"):
         read(tmp_path)
     with pytest.raises(ValueError, match="'v1' is in two split lists"):
@@ -111,7 +111,9 @@ def test_frame_features_are_written_and_read_as_feature_files(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("id", "layout", "reason"), [("a/b", (5, 1, 1), "cannot be a file name"), ("v", (1, 5, 1), "one vector per")]
 )
-def test_what_cannot_be_written(tmp_path: Path, id: str, layout: tuple[int, int, int], reason: str) -> None:
+def test_features_that_cannot_be_written_are_refused(
+    tmp_path: Path, id: str, layout: tuple[int, int, int], reason: str
+) -> None:
     writer = StoreWriter(tmp_path / "store", {"name": "x", "sha256": "y"})
     writer.add(id, "full", torch.randn(5, 4), Layout(*layout))
     writer.finish()

@@ -202,14 +202,14 @@ def test_boxes_change_only_and_always_within_events():
     assert seen == set(MOTIONS)
 
 
-def test_the_world_is_varied():
+def test_the_world_holds_every_number_colour_and_relation():
     assert {len(scene.objects) for scene in PICTURES} == {1, 2, 3}
     assert {(len(scene.objects), len(scene.events)) for scene in CLIP_SCENES} == set(CLIPS)
     assert {thing.colour for scene in PICTURES for thing in scene.objects} == set(COLOURS)
     assert {scene.relations[0].name for scene in PICTURES if scene.relations} == {"left of", "above"}
 
 
-def test_the_vocabulary_is_small():
+def test_the_vocabulary_has_67_words():
     words = {word for template in (*ONE, *sum([*TWO.values(), *THREE.values()], ())) for word in template.split()}
     words |= {word for templates in CLIPS.values() for template in templates for word in template.split()}
     words |= {word for verbs in MOTIONS.values() for verb in verbs for word in verb.split()}
@@ -263,7 +263,7 @@ def test_drawing_leaves_the_background_alone():
         ({"images": 1, "splits": (0.5, 0.2, 0.2)}, "sum 1"),
     ],
 )
-def test_wrong_arguments_are_named(tmp_path, arguments, message):
+def test_invalid_arguments_are_named(tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         generate_world(tmp_path / "new", **arguments)
     assert not (tmp_path / "new").exists()

@@ -25,7 +25,7 @@ def test_an_id_per_line_or_a_json_array(tmp_path: Path):
     assert read_split_lists(folder) == {"a": "train", "b": "train", "c": "val", "7": "val", "d": "test"}
 
 
-def test_a_data_set_by_its_lists(tmp_path: Path):
+def test_split_lists_decide_the_split_of_every_medium(tmp_path: Path):
     media = tuple(Medium(id, "", "train", ("a dog",)) for id in "abcd")
     dataset = Dataset(media, ("a: note", "d: note", "line 3: no file name"))
     found = apply_split_lists(dataset, {"b": "test", "a": "val", "x": "train"}, "here")
@@ -39,7 +39,7 @@ def test_a_data_set_by_its_lists(tmp_path: Path):
         apply_split_lists(dataset, {"z": "val"}, "here")
 
 
-def test_any_data_set_takes_them(tmp_path: Path):
+def test_every_data_set_accepts_split_lists(tmp_path: Path):
     (tmp_path / "c.csv").write_text("file,caption\na.png,a dog\nb.png,a cat\nc.png,a cow\n")
     folder = lists(tmp_path / "lists", train__txt="c.png\n", test__txt="a.png\n")
     config = DataConfig("csv", str(tmp_path), str(tmp_path / "c.csv"), splits=str(folder))
@@ -56,14 +56,14 @@ def test_any_data_set_takes_them(tmp_path: Path):
         ({"train__json": '["a"'}, r"train\.json is not a JSON file"),
     ],
 )
-def test_wrong_lists(tmp_path: Path, texts: dict[str, str], message: str):
+def test_invalid_split_lists_are_refused(tmp_path: Path, texts: dict[str, str], message: str):
     with pytest.raises(ValueError, match=message):
         read_split_lists(lists(tmp_path, **texts))
     with pytest.raises(ValueError, match="holds no split list"):
         read_split_lists(tmp_path / "nowhere")
 
 
-def test_names_of_splits():
+def test_names_of_splits_are_normalised():
     assert [parse_split_name(text) for text in ("train", "Validate", " val ", "test")] == [
         "train",
         "val",

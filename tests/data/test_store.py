@@ -75,7 +75,7 @@ def test_what_is_read_is_a_copy(tmp_path: Path) -> None:
     store.verify()
 
 
-def test_boxes_come_back(tmp_path: Path) -> None:
+def test_boxes_are_stored_and_read_back(tmp_path: Path) -> None:
     writer = StoreWriter(tmp_path, MADE_BY)
     boxes = [torch.rand(n, 4, generator=torch.Generator().manual_seed(n)) for n in (3, 5)]
     for n, box in zip((3, 5), boxes, strict=True):
@@ -171,7 +171,7 @@ def test_the_folder_of_the_weights_does_not_matter(tmp_path: Path) -> None:
     FeatureStore(tmp_path).require_encoder(there)
 
 
-def test_a_shard_with_a_hash_of_earlier_days_is_kept(tmp_path: Path) -> None:
+def test_a_shard_with_a_provenance_hash_of_an_earlier_version_is_kept(tmp_path: Path) -> None:
     """Its hash went over the source as well."""
     fill(tmp_path, range(4), finish=False)
     path = tmp_path / "shard-00000.safetensors"
@@ -199,7 +199,7 @@ def test_the_store_of_flickr8k_can_be_used() -> None:
         store.require_encoder({**provenance, "sha256": "x"})
 
 
-def test_a_full_disk_leaves_the_old_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_does_not_damage_the_existing_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path, range(4))
     before = contents(tmp_path)
 
@@ -228,7 +228,7 @@ def test_a_finished_store_can_be_added_to(tmp_path: Path) -> None:
     assert store.augmentations == ["full", "flip"] and torch.equal(store.get("m2", "flip")[0], -grid(2).half())
 
 
-def test_what_cannot_be_stored_is_refused(tmp_path: Path) -> None:
+def test_features_that_cannot_be_stored_are_refused(tmp_path: Path) -> None:
     writer = StoreWriter(tmp_path, MADE_BY)
     with pytest.raises(Float16RangeError, match=r"m0: .* 65504"):
         writer.add("m0", "full", grid(0) * 1e6, LAYOUT)
@@ -259,7 +259,7 @@ def test_cells_of_another_width_are_refused_and_the_store_goes_on(tmp_path: Path
     assert len(fill(tmp_path, range(6))) == 6 and len(FeatureStore(tmp_path)) == 6
 
 
-def test_a_store_of_two_widths_is_told_how_to_grow_again(tmp_path: Path) -> None:
+def test_the_error_about_a_store_of_two_widths_says_what_to_do(tmp_path: Path) -> None:
     """Earlier versions could leave one: a shard that no index knows."""
     fill(tmp_path / "store", range(4))
     other = StoreWriter(tmp_path / "other", MADE_BY)
@@ -274,7 +274,7 @@ def test_a_store_of_two_widths_is_told_how_to_grow_again(tmp_path: Path) -> None
     assert len(FeatureStore(tmp_path / "store")) == 6
 
 
-def test_what_is_not_there_is_explained(tmp_path: Path) -> None:
+def test_errors_explain_what_is_missing(tmp_path: Path) -> None:
     writer = fill(tmp_path, range(2), finish=False)
     writer.fail("bad", "bad.jpg: the file is empty")
     writer.finish()

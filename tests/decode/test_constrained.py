@@ -21,7 +21,7 @@ __all__ = ["features", "model"]
 
 @pytest.mark.parametrize("must", [(4,), (6, 4), (4, 5, 6)])
 @pytest.mark.parametrize("rules", [replace(FREE, max_length=4), replace(STRICT, max_length=5)])
-def test_a_beam_of_everything_finds_the_best_that_holds_them(must: tuple[int, ...], rules: Rules):
+def test_an_exhaustive_beam_finds_the_best_caption_with_the_words(must: tuple[int, ...], rules: Rules):
     world = tables(5, 3, seed=8, end=0.5)
     found = beam(world, media(*range(5)), Beam(260, 0.3, rules, n_best=4, must=must))
     for medium in range(5):
@@ -32,7 +32,7 @@ def test_a_beam_of_everything_finds_the_best_that_holds_them(must: tuple[int, ..
         assert found.logprob[rows].tolist() == pytest.approx([ended[words] for words in expected], abs=1e-4)
 
 
-def test_a_narrow_beam_holds_them_too(model: Captioner, features: Features):
+def test_a_narrow_beam_finds_captions_with_the_words(model: Captioner, features: Features):
     """Also words that a model does not say of its own accord."""
     plain = said(beam(model, features, Beam(2)))
     missing_words = tuple(word for word in range(4, 9) if word not in plain[0])[:2]
@@ -42,7 +42,7 @@ def test_a_narrow_beam_holds_them_too(model: Captioner, features: Features):
         torch.testing.assert_close(found.logprob, forced(model, features, found), rtol=1e-4, atol=1e-4)
 
 
-def test_nothing_to_hold_is_a_beam():
+def test_words_that_are_in_every_caption_leave_the_beam_as_it_is():
     """What is anyhow in every caption costs nothing: the beam of the whole set is the plain beam."""
     world = chain(7, {(BOS, BOS): {4: 1.0}, (BOS, 4): {5: 0.6, 6: 0.4}, (4, 5): {6: 0.5, EOS: 0.5}})
     held, plain = (beam(world, media(0), Beam(3, rules=FREE, n_best=3, must=must)) for must in ((4,), ()))
@@ -50,7 +50,7 @@ def test_nothing_to_hold_is_a_beam():
     torch.testing.assert_close(held.logprob, plain.logprob)
 
 
-def test_words_that_cannot_all_be_said():
+def test_as_many_of_the_words_as_possible_where_not_all_fit():
     """Two tokens have no place for three words: the likeliest unfinished caption of those with most of them."""
     world = tables(3, 4, seed=9)
     found = beam(world, media(0, 1, 2), Beam(50, rules=Rules(0, 2), must=(4, 5, 6)))
@@ -61,7 +61,7 @@ def test_words_that_cannot_all_be_said():
         assert words == best and found.logprob[medium].item() == pytest.approx(two[best], abs=1e-5)
 
 
-def test_as_many_rows_as_a_beam_has():
+def test_fewer_media_go_together_than_in_a_plain_beam():
     """Two words that must appear make 4 beams of each medium: 2 media at a time instead of 8 are 8 * 3 hypotheses."""
     world, rows, real = tables(8, 4, seed=3), [], Table.step
     vocabulary = Vocabulary((*SPECIALS, *"abcd"))
@@ -85,6 +85,6 @@ def test_as_many_rows_as_a_beam_has():
         assert list(found.values()) == alone
 
 
-def test_words_need_a_vocabulary():
+def test_required_words_need_a_vocabulary():
     with pytest.raises(AssertionError, match=r"Beam\.bind"):
         beam(tables(1, 3), media(0), Beam(must=("dog",)))

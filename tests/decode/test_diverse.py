@@ -43,7 +43,7 @@ def slow(world: Table, medium: int, size: int, groups: int, strength: float, rul
 @pytest.mark.parametrize(("size", "groups"), [(2, 2), (6, 2), (6, 3), (4, 4)])
 @pytest.mark.parametrize("strength", [0.0, 0.5, 3.0])
 @pytest.mark.parametrize("rules", [FREE, STRICT])
-def test_the_slow_twin_agrees(size: int, groups: int, strength: float, rules: Rules):
+def test_diverse_beams_equal_the_slow_twin(size: int, groups: int, strength: float, rules: Rules):
     world = tables(10, 4, seed=size + groups, end=1.0)
     options = Beam(size, 0.0, rules, n_best=size, groups=groups, diversity=strength)
     found = beam(world, media(*range(10)), options)
@@ -58,7 +58,7 @@ def test_the_slow_twin_agrees(size: int, groups: int, strength: float, rules: Ru
         assert all(words in mine for words in said(found)[rows[0] : rows[0] + len(mine)])  # unfinished ones come last
 
 
-def test_groups_that_do_not_mind_each_other_are_the_same_beam():
+def test_without_a_penalty_all_groups_are_the_same_beam():
     """Then doubles are dropped, and what is left is one beam of a group's size."""
     world = tables(8, 4, seed=5, end=0.5)
     split = beam(world, media(*range(8)), Beam(6, rules=STRICT, n_best=3, groups=2, diversity=0.0))
@@ -67,7 +67,7 @@ def test_groups_that_do_not_mind_each_other_are_the_same_beam():
     assert [said(split)[row] for row in rows] == [said(plain)[row] for row in rows] and len(rows) > 16
 
 
-def test_first_words_differ_when_they_must():
+def test_with_a_large_penalty_all_first_words_differ():
     """Four groups of one, and a strength beyond all differences: the four likeliest first words, one each."""
     world, rules = tables(5, 6, seed=6, end=-2.0), Rules(1, 6)
     found = beam(world, media(*range(5)), Beam(4, rules=rules, n_best=4, groups=4, diversity=100.0))
@@ -77,7 +77,7 @@ def test_first_words_differ_when_they_must():
         assert sorted(words[0] for words in said(found)[4 * medium : 4 * medium + 4]) == sorted(likeliest)
 
 
-def test_for_every_model(model: Captioner, features: Features):
+def test_every_model_can_be_searched(model: Captioner, features: Features):
     options = Beam(4, n_best=4, groups=2, diversity=1.0)
     found = beam(model, features, options)
     some = found.logprob.isfinite()

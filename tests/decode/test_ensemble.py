@@ -46,7 +46,7 @@ def test_the_average_of_two_tables_is_a_table(weights: tuple[float, float] | Non
         assert words == max(ended, key=ended.__getitem__)
 
 
-def test_twins_say_what_one_says(model: Captioner, features: Features):
+def test_an_ensemble_of_equal_models_is_one_model(model: Captioner, features: Features):
     for average in ("probabilities", "log_probabilities"):
         for options in (Beam(3, 0.2), Beam(4, groups=2)):
             twins = Ensemble([model, model], Averaging(None, average))
@@ -76,12 +76,12 @@ def test_members_read_their_own_features(features: Features):
 
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [0.0, 0.0], [nan, 1.0], [1.0, nan], [inf, 1.0]])
-def test_weights_that_cannot_be(weights: list[float]):
+def test_invalid_weights_are_refused(weights: list[float]):
     with pytest.raises(ValueError, match="2 members need as many weights"):
         Ensemble([tables(1, 2), tables(1, 2)], Averaging(tuple(weights)))
 
 
-def test_one_vocabulary():
+def test_members_must_share_a_vocabulary():
     words = ("<pad>", "<bos>", "<eos>", "<unk>", "a", "dog")
     check_same_vocabulary([("a", Vocabulary(words)), ("b", Vocabulary(words, "ptb"))])
     with pytest.raises(ValueError, match=r"runs/a has 6 words, runs/b has 6: id 5 is 'dog' and 'cat'\. Train"):

@@ -22,7 +22,7 @@ __all__ = ["features", "model"]
 @pytest.mark.parametrize(
     ("normalise", "penalty"), [("power", 0.0), ("power", 0.7), ("wu", 0.9), ("avg", 0.0), ("wu", -1.0)]
 )
-def test_a_beam_of_everything_finds_the_n_best_of_all(normalise: str, penalty: float, rules: Rules):
+def test_an_exhaustive_beam_finds_the_n_best_captions_of_all(normalise: str, penalty: float, rules: Rules):
     """Ended captions by logprob / divisor, best first, then unfinished ones; enumerated."""
     divisors = {
         "power": lambda n: n**penalty,
@@ -63,7 +63,7 @@ def test_the_first_of_the_n_best_is_the_best_for_every_model(model: Captioner, f
     assert all(len(set(said(four)[i : i + 4])) == 4 for i in range(0, 16, 4))
 
 
-def test_search_knows_what_it_is_asked_for():
+def test_search_chooses_by_the_decoding_it_is_given():
     world = tables(2, 3)
     assert torch.equal(search(world, media(0, 1), Beam(3)).tokens, beam(world, media(0, 1), Beam(3)).tokens)
     torch.manual_seed(0)
@@ -72,7 +72,7 @@ def test_search_knows_what_it_is_asked_for():
     assert torch.equal(a.tokens, sample(world, media(0, 1), Sample(3)).tokens) and Sample(3).n_best == 3
 
 
-def test_doubles_are_kept_once():
+def test_equal_captions_are_kept_once():
     best = NBest(1, 3)
     for score, words in ((-1.0, [4]), (-2.0, [5]), (-1.5, [4]), (-0.5, [6, 7])):
         best.add(0, BeamHypothesis(score, score, torch.tensor(words), torch.zeros(len(words), 2)))
@@ -90,7 +90,7 @@ def test_doubles_are_kept_once():
         ({"must": tuple(range(4, 11))}, "7 words that must appear; at most 6"),
     ],
 )
-def test_wrong_options(options: dict[str, object], message: str):
+def test_invalid_options_are_refused(options: dict[str, object], message: str):
     with pytest.raises(ValueError, match=message):
         Beam(5, **options)
     for wrong in ({"top_k": 0}, {"top_p": 0.0}, {"top_p": 1.1}):

@@ -37,7 +37,7 @@ def obeys(words: tuple[int, ...], rules: Rules) -> bool:
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_what_is_forbidden_is_never_said(name: str):
+def test_forbidden_words_are_never_generated(name: str):
     """Samples, greedy captions and beams of random worlds; unruled ones break each rule."""
     rules, world = RULES[name], tables(40, 5, seed=1, end=-1.0)
     torch.manual_seed(0)
@@ -52,7 +52,7 @@ def test_what_is_forbidden_is_never_said(name: str):
 
 
 @pytest.mark.parametrize("name", ["endings", "never"])
-def test_the_best_of_all_that_obey(name: str):
+def test_an_exhaustive_beam_finds_the_best_caption_that_obeys_the_rules(name: str):
     rules, world = replace(RULES[name], max_length=4), tables(8, 3, seed=2, end=0.5)
     found = beam(world, media(*range(8)), Beam(150, rules=rules))
     for medium, words in enumerate(said(found)):
@@ -69,7 +69,7 @@ def test_a_repeated_trigram_by_hand():
     assert torch.equal(apply_rules(rules, torch.zeros(4, 7), tokens[:, :2]), torch.zeros(4, 7))
 
 
-def test_words_become_ids():
+def test_words_of_rules_become_ids():
     rules = Rules(bad_endings=("a", "zebra"), never=("dog",)).bind(WORDS)
     assert rules == Rules(bad_endings=(4,), never=(5,)) and rules.bind(WORDS) == rules
     assert {"a", "the", "of", "with"} <= set(ENDINGS) and len(set(ENDINGS)) == len(ENDINGS)
@@ -96,7 +96,7 @@ def test_words_that_must_not_appear_are_read_as_the_vocabulary_reads():
         Beam(must=("dog",), rules=Rules(never=("Dog!",))).bind(WORDS)
 
 
-def test_words_of_byte_pairs(tmp_path: Path):
+def test_rules_about_words_of_byte_pairs(tmp_path: Path):
     """The piece that says the whole word, never the one inside of words; `a` is the only ending that is one piece."""
     clip = read_clip_vocabulary(write_pairs(tmp_path / "clip", ["d o", "do g</w>", "r i", "ri d", "i n", "in g</w>"]))
     dog, a = clip.ids["dog</w>"], clip.ids["a</w>"]
@@ -111,7 +111,7 @@ def test_words_of_byte_pairs(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("top_k", "top_p"), [(2, None), (None, 0.55), (3, 0.7), (99, 1.0)])
-def test_top_k_and_top_p_by_the_definition(top_k: int | None, top_p: float | None):
+def test_top_k_and_top_p_by_their_definitions(top_k: int | None, top_p: float | None):
     """For every history of one world: the words that are left, and their shares among themselves."""
     world, rules = tables(1, 4, seed=7), Rules(1, 9)
     options = Sample(1, 0.8, rules, top_k, top_p)

@@ -52,7 +52,7 @@ def test_a_beam_of_one_is_greedy_for_every_model(model: Captioner, features: Fea
     [Rules(0, 3, no_repeat_word=False, allow_unknown=True), Rules(1, 3), Rules(2, 4)],
     ids=["free", "usual", "long"],
 )
-def test_a_beam_of_all_is_exhaustive_search(rules: Rules, penalty: float):
+def test_an_exhaustive_beam_equals_exhaustive_search(rules: Rules, penalty: float):
     world, V = tables(6, 2, seed=1), 6
     found = beam(world, media(*range(6)), Beam(V**rules.max_length, penalty, rules))
     for row, words in enumerate(sentences(found)):
@@ -61,7 +61,7 @@ def test_a_beam_of_all_is_exhaustive_search(rules: Rules, penalty: float):
         assert words == best and found.logprob[row].item() == pytest.approx(ended[best], abs=1e-5)
 
 
-def test_when_nothing_ends_the_best_unfinished_sequence_comes_back():
+def test_when_no_caption_ends_the_best_unfinished_one_is_returned():
     world, rules = tables(5, 3, end=-torch.inf), Rules(1, 3)
     everything = beam(world, media(*range(5)), Beam(7**3, 0.0, rules))
     for row, words in enumerate(sentences(everything)):
@@ -75,7 +75,7 @@ def test_when_nothing_ends_the_best_unfinished_sequence_comes_back():
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 9])
 @pytest.mark.parametrize("penalty", [0.0, 1.0, -0.5])
 @pytest.mark.parametrize("rules", [FREE, STRICT])
-def test_the_slow_twin_agrees(size: int, penalty: float, rules: Rules):
+def test_beam_search_equals_its_slow_twin(size: int, penalty: float, rules: Rules):
     """30 random worlds, of which some end early, some late, and some hardly ever."""
     for seed, end in enumerate((-3.0, 0.0, 2.0)):
         world = tables(10, 4, seed=10 + seed, end=end)
@@ -242,7 +242,7 @@ def test_scores_that_are_not_numbers_are_an_error_and_not_a_caption():
     assert len(sentences(beam(world, media(0, 2)))) == 2
 
 
-def test_rules_that_leave_nothing_are_not_applied():
+def test_rules_that_forbid_every_word_are_not_applied():
     """One word and the special tokens, of which PAD and BOS never come: after 4 the rules forbid 4, EOS and UNK."""
     one = Table(torch.full((1, 5, 5, 5), -torch.inf))
     with torch.no_grad():
@@ -265,7 +265,7 @@ def test_rules_are_lifted_row_by_row():
     assert apply_rules(Rules(3, 6), torch.full((1, 5), torch.nan), torch.tensor([[2]])).isnan().any()  # stays an error
 
 
-def test_wrong_options():
+def test_invalid_options_are_refused():
     with pytest.raises(ValueError, match=r"at least one hypothesis, got size 0"):
         Beam(0)
     with pytest.raises(ValueError, match=r"expected temperature > 0 and count >= 1, got 0.0 and 1"):
@@ -274,7 +274,7 @@ def test_wrong_options():
         Rules(5, 5)
 
 
-def test_search_leaves_the_model_as_it_was():
+def test_search_does_not_change_the_model():
     captioner = small("show_attend_tell").train()
     before = {name: value.clone() for name, value in captioner.state_dict().items()}
     beam(captioner, random_features())

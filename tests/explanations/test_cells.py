@@ -16,7 +16,7 @@ WORDS = torch.tensor([4, 8, 3, 5])
 
 @pytest.mark.parametrize("case", SMALL)
 @pytest.mark.parametrize("row", [0, 1, 2])  # all cells; the last missing; a hole in the middle
-def test_a_loose_pair_says_the_same(case: str, row: int):
+def test_a_model_prepared_for_occlusion_predicts_the_same(case: str, row: int):
     model, features = small(case), pick(random_features(), [row])
     before = sentence_logprobs(model, features, WORDS)
     assert torch.equal(sentence_logprobs(*_pair(model, features)), before)
@@ -50,7 +50,7 @@ def test_aligned_maps_are_resampled_beforehand(options: dict):
         ("xlan", {"position_embedding": True}),
     ],
 )
-def test_a_cell_keeps_its_time_when_the_others_go(case: str, options: dict):
+def test_a_cell_keeps_its_time_when_other_cells_are_occluded(case: str, options: dict):
     """Of a clip of six frames only the third is left: the captioner must not take it for the clip's last."""
     model = small(case, **options)
     grid = torch.randn(1, 6, 10, generator=torch.Generator().manual_seed(3))
@@ -68,14 +68,14 @@ def test_a_cell_keeps_its_time_when_the_others_go(case: str, options: dict):
     assert model.position_embedding is not None, "the captioner itself stays as it was"
 
 
-def test_unmasked_sa_lstm_attends_padding_as_before():
+def test_unmasked_sa_lstm_attends_to_padding_as_before():
     model = small("sa_lstm, all options", masked=False)
     features = pick(random_features(), [1])
     torch.testing.assert_close(sentence_logprobs(*_pair(model, features)), sentence_logprobs(model, features, WORDS))
     assert model.prepare_for_occlusion(features)[1].mask.all()
 
 
-def test_an_encoder_in_front_is_left_off():
+def test_an_encoder_in_front_is_removed():
     model = small("sa_lstm")
     assert without_encoder(FromPixels(torch.nn.Identity(), model)) is model and without_encoder(model) is model
 

@@ -41,7 +41,7 @@ def frames_of(path: Path) -> int:
     ("method", "out", "frames"),
     [("attention", "f.mp4", 48), ("gradcam", "f.gif", 24), ("gradcam++", "f.png", 0), ("saliency", "folder", 48)],
 )
-def test_a_clip(tiny: Path, clip: Path, tmp_path: Path, capsys, method: str, out: str, frames: int):
+def test_a_clip_is_explained(tiny: Path, clip: Path, tmp_path: Path, capsys, method: str, out: str, frames: int):
     """Two words; of a film each with 24 frames, in GIF every second one."""
     command = ["explain", str(tiny / "run"), str(clip), "--sentence", "a circle", "--method", method]
     assert main([*command, "--out", str(tmp_path / out)]) == 0
@@ -56,7 +56,7 @@ def test_a_clip(tiny: Path, clip: Path, tmp_path: Path, capsys, method: str, out
     assert figure.size[0] == pytest.approx((4 * 153 - 4) / 110 * 120 + (0.3 + 0.13 * 6 + 1.1) * 120, abs=2)
 
 
-def test_another_s_sentence(tiny: Path, clip: Path, tmp_path: Path, capsys):
+def test_a_given_sentence_is_explained(tiny: Path, clip: Path, tmp_path: Path, capsys):
     """Words that the captioner lacks are named; the maps are those of the sentence, not of its own caption."""
     command = ["explain", str(tiny / "run"), str(clip), "--out", str(tmp_path / "f.svg"), "--sentence"]
     assert main([*command, "A red zebra, a quagga and a zebra!"]) == 0
@@ -65,7 +65,7 @@ def test_another_s_sentence(tiny: Path, clip: Path, tmp_path: Path, capsys):
     assert shown.err == "not in the vocabulary, read as the unknown word: zebra, quagga\n"
 
 
-def test_it_says_when_there_is_nothing_to_see(tiny: Path, clip: Path, tmp_path: Path, monkeypatch, capsys):
+def test_uniform_maps_are_reported(tiny: Path, clip: Path, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setitem(
         METHODS, "gradcam", lambda model, features, words: torch.zeros(len(words), features.layout.cells)
     )
@@ -89,7 +89,7 @@ def test_more_frames_and_larger_parts(tiny: Path, clip: Path, tmp_path: Path, mo
     assert asked == [(Layout(6, 4, 4), {"block": Layout(1, 2, 2)}), (Layout(4, 4, 4), {})]
 
 
-def test_damaged_clips(tiny: Path, clip: Path, tmp_path: Path, capsys):
+def test_damaged_clips_are_explained_or_refused(tiny: Path, clip: Path, tmp_path: Path, capsys):
     """What can be read is explained, and what cannot is said."""
     whole = write(tmp_path / "whole.mkv", noise(40)).read_bytes()
     (tmp_path / "half.mkv").write_bytes(whole[: len(whole) // 2])
@@ -101,7 +101,7 @@ def test_damaged_clips(tiny: Path, clip: Path, tmp_path: Path, capsys):
     assert "empty.mp4: the file is empty" in one_line(capsys) and not (tmp_path / "g.png").exists()
 
 
-def test_scores(tiny: Path, tmp_path: Path, capsys):
+def test_explanations_are_scored_by_the_command(tiny: Path, tmp_path: Path, capsys):
     out = tmp_path / "s.json"
     command = ["explain", str(tiny / "run"), "--score", "--split", "train", "--beam", "1", "--limit", "3"]
     assert main([*command, "--method", "saliency,attention", "--out", str(out)]) == 0

@@ -72,7 +72,7 @@ def pointing_at(world: Path, said: dict[str, str], knows: bool) -> Any:
     return explain
 
 
-def test_maps_that_know_hit_always_and_their_opposites_never(run: Run, clips: Path, monkeypatch: pytest.MonkeyPatch):
+def test_perfect_maps_always_hit_and_their_opposites_never(run: Run, clips: Path, monkeypatch: pytest.MonkeyPatch):
     for knows in (True, False):
         said = truthful(monkeypatch, clips)
         monkeypatch.setattr(report, "explain", pointing_at(clips, said, knows))
@@ -100,7 +100,7 @@ def test_the_words_that_count_are_those_that_point(run: Run, clips: Path, monkey
         assert all(0 <= value <= 1 for row in tally.curve_areas for value in row)
 
 
-def test_pictures(tiny: Path, monkeypatch: pytest.MonkeyPatch):
+def test_explanations_of_pictures_are_scored(tiny: Path, monkeypatch: pytest.MonkeyPatch):
     """Things and colours only; the part that the encoder saw is what cells tile."""
     seen: list[np.ndarray] = []
 
@@ -116,7 +116,7 @@ def test_pictures(tiny: Path, monkeypatch: pytest.MonkeyPatch):
     assert seen[0].shape == (16, 4) and seen[0][0] == pytest.approx([0.25, 0, 0.375, 0.25])
 
 
-def test_without_truth_all_words_count(tmp_path: Path):
+def test_without_ground_truth_all_words_are_scored(tmp_path: Path):
     """Stored features of v1 alone, which is what the split names; there is nothing to point at."""
     run = load_run(feature_run(tmp_path))
     scored = score_run(run)
@@ -140,7 +140,7 @@ def test_damaged_media_are_left_out_and_named(tiny: Path, run: Run, tmp_path: Pa
     assert scored.media == 3 and len(scored.problems) == 1 and "000001" in scored.problems[0]
 
 
-def test_what_cannot_be_scored(run: Run):
+def test_unknown_methods_splits_and_frame_policies_are_refused(run: Run):
     with pytest.raises(
         ValueError, match=r"unknown methods cam, x; known are attention, gradcam, gradcam\+\+, saliency"
     ):

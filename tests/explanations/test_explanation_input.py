@@ -44,7 +44,7 @@ def feature_run(root: Path, media: str = "") -> Path:
     return root / "run"
 
 
-def test_a_picture(tiny: Path):
+def test_a_picture_is_shown_as_it_is(tiny: Path):
     file = tiny / "world" / "images" / "000000.png"
     found = load_explanation_input(load_run(tiny / "run"), str(file))
     assert found.features.layout == Layout(1, 4, 4) and found.notes == ()
@@ -76,7 +76,7 @@ def test_the_cells_of_the_head_of_a_clip_lie_in_its_head(tmp_path: Path):
     assert found.moments[~early] == pytest.approx(0.95)
 
 
-def test_a_part_of_a_clip(tmp_path: Path):
+def test_only_the_given_part_of_a_clip_is_shown(tmp_path: Path):
     clip = write(tmp_path / "c.mp4", greys(40, 5))
     found = display_frames(Medium("c", str(clip), start=1.0, end=3.0), None, FrameSampling(4))
     assert len(found.frames) == 30 and found.seconds is not None
@@ -85,7 +85,7 @@ def test_a_part_of_a_clip(tmp_path: Path):
 
 
 @pytest.mark.parametrize("policy", ["uniform", "head", "tail", "every"])
-def test_a_clip_of_one_frame(tiny: Path, tmp_path: Path, policy: str):
+def test_a_clip_of_one_frame_is_shown(tiny: Path, tmp_path: Path, policy: str):
     clip = write(tmp_path / "c.mp4", greys(1))
     found = display_frames(Medium("c", str(clip)), None, FrameSampling(4, policy))  # type: ignore[arg-type]
     assert len(found.frames) == 24 and np.isfinite(found.moments).all()
@@ -113,7 +113,7 @@ def test_the_encoder_says_what_it_saw(tiny: Path, tmp_path: Path, monkeypatch: p
     )
 
 
-def test_features_without_pictures(tmp_path: Path):
+def test_features_without_pictures_are_shown_on_plain_frames(tmp_path: Path):
     run = load_run(feature_run(tmp_path))
     found = load_explanation_input(run, "v2")
     assert found.features.layout == Layout(6, 1, 1) and len(found.display.frames) == 24 and found.notes == ()
@@ -121,7 +121,7 @@ def test_features_without_pictures(tmp_path: Path):
     assert load_explanation_input(run, "v1").features.layout == Layout(5, 1, 1)
 
 
-def test_features_with_their_clip(tmp_path: Path):
+def test_features_are_shown_on_their_clip(tmp_path: Path):
     """The data set says where the clip lies; one that is not there is no error."""
     (tmp_path / "clips").mkdir()
     write(tmp_path / "clips" / "v1.mp4", greys(20))
@@ -134,7 +134,7 @@ def test_features_with_their_clip(tmp_path: Path):
     assert len(found.display.frames) == 24 and "no image of v1" in found.notes[0]
 
 
-def test_what_cannot_be_opened(tiny: Path, tmp_path: Path):
+def test_unknown_ids_and_unsuitable_files_are_refused(tiny: Path, tmp_path: Path):
     run = load_run(feature_run(tmp_path))
     with pytest.raises(
         ValueError, match=r"v3: not in .*rows, which has 2 ids.*; give a file, or an id of the features"

@@ -45,7 +45,7 @@ def test_a_single_cell_lies_where_it_should():
     assert centre == pytest.approx((24.5, 14.5), abs=0.3)  # 0.3: the bicubic kernel's negative lobes are cut
 
 
-def test_weights_lie_in_the_view():
+def test_weights_lie_in_the_region_that_the_encoder_kept():
     """300 x 100 pixels of which the middle third was seen: even weights are 1 in columns 100..199 and 0 elsewhere."""
     values = upsample(np.full((7, 7), 1 / 49, np.float32), 100, 300, (1 / 3, 0, 2 / 3, 1))
     expected = np.zeros((100, 300))
@@ -54,7 +54,7 @@ def test_weights_lie_in_the_view():
     assert half_weight_level(values) == (1, pytest.approx(1 / 6, abs=1e-3))  # half of a third
 
 
-def test_a_view_beyond_the_picture_is_cut():
+def test_a_kept_region_beyond_the_picture_is_cut():
     """Padding above and below: of 4 rows of cells the middle two lie on the picture."""
     weights = np.array([[0.0], [1.0], [0.0], [0.0]], np.float32)
     values = upsample(weights, 20, 10, (0, -0.5, 1, 1.5))
@@ -62,7 +62,7 @@ def test_a_view_beyond_the_picture_is_cut():
     assert values[:, 0].argmax() in (4, 5)
 
 
-def test_half_of_by_hand():
+def test_the_smallest_area_with_half_of_the_weight_by_hand():
     assert half_weight_level(np.array([[4.0, 3.0], [2.0, 1.0]])) == (3, 0.5)  # 4 is less than 5 of 10, 4 + 3 is not
     assert half_weight_level(np.array([[10.0, 0.0, 0.0, 0.0]])) == (10, 0.25)
     assert half_weight_level(np.ones((2, 5))) == (1, 0.5)
@@ -118,13 +118,13 @@ def test_the_share_is_of_the_whole_picture(tmp_path: Path):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (10, 2000)])
-def test_odd_pictures(tmp_path: Path, size: tuple[int, int]):
+def test_pictures_of_unusual_sizes_are_drawn(tmp_path: Path, size: tuple[int, int]):
     attention_figure(np.zeros((*size, 3), np.uint8), caption(("a", "b")), tmp_path / "f.png")
     width, height = Image.open(tmp_path / "f.png").size
     assert width == round(2.3 * 3 * 120) and height <= 960  # 0.55 + 3 * 2.3 + 0.35 inches, and 0.2 for the note
 
 
-def test_what_makes_no_figure(tmp_path: Path):
+def test_invalid_outputs_are_refused(tmp_path: Path):
     picture = np.zeros((4, 4, 3), np.uint8)
     with pytest.raises(ValueError, match=r"f\.bmp: the ending chooses the format; known are \.png"):
         attention_figure(picture, caption(("a",)), tmp_path / "f.bmp")
@@ -217,7 +217,7 @@ def sheets(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
 
 
 @pytest.mark.parametrize(("times", "columns", "first"), [(1, 1, 40), (2, 2, 20), (5, 5, 8), (8, 8, 5), (20, 8, 5)])
-def test_a_frame_for_each_time_of_cells(sheets: list[tuple], times: int, columns: int, first: int):
+def test_the_strip_has_a_frame_for_each_time_of_the_cells(sheets: list[tuple], times: int, columns: int, first: int):
     """80 frames: with n columns the middle of the first of n parts is frame 80 / 2n, and the next is 80 / n later."""
     strip_figure(clip(80), explanation(np.zeros((2, times)), Layout(times, 1, 1)), "f.png")
     sheet, _, seconds, title, _ = sheets[0]
@@ -229,7 +229,7 @@ def test_a_frame_for_each_time_of_cells(sheets: list[tuple], times: int, columns
     )
 
 
-def test_heat_in_the_row_of_its_word_and_the_column_of_its_time(sheets: list[tuple]):
+def test_the_strip_shows_heat_in_the_row_of_its_word_and_the_column_of_its_time(sheets: list[tuple]):
     """Word 1 has the lower right cell of the third time; word 0 has nothing."""
     maps = np.zeros((2, 16))
     maps[1, 2 * 4 + 3] = 1
@@ -246,7 +246,7 @@ def test_heat_in_the_row_of_its_word_and_the_column_of_its_time(sheets: list[tup
     assert (sheet[120:124] == 255).all()
 
 
-def test_the_strip_s_words_times_and_scale(tmp_path: Path):
+def test_the_strip_shows_words_times_and_scale(tmp_path: Path):
     """Words are black, or grey where nothing stands out; without seconds the parts are counted."""
     maps = np.array([[0.0, 0.0, 1.0], [0.5, 0.5, 0.5]])
     found = explanation(maps, Layout(3, 1, 1))

@@ -44,7 +44,7 @@ def test_every_word_has_its_own_map_and_padding_none():
     assert gradcam(Linear(weight), features, torch.tensor([0, 1]))[:, :2].tolist() == [[2, 0], [0, 5]]
 
 
-def test_gradients_where_they_were_off():
+def test_gradients_are_computed_where_they_were_switched_off():
     """Within no_grad, on weights that are not trained, the maps are the same; the captioner's own gradients are left
     alone."""
     model, words = small("show_attend_tell"), torch.tensor([4, 5])
@@ -65,7 +65,7 @@ CELLS = st.integers(1, 5).flatmap(
 
 @settings(max_examples=60, deadline=None)
 @given(CELLS, st.integers(0, 10_000), st.floats(-3, 3))
-def test_the_formula_as_printed(values: list[list[float]], seed: int, score: float):
+def test_grad_cam_plus_plus_equals_the_printed_formula(values: list[list[float]], seed: int, score: float):
     """alpha_ij = Y'' / (2 Y'' + sum_ab A_ab Y'''), w = sum alpha ReLU(Y') with Y = exp(S) of a piecewise linear net:
     Y' = e^S g, Y'' = e^S g^2, Y''' = e^S g^3."""
     A = torch.tensor(values, dtype=torch.float64)
@@ -119,7 +119,7 @@ def slow(model: FirstToken, features: Features, words: Tensor, plus_plus: bool) 
 
 @pytest.mark.parametrize("plus_plus", [False, True])
 @pytest.mark.parametrize("options", [{}, {"layers": 2}, {"align": (2, 2, 2)}])
-def test_the_published_map_step_by_step(plus_plus: bool, options: dict):
+def test_the_published_map_equals_its_slow_twin(plus_plus: bool, options: dict):
     model = small("first_token", seed=5, **options)
     features = one(torch.randn(12, 10, generator=torch.Generator().manual_seed(1)), Layout(3, 2, 2))
     words = torch.tensor([4, 6, 8, EOS])
@@ -129,7 +129,7 @@ def test_the_published_map_step_by_step(plus_plus: bool, options: dict):
     torch.testing.assert_close(found, slow(model, features, words, plus_plus), rtol=0, atol=1e-4)
 
 
-def test_a_score_that_exp_cannot_hold():
+def test_a_score_whose_exponential_overflows_gives_the_same_map():
     """exp(score) overflows float32 above 88; the map is that of a caption with a smaller score of equal gradient."""
     model = small("first_token", seed=5)
     assert isinstance(model, FirstToken)
@@ -142,7 +142,7 @@ def test_a_score_that_exp_cannot_hold():
 
 @pytest.mark.data
 @pytest.mark.parametrize("golden", goldens("video_captioning_3d"), ids=str)
-def test_golden_maps(golden: Path):
+def test_maps_equal_the_published_ones(golden: Path):
     """The README's tolerance is 1e-4."""
     if not (golden / "data.npz").is_file():
         pytest.skip(f"no golden data at {golden}")

@@ -19,7 +19,7 @@ CIRCLE = SceneObject("circle", "red", "large", ((0.0, 0.0, 0.5, 0.5),))
 STAR = SceneObject("star", "blue", "small", ((0.55, 0.55, 0.75, 0.75),))
 
 
-def test_words_of_a_picture():
+def test_words_of_a_picture_point_to_its_objects():
     """The circle covers the upper left 2 x 2 of 4 x 4 cells; the star holds the centre of cell (2, 2), .625."""
     layout = Layout(1, 4, 4)
     found = pointing_targets("the red circle is left of a star", Scene((CIRCLE, STAR)), layout, boxes(layout))
@@ -36,7 +36,7 @@ def test_an_object_without_a_cell_s_centre_lies_in_one_all_the_same():
     assert cells(found.cells, layout) == [(0, 1, 1)]
 
 
-def test_words_that_are_not_true_point_nowhere():
+def test_wrong_words_have_no_target():
     layout = Layout(1, 4, 4)
     for caption in ("a green circle", "a square", "a red star", "something", ""):
         assert pointing_targets(caption, Scene((CIRCLE, STAR)), layout, boxes(layout)) == []
@@ -60,7 +60,7 @@ def moving() -> Scene:
     )
 
 
-def test_words_of_a_clip():
+def test_words_of_a_clip_point_to_its_objects_and_times():
     """Layout (4, 1, 2): part k stands for frames 2k and 2k + 1.  The cross's centre is x + .1: left of .5 in frames
     0 .. 3, on .5 in frame 4, right of it from frame 5 on; no cell's centre (.25, .75) is inside but for frame 3
     (.2 .. .4) and 5 .. 7 (.6 .. .8)."""
@@ -78,7 +78,7 @@ def test_words_of_a_clip():
     assert [place.kind for place in still] == ["object", "colour"]
 
 
-def test_frame_vectors_know_times_only():
+def test_frame_vectors_have_times_only():
     layout = Layout(8, 1, 1)
     found = pointing_targets("a black cross goes right", moving(), layout, boxes(layout))
     assert [(place.word, place.kind) for place in found] == [(3, "time"), (4, "time")]

@@ -28,7 +28,7 @@ SENTENCE = sentence_from_text(VOCABULARY, "a red dog runs")
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("case", SMALL)
-def test_every_model_by_every_method(case: str, method: str):
+def test_every_method_explains_every_model(case: str, method: str):
     """Whole, padded and with a hole: a map per word, none on padding, in its range, of this medium alone."""
     model, features = small(case), random_features()
     for row in range(3):
@@ -89,7 +89,7 @@ def test_attention_is_that_of_the_search(case: str):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_from_pixels(method: str):
+def test_explanations_from_pixels_are_those_from_features(method: str):
     """An encoder in front changes nothing: its cells are what is explained."""
     torch.manual_seed(0)
     encoder, model = SmallCNN(SmallCNNConfig(size=16, width=8, dim=10)).eval(), small("show_attend_tell")
@@ -101,13 +101,13 @@ def test_from_pixels(method: str):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_captioner_that_looks_at_nothing(method: str):
+def test_a_captioner_that_ignores_its_cells_has_a_uniform_map(method: str):
     """The same score whatever the cells are: nothing stands out, and nothing is divided by 0."""
     found = explain(Linear(torch.zeros(4, 9, 3)), one(torch.randn(4, 3), Layout(1, 2, 2)), SENTENCE, method)
     assert found.is_uniform and found.maps == pytest.approx(0.25 if method == "attention" else 0)
 
 
-def test_boxes_lie_in_the_view():
+def test_boxes_lie_in_the_kept_region():
     found = explain(small("sa_lstm"), pick(random_features(), [0]), SENTENCE)
     assert found.boxes((0, 0, 1, 1))[0] == pytest.approx([0, 0, 1 / 3, 1 / 2])
     assert found.boxes((0.25, 0, 0.75, 1))[5] == pytest.approx([0.25 + 0.5 * 2 / 3, 0.5, 0.75, 1])
@@ -117,7 +117,7 @@ def test_boxes_lie_in_the_view():
     assert explain(small("sa_lstm"), boxed, SENTENCE).boxes((0.25, 0, 0.75, 1)) == pytest.approx(regions[0].numpy())
 
 
-def test_a_user_s_sentence():
+def test_a_sentence_is_made_from_text():
     found = sentence_from_text(VOCABULARY, "A red, zebra runs; a zebra!")
     assert found.words == ("a", "red", "zebra", "runs", "a", "zebra") and found.text == "a red zebra runs a zebra"
     assert found.ids == (4, 5, UNK, 7, 4, UNK) and found.unknown == ("zebra",)
@@ -126,7 +126,7 @@ def test_a_user_s_sentence():
             sentence_from_text(VOCABULARY, nothing)
 
 
-def test_the_sentence_of_a_search():
+def test_a_sentence_is_made_from_the_tokens_of_a_search():
     assert sentence_from_tokens(VOCABULARY, [4, 5, EOS, PAD]) == TargetSentence("a red", (4, 5), ("a", "red"))
     assert sentence_from_tokens(VOCABULARY, [4, 5, PAD]).ids == (4, 5)
     imported = sentence_from_tokens(VOCABULARY, [BOS, 4, EOS])  # converted models may generate it
@@ -136,19 +136,19 @@ def test_the_sentence_of_a_search():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_nothing_said(method: str):
+def test_an_empty_sentence_has_no_maps(method: str):
     found = explain(small("sa_lstm"), pick(random_features(), [0]), sentence_from_tokens(VOCABULARY, [EOS]), method)
     assert found.words == () and found.maps.shape == (0, 6) and found.probabilities.shape == (0,)
 
 
-def test_what_cannot_be_explained():
+def test_unknown_methods_and_several_media_are_refused():
     with pytest.raises(ValueError, match=r"unknown method 'gradcam2'; known are attention, gradcam, gradcam\+\+, sal"):
         explain(small("sa_lstm"), pick(random_features(), [0]), SENTENCE, "gradcam2")
     with pytest.raises(ValueError, match="one medium is explained at a time, got features of 4"):
         explain(small("sa_lstm"), random_features(), SENTENCE)
 
 
-def test_the_usual_method():
+def test_the_default_method_depends_on_the_captioner():
     assert {case: default_method(small(case)) for case in ("sa_lstm", "first_token")} == {
         "sa_lstm": "attention",
         "first_token": "gradcam",

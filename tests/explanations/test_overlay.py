@@ -23,7 +23,7 @@ def explanation(maps: np.ndarray, layout: Layout, regions: np.ndarray | None = N
     return Explanation(" ".join(words), words, maps, layout, "saliency", np.ones(len(maps)), real, regions)
 
 
-def test_what_stands_out_by_hand():
+def test_weight_above_the_mean_by_hand():
     """Mean 2, maximum 5: 1 and 2 fall away; the highest is (1 - 2/5) ** .5, the middle one a third of it."""
     found = above_mean(np.array([0.0, 1.0, 2.0, 3.0, 5.0, 1.0]), np.ones(6, dtype=bool))
     peak = 0.6**0.5
@@ -46,7 +46,7 @@ def test_moments_lie_between_the_middles_of_cells():
     assert maps_between(np.arange(12.0).reshape(2, 2, 3), 0.5, 0.5) == pytest.approx(np.arange(6).reshape(2, 3) + 3)
 
 
-def test_a_part_shows_every_cell_s_highest_value():
+def test_an_interval_shows_the_highest_value_of_every_cell():
     maps = np.array([[1.0, 0.0], [0.0, 3.0], [2.0, 0.0], [0.0, 9.0]])
     assert maps_between(maps, 0, 0.5).tolist() == [1, 3]
     assert maps_between(maps, 0.5, 1).tolist() == [2, 9]
@@ -54,7 +54,7 @@ def test_a_part_shows_every_cell_s_highest_value():
     assert maps_between(maps, 0, 1).tolist() == [2, 9]
 
 
-def test_a_word_s_light_is_the_clip_s_and_not_the_frame_s():
+def test_intensity_is_relative_to_the_whole_clip():
     """Two frames of one cell, 0 and 1: the first moment is dark, the second is not."""
     found = explanation(np.array([[0.0, 1.0]]), Layout(2, 1, 1))
     assert word_intensity(found, 0, 4, 6, WHOLE_IMAGE, (0.25, 0.25)).max() == 0
@@ -78,11 +78,11 @@ def test_regions_are_painted_over_one_another():
     assert (whole > 0).sum() == 4
 
 
-def test_spread_keeps_weights_comparable():
+def test_upsampling_without_scaling_keeps_the_weights():
     assert upsample_unscaled(np.full((2, 2), 0.3), 8, 8) == pytest.approx(np.full((8, 8), 0.3))
 
 
-def test_heat_by_hand():
+def test_the_heat_strip_by_hand():
     """0 leaves the picture; 1 covers three quarters of it with the last colour."""
     picture = np.full((1, 2, 3), 100, np.uint8)
     found = heat(picture, np.array([[0.0, 1.0]]))

@@ -21,7 +21,7 @@ def clip(layout: Layout, seed: int = 0) -> Features:
 
 @pytest.mark.parametrize("case", SMALL)
 @pytest.mark.parametrize("block", [Layout(1, 1, 1), Layout(1, 99, 99), Layout(99, 1, 1), Layout(2, 2, 2)])
-def test_one_part_at_a_time(case: str, block: Layout):
+def test_the_saliency_of_a_part_is_its_log_probability_alone(case: str, block: Layout):
     """Each block is cut out by its own coordinates, and given alone; 3 and 5 are no multiples of 2."""
     model, features = small(case), clip(Layout(3, 2, 5))
     other, free = model.prepare_for_occlusion(features)
@@ -36,13 +36,13 @@ def test_one_part_at_a_time(case: str, block: Layout):
         torch.testing.assert_close(inside, expected[:, None].expand_as(inside), rtol=1e-5, atol=1e-5)
 
 
-def test_the_whole_as_one_part_is_the_whole():
+def test_one_part_with_all_cells_gives_the_usual_log_probability():
     model, features = small("spatio_temporal"), clip(Layout(2, 2, 2))
     found = saliency(model, features, WORDS, Layout(9, 9, 9))
     torch.testing.assert_close(found, sentence_logprobs(model, features, WORDS)[0][:, None].expand(3, 8))
 
 
-def test_padding_is_no_part():
+def test_padding_is_not_part_of_any_unit():
     model, features = small("sa_lstm"), clip(Layout(4, 1, 1))
     features = Features(features.grid, torch.tensor([[True, True, False, True]]), features.layout)
     found = saliency(model, features, WORDS)
@@ -51,7 +51,7 @@ def test_padding_is_no_part():
     torch.testing.assert_close(paired[:, 3], found[:, 3])  # the third frame adds nothing to the fourth
 
 
-def test_parts_go_through_in_portions(monkeypatch: pytest.MonkeyPatch):
+def test_parts_are_computed_in_portions(monkeypatch: pytest.MonkeyPatch):
     model, features = small("show_attend_tell"), clip(Layout(2, 3, 3))
     together, asked = saliency(model, features, WORDS), []
 

@@ -83,7 +83,7 @@ def test_a_word_is_scored_by_its_own_probability():
     )
 
 
-def test_the_table():
+def test_the_table_shows_every_score():
     """80 columns are enough for all methods."""
     rows = {"object": [PointingScore(1, 0.25), PointingScore(0, 0.35)]}
     first, last = (
@@ -159,5 +159,5 @@ def test_worse_maps_score_worse():
     assert np.mean(hits["right"]) > 0.2 and np.mean(hits["upside down"]) == pytest.approx(-np.mean(hits["right"]))
 
 
-def test_methods_are_all_scored():
+def test_every_method_has_a_minimum_score():
     assert set(FLOORS) == set(METHODS)

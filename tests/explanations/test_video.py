@@ -87,7 +87,7 @@ def test_a_picture_is_held_at_every_word():
 
 @pytest.mark.parametrize("size", [(300, 401), (301, 400), (9, 33), (700, 13), (1, 1), (64, 64)])
 @pytest.mark.parametrize("words", [("one",), ("word",) * 31, ("unpronounceable" * 8, "b")])
-def test_sides_are_even_and_the_sentence_is_whole(size: tuple[int, int], words: tuple[str, ...]):
+def test_frame_sizes_are_even_and_the_sentence_is_complete(size: tuple[int, int], words: tuple[str, ...]):
     shown = DisplayFrames(np.zeros((1, *size, 3), np.uint8), np.array([0.5]))
     frames = list(film_frames(explanation(words, Layout(1, 2, 2)), shown, still_frames=1))
     height, width = frames[0].shape[:2]
@@ -129,7 +129,7 @@ def test_the_cursor_stands_at_the_moment():
         assert not (frame[MARGIN + 300 :] == 255).all(-1).any()  # cells without a time, or a picture: no course
 
 
-def test_the_course_shows_when():
+def test_the_timeline_shows_when_a_word_has_its_weight():
     """The only cell with weight is in the third of four parts: full in its middle, nothing in those beside it."""
     frame = next(film_frames(explanation(("a",), hot=8), clip()))
     below = frame[MARGIN + 300 : MARGIN + 300 + 40, LEFT : LEFT + 400].astype(int)
@@ -146,12 +146,12 @@ def test_heat_lies_on_the_cell_while_it_lasts():
     assert change[2][:75, :100].min() > 50 and change[2][225:].max() < 15 and change[2][:, 300:].max() < 15
 
 
-def test_a_clip_that_is_a_picture_to_the_captioner_is_lit_throughout():
+def test_a_map_without_time_is_shown_in_every_frame():
     frames = list(film_frames(explanation(("a",), Layout(1, 2, 2), hot=0), clip()))
     assert all((picture_in(frame)[:140, :190] != 40 * k).any(-1).all() for k, frame in enumerate(frames))
 
 
-def test_the_colour_bar():
+def test_the_colour_bar_shows_the_scale():
     """Beside the picture, the highest value above and the average below."""
     frame = next(film_frames(explanation(), clip()))
     bar = frame[MARGIN : MARGIN + 300, LEFT + 400 + MARGIN : LEFT + 400 + MARGIN + BAR]
@@ -159,7 +159,7 @@ def test_the_colour_bar():
     assert (bar[0] == expected[0]).all() and (bar[-1] == expected[1]).all() and (bar == bar[:, :1]).all()
 
 
-def test_the_line_of_facts():
+def test_the_footer_names_method_word_and_probability():
     found = explanation(hot=3)
     assert video._footer(found, 1) == "saliency · word 2 of 3 · probability 0.62 · peak 16.0 x average"
     assert video._footer(explanation(), 0).endswith("probability 0.25 · nothing stands out")
@@ -177,7 +177,7 @@ def far(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(a.astype(int) - b).mean())
 
 
-def test_mp4(tmp_path: Path):
+def test_mp4_films_are_written(tmp_path: Path):
     found, expected = explanation(hot=8), list(film_frames(explanation(hot=8), clip()))
     assert write_film(found, clip(), tmp_path / "new" / "f.MP4") == tmp_path / "new" / "f.MP4"
     frames, stream = decoded(tmp_path / "new" / "f.MP4")
@@ -197,7 +197,7 @@ def test_odd_sides_get_a_row_and_a_column_more(tmp_path: Path):
     assert frames[0][33].mean() == pytest.approx(250, abs=8) and far(frames[0][:33, 17:], ramp[:, :1]) < 5
 
 
-def test_gif(tmp_path: Path):
+def test_gif_films_are_written(tmp_path: Path):
     """Every second of 3 x 4 frames, which takes as long; a picture 1.2 s at each word."""
     expected = list(film_frames(explanation(hot=8), clip()))[::2]
     write_film(explanation(hot=8), clip(), tmp_path / "f.gif")
@@ -212,7 +212,7 @@ def test_gif(tmp_path: Path):
         assert (image.n_frames, image.info["duration"]) == (3, 1200)
 
 
-def test_a_folder_of_png(tmp_path: Path):
+def test_a_folder_of_png_frames_is_written(tmp_path: Path):
     folder = tmp_path / "new" / "frames"
     assert write_film(explanation(hot=8), clip(), folder) == folder
     files = sorted(folder.iterdir())
@@ -239,14 +239,14 @@ ENDINGS = ["f.mp4", "f.gif", "folder"]
 
 
 @pytest.mark.parametrize("name", ENDINGS)
-def test_nothing_said_is_nothing_written(tmp_path: Path, name: str):
+def test_an_empty_sentence_writes_no_film(tmp_path: Path, name: str):
     with pytest.raises(ValueError, match="the caption is empty, so there is no word to explain: give a sentence"):
         write_film(explanation(()), clip(), tmp_path / name)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ENDINGS)
-def test_nothing_stays_of_a_film_that_breaks_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
+def test_nothing_is_left_of_an_interrupted_film(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
     """The third frame cannot be made; what was there before stays."""
 
     def breaking(*_: object, **__: object) -> Iterator[np.ndarray]:
@@ -261,7 +261,7 @@ def test_nothing_stays_of_a_film_that_breaks_off(tmp_path: Path, monkeypatch: py
     assert [path.read_bytes() for path in tmp_path.iterdir()] == ([] if name == "folder" else [b"before"])
 
 
-def test_png_to_mp4(tmp_path: Path):
+def test_png_files_become_an_mp4_in_the_order_of_their_names(tmp_path: Path):
     """A frame per file in the order of names; the files stay."""
     for number, frame in enumerate(greys(5, 50)):
         Image.fromarray(frame).save(tmp_path / f"{(3 * number) % 5}.png")  # 0, 3, 1, 4, 2
@@ -274,7 +274,7 @@ def test_png_to_mp4(tmp_path: Path):
     assert len(list(tmp_path.glob("*.png"))) == 6
 
 
-def test_a_film_s_own_folder_becomes_the_film(tmp_path: Path):
+def test_a_folder_of_frames_becomes_the_same_film(tmp_path: Path):
     write_film(explanation(hot=8), clip(), tmp_path / "frames")
     pngs_to_mp4(tmp_path / "frames", tmp_path / "f.mp4")
     frames, stream = decoded(tmp_path / "f.mp4")
@@ -282,7 +282,7 @@ def test_a_film_s_own_folder_becomes_the_film(tmp_path: Path):
     assert all(far(a, b) < 4 for a, b in zip(frames, film_frames(explanation(hot=8), clip()), strict=True))
 
 
-def test_what_makes_no_film(tmp_path: Path):
+def test_frames_of_different_sizes_and_empty_folders_are_refused(tmp_path: Path):
     out = tmp_path / "f.mp4"
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(ValueError, match=r"holds no \.png files to make a film from"):

@@ -30,7 +30,7 @@ from limner.runs.run import load_run
 from tests.export.worlds import limner, random_run
 
 
-def test_it_says_and_sees_what_the_run_does(tiny: Path, exported: Path):
+def test_captions_and_attention_equal_those_of_the_run(tiny: Path, exported: Path):
     pipeline, engine = Pipeline.load(tiny / "run"), OnnxPipeline.load(exported)
     files = sorted((tiny / "world" / "images").iterdir())[:6]
     clip = np.random.default_rng(0).integers(0, 256, (4, 40, 50, 3), np.uint8)
@@ -67,7 +67,7 @@ CASES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_every_captioner_that_can(case: str, tmp_path: Path):
+def test_every_exportable_captioner_gives_the_same_captions(case: str, tmp_path: Path):
     """Pictures and clips, by the exporter's own comparison and by hand."""
     run = random_run(tmp_path / "run", CASES[case])
     done = limner("export", run)
@@ -159,7 +159,7 @@ def test_int8_by_the_command(tiny: Path, tmp_path: Path, capsys: pytest.CaptureF
 
 
 @pytest.mark.usefixtures("copied")
-def test_unreadable_media_are_told_and_not_counted(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_unreadable_media_are_reported_and_not_counted(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     media = tmp_path / "media"
     media.mkdir()
     for path in sorted((tiny / "world" / "images").iterdir())[:3]:
@@ -179,20 +179,20 @@ def test_unreadable_media_are_told_and_not_counted(tiny: Path, tmp_path: Path, c
 
 
 @pytest.mark.usefixtures("copied")
-def test_a_packed_model(tiny: Path, exported: Path, tmp_path: Path):
+def test_a_packed_model_can_be_exported(tiny: Path, exported: Path, tmp_path: Path):
     packed = pack(load_run(tiny / "run"), tmp_path / "tiny.limner")
     assert main(["export", str(packed)]) == 0
     assert read_export_manifest(tmp_path / "tiny.limner.onnx").fingerprint == read_export_manifest(exported).fingerprint
     assert open_package(packed) == packed  # nothing was put into it
 
 
-def test_a_run_without_an_encoder(tiny: Path, tmp_path: Path):
+def test_a_run_without_an_encoder_is_refused(tiny: Path, tmp_path: Path):
     blind = replace(load_run(tiny / "run"), encoder=None)
     with pytest.raises(ValueError, match="has no encoder and could not caption a file"):
         export_onnx(blind, tmp_path / "x")
 
 
-def test_lengths_that_were_not_exported_are_refused(tiny: Path, exported: Path, tmp_path: Path):
+def test_media_of_a_kind_that_was_not_exported_are_refused(tiny: Path, exported: Path, tmp_path: Path):
     """A model that reads clips only says so of a picture, and goes on."""
     shutil.copytree(exported, tmp_path / "x")
     replace(read_export_manifest(exported), pictures=False, files=file_hashes(exported)).save(tmp_path / "x")
@@ -203,7 +203,7 @@ def test_lengths_that_were_not_exported_are_refused(tiny: Path, exported: Path, 
     assert caption.text == OnnxPipeline.load(exported).caption(clip).text != ""  # type: ignore[union-attr]
 
 
-def test_model_json_is_plain(exported: Path):
+def test_model_json_holds_format_names_and_files(exported: Path):
     told = json.loads((exported / "model.json").read_text())
     assert (
         told["format"] == 2

@@ -54,7 +54,7 @@ def run(path: Path, **inputs: np.ndarray) -> np.ndarray:
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, inputs)[0]
 
 
-def test_a_step_of_int8(tmp_path: Path):
+def test_a_decoding_step_in_int8_is_small_and_close(tmp_path: Path):
     """A quarter of the size and a little more; numbers within 3 % of their spread; what is never said stays so."""
     step_graph(tmp_path / "float.onnx")
     quantise_step(tmp_path / "float.onnx", tmp_path / "int8.onnx")
@@ -65,7 +65,7 @@ def test_a_step_of_int8(tmp_path: Path):
     assert 0 < np.abs(exact[:, 1:] - rough[:, 1:]).std() < 0.03 * exact[:, 1:].std()
 
 
-def test_weights_stored_as_int8(tmp_path: Path):
+def test_weights_stored_as_int8_are_off_by_half_a_step_at_most(tmp_path: Path):
     """Numbers are off by half a step at most, 1/254 of their channel's largest; depthwise weights are as they were."""
     draw = np.random.default_rng(1)
     weights = {"wide": draw.normal(size=(48, 32, 3, 3)), "deep": draw.normal(size=(48, 1, 5, 5))}
@@ -119,7 +119,7 @@ def says_as_likely(model: Captioner, twin: Captioner, features: Features) -> Non
 
 
 @pytest.mark.parametrize("name", ["show_attend_tell", "spatial_transformer"])
-def test_int8_in_pytorch(name: str):
+def test_int8_in_pytorch_is_small_and_close(name: str):
     """Smaller than half (words and norms stay floats); what follows given words is about as likely."""
     model, features = middle(name), random_features(4, ragged=False)
     twin = quantised(model)
@@ -136,7 +136,7 @@ def test_sft_has_no_int8_form():
 
 
 @pytest.mark.parametrize("case", ["first_token", "sa_lstm", "sa_lstm, all options", "up_down", "xlan"])
-def test_other_captioners_speak_in_int8(case: str):
+def test_other_captioners_in_int8_are_close(case: str):
     model, features = small(case), random_features(3, ragged=False)
     twin = quantised(model)
     assert 0 < distance(model, twin, features, torch.tensor([[BOS, 4, 5, 6]] * 3)) < 0.25

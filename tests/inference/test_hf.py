@@ -122,7 +122,9 @@ def steps(captioner: HuggingFacePipeline, pixels: torch.Tensor, ids: list[int]) 
 @pytest.mark.parametrize("name", list(MODELS))
 @pytest.mark.parametrize("decoding", [None, Beam(3, 0.0, Rules(max_length=6, no_repeat_word=False), n_best=2)])
 @torch.no_grad()
-def test_words_and_log_probabilities(models: Path, name: str, decoding: Beam | None, monkeypatch: pytest.MonkeyPatch):
+def test_captions_and_log_probabilities_are_the_models_own(
+    models: Path, name: str, decoding: Beam | None, monkeypatch: pytest.MonkeyPatch
+):
     """Those of the model itself, word by word; the end is counted, what follows it is not."""
     captioner = HuggingFacePipeline.load(models / name)
     spoken, kept = [], recorded(monkeypatch)
@@ -144,7 +146,7 @@ def test_words_and_log_probabilities(models: Path, name: str, decoding: Beam | N
 
 
 @pytest.mark.parametrize("name", list(MODELS))
-def test_many_are_captioned_as_one_is(models: Path, name: str):
+def test_batches_give_the_captions_of_single_media(models: Path, name: str):
     captioner, decoding = (
         HuggingFacePipeline.load(models / name),
         Beam(2, 1.0, Rules(max_length=5, no_repeat_word=False)),
@@ -158,7 +160,7 @@ def test_many_are_captioned_as_one_is(models: Path, name: str):
     assert [c.logprob for c in rest] == pytest.approx([c.logprob for c in alone], abs=1e-4)
 
 
-def test_frames_of_a_clip(models: Path, tmp_path: Path):
+def test_models_of_clips_see_frames_in_order(models: Path, tmp_path: Path):
     """A model of clips sees them in order, a model of pictures the one in the middle."""
     video, still = HuggingFacePipeline.load(models / "clip"), HuggingFacePipeline.load(models / "git")
     assert (video.frames, still.frames) == (3, 1)
@@ -177,7 +179,7 @@ def test_frames_of_a_clip(models: Path, tmp_path: Path):
         HuggingFacePipeline.load(models / "git", frames=8)
 
 
-def test_how_it_searches_unless_told_otherwise(models: Path, tmp_path: Path):
+def test_the_default_decoding_comes_from_the_generation_config(models: Path, tmp_path: Path):
     assert HuggingFacePipeline.load(models / "blip").decoding == Beam(
         1, 1.0, Rules(min_length=0, max_length=20, no_repeat_word=False, allow_unknown=True)
     )
@@ -188,7 +190,7 @@ def test_how_it_searches_unless_told_otherwise(models: Path, tmp_path: Path):
     )
 
 
-def test_options_as_generate_takes_them():
+def test_decodings_become_arguments_of_generate():
     plain = Rules(min_length=2, max_length=7, no_repeat_word=False, no_repeat_trigram=True)
     both = {"max_new_tokens": 7, "min_new_tokens": 2, "no_repeat_ngram_size": 3}
     beam = {"do_sample": False, "num_beams": 4, "num_return_sequences": 2, "length_penalty": 0.5}
@@ -212,7 +214,7 @@ def test_options_as_generate_takes_them():
         ({"rules": Rules()}, r"a word that may not follow itself \(--decoding\.rules\.no_repeat_word\)"),
     ],
 )
-def test_what_such_a_model_cannot_do_is_refused(models: Path, options: dict, reason: str):
+def test_unsupported_decodings_are_refused(models: Path, options: dict, reason: str):
     decoding = Beam(**{"rules": Rules(no_repeat_word=False), **options})
     with pytest.raises(ValueError, match=reason):
         list(HuggingFacePipeline.load(models / "git").captions([], decoding))
@@ -230,7 +232,7 @@ def test_drawn_captions_differ_and_have_the_model_s_log_probabilities(models: Pa
     assert [one.logprob for one in drawn] == pytest.approx(expected, abs=1e-3)
 
 
-def test_what_cannot_be_had_is_said_at_once(models: Path, tmp_path: Path):
+def test_missing_or_unknown_models_are_refused_at_once(models: Path, tmp_path: Path):
     with pytest.raises(
         ValueError, match=r"owner/name is no folder here .*; offline, give a local folder, such as hf:models/name"
     ):
@@ -265,7 +267,7 @@ def test_code_beside_the_weights_is_not_run(models: Path, tmp_path: Path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_through_the_same_outputs(models: Path, tmp_path: Path, capsys):
+def test_captions_go_through_the_same_output_formats(models: Path, tmp_path: Path, capsys):
     """A folder as save_pretrained leaves it, with hf: before it or not; bad files, clips, styles, subtitles."""
     one, two = picture(tmp_path / "in" / "1.png", 10), picture(tmp_path / "in" / "2.png", 200)
     (tmp_path / "in" / "bad.png").write_text("x")
@@ -295,7 +297,7 @@ def test_through_the_same_outputs(models: Path, tmp_path: Path, capsys):
 
 
 @pytest.mark.parametrize("name", ["blip", "git"])
-def test_a_student_learns_what_it_writes(models: Path, tmp_path: Path, name: str, capsys):
+def test_a_student_is_trained_on_its_captions(models: Path, tmp_path: Path, name: str, capsys):
     """Sequence-level distillation: its n-best captions of the training pictures, through two commands."""
     for k in range(12):
         picture(tmp_path / "in" / f"{k}.png", 20 * k)
@@ -323,7 +325,7 @@ def test_a_student_learns_what_it_writes(models: Path, tmp_path: Path, name: str
     assert facts and facts.groups() == ("10", str(len(spoken))) and len(texts) == 3 * 10
 
 
-def test_the_prompt(models: Path, tmp_path: Path, monkeypatch, capsys):
+def test_the_prompt_captions_with_such_a_model(models: Path, tmp_path: Path, monkeypatch, capsys):
     import io
 
     path = picture(tmp_path / "1.png", 10)
@@ -336,7 +338,7 @@ def test_the_prompt(models: Path, tmp_path: Path, monkeypatch, capsys):
     ]
 
 
-def test_from_the_hub(models: Path, monkeypatch):
+def test_models_are_fetched_from_the_hub(models: Path, monkeypatch):
     """Asked once; older repositories are asked a second time, for tensors that are no safetensors."""
     import huggingface_hub
 

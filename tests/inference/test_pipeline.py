@@ -41,7 +41,7 @@ def test_a_picture_is_a_path_pil_array_bytes_or_medium(pipeline: Pipeline, files
         assert np.array_equal(found.attention, expected.attention)
 
 
-def test_the_caption_is_that_of_the_parts(pipeline: Pipeline, files: list[Path]):
+def test_the_caption_equals_encoding_and_searching_by_hand(pipeline: Pipeline, files: list[Path]):
     """Teacher forcing of the words of the caption gives its log-probability and its attention."""
     found = pipeline.caption(files[1], Beam(2, rules=Rules(max_length=30)))
     ids = [pipeline.vocabulary.ids[word] for word in found.words]
@@ -68,7 +68,7 @@ def test_a_clip_is_an_array_of_frames(pipeline: Pipeline, files: list[Path]):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
-def test_many_keep_their_order_and_a_bad_one_stops_nobody(
+def test_captions_keep_their_order_and_a_failure_does_not_stop_the_others(
     pipeline: Pipeline, files: list[Path], tmp_path: Path, batch_size
 ):
     (tmp_path / "bad.png").write_bytes(b"no picture")
@@ -83,7 +83,7 @@ def test_many_keep_their_order_and_a_bad_one_stops_nobody(
     assert isinstance(results[-1][1], Caption) and results[-1][1].attention.shape[1] == 2  # among stills, a clip
 
 
-def test_what_cannot_be_read_is_an_error(pipeline: Pipeline):
+def test_unreadable_sources_are_errors(pipeline: Pipeline):
     for source, message in (("nowhere.jpg", "nowhere.jpg: there is no such file"), (b"x", "<bytes>: not an image")):
         with pytest.raises(MediaError, match=message):
             pipeline.caption(source)

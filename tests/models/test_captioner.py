@@ -30,13 +30,13 @@ def leaves(tree: object) -> list[Tensor]:
     return found
 
 
-def test_running_by_hand():
+def test_rows_that_have_not_ended_by_hand():
     expected = [[1, 1, 1, 0, 0, 0], [1] * 6, [1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 0]]
     assert not_ended(TOKENS).int().tolist() == expected
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1], [1, 1, 2, 2]])
-def test_teaching_equals_stepping(model: Captioner, features: Features, order: list[int]):
+def test_teacher_forcing_equals_stepping(model: Captioner, features: Features, order: list[int]):
     tokens, memory = TOKENS[order], model.encode(pick(features, order))
     fast, slow = model.forward_teacher_forced(memory, tokens), unroll(model, memory, tokens)
     close(fast.logits, slow.logits)
@@ -54,7 +54,7 @@ def test_captions_of_a_medium_share_its_memory(model: Captioner, features: Featu
         close(shared.attention, alone.attention)
 
 
-def test_teaching_when_no_row_has_a_successor_in_the_last_columns(model: Captioner, features: Features):
+def test_teacher_forcing_when_every_row_has_ended_before_the_last_columns(model: Captioner, features: Features):
     tokens = torch.tensor([[BOS, 4, EOS, PAD, PAD]] * 4)
     fast, slow = (
         way(model.encode(features), tokens) for way in (model.forward_teacher_forced, lambda *x: unroll(model, *x))
@@ -62,13 +62,13 @@ def test_teaching_when_no_row_has_a_successor_in_the_last_columns(model: Caption
     close(fast.logits, slow.logits)
 
 
-def test_a_row_does_not_know_its_neighbours(model: Captioner, features: Features):
+def test_a_row_does_not_depend_on_its_neighbours(model: Captioner, features: Features):
     together = model(features, TOKENS)
     for row in range(4):
         close(model(pick(features, [row]), TOKENS[row : row + 1])[0], together[row])
 
 
-def test_gradients_of_both_ways_agree(model: Captioner, features: Features):
+def test_gradients_of_teacher_forcing_and_stepping_agree(model: Captioner, features: Features):
     grads = []
     for way in (model.forward_teacher_forced, lambda memory, tokens: unroll(model, memory, tokens)):
         model.zero_grad()
@@ -97,7 +97,7 @@ def test_beams_of_a_medium_equal_repeated_media(model: Captioner, features: Feat
         state, other = shared.state, alone.state
 
 
-def test_memory_and_state_have_their_rows(model: Captioner, features: Features):
+def test_memory_and_state_have_one_row_per_medium_and_hypothesis(model: Captioner, features: Features):
     memory = model.encode(features)
     assert leaves(memory) and all(len(tensor) == 4 for tensor in leaves(memory))
     state = model.init_state(memory)
@@ -126,7 +126,7 @@ def test_attention_is_a_distribution_over_the_real_cells(model: Captioner, featu
 
 
 @pytest.mark.parametrize("case", SMALL)
-def test_pad_and_bos_are_never_said(case: str):
+def test_pad_and_bos_are_never_generated(case: str):
     features = random_features()
     mask_special_tokens, opened = (
         small(case, mask_special_tokens=value)(features, TOKENS)[not_ended(TOKENS)] for value in (True, False)

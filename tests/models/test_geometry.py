@@ -8,7 +8,7 @@ import torch
 from limner.models.geometry import GeometryBias, box_fourier_features, pairwise_geometry
 
 
-def test_relations_by_hand():
+def test_box_relations_by_hand():
     """Widths 1.5 and 1.2 (the + 1 is the published trap), heights 2 and 1.5; centres (.25, .5) and (.9, .25)."""
     pair = pairwise_geometry(torch.tensor([[[0.0, 0.0, 0.5, 1.0], [0.8, 0.0, 1.0, 0.5]]]))[0]
     expected = [log(0.65 / 1.5), log(0.25 / 2), log(1.5 / 1.2), log(2 / 1.5)]
@@ -26,7 +26,7 @@ def test_box_fourier_features_by_hand():
     torch.testing.assert_close(told, torch.cat([angles.sin(), angles.cos()]))
 
 
-def test_the_bias_is_the_logarithm_of_what_is_not_negative():
+def test_the_bias_is_the_logarithm_of_the_non_negative_part():
     layer = GeometryBias(2)
     with torch.no_grad():
         layer.weight.zero_()

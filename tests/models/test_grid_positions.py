@@ -46,7 +46,7 @@ def test_grid_vectors_by_hand():
     torch.testing.assert_close(shares.view(4, 3, 3), expected, rtol=0, atol=1e-6)
 
 
-def test_parts_of_cells_by_hand():
+def test_shares_of_cells_by_hand():
     """Half the picture's width, two thirds of its height, over 3 x 3 cells, half a cell from the border."""
     sixth = 1 / 6
     box = boxes((sixth, sixth, 4 * sixth, 5 * sixth), (0, 0, 1, 1))
@@ -58,7 +58,7 @@ def test_parts_of_cells_by_hand():
     torch.testing.assert_close(columns, torch.tensor([[1.0, 2, 0], [3, 3, 3]]), rtol=0, atol=1e-6)
 
 
-def test_what_lies_outside_does_not_count():
+def test_boxes_count_only_where_they_lie_in_the_picture():
     """The box of the lower right quarter, drawn too far; boxes beyond the border, without area or turned around."""
     far = grid_vector(boxes((0.5, 0.5, 7, 9), (0.5, 0.5, 1, 1)), 2)
     assert far.tolist() == [[0, 0, 0, 1], [0, 0, 0, 1]]
@@ -106,12 +106,12 @@ def test_cells_of_a_grid_are_told_apart():
 @pytest.mark.parametrize(
     ("grid", "hint"), [(143, "121 = 11x11 and 144"), (0, "1 = 1x1"), (-4, "no square"), (2, "1 = 1x1 and 4")]
 )
-def test_only_squares(grid: int, hint: str):
+def test_grids_must_be_square(grid: int, hint: str):
     with pytest.raises(ValueError, match=hint):
         grid_side(grid)
 
 
-def test_sides():
+def test_the_side_of_a_grid_is_the_root_of_its_cells():
     assert [grid_side(grid) for grid in (1, 4, 144, 576)] == [1, 2, 12, 24]
 
 
@@ -126,7 +126,7 @@ def test_gxg_by_hand():
     assert placed.tolist() == [[[1 + 15 + 300 + 6000, 3 + 35 + 700 + 6000]]]
 
 
-def test_gxg_sees_only_rows_and_columns():
+def test_gxg_depends_on_rows_and_columns_only():
     """Checklist 7: two pictures' worth of area with equal row and column sums cannot be told apart by their sums."""
     diagonal = grid_vector(boxes((0, 0, 0.5, 0.5)), 2) + grid_vector(boxes((0.5, 0.5, 1, 1)), 2)
     other = grid_vector(boxes((0.5, 0, 1, 0.5)), 2) + grid_vector(boxes((0, 0.5, 0.5, 1)), 2)
@@ -135,7 +135,7 @@ def test_gxg_sees_only_rows_and_columns():
         assert diagonal.view(1, 2, 2).sum(axis).tolist() == other.view(1, 2, 2).sum(axis).tolist()
 
 
-def test_fixed_tables():
+def test_sinusoidal_positions_by_hand():
     """A box in cell (1, 0): sines and cosines of 1 for its row, cosines and sines of 0 for its column."""
     placed = Sinusoidal(4, 4)(torch.zeros(1, 1, 4), boxes((0, 0.5, 0.5, 1))[None])[0, 0]
     one, small = torch.tensor(1.0), torch.tensor(0.01)
@@ -146,7 +146,7 @@ def test_fixed_tables():
 
 @pytest.mark.parametrize("share", SHARES)
 @pytest.mark.parametrize("name", POSITIONS)
-def test_all_give_finite_numbers_for_any_box(name: str, share: AreaShare):
+def test_every_position_embedding_is_finite_for_any_box(name: str, share: AreaShare):
     layer = POSITIONS[name](6, 9, share)
     strange = boxes((-5, -5, 9, 9), (0.5, 0.5, 0.5, 0.5), (1, 1, 0, 0), (0, 0, 1e-30, 1e-30))[None]
     x = torch.randn(1, 4, 6)

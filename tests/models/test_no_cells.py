@@ -44,7 +44,7 @@ def gradients(model: Captioner, features: Features) -> dict[str, Tensor]:
     return {name: torch.zeros_like(it) if it.grad is None else it.grad for name, it in model.named_parameters()}
 
 
-def test_nothing_is_read_and_the_others_are_not_disturbed(model: Captioner):
+def test_a_medium_without_cells_reads_nothing_and_does_not_disturb_the_others(model: Captioner):
     """Medium 0 has no real cell: whatever its padding holds, beside others, alone, and with a grid of no cells."""
     features = random_features()
     some = without_cells(features, 0)
@@ -109,7 +109,7 @@ def test_attention_of_heads_by_hand():
     assert attend(torch.tensor([[[1.0, 0.0]]] * 2), memory, mask).tolist() == [[[1.0, 3.0]], [[0.0, 0.0]]]
 
 
-def test_the_highest_of_nothing_is_0():
+def test_the_maximum_over_no_cells_is_0():
     cells = torch.tensor([[[-1.0], [-2.0]], [[5.0], [7.0]]])
     assert masked_max(cells, torch.tensor([[False, True], [False, False]])).tolist() == [[-2.0], [0.0]]
     assert masked_max(cells[:, :0], torch.ones(2, 0, dtype=torch.bool)).tolist() == [[0.0], [0.0]]

@@ -29,7 +29,7 @@ def put(model: nn.Module, **weights: list) -> None:
 
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("rnn", ["lstm", "gru"])
-def test_the_layers_are_torchs(rnn: str, layers: int):
+def test_layers_equal_those_of_torch(rnn: str, layers: int):
     """Three steps of the same weights in nn.LSTM or nn.GRU, reading [word ; context]; the cells are all alike, so that
     the context is one of them whatever the attention."""
     model = small("sa_lstm", rnn=rnn, layers=layers, mask_special_tokens=False)
@@ -78,7 +78,7 @@ def test_two_steps_by_hand():
 
 
 @pytest.mark.parametrize("case", ["sa_lstm", "sa_lstm, all options"])
-def test_the_hidden_states_are_what_the_words_were_read_from(case: str):
+def test_words_are_predicted_from_the_hidden_states(case: str):
     model, features = small(case), random_features()
     memory = model.encode(features)
     fast, slow = model.forward_teacher_forced(memory, TOKENS), unroll(model, memory, TOKENS)
@@ -93,7 +93,7 @@ def test_the_hidden_states_are_what_the_words_were_read_from(case: str):
     assert (fast.hidden[~alive] == 0).all() and (fast.hidden[alive] != 0).any(-1).all()
 
 
-def test_the_published_model_attends_padding():
+def test_the_published_model_attends_to_padding():
     """Unmasked, padded cells are zeros like any other; masked, they are as if they were not there."""
     features = random_features()
     zeros = features.grid.masked_fill(~features.mask[..., None], 0.0)
@@ -108,7 +108,7 @@ def test_the_published_model_attends_padding():
 
 
 @pytest.mark.parametrize("positions", [False, True])
-def test_the_order_of_the_frames_is_known_only_by_their_places(positions: bool):
+def test_the_order_of_frames_matters_only_with_position_embeddings(positions: bool):
     model = small("sa_lstm", position_embedding=positions)
     clip = random_features(ragged=False)
     clip = Features(clip.grid, clip.mask, Layout(N, 1, 1))
@@ -118,7 +118,7 @@ def test_the_order_of_the_frames_is_known_only_by_their_places(positions: bool):
 
 
 @pytest.mark.parametrize("case", ["sa_lstm", "sa_lstm, all options"])
-def test_reading_cells_equals_reading_contexts(case: str):
+def test_precomputed_gate_inputs_give_the_same_captions(case: str):
     """Every way to the same numbers: cells multiplied beforehand or their contexts one by one."""
     model, features = small(case), random_features()
     contexts = model.encode(features)
@@ -137,14 +137,14 @@ def calls_of(module: nn.Module) -> list[int]:
     return rows
 
 
-def test_a_beam_multiplies_cells_once():
+def test_a_beam_search_projects_every_cell_once():
     model = small("sa_lstm")
     keys, contexts = calls_of(model.attend.key), calls_of(model.read_context)
     beam(model, random_features(3, ragged=False), Beam(4))
     assert keys == contexts == [3 * N]  # 3 media, not 12 hypotheses, and not at every word
 
 
-def test_many_cells_are_not_multiplied_beforehand():
+def test_gate_inputs_are_precomputed_only_for_few_cells():
     model = small("sa_lstm")
     grid = torch.randn(1, MAX_PRECOMPUTED_CELLS + 1, D)
     features = Features(
@@ -164,7 +164,7 @@ def test_many_cells_are_not_multiplied_beforehand():
         close(few.gate_inputs, grid[:, :MAX_PRECOMPUTED_CELLS] @ model.read_context.weight.T)
 
 
-def test_teaching_multiplies_cells_or_contexts():
+def test_teacher_forcing_projects_cells_or_contexts_whichever_are_fewer():
     """4 media of 40 cells: 160 products with cells, against 12 contexts of 4 steps; with 6 cells each only 24."""
     model = small("sa_lstm")
     contexts, carried, words = calls_of(model.read_context), calls_of(model.carry[0]), calls_of(model.head)
@@ -188,7 +188,7 @@ def test_the_state_is_a_vector_per_layer_whatever_was_read():
         close(state[-1][0], forced.hidden[:, t])
 
 
-def test_in_bfloat16():
+def test_training_in_bfloat16_is_close_to_float32():
     model, features = small("sa_lstm, all options").train(), random_features()
     for dropout in (model.dropout, model.word_dropout, model.cell_dropout):
         dropout.p = 0.0

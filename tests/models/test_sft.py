@@ -54,7 +54,7 @@ def whole(head: SftHead, grid: Tensor, mask: Tensor, vector: Tensor, tokens: Ten
 
 @pytest.mark.parametrize("side", ["student", "teacher"])
 @torch.no_grad()
-def test_keys_that_are_kept_give_what_running_everything_anew_gives(side: str) -> None:
+def test_cached_keys_give_what_recomputing_everything_gives(side: str) -> None:
     model, features = captioner(side=side), random_features()
     found = greedy(model, features, Rules(min_length=0, max_length=9, no_repeat_word=False, allow_unknown=True))
     assert len(set(map(tuple, found.tokens.tolist()))) > 1
@@ -71,7 +71,7 @@ def test_keys_that_are_kept_give_what_running_everything_anew_gives(side: str) -
     torch.testing.assert_close(found.logprob, total, rtol=1e-4, atol=1e-4)
 
 
-def test_a_beam_keeps_every_hypothesis_own_words() -> None:
+def test_a_beam_keeps_the_words_of_every_hypothesis() -> None:
     """The log-probability of what a beam found is that of reading it from the beginning."""
     model, features = captioner(), random_features()
     found = beam(model, features, Beam(size=3, rules=Rules(max_length=7)))
@@ -81,7 +81,7 @@ def test_a_beam_keeps_every_hypothesis_own_words() -> None:
     torch.testing.assert_close((logp * keep).nan_to_num().sum(1), found.logprob, rtol=1e-4, atol=1e-4)
 
 
-def test_padding_moves_nothing() -> None:
+def test_padding_does_not_shift_positions() -> None:
     """A clip captioned beside a longer one: its positions count its own frames."""
     model, features = captioner(side="teacher"), random_features(ragged=False)
     longer = Features(F.pad(features.grid, (0, 0, 0, 3)), F.pad(features.mask, (0, 3)), Layout(N + 3, 1, 1))
@@ -91,7 +91,7 @@ def test_padding_moves_nothing() -> None:
     assert (published(longer, tokens) - published(features, tokens))[:, 0, EOS:].abs().max() > 1e-3
 
 
-def test_ham_by_hand() -> None:
+def test_hierarchical_attention_by_hand() -> None:
     """e1[t,j] = Uv v_t + Ua A_j + ba, attended with wa; what has been read, likewise with bv and wv; [v, a2, a1]."""
     torch.manual_seed(0)
     ham = HierarchicalAttention(8, 5).eval()
@@ -117,7 +117,7 @@ def test_ham_by_hand() -> None:
         torch.testing.assert_close(ham(actions, frames, present, mask)[row], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_ham_does_not_know_the_order_of_the_actions() -> None:
+def test_hierarchical_attention_does_not_depend_on_the_order_of_the_actions() -> None:
     torch.manual_seed(0)
     ham, actions, frames = HierarchicalAttention(8, 5), torch.randn(2, 6, 8), torch.randn(2, 4, 8)
     real = [torch.ones(x.shape[:2], dtype=torch.bool) for x in (actions, frames)]
@@ -126,7 +126,7 @@ def test_ham_does_not_know_the_order_of_the_actions() -> None:
     assert not torch.allclose(ham(actions, frames.flip(1), *real), ham(actions, frames, *real))  # frames have one
 
 
-def test_an_lstm_leaves_holes_out() -> None:
+def test_the_bilstm_skips_masked_positions() -> None:
     torch.manual_seed(0)
     lstm, x = torch.nn.LSTM(3, 2, batch_first=True, bidirectional=True), torch.randn(3, 5, 3)
     mask = torch.tensor([[1, 0, 1, 1, 0], [1, 1, 1, 1, 1], [0, 0, 0, 1, 1]]).bool()
@@ -136,7 +136,7 @@ def test_an_lstm_leaves_holes_out() -> None:
     assert (out[~mask] == 0).all()
 
 
-def test_waves_by_hand() -> None:
+def test_sinusoidal_encoding_by_hand() -> None:
     found = sinusoidal_encoding(torch.tensor([[0, 3]]), 4)
     assert found[0, 0].tolist() == [0, 1, 0, 1]
     x = torch.tensor([3.0, 3.0 / 100])
@@ -148,7 +148,7 @@ def network(module: Any, published: bool, slots: int | None = None) -> SftNetwor
     return SftNetwork(D, 16, 24, module, slots, True, published, 2, 0.0).eval()
 
 
-def test_the_student_takes_objects_for_actions() -> None:
+def test_the_student_uses_objects_as_actions() -> None:
     model, features = captioner(shared="all"), random_features()
     sides = model.encode_both_sides(features)
     student, teacher = sides["student"].semantics, sides["teacher"].semantics
@@ -160,7 +160,7 @@ def test_the_student_takes_objects_for_actions() -> None:
 
 @pytest.mark.parametrize("side", ["student", "teacher"])
 @pytest.mark.parametrize("shared", ["all", "head", "nothing"])
-def test_both_paths_at_once_are_each_alone(shared: str, side: str) -> None:
+def test_encoding_both_sides_equals_encoding_each_alone(shared: str, side: str) -> None:
     model, features = captioner(shared=shared, side=side), random_features()
     tokens = torch.tensor([[BOS, 4, 5, EOS]] * 4)
     one = model.encode_both_sides(features)[side]
@@ -169,7 +169,7 @@ def test_both_paths_at_once_are_each_alone(shared: str, side: str) -> None:
     torch.testing.assert_close(one.head.words(hidden)[:, :3], alone.logits[:, :3])
 
 
-def test_what_the_published_teacher_cannot_do() -> None:
+def test_only_the_published_teacher_gives_every_slot_the_same_action() -> None:
     """Its slots all get the same query, so its actions are one vector; ours differ.  Both read the whole clip."""
     grid, mask = torch.randn(2, 5, D), torch.ones(2, 5, dtype=torch.bool)
     for published in (True, False):
@@ -180,7 +180,7 @@ def test_what_the_published_teacher_cannot_do() -> None:
 
 
 @pytest.mark.parametrize("module", ["transformer", "lstm"])
-def test_object_slots_look_at_all_frames(module: str) -> None:
+def test_object_slots_attend_to_all_frames(module: str) -> None:
     """A learned question each, attended by torch's own layer over the frames that are real."""
     net = network(module, False, slots=3)
     grid, mask = torch.randn(2, 5, D), torch.tensor([[True] * 5, [True, True, False, True, False]])
@@ -200,13 +200,13 @@ def test_object_slots_look_at_all_frames(module: str) -> None:
     assert seen.actions.shape == (2, 3, 16) and seen.present.all()
 
 
-def test_words_outside_the_softmax() -> None:
+def test_masked_words_have_no_probability() -> None:
     tokens, features = torch.tensor([[BOS, 4, EOS]] * 4), random_features()
     never = captioner(unknown=False)(features, tokens)[:, 0] == -torch.inf
     assert never.tolist() == [[True, True, False, True, False, False, False, False, False]] * 4
 
 
-def test_word_vectors_can_be_put_in(tmp_path: Path) -> None:
+def test_word_vectors_can_be_loaded(tmp_path: Path) -> None:
     """As `embed`, where other captioners have theirs."""
     model, vocabulary = captioner(), Vocabulary((*SPECIALS, "a", "dog", "runs"))
     (tmp_path / "vectors.txt").write_text("dog 1 2 3 4 5 6\n")
@@ -222,7 +222,7 @@ def test_widths_must_divide(name: str, value: int) -> None:
         captioner(width=9, heads=3, hidden=24)
 
 
-def test_a_laid_out_layer_is_the_layer() -> None:
+def test_the_packed_linear_layer_equals_a_linear_layer() -> None:
     """SmallBatchLinear rows or many, with gradients or without, and after its weights have changed."""
     torch.manual_seed(0)
     layer = SmallBatchLinear(512, MIN_MATRIX_SIZE // 512)
@@ -242,7 +242,7 @@ def test_a_laid_out_layer_is_the_layer() -> None:
         assert torch.equal(layer(x[:1])[0], layer.bias)
 
 
-def test_a_medium_in_another_batch_is_the_same() -> None:
+def test_a_medium_does_not_depend_on_its_batch() -> None:
     model, features = small("sft, teacher with slots"), random_features()
     tokens = torch.tensor([[BOS, 4, 5, EOS]] * 4)
     together = model(features, tokens)
@@ -250,7 +250,7 @@ def test_a_medium_in_another_batch_is_the_same() -> None:
         torch.testing.assert_close(model(pick(features, [row]), tokens[:1])[0], together[row], rtol=1e-3, atol=1e-4)
 
 
-def test_paths_may_be_changed_after_training() -> None:
+def test_the_side_can_be_changed_after_training() -> None:
     """The same weights caption on either side."""
     model, features = captioner(shared="all"), random_features()
     tokens = torch.tensor([[BOS, 4, 5, EOS]] * 4)

@@ -70,7 +70,7 @@ LSTM = {  # gates i, f, g, o read (word, context) and h: only the candidate g re
 }
 
 
-def test_the_start_is_the_mean_of_the_cells():
+def test_the_initial_state_comes_from_the_mean_of_the_cells():
     model = one_dimensional(init_h_weight=[[2.0]], init_h_bias=[1.0], init_c_weight=[[-1.0]])
     h, c, _ = model.init_state(model.encode(PAIR))
     assert h.tolist() == [[5.0]] and c.tolist() == [[-2.0]]  # mean (1 + 3) / 2 = 2
@@ -141,7 +141,7 @@ def test_projected_cells_by_hand():
 
 
 @torch.no_grad()
-def test_what_siblings_share_changes_nothing():
+def test_sharing_computations_between_hypotheses_changes_nothing():
     """Four rows per medium, as a search leaves them: two continue one hypothesis, two say one word, two are equal."""
     model, features = small("show_attend_tell, all options"), random_features(3)
     memory = model.encode(features)
@@ -167,7 +167,7 @@ def test_cells_are_projected_once_per_medium():
     assert len(calls) == 2
 
 
-def test_finished_rows_are_not_computed():
+def test_rows_that_have_ended_are_not_computed():
     """Teaching rows of 1, 2 and 4 words runs 3, 2, 1 and 1 recurrences: as many as there are words to predict."""
     model, rows = small("show_attend_tell"), []
     model.lstm.register_forward_hook(lambda module, inputs, output: rows.append(len(output[0])))
@@ -176,7 +176,7 @@ def test_finished_rows_are_not_computed():
     assert rows == [3, 2, 1, 1]
 
 
-def test_word_head():
+def test_the_word_head_masks_special_tokens():
     head = WordHead(1, V)
     assert set(head.state_dict()) == {"weight", "bias"}  # the mask is no weight
     assert (head(torch.ones(2, 3, 1)) == -torch.inf).any(-1).all() and (head(torch.ones(1))[:2] == -torch.inf).all()

@@ -57,7 +57,7 @@ def put_attention(theirs: nn.MultiheadAttention, ours: nn.Module) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
-def test_the_layers_are_torchs(activation: str):
+def test_layers_equal_those_of_torch(activation: str):
     """nn.TransformerEncoderLayer and nn.TransformerDecoderLayer with the norm first, on padded regions."""
     model = made("spatial_transformer", activation=activation)
     config = model.config
@@ -116,7 +116,7 @@ def test_cached_steps_equal_reading_everything_again(case: str):
         assert all(known.key.shape == (3, t + 1, 8) for known in state.past)
 
 
-def test_cells_are_projected_once_and_words_read_once():
+def test_cells_and_words_are_projected_once():
     model = made("spatial_transformer")
     rows: dict[str, list[int]] = {"cells": [], "words": []}
     layer = model.word_layers[0]
@@ -154,7 +154,7 @@ def test_a_picture_without_regions_has_a_caption(case: str):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_300_regions(case: str):
+def test_300_regions_give_the_same_captions_as_stepping(case: str):
     model, features = made(case), regions((300, 10))
     memory = model.encode(features)
     fast, slow = model.forward_teacher_forced(memory, TOKENS[:2]), unroll(model, memory, TOKENS[:2])
@@ -178,7 +178,7 @@ def test_where_a_region_lies_matters(positions: str):
     assert not torch.allclose(model(features, TOKENS), model(moved, TOKENS), atol=1e-3)
 
 
-def test_geometry_tells_boxes_and_nothing_else_does():
+def test_boxes_matter_only_with_geometry():
     features = regions((5, 5, 5))
     assert features.regions is not None
     moved = Features(features.grid, features.mask, features.layout, features.regions.roll(1, 1))
@@ -199,7 +199,7 @@ def test_boxes_of_a_grid_are_those_of_its_layout():
 
 
 @pytest.mark.parametrize("positions", [True, False])
-def test_frames_of_a_clip_have_an_order_where_cells_have_places(positions: bool):
+def test_the_order_of_frames_matters_only_with_position_embeddings(positions: bool):
     model = made("spatial_transformer", position_embedding=positions, positions="gxg")
     clip = Features(torch.randn(3, 6, D), torch.ones(3, 6, dtype=torch.bool), Layout(6, 1, 1))
     backwards = clip.map(lambda x: x.flip(1))
@@ -207,7 +207,7 @@ def test_frames_of_a_clip_have_an_order_where_cells_have_places(positions: bool)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_teaching_equals_stepping(case: str):
+def test_teacher_forcing_equals_stepping(case: str):
     """Where boxes matter as well, which the suite of all captioners leaves to this file."""
     model, features = made(case), regions((5, 3, 4))
     memory = model.encode(features)
@@ -226,13 +226,13 @@ def test_teaching_equals_stepping(case: str):
         ({"positions": "gxgx"}, "positions"),
     ],
 )
-def test_what_cannot_be_is_refused_by_the_recipe(wrong: dict, said: str):
+def test_invalid_options_are_refused_by_the_recipe(wrong: dict, said: str):
     with pytest.raises(ValueError, match=said):
         build_recipe({"data": {"media": "."}, "model": {"name": "spatial_transformer", **wrong}})
 
 
 @pytest.mark.parametrize("positions", ["box", "none"])
-def test_the_number_of_grid_cells_is_asked_only_where_there_is_a_grid(positions: str):
+def test_num_grids_is_an_option_of_grid_positions_only(positions: str):
     model = {"name": "spatial_transformer", "num_grids": 143}
     assert build_recipe({"data": {"media": "."}, "model": {**model, "positions": positions}}).model.num_grids == 143
     for gridded in GRID_POSITIONS:
@@ -240,7 +240,7 @@ def test_the_number_of_grid_cells_is_asked_only_where_there_is_a_grid(positions:
             build_recipe({"data": {"media": "."}, "model": {**model, "positions": gridded}})
 
 
-def test_in_bfloat16():
+def test_training_in_bfloat16_is_close_to_float32():
     model, features = made("located, all options"), regions((5, 3, 4))
     exact = model(features, TOKENS)
     with torch.autocast("cpu", torch.bfloat16):
@@ -251,7 +251,7 @@ def test_in_bfloat16():
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_the_defaults_begin_near_an_even_guess():
+def test_a_fresh_captioner_predicts_words_almost_uniformly():
     """Cross entropy of a fresh captioner is about log V: no initial scale that training must first undo."""
     torch.manual_seed(0)
     model = SpatialTransformer(SpatialTransformerConfig(), 1000, 64).eval()

@@ -64,7 +64,7 @@ def embedding(model: FirstToken, grid: Tensor) -> Tensor:
     return normalise(model.norm, model.linear(pooled), (1, -1))
 
 
-def test_the_clip_s_vector_is_the_published_chain() -> None:
+def test_the_vector_of_a_clip_equals_the_published_encoder() -> None:
     model, grid = first_token(), maps(3, 4, 2, 3)
     memory = model.encode(features(grid))
     torch.testing.assert_close(memory.video, embedding(model, grid), rtol=1e-5, atol=1e-6)
@@ -117,7 +117,7 @@ def test_padding_has_no_part_in_the_statistics() -> None:
     torch.testing.assert_close(mean, 0.9 * fresh + 0.1 * real.mean(0))
 
 
-def test_a_lone_clip_can_be_trained_on() -> None:
+def test_a_batch_of_one_clip_can_be_trained_on() -> None:
     """A last batch of one clip: its one row has no variance, so the running statistics serve and do not move."""
     model = first_token().train()
     before = model.norm.running_mean.clone()  # type: ignore[union-attr]
@@ -128,7 +128,7 @@ def test_a_lone_clip_can_be_trained_on() -> None:
     assert not torch.equal(model.norm.running_mean, before)  # type: ignore[arg-type]
 
 
-def test_alignment_is_a_trilinear_resize_of_each_clip_s_own_frames() -> None:
+def test_alignment_resizes_each_clip_s_own_frames_trilinearly() -> None:
     grid = maps(3, 6, 3, 4)
     found = resample(features(grid, [6, 2, 6]), Layout(5, 2, 2))
     for row, length in enumerate([6, 2, 6]):
@@ -138,7 +138,7 @@ def test_alignment_is_a_trilinear_resize_of_each_clip_s_own_frames() -> None:
     torch.testing.assert_close(same, features(grid).grid, rtol=1e-5, atol=1e-6)
 
 
-def test_a_model_that_aligns_reads_any_length() -> None:
+def test_a_model_with_alignment_reads_clips_of_any_length() -> None:
     model, plain = first_token(align=(2, 2, 2)), first_token()
     grid = maps(2, 5, 3, 3)
     small = F.interpolate(grid, (2, 2, 2), mode="trilinear", align_corners=False)
@@ -147,7 +147,7 @@ def test_a_model_that_aligns_reads_any_length() -> None:
     assert memory.cells.shape == (2, 8, D) and memory.attention.shape == (2, 45)  # attention is over what was given
 
 
-def test_maps_with_holes_cannot_be_aligned() -> None:
+def test_maps_with_masked_cells_cannot_be_aligned() -> None:
     given = features(maps(2, 2, 2, 2))
     holes = given.mask.clone()
     holes[1, 3] = False
@@ -155,7 +155,7 @@ def test_maps_with_holes_cannot_be_aligned() -> None:
         resample(Features(given.grid, holes, given.layout), Layout(1, 1, 1))
 
 
-def test_noise_is_of_the_given_size_and_in_training_only() -> None:
+def test_noise_has_the_given_size_and_is_added_in_training_only() -> None:
     model = first_token(noise=0.5)
     x = torch.zeros(20_000)
     assert torch.equal(model.noise(x), x)
@@ -174,7 +174,7 @@ def test_initial_weights_are_the_published_ones() -> None:
     assert model.embed.weight.min() >= 0 and 0.99 < model.embed.weight.max() <= 1
 
 
-def test_what_grad_cam_needs_is_in_the_memory() -> None:
+def test_the_memory_holds_the_cells_for_grad_cam() -> None:
     """d score / d cells of a linear score: by the chain rule through ReLU, pooling and the two affine maps."""
     model = first_token()
     memory = model.encode(features(maps(1, 2, 2, 2)))
@@ -185,7 +185,7 @@ def test_what_grad_cam_needs_is_in_the_memory() -> None:
     torch.testing.assert_close(found, (normed > 0) * gain * inner / 8, rtol=1e-4, atol=1e-6)
 
 
-def test_places_are_the_centres_and_the_share_of_the_real_clip() -> None:
+def test_positions_are_cell_centres_relative_to_the_real_clip() -> None:
     found = cell_centres(features(torch.zeros(2, D, 4, 1, 2), [4, 2])).reshape(2, 4, 2, 3)
     assert found[0, 0, 0].tolist() == [0.125, 0.5, 0.25] and found[0, 3, 1].tolist() == [0.875, 0.5, 0.75]
     assert found[1, 0, 0].tolist() == [0.25, 0.5, 0.25] and found[1, 1, 1].tolist() == [0.75, 0.5, 0.75]
@@ -197,7 +197,7 @@ def test_fourier_features_by_hand() -> None:
     assert found == pytest.approx([sin(a) for a in angles] + [cos(a) for a in angles], abs=1e-5)
 
 
-def test_equal_cells_are_told_apart_by_time_and_place() -> None:
+def test_equal_cells_differ_by_their_time_and_place() -> None:
     """Show, Attend and Tell alone could only attend to them equally."""
     torch.manual_seed(0)
     model = SpatioTemporal(SpatioTemporalConfig(hidden=6, embed=4, attention=4, dropout=0.0), V, D).eval()

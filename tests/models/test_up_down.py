@@ -36,7 +36,7 @@ def test_equal_to_the_equations():
     torch.testing.assert_close(model(features, TOKENS)[alive], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_hidden_states_are_what_the_words_were_read_from():
+def test_words_are_predicted_from_the_hidden_states():
     model, features = small("up_down"), random_features()
     memory = model.encode(features)
     fast, slow = model.forward_teacher_forced(memory, TOKENS), unroll(model, memory, TOKENS)

@@ -46,7 +46,7 @@ def test_equal_to_the_equations():
     torch.testing.assert_close(model(features, TOKENS)[alive], expected[alive], rtol=1e-4, atol=1e-5)
 
 
-def test_hidden_states_are_what_the_words_were_read_from():
+def test_words_are_predicted_from_the_hidden_states():
     model, features = small("xlan"), random_features()
     memory = model.encode(features)
     fast, slow = model.forward_teacher_forced(memory, TOKENS), unroll(model, memory, TOKENS)
@@ -56,7 +56,7 @@ def test_hidden_states_are_what_the_words_were_read_from():
     torch.testing.assert_close(model.head(fast.hidden)[alive], fast.logits[alive])
 
 
-def test_a_picture_without_regions():
+def test_a_picture_without_regions_has_a_finite_caption():
     model = small("xlan")
     said = []
     for cells in (0, 3):

@@ -38,7 +38,9 @@ def case(heads: int = 2, dim: int = 12, seed: int = 0) -> tuple[XLinear, Tensor,
 
 @pytest.mark.parametrize("piece", [1, 100, 1 << 18])
 @pytest.mark.parametrize("heads", [1, 2, 4])
-def test_equal_to_five_dimensions(heads: int, piece: int, monkeypatch: pytest.MonkeyPatch):
+def test_x_linear_attention_equals_the_five_dimensional_product(
+    heads: int, piece: int, monkeypatch: pytest.MonkeyPatch
+):
     """In pieces of one query, of some, and all at once."""
     monkeypatch.setitem(xlinear.PIECE_SIZE, "cpu", piece)
     layer, queries, cells, mask = case(heads)
@@ -65,7 +67,7 @@ def test_queries_that_see_nothing_read_nothing_and_change_no_other(piece: int, m
 
 
 @pytest.mark.parametrize("piece", [1, 1 << 18])
-def test_gradients_are_equal_too(piece: int, monkeypatch: pytest.MonkeyPatch):
+def test_gradients_equal_those_of_the_five_dimensional_product(piece: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(xlinear.PIECE_SIZE, "cpu", piece)
     layer, queries, cells, mask = case()
     found = []
@@ -78,7 +80,7 @@ def test_gradients_are_equal_too(piece: int, monkeypatch: pytest.MonkeyPatch):
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)
 
 
-def test_dropout_is_the_same_on_the_way_back(monkeypatch: pytest.MonkeyPatch):
+def test_recomputation_in_the_backward_pass_uses_the_same_dropout(monkeypatch: pytest.MonkeyPatch):
     """Pieces are computed again for the gradient, with the same cells dropped: equal to keeping them."""
     layer, queries, cells, mask = case()
     layer.dropout.p = 0.5
@@ -94,7 +96,7 @@ def test_dropout_is_the_same_on_the_way_back(monkeypatch: pytest.MonkeyPatch):
     torch.testing.assert_close(grads[0], grads[1])
 
 
-def test_by_hand():
+def test_one_channel_by_hand():
     """One channel, one head: q1 = k = q2 = value = 1, since a normalised single number is its bias."""
     layer = XLinear(1, 1, 1)
     with torch.no_grad():
@@ -119,7 +121,7 @@ def test_projections_are_celu_and_group_norm():
 
 
 @pytest.mark.parametrize("cells", [0, 3])
-def test_nothing_to_see_gives_zeros_and_gradients(cells: int):
+def test_no_real_cells_give_zeros_and_gradients(cells: int):
     layer, queries, _, _ = case()
     queries.requires_grad_()
     nothing = torch.zeros(3, 1, cells, dtype=torch.bool)
@@ -129,7 +131,7 @@ def test_nothing_to_see_gives_zeros_and_gradients(cells: int):
     assert queries.grad is not None and queries.grad.isfinite().all()
 
 
-def test_no_large_tensor_is_kept(monkeypatch: pytest.MonkeyPatch):
+def test_no_large_tensor_is_saved_for_the_backward_pass(monkeypatch: pytest.MonkeyPatch):
     """What autograd saves grows with queries plus cells, not with their product times the channels."""
     layer, _, _, _ = case(heads=1, dim=16)
 

@@ -44,7 +44,7 @@ def test_the_smoothed_loss_is_least_at_the_smoothed_distribution():
     torch.testing.assert_close(logits.grad, torch.zeros(1, 6), atol=1e-6, rtol=0)
 
 
-def test_words_that_cannot_be_said_are_not_smoothed_over():
+def test_masked_words_get_no_share_of_the_smoothing():
     """Two closed words: the rest is shared among the others as if they were all there is, and nothing is nan."""
     open_ = torch.tensor([[0.3, -1.0, 2.0, 0.1]], requires_grad=True)
     masked = torch.tensor([[-INF, 0.3, -INF, -1.0, 2.0, 0.1]], requires_grad=True)
@@ -149,7 +149,7 @@ def test_padding_changes_nothing(model: Captioner, features: Features):
     )
 
 
-def test_every_word_weighs_the_same_and_the_end_counts_as_one():
+def test_every_word_and_eos_weigh_the_same():
     """All words are equally likely among five: 3 + 2 + 1 + 3 words cost log 5 each, however they are spread."""
     scores = torch.zeros(4, 9, 9, 9)
     scores[..., :2] = -INF
@@ -165,7 +165,7 @@ def test_every_word_weighs_the_same_and_the_end_counts_as_one():
     assert loss == pytest.approx((6 * log(5) + 100 + 100 + 0) / 9, rel=1e-5)
 
 
-def test_the_loss_of_a_cut_caption_has_no_end(model: Captioner):
+def test_the_loss_of_a_truncated_caption_has_no_eos_term(model: Captioner):
     """A caption that fills its row to the last column is taught up to there."""
     tokens = torch.tensor([[BOS, 4, 5]])
     loss = CrossEntropy()(model, batch_of(random_features(1), tokens)).value.item()

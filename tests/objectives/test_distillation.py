@@ -40,7 +40,7 @@ STUDENTS = ["sa_lstm", "show_attend_tell", "up_down", "xlan", "sft", "spatial_tr
 
 
 @pytest.mark.parametrize("case", STUDENTS)
-def test_words_are_learnt_from_a_teacher_of_another_kind(case: str):
+def test_a_student_learns_words_from_a_teacher_of_another_kind(case: str):
     """xe_weight L_xe + kl tau^2 KL, each as it is alone; every student, one teacher."""
     student, teacher = small(case), small("up_down", seed=5)
     objective = built(student, teacher_of(teacher), kl=0.75, xe_weight=0.25, temperature=3.0)
@@ -67,7 +67,7 @@ def test_a_student_that_is_its_teacher_learns_nothing():
     assert max(p.grad.abs().max() for p in student.parameters() if p.grad is not None) < 1e-5
 
 
-def test_words_are_found_by_their_text():
+def test_words_of_two_vocabularies_are_matched_by_their_text():
     """A teacher with the student's words in another order, and one more: it is asked in its own ids."""
     own, order = small("up_down", seed=2), torch.tensor([0, 1, 2, 3, 8, 7, 6, 5, 4])
     other = small("up_down", seed=2)
@@ -79,7 +79,7 @@ def test_words_are_found_by_their_text():
     assert objective(own, BATCH).value.item() == pytest.approx(0, abs=1e-6)
 
 
-def test_inner_states_are_compared_through_a_projection():
+def test_hidden_states_are_compared_through_a_projection():
     """Widths 7 and 6: |A h_S - h_T|^2, a mean over words and channels; A learns."""
     student, teacher = small("sa_lstm"), small("up_down")
     objective = built(student, teacher_of(teacher), hidden=1.0, xe_weight=0.0)
@@ -95,7 +95,7 @@ def test_inner_states_are_compared_through_a_projection():
     assert student.get_parameter("embed.weight").grad.abs().max() > 0
 
 
-def test_looks_are_compared_over_the_students_cells():
+def test_attention_is_compared_over_the_students_cells():
     """A teacher with 2 x 6 cells for our 2 x 3: pairs of its cells lie in each of ours."""
     student, teacher = small("sa_lstm"), small("sa_lstm", seed=3)
     fine = Features(torch.randn(4, 12, D), torch.ones(4, 12, dtype=torch.bool), Layout(1, 2, 6))
@@ -130,7 +130,7 @@ class Colours(nn.Module):
         return Features(grid, torch.ones(grid.shape[:2], dtype=torch.bool), Layout(grid.shape[1], 1, 1))
 
 
-def test_an_encoders_cells_are_brought_to_the_teachers():
+def test_cells_of_the_students_encoder_are_compared_with_the_teachers():
     """Four of the teacher's cells for our two: means of neighbours; |C x_S - x_T|^2."""
     student, teacher = FromPixels(Colours(D), small("sa_lstm")), small("sa_lstm", seed=3)
     four = Features(torch.randn(4, 4, D), torch.ones(4, 4, dtype=torch.bool), Layout(4, 1, 1))
@@ -146,7 +146,7 @@ def test_an_encoders_cells_are_brought_to_the_teachers():
         built(small("sa_lstm"), teacher_of(teacher), features=1.0)
 
 
-def test_a_teacher_that_learns_along_learns_from_the_words_alone():
+def test_a_jointly_trained_teacher_learns_from_the_words_alone():
     student, teacher = small("sa_lstm"), small("sa_lstm", seed=3)
     objective = built(student, teacher_of(teacher), kl=1.0, xe_weight=0.0, joint=0.5)
     assert (
@@ -197,7 +197,7 @@ def test_levels_are_read_from_the_state_before_the_first_word():
 # --- what is remembered -----------------------------------------------------------------------------------------------
 
 
-def test_with_all_words_remembered_the_loss_is_that_without(monkeypatch: pytest.MonkeyPatch):
+def test_a_teacher_cache_of_all_words_gives_the_loss_without_a_cache(monkeypatch: pytest.MonkeyPatch):
     """The rounding of log-probabilities to float16 is all that differs: 2^-11 of a number up to about 20."""
     student, teacher = small("up_down"), small("up_down", seed=4)
     asked: list[int] = []
@@ -221,7 +221,7 @@ def test_with_all_words_remembered_the_loss_is_that_without(monkeypatch: pytest.
     assert asked == [4, 1, 2]
 
 
-def test_the_likeliest_words_are_kept():
+def test_the_teacher_cache_keeps_the_likeliest_words():
     """Of (.1, .6, .3) two words, and .1 for all others; at temperature 2 roots of them, normalised."""
     logits = torch.tensor([[[0.1, 0.6, 0.3]]]).log()
     teacher_cache = TeacherCache(2, 1.0)
@@ -234,7 +234,7 @@ def test_the_likeliest_words_are_kept():
     torch.testing.assert_close(logp, (roots / roots.sum()).log(), atol=1e-3, rtol=1e-3)
 
 
-def test_what_is_remembered_travels_and_ends_where_room_ends():
+def test_the_teacher_cache_can_be_saved_and_has_a_limit():
     def ask(part: Batch) -> torch.Tensor:
         return torch.randn(*part.tokens[:, 1:].shape, V, generator=torch.Generator().manual_seed(len(part.ids)))
 
@@ -280,7 +280,7 @@ def test_neighbouring_captions_of_a_medium_stay_together():
         ({"teacher": "x", "xe_weight": float("nan")}, "xe_weight: Input should be"),
     ],
 )
-def test_recipes_that_cannot_be(options: dict[str, Any], message: str):
+def test_invalid_recipes_are_refused(options: dict[str, Any], message: str):
     from limner.runs.recipe_file import build_recipe
 
     with pytest.raises(ValueError, match=message):
@@ -304,7 +304,7 @@ def test_captioners_without_hidden_states_are_refused():
         built(plain, None, objects=0.5)
 
 
-def test_attention_that_is_none_is_refused():
+def test_a_captioner_without_attention_is_refused():
     """A captioner that looks at all cells alike would teach its student to look nowhere."""
     plain, other = small("first_token"), small("sa_lstm")
     with pytest.raises(ValueError, match="attention: runs/t looks at all cells alike"):
@@ -314,7 +314,7 @@ def test_attention_that_is_none_is_refused():
     built(plain, teacher_of(other), kl=0.5)
 
 
-def test_cells_of_views_that_the_teacher_lacks_are_refused():
+def test_augmentations_that_the_teachers_store_lacks_are_refused():
     student = small("sa_lstm")
     config = Distil(teacher="runs/t", attention=0.5)
     context = Context(
@@ -330,7 +330,7 @@ def test_cells_of_views_that_the_teacher_lacks_are_refused():
     replace(config, attention=0.0).build(context)
 
 
-def test_a_teacher_that_sees_other_frames_each_time_is_not_remembered():
+def test_a_teacher_of_random_frames_is_not_cached():
     with pytest.raises(ValueError, match="cache: runs/t sees other frames"):
         built(small("sa_lstm"), teacher_of(small("sa_lstm"), fixed=False), kl=0.5, cache=4)
 

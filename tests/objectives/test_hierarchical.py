@@ -45,7 +45,7 @@ def training(**options: object) -> SftTraining:
 
 
 @given(st.data())
-def test_the_assignment_is_the_cheapest_of_all(data: st.DataObject) -> None:
+def test_the_assignment_has_the_lowest_cost_of_all(data: st.DataObject) -> None:
     rows, columns = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 5))
     numbers = st.lists(st.floats(-9, 9), min_size=columns, max_size=columns)
     cost = data.draw(st.lists(numbers, min_size=rows, max_size=rows))
@@ -88,9 +88,7 @@ def test_nouns_and_verbs_of_plain_captions(caption: str, nouns: list[str], verbs
 @pytest.mark.parametrize(
     "options", [{}, {"mask_special_tokens": False}, {"mask_special_tokens": False, "unknown": False}]
 )
-def test_surprise_is_the_smoothed_loss_without_going_through_all_words_twice(
-    epsilon: float, options: dict[str, bool]
-) -> None:
+def test_token_nll_is_the_smoothed_loss_in_one_pass_over_the_words(epsilon: float, options: dict[str, bool]) -> None:
     head = model(**options).head
     torch.manual_seed(1)
     hidden, targets = torch.randn(7, 24, requires_grad=True), torch.tensor([EOS, 4, 5, 6, 7, EOS, 4])
@@ -115,7 +113,7 @@ def by_definition(net: Sft, path: str, tokens: Tensor, features: Features, epsil
 
 
 @pytest.mark.parametrize("shared", ["all", "head", "nothing"])
-def test_captions_of_both_sides_are_weighed(shared: str) -> None:
+def test_the_losses_of_both_sides_are_weighted(shared: str) -> None:
     net, data = model(shared=shared), batch()
     sides = {name: by_definition(net, name, data.tokens, data.inputs, 0.1) for name in ("teacher", "student")}
     for share in (0.0, 0.3, 1.0):
@@ -145,7 +143,7 @@ def words_of(text: str) -> list[int]:
     return [VOCABULARY.ids[word] for word in text.split()]
 
 
-def test_levels_name_what_the_captions_name() -> None:
+def test_levels_predict_the_words_of_the_captions() -> None:
     """Each level by hand: of all assignments of words to real slots the one with the highest scores; mean -log p."""
     net, data = model(mask_special_tokens=False), batch()
     nouns = [words_of("man horse"), words_of("dog"), words_of("cats table"), words_of("man")]
@@ -306,7 +304,7 @@ def test_another_captioner_is_refused() -> None:
         training()(small("sa_lstm"), batch())
 
 
-def test_a_recipe_builds_it() -> None:
+def test_a_recipe_builds_the_objective() -> None:
     """With the media's captions it counts words, and it is the loss of its fields."""
     config = SftLoss(objects=0.3, actions=0.2)
     media = [Medium("x", "", "train", ("a man", "a dog")), Medium("y", "", "train", ("a dog runs",))]

@@ -49,7 +49,7 @@ def test_high_temperatures_match_logits():
 
 
 @given(st.integers(0, 10_000), st.floats(0.2, 20))
-def test_it_is_never_negative_and_zero_with_a_gradient_of_zero_where_both_agree(seed: int, temperature: float):
+def test_the_divergence_is_never_negative_and_zero_with_a_zero_gradient_where_both_agree(seed: int, temperature: float):
     torch.manual_seed(seed)
     student, teacher = torch.randn(3, 6, requires_grad=True), torch.randn(3, 6)
     assert divergence(student, teacher, temperature) >= -1e-6
@@ -59,7 +59,7 @@ def test_it_is_never_negative_and_zero_with_a_gradient_of_zero_where_both_agree(
 
 
 @pytest.mark.parametrize("forbidden", [(True, True), (True, False), (False, True)])
-def test_forbidden_words_are_outside_on_both_sides(forbidden: tuple[bool, bool]):
+def test_masked_words_do_not_count_on_either_side(forbidden: tuple[bool, bool]):
     """Word 0 is -inf for the student, the teacher or both: what is left is compared, and nothing becomes nan."""
     student, teacher = logs([0.5, 0.125, 0.375]), logs([0.9, 0.05, 0.05])
     student[:, 0] = -INF if forbidden[0] else student[:, 0]
@@ -78,7 +78,7 @@ def likeliest(teacher: torch.Tensor, count: int, temperature: float) -> tuple[to
     return words, torch.cat([logp, torch.as_tensor(rest).expand(len(teacher), 1)], 1)
 
 
-def test_two_words_and_all_others_by_hand():
+def test_top_k_divergence_by_hand():
     """Of (.1, .2, .3, .4) and the teacher's (.6, .05, .3, .05): the last word but one, the first, and .6 to .1."""
     student, (words, teacher) = logs([0.1, 0.2, 0.3, 0.4]), likeliest(logs([0.6, 0.05, 0.3, 0.05]), 2, 1.0)
     assert words.tolist() == [[0, 2]]
@@ -87,7 +87,7 @@ def test_two_words_and_all_others_by_hand():
 
 
 @given(st.integers(0, 10_000), st.floats(0.5, 8))
-def test_more_words_tell_more_and_all_of_them_all(seed: int, temperature: float):
+def test_top_k_divergence_grows_with_k_to_the_whole_divergence(seed: int, temperature: float):
     """Coarser outcomes cannot diverge more (the log sum inequality); no gradient becomes nan where no other is left."""
     torch.manual_seed(seed)
     student, teacher = torch.randn(2, 7), torch.randn(2, 7)
@@ -102,7 +102,7 @@ def test_more_words_tell_more_and_all_of_them_all(seed: int, temperature: float)
         assert student.grad.isfinite().all()
 
 
-def test_attention_by_hand():
+def test_attention_divergence_by_hand():
     """A cell that both leave out counts nothing."""
     student, teacher = torch.tensor([[0.25, 0.75, 0.0]], requires_grad=True), torch.tensor([[0.5, 0.5, 0.0]])
     found = attention_divergence(student, teacher)
@@ -111,7 +111,7 @@ def test_attention_by_hand():
     assert attention_divergence(teacher, teacher).item() == pytest.approx(0, abs=1e-7)
 
 
-def test_distance_by_hand():
+def test_distance_of_hidden_states_by_hand():
     assert mean_squared_distance(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 2.0]])).item() == 2.0
 
 
@@ -126,7 +126,7 @@ sides = st.integers(1, 4)
 
 
 @given(sides, sides, sides, sides, sides, sides)
-def test_overlap_keeps_mass_and_is_the_boxes_overlap(a: int, b: int, c: int, d: int, e: int, f: int):
+def test_overlap_keeps_the_sum_and_is_that_of_the_boxes(a: int, b: int, c: int, d: int, e: int, f: int):
     theirs, own = Layout(a, b, c), Layout(d, e, f)
     found = cell_overlap(theirs, own)
     torch.testing.assert_close(found.sum(1), torch.ones(theirs.cells))
@@ -142,7 +142,7 @@ def cells(layout: Layout, real: int | None = None, regions: bool = False) -> Fea
     return Features(torch.zeros(1, layout.cells, 2), mask, layout, layout.boxes()[None] if regions else None)
 
 
-def test_cells_that_are_no_tiles_are_refused():
+def test_cells_that_do_not_tile_the_picture_are_refused():
     assert cell_mapping(cells(Layout(3, 1, 1), 2), cells(Layout(3, 1, 1), 2)) is None
     found = cell_mapping(cells(Layout(1, 2, 2)), cells(Layout(1, 1, 1)))
     assert found is not None and found.shape == (4, 1)

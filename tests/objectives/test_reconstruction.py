@@ -153,7 +153,7 @@ def test_both_networks_learn_from_it(config: GlobalReconstruction | LocalReconst
     assert model.head.weight.grad is None or model.head.weight.grad.abs().max() < 1e-6
 
 
-def test_masked_cells_need_not_be_rebuilt():
+def test_masked_cells_are_not_reconstructed():
     model, objective, batch = setting(LocalReconstruction(attention=4))
     other = replace(batch.inputs, grid=batch.inputs.grid.masked_fill(~batch.inputs.mask[..., None], 9.0))
     one, two = (objective(model, replace(batch, inputs=inputs)).value.item() for inputs in (batch.inputs, other))
@@ -172,7 +172,7 @@ class Shrunk(nn.Module):
         return Features(grid, torch.ones(grid.shape[:2], dtype=torch.bool), Layout(grid.shape[1], 1, 1))
 
 
-def test_from_pixels_the_goal_is_the_encoders_features_and_fixed():
+def test_from_pixels_the_target_is_the_encoders_features_without_gradient():
     model, objective, _ = setting(GlobalReconstruction(weight=1.0))
     frames = torch.randn(4, 3, 3, 2, 2, generator=torch.Generator().manual_seed(1))
     encoder = Shrunk()
@@ -199,7 +199,7 @@ def test_a_captioner_without_hidden_states_is_refused():
 
 
 @pytest.mark.parametrize(("name", "width"), [("spatial_transformer", 8), ("sft", 24), ("xlan", None)])
-def test_its_width_is_that_of_the_students_states(name: str, width: int | None):
+def test_the_reconstructor_is_as_wide_as_the_students_hidden_states(name: str, width: int | None):
     """Of a transformer it is not the field `hidden`, which is its feed-forward layers'."""
     _, _, batch = setting(GlobalReconstruction())
     student = small(name)

@@ -34,7 +34,7 @@ def padded(rows: list[list[int]]) -> np.ndarray:
     return np.array([row + [PAD] * (longest - len(row)) for row in rows])
 
 
-def test_bleu_is_the_metric_with_the_end_as_a_word():
+def test_bleu_is_the_metric_with_eos_as_a_word():
     """300 random hypotheses, several per medium, against `metrics.bleu` on the ids written as words."""
     draw = np.random.default_rng(0)
 
@@ -74,7 +74,7 @@ def test_the_sum_is_weighted_and_rows_belong_to_their_media():
     assert parts["cider_d"][0] > parts["cider_d"][1] and parts["cider_d"][3] > parts["cider_d"][2]
 
 
-def test_encoded_once_and_read_afterwards(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_encoded_references_are_cached(folder: Path, monkeypatch: pytest.MonkeyPatch):
     captioned = [medium for medium in MEDIA if medium.references]
     ids = encode_references(captioned, WORDS)
     assert ids == [[[4, 5, 6, 7, 2], [4, 6, 2]], [[4, 5, 8, 2], [8, 7, 2], [4, 8, 7, 2]]]
@@ -87,7 +87,7 @@ def test_encoded_once_and_read_afterwards(folder: Path, monkeypatch: pytest.Monk
     assert encode_references(captioned, WORDS) == ids
 
 
-def test_the_key_hears_of_every_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_cache_key_changes_with_every_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     before = cache_key(MEDIA, WORDS)
     assert cache_key(MEDIA, Vocabulary(WORDS.words)) == before
     changed = [
@@ -115,14 +115,14 @@ def test_the_key_hears_of_every_change(tmp_path: Path, monkeypatch: pytest.Monke
     assert len({before, *changed}) == 12
 
 
-def test_a_cache_that_cannot_be_written_is_told_and_not_needed(folder: Path, monkeypatch, capsys):
+def test_a_cache_that_cannot_be_written_is_reported_and_not_needed(folder: Path, monkeypatch, capsys):
     (folder / "file").write_text("")
     monkeypatch.setenv("LIMNER_CACHE", str(folder / "file"))
     assert encode_references(MEDIA[:1], WORDS) == [[[4, 5, 6, 7, 2], [4, 6, 2]]]
     assert "could not be kept" in capsys.readouterr().err
 
 
-def test_wrong_rewards():
+def test_invalid_rewards_are_refused():
     with pytest.raises(ValueError, match=r"reward \{'spice': 1.0\}: give weights to some of cider_d, bleu_4"):
         Rewards({"spice": 1.0}, MEDIA, WORDS)
     with pytest.raises(ValueError, match="none of 1 training media has a caption"):

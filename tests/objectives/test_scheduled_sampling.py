@@ -20,14 +20,14 @@ TOKENS = torch.tensor([[BOS, 4, 5, EOS], [BOS, 6, 7, 8], [BOS, EOS, PAD, PAD], [
 PUBLISHED = ScheduledSampling(start_epoch=3, increase_prob=0.05, increase_every=5, max_prob=0.25)
 
 
-def test_the_published_course():
+def test_the_probability_rises_as_published():
     """.05 k from 5 k epochs after the start on, up to .25."""
     found = [PUBLISHED.probability(3 + epoch) for epoch in (0, 4, 5, 9, 10, 24, 25, 29, 30, 99)]
     assert found == pytest.approx([0, 0, 0.05, 0.05, 0.1, 0.2, 0.25, 0.25, 0.25, 0.25])
     assert [PUBLISHED.probability(epoch) for epoch in (0, 2)] == [0, 0]
 
 
-def test_a_teacher_forcing_ratio():
+def test_a_constant_teacher_forcing_ratio():
     assert [ScheduledSampling(initial_prob=0.3).probability(epoch) for epoch in (0, 1, 50)] == [0.3] * 3
     assert [ScheduledSampling(initial_prob=0.3, start_epoch=2).probability(epoch) for epoch in (0, 1, 2)] == [0, 0, 0.3]
     assert ScheduledSampling().probability(10) == 0
@@ -38,7 +38,7 @@ def close(a: torch.Tensor, b: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("captions", [1, 2])
-def test_the_given_words_are_taught_as_ever(model: Captioner, features: Features, captions: int):
+def test_without_replacement_it_equals_teacher_forcing(model: Captioner, features: Features, captions: int):
     """Nothing replaced: every model steps to what it teaches, also when rows share a medium."""
     memory = model.encode(features.map(lambda x: x[: 4 // captions]))
     walked, forced = (
@@ -52,7 +52,7 @@ def test_the_given_words_are_taught_as_ever(model: Captioner, features: Features
         close(walked.hidden, forced.hidden)
 
 
-def test_words_chosen_are_words_read(model: Captioner, features: Features):
+def test_replaced_words_are_the_ones_that_the_model_reads(model: Captioner, features: Features):
     """Every word replaced by 7: as if the captions had said so, each as long as it was."""
     sevens = torch.where(TOKENS > UNK, 7, TOKENS)
     memory = model.encode(features)
@@ -96,7 +96,7 @@ def test_draws_follow_the_prediction():
             assert shares == pytest.approx(expected, abs=0.035)  # 4 standard deviations
 
 
-def test_one_coin_for_all_rows_or_one_for_each():
+def test_one_coin_is_tossed_for_all_rows_or_one_for_each():
     model, inputs = tables(1, 3), media(*[0] * 50)
     with torch.no_grad():
         model.tables.fill_(-torch.inf)
@@ -118,7 +118,7 @@ def test_one_coin_for_all_rows_or_one_for_each():
     assert all(len(token.unique()) == 2 for token in seen[1:])
 
 
-def test_the_objective_samples_when_it_is_time(features: Features):
+def test_the_objective_samples_from_its_start_epoch(features: Features):
     model = small("sa_lstm")
     batch = Batch(("a", "b", "c", "d"), features, TOKENS)
     objective = CrossEntropy(sampling=ScheduledSampling(start_epoch=2, initial_prob=1.0, word="likeliest"))

@@ -69,7 +69,9 @@ def of(features: Features) -> Batch:
         Sample(2, 1.0, Rules(0, 5, False, True)),
     ],
 )
-def test_what_is_differentiated_is_what_was_drawn_from(model: Captioner, features: Features, options: Sample):
+def test_the_differentiated_distribution_is_the_one_that_was_drawn_from(
+    model: Captioner, features: Features, options: Sample
+):
     """`rollout` and `forward_teacher_forced` are two programs: the same log-probability for each sample of every
     model."""
     torch.manual_seed(0)
@@ -80,7 +82,7 @@ def test_what_is_differentiated_is_what_was_drawn_from(model: Captioner, feature
     assert logp.requires_grad and torch.equal(keep, drawn.tokens != PAD)
 
 
-def test_the_forbidden_get_no_gradient():
+def test_forbidden_words_get_no_gradient():
     """UNK, a word after itself, and EOS too early: exactly 0, while the drawn words' rows move."""
     world = tables(4, 4)
     torch.manual_seed(0)
@@ -118,7 +120,7 @@ def test_loss_and_baseline_by_hand():
 
 @pytest.mark.data
 @pytest.mark.parametrize("folder", goldens("spatial_transformer"), ids=lambda path: path.name)
-def test_the_published_loss(folder: Path):
+def test_the_loss_equals_the_published_numbers(folder: Path):
     """`scst_*` of the golden data: the mean over words and first end tokens of -log p times the reward above baseline.
 
     Every drawn word has its golden log-probability here, one more word the rest.
@@ -222,7 +224,7 @@ def test_the_greedy_baseline_is_the_greedy_captions_reward():
     assert 0 < advantage.sum() < 24 and logs["reward_greedy"] == 1 and logs["reward"] == 1 + logs["reward_spread"]
 
 
-def test_a_constant_reward_is_counted_and_told():
+def test_a_constant_reward_is_counted_and_reported():
     told: list[str] = []
     objective = training(SelfCritical(sample=Sample(3)), lambda row: 0.1, told)
     world = tables(2, 3)
@@ -245,7 +247,7 @@ def test_samples_that_are_the_greedy_caption_teach_nothing():
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.5])
-def test_every_model_learns_and_keeps_its_mode(model: Captioner, features: Features, weight: float):
+def test_every_model_learns_and_keeps_its_training_mode(model: Captioner, features: Features, weight: float):
     references = [Medium(name, "", "train", ("w1 w2 w3", "w1 w4")) for name in NAMES]
     config = SelfCritical(sample=Sample(4, 1.0, STRICT), xe_weight=weight, reward={"cider_d": 1.0, "bleu_4": 1.0})
     objective = config.build(Context(media=references, vocabulary=WORDS, warn=lambda text: None))
@@ -260,7 +262,7 @@ def test_every_model_learns_and_keeps_its_mode(model: Captioner, features: Featu
 
 
 @pytest.mark.parametrize("case", ["show_attend_tell", "sa_lstm", "spatial_transformer"])
-def test_half_precision_loses_no_gradient(case: str, features: Features):
+def test_half_precision_keeps_all_gradients(case: str, features: Features):
     """autocast keeps the weights that it has cast, and those cast while drawing know no gradient."""
     captioner, seen = small(case), []
     for half in (False, True):
@@ -275,7 +277,7 @@ def test_half_precision_loses_no_gradient(case: str, features: Features):
     assert seen[0] == seen[1] and len(seen[0]) > 5
 
 
-def test_the_mix_is_a_sum(features: Features):
+def test_the_loss_is_the_sum_of_self_critical_and_cross_entropy(features: Features):
     captioner = small("sa_lstm")
     batch, values = of(features), []
     for weight in (0.0, 2.0):
@@ -331,7 +333,7 @@ def test_cross_entropy_and_then_self_critical_in_one_recipe(tmp_path: Path, monk
         same(run, folder)
 
 
-def test_the_greedy_reward_is_a_mean_of_the_batches_that_tell_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_greedy_reward_is_the_mean_over_the_batches_that_report_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Of three batches in a step the first asks for it: 2, not 2/3."""
     monkeypatch.setattr(Rewards, "score", lambda self, rows, ids: (np.full(len(rows), 2.0), {}))
     watched = Watched()
@@ -341,7 +343,7 @@ def test_the_greedy_reward_is_a_mean_of_the_batches_that_tell_it(tmp_path: Path,
     assert facts["reward_greedy"] == 2.0 and facts["reward"] == 2.0
 
 
-def test_it_raises_the_reward_and_starts_from_any_run(tmp_path: Path):
+def test_training_raises_the_reward_and_starts_from_any_run(tmp_path: Path):
     """Five pictures with one caption each, after a little cross entropy: samples become worth more."""
     data = pictures(tmp_path / "data", 5)
     train(recipe(data, epochs=12, lr=0.01), tmp_path / "xe")

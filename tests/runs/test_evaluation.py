@@ -42,7 +42,7 @@ def test_every_medium_is_decoded_once(run: Run, monkeypatch):
     assert found.report.scores == whole.report.scores and found.problems == found.other_problems == ()
 
 
-def test_problems_of_the_split_and_of_the_rest(run: Run, tmp_path: Path):
+def test_problems_of_the_split_and_of_other_splits_are_separate(run: Run, tmp_path: Path):
     folder = Path(run.recipe.data.media)
     lines = (folder / "captions.jsonl").read_text()
     rows = [json.loads(line) for line in lines.splitlines()]

@@ -23,7 +23,7 @@ def test_clips_count_for_their_frames():
     assert stored.media_per_batch([clip]) == 64
 
 
-def test_what_a_recipe_reads(tmp_path):
+def test_a_recipe_reads_media_a_store_or_feature_files(tmp_path):
     assert feature_paths(Recipe()) == () and not uses_feature_files(Recipe())
     assert feature_paths(Recipe(features="a")) == ("a",) and not uses_feature_files(Recipe(features="a"))
     assert uses_feature_files(Recipe(features="a.h5")) and uses_feature_files(Recipe(features=("a", "b")))

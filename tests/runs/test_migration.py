@@ -30,7 +30,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_model_of_format_1_says_what_it_said(world: Path, name: str) -> None:
+def test_a_model_of_format_1_gives_the_same_captions(world: Path, name: str) -> None:
     if name == "exported":
         pytest.importorskip("onnxruntime")
     pictures = sorted((world / "images").glob("*.png"))[:6]
@@ -87,7 +87,7 @@ def test_every_field_of_the_table_is_renamed_once() -> None:
 
 
 @pytest.mark.parametrize(("old", "weight"), [({"teacher": 0.3}, 0.3), ({"T_loss": 3}, 0.3), ({"kl": 0.1}, None)])
-def test_the_weight_of_sfts_teacher(old: dict, weight: float | None) -> None:
+def test_the_weight_of_sfts_teacher_is_converted(old: dict, weight: float | None) -> None:
     """`T_loss` counted in tenths, as the published command does."""
     (stage,) = migrate({"stages": [{"objective": {"name": "sft", **old}}]})["stages"]
     assert stage["objective"].get("teacher_weight") == (None if weight is None else pytest.approx(weight))
@@ -102,7 +102,7 @@ def test_the_weight_of_sfts_teacher(old: dict, weight: float | None) -> None:
         ("decoding", {"contest": True}, "decoding has no field 'contest' ('contest' is called 'finished_compete' now)"),
     ],
 )
-def test_a_recipe_with_an_old_name_is_told_the_new_one(field: str, value: object, message: str) -> None:
+def test_a_recipe_with_an_old_name_gets_an_error_with_the_new_one(field: str, value: object, message: str) -> None:
     with pytest.raises(ValueError) as error:
         build_recipe({"data": {"media": "x"}, field: value})
     assert message in str(error.value)

@@ -39,7 +39,7 @@ def model(tiny: Path, tmp_path: Path) -> Path:
     return pack(load_run(tiny / "run"), tmp_path / "tiny.limner")
 
 
-def test_it_captions_as_the_run_does(tiny: Path, model: Path):
+def test_a_packed_model_captions_as_the_run_does(tiny: Path, model: Path):
     picture = tiny / "world" / "images" / "000001.png"
     expected = Pipeline.load(tiny / "run").caption(picture)
     found = Pipeline.from_pretrained(model).caption(picture)
@@ -68,9 +68,7 @@ def save_run(folder: Path, encoder: Encoder, trained: bool = False) -> None:
         (PretrainedConfig(), "CLIPVisionModel"),
     ],
 )
-def test_an_encoder_of_others_lies_inside_and_its_folder_is_not_missed(
-    config: EncoderConfig, named: str, tmp_path: Path
-):
+def test_a_pretrained_encoder_is_packed_and_its_folder_is_not_needed(config: EncoderConfig, named: str, tmp_path: Path):
     """CLIP is saved as the hub has it, text and all."""
     source = tmp_path / "source"
     save_detector("detr", source) if isinstance(config, DetectorConfig) else save_backbone("clip", source)
@@ -105,7 +103,7 @@ def test_a_run_that_kept_a_detectors_weights_can_be_packed(tmp_path: Path):
     assert packed_tensors.keys() == tensors.keys()
 
 
-def test_a_pretrained_encoder_lies_inside_as_it_was_trained(tmp_path: Path):
+def test_a_fine_tuned_encoder_is_packed_with_its_trained_weights(tmp_path: Path):
     save_backbone("resnet", tmp_path / "backbone")
     encoder = Pretrained(PretrainedConfig(source=str(tmp_path / "backbone"), trainable_from=0))
     with torch.no_grad():
@@ -124,7 +122,7 @@ def test_a_pretrained_encoder_lies_inside_as_it_was_trained(tmp_path: Path):
         open_package(tmp_path / "m")
 
 
-def test_half_the_size(tiny: Path, model: Path, tmp_path: Path):
+def test_half_precision_halves_the_size(tiny: Path, model: Path, tmp_path: Path):
     run = load_run(tiny / "run")
     folder = pack(run, tmp_path / "half.limner", half=True)
     full, half = (path.joinpath("model.safetensors").stat().st_size for path in (model, folder))
@@ -168,7 +166,7 @@ def test_files_that_could_run_are_refused_before_anything_is_read(model: Path, m
             open_package(model)
 
 
-def test_what_is_missing_unknown_or_newer_is_said(tiny: Path, model: Path):
+def test_missing_unknown_and_newer_files_are_named(tiny: Path, model: Path):
     (model / "more.json").write_text("{}")
     with pytest.raises(ValueError, match=r"holds more\.json, not listed in its manifest\.json"):
         open_package(model)
@@ -189,7 +187,7 @@ def test_what_is_missing_unknown_or_newer_is_said(tiny: Path, model: Path):
         open_package(tiny / "run")
 
 
-def test_what_cannot_be_packed(tiny: Path, tmp_path: Path):
+def test_runs_without_an_encoder_and_existing_folders_are_refused(tiny: Path, tmp_path: Path):
     run = load_run(tiny / "run")
     with pytest.raises(ValueError, match="has no encoder and could not caption a file"):
         pack(replace(run, encoder=None), tmp_path / "m")
@@ -199,7 +197,7 @@ def test_what_cannot_be_packed(tiny: Path, tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]  # nothing half-written
 
 
-def test_packing_again_replaces_it_whole_or_not_at_all(tiny: Path, model: Path, monkeypatch):
+def test_packing_again_replaces_the_package_completely_or_not_at_all(tiny: Path, model: Path, monkeypatch):
     before = (model / "manifest.json").read_text()
     monkeypatch.setattr(packed, "sha256", lambda path: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space left"):
@@ -210,7 +208,7 @@ def test_packing_again_replaces_it_whole_or_not_at_all(tiny: Path, model: Path, 
     assert (open_package(model) / "README.md").read_text() == "# My card\n"
 
 
-def test_the_hub(tiny: Path, model: Path, tmp_path: Path, monkeypatch):
+def test_packages_are_fetched_from_the_hub(tiny: Path, model: Path, tmp_path: Path, monkeypatch):
     import huggingface_hub
 
     def offline(id: str, **_: object) -> str:
@@ -244,7 +242,7 @@ def test_the_hub(tiny: Path, model: Path, tmp_path: Path, monkeypatch):
     assert calls == [("a/b", {"private": True, "exist_ok": True}), model]
 
 
-def test_the_command(tiny: Path, tmp_path: Path, capsys):
+def test_the_pack_command_writes_and_verifies(tiny: Path, tmp_path: Path, capsys):
     out = str(tmp_path / "m.limner")
     assert main(["pack", str(tiny / "run"), "--out", out]) == 0
     assert f"wrote {out}: 0." in capsys.readouterr().out

@@ -35,7 +35,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "r.yaml"
 
 
-def test_fields_arrive(file: Path):
+def test_fields_of_a_file_reach_the_recipe(file: Path):
     recipe = load_recipe(file)
     assert recipe.data.name == "csv" and recipe.encoder == PretrainedConfig("pretrained", "weights/x", -2)
     assert recipe.augmentations == ("full", "flip") and (recipe.model.hidden, recipe.model.project) == (64, 32)
@@ -64,7 +64,7 @@ def test_an_empty_recipe_is_the_default(tmp_path: Path):
     assert Recipe().encoder == SmallCNNConfig() and len(Recipe().stages) == 1
 
 
-def test_overrides(file: Path):
+def test_overrides_change_single_fields(file: Path):
     given = [
         ("stages.0.lr", "1e-5"),
         ("stages.-1.objective.doubly_stochastic", "1"),
@@ -84,7 +84,7 @@ def test_overrides(file: Path):
     assert load_recipe(file).seed == 7
 
 
-def test_overrides_of_what_the_file_leaves_at_its_default():
+def test_overrides_change_fields_that_the_file_leaves_out():
     tree = {"data": {"media": "x"}}
     given = [
         ("stages.0.epochs", "1"),
@@ -133,7 +133,7 @@ IMPOSSIBLE = [
 
 
 @pytest.mark.parametrize(("name", "value"), IMPOSSIBLE)
-def test_numbers_that_cannot_be_are_named(file: Path, name: str, value: str):
+def test_invalid_numbers_are_named(file: Path, name: str, value: str):
     with pytest.raises(ValueError, match=rf"^{re.escape(str(file))}: {re.escape(name)}: .* got "):
         load_recipe(file, [(name, value)])
 
@@ -145,7 +145,7 @@ def test_a_recipe_built_in_python_is_checked_as_well():
         check_recipe(replace(fine, stages=(replace(Stage(), epochs=0),)))
 
 
-def test_override_copies():
+def test_overrides_do_not_change_the_original():
     tree = {"a": [{"b": 1}, {"b": 2}]}
     assert override(tree, ["a", "1", "b"], 5, "a.1.b") == {"a": [{"b": 1}, {"b": 5}]}
     assert override(tree, ["c", "d"], 5, "c.d") == {**tree, "c": {"d": 5}}
@@ -181,13 +181,13 @@ def test_override_copies():
         ("data.media", "@x", "--data.media @x: not a YAML value"),
     ],
 )
-def test_slips_are_errors_that_help(file: Path, name: str, value: str, message: str):
+def test_misspelt_fields_give_helpful_errors(file: Path, name: str, value: str, message: str):
     with pytest.raises(ValueError, match=message) as caught:
         load_recipe(file, [(name, value)])
     assert "\n" not in str(caught.value) and str(caught.value).startswith(f"{file}: ")
 
 
-def test_slips_in_the_file_itself(tmp_path: Path):
+def test_mistakes_in_the_file_give_helpful_errors(tmp_path: Path):
     for text, message in [
         ("stages: [{optimiser: adam}]", r"stages\.0 has no field 'optimiser'; .*optimizer"),
         ("- a\n- b\n", r"a recipe takes fields, got \['a', 'b'\]"),
@@ -206,7 +206,7 @@ def test_slips_in_the_file_itself(tmp_path: Path):
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_shipped_recipes(path: Path, tmp_path: Path):
+def test_shipped_recipes_are_valid(path: Path, tmp_path: Path):
     recipe = load_recipe(path)
     save_recipe(recipe, tmp_path / "r.json")
     assert load_recipe(tmp_path / "r.json") == recipe
@@ -214,7 +214,7 @@ def test_shipped_recipes(path: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, "much"])
-def test_captions_of_others_are_a_share_of_all(file: Path, share):
+def test_pseudo_captions_are_a_share_of_all_captions(file: Path, share):
     overrides = [("pseudo_captions.file", "teacher.jsonl"), ("pseudo_captions.share", "0.25")]
     pseudo = load_recipe(file, overrides).pseudo_captions
     assert (pseudo.file, pseudo.share) == ("teacher.jsonl", 0.25)

@@ -43,7 +43,7 @@ def edit(folder: Path, **fields: object) -> None:
     (folder / "run.json").write_text(json.dumps({**saved, **fields}))
 
 
-def test_what_was_saved_is_loaded(tmp_path: Path):
+def test_a_saved_run_is_loaded_unchanged(tmp_path: Path):
     model = make(tmp_path)
     loaded = load_run(tmp_path)
     assert loaded.recipe == RECIPE and loaded.vocabulary == VOCABULARY and loaded.info.feature_dim == 6
@@ -55,7 +55,7 @@ def test_what_was_saved_is_loaded(tmp_path: Path):
     assert names == {"recipe.json", "vocabulary.json", "run.json", "model.safetensors"}  # and no pickle
 
 
-def test_weights_of_a_file_are_needed_only_where_the_run_has_no_copy(tmp_path: Path):
+def test_the_weight_file_of_an_encoder_is_needed_only_where_the_run_has_no_copy(tmp_path: Path):
     """A 3-D ResNet begun from a .pth file: trained along it is in the run; for stored features it stays in its file."""
     torch.manual_seed(0)
     network = ResNet3D(ResNet3DConfig(depth=10, width=4))
@@ -148,7 +148,7 @@ def test_all_kinds_of_tensors_survive(tmp_path: Path):
         assert torch.equal(found[name], value) and found[name].dtype == value.dtype, name
 
 
-def test_what_is_missing_or_newer_is_said(tmp_path: Path):
+def test_missing_and_newer_files_are_named(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"is not a run folder: it has no run.json"):
         load_run(tmp_path)
     make(tmp_path)
@@ -202,7 +202,7 @@ def rust_is_full(*arguments: object) -> None:
     raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
 
-def test_a_full_disk_is_an_ordinary_error(tmp_path: Path, monkeypatch):
+def test_a_full_disk_gives_an_ordinary_error(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(safetensors.torch, "save_file", rust_is_full)
     with pytest.raises(OSError, match=r"No space left on device: .*a\.safetensors") as caught:
         save_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(3)})
@@ -233,7 +233,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path, monkeypatch, 
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.AdamW])
-def test_packed_state_continues_to_the_bit(tmp_path: Path, optimizer):
+def test_a_packed_training_state_continues_bit_identically(tmp_path: Path, optimizer):
     def step(model: nn.Module, way: torch.optim.Optimizer) -> None:
         way.zero_grad()
         nn.functional.dropout(model(torch.randn(4, 3))).square().sum().backward()

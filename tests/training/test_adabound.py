@@ -40,7 +40,7 @@ def course(gradients: list[float], **options: float) -> list[float]:
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 @pytest.mark.parametrize("gamma", [1e-3, 0.5, 0.9])
-def test_by_hand(gamma: float, decay: float) -> None:
+def test_one_parameter_by_hand(gamma: float, decay: float) -> None:
     """A wide band, in which Adam's rate holds, and narrow ones that clip it from above and from below."""
     gradients = [0.5, -2.0, 0.01, 1e-4, 3.0, -0.2] * 3
     found = course(gradients, lr=0.01, final_lr=0.1, gamma=gamma, weight_decay=decay)
@@ -81,7 +81,7 @@ def test_a_schedule_scales_the_band_too() -> None:
     assert moved[0] == pytest.approx(0.01) and moved[1] == pytest.approx(0.005)
 
 
-def test_a_parameter_without_gradient_stays() -> None:
+def test_a_parameter_without_gradient_does_not_change() -> None:
     x = torch.nn.Parameter(torch.ones(2))
     optimizer = AdaBound([x])
     optimizer.step()

@@ -62,7 +62,7 @@ def test_a_small_student_comes_nearer_to_its_teacher(world: tuple[Path, Path], t
     assert metadata["name"].startswith("distil hidden ")
 
 
-def test_the_projections_go_on_in_the_next_run(world: tuple[Path, Path], tmp_path: Path):
+def test_projections_are_continued_in_the_next_run(world: tuple[Path, Path], tmp_path: Path):
     """A rate of almost 0 shows what it began with; other parts begin anew."""
     first = student(*world, hidden=0.5)
     folder = train(first, tmp_path / "one")
@@ -107,7 +107,7 @@ def test_resumed_equals_uninterrupted(whole: tuple[Recipe, Path], tmp_path: Path
     assert ("teacher_cache.keys" in tensors) == bool(cache)
 
 
-def test_captions_of_others_are_learnt_with_every_objective(world: tuple[Path, Path], tmp_path: Path):
+def test_pseudo_captions_are_learnt_with_every_objective(world: tuple[Path, Path], tmp_path: Path):
     """With share 1 a plain cross entropy learns the told sentence by heart, and its vocabulary stays the humans'."""
     path = tmp_path / "t.jsonl"
     path.write_text("".join(json.dumps({"id": f"p{k}", "caption": "two cows stand"}) + "\n" for k in range(10)))
@@ -121,7 +121,7 @@ def test_captions_of_others_are_learnt_with_every_objective(world: tuple[Path, P
     assert watch.of("end")[0]["skipped"] == 1
 
 
-def test_the_commands_a_user_gives(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_distillation_through_the_commands(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """A teacher's beams are written, and a student of it trains on them and on what the teacher expects."""
     teacher, told, out = tiny / "run", tmp_path / "told", tmp_path / "student"
     asked = ["--split", "train", "--beam", "3", "--n-best", "3", "--out", str(told)]
@@ -150,7 +150,7 @@ def test_the_commands_a_user_gives(tiny: Path, tmp_path: Path, capsys: pytest.Ca
 # --- how a teacher reads ----------------------------------------------------------------------------------------------
 
 
-def test_a_teacher_of_other_inputs_reads_its_own(world: tuple[Path, Path], tmp_path: Path):
+def test_a_teacher_reads_its_own_inputs(world: tuple[Path, Path], tmp_path: Path):
     """The student sees pictures of 16 pixels; its teacher those of 24, or features that lie in a store."""
     data, same_kind = world
     bigger = recipe(data, ("model", TEACHER), ("encoder", {"name": "small_cnn", "size": 24, "width": 8, "dim": 6}))
@@ -187,7 +187,7 @@ def stored(folder: Path, ids: list[str], augmentations: tuple[str, ...]) -> str:
     return str(folder)
 
 
-def test_a_teacher_reads_the_same_view_where_its_store_has_it(world: tuple[Path, Path], tmp_path: Path):
+def test_a_teacher_reads_the_same_augmentation_where_its_store_has_it(world: tuple[Path, Path], tmp_path: Path):
     data = world[0]
     ids = [f"p{k}" for k in range(10)] + ["v0", "v1", "v2"]
     store = stored(tmp_path / "store", ids, ("full", "flip"))
@@ -213,7 +213,7 @@ def test_a_store_without_some_media_is_refused(world: tuple[Path, Path], tmp_pat
         train(student(world[0], run, cache=3), tmp_path / "run")
 
 
-def test_same_inputs():
+def test_two_recipes_are_compared_by_their_inputs():
     pixels = build_recipe({"data": {"media": "x"}})
     store = build_recipe({"features": "a/b"})
     assert same_inputs(pixels, pixels) and same_inputs(store, build_recipe({"features": "a/../a/b", "frames": 4}))
@@ -221,7 +221,7 @@ def test_same_inputs():
     assert not same_inputs(store, build_recipe({"features": "a/c"}))
 
 
-def test_words_are_those_of_the_same_text():
+def test_token_ids_of_the_teacher_are_matched_by_the_words_text():
     def words(*more: str, **options: Any) -> Vocabulary:
         return Vocabulary((*SPECIALS, *more), **options)
 
@@ -234,7 +234,7 @@ def test_words_are_those_of_the_same_text():
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
-def test_teachers_that_cannot_teach(world: tuple[Path, Path], tmp_path: Path):
+def test_unsuitable_teachers_are_refused(world: tuple[Path, Path], tmp_path: Path):
     data = world[0]
     with pytest.raises(FileNotFoundError, match="nowhere is not a run folder"):
         train(student(data, "nowhere"), tmp_path / "a")
@@ -286,7 +286,7 @@ def test_a_broken_teacher_names_the_media(world: tuple[Path, Path], tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", [{"kl": 0.5, "actions": 0.1, "objects": 0.1}, {"kl": 0.5, "joint": 0.5}])
-def test_two_processes(world: tuple[Path, Path], tmp_path: Path, objective: dict[str, float]):
+def test_two_processes_distil_together(world: tuple[Path, Path], tmp_path: Path, objective: dict[str, float]):
     """Also where one has no verb in its share, and where parts of the teacher go unused."""
     save_recipe(student(*world, **objective), tmp_path / "recipe.json")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "limner", "train"]

@@ -54,7 +54,7 @@ def recipe(tmp_path: Path) -> Recipe:
     return build_recipe(tree)
 
 
-def test_training_and_evaluation(recipe: Recipe, tmp_path: Path):
+def test_a_run_is_trained_and_evaluated_on_feature_files(recipe: Recipe, tmp_path: Path):
     watched = Watched()
     run = load_run(train(recipe, tmp_path / "run", callback=watched))
     (start,) = [facts for facts in watched.of("start") if "training media" in facts]
@@ -69,7 +69,7 @@ def test_training_and_evaluation(recipe: Recipe, tmp_path: Path):
         Pipeline(run)
 
 
-def test_evaluation_counts_what_it_cannot_read(recipe: Recipe, tmp_path: Path):
+def test_evaluation_counts_unreadable_features(recipe: Recipe, tmp_path: Path):
     run = load_run(train(recipe, tmp_path / "run"))
     gc.collect()  # HDF5 does not write what is open elsewhere
     with h5py.File(tmp_path / "a.hdf5", "a") as file:
@@ -87,14 +87,14 @@ def test_evaluation_counts_what_it_cannot_read(recipe: Recipe, tmp_path: Path):
         evaluate_run(run, "val")
 
 
-def test_none_of_the_ids_is_there(recipe: Recipe, tmp_path: Path):
+def test_files_with_none_of_the_ids_are_refused(recipe: Recipe, tmp_path: Path):
     features(tmp_path / "a.hdf5", ["x1", "x2"])
     message = r"none of 12 media can be read; the first: t0: not in .*a\.hdf5, which has 2 ids \(x1, x2, \.\.\.\)"
     with pytest.raises(ValueError, match=message):
         train(recipe, tmp_path / "run")
 
 
-def test_views_need_a_store(recipe: Recipe):
+def test_augmentations_need_a_feature_store(recipe: Recipe):
     from dataclasses import replace
 
     with pytest.raises(

@@ -97,7 +97,7 @@ def test_a_frozen_encoder_is_not_copied_and_is_checked(folder: Path, tmp_path: P
         load_run(run, str(tmp_path / "other"))
 
 
-def test_tuning_needs_pixels(folder: Path, tmp_path: Path):
+def test_fine_tuning_needs_pixels(folder: Path, tmp_path: Path):
     whole = replace(tuned(folder, folder / "resnet", -1), features="somewhere")
     with pytest.raises(ValueError, match=r"encoder.trainable_from needs raw media: leave `features` empty"):
         train(whole, tmp_path / "run")

@@ -57,7 +57,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(world: tuple[Recipe, Path]
     assert {"objective.reconstructor.lstm.weight_ih", "optimizer.0.max_exp_avg_sq"} <= tensors.keys()
 
 
-def test_the_captioner_is_kept_without_it(world: tuple[Recipe, Path]):
+def test_the_captioner_is_saved_without_the_objectives_parameters(world: tuple[Recipe, Path]):
     tensors, _ = load_tensors(world[1] / "model.safetensors")
     run = load_run(world[1])
     assert run.encoder is not None
@@ -65,7 +65,7 @@ def test_the_captioner_is_kept_without_it(world: tuple[Recipe, Path]):
     assert tensors.keys() == own
 
 
-def test_the_first_stage_has_none(world: tuple[Recipe, Path], tmp_path: Path):
+def test_a_stage_without_objective_parameters_saves_none(world: tuple[Recipe, Path], tmp_path: Path):
     alone = replace(world[0], stages=world[0].stages[:1])
     folder = train(alone, tmp_path / "run")
     assert not (folder / "objective.safetensors").exists()
@@ -79,7 +79,9 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Session, "validate", lambda session, stage: 100.0 * stage + session.state.epoch, raising=True)
 
 
-def test_it_learns_and_is_kept_beside_the_best_weights(world: tuple[Recipe, Path], tmp_path: Path, monkeypatch):
+def test_objective_parameters_learn_and_are_saved_beside_the_best_weights(
+    world: tuple[Recipe, Path], tmp_path: Path, monkeypatch
+):
     scored(monkeypatch)
     seen: list[dict[str, Any]] = []
 
@@ -97,7 +99,9 @@ def test_it_learns_and_is_kept_beside_the_best_weights(world: tuple[Recipe, Path
     assert kept.keys() == last.keys() and all(torch.equal(kept[key], last[key]) for key in kept)
 
 
-def test_the_next_stage_and_the_next_run_go_on_with_it(world: tuple[Recipe, Path], tmp_path: Path, monkeypatch):
+def test_the_next_stage_and_run_continue_with_the_objective_parameters(
+    world: tuple[Recipe, Path], tmp_path: Path, monkeypatch
+):
     """A rate of almost 0 shows what they began with; another objective begins anew."""
     scored(monkeypatch)
     recnet = replace(world[0].stages[1], epochs=1)
@@ -122,7 +126,7 @@ def test_amsgrad_is_adam_with_the_largest_second_moment(world: tuple[Recipe, Pat
     assert any((most > now).any() for most, now in pairs)
 
 
-def test_objectives_are_told_the_epoch(world: tuple[Recipe, Path], tmp_path: Path, monkeypatch):
+def test_objectives_get_the_number_of_the_epoch(world: tuple[Recipe, Path], tmp_path: Path, monkeypatch):
     seen: list[int] = []
     call = CrossEntropy.__call__
 
@@ -147,12 +151,12 @@ def test_objectives_are_told_the_epoch(world: tuple[Recipe, Path], tmp_path: Pat
         ("schedule.start", "-1"),
     ],
 )
-def test_numbers_that_cannot_be_are_named(name: str, value: str):
+def test_invalid_numbers_are_named(name: str, value: str):
     with pytest.raises(ValueError, match=rf"stages\.0\.{name}: .* got "):
         build_recipe({"data": {"media": "x"}}, [(f"stages.0.{name}", value)])
 
 
-def test_slips_inside_an_objective_are_errors_that_help():
+def test_misspelt_fields_of_an_objective_give_helpful_errors():
     def built(objective: dict[str, Any]) -> None:
         build_recipe({"data": {"media": "x"}, "stages": [{"objective": objective}]})
 

@@ -25,7 +25,7 @@ def course(stage: Stage, gradients: tuple[float, ...] = (2.0, -1.0)) -> list[flo
     return found
 
 
-def test_rmsprop():
+def test_rmsprop_by_hand():
     """v = beta2 v + (1 - beta2) g^2; x -= lr g / (sqrt(v) + eps)."""
     stage = Stage(optimizer="rmsprop", lr=0.1, betas=(0.9, 0.75), eps=0.5)
     first = 1 - 0.1 * 2 / (sqrt(0.25 * 4) + 0.5)
@@ -33,13 +33,13 @@ def test_rmsprop():
     assert course(stage) == pytest.approx([first, second], rel=1e-6)
 
 
-def test_adagrad():
+def test_adagrad_by_hand():
     """v = sum of g^2; x -= lr g / (sqrt(v) + eps)."""
     first = 1 - 0.1 * 2 / 2
     assert course(Stage(optimizer="adagrad", lr=0.1)) == pytest.approx([first, first + 0.1 / sqrt(5)], rel=1e-6)
 
 
-def test_adam_hears_of_its_betas_and_eps():
+def test_adam_uses_its_betas_and_eps():
     """With both decays 0 and eps 1: x -= lr g / (|g| + 1)."""
     for name in ("adam", "adamw", "amsgrad"):
         found = course(Stage(optimizer=name, lr=0.1, betas=(0.0, 0.0), eps=1.0), (2.0,))
@@ -51,7 +51,7 @@ def test_weight_decay_is_part_of_the_gradient():
     assert first == pytest.approx([1 - 0.1], rel=1e-5)  # g = .5 x, and .5 / sqrt(.25) = 1
 
 
-def test_steps_of_the_rate_go_by_epochs(tmp_path: Path):
+def test_the_learning_rate_steps_by_epochs(tmp_path: Path):
     schedule = {"name": "step", "factor": 0.5, "every": 2, "start": 1}
     stage = {"epochs": 6, "lr": 0.01, "optimizer": "adagrad", "schedule": schedule}
     run = train(recipe(pictures(tmp_path / "data", 4), **stage), tmp_path / "run")

@@ -44,7 +44,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_frozen_parts_stay_to_the_bit_and_the_others_move(data: Path, tmp_path: Path, optimizer: str):
+def test_frozen_parts_stay_bit_identical_and_the_others_move(data: Path, tmp_path: Path, optimizer: str):
     """Two epochs with weight decay, which would shrink what has no gradient; and no moments of what is frozen."""
     whole = recipe(data, epochs=2, optimizer=optimizer, weight_decay=0.1, lr_scale=RATES)
     before, after = begun(whole, tmp_path / "begun"), weights(train(whole, tmp_path / "run"))
@@ -78,7 +78,7 @@ def test_half_the_rate_is_half_the_step(optimizer: str, lr: float):
         assert torch.equal(half[name], value * {"embed.weight": 0.5, "head.bias": 0.0}.get(name, 1.0)), name
 
 
-def test_names_are_compared_name_by_name_and_the_longest_counts():
+def test_the_longest_matching_module_name_decides():
     model = small("spatial_transformer", encoder_layers=11)
     named = {id(parameter): name for name, parameter in model.named_parameters()}
     rates = {"cell_layers.1": 0.0, "cell_layers.1.attend.key.weight": 2.0}
@@ -88,7 +88,7 @@ def test_names_are_compared_name_by_name_and_the_longest_counts():
     assert len(found) == sum(name.startswith("cell_layers.1.") for name in named.values()) > 5
 
 
-def test_gradients_are_given_back():
+def test_requires_grad_is_restored_after_a_stage():
     model = small("sa_lstm")
     model.attend.requires_grad_(False)  # whoever froze it before
 
@@ -130,7 +130,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(data: Path, tmp_path: Path
         same(tmp_path / "whole", folder)
 
 
-def test_a_name_that_is_no_part_is_told_before_any_stage(data: Path, tmp_path: Path):
+def test_an_unknown_part_is_refused_before_any_stage(data: Path, tmp_path: Path):
     whole = two_stages(data, lr_scale={"embedding": 0.0})
     parts = "embed, attend, init_h, init_c, gate, lstm, head"
     told = rf"stages\.1\.lr_scale: no parameter of the captioner is called 'embedding'; its parts are {parts}$"
@@ -142,7 +142,7 @@ def test_a_name_that_is_no_part_is_told_before_any_stage(data: Path, tmp_path: P
             matched_lr_scales(small("show_attend_tell"), {slip: 0.0})
 
 
-def test_rates_that_cannot_be(data: Path):
+def test_invalid_rates_are_refused(data: Path):
     with pytest.raises(ValueError, match=r"stages\.0\.lr_scale\.embed: .* got -1"):
         build_recipe({"data": {"media": "x"}}, [("stages.0.lr_scale.embed", "-1")])
     model = small("show_attend_tell")
@@ -155,7 +155,7 @@ def stages(*told: dict[str, Any]) -> tuple[Stage, ...]:
     return build_recipe({"data": {"media": "x"}, "stages": list(told)}).stages
 
 
-def test_a_rate_too_high_for_self_critical_training_is_told_once(data: Path, tmp_path: Path):
+def test_a_rate_too_high_for_self_critical_training_is_warned_about_once(data: Path, tmp_path: Path):
     scst = {"objective": {"name": "scst", "sample": {"count": 2, "rules": {"max_length": 4}}}}
     assert not high_lr_warnings(stages({"lr": 0.01}, {**scst, "lr": 5e-4}, {**scst, "lr": 0.1, "optimizer": "sgd"}))
     (text,) = high_lr_warnings(stages({}, {**scst, "lr": 0.001, "optimizer": "amsgrad"}))
@@ -166,7 +166,7 @@ def test_a_rate_too_high_for_self_critical_training_is_told_once(data: Path, tmp
 
 
 @pytest.mark.slow
-def test_two_processes_wait_for_no_frozen_part(data: Path, tmp_path: Path):
+def test_two_processes_do_not_wait_for_frozen_parts(data: Path, tmp_path: Path):
     """Three steps in the first stage, three in the second, in which something else is frozen."""
     whole = two_stages(data, lr_scale={"head": 0.0})
     save_recipe(whole, tmp_path / "r.json")

@@ -63,7 +63,7 @@ def same(a: Path, b: Path) -> None:
     assert (a / "recipe.json").read_text() == (b / "recipe.json").read_text()
 
 
-def test_the_run_is_what_it_should_be(world: tuple[Recipe, Path]):
+def test_a_run_holds_its_files_and_log_rows(world: tuple[Recipe, Path]):
     rows = log_of(world[1])
     assert [row["step"] for row in rows if "loss" in row] == [3, 6, 9, 3, 6]  # the last step of every epoch
     assert [row["epoch"] for row in rows if "CIDEr" in row] == [1, 2, 3, 1, 2]
@@ -95,7 +95,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(world: tuple[Recipe, Path]
     same(world[1], folder)
 
 
-def test_killed_again_and_again(world: tuple[Recipe, Path], tmp_path: Path):
+def test_a_run_killed_repeatedly_ends_equal(world: tuple[Recipe, Path], tmp_path: Path):
     folder, watch = tmp_path / "run", Watched(("step", 4))
     for attempt in range(20):
         watch = Watched(("step", 4))
@@ -108,7 +108,7 @@ def test_killed_again_and_again(world: tuple[Recipe, Path], tmp_path: Path):
     same(world[1], folder)
 
 
-def test_a_half_written_log_line_does_not_hurt(world: tuple[Recipe, Path], tmp_path: Path):
+def test_a_half_written_log_line_is_dropped(world: tuple[Recipe, Path], tmp_path: Path):
     folder = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         train(world[0], folder, callback=Watched(("step", 6)))
@@ -118,7 +118,9 @@ def test_a_half_written_log_line_does_not_hurt(world: tuple[Recipe, Path], tmp_p
     same(world[1], folder)
 
 
-def test_a_full_disk_after_the_best_weights_of_a_new_stage(world: tuple[Recipe, Path], tmp_path: Path, monkeypatch):
+def test_a_full_disk_after_the_best_weights_of_a_new_stage_can_be_resumed(
+    world: tuple[Recipe, Path], tmp_path: Path, monkeypatch
+):
     """When stage 1's first checkpoint fails, model.safetensors is its own already: it must not start from that."""
     whole = replace(world[0], checkpoint_steps=1000)
     monkeypatch.setattr(session.Session, "validate", lambda this, number: 100.0 * number + this.state.step)
@@ -174,7 +176,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew(world: tuple[Recip
     assert len(told) == resume
 
 
-def test_the_end_tells_the_best_also_of_a_finished_run(world: tuple[Recipe, Path]):
+def test_the_end_reports_the_best_score_also_of_a_finished_run(world: tuple[Recipe, Path]):
     scores = [row["CIDEr"] for row in log_of(world[1]) if "CIDEr" in row]
     watch = Watched()
     train(world[0], world[1], resume=True, callback=watch)
@@ -182,7 +184,7 @@ def test_the_end_tells_the_best_also_of_a_finished_run(world: tuple[Recipe, Path
     assert end["best"] == pytest.approx(max(scores), rel=1e-5) and (end["metric"], end["skipped"]) == ("CIDEr", 0)
 
 
-def test_steps_go_on_over_the_stages(world: tuple[Recipe, Path], tmp_path: Path):
+def test_steps_are_counted_over_all_stages(world: tuple[Recipe, Path], tmp_path: Path):
     watch = Watched(("step", 11))
     with pytest.raises(KeyboardInterrupt):
         train(world[0], tmp_path / "run", callback=watch)

@@ -12,7 +12,7 @@ def course(schedule: Schedule, total: int) -> list[float]:
     return [round(lr_factor(schedule, step, total), 6) for step in range(total)]
 
 
-def test_constant():
+def test_the_constant_schedule_stays_at_one():
     assert course(Schedule(), 4) == [1, 1, 1, 1]
     assert course(Schedule("constant", warmup=0.5), 4) == [0.5, 1, 1, 1]
 
@@ -22,13 +22,13 @@ def test_warm_up_is_a_line_that_ends_at_one(name: str):
     assert course(Schedule(name, warmup=0.4), 10)[:4] == [0.25, 0.5, 0.75, 1.0]
 
 
-def test_one_cycle():
+def test_the_one_cycle_schedule_by_hand():
     """Up over 2 steps, then down over 4 in a line towards `final`."""
     assert course(Schedule("one_cycle", warmup=1 / 3), 6) == [0.5, 1, 1, 0.75, 0.5, 0.25]
     assert course(Schedule("one_cycle", warmup=1 / 3, final=0.2), 6) == [0.5, 1, 1, 0.8, 0.6, 0.4]
 
 
-def test_poly():
+def test_the_polynomial_schedule_by_hand():
     """base * (1 - step / steps) ** power; after a warm-up the steps that are left count."""
     assert course(Schedule("poly", power=2), 4) == [1, 0.5625, 0.25, 0.0625]
     assert course(Schedule("poly"), 10) == [round((1 - k / 10) ** 0.9, 6) for k in range(10)]
@@ -36,7 +36,7 @@ def test_poly():
     assert lr_factor(Schedule("poly"), 99, 4) == 0  # never beyond its end
 
 
-def test_cosine():
+def test_the_cosine_schedule_by_hand():
     expected = [1, 0.5 + 0.5 * cos(pi / 4), 0.5, 0.5 - 0.5 * cos(pi / 4)]
     assert course(Schedule("cosine"), 4) == pytest.approx(expected, abs=1e-6)
     assert course(Schedule("cosine", final=0.5), 4) == pytest.approx([0.5 + 0.5 * x for x in expected], abs=1e-6)
@@ -50,7 +50,7 @@ def test_cosine():
         (1, [1, 0.5, 0.25, 0.25, 0.125, 0.0625, 0.0625, 0.03125, 0.015625]),
     ],
 )
-def test_plateau_falls_after_so_many_validations_without_a_better_score(patience: int, factors: list[float]):
+def test_plateau_falls_after_its_patience_in_validations(patience: int, factors: list[float]):
     plateau = ReduceOnPlateau(Schedule("plateau", factor=0.5, patience=patience))
     found, better = [], []
     for score in (0.3, 0.2, 0.3, 0.4, 0.1, 0.1, 0.5, 0.5, 0.4):  # an equal score is not a better one
@@ -60,7 +60,7 @@ def test_plateau_falls_after_so_many_validations_without_a_better_score(patience
     assert (plateau.best, plateau.bad_validations) == (0.5, 2)
 
 
-def test_other_schedules_only_count():
+def test_other_schedules_ignore_scores():
     plateau = ReduceOnPlateau(Schedule("cosine", patience=1))
     for score in (0.5, 0.4, 0.3):
         plateau.update(score)
@@ -79,7 +79,7 @@ def test_plateau_does_not_fall_before_its_start():
     assert [(early.update(0.1, epoch), early.factor)[1] for epoch in (1, 2, 3)] == [1, 1, 0.5]
 
 
-def test_noam_is_the_published_course():
+def test_noam_is_the_published_schedule():
     """factor * d^-0.5 * min(s^-0.5, s * warmup^-1.5), with lr its peak: 4.42e-4 for d = 512 and 10,000 steps."""
     schedule, peak = Schedule("noam", warmup_steps=10_000), 512**-0.5 * 10_000**-0.5
     assert peak == pytest.approx(4.42e-4, abs=5e-7)
@@ -102,7 +102,7 @@ def test_warm_up_in_steps_and_then_a_cosine():
     assert course(Schedule("cosine", warmup_steps=4), 8) == course(Schedule("cosine", warmup=0.5), 8)
 
 
-def test_warm_up_that_cannot_be():
+def test_invalid_warm_up_is_refused():
     with pytest.raises(ValueError, match="warmup and warmup_steps are both given"):
         Schedule("cosine", warmup=0.1, warmup_steps=10)
     with pytest.raises(ValueError, match="noam needs a warm-up"):

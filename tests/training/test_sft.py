@@ -83,14 +83,14 @@ def test_a_recipe_trains_both_sides(tiny: Path, tmp_path: Path) -> None:
         assert isinstance(forced, Sft) and forced.config.side == side
 
 
-def test_two_trainings_are_the_same_to_the_bit(tiny: Path, tmp_path: Path) -> None:
+def test_two_trainings_are_bit_identical(tiny: Path, tmp_path: Path) -> None:
     """Matching and labels leave nothing to chance."""
     plan = recipe(tiny, tmp_path / "features", objects=0.3, actions=0.2)
     first, second = (load_tensors(train(plan, tmp_path / name) / "last.safetensors")[0] for name in ("a", "b"))
     assert all(torch.equal(value, second[key]) for key, value in first.items() if key.startswith("model."))
 
 
-def test_the_published_sums_train_too(tiny: Path, tmp_path: Path) -> None:
+def test_the_published_loss_trains_too(tiny: Path, tmp_path: Path) -> None:
     plan = recipe(
         tiny, tmp_path / "features", teacher_weight=0.8, objects=0.1, actions=0.1, label_smoothing=0.3, published=True
     )
@@ -132,7 +132,7 @@ def test_two_processes_train_it(tiny: Path, tmp_path: Path, options: dict[str, A
     assert all(weight.isfinite().all() for weight in load_run(tmp_path / "run").model.state_dict().values())
 
 
-def test_captions_in_clips_pieces(tiny: Path, tmp_path: Path) -> None:
+def test_captions_may_be_encoded_in_clips_byte_pairs(tiny: Path, tmp_path: Path) -> None:
     """`vocabulary.byte_pairs`: nothing is built from the captions, and sentences come out whole."""
     plan = recipe(tiny, tmp_path / "features", objects=0.3)
     clip = write(tmp_path / "clip")

@@ -37,7 +37,7 @@ def tensors_of(run: Path, name: str, prefix: str = "") -> dict[str, torch.Tensor
     }
 
 
-def test_four_captions_are_learnt_by_heart(tmp_path: Path):
+def test_four_captions_are_memorised(tmp_path: Path):
     """From pixels; decoded freely, the captions of the four pictures come back word by word."""
     folder = pictures(tmp_path / "data", 4)
     sizes = ("model.hidden", 32), ("model.embed", 16)
@@ -56,7 +56,7 @@ def test_four_captions_are_learnt_by_heart(tmp_path: Path):
 
 
 @pytest.mark.parametrize("objective", [{}, {"label_smoothing": 0.1, "doubly_stochastic": 1.0}])
-def test_two_batches_accumulated_are_one_of_twice_the_size(tmp_path: Path, monkeypatch, objective: dict[str, float]):
+def test_two_accumulated_batches_equal_one_of_twice_the_size(tmp_path: Path, monkeypatch, objective: dict[str, float]):
     """The same pairs in the same order; after one step Adam's first moment is a tenth of the gradient.
 
     Statistics of a batch, which do depend on its size, are left out.
@@ -75,7 +75,7 @@ def test_two_batches_accumulated_are_one_of_twice_the_size(tmp_path: Path, monke
         torch.testing.assert_close(both[0][key], both[1][key], atol=1e-7, rtol=1e-5)
 
 
-def test_the_rate_of_every_step_is_the_schedules(tmp_path: Path):
+def test_the_learning_rate_of_every_step_is_the_schedules(tmp_path: Path):
     """5 batches, accumulated in twos, are 3 steps an epoch: 6 steps, of which 2 warm up."""
     folder = pictures(tmp_path / "data", 10)
     stage = {"batch_size": 2, "accumulate": 2, "epochs": 2, "lr": 0.01}
@@ -128,7 +128,7 @@ def test_validation_every_other_epoch_and_at_the_end(tmp_path: Path):
     assert watch.of("start")[-1]["validation media"] == 2
 
 
-def test_a_run_that_starts_from_another_has_to_beat_it(tmp_path: Path, monkeypatch):
+def test_a_run_that_starts_from_another_must_beat_its_score(tmp_path: Path, monkeypatch):
     data = pictures(tmp_path / "data", 8)
     first = train(recipe(data), tmp_path / "first")
     begun = tensors_of(first, "model")
@@ -170,7 +170,7 @@ def test_the_moving_average_by_hand():
     assert model.weight.item() == -1.0
 
 
-def test_collapse_by_number():
+def test_the_warning_about_collapsed_captions_by_hand():
     def report(different: int, media: int) -> str:
         captions = {str(k): f"word{k % different}" for k in range(media)}
         return collapse_warning(evaluate(captions, References({id: ["x"] for id in captions})), media)
@@ -180,7 +180,7 @@ def test_collapse_by_number():
     assert report(4, 200) and not report(5, 200)  # two per cent
 
 
-def test_a_collapse_is_told(tmp_path: Path):
+def test_collapsed_captions_are_warned_about(tmp_path: Path):
     """Nothing is learnt, and all pictures are the same."""
     folder = pictures(tmp_path / "data", 20, 20)
     for k in range(1, 20):
@@ -197,7 +197,7 @@ def test_an_infinite_loss_names_step_and_media(tmp_path: Path):
         train(whole, tmp_path / "run")
 
 
-def test_bad_pictures_are_told_and_the_others_learnt(tmp_path: Path):
+def test_unreadable_pictures_are_reported_and_the_others_learnt(tmp_path: Path):
     folder = pictures(tmp_path / "data", 6, 2)
     (folder / "p5.png").write_bytes(b"no picture")
     (folder / "p1.png").unlink()
@@ -296,7 +296,7 @@ def test_a_run_starts_from_another_ones_words_and_best_weights(tmp_path: Path):
     assert (second / "vocabulary.json").read_bytes() == (first / "vocabulary.json").read_bytes()
 
 
-def test_pictures_grow_from_stage_to_stage(tmp_path: Path, monkeypatch):
+def test_the_picture_size_may_grow_from_stage_to_stage(tmp_path: Path, monkeypatch):
     """Small squares first; the model that comes out sees its encoder's own."""
     seen: list[tuple[int, int]] = []
     forward = SmallCNN.forward

@@ -44,7 +44,7 @@ def test_lines_name_the_metric_and_the_stage(tmp_path: Path, capsys):
     assert f"best BLEU-1 {best:.1f}" in capsys.readouterr().out
 
 
-def test_tensorboard_forgets_what_was_not_saved(tmp_path: Path):
+def test_tensorboard_drops_steps_after_the_last_checkpoint(tmp_path: Path):
     """60 steps, saved after the 30th, killed after the 50th: the points at 40 (not saved) are purged and made again."""
     whole = recipe(pictures(tmp_path / "data", 60), ("checkpoint_steps", 30), batch_size=1)
     stop = Watched(("step", 50))
@@ -64,14 +64,14 @@ def test_skipped_media_give_status_three(tmp_path: Path, capsys):
     assert "warning: skipped: " in capsys.readouterr().out
 
 
-def test_words_are_not_abbreviated(tmp_path: Path, capsys):
+def test_options_are_not_abbreviated(tmp_path: Path, capsys):
     options, rest = parser().parse_known_args(["train", "r.yaml", "--res", "--ou", "x"])
     assert not options.resume and options.out is None and rest == ["--res", "--ou", "x"]
     assert main(["caption", "x.png", "--model", "nowhere", "--device", "gpu9"]) == 2
     assert "--device gpu9: unknown; give cpu, cuda, cuda:1 or mps" in capsys.readouterr().err
 
 
-def test_only_the_first_process_is_heard(tmp_path: Path, monkeypatch):
+def test_only_the_first_process_prints(tmp_path: Path, monkeypatch):
     from limner.training import session
 
     class Second(session.Accelerator):

@@ -98,14 +98,14 @@ searches = st.builds(
 
 
 @given(options=searches, seed=st.integers(0, 500), words=st.integers(1, 6), end=st.floats(-3, 3))
-def test_tables_are_searched_alike(options: Beam, seed: int, words: int, end: float):
+def test_tables_are_searched_as_in_pytorch(options: Beam, seed: int, words: int, end: float):
     model, features = tables(3, max(words, 3), seed, end), of_tables(3)
     same(torch_beam(model, features, options), engine_beam(model, features, options), options.n_best)
 
 
 @pytest.mark.parametrize("case", ["show_attend_tell", "first_token", "sa_lstm", "spatial_transformer", "up_down"])
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
-def test_captioners_are_searched_alike(case: str, size: int):
+def test_captioners_are_searched_as_in_pytorch(case: str, size: int):
     model, features = small(case, seed=size), random_features(6, ragged=False)
     options = Beam(size, 0.5, Rules(min_length=2, max_length=8), normalise="wu")
     same(torch_beam(model, features, options), engine_beam(model, features, options), 1)
@@ -137,7 +137,7 @@ def test_a_beam_by_hand():
     st.lists(st.lists(st.integers(2, 6), min_size=5, max_size=5), min_size=1, max_size=4),
     st.integers(0, 5),
 )
-def test_rules_forbid_the_same(rules: Rules, said: list[list[int]], length: int):
+def test_rules_forbid_the_same_words_as_in_pytorch(rules: Rules, said: list[list[int]], length: int):
     tokens = np.array(said)[:, :length]
     scores = np.random.default_rng(length).normal(size=(len(tokens), 7)).astype(np.float32)
     expected = apply_rules(rules, torch.from_numpy(scores), torch.from_numpy(tokens.copy()))
@@ -150,13 +150,13 @@ def test_the_largest_come_in_order():
     assert top_k(scores, 5).tolist() == [1, 3, 4, 0, 2]
 
 
-def test_log_softmax():
+def test_log_softmax_by_hand():
     logp = log_softmax(np.array([[0, np.log(3), -np.inf]], np.float32))
     np.testing.assert_allclose(np.exp(logp), [[0.25, 0.75, 0]], atol=1e-6)
 
 
 @pytest.mark.parametrize("bad", [np.nan, -np.inf])
-def test_scores_that_are_no_numbers(bad: float):
+def test_scores_that_are_not_numbers_are_an_error(bad: float):
     def step(token: np.ndarray, state: State) -> OnnxStepOutput:
         return np.full((len(token), 6), bad, np.float32), np.ones((len(token), 1), np.float32), state
 

@@ -46,7 +46,7 @@ def test_the_card_is_held_against_itself(copy: Path):
         read_export_manifest(copy)
 
 
-def test_other_formats(copy: Path, tmp_path: Path):
+def test_other_export_formats_are_refused(copy: Path, tmp_path: Path):
     card = read_export_manifest(copy)
     replace(card, format=3, version="9.9").save(copy)
     with pytest.raises(ValueError, match=r"export format 3, of limner 9\.9; this limner reads up to 2: update limner"):
@@ -59,7 +59,7 @@ def test_other_formats(copy: Path, tmp_path: Path):
         OnnxPipeline.load(tmp_path)
 
 
-def test_a_graph_that_is_none(copy: Path):
+def test_an_invalid_graph_is_refused(copy: Path):
     """With the right hash: it was no graph when it was exported."""
     (copy / "step.onnx").write_bytes(b"import os; os.remove('x')")
     replace(read_or_guess(copy), files=file_hashes(copy)).save(copy)

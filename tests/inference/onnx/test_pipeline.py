@@ -46,7 +46,7 @@ def _words(text: str) -> str:
     return re.sub(r"-\d+\.\d+", "", text)
 
 
-def test_bad_files_are_told_and_lose_nothing(
+def test_unreadable_files_are_reported_and_the_others_captioned(
     exported: Path, files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     """An empty file, noise, a cut picture, one that is not there, a clip that is none."""
@@ -68,7 +68,7 @@ def test_bad_files_are_told_and_lose_nothing(
         assert name in problems
 
 
-def test_any_source(exported: Path, files: list[Path]):
+def test_every_kind_of_source_is_captioned(exported: Path, files: list[Path]):
     engine = OnnxPipeline.load(exported, threads=1)
     expected = engine.caption(files[0])
     for source in (str(files[0]), Image.open(files[0]), files[0].read_bytes(), Medium("x", str(files[0]))):
@@ -79,7 +79,9 @@ def test_any_source(exported: Path, files: list[Path]):
         engine.caption(files[0], Sample())
 
 
-def test_it_is_found_beside_its_run(tiny: Path, exported: Path, files: list[Path], capsys: pytest.CaptureFixture[str]):
+def test_the_export_beside_a_run_is_found(
+    tiny: Path, exported: Path, files: list[Path], capsys: pytest.CaptureFixture[str]
+):
     said = []
     for model in (tiny / "run", exported):
         assert main(["caption", str(files[0]), "--engine", "onnx", "--model", str(model)]) == 0
@@ -97,7 +99,7 @@ def test_it_is_found_beside_its_run(tiny: Path, exported: Path, files: list[Path
         (["--model", "{world}"], "no exported model"),
     ],
 )
-def test_what_the_engine_does_not_do(
+def test_unsupported_options_are_refused(
     tiny: Path,
     exported: Path,
     files: list[Path],
@@ -112,7 +114,7 @@ def test_what_the_engine_does_not_do(
     assert message in capsys.readouterr().err
 
 
-def test_no_pytorch(exported: Path, files: list[Path]):
+def test_the_engine_runs_without_pytorch(exported: Path, files: list[Path]):
     """Neither loaded nor needed: here it cannot even be found."""
     code = """
 import sys

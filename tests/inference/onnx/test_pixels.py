@@ -43,18 +43,18 @@ def check(encoder: Encoder) -> None:
 
 
 @pytest.mark.parametrize("config", OWN, ids=lambda config: config.name)
-def test_our_own_encoders(config: EncoderConfig):
+def test_pixels_equal_those_of_our_own_encoders(config: EncoderConfig):
     check(build_encoder(config))
 
 
 @pytest.mark.parametrize("kind", ["resnet", "mobilenet_v2", "vit", "clip"])
-def test_pretrained_encoders(kind: str, tmp_path: Path):
+def test_pixels_equal_those_of_pretrained_encoders(kind: str, tmp_path: Path):
     """A square, CLIP's shorter edge with a crop of its middle, and ConvNeXT's way, which ResNet's folders name."""
     save(kind, tmp_path)
     check(build_encoder(PretrainedConfig(source=str(tmp_path))))
 
 
-def test_a_picture_smaller_than_the_crop_gets_a_rim(tmp_path: Path):
+def test_a_picture_smaller_than_the_crop_is_padded(tmp_path: Path):
     """As transformers puts it there: an odd row comes first."""
     save("mobilenet_v2", tmp_path)
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
@@ -79,7 +79,7 @@ def test_other_preprocessing_is_refused():
         split_preprocessing(Odd(SmallCNNConfig(size=32, width=8, dim=8)))
 
 
-def test_sizes_must_be_one_of_two():
+def test_invalid_combinations_of_sizes_are_refused():
     for wrong in ({}, {"size": (4, 4), "edge": 4}, {"edge": 4}):
         with pytest.raises(ValueError, match=r"give either a size or an edge to resize to|give a crop too"):
             Preprocess(**wrong)  # type: ignore[arg-type]

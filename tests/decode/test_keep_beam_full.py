@@ -40,7 +40,7 @@ def test_captions_equal_the_published_loop(width: int, end: float) -> None:
         assert found.logprob[keep * medium].item() == pytest.approx(score(world, medium, expected[0]), abs=1e-4)
 
 
-def test_it_finds_what_the_shrinking_beam_loses() -> None:
+def test_a_full_beam_finds_captions_that_the_shrinking_beam_loses() -> None:
     """Both searches equal their plain twins; on 60 media the full beam is never worse."""
     world, rules = tables(60, 3, seed=1, end=1.0), replace(FREE, max_length=6)
     everyone = media(*range(60))
@@ -64,6 +64,6 @@ def test_the_order_and_size_of_the_batch_do_not_matter(model: Captioner, feature
 
 
 @pytest.mark.parametrize("other", [{"finished_compete": True}, {"groups": 2, "size": 4}, {"must": ("dog",)}])
-def test_it_is_one_beam(other: dict[str, object]) -> None:
+def test_keep_beam_full_excludes_other_searches(other: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="keep_beam_full is one beam"):
         Beam(**{"keep_beam_full": True, **other})  # type: ignore[arg-type]
