@@ -4,11 +4,11 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 export NO_MKDOCS_2_WARNING = 1
 
-CODE := src tests benchmarks docs/hooks
+CODE := src tests benchmarks docs/hooks docs/tutorials
 
 SAT := flickr8k_show_attend_tell
 
-.PHONY: demo demo-train limner-tiny test check suite suite-half suite-rest docs docs-serve format clean
+.PHONY: demo demo-train limner-tiny test check suite suite-half suite-rest docs docs-serve tutorials tutorials-check format clean
 
 HALF := tests/objectives tests/training
 
@@ -52,6 +52,12 @@ docs: .venv/.installed          ## build the documentation into site/; a broken 
 
 docs-serve: .venv/.installed    ## show the documentation at http://127.0.0.1:8000 and rebuild it while you edit
 	$(BIN)/mkdocs serve
+
+tutorials: .venv/.installed     ## execute the notebooks of docs/tutorials and store their outputs (6 minutes)
+	$(BIN)/python docs/tutorials/execute.py docs/tutorials/*.ipynb
+
+tutorials-check: .venv/.installed   ## execute copies of them with little data; an exception fails
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/test_tutorials.py
 
 format: .venv/.installed
 	$(BIN)/ruff check --fix $(CODE)

@@ -1,13 +1,15 @@
-"""Notebooks as pages: `x.ipynb` becomes `x.md`, with the outputs that are stored in it."""
+"""Notebooks as pages: `x.ipynb` becomes `x.md`, with the outputs that are stored in it, and links to it follow."""
 
 import base64
 import json
+import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mkdocs.structure.files import File
 
 Cell = dict[str, Any]
+NOTEBOOK_LINK = re.compile(r"(\]\([\w./-]+)\.ipynb((?:#[\w-]+)?\))")
 
 
 def on_files(files: Any, config: Any, **_: Any) -> Any:
@@ -15,11 +17,20 @@ def on_files(files: Any, config: Any, **_: Any) -> Any:
     for notebook in [file for file in files if file.src_uri.endswith(".ipynb")]:
         path = PurePosixPath(notebook.src_uri)
         text, images = page(json.loads(Path(notebook.abs_src_path).read_text(encoding="utf-8")), path.stem)
-        text += f"\n[Download this notebook]({path.name})\n"
+        text += f'\n<a href="{path.name}" download>Download this notebook</a>\n'
         files.append(File.generated(config, str(path.with_suffix(".md")), content=text))
         for name, data in images.items():
             files.append(File.generated(config, str(path.parent / name), content=data))
     return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Links to notebooks, which work in the repository, lead to their pages.
+
+    >>> on_page_markdown("[first](tutorials/first.ipynb#train)")
+    '[first](tutorials/first.md#train)'
+    """
+    return NOTEBOOK_LINK.sub(r"\1.md\2", markdown)
 
 
 def page(notebook: dict[str, Any], stem: str) -> tuple[str, dict[str, bytes]]:
