@@ -114,8 +114,8 @@ def meaning(section: Section, name: str, notes: dict[str, str]) -> str:
 
 
 def first_paragraphs(cls: type) -> str:
-    """The docstring, unless `dataclass` wrote it."""
-    text = cls.__doc__ or ""
+    """The docstring up to its examples, unless `dataclass` wrote it."""
+    text = (cls.__doc__ or "").partition(">>>")[0]
     return "" if text.startswith(f"{cls.__name__}(") else "\n".join(line.strip() for line in text.strip().split("\n"))
 
 
