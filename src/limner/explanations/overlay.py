@@ -80,7 +80,7 @@ def above_mean(values: Float[np.ndarray, " N"], real: Bool[np.ndarray, " N"]) ->
     return np.where(real, np.clip(values - mean, 0, None) / (peak - mean) * (1 - mean / peak) ** 0.5, 0)
 
 
-def maps_between(maps: Float[np.ndarray, "t *shape"], start: float, end: float) -> Float[np.ndarray, "*shape"]:
+def maps_between(maps: Float[np.ndarray, "t *shape"], start: float, end: float) -> Float[np.ndarray, "*shape"]:  # noqa: F821 (a shape, not a name)
     """The map of a moment or of a part of the clip; `start` and `end` are fractions of its length.
 
     A moment (start = end) is interpolated linearly between the centres of the t equal steps.  Of a longer part, the

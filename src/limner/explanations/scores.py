@@ -108,7 +108,7 @@ def _probabilities(
     return torch.cat(probabilities)
 
 
-def _repeat(x: Float[Tensor, "1 *shape"] | Bool[Tensor, "1 *shape"], count: int) -> Tensor:
+def _repeat(x: Float[Tensor, "1 *shape"] | Bool[Tensor, "1 *shape"], count: int) -> Tensor:  # noqa: F821 (a shape, not a name)
     """The only row `count` times, without a copy."""
     return x.expand(count, *x.shape[1:])
 

@@ -215,7 +215,7 @@ class DecoderLayer(nn.Module):
         past: KeyValue,
         causal: Bool[Tensor, "1 L T"],
         cells: KeyValue,
-        mask: Bool[Tensor, "B #Q N"],
+        mask: Bool[Tensor, "B #Q N"],  # noqa: F821 (a shape, not a name)
     ) -> tuple[Float[Tensor, "R L D"], KeyValue, Float[Tensor, "R L N"]]:
         """-> the words, their keys and values joined to those of the `past`, and the attention over the cells."""
         normed = self.norms[0](x)

@@ -69,7 +69,10 @@ class XLinear(nn.Module):
         return KeyValue(self.key(cells), self.value(cells))
 
     def forward(
-        self, queries: Float[Tensor, "B Q D"], key_value: KeyValue, mask: Bool[Tensor, "B #Q N"]
+        self,
+        queries: Float[Tensor, "B Q D"],
+        key_value: KeyValue,
+        mask: Bool[Tensor, "B #Q N"],  # noqa: F821 (a shape, not a name)
     ) -> tuple[Float[Tensor, "B Q D"], Float[Tensor, "B Q N"]]:
         """-> outputs, and attention weights averaged over the heads.
 

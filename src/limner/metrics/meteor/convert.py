@@ -164,7 +164,7 @@ def _sieve(phrase: UInt64[Array, " P"]) -> UInt8[Array, " S"]:
     return np.packbits(occurs, bitorder="little")
 
 
-def _group_by_row(row: Int[Array, " N"], rows: int) -> tuple[Int[Array, "{rows}+1"], Int[Array, " N"]]:
+def _group_by_row(row: Int[Array, " N"], rows: int) -> tuple[Int[Array, "{rows}+1"], Int[Array, " N"]]:  # noqa: F821 (a shape, not a name)
     """Where the items of each row begin, and the items grouped by row, otherwise in the given order.
 
     >>> start, items = _group_by_row(np.array([1, 0, 1]), rows=2)
