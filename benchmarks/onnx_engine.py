@@ -24,7 +24,7 @@ from limner.core.torch_free import Caption, Failure, Medium, Source
 from limner.data.datasets import read_dataset
 from limner.decode.options import Beam, with_beam
 from limner.export.exporter import ExportResult, export_onnx
-from limner.export.torch_int8 import quantised, weight_bytes
+from limner.export.torch_int8 import quantize_to_int8, serialized_size
 from limner.inference.onnx.pipeline import OnnxPipeline
 from limner.inference.pipeline import Pipeline
 from limner.metrics.cider import cider
@@ -86,11 +86,11 @@ def quality(pipeline: Pipeline, engines: Mapping[str, Engine], media: list[Mediu
 def int8_twin(pipeline: Pipeline) -> dict[str, Engine]:
     """The same pipeline with an int8 captioner in PyTorch, by its name; empty where the captioner has no int8 form."""
     try:
-        twin = quantised(pipeline.model)
+        twin = quantize_to_int8(pipeline.model)
     except ValueError as error:
         print(error)
         return {}
-    floats, small = weight_bytes(pipeline.model), weight_bytes(twin)
+    floats, small = serialized_size(pipeline.model), serialized_size(twin)
     print(f"captioner in PyTorch: {floats:,} bytes, int8 {small:,} ({small / floats:.1%})")
     return {"PyTorch, int8": Pipeline(replace(pipeline.run, model=twin))}
 

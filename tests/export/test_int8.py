@@ -13,7 +13,7 @@ from limner.core.types import BOS, PAD, Features
 from limner.decode.options import Beam
 from limner.decode.search import beam
 from limner.export.int8 import quantise_step, shrink_weights
-from limner.export.torch_int8 import quantised, weight_bytes
+from limner.export.torch_int8 import quantize_to_int8, serialized_size
 from limner.models import build_model
 from limner.models.captioner import Captioner, unroll
 from limner.models.show_attend_tell import ShowAttendTellConfig
@@ -122,22 +122,22 @@ def says_as_likely(model: Captioner, twin: Captioner, features: Features) -> Non
 def test_int8_in_pytorch_is_small_and_close(name: str):
     """Smaller than half (words and norms stay floats); what follows given words is about as likely."""
     model, features = middle(name), random_features(4, ragged=False)
-    twin = quantised(model)
-    assert weight_bytes(twin) < 0.5 * weight_bytes(model)
+    twin = quantize_to_int8(model)
+    assert serialized_size(twin) < 0.5 * serialized_size(model)
     assert model.head.weight.dtype == torch.float32  # the captioner itself is as it was
     tokens = torch.cat([torch.full((4, 1), BOS), torch.randint(4, 300, (4, 5))], 1)
     assert 0 < distance(model, twin, features, tokens) < 0.1
     says_as_likely(model, twin, features)
 
 
-def test_sft_has_no_int8_form():
-    with pytest.raises(ValueError, match="sft has no int8 form in PyTorch"):
-        quantised(small("sft"))
+def test_sft_cannot_be_quantized_in_pytorch():
+    with pytest.raises(ValueError, match="sft cannot be quantized to int8 in PyTorch"):
+        quantize_to_int8(small("sft"))
 
 
 @pytest.mark.parametrize("case", ["first_token", "sa_lstm", "sa_lstm, all options", "up_down", "xlan"])
 def test_other_captioners_in_int8_are_close(case: str):
     model, features = small(case), random_features(3, ragged=False)
-    twin = quantised(model)
+    twin = quantize_to_int8(model)
     assert 0 < distance(model, twin, features, torch.tensor([[BOS, 4, 5, 6]] * 3)) < 0.25
     says_as_likely(model, twin, features)

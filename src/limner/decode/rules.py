@@ -9,28 +9,13 @@ from pydantic import BeforeValidator
 from limner.text.vocabulary import Vocabulary
 
 # articles, prepositions, conjunctions and forms of "be": a caption that ends with one of them is usually cut off
+# fmt: off
 ENDINGS = (
-    *(
-        "a",
-        "an",
-        "the",
-        "this",
-        "his",
-        "her",
-        "its",
-        "their",
-        "some",
-        "and",
-        "or",
-        "but",
-        "while",
-        "that",
-        "which",
-        "who",
-    ),
-    *("of", "in", "on", "at", "to", "for", "from", "with", "by", "into", "onto", "over", "under", "near", "behind"),
-    *("beside", "between", "through", "across", "along", "around", "as", "is", "are", "was", "were", "am", "be"),
+    "a", "an", "the", "this", "his", "her", "its", "their", "some", "and", "or", "but", "while", "that", "which", "who",
+    "of", "in", "on", "at", "to", "for", "from", "with", "by", "into", "onto", "over", "under", "near", "behind",
+    "beside", "between", "through", "across", "along", "around", "as", "is", "are", "was", "were", "am", "be",
 )
+# fmt: on
 
 RuleWords = tuple[str, ...] | tuple[int, ...]  # words as a recipe gives them; ids after `Rules.bind`
 

@@ -1,9 +1,8 @@
-"""A captioner whose products have weights of one byte, in PyTorch: dynamic quantisation on CPUs.
+"""Dynamic int8 quantization of a captioner in PyTorch, for CPUs.
 
-    Pipeline's model -> quantised(model), a captioner like any other for every search
-
-Linear layers, LSTM cells and LSTMs become int8, words stay floats.  `torch.ao.quantization` is deprecated, but there in
-PyTorch 2.13; what stands for it (torchao) is a package of its own.
+The weights of linear layers, LSTM cells and LSTMs become int8; word embeddings and activations between layers stay
+float32.  `torch.ao.quantization` is deprecated but still part of PyTorch 2.13; its successor, torchao, is a separate
+package.
 """
 
 import copy
@@ -20,14 +19,14 @@ from limner.models.captioner import Captioner, Step, TeacherForced, unroll
 from limner.models.layers import WordHead
 
 
-class Quantised(Captioner):
-    """Only for decoding: nothing of it can be trained."""
+class Int8Captioner(Captioner):
+    """An int8 captioner, for decoding with every search.  It cannot be trained."""
 
     def __init__(self, captioner: Captioner):
         super().__init__()
         self.captioner = captioner
 
-    # Without gradients some models read the weights of an LSTM cell themselves, which int8 ones do not give out.
+    # With gradients off, some models read the weights of an LSTM cell, which an int8 cell does not have as tensors.
     @torch.enable_grad()
     def encode(self, inputs: Features | Pixels) -> Any:
         return self.captioner.encode(inputs)
@@ -44,39 +43,46 @@ class Quantised(Captioner):
         return unroll(self, memory, tokens)
 
 
-def quantised(captioner: Captioner) -> Quantised:
-    """An int8 copy, in evaluation mode, on the CPU.  Raises ValueError when this PyTorch cannot make one, and for SFT,
-    which multiplies by the weights of its layers itself."""
+def quantize_to_int8(captioner: Captioner) -> Int8Captioner:
+    """-> an int8 copy of `captioner`, in evaluation mode, on the CPU.
+
+    Raises ValueError when this PyTorch has no dynamic quantization, and for a captioner that reads the weights of its
+    layers (`reads_own_weights`).
+    """
     if captioner.reads_own_weights:
         raise ValueError(
-            f"{captioner.config.name} has no int8 form in PyTorch: it reads the weights of its layers itself"
+            f"{captioner.config.name} cannot be quantized to int8 in PyTorch: it reads the weights of its "
+            "layers itself; use it in float32"
         )
     try:
         from torch.ao.quantization import quantize_dynamic
     except ImportError as error:
-        raise ValueError(f"PyTorch {torch.__version__} has no dynamic quantisation any more: {error}") from error
+        raise ValueError(
+            f"PyTorch {torch.__version__} has no dynamic quantization any more: {error}; use 2.13"
+        ) from error
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it is deprecated
-        float_twin = _plain_heads(captioner)
-        small = quantize_dynamic(float_twin, {nn.Linear, nn.LSTMCell, nn.LSTM}, dtype=torch.qint8)
-    return Quantised(small.eval().requires_grad_(False)).eval()
+        warnings.simplefilter("ignore")  # its deprecation
+        quantized = quantize_dynamic(
+            _with_linear_heads(captioner), {nn.Linear, nn.LSTMCell, nn.LSTM}, dtype=torch.qint8
+        )
+    return Int8Captioner(quantized.eval().requires_grad_(False)).eval()
 
 
-def _plain_heads(captioner: Captioner) -> Captioner:
-    """A copy whose word heads are linear layers with the -inf of words that are never said in their biases."""
-    twin = copy.deepcopy(captioner).cpu().eval()
-    for module in list(twin.modules()):
+def _with_linear_heads(captioner: Captioner) -> Captioner:
+    """-> a copy whose word heads are linear layers; the bias of a word that may never be predicted is -inf."""
+    copied = copy.deepcopy(captioner).cpu().eval()
+    for module in list(copied.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, WordHead):
-                plain = nn.Linear(child.in_features, child.out_features)
-                plain.weight = child.weight
-                plain.bias = nn.Parameter(child.bias.detach().masked_fill(child.never, -torch.inf))
-                setattr(module, name, plain)
-    return twin
+                linear = nn.Linear(child.in_features, child.out_features)
+                linear.weight = child.weight
+                linear.bias = nn.Parameter(child.bias.detach().masked_fill(child.never, -torch.inf))
+                setattr(module, name, linear)
+    return copied
 
 
-def weight_bytes(module: nn.Module) -> int:
-    """Of its weights as `torch.save` writes them."""
+def serialized_size(module: nn.Module) -> int:
+    """The bytes that `torch.save` writes for the weights of `module`."""
     file = io.BytesIO()
     torch.save(module.state_dict(), file)
     return file.tell()
