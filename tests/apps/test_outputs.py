@@ -82,7 +82,7 @@ def test_scores_and_reports(tiny: Path, tmp_path: Path, capsys):
     given = ["profile", str(tiny / "run"), "--repeats", "1", "--batch-size", "1", "--no-memory", "--beam", "1"]
     refused([*given, "--out", str(tmp_path / "p.json")], tmp_path / "p.json", capsys)
     (tmp_path / "p.png").touch()
-    assert main([*given, "--picture", str(tmp_path / "p.png")]) == 1 and "p.png exists" in one_line(capsys)
+    assert main([*given, "--figure", str(tmp_path / "p.png")]) == 1 and "p.png exists" in one_line(capsys)
 
 
 def test_it_is_asked_before_the_model_is_loaded(picture: str, tmp_path: Path, monkeypatch, capsys):

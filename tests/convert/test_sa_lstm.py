@@ -245,7 +245,7 @@ def test_the_run_decodes_as_published(tmp_path: Path) -> None:
     assert run.vocabulary.words == ("<pad>", "<bos>", "<eos>", "<unk>", "w4", "w5", "w6", "w7", "w8")
     assert run.recipe.model.masked is False and run.recipe.model.mask_special_tokens is False and UNK == 3
     assert run.recipe.stages[0].optimizer == "amsgrad" and run.recipe.vocabulary.max_words == 30
-    assert run.recipe.frames == 28 and run.recipe.feature_rows == FeatureRows(masked=False, cut=60)
+    assert run.recipe.frames == 28 and run.recipe.feature_rows == FeatureRows(masked=False, max_rows=60)
     assert run.info.encoder == {} and run.encoder is None
     with pytest.raises(ValueError, match="cannot read raw media"):
         Pipeline(run)

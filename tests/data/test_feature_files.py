@@ -63,14 +63,16 @@ def test_frames_are_picked_or_padded_and_padding_is_masked(tmp_path: Path):
 def test_padding_and_truncation_as_published(tmp_path: Path):
     """SA-LSTM: zero rows up to 60, or a cut there, then 28 by linspace; zero rows are frames like others."""
     path = hdf5(tmp_path / "a.h5", long=rows(90, base=1), short=rows(50, base=1))
-    features = read(FeatureFiles([path], FrameSampling(28), rows=FeatureRows(masked=False, cut=60)), "long", "short")
+    features = read(
+        FeatureFiles([path], FrameSampling(28), rows=FeatureRows(masked=False, max_rows=60)), "long", "short"
+    )
     numbers = np.linspace(0, 59, 28).astype(int)
     assert features.mask.all() and features.layout == Layout(28, 1, 1)
     assert features.grid[0, :, 0].tolist() == (numbers + 1).tolist()
     assert features.grid[1, :, 0].tolist() == np.where(numbers < 50, numbers + 1, 0).tolist()
     unmasked = read(FeatureFiles([path], FrameSampling(64), rows=FeatureRows(masked=False)), "short")
     assert unmasked.mask.all() and unmasked.grid[0, :, 0].tolist() == [*range(1, 51)] + [0] * 14
-    masked = read(FeatureFiles([path], FrameSampling(28), rows=FeatureRows(cut=60)), "long")
+    masked = read(FeatureFiles([path], FrameSampling(28), rows=FeatureRows(max_rows=60)), "long")
     assert masked.grid[0, -1, 0] == 60
 
 

@@ -41,7 +41,7 @@ def test_captions_and_attention_equal_those_of_the_run(tiny: Path, exported: Pat
         np.testing.assert_allclose(ours.attention, theirs.attention, atol=1e-5)
     card = read_export_manifest(exported)
     assert card.decoding == pipeline.decoding.bind(pipeline.vocabulary)
-    assert (card.frames, card.layout, card.pictures, card.clips, card.int8) == (4, (4, 4), True, True, False)
+    assert (card.frames, card.layout, card.images, card.clips, card.int8) == (4, (4, 4), True, True, False)
     told = card.source["captions compared with PyTorch"]["float"]
     assert (told["media"], told["identical"]) == (12, 12)
     assert str(tiny) not in (exported / "model.json").read_text()  # not where the run lay
@@ -195,7 +195,7 @@ def test_a_run_without_an_encoder_is_refused(tiny: Path, tmp_path: Path):
 def test_media_of_a_kind_that_was_not_exported_are_refused(tiny: Path, exported: Path, tmp_path: Path):
     """A model that reads clips only says so of a picture, and goes on."""
     shutil.copytree(exported, tmp_path / "x")
-    replace(read_export_manifest(exported), pictures=False, files=file_hashes(exported)).save(tmp_path / "x")
+    replace(read_export_manifest(exported), images=False, files=file_hashes(exported)).save(tmp_path / "x")
     engine = OnnxPipeline.load(tmp_path / "x")
     clip = np.zeros((4, 40, 50, 3), np.uint8)
     (_, failure), (_, caption) = engine.captions([clip[0], clip])

@@ -225,7 +225,7 @@ def test_the_command(tiny: Path, tmp_path: Path, capsys):
         "--beam",
         "2",
     ]
-    outs = ["--out", str(tmp_path / "p.json"), "--picture", str(tmp_path / "p.png")]
+    outs = ["--out", str(tmp_path / "p.json"), "--figure", str(tmp_path / "p.png")]
     assert main(["profile", *given, *outs]) == 0
     shown = capsys.readouterr().out
     assert "captions per second" in shown and "0.250" in shown and "scored" in shown

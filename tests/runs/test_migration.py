@@ -64,7 +64,7 @@ def test_a_store_of_version_1_is_read() -> None:
 
 
 def test_every_field_of_the_table_is_renamed_once() -> None:
-    """A tree that holds each old field at its place has each new one there, and migrating again changes nothing."""
+    """A tree that holds the old fields of a place has the new ones there, and migrating again changes nothing."""
 
     def put(tree: dict, place: list[str], fields: dict) -> None:
         if not place:
@@ -76,13 +76,14 @@ def test_every_field_of_the_table_is_renamed_once() -> None:
         else:
             put(tree.setdefault(place[0], {}), place[1:], fields)
 
-    old: dict = {}
-    new: dict = {}
     for place, names in FIELDS.items():
+        old: dict = {}
+        new: dict = {}
         path = place.split(".") if place else []
         put(old, path, {name: f"{place}.{name}" for name in names})
         put(new, path, {after: f"{place}.{before}" for before, after in names.items()})
-    assert migrate(old) == new and migrate(new) == new
+        assert migrate(old) == new and migrate(new) == new
+    assert migrate({"told": {"share": 0.3}}) == {"pseudo_captions": {"probability": 0.3}}
     assert migrate_tensors(dict.fromkeys(TENSORS, 0)) == dict.fromkeys(TENSORS.values(), 0)
 
 

@@ -213,10 +213,10 @@ def test_shipped_recipes_are_valid(path: Path, tmp_path: Path):
     assert path.read_text().startswith("#"), "the comment on top says what it is"
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.1, "much"])
-def test_pseudo_captions_are_a_share_of_all_captions(file: Path, share):
-    overrides = [("pseudo_captions.file", "teacher.jsonl"), ("pseudo_captions.share", "0.25")]
+@pytest.mark.parametrize("probability", [-0.1, 1.1, "much"])
+def test_pseudo_captions_replace_captions_with_a_probability(file: Path, probability):
+    overrides = [("pseudo_captions.file", "teacher.jsonl"), ("pseudo_captions.probability", "0.25")]
     pseudo = load_recipe(file, overrides).pseudo_captions
-    assert (pseudo.file, pseudo.share) == ("teacher.jsonl", 0.25)
-    with pytest.raises(ValueError, match=r"pseudo_captions\.share: Input should be"):
-        load_recipe(file, [("pseudo_captions.share", str(share))])
+    assert (pseudo.file, pseudo.probability) == ("teacher.jsonl", 0.25)
+    with pytest.raises(ValueError, match=r"pseudo_captions\.probability: Input should be"):
+        load_recipe(file, [("pseudo_captions.probability", str(probability))])

@@ -80,7 +80,7 @@ def test_projections_are_continued_in_the_next_run(world: tuple[Path, Path], tmp
 def mixed(path: Path) -> dict[str, Any]:
     rows = [{"id": f"p{k}", "caption": text, "score": -k} for k in range(8) for text in ("a blue dog", "two cows")]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return {"file": str(path), "share": 0.5}
+    return {"file": str(path), "probability": 0.5}
 
 
 @pytest.fixture(scope="module", params=[0, 5], ids=["asked", "remembered"])
@@ -108,11 +108,11 @@ def test_resumed_equals_uninterrupted(whole: tuple[Recipe, Path], tmp_path: Path
 
 
 def test_pseudo_captions_are_learnt_with_every_objective(world: tuple[Path, Path], tmp_path: Path):
-    """With share 1 a plain cross entropy learns the told sentence by heart, and its vocabulary stays the humans'."""
+    """With probability 1 a plain cross entropy learns the pseudo-caption by heart; its vocabulary stays the humans'."""
     path = tmp_path / "t.jsonl"
     path.write_text("".join(json.dumps({"id": f"p{k}", "caption": "two cows stand"}) + "\n" for k in range(10)))
     path.write_text(path.read_text() + json.dumps({"id": "nobody", "caption": "a dog"}) + "\n")
-    plan = recipe(world[0], ("pseudo_captions", {"file": str(path), "share": 1.0}), epochs=12, lr=0.03)
+    plan = recipe(world[0], ("pseudo_captions", {"file": str(path), "probability": 1.0}), epochs=12, lr=0.03)
     watch = Watched()
     train(plan, tmp_path / "run", callback=watch)
     assert watch.of("validation")[-1]["example"] == "two cows stand"
@@ -130,7 +130,7 @@ def test_distillation_through_the_commands(tiny: Path, tmp_path: Path, capsys: p
     settings = [
         "--pseudo_captions.file",
         str(told / "several.json"),
-        "--pseudo_captions.share",
+        "--pseudo_captions.probability",
         "0.4",
         "--stages.0.objective",
         objective,
@@ -139,7 +139,7 @@ def test_distillation_through_the_commands(tiny: Path, tmp_path: Path, capsys: p
     assert main(["train", str(tiny / "tiny.yaml"), "--out", str(out), *settings, *small]) == 0
     assert "pseudo-captions " in capsys.readouterr().out
     run = load_run(out)
-    assert (run.recipe.pseudo_captions.share, run.recipe.stages[0].objective) == (
+    assert (run.recipe.pseudo_captions.probability, run.recipe.stages[0].objective) == (
         0.4,
         Distil(teacher=str(teacher), cache=6),
     )

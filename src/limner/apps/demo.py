@@ -32,7 +32,7 @@ PHOTOGRAPHS = {
 }
 EXPLAINED = "photographer.png"
 SIZE = (320, 240)  # of the video: width and height in pixels
-FPS, SECONDS, MOST = 12, 2, 6  # frames per second; seconds per picture; most pictures in the video
+FPS, SECONDS, MOST = 12, 2, 6  # frames per second; seconds per image; most images in the video
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,8 +53,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     given, problems = expand(options.files) if options.files else (copy_photographs(out / "pictures"), [])
     if problems:
         raise ValueError("; ".join(problems))
-    pictures = [file for file in given if not is_clip(file)]
-    files = [*given, *make_videos(pictures, out / "clips")]
+    images = [file for file in given if not is_clip(file)]
+    files = [*given, *make_videos(images, out / "clips")]
     report = out / "report.html"
     n_best = str(min(3, options.beam))
     model_arguments = ["--model", options.model] if options.model else []
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     for row in rows:
         print(f"  {printed_row(row)}")
     captioned = {row["file"] for row in rows}
-    explainable = [file for file in pictures or files if printable(file) in captioned]
+    explainable = [file for file in images or files if printable(file) in captioned]
     if is_transformers(options.model):
         print(f"{options.model} is a model of transformers, which cannot be explained")
     elif explainable:
@@ -116,25 +116,25 @@ def copy_photographs(folder: Path) -> list[str]:
     return copies
 
 
-def make_videos(pictures: Sequence[str], folder: Path) -> list[str]:
-    """Write a video of the pictures, if there are any, and one of the micro-world."""
+def make_videos(images: Sequence[str], folder: Path) -> list[str]:
+    """Write a video of the images, if there are any, and one of the micro-world."""
     from limner.data.shapes import generate_world
     from limner.explanations.video import write_mp4
 
     folder.mkdir(parents=True, exist_ok=True)
     videos = []
-    if frames := slide_show(pictures[:MOST]):
+    if frames := slide_show(images[:MOST]):
         videos.append(str(write_mp4(folder / "photographs.mp4", frames, FPS)))
     generate_world(folder / "shapes", images=0, videos=1, seed=1, size=128)
     return [*videos, str(folder / "shapes" / "videos" / "000000.mp4")]
 
 
-def slide_show(pictures: Sequence[str]) -> list[np.ndarray]:
-    """Frames of every picture for `SECONDS`, zooming in; pictures that cannot be read are left out."""
+def slide_show(images: Sequence[str]) -> list[np.ndarray]:
+    """Frames of every image for `SECONDS`, zooming in; images that cannot be read are left out."""
     from limner.data.media import MediaError, read_image
 
     frames: list[np.ndarray] = []
-    for file in pictures:
+    for file in images:
         try:
             frames += zoom(read_image(file)[0])
         except MediaError:
@@ -142,10 +142,10 @@ def slide_show(pictures: Sequence[str]) -> list[np.ndarray]:
     return frames
 
 
-def zoom(picture: np.ndarray) -> Iterator[np.ndarray]:
-    """Frames (H,W,3) uint8 of a picture's centre, from the largest part that fits to four fifths of it."""
+def zoom(pixels: np.ndarray) -> Iterator[np.ndarray]:
+    """Frames (H,W,3) uint8 of an image's centre, from the largest part that fits to four fifths of it."""
     from PIL import Image, ImageOps
 
-    image = Image.fromarray(picture)
+    image = Image.fromarray(pixels)
     for border in np.linspace(0, 0.1, FPS * SECONDS).tolist():  # on each side
         yield np.asarray(ImageOps.fit(image, SIZE, Image.Resampling.BILINEAR, border))

@@ -3,7 +3,7 @@
     limner evaluate RUN --split test
 
 Prints a table and writes scores.json and captions.json (COCO results) into the run folder.  --report writes an HTML
-page with pictures, captions, references and scores.  Data or features that have moved: --data.media DIR,
+page with images, captions, references and scores.  Data or features that have moved: --data.media DIR,
 --data.annotations FILE, --features STORE.
 """
 

@@ -4,7 +4,7 @@
     limner caption photo.jpg --model RUN.onnx --engine onnx
 
 The folder holds the encoder and a decoding step as ONNX graphs, the vocabulary, and model.json.  It is written only if
-its captions equal PyTorch's on at least 99 % of the images or videos of --check (without it: of drawn pictures).
+its captions equal PyTorch's on at least 99 % of the images or videos of --check (without it: of generated images).
 --int8 makes it a quarter as large and changes some captions; the number is printed.
 """
 
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         smaller = exported.int8_check and name != VOCABULARY
         share = f", {size / exported.float_bytes[name]:.0%} of the float file" if smaller else ""
         print(f"{name}: {size / 1e6:.1f} MB{share}")
-    kinds = " and ".join(name for name, able in (("images", exported.pictures), ("videos", exported.clips)) if able)
+    kinds = " and ".join(name for name, able in (("images", exported.images), ("videos", exported.clips)) if able)
     print(f"wrote {exported.folder}, for {kinds}: limner caption FILE --model {exported.folder} --engine onnx")
     return 0
 

@@ -1,9 +1,9 @@
 """Measure what runs cost: size, operations, memory and time.
 
-    limner profile RUN [RUN ...] --picture pareto.png
+    limner profile RUN [RUN ...] --figure pareto.png
 
 Time is measured from file to sentence by stage, and as captions per second.  Memory is that of a process on the CPU,
-whatever the --device.  The picture shows cost against CIDEr, which `limner evaluate` writes into a run's folder.
+whatever the --device.  The figure shows cost against CIDEr, which `limner evaluate` writes into a run's folder.
 What a model sees of a video can be changed: --frames N, --sampling.FIELD VALUE.
 """
 
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=positive_int, default=16, metavar="N", help="for captions per second")
     parser.add_argument("--threads", type=positive_int, default=1, metavar="N")
     parser.add_argument("--no-memory", action="store_true", help="start no process to measure memory")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="Pareto picture (.png, .pdf, .svg)")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="Pareto figure (.png, .pdf, .svg)")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write all numbers")
     add_overwrite(parser)
     parser.add_argument("--encoder", default="", metavar="PATH", help="where the runs' pretrained encoder is now")
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     from limner.profiling.figure import pareto_figure
 
-    refuse_overwriting(options, options.out, options.picture)
+    refuse_overwriting(options, options.out, options.figure)
     decoding_changes, changes = split_decoding(rest)
     torch.set_num_threads(options.threads)
     profiles = []
@@ -65,8 +65,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     if options.out:
         write_json(options.out, [{**asdict(p), "total": p.total} for p in profiles])
         print(f"wrote {options.out}")
-    if options.picture:
-        print(f"wrote {pareto_figure(profiles, options.picture)}")
+    if options.figure:
+        print(f"wrote {pareto_figure(profiles, options.figure)}")
     return 0
 
 

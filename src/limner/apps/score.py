@@ -179,7 +179,7 @@ def _training(path: str) -> list[str]:
 
 
 def _scenes(references: str, captions: Mapping[str, str]) -> dict[str, Scene]:
-    """What is in the pictures of a micro-world, for the ids that have captions."""
+    """What is in the images of a micro-world, for the ids that have captions."""
     path = Path(references)
     truth = read_truth(path if path.is_dir() else path.parent)
     return {id: truth[id] for id in captions}

@@ -268,7 +268,7 @@ def assemble(loaded: SaLstmCheckpoint, word_map: Path, stage: Stage) -> Converte
         data=DataConfig(media="."),
         encoder=PretrainedConfig(),  # without a source: using the run on raw media raises an error that says so
         frames=read_setting(loaded.settings, ("loader", "frame_sample_len"), 28),
-        feature_rows=FeatureRows(masked=False, cut=read_setting(loaded.settings, ("loader", "frame_max_len"), 60)),
+        feature_rows=FeatureRows(masked=False, max_rows=read_setting(loaded.settings, ("loader", "frame_max_len"), 60)),
         vocabulary=VocabularyConfig(min_count=1, tokenizer="simple", max_words=max_words),
         model=config,
         stages=(stage,),

@@ -119,7 +119,7 @@ def convert(
         data=DataConfig(media="."),
         encoder=clip,
         frames=FRAMES,
-        feature_rows=FeatureRows(masked=False, cut=None),
+        feature_rows=FeatureRows(masked=False, max_rows=None),
         vocabulary=VocabularyConfig(min_count=1, tokenizer="split", max_words=LENGTH - 2),
         model=model.config,
         stages=(STAGE,),

@@ -22,7 +22,9 @@ _SAMPLING = {
 }
 # where in a tree of format 1 (`*`: every item of a list) -> {field of format 1: field of format 2}
 FIELDS: dict[str, dict[str, str]] = {
-    "": {"told": "pseudo_captions", "views": "augmentations"},
+    "": {"told": "pseudo_captions", "views": "augmentations", "pictures": "images"},
+    "feature_rows": {"cut": "max_rows"},
+    "pseudo_captions": {"share": "probability"},  # the first line has renamed `told`
     "encoder": {"jitter": "colour_jitter"},
     "model": {"closed": "mask_special_tokens", "places": "position_embedding", "path": "side"},
     "stages.*": {

@@ -32,14 +32,14 @@ ARRAY_SUFFIXES = (".npy", ".npz", ".pth", ".pt")
 class FeatureRows:
     """The recipe's field `feature_rows`: how rows of a feature file are truncated and padded.
 
-    cut     rows after the first `cut` ones are dropped before frames are sampled; None keeps all
-    masked  True: padding is masked, and no model sees it.  False reproduces the published SA-LSTM: features with fewer
-            rows are padded with zero rows to `cut` (60 there) before frames are sampled, and to the number of frames
-            afterwards, and the model reads the padding as frames.
+    max_rows  rows after the first `max_rows` ones are dropped before frames are sampled; None keeps all
+    masked    True: padding is masked, and no model sees it.  False reproduces the published SA-LSTM: features with
+              fewer rows are padded with zero rows to `max_rows` (60 there) before frames are sampled, and to the number
+              of frames afterwards, and the model reads the padding as frames.
     """
 
     masked: bool = True  # False: padding is read as frames, as published
-    cut: PositiveInt | None = None  # the most rows that are kept; null keeps all
+    max_rows: PositiveInt | None = None  # the most rows that are kept; null keeps all
 
 
 DEFAULT_ROWS = FeatureRows()
@@ -158,7 +158,8 @@ class FeatureFiles:
         return joined if self.rows.masked else _pad(joined, self.sampling.frames)
 
     def _load(self, source: FeatureSource, width: int, id: str) -> Float[np.ndarray, "T H W D"]:
-        """All rows of an id as (T, H, W, D), at most `cut` of them; with `masked` False exactly `cut`."""
+        """All rows of an id as (T, H, W, D), at most `max_rows` of them; with `masked` False exactly
+        `max_rows`."""
         array = source.array(id)
         channels = array.shape[0 if array.ndim == 4 else 1]
         if channels != width:
@@ -167,8 +168,8 @@ class FeatureFiles:
                 f"(its shape is {array.shape}; expected (n, {width}) or ({width}, T, H, W))"
             )
         array = array[:, None, None] if array.ndim == 2 else array.transpose(1, 2, 3, 0)
-        array = array[: self.rows.cut]
-        return array if self.rows.masked or self.rows.cut is None else _pad(array, self.rows.cut)
+        array = array[: self.rows.max_rows]
+        return array if self.rows.masked or self.rows.max_rows is None else _pad(array, self.rows.max_rows)
 
     def read(self, items: Sequence[tuple[Medium, str]]) -> Features:
         """The features of a batch of (medium, augmentation) pairs.

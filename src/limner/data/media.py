@@ -72,7 +72,7 @@ def check_single_source(source: object) -> None:
     if hasattr(source, "read"):
         raise TypeError(f"caption() takes no open file ({kind}): give its path, or the bytes that file.read() returns")
     if isinstance(source, (list, tuple, set, Iterator)):
-        raise TypeError(f"caption() takes one picture or clip, got a {kind}: give several to captions()")
+        raise TypeError(f"caption() takes one image or clip, got a {kind}: give several to captions()")
     if not isinstance(source, (str, PathLike, Medium, Image.Image, np.ndarray, bytes)):
         raise TypeError(f"caption() takes a path, PIL image, bytes or uint8 array, got {kind}")
 

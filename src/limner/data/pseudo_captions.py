@@ -26,13 +26,13 @@ SCORE_KEYS = ("score", "logprob")  # `limner caption` writes the second
 class PseudoCaptionsConfig:
     """The recipe's field `pseudo_captions`.
 
-    A human caption of a medium is replaced with probability `share` by a caption that `file` has for the medium.  When
+    A human caption of a medium is replaced with `probability` by a caption that `file` has for the medium.  When
     the file has several, one is drawn in proportion to exp(score), where a score is the natural log of a probability
     (up to a constant); captions without scores are equally likely.
     """
 
     file: str = ""  # any caption file that `limner score` reads; a JSONL file may have scores, and `others` of n-best
-    share: Fraction = 0.5
+    probability: Fraction = 0.5
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class PseudoCaptions:
 
     captions: dict[str, tuple[tuple[int, ...], ...]]
     weights: dict[str, tuple[float, ...]]
-    share: float
+    probability: float
     problems: tuple[str, ...] = ()  # a line for each reason why captions were skipped
 
     def replacement(self, id: str, caption: tuple[int, ...], rng: random.Random) -> tuple[int, ...]:
-        """The human `caption` of a medium, or with probability `share` a pseudo-caption in its place."""
-        if id not in self.captions or rng.random() >= self.share:
+        """The human `caption` of a medium, or with `probability` a pseudo-caption in its place."""
+        if id not in self.captions or rng.random() >= self.probability:
             return caption
         return rng.choices(self.captions[id], self.weights[id])[0]
 
@@ -101,7 +101,7 @@ def read_pseudo_captions(
         reasons = "; ".join(problems) or "all its ids are in other splits"
         raise ValueError(f"{config.file} has no usable caption of the training media; {reasons}")
     packed = {id: tuple(rows) for id, rows in captions.items()}
-    return PseudoCaptions(packed, {id: tuple(values) for id, values in weights.items()}, config.share, problems)
+    return PseudoCaptions(packed, {id: tuple(values) for id, values in weights.items()}, config.probability, problems)
 
 
 def _ids_by_name(media: Sequence[Medium]) -> dict[str, str]:

@@ -38,7 +38,7 @@ class ExportResult:
     int8_check: ExportCheck | None
     file_bytes: dict[str, int]  # size of every file
     float_bytes: dict[str, int]  # size of every file before its weights became int8
-    pictures: bool  # True: the model captions images
+    images: bool  # True: the model captions images
     clips: bool  # True: the model captions clips
 
 
@@ -66,7 +66,7 @@ def export_onnx(run: Run, out: Path, int8: bool = False, media: Sequence[Source]
         run.vocabulary.save(new / "vocabulary.json")
         manifest = ExportManifest(
             files=file_hashes(new), preprocess=resize, frames=run.recipe.frames, sampling=run.recipe.sampling,
-            decoding=decoding, layout=(graphs.layout.h, graphs.layout.w), pictures=True, clips=True,
+            decoding=decoding, layout=(graphs.layout.h, graphs.layout.w), images=True, clips=True,
             memory=graphs.memory_names, state=graphs.state_names,
             source={
                 "run": run.folder.resolve().name, "model": run.recipe.model.name,
@@ -74,10 +74,10 @@ def export_onnx(run: Run, out: Path, int8: bool = False, media: Sequence[Source]
             },
         )  # fmt: skip
         manifest.save(new)
-        pictures, clips = _supported_media(graphs, new, run.recipe.frames)
-        manifest = replace(manifest, pictures=pictures, clips=clips)
+        images, clips = _supported_media(graphs, new, run.recipe.frames)
+        manifest = replace(manifest, images=images, clips=clips)
         manifest.save(new)
-        media = media or microworld_media(manifest.pictures, manifest.clips and not manifest.pictures)
+        media = media or microworld_media(manifest.images, manifest.clips and not manifest.images)
         float_check = check_export(pipeline, OnnxPipeline.load(new), media, decoding)
         _require(float_check, MIN_IDENTICAL_SHARE, "the exported graphs")
         float_bytes = {name: facts["bytes"] for name, facts in manifest.files.items()}
@@ -98,7 +98,7 @@ def export_onnx(run: Run, out: Path, int8: bool = False, media: Sequence[Source]
     finally:
         shutil.rmtree(work, ignore_errors=True)
     file_bytes = {name: facts["bytes"] for name, facts in manifest.files.items()}
-    return ExportResult(out, float_check, int8_check, file_bytes, float_bytes, manifest.pictures, manifest.clips)
+    return ExportResult(out, float_check, int8_check, file_bytes, float_bytes, manifest.images, manifest.clips)
 
 
 def _trace(run: Run, side: tuple[int, int], scale: Sequence[float], shift: Sequence[float], folder: Path) -> Graphs:

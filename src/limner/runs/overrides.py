@@ -73,7 +73,9 @@ def _check_name(kind: Any, name: str, where: str) -> None:
             raise ValueError(f"{where} has no fields, so there is no '{part}' in it")
         hints = get_type_hints(kind)
         if part not in hints:
-            raise ValueError(f"{where} has no field '{part}'; it has {', '.join(hints)}")
+            inner = [field for field, hint in hints.items() if is_dataclass(hint) and part in get_type_hints(hint)]
+            advice = f" (did you mean {where}.{inner[0]}.{part}?)" if inner else ""
+            raise ValueError(f"{where} has no field '{part}'{advice}; it has {', '.join(hints)}")
         kind, where = hints[part], f"{where}.{part}"
 
 

@@ -1,7 +1,7 @@
 """The HTML report of `limner caption --out report.html` and `limner evaluate --report report.html`.
 
 It shows images or video frames with their captions, further captions, and scores where there are references.  The file
-needs no other: small pictures are inside, and a short script sorts and filters the cards.
+needs no other: small images are inside, and a short script sorts and filters the cards.
 """
 
 import os
@@ -25,8 +25,8 @@ from limner.metrics.references import References
 from limner.metrics.report import METRICS, SEGMENT_METRICS, Report, compute_scores, evaluate
 from limner.runs.evaluation import Evaluation
 
-PICTURES = 24_000_000  # bytes of pictures in a page; later cards have none
-MANY, SMALL = 400, 200  # with more cards than MANY, pictures have SMALL pixels a side: then all cards can have one
+IMAGE_BYTES = 24_000_000  # of images in a page; later cards have none
+MANY, SMALL = 400, 200  # with more cards than MANY, images have SMALL pixels a side: then all cards can have one
 SORT_KEYS = {"order": "as given", "caption": "caption", "logprob": "log-probability", "words": "words"}
 
 SCRIPT = """
@@ -120,10 +120,10 @@ def _report(
 
     media   the rows' names and paths
     lists   title -> lines of what went wrong
-    advice  what to do about missing pictures, and about too many
+    advice  what to do about missing images, and about too many
     """
     side = {"side": SMALL} if len(rows) > MANY else {}
-    gallery = Gallery(max_bytes=PICTURES, **side)
+    gallery = Gallery(max_bytes=IMAGE_BYTES, **side)
     cards = [_card(place, row, media[place], scored, gallery) for place, row in enumerate(rows)]
     missing = [*scored.notes, *gallery.missing_thumbnails(*advice)]
     facts = {name: _without_folders(value) for name, value in flatten(about).items()}
@@ -295,7 +295,7 @@ def _bar(scored: Scored) -> str:
 
 
 def _card(place: int, row: Row, medium: Medium, scored: Scored, gallery: Gallery) -> str:
-    """A row as HTML: picture, captions, scores, references."""
+    """A row as HTML: image, captions, scores, references."""
     texts, logprobs = _texts(row), [row["logprob"], *(value for _, value in row.get("others", ()))]
     look, image = card_image(medium, gallery.thumbnail(medium), alt=texts[0])
     several = len(texts) > 1

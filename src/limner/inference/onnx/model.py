@@ -40,7 +40,7 @@ class ExportManifest:
     sampling: SamplingConfig
     decoding: Beam  # with words as token ids
     layout: tuple[int, int]  # rows and columns of a frame's cells
-    pictures: bool  # True: it reads images
+    images: bool  # True: it reads images
     clips: bool  # True: it reads clips
     memory: list[str]  # outputs of the encoder that every step reads
     state: list[str]  # outputs of the encoder that every step reads and replaces (by its outputs `new_...`)
