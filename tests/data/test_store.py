@@ -190,7 +190,9 @@ def test_the_store_of_flickr8k_can_be_used() -> None:
     from limner.encoders import PretrainedConfig, build_encoder
 
     root = Path(__file__).parents[2]
-    store = FeatureStore(root / "features" / "flickr8k_mobilenet_v2")
+    if not (folder := root / "features" / "flickr8k_mobilenet_v2").is_dir():
+        pytest.skip("make the store first: limner extract recipes/flickr8k_show_attend_tell_frozen.yaml")
+    store = FeatureStore(folder)
     assert store.get(store.ids[0])[0].shape == (49, 1280)
     source = str(root.parent / "shared" / "weights" / "mobilenet_v2_1.0_224")
     provenance = build_encoder(PretrainedConfig(source=source)).provenance()
