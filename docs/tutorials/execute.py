@@ -20,6 +20,7 @@ ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # the command `limner`
     "PYTHONPATH": os.pathsep.join(filter(None, (SOURCE, os.environ.get("PYTHONPATH")))),  # limner of this checkout
+    "PYTHONWARNINGS": "ignore:IProgress not found",  # a progress bar without ipywidgets
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # the kernel's debugger would print a warning
 }
 
@@ -30,7 +31,8 @@ def execute(notebook: Path, folder: Path, fast: bool = False) -> Any:
     Raises nbclient.exceptions.CellExecutionError when a cell raises an exception.
     """
     content = nbformat.read(notebook, as_version=4)
-    environment = {**os.environ, **ENVIRONMENT, "LIMNER_TUTORIAL_FAST": "1" if fast else "0"}
+    inherited = {name: value for name, value in os.environ.items() if name != "FORCE_COLOR"}  # plain text output
+    environment = {**inherited, **ENVIRONMENT, "LIMNER_TUTORIAL_FAST": "1" if fast else "0"}
     client = NotebookClient(
         content,
         timeout=CELL_SECONDS,

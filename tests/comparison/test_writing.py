@@ -25,7 +25,7 @@ def test_numbers_as_papers_print_them():
     assert (format_signed(-0.0001), format_signed(0.0001)) == ("0.0", "0.0")
     assert format_interval(Estimate(0.5, 0.4, 0.6)) == "[40.0, 60.0]"
     assert format_interval(Difference(0.5, -0.1, 0.2, 1)) == "[−10.0, +20.0]"
-    assert [format_p_value(Difference(0, 0, 0, p)) for p in (1 / 1001, 0.0014, 0.25, 1)] == [
+    assert [format_p_value(Difference(0.1, 0, 0.2, p)) for p in (1 / 1001, 0.0014, 0.25, 1)] == [
         "<.001",
         ".001",
         ".250",

@@ -309,7 +309,7 @@ def test_a_student_is_trained_on_its_captions(models: Path, tmp_path: Path, name
         "data": {"name": "folder", "media": str(tmp_path / "in")},
         "encoder": {"name": "small_cnn", "size": 16},
         "vocabulary": {"min_count": 1},
-        "pseudo_captions": {"file": str(told), "share": 1.0},
+        "pseudo_captions": {"file": str(told), "probability": 1.0},
         "model": {"name": "show_attend_tell", "hidden": 8, "embed": 8, "attention": 8, "project": 8},
         "stages": [{"objective": {"name": "xe"}, "epochs": 1, "batch_size": 4}],
     }

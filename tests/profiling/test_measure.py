@@ -228,7 +228,7 @@ def test_the_command(tiny: Path, tmp_path: Path, capsys):
     outs = ["--out", str(tmp_path / "p.json"), "--figure", str(tmp_path / "p.png")]
     assert main(["profile", *given, *outs]) == 0
     shown = capsys.readouterr().out
-    assert "captions per second" in shown and "0.250" in shown and "scored" in shown
+    assert "captions per second" in shown and "25.0" in shown and "scored" in shown
     numbers = json.loads((tmp_path / "p.json").read_text())
     assert [row["cider"] for row in numbers] == [None, 0.25] and numbers[0]["about"]["beam"] == 2
     assert (tmp_path / "p.png").is_file()

@@ -97,7 +97,7 @@ def table(profiles: list[Profile]) -> Table:
         "measured on": [p.about["medium"] for p in profiles],
         "beam, cells, words": ["{beam}, {cells}, {words}".format(**p.about) for p in profiles],
         "peak memory (MB)": [_number(p.memory) for p in profiles],
-        "CIDEr": ["-" if p.cider is None else f"{p.cider:.3f}" for p in profiles],
+        "CIDEr": ["-" if p.cider is None else f"{100 * p.cider:.1f}" for p in profiles],
     }
     for name, values in rows.items():
         columns.add_row(name, *values)

@@ -32,7 +32,15 @@ def format_interval(estimate: Estimate) -> str:
 
 
 def format_p_value(difference: Difference) -> str:
-    """The p-value with three decimals and without the leading zero: ".012", "<.001" or "1"."""
+    """The p-value with three decimals and without the leading zero: ".012", "<.001" or "1".
+
+    It is "-" for a difference whose interval is printed as [0.0, 0.0]: a test of rounding errors says nothing.
+
+    >>> format_p_value(Difference(0.02, 0.01, 0.03, 0.0123)), format_p_value(Difference(1e-6, 1e-7, 2e-6, 0.005))
+    ('.012', '-')
+    """
+    if difference.p < 1 and max(abs(difference.low), abs(difference.high)) < NEGLIGIBLE:
+        return "-"
     if difference.p < 0.001:
         return "<.001"
     return "1" if difference.p == 1 else f"{difference.p:.3f}".lstrip("0")

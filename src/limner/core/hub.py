@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 
 TRANSFORMERS = (".json", ".txt", ".model")  # what a model of transformers consists of, besides weights
 
@@ -25,7 +26,7 @@ def fetch_from_hub(id: str, endings: Sequence[str], offline: str) -> Path:
     except Exception as error:  # whatever the network, the hub and its client make of it
         raise ValueError(
             f"{id} is no folder here and could not be fetched from the hub ({type(error).__name__}: "
-            f"{str(error).strip().partition(chr(10))[0]:.150}); offline, give {offline}"
+            f"{shorten(str(error).strip().partition(chr(10))[0], 150, placeholder=' ...')}); offline, give {offline}"
         ) from error
 
 
