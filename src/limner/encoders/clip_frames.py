@@ -69,7 +69,7 @@ def _load_clip(source: str) -> tuple[nn.Module, Any]:
         vision = config.vision_config if config.model_type == "clip" else config
         vision.projection_dim = config.projection_dim  # the vision config does not always hold it
         processor = transformers.AutoImageProcessor.from_pretrained(location, backend="pil")
-        with quiet_transformers(transformers):
+        with quiet_transformers():
             backbone, report = transformers.CLIPVisionModelWithProjection.from_pretrained(
                 location, config=vision, dtype=torch.float32, output_loading_info=True
             )

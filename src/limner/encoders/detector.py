@@ -138,7 +138,7 @@ def _load_detector(source: str) -> tuple[DetectorFamily, Any, Any]:
     family = _family_of(config, source)
     try:
         processor = transformers.AutoImageProcessor.from_pretrained(location, backend="pil")
-        with quiet_transformers(transformers):
+        with quiet_transformers():
             net, report = getattr(transformers, family.model).from_pretrained(
                 location, dtype=torch.float32, output_loading_info=True
             )

@@ -213,8 +213,9 @@ def save_parts(folder: str | Path, net: Any, processor: Any) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".saving-", dir=folder) as temporary:
-        net.save_pretrained(temporary)
-        processor.save_pretrained(temporary)
+        with quiet_transformers():
+            net.save_pretrained(temporary)
+            processor.save_pretrained(temporary)
         # config.json is moved last: without it, an incomplete folder cannot be mistaken for a complete one
         for path in sorted(Path(temporary).iterdir(), key=lambda path: path.name == "config.json"):
             os.replace(path, folder / path.name)
@@ -250,7 +251,7 @@ def _load_pretrained(source: str) -> tuple[BackboneFamily, nn.Module, Any]:
         raise ValueError(f"encoder.source {source} is a {kind!r} model; supported are {', '.join(BACKBONES)}")
     family = BACKBONES[kind]
     try:
-        with quiet_transformers(transformers):
+        with quiet_transformers():
             backbone, report = getattr(transformers, family.model).from_pretrained(
                 location, dtype=torch.float32, output_loading_info=True, **dict(family.options)
             )
@@ -297,9 +298,11 @@ def resolve_source(source: str) -> tuple[str, str]:
 
 
 @contextmanager
-def quiet_transformers(transformers: Any) -> Iterator[None]:
-    """Silence `transformers` while it loads: it would report weights that are left out on purpose."""
-    logging = transformers.utils.logging
+def quiet_transformers() -> Iterator[None]:
+    """Silence `transformers` while it loads or saves: no progress bars, no report of weights left out on purpose."""
+    import transformers
+
+    logging: Any = transformers.utils.logging
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -127,7 +127,7 @@ class HuggingFacePipeline:
         stacked = torch.stack([frames if self.clip_frames else frames[0] for (frames,) in pixels]).to(self.device)
         greedy = isinstance(decoding, Beam) and decoding.size == 1  # scores of greedy search are changed by the rules
         outputs = {"output_logits": greedy, "output_scores": not greedy, "return_dict_in_generate": True}
-        with quiet_transformers(_transformers()):
+        with quiet_transformers():
             output = self.model.generate(pixel_values=stacked, **generate_arguments(decoding), **outputs)
         captions = [
             self._caption(ids, logprobs)
@@ -199,7 +199,7 @@ def _load(source: str) -> tuple[Architecture, Any, Any, Any]:
     folder = _folder(source)
     transformers = _transformers()
     try:
-        with quiet_transformers(transformers):
+        with quiet_transformers():
             name = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type
             if name not in ARCHITECTURES:
                 raise _UnsupportedArchitecture(
