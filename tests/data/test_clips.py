@@ -282,28 +282,6 @@ def test_damage_in_the_middle_of_a_clip_is_skipped(tmp_path: Path):
     np.testing.assert_array_equal(found[:20], whole[:20])
 
 
-def test_the_cover_picture_of_a_sound_file_is_not_a_clip(tmp_path: Path):
-    """What music players show: a video stream of one picture, marked as such."""
-    path = tmp_path / "a.mkv"
-    write(path, greys(3))
-
-    class Stream:
-        disposition = av.stream.Disposition.attached_pic
-        type = "video"
-
-    class Container:
-        class streams:
-            video = (Stream,)
-
-            def __iter__(self):
-                return iter(self.video)
-
-        streams = streams()
-
-    with pytest.raises(MediaError, match="no video stream"):
-        clips._video_stream(Container, path)
-
-
 def test_timestamps_ascend_and_give_the_frame_shown_at_a_time(tmp_path: Path):
     clip = index_clip(encode(tmp_path / "a.mp4", "libx264", g="20", bf="3"))
     assert all(a < b for a, b in pairwise(clip.timestamps)) and clip.duration == pytest.approx(3.6)

@@ -103,10 +103,12 @@ def test_transparent_palette_colours_are_shown_on_white(tmp_path: Path) -> None:
     assert read_image(tmp_path / "a.png")[0, 0].tolist() == [[255] * 3, [0, 255, 0]]
 
 
-def test_an_animation_shows_its_first_frame(tmp_path: Path) -> None:
+def test_an_animation_is_a_clip_and_read_as_an_image_its_first_frame(tmp_path: Path) -> None:
+    red, blue = [[[255, 0, 0]] * 4] * 4, [[[0, 0, 255]] * 4] * 4
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    assert read_medium(str(tmp_path / "a.gif")).tolist() == [[[[255, 0, 0]] * 4] * 4]
+    assert read_medium(str(tmp_path / "a.gif"), FrameSampling(4)).tolist() == [red, red, blue, blue]
+    assert read_image(tmp_path / "a.gif").tolist() == [red]
 
 
 def test_a_picture_of_one_pixel_is_read(tmp_path: Path) -> None:

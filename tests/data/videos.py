@@ -1,11 +1,13 @@
 """Clips made for tests: every frame known, every container and codec that PyAV writes."""
 
+import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+from PIL import Image
 
 
 def write(
@@ -65,3 +67,51 @@ def tone(path: Path) -> Path:
 def shown(frames: np.ndarray, step: int = 10) -> list[int]:
     """Which of `greys` each frame is."""
     return [round(float(frame.mean()) / step) for frame in frames]
+
+
+def join(path: Path, *parts: Path) -> Path:
+    """Files one behind the other, as `cat a.ts b.ts > path` does it."""
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+def with_matrix(path: Path, source: Path, a: int, b: int, c: int, d: int) -> Path:
+    """An MP4 with the display matrix (a, b; c, d): x' = a x + c y, y' = b x + d y."""
+
+    def matrix(*values: int) -> bytes:
+        return struct.pack(
+            ">9i", *(value << 16 for value in (values[0], values[1], 0, values[2], values[3], 0, 0, 0)), 1 << 30
+        )
+
+    content = source.read_bytes()
+    track = content.index(b"tkhd")
+    path.write_bytes(content[:track] + content[track:].replace(matrix(1, 0, 0, 1), matrix(a, b, c, d), 1))
+    return path
+
+
+def with_sound(path: Path, pictures: Sequence[np.ndarray], begins: float, rate: int = 10) -> Path:
+    """Pictures that begin after `begins` seconds of a file whose sound begins at once."""
+    height, width = pictures[0].shape[:2]
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mpeg4", rate=rate)
+        video.width, video.height, video.pix_fmt, video.options = width, height, "yuv420p", {"qscale": "1"}
+        sound = container.add_stream("aac", rate=8000, layout="mono")
+        for k in range(round((begins + len(pictures) / rate) * 10)):
+            samples = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.float32), format="fltp", layout="mono")
+            samples.sample_rate, samples.pts = 8000, 800 * k
+            container.mux(sound.encode(samples))
+        for k, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            frame.pts, frame.time_base = round(begins * rate) + k, Fraction(1, rate)
+            container.mux(video.encode(frame))
+        for stream in (video, sound):
+            container.mux(stream.encode())
+    return path
+
+
+def animate(path: Path, pictures: Sequence[np.ndarray], durations: Sequence[int] | int = 100) -> Path:
+    """RGB or RGBA pictures as an animation, each for some milliseconds; the suffix chooses the format."""
+    images = [Image.fromarray(picture) for picture in pictures]
+    exact = {".webp": {"lossless": True}, ".avif": {"quality": 100, "subsampling": "4:4:4"}}.get(path.suffix, {})
+    images[0].save(path, save_all=True, append_images=images[1:], duration=durations, **exact)
+    return path

@@ -91,7 +91,8 @@ def from_files(
                 raise MixedShapesError(
                     f"{items[0][0].id} has frames {tuple(tensors[0].shape)} but {item[0].id} has "
                     f"{tuple(tensor.shape)}: "
-                    "images and clips cannot share a batch of raw frames; train on one kind, or extract features"
+                    "images and clips cannot share a batch of raw frames; train on one kind, give frames: 1, or "
+                    "extract features"
                 )
         return Pixels(torch.stack(tensors))
 

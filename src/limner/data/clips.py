@@ -5,7 +5,8 @@ because the headers of cut or damaged files are wrong.  The second decodes once,
 become arrays.  In MP4 and Matroska files the second pass skips every group of pictures (GOP) without a chosen frame,
 and inside a GOP the frames to which no other frame refers; the decoded frames stay bit-identical.  Seeking to each
 chosen frame would decode the beginning of a long GOP again for each of them (benchmarks/video_sampling.py).  Memory
-grows with the length of a clip only by the index, 12 bytes per frame.
+grows with the length of a clip only by the index, 12 bytes per frame.  Animations (GIF, WebP, APNG, AVIF) are clips
+too; Pillow decodes them.
 """
 
 import re
@@ -13,21 +14,22 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice
 from math import ceil, floor
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from limner.data import animations
+from limner.data.containers import Clock, as_media_error, clocked_packets, decoder, open_video
 from limner.data.frames import FrameSampling, sample_indices, sample_positions
 from limner.data.images import MAX_SIDE, MediaError
+from limner.data.video_pixels import plausible_aspect, upright
 
 # Containers in which the writer marks the key frames, and packets have the timestamps of their decoded frames.
 EXACT_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
@@ -37,7 +39,10 @@ CODECS_WITH_DISPOSABLE_FRAMES = ("h264", "mpeg4", "mpeg2video", "mpeg1video")
 
 @dataclass(frozen=True)
 class ClipIndex:
-    """When each frame of a clip is shown.  Timestamps are whole numbers of `time_base` seconds."""
+    """When each frame of a clip is shown.  Timestamps are whole numbers of `time_base` seconds.
+
+    They count from the beginning of the file.  The first frame may come later: sound may begin before it.
+    """
 
     path: str
     time_base: Fraction
@@ -45,35 +50,47 @@ class ClipIndex:
     end: int  # timestamp at which the last frame ends
     has_timestamps: bool = True  # False: the file has none (old AVI), and a timestamp is the number of the frame
     gops: array | None = None  # number of each frame's group of pictures; None: groups cannot be skipped safely
-    note: str = ""  # what is missing in a truncated file
+    note: str = ""  # what is missing in a truncated file, or wrong with its time stamps
+    pixel_aspect: Fraction = Fraction(1)  # width of a stored pixel divided by its height
+    is_animation: bool = False  # True: an animated image, which Pillow decodes
 
     @property
     def duration(self) -> float:
-        """Length in seconds."""
+        """Length in seconds, from the first frame to the end of the last one."""
         return float((self.end - self.timestamps[0]) * self.time_base)
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """When the first frame begins and the last one ends, in seconds since the beginning of the file."""
+        return self.to_seconds(self.timestamps[0]), self.to_seconds(self.end)
 
     def shown_at(self, timestamp: Fraction | int) -> int:
         """Timestamp of the frame that is on screen at `timestamp`; before the beginning, of the first frame."""
         return self.timestamps[max(0, bisect_right(self.timestamps, floor(timestamp)) - 1)]
 
-    def to_seconds(self, timestamp: int) -> float:
-        """A timestamp in seconds since the beginning of the clip."""
-        return float((timestamp - self.timestamps[0]) * self.time_base)
+    def to_seconds(self, timestamp: Fraction | int) -> float:
+        """A timestamp in seconds since the beginning of the file, which is what players and subtitles count."""
+        return float(timestamp * self.time_base)
+
+    def count_frames(self, start: float, end: float) -> int:
+        """How many frames begin from `start` to before `end`, in seconds since the beginning of the file."""
+        first, last = (bisect_left(self.timestamps, round(second / self.time_base)) for second in (start, end))
+        return last - first
 
     def interval(self, start: float | None, end: float | None) -> tuple[Fraction, Fraction]:
-        """[start, end] in seconds since the beginning (None: the clip's own ends) as timestamps.
+        """[start, end] in seconds since the beginning of the file (None: the clip's own ends) as timestamps.
 
         Raises MediaError when the interval does not overlap the clip.
         """
-        first = Fraction(self.timestamps[0])
-        begin = first if start is None else first + Fraction(start).limit_denominator(1000) / self.time_base
-        finish = Fraction(self.end)
+        begin, finish = Fraction(self.timestamps[0]), Fraction(self.end)
+        if start is not None:
+            begin = max(begin, Fraction(start).limit_denominator(1000) / self.time_base)
         if end is not None:
-            finish = min(finish, first + Fraction(end).limit_denominator(1000) / self.time_base)
+            finish = min(finish, Fraction(end).limit_denominator(1000) / self.time_base)
         if begin >= finish:
-            raise MediaError(
-                f"{self.path}: the interval from {start} to {end} s lies outside the clip of {self.duration:.2f} s"
-            )
+            clip = f"the clip of {self.duration:.2f} s"
+            clip += f", which begins at {self.span[0]:.2f} s of the file" if self.timestamps[0] > 0 else ""
+            raise MediaError(f"{self.path}: the interval from {start} to {end} s lies outside {clip}")
         return begin, finish
 
 
@@ -135,49 +152,57 @@ def sample_timestamps(
 
 def index_clip(path: str | PathLike[str]) -> ClipIndex:
     """Read the packets of a clip, without decoding them.  Raises MediaError when the file has no video."""
-    import av  # takes 0.1 s, which reading images need not spend
-
+    if animations.is_animation(path):
+        starts, end, note = animations.frame_times(path)
+        return ClipIndex(str(path), Fraction(1, 1000), starts, end, note=note, is_animation=True)
     timestamps, gops, keyframes = array("q"), array("i"), array("q")
-    lowest = end = None
     has_timestamps = True
     notes: list[str] = []
-    with _as_media_error(path), av.open(str(path)) as container:
-        stream = _video_stream(container, path)
-        frame_seconds = 1 / Fraction(stream.average_rate or 25)
-        time_base = Fraction(stream.time_base)
-        for packet in _packets(container, stream, notes):
+    with as_media_error(path), open_video(path) as (container, stream):
+        clock = Clock(container, stream)
+        for packet in clocked_packets(container, stream, clock, notes):
             has_timestamps &= packet.pts is not None
             timestamp = packet.pts if packet.pts is not None else packet.dts or 0
-            lowest = timestamp if lowest is None else min(lowest, timestamp)
-            length = packet.duration or max(1, round(frame_seconds / time_base))
-            end = timestamp + length if end is None else max(end, timestamp + length)
             if packet.is_keyframe:
                 keyframes.append(timestamp)
             if not packet.is_discard:  # an edit list hides such a packet
                 timestamps.append(timestamp)
                 gops.append(len(keyframes) - 1)
-        header_seconds = _header_duration(container, stream)
         exact = container.format.name in EXACT_CONTAINERS
-    if not timestamps or lowest is None or end is None:
-        raise MediaError(f"{path}: the clip holds no frame; replace or remove it")
-    readable = (end - lowest) * time_base
-    if header_seconds is not None and readable < min(header_seconds - 1, header_seconds * Fraction(9, 10)):
-        notes.append(f"truncated: {float(readable):.1f} of {float(header_seconds):.1f} s can be read")
+        aspect = plausible_aspect(stream.sample_aspect_ratio)
+        if not timestamps:
+            raise MediaError(f"{path}: the clip holds no frame; replace or remove it")
+        end = len(timestamps) if clock.end is None else clock.end
+        first = 0 if clock.end is None else min(timestamps)
+        notes += filter(
+            None, [clock.note() or _missing(container, stream, first * clock.time_base, end * clock.time_base)]
+        )
     note = "; ".join(notes)
     if not has_timestamps:
         frame_numbers = array("q", range(len(timestamps)))
-        return ClipIndex(str(path), frame_seconds, frame_numbers, len(timestamps), False, None, note)
+        return ClipIndex(str(path), clock.frame_seconds, frame_numbers, len(timestamps), False, None, note, aspect)
     order = np.asarray(timestamps).argsort(kind="stable")
     skippable = exact and _closed_gops(np.asarray(timestamps), np.asarray(gops), np.asarray(keyframes))
     return ClipIndex(
         str(path),
-        time_base,
+        clock.time_base,
         array("q", np.asarray(timestamps)[order].tobytes()),
         end,
         True,
         array("i", np.asarray(gops)[order].tobytes()) if skippable else None,
         note,
+        aspect,
     )
+
+
+def _missing(container: Any, stream: Any, begin: Fraction, end: Fraction) -> str:
+    """A note when the header promises more than what can be read, from `begin` to `end` seconds; "" otherwise."""
+    header_seconds = _header_duration(container, stream)
+    is_matroska = "matroska" in container.format.name  # it stores the time stamp of the end
+    readable = end + Fraction(container.start_time or 0, 1_000_000) if is_matroska else end - begin
+    if header_seconds is None or readable >= min(header_seconds - 1, header_seconds * Fraction(9, 10)):
+        return ""
+    return f"truncated: {float(readable):.1f} of {float(header_seconds):.1f} s can be read"
 
 
 def _header_duration(container: Any, stream: Any) -> Fraction | None:
@@ -187,9 +212,11 @@ def _header_duration(container: Any, stream: Any) -> Fraction | None:
     the video is the only stream.
     """
     if stream.duration:
-        # FFmpeg guesses the duration of a truncated AVI file from its size, but the number of frames is still right
+        # FFmpeg guesses the duration of a truncated AVI file from its size, but the number of frames is still right.
+        # In MP4 that number also counts the frames that an edit list hides.
         counted = stream.frames / Fraction(stream.average_rate) if stream.average_rate else 0
-        return max(Fraction(stream.duration * stream.time_base), Fraction(counted))
+        is_avi = container.format.name == "avi"
+        return max(Fraction(stream.duration * stream.time_base), Fraction(counted if is_avi else 0))
     if tag := re.fullmatch(r"(\d+):(\d+):(\d+)(?:\.\d*)?", stream.metadata.get("DURATION", "")):
         return Fraction(int(tag[1]) * 3600 + int(tag[2]) * 60 + int(tag[3]))
     only_stream = len(container.streams) == 1 and container.duration
@@ -216,10 +243,10 @@ def frames_at(
     """
     queue = deque(timestamps)
     shown: Any = None
-    with _as_media_error(clip.path):
+    with as_media_error(clip.path):
         for timestamp, frame in decode_frames(clip, timestamps, notes):
             if shown is not None and queue and timestamp > queue[0]:
-                image = upright(shown, max_side)
+                image = upright(shown, max_side, clip.pixel_aspect)
                 while queue and timestamp > queue[0]:
                     queue.popleft()
                     yield image
@@ -228,7 +255,7 @@ def frames_at(
             shown = frame
         if shown is None:
             raise MediaError(f"{clip.path}: no frame of the clip can be decoded; replace or remove it")
-        image = upright(shown, max_side)
+        image = upright(shown, max_side, clip.pixel_aspect)
         for _ in queue:
             yield image
 
@@ -237,43 +264,50 @@ def decode_frames(
     clip: ClipIndex, wanted: Sequence[int] | None = None, notes: list[str] | None = None
 ) -> Iterator[tuple[int, Any]]:
     """Yield (timestamp, PyAV frame) in display order: all frames, or at least those at the timestamps `wanted`."""
-    import av
-
+    if clip.is_animation:
+        yield from _decode_animation(clip)
+        return
     errors: list[str] = []
-    with av.open(clip.path) as container:
-        stream = _video_stream(container, clip.path)
-        # threads for whole frames cost MPEG-4 Part 2 more time than they save
-        stream.thread_type = "SLICE" if stream.codec_context.name == "mpeg4" else "AUTO"
+    with open_video(clip.path) as (container, stream):
+        context = decoder(stream)
+        packets = clocked_packets(container, stream, Clock(container, stream), [])
         try:
             if wanted is None or clip.gops is None:
-                yield from _decode_all(clip, container, stream, errors)
+                yield from _decode_all(clip, context, packets, errors)
             else:
-                yield from _decode_gops(clip, container, stream, set(wanted), errors)
+                yield from _decode_gops(clip, context, packets, set(wanted), errors)
         finally:
             if errors and notes is not None:
                 notes.append(f"{clip.path}: {len(errors)} damaged places were skipped ({errors[0]})")
 
 
-def _decode_all(clip: ClipIndex, container: Any, stream: Any, errors: list[str]) -> Iterator[tuple[int, Any]]:
+def _decode_animation(clip: ClipIndex) -> Iterator[tuple[int, Any]]:
+    import av
+
+    images = animations.decode(clip.path, len(clip.timestamps))
+    for timestamp, image in zip(clip.timestamps, images, strict=True):
+        yield timestamp, av.VideoFrame.from_ndarray(image, format="rgb24")
+
+
+def _decode_all(clip: ClipIndex, context: Any, packets: Iterator[Any], errors: list[str]) -> Iterator[tuple[int, Any]]:
     number = 0
-    for packet in chain(_packets(container, stream, []), [None]):  # None makes the decoder return what it holds back
-        for frame in _decode_packet(stream.codec_context, packet, errors):
+    for packet in chain(packets, [None]):  # None makes the decoder return what it holds back
+        for frame in _decode_packet(context, packet, errors):
             timestamp = frame.pts if clip.has_timestamps else number
             yield clip.timestamps[min(number, len(clip.timestamps) - 1)] if timestamp is None else timestamp, frame
             number += 1
 
 
 def _decode_gops(
-    clip: ClipIndex, container: Any, stream: Any, wanted: set[int], errors: list[str]
+    clip: ClipIndex, context: Any, packets: Iterator[Any], wanted: set[int], errors: list[str]
 ) -> Iterator[tuple[int, Any]]:
     """Decode every group of pictures that has a wanted frame, up to the last wanted frame in it."""
     assert clip.gops is not None
-    context = stream.codec_context
     has_disposable_frames = context.name in CODECS_WITH_DISPOSABLE_FRAMES
     indices = (bisect_right(clip.timestamps, timestamp) - 1 for timestamp in wanted)
     remaining = Counter(clip.gops[index] for index in indices)  # group -> wanted frames that are not decoded yet
     gop = -1
-    for packet in _packets(container, stream, []):
+    for packet in packets:
         gop += packet.is_keyframe
         if not remaining[gop]:
             continue
@@ -298,69 +332,6 @@ def _decode_packet(context: Any, packet: Any, errors: list[str]) -> list[Any]:
     except (av.error.InvalidDataError, av.error.EOFError) as error:
         errors.append(error.strerror or str(error))
         return []
-
-
-def _packets(container: Any, stream: Any, notes: list[str]) -> Iterator[Any]:
-    """The packets that hold data.  When a file breaks off after some packets, they end there and a note is added."""
-    import av
-
-    packets = container.demux(stream)
-    any_yet = False
-    while True:
-        try:
-            packet = next(packets, None)
-        except (av.error.InvalidDataError, av.error.EOFError, av.error.OSError) as error:
-            if not any_yet:
-                raise
-            notes.append(f"the file breaks off ({error.strerror})")
-            return
-        if packet is None:
-            return
-        if packet.size:
-            any_yet = True
-            yield packet
-
-
-def _video_stream(container: Any, path: str | PathLike[str]) -> Any:
-    """The first video stream that is not a cover image.  Raises MediaError when there is none."""
-    import av
-
-    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-    if not streams:
-        others = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-        raise MediaError(f"{path}: the file has no video stream (it holds {others}); replace or remove it")
-    return streams[0]
-
-
-@contextmanager
-def _as_media_error(path: str | PathLike[str]) -> Iterator[None]:
-    """Turn errors of FFmpeg and of the file system into a MediaError that names the file and says what to do."""
-    import av
-
-    try:
-        yield
-    except MediaError:
-        raise
-    except FileNotFoundError as error:
-        raise MediaError(f"{path}: there is no such file; check the path or the clip folder") from error
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        if Path(path).is_file() and Path(path).stat().st_size == 0:
-            raise MediaError(f"{path}: the file is empty (0 bytes); replace or remove it") from error
-        what = getattr(error, "strerror", None) or error
-        raise MediaError(
-            f"{path}: the clip cannot be decoded ({what}): it is damaged or not a video; replace or remove it"
-        ) from error
-
-
-def upright(frame: Any, max_side: int = MAX_SIDE) -> UInt8[np.ndarray, "H W 3"]:
-    """RGB pixels of a PyAV frame, rotated by its display matrix and at most `max_side` pixels on the longer side."""
-    image = Image.fromarray(frame.to_ndarray(format="rgb24"))
-    rotation = frame.rotation  # degrees counterclockwise
-    if rotation:
-        image = image.rotate(rotation, expand=True)
-    if max(image.size) > max_side:
-        image.thumbnail((max_side, max_side), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    return np.asarray(image)
 
 
 def _stack_frames(frames: list[np.ndarray]) -> UInt8[np.ndarray, "T H W 3"]:

@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from limner.core.torch_free import Medium, Source
+from limner.data.animations import is_animation
 from limner.data.clips import read_clip
 from limner.data.frames import FrameSampling
 from limner.data.images import MAX_SIDE, ImageSource, MediaError, read_image
@@ -57,8 +58,8 @@ def read_medium(
 
 
 def is_clip(path: str | PathLike[str]) -> bool:
-    """Whether the suffix of a file is that of a video."""
-    return Path(path).suffix.lower() in VIDEO_SUFFIXES
+    """Whether the suffix of a file is that of a video, or the file is an animation (GIF, WebP, APNG or AVIF)."""
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES or is_animation(path)
 
 
 def check_single_source(source: object) -> None:

@@ -105,7 +105,7 @@ def display_frames(medium: Medium, encoder: Encoder | None, sampling: FrameSampl
         images = read_medium(medium)
         return DisplayFrames(images, np.array([0.5]), None, _kept_region(encoder, images))
     clip = index_clip(medium.path)
-    begin, end = (float((x - clip.timestamps[0]) * clip.time_base) for x in clip.interval(medium.start, medium.end))
+    begin, end = (clip.to_seconds(edge) for edge in clip.interval(medium.start, medium.end))
     count = round(DISPLAY_FPS * min(max(end - begin, MIN_SECONDS), MAX_SECONDS))
     moments = (np.arange(count) + 0.5) / count
     seconds = begin + moments * (end - begin)

@@ -34,12 +34,12 @@ class Cut:
     whole: bool = False
 
     def __call__(self, clip: ClipIndex) -> list[Segment]:
-        """The parts of a video, (start, end) in seconds."""
+        """The parts of a video, (start, end) in seconds since the beginning of the file."""
         if self.every is not None:
-            return fixed_windows(clip.duration, self.every)
+            return fixed_windows(clip.duration, self.every, clip.span[0])
         if self.shots or (clip.duration > LONG and not self.whole):
             return detect_shots(clip)
-        return [(0.0, clip.duration)]
+        return [clip.span]
 
 
 class Piece(NamedTuple):
@@ -67,7 +67,7 @@ def pieces(
             clip = index_clip(file)
             parts = cut(clip)
             if len(parts) == 1:
-                yield Piece(file, 0.0, clip.duration), file
+                yield Piece(file, *clip.span), file
                 continue
             arrays = read_segments(clip, parts, sampling, None, SIDE, problems.notes)
             for (start, end), array in zip(parts, arrays, strict=True):

@@ -1,0 +1,224 @@
+"""Opening of video files with PyAV: the right stream, its packets on one clock, and errors that name the file."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from limner.data.images import MediaError
+
+LONGEST_FRAME = 3600  # seconds; a frame that claims to be on screen for longer has a wrong time stamp
+LONGEST_GAP = 10  # seconds; the same for formats whose time stamps may jump (MPEG-TS, MPEG-PS)
+# Containers of video.  FFmpeg has readers for much more: images, playlists, text screens.
+VIDEO_FORMATS = frozenset((
+    "asf", "av1", "avi", "avs", "avs2", "dhav", "dv", "film_cpk", "flv", "gxf", "h261", "h263", "h264", "hevc", "ivf",
+    "live_flv", "m4v", "matroska", "mjpeg", "mov", "mpeg", "mpegts", "mpegvideo", "mxf", "nsv", "nut", "obu", "ogg",
+    "rm", "vc1", "vvc", "wtv", "yuv4mpegpipe",
+))  # fmt: skip
+PLAYLIST_HEADS = (b"#EXTM3U", b"ffconcat")  # text files that name other files and addresses
+IMAGE_BRANDS = ("avif", "avis", "heic", "heix", "heim", "heis", "mif1")  # HEIF and AVIF files are ISO media files too
+
+
+@contextmanager
+def open_video(path: str | PathLike[str]) -> Iterator[tuple[Any, Any]]:
+    """Open a video file, and yield its PyAV container and video stream.
+
+    The path is never taken as an address: `10:30 party.mp4` is a file, and nothing is fetched from a network, not even
+    for a playlist.  Raises MediaError when the file has no video stream that PyAV can decode.
+    """
+    import av  # takes 0.1 s, which reading images need not spend
+
+    if Path(path).is_file():
+        with open(path, "rb") as file:
+            is_playlist = file.read(16).startswith(PLAYLIST_HEADS)
+    elif Path(path).exists() and not Path(path).is_dir():
+        raise MediaError(f"{path}: neither a file nor a folder but a device or pipe; give a video file")
+    else:
+        is_playlist = False  # opening it tells what is wrong
+    if is_playlist:
+        raise MediaError(f"{path}: a playlist, not a video; give the files that it names")
+    with av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
+        yield container, video_stream(container, path)
+
+
+def is_video(path: str | PathLike[str]) -> bool:
+    """Whether the content of a file, whatever its name, is a video that PyAV can decode.
+
+    False for images, sound, text and missing files.
+    """
+    import av
+
+    try:
+        with open_video(path) as (container, _):
+            brand = container.metadata.get("major_brand", "")
+            return bool(set(container.format.name.split(",")) & VIDEO_FORMATS) and brand not in IMAGE_BRANDS
+    except (MediaError, av.error.FFmpegError, OSError, ValueError):
+        return False
+
+
+def video_stream(container: Any, path: str | PathLike[str]) -> Any:
+    """The video stream that players show: the default one, and never a cover image.
+
+    Raises MediaError when there is none, or none that PyAV can decode.
+    """
+    import av
+
+    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    if not streams:
+        others = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+        raise MediaError(f"{path}: the file has no video stream (it holds {others}); replace or remove it")
+    known = [stream for stream in streams if stream.codec_context is not None]
+    if not known:
+        raise MediaError(
+            f"{path}: the video is in a format that this PyAV cannot decode; convert it, for example to H.264 in MP4"
+        )
+    chosen = [stream for stream in known if stream.disposition & av.stream.Disposition.default] or known
+    best = container.streams.best("video") if len(chosen) > 1 else None  # FFmpeg's choice among equals
+    return next((stream for stream in chosen if best is not None and stream.index == best.index), chosen[0])
+
+
+def decoder(stream: Any) -> Any:
+    """The codec context that decodes a stream.
+
+    FFmpeg's own decoder of VP8 and VP9 leaves out the transparency of WebM files, libvpx reads it.
+    """
+    import av
+
+    context = stream.codec_context
+    library = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(context.name)
+    if stream.metadata.get("alpha_mode") == "1" and library in av.codecs_available:
+        context = av.CodecContext.create(library, "r")
+    # threads for whole frames cost MPEG-4 Part 2 more time than they save
+    context.thread_type = "SLICE" if context.name == "mpeg4" else "AUTO"
+    return context
+
+
+class Clock:
+    """Puts the time stamps of a stream on one clock that begins at the container's start and never goes back.
+
+    Sound may begin before the first frame; players and subtitles count from the beginning of the whole.  Where
+    recordings were joined, or a camera was restarted, time stamps begin anew or jump: the next part then follows the
+    last frame without a gap.
+    """
+
+    def __init__(self, container: Any, stream: Any) -> None:
+        self.time_base = Fraction(stream.time_base)
+        rate = Fraction(stream.average_rate or 25)
+        self.frame_seconds = 1 / (rate if rate * LONGEST_FRAME >= 1 else Fraction(25))
+        self.frame = max(1, round(self.frame_seconds / self.time_base))  # length of a frame, in ticks of the time base
+        self.may_jump = bool(container.format.flags & _TS_DISCONT)
+        self.offset = -round(Fraction(container.start_time or 0, 1_000_000) / self.time_base)
+        self.end: int | None = None  # when the frames so far end
+        self.breaks: list[int] = []  # when the parts after the first begin
+        self.absurd = 0  # the longest time for which a frame claims to be shown, where it is not plausible
+        self._last_dts: int | None = None
+        self._last_shown = 0  # the latest time stamp of this part
+
+    def set(self, packet: Any) -> None:
+        """Change the time stamps of the next packet."""
+        shown = packet.pts if packet.pts is not None else packet.dts
+        if shown is None:
+            return
+        if not packet.is_discard:  # an edit list hides such a packet; its time stamps need not fit
+            if self._starts_part(shown, packet.dts):
+                self.breaks.append(self.end or 0)
+                self.offset = (self.end or 0) - shown
+                self._last_shown = shown
+            self._last_dts = packet.dts
+            self._last_shown = max(self._last_shown, shown) if self.end is not None else shown
+            end = shown + self.offset + self.length(packet)
+            self.end = end if self.end is None else max(self.end, end)
+        if packet.dts is not None:
+            packet.dts = _in_range(packet.dts + self.offset)
+        if packet.pts is not None:
+            packet.pts = _in_range(packet.pts + self.offset)
+
+    def length(self, packet: Any) -> int:
+        """How long a frame is shown, in ticks; a length that is missing or absurd is that of the average frame."""
+        if (packet.duration or 0) * self.time_base > LONGEST_FRAME:
+            self.absurd = max(self.absurd, packet.duration)
+            return self.frame
+        return packet.duration if (packet.duration or 0) > 0 else self.frame
+
+    def note(self) -> str:
+        """What was wrong with the time stamps, or nothing."""
+        if not self.breaks and self.absurd:
+            claimed, counted = (float(ticks * self.time_base) for ticks in (self.absurd, self.frame))
+            return f"a frame claims to be shown for {claimed:.0f} s; it counts as {counted:.2f} s"
+        if not self.breaks or self.end is None:
+            return ""
+        places = f"{len(self.breaks)} places" if len(self.breaks) > 1 else "1 place"
+        first, whole = (float(ticks * self.time_base) for ticks in (self.breaks[0], self.end))
+        return (
+            f"the time stamps begin anew or jump at {places} (first after {first:.1f} s); "
+            f"the parts were joined to one clip of {whole:.1f} s"
+        )
+
+    def _starts_part(self, shown: int, dts: int | None) -> bool:
+        """Whether the next frame does not belong to the clock so far."""
+        ahead = (shown + self.offset - (self.end or 0)) * self.time_base
+        if self.end is None:
+            return not -LONGEST_FRAME <= ahead <= LONGEST_FRAME
+        if ahead > (LONGEST_GAP if self.may_jump else LONGEST_FRAME):
+            return True
+        # frames are stored in the order of decoding; a frame may be shown up to 16 frames before the one stored before
+        reordered = max(Fraction(1), 17 * self.frame * self.time_base)
+        if dts is None or self._last_dts is None:
+            return (self._last_shown - shown) * self.time_base > reordered
+        slack = max(Fraction(1, 10), self.frame * self.time_base) if self.may_jump else reordered
+        return (self._last_dts - dts) * self.time_base > slack
+
+
+_TS_DISCONT = 512  # FFmpeg's AVFMT_TS_DISCONT: time stamps of the format may jump
+
+
+def _in_range(stamp: int) -> int:
+    """A time stamp that FFmpeg can store (64 bits)."""
+    return max(-(1 << 62), min(stamp, 1 << 62))
+
+
+def clocked_packets(container: Any, stream: Any, clock: Clock, notes: list[str]) -> Iterator[Any]:
+    """The packets that hold data, with the time stamps of the clock.
+
+    When a file breaks off after some packets, they end there and a note is added.
+    """
+    import av
+
+    packets = container.demux(stream)
+    any_yet = False
+    while True:
+        try:
+            packet = next(packets, None)
+        except (av.error.InvalidDataError, av.error.EOFError, av.error.OSError) as error:
+            if not any_yet:
+                raise
+            notes.append(f"the file breaks off ({error.strerror})")
+            return
+        if packet is None:
+            return
+        if packet.size:
+            any_yet = True
+            clock.set(packet)
+            yield packet
+
+
+@contextmanager
+def as_media_error(path: str | PathLike[str]) -> Iterator[None]:
+    """Turn errors of FFmpeg, Pillow and the file system into a MediaError that names the file and says what to do."""
+    import av
+
+    try:
+        yield
+    except MediaError:
+        raise
+    except FileNotFoundError as error:
+        raise MediaError(f"{path}: there is no such file; check the path or the clip folder") from error
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        if Path(path).is_file() and Path(path).stat().st_size == 0:
+            raise MediaError(f"{path}: the file is empty (0 bytes); replace or remove it") from error
+        what = getattr(error, "strerror", None) or error
+        raise MediaError(
+            f"{path}: the clip cannot be decoded ({what}): it is damaged or not a video; replace or remove it"
+        ) from error
