@@ -17,7 +17,7 @@ from limner.core.types import Medium
 from limner.data.clips import index_clip, read_clip
 from limner.data.frames import FrameSampling
 from limner.inference.pipeline import Pipeline
-from tests.data.videos import noise, tone, write
+from tests.data.videos import animate, greys, join, noise, tone, with_sound, write
 
 RED, GREEN, BLUE = (np.full((32, 32, 3), colour, np.uint8) for colour in ((220, 20, 20), (20, 200, 40), (20, 40, 220)))
 
@@ -110,6 +110,53 @@ def test_subtitles(tiny: Path, scenes: Path, tmp_path: Path, capsys):
     ]
     assert [" ".join(block.split("\n")[2:]) for block in blocks] == texts
     assert (tmp_path / "subs" / "scenes.vtt").read_text().startswith("WEBVTT\n\n00:00:00.000 --> 00:00:02.000\n")
+
+
+def test_subtitles_count_from_the_beginning_of_the_file(tiny: Path, tmp_path: Path, capsys):
+    """Sound from the beginning, the first frame after 3 s."""
+    path = with_sound(tmp_path / "a.mp4", greys(20), begins=3)
+    command = ["caption", str(path), "--model", str(tiny / "run"), "--every", "1", "--srt"]
+    assert main(command) == 0 and capsys.readouterr().err == ""
+    times = [line for line in path.with_suffix(".srt").read_text().splitlines() if "-->" in line]
+    assert times[0].startswith("00:00:03,0") and len(times) == 2
+    assert main([*command[:4], "--out", str(tmp_path / "c.jsonl")]) == 0
+    assert rows(tmp_path / "c.jsonl")[0]["start"] == pytest.approx(3, abs=0.03)
+    assert rows(tmp_path / "c.jsonl")[0]["end"] == pytest.approx(5, abs=0.03)
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png"])
+def test_an_animation_is_captioned_as_a_clip(tiny: Path, tmp_path: Path, name: str, capsys):
+    """3 s of red, 2 s of green."""
+    frames = [colour + (k % 2) for colour, count in ((RED, 30), (GREEN, 20)) for k in range(count)]
+    path = animate(tmp_path / name, frames)
+    command = ["caption", str(path), "--model", str(tiny / "run"), "--out", str(tmp_path / "c.jsonl"), "--overwrite"]
+    assert main([*command, "--shots", "--srt"]) == 0
+    assert times(tmp_path / "c.jsonl") == [(0, 3), (3, 5)] and "00:00:03,000 --> 00:00:05,000" in (
+        path.with_suffix(".srt").read_text()
+    )
+    captions = [row["caption"] for row in rows(tmp_path / "c.jsonl")]
+    pipeline = Pipeline.load(tiny / "run")
+    assert captions == [pipeline.caption(np.stack([colour] * 4)).text for colour in (RED + 1, GREEN + 1)]
+    assert main(command) == 0 and times(tmp_path / "c.jsonl") == [(0, 5)]
+
+
+def test_joined_recordings_are_noted_and_unknown_codecs_listed(tiny: Path, tmp_path: Path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    part = write(tmp_path / "a.ts", [RED] * 50 + [GREEN] * 50, "mpeg2video", 25)
+    join(folder / "joined.ts", part, part)
+    unknown = write(folder / "unknown.avi", greys(3))
+    unknown.write_bytes(unknown.read_bytes().replace(b"FMP4", b"NBDY"))
+    write(folder / "whole.mp4", greys(3))
+    out = tmp_path / "c.jsonl"
+    assert main(["caption", str(folder), "--model", str(tiny / "run"), "--shots", "--out", str(out)]) == 3
+    assert [(Path(row["file"]).name, round(row["start"], 2)) for row in rows(out)] == [
+        *(("joined.ts", start) for start in (0, 2, 4, 6)),
+        ("whole.mp4", 0),
+    ]
+    error = capsys.readouterr().err
+    assert error.startswith(f"1 file could not be read:\n  {unknown}: the video is in a format that this PyAV cannot")
+    assert f"1 note:\n  {folder / 'joined.ts'}: the time stamps begin anew or jump at 1 place" in error
 
 
 def test_bad_clips_are_counted_and_the_others_captioned(tiny: Path, tmp_path: Path, capsys):

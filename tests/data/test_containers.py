@@ -54,6 +54,21 @@ def test_recordings_that_were_joined_follow_one_another(tmp_path: Path, suffix: 
     ]
 
 
+@pytest.mark.parametrize("offsets", [("100", "0"), ("0", "100"), ("95442", "0")])
+def test_the_first_part_begins_the_clip_whatever_its_time_stamps(tmp_path: Path, offsets: tuple[str, str]):
+    """FFmpeg looks some seconds ahead for the lowest one.  After 95443.7 s the 33 bits of MPEG-TS begin anew."""
+    for number, (part, offset) in enumerate(zip((FIRST, SECOND), offsets, strict=True)):
+        with av.open(str(tmp_path / f"{number}.ts"), "w", options={"output_ts_offset": offset}) as container:
+            stream = container.add_stream("libx264", rate=10)
+            stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+            for picture in part:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode())
+    clip = index_clip(join(tmp_path / "joined.ts", tmp_path / "0.ts", tmp_path / "1.ts"))
+    assert clip.span == pytest.approx((0, 6)) and len(clip.timestamps) == 60
+    assert [round(a, 1) for a, _ in detect_shots(clip)] == [0, 1.5, 3, 4.5]
+
+
 @pytest.mark.parametrize("delays", [("3", "0"), ("0", "3")])
 def test_parts_with_another_order_of_decoding_do_not_overlap(tmp_path: Path, delays: tuple[str, str]):
     """With B-frames, a recording is shown some frames after it is decoded; without them at once."""

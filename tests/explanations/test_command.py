@@ -18,7 +18,7 @@ from limner.explanations.maps import METHODS
 from limner.inference.pipeline import Pipeline
 from limner.runs.run import load_run
 from tests.apps.test_cli import one_line
-from tests.data.videos import moving, noise, write
+from tests.data.videos import animate, greys, moving, noise, write
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,15 @@ def test_a_clip_is_explained(tiny: Path, clip: Path, tmp_path: Path, capsys, met
         "RGB"
     )  # two rows of four frames, 112 x 149 pixels, in 120 dots per inch
     assert figure.size[0] == pytest.approx((4 * 153 - 4) / 110 * 120 + (0.3 + 0.13 * 6 + 1.1) * 120, abs=2)
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png"])
+def test_an_animation_is_explained_by_a_film(tiny: Path, tmp_path: Path, monkeypatch, name: str):
+    """Two words, each with 24 frames of film; .5 s are shown slowly."""
+    animate(tmp_path / name, greys(5, 40))
+    monkeypatch.chdir(tmp_path)
+    assert main(["explain", str(tiny / "run"), name, "--sentence", "a circle"]) == 0
+    assert frames_of(tmp_path / "a-explained.mp4") == 48
 
 
 def test_a_given_sentence_is_explained(tiny: Path, clip: Path, tmp_path: Path, capsys):

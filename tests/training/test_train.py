@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from limner.core.tensors import load_tensors
@@ -23,6 +24,7 @@ from limner.training import session
 from limner.training.loop import ExponentialMovingAverage
 from limner.training.session import build_vocabulary, collapse_warning
 from limner.training.train import train
+from tests.data.videos import animate, greys
 from tests.encoders.test_pretrained import save as save_backbone
 from tests.training.world import CAPTIONS, Watched, clip, log_of, pictures, recipe
 
@@ -253,6 +255,26 @@ def test_pictures_and_clips_cannot_be_trained_from_pixels_together(tmp_path: Pat
     )
     with pytest.raises(ValueError, match="images and clips cannot share a batch of raw frames; train on one kind"):
         train(recipe(folder, ("frames", 3), batch_size=8), tmp_path / "other")
+
+
+def test_animations_are_trained_on_as_clips(tmp_path: Path):
+    """Four GIF files; every batch has 3 frames of each, and a still image in between is refused."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rows = []
+    for k in range(4):
+        animate(folder / f"p{k}.gif", greys(6, 20 + k, (16, 16)))
+        rows.append({"file": f"p{k}.gif", "id": f"p{k}", "split": "train", "caption": f"a grey {k}"})
+    rows += [{**row, "id": f"v{k}", "split": "val"} for k, row in enumerate(rows)]
+    (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = train(recipe(folder, ("frames", 3)), tmp_path / "run")
+    assert evaluate_run(load_run(run), "val").captions.keys() == {"v0", "v1", "v2", "v3"}
+    attention = Pipeline.load(run).caption(folder / "p1.gif", max_length=2).attention
+    assert attention.shape[1] == 3
+    Image.fromarray(greys(1, size=(16, 16))[0]).save(folder / "p0.gif")
+    with pytest.raises(ValueError, match="cannot share a batch of raw frames; train on one kind, give frames: 1"):
+        train(recipe(folder, ("frames", 3)), tmp_path / "other")
+    train(recipe(folder, ("frames", 1)), tmp_path / "one_frame_each")
 
 
 def test_one_process_may_train_in_one_precision_after_another(tmp_path: Path):

@@ -17,6 +17,7 @@ VIDEO_FORMATS = frozenset((
     "live_flv", "m4v", "matroska", "mjpeg", "mov", "mpeg", "mpegts", "mpegvideo", "mxf", "nsv", "nut", "obu", "ogg",
     "rm", "vc1", "vvc", "wtv", "yuv4mpegpipe",
 ))  # fmt: skip
+TS_DISCONT = 512  # FFmpeg's AVFMT_TS_DISCONT: time stamps of the format may jump
 PLAYLIST_HEADS = (b"#EXTM3U", b"ffconcat")  # text files that name other files and addresses
 IMAGE_BRANDS = ("avif", "avis", "heic", "heix", "heim", "heis", "mif1")  # HEIF and AVIF files are ISO media files too
 
@@ -65,7 +66,8 @@ def video_stream(container: Any, path: str | PathLike[str]) -> Any:
     """
     import av
 
-    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    covers = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+    streams = [stream for stream in container.streams.video if not stream.disposition & covers]
     if not streams:
         others = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
         raise MediaError(f"{path}: the file has no video stream (it holds {others}); replace or remove it")
@@ -107,14 +109,25 @@ class Clock:
         self.time_base = Fraction(stream.time_base)
         rate = Fraction(stream.average_rate or 25)
         self.frame_seconds = 1 / (rate if rate * LONGEST_FRAME >= 1 else Fraction(25))
-        self.frame = max(1, round(self.frame_seconds / self.time_base))  # length of a frame, in ticks of the time base
-        self.may_jump = bool(container.format.flags & _TS_DISCONT)
-        self.offset = -round(Fraction(container.start_time or 0, 1_000_000) / self.time_base)
+        self.frame = self._ticks(self.frame_seconds)  # length of a frame; ticks are those of the time base
+        may_jump = bool(container.format.flags & TS_DISCONT)
+        self.longest_frame, self.longest_gap = (
+            self._ticks(seconds) for seconds in (LONGEST_FRAME, LONGEST_GAP if may_jump else LONGEST_FRAME)
+        )
+        # frames are stored in the order of decoding; a frame may be shown up to 16 frames before the one stored before
+        self.reordered = max(self._ticks(1), 17 * self.frame)
+        self.slack = max(self._ticks(Fraction(1, 10)), self.frame) if may_jump else self.reordered
+        start = round(Fraction(container.start_time or 0, 1_000_000) / self.time_base)
+        self.offset = -start
+        self.first = start if stream.start_time is None else stream.start_time  # the lowest time stamp, FFmpeg thinks
         self.end: int | None = None  # when the frames so far end
         self.breaks: list[int] = []  # when the parts after the first begin
         self.absurd = 0  # the longest time for which a frame claims to be shown, where it is not plausible
         self._last_dts: int | None = None
         self._last_shown = 0  # the latest time stamp of this part
+
+    def _ticks(self, seconds: Fraction | int) -> int:
+        return max(1, round(seconds / self.time_base))
 
     def set(self, packet: Any) -> None:
         """Change the time stamps of the next packet."""
@@ -122,9 +135,11 @@ class Clock:
         if shown is None:
             return
         if not packet.is_discard:  # an edit list hides such a packet; its time stamps need not fit
-            if self._starts_part(shown, packet.dts):
-                self.breaks.append(self.end or 0)
-                self.offset = (self.end or 0) - shown
+            if self.end is None:
+                self._begin(shown)
+            elif self._starts_part(shown, packet.dts, self.end):
+                self.breaks.append(self.end)
+                self.offset = self.end - shown
                 self._last_shown = shown
             self._last_dts = packet.dts
             self._last_shown = max(self._last_shown, shown) if self.end is not None else shown
@@ -137,7 +152,7 @@ class Clock:
 
     def length(self, packet: Any) -> int:
         """How long a frame is shown, in ticks; a length that is missing or absurd is that of the average frame."""
-        if (packet.duration or 0) * self.time_base > LONGEST_FRAME:
+        if (packet.duration or 0) > self.longest_frame:
             self.absurd = max(self.absurd, packet.duration)
             return self.frame
         return packet.duration if (packet.duration or 0) > 0 else self.frame
@@ -156,22 +171,21 @@ class Clock:
             f"the parts were joined to one clip of {whole:.1f} s"
         )
 
-    def _starts_part(self, shown: int, dts: int | None) -> bool:
+    def _begin(self, shown: int) -> None:
+        """Place the first frame."""
+        if shown - self.first > self.reordered:  # FFmpeg looked ahead, and saw a part with lower time stamps
+            self.offset += self.first - shown
+        if abs(shown + self.offset) > self.longest_frame:
+            self.breaks.append(0)
+            self.offset = -shown
+
+    def _starts_part(self, shown: int, dts: int | None, end: int) -> bool:
         """Whether the next frame does not belong to the clock so far."""
-        ahead = (shown + self.offset - (self.end or 0)) * self.time_base
-        if self.end is None:
-            return not -LONGEST_FRAME <= ahead <= LONGEST_FRAME
-        if ahead > (LONGEST_GAP if self.may_jump else LONGEST_FRAME):
+        if shown + self.offset - end > self.longest_gap:
             return True
-        # frames are stored in the order of decoding; a frame may be shown up to 16 frames before the one stored before
-        reordered = max(Fraction(1), 17 * self.frame * self.time_base)
         if dts is None or self._last_dts is None:
-            return (self._last_shown - shown) * self.time_base > reordered
-        slack = max(Fraction(1, 10), self.frame * self.time_base) if self.may_jump else reordered
-        return (self._last_dts - dts) * self.time_base > slack
-
-
-_TS_DISCONT = 512  # FFmpeg's AVFMT_TS_DISCONT: time stamps of the format may jump
+            return self._last_shown - shown > self.reordered
+        return self._last_dts - dts > self.slack
 
 
 def _in_range(stamp: int) -> int:
