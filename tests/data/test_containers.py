@@ -135,6 +135,12 @@ def test_a_lone_stream_begins_at_zero_and_is_not_cut_short(tmp_path: Path, suffi
     assert clip.span == pytest.approx((0, 2), abs=0.01) and clip.note == ""
 
 
+def test_an_avi_with_b_frames_begins_at_zero(tmp_path: Path):
+    """AVI has time stamps of decoding only; FFmpeg's first frame is one frame late, as in the clips of MSVD."""
+    clip = index_clip(write(tmp_path / "a.avi", greys(20), "mpeg4", bf="1"))
+    assert clip.span == pytest.approx((0, 2)) and clip.note == ""
+
+
 @pytest.mark.parametrize("seconds", ["1", "3/4"])
 def test_an_edit_list_hides_frames_without_a_note(tmp_path: Path, seconds: str):
     """The first frames of 2.5 s lie before the beginning; they are needed for decoding only."""

@@ -117,6 +117,7 @@ class Clock:
         # frames are stored in the order of decoding; a frame may be shown up to 16 frames before the one stored before
         self.reordered = max(self._ticks(1), 17 * self.frame)
         self.slack = max(self._ticks(Fraction(1, 10)), self.frame) if may_jump else self.reordered
+        self.is_avi = container.format.name == "avi"
         start = round(Fraction(container.start_time or 0, 1_000_000) / self.time_base)
         self.offset = -start
         self.first = start if stream.start_time is None else stream.start_time  # the lowest time stamp, FFmpeg thinks
@@ -173,7 +174,9 @@ class Clock:
 
     def _begin(self, shown: int) -> None:
         """Place the first frame."""
-        if shown - self.first > self.reordered:  # FFmpeg looked ahead, and saw a part with lower time stamps
+        # AVI stores when a frame is decoded, which may be some frames before it is shown; in other formats, FFmpeg may
+        # have looked ahead and seen a part with lower time stamps
+        if self.is_avi or shown - self.first > self.reordered:
             self.offset += self.first - shown
         if abs(shown + self.offset) > self.longest_frame:
             self.breaks.append(0)
