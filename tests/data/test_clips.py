@@ -282,6 +282,23 @@ def test_damage_in_the_middle_of_a_clip_is_skipped(tmp_path: Path):
     np.testing.assert_array_equal(found[:20], whole[:20])
 
 
+def test_any_error_of_ffmpeg_is_damage_not_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Damaged FLV files make a decoder say "invalid argument" instead of "invalid data"."""
+
+    class Context:
+        name = "flv1"
+
+        def decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
+            raise av.error.ArgumentError(22, "Invalid argument")
+
+    path = write(tmp_path / "a.ts", greys(25), "mpeg2video", 25)
+    monkeypatch.setattr(clips, "decoder", lambda stream: Context())
+    with pytest.raises(MediaError, match=r"a\.ts: no frame of the clip can be decoded; replace or remove it"):
+        read_clip(path)
+    assert list(decode_frames(index_clip(path), notes=(notes := []))) == []
+    assert notes == [f"{path}: 26 damaged places were skipped (Invalid argument)"]  # 25 packets and the end
+
+
 def test_timestamps_ascend_and_give_the_frame_shown_at_a_time(tmp_path: Path):
     clip = index_clip(encode(tmp_path / "a.mp4", "libx264", g="20", bf="3"))
     assert all(a < b for a, b in pairwise(clip.timestamps)) and clip.duration == pytest.approx(3.6)

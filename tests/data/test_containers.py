@@ -115,6 +115,18 @@ def test_a_frame_that_claims_to_last_for_days_is_bounded(tmp_path: Path):
     assert clip.duration < 1 and clip.note.startswith("a frame claims to be shown for 209715 s; it counts as ")
 
 
+def test_an_absurd_frame_rate_is_bounded(tmp_path: Path):
+    """An AVI whose header says that each of ten frames is shown for 2^30 s (`dwScale` / `dwRate` of its stream)."""
+    content = bytearray(write(tmp_path / "a.avi", greys(10)).read_bytes())
+    place = content.index(b"strh") + 8 + 20
+    content[place : place + 8] = (1 << 30).to_bytes(4, "little") + (1).to_bytes(4, "little")
+    (tmp_path / "b.avi").write_bytes(content)
+    clip = index_clip(tmp_path / "b.avi")
+    assert clip.duration == pytest.approx(0.4) and len(detect_shots(clip)) == 1
+    assert clip.note == f"a frame claims to be shown for {1 << 30} s; it counts as 0.04 s"
+    assert shown(read_clip(tmp_path / "b.avi", FrameSampling(5))) == [1, 3, 5, 7, 9]
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_times_count_from_the_beginning_of_the_file(tmp_path: Path, suffix: str):
     """Sound from the beginning, the first frame after 3 s: players show it at 3 s."""

@@ -178,7 +178,7 @@ def index_clip(path: str | PathLike[str]) -> ClipIndex:
             None, [clock.note() or _missing(container, stream, first * clock.time_base, end * clock.time_base)]
         )
     note = "; ".join(notes)
-    if not has_timestamps:
+    if not has_timestamps or not clock.is_usable:
         frame_numbers = array("q", range(len(timestamps)))
         return ClipIndex(str(path), clock.frame_seconds, frame_numbers, len(timestamps), False, None, note, aspect)
     order = np.asarray(timestamps).argsort(kind="stable")
@@ -268,7 +268,7 @@ def decode_frames(
         yield from _decode_animation(clip)
         return
     errors: list[str] = []
-    with open_video(clip.path) as (container, stream):
+    with as_media_error(clip.path), open_video(clip.path) as (container, stream):
         context = decoder(stream)
         packets = clocked_packets(container, stream, Clock(container, stream), [])
         try:
@@ -329,7 +329,7 @@ def _decode_packet(context: Any, packet: Any, errors: list[str]) -> list[Any]:
 
     try:
         return context.decode(packet)
-    except (av.error.InvalidDataError, av.error.EOFError) as error:
+    except av.error.FFmpegError as error:  # damage has many names: invalid data, invalid argument, end of file
         errors.append(error.strerror or str(error))
         return []
 

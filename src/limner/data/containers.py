@@ -123,7 +123,9 @@ class Clock:
         self.first = start if stream.start_time is None else stream.start_time  # the lowest time stamp, FFmpeg thinks
         self.end: int | None = None  # when the frames so far end
         self.breaks: list[int] = []  # when the parts after the first begin
-        self.absurd = 0  # the longest time for which a frame claims to be shown, where it is not plausible
+        self.is_usable = self.time_base <= LONGEST_FRAME  # False: even one tick is longer than a frame may be
+        # the longest time for which a frame claims to be shown, where it is not plausible
+        self.absurd = 0 if self.is_usable else 1
         self._last_dts: int | None = None
         self._last_shown = 0  # the latest time stamp of this part
 
@@ -160,9 +162,9 @@ class Clock:
 
     def note(self) -> str:
         """What was wrong with the time stamps, or nothing."""
-        if not self.breaks and self.absurd:
-            claimed, counted = (float(ticks * self.time_base) for ticks in (self.absurd, self.frame))
-            return f"a frame claims to be shown for {claimed:.0f} s; it counts as {counted:.2f} s"
+        if self.absurd and not (self.breaks and self.is_usable):
+            claimed = float(self.absurd * self.time_base)
+            return f"a frame claims to be shown for {claimed:.0f} s; it counts as {float(self.frame_seconds):.2f} s"
         if not self.breaks or self.end is None:
             return ""
         places = f"{len(self.breaks)} places" if len(self.breaks) > 1 else "1 place"

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from limner.data.clips import ClipIndex, decode_frames
+from limner.data.containers import as_media_error
 from limner.data.video_pixels import rgb_pixels
 
 # Fraction of the pixels that must change their histogram bin at a shot boundary.  In ten real clips of MSVD and MSR-VTT
@@ -95,6 +96,7 @@ def colour_histograms(clip: ClipIndex) -> Iterator[tuple[float, Float[np.ndarray
 
     scale = VideoReformatter()  # one for all frames, because `frame.reformat` would set up a new one each time
     for timestamp, frame in decode_frames(clip):
-        colours = rgb_pixels(frame, scale, width=64, height=48).astype(np.int32) >> 5
+        with as_media_error(clip.path):
+            colours = rgb_pixels(frame, scale, width=64, height=48).astype(np.int32) >> 5
         codes = (colours[..., 0] << 6) | (colours[..., 1] << 3) | colours[..., 2]
         yield clip.to_seconds(timestamp), np.bincount(codes.ravel(), minlength=512) / codes.size
