@@ -112,7 +112,7 @@ def test_pictures_beside_stored_features(tmp_path: Path, monkeypatch, capsys):
     assert main([*command, "--report", str(tmp_path / "r.html"), "--overwrite"]) == 0
     found = Reader((tmp_path / "r.html").read_text(encoding="utf-8"))
     assert [m["width"] for m in found.named("img")] == [str(html_report.SMALL)] * 3
-    monkeypatch.setattr(html_report, "PICTURES", 1)
+    monkeypatch.setattr(html_report, "IMAGE_BYTES", 1)
     assert main([*command, "--report", str(tmp_path / "r.html"), "--overwrite"]) == 0
     assert "3 images were left out to keep the page small; --limit N evaluates fewer" in capsys.readouterr().err
 

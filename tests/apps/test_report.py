@@ -97,7 +97,7 @@ def test_pictures_lie_inside_and_the_page_stays_small(tmp_path: Path, monkeypatc
     assert [m["width"] for m in pictures] == ["30", str(3 * 16 + 2 * 4)]
     assert "v.mp4 00:00:00.0 \u2013 00:00:01.0" in " ".join(Reader(text).texts)
     assert len(notes) == 1 and "1 of 3 items are shown without their image" in notes[0] and "gone.png" in notes[0]
-    monkeypatch.setattr(html_report, "PICTURES", 1)
+    monkeypatch.setattr(html_report, "IMAGE_BYTES", 1)
     text, notes = report_of_files(rows, ABOUT)
     assert Reader(text).named("img") == [] and notes[1].startswith("2 images were left out to keep the page small")
     assert "No captions." in Reader(report_of_files([], ABOUT)[0]).texts
