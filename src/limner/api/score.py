@@ -26,7 +26,8 @@ def score(
 
     `candidates` and `references` are caption files, or mappings {id: caption} and {id: captions}.  `metrics` are names
     (None: all).  `split` takes this split of the references only.  `tokenizer` is "ptb", which published scores use, or
-    "simple".  With `allow_missing`, references without a candidate are left out.
+    another one of `text.tokens.TOKENIZERS`, for example "characters" for Chinese.  With `allow_missing`, references
+    without a candidate are left out.
     Scores are fractions: BLEU, METEOR, ROUGE-L in [0, 1], CIDEr in [0, 10].
     Raises ValueError that names the mistake: swapped files, ids that do not match, several candidates for one id.
 

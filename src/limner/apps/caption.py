@@ -46,6 +46,7 @@ from limner.data.media import MEDIA_SUFFIXES, is_clip
 from limner.decode.options import Beam, Decoding
 from limner.inference.load import CaptionPipeline
 from limner.text.alt_text import MAX_CHARS, alt_text
+from limner.text.tokens import scoring_tokenizer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,7 +111,9 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     journal = Journal(options.out, options.resume, made_with, options.overwrite)
     caption_all(files, captioner, decoding, cut, journal, options.batch_size, problems, _style(options))
     if options.out:
-        _write_output(options.out, journal, files, {"captions of": captioner.name, **made_with}, references, problems)
+        about = {"captions of": captioner.name, **made_with}
+        tokenizer = scoring_tokenizer(captioner.vocabulary.tokenizer if captioner.vocabulary else "")
+        _write_output(options.out, journal, files, about, references, problems, tokenizer)
     for suffix, paths_of_suffix in paths.items():
         _write_subtitles(paths_of_suffix, suffix, journal.rows.values())
     report_unreadable(problems.unreadable)
@@ -262,6 +265,7 @@ def _write_output(
     about: dict[str, Any],
     references: CaptionsFile | None,
     problems: Problems,
+    tokenizer: str,
 ) -> None:
     """Finish the output file; for a report, print what it could not show."""
     paths = {printable(file): file for file in files}
@@ -269,7 +273,7 @@ def _write_output(
     def report_text(rows: list[Row]) -> str:
         from limner.apps.shared import html_report
 
-        text, missing = html_report.report_of_files(rows, about, paths, references, problems)
+        text, missing = html_report.report_of_files(rows, about, paths, references, problems, tokenizer)
         for line in missing:
             print(f"note: {line}", file=sys.stderr)
         return text

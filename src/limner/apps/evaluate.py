@@ -31,6 +31,7 @@ from limner.core.files import write_text
 from limner.runs.evaluation import Evaluation, evaluate_run, write_evaluation
 from limner.runs.package import resolve_model
 from limner.runs.run import load_ensemble_members
+from limner.text.tokens import TOKENIZERS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=positive_int, metavar="N", help="only the first N images or videos")
     parser.add_argument("--out", metavar="DIR", help="for scores.json and captions.json (default: RUN)")
     parser.add_argument("--report", type=Path, metavar="FILE.html", help="write a page to look at")
+    parser.add_argument(
+        "--tokenizer",
+        choices=list(TOKENIZERS),
+        help="of the scores (default: ptb; for a vocabulary of characters its own)",
+    )
     add_overwrite(parser)
     add_metrics(parser)
     add_device(parser)
@@ -59,7 +65,15 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     members = [resolve_model(other) for other in options.others]
     others = load_ensemble_members(loaded, members, options.encoder, options.device)
     evaluation = evaluate_run(
-        loaded, options.split, decoding, options.limit, metrics, extra, others, averaging_of(options)
+        loaded,
+        options.split,
+        decoding,
+        options.limit,
+        metrics,
+        extra,
+        others,
+        averaging_of(options),
+        options.tokenizer or "",
     )
     report = replace(evaluation.report, protocol=evaluation.report.protocol | protocol)
     evaluation = replace(evaluation, report=report)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from limner.apps.shared.arguments import WrongArguments, overrides
@@ -133,7 +134,7 @@ class Watcher:
         self._write_scalars(facts, (*names, "ROUGE-L", "distinct"), facts["split"])
 
     def _warning(self, facts: dict[str, Any]) -> None:
-        self.console.print(f"[bold yellow]warning:[/] {facts['text']}")
+        self.console.print(f"[bold yellow]warning:[/] {escape(facts['text'])}")
 
     def _end(self, facts: dict[str, Any]) -> None:
         self.skipped = facts["skipped"]

@@ -5,6 +5,7 @@ All runs are scored with the same references, tokenizer and code.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from limner.data.pairing import summarise_ids
 from limner.metrics.references import Candidates, References, Score
 from limner.metrics.report import METRICS, compute_scores
 from limner.metrics.significance import Difference, Estimate, bootstrap, difference, estimate, metric_statistics
+from limner.text.scripts import caption_notes
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -121,6 +123,7 @@ def compare(
     protocol = comparison_protocol(references, draws, seed)
     corpus = [{name: result.corpus for name, result in scores.items()} for scores in results]
     warnings = comparison_warnings({it.letter: it.run for it in run_scores}, corpus, protocol)
+    texts = chain(*(c.texts for c in candidates), *references.texts)
     return Comparison(
         ids=tuple(ids),
         items=tuple(media[id] for id in ids),
@@ -128,7 +131,7 @@ def compare(
         differences=differences,
         human=_human_baseline(runs, media, ids, tokenizer, names),
         protocol=protocol,
-        warnings=(*left_out_notes, *scored[0][1], *warnings),
+        warnings=(*left_out_notes, *scored[0][1], *warnings, *caption_notes(texts, tokenizer)),
         left_out=len(set().union(*(run.captions for run in runs))) - len(ids),
     )
 

@@ -9,11 +9,11 @@ import numpy as np
 from limner.comparison.compared_runs import ComparedRun
 from limner.core.version import __version__
 from limner.metrics.references import References
+from limner.text.tokens import UNPUBLISHED_TOKENIZERS
 
 FEW_ITEMS = 50  # with fewer items the intervals of a bootstrap are too narrow
 # Two runs whose scores.json differ in one of these fields were not measured in the same way.
 PROTOCOL_FIELDS = ("split", "tokenizer", "images", "references min", "references mean", "df source", "scale", "limner")
-UNPUBLISHED_TOKENIZERS = ("simple",)  # with these, scores are not comparable with published ones
 
 
 def comparison_protocol(references: References, draws: int, seed: int) -> dict[str, str | int | float]:

@@ -125,7 +125,7 @@ def sentence_from_text(vocabulary: Vocabulary, text: str) -> TargetSentence:
         raise ValueError(f"the sentence {text!r} has no word in it: give at least one word")
     ids = vocabulary.encode(text)[1:-1]
     unknown = tuple(dict.fromkeys(word for word, id in zip(words, ids, strict=True) if id == UNK))
-    return TargetSentence(" ".join(words), tuple(ids), tuple(words), unknown)
+    return TargetSentence(vocabulary.join(words), tuple(ids), tuple(words), unknown)
 
 
 def sentence_from_tokens(vocabulary: Vocabulary, tokens: Sequence[int]) -> TargetSentence:

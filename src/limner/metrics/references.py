@@ -75,6 +75,7 @@ class References:
     """Tokens, n-gram counts, document frequencies and lengths of the reference captions.
 
     ids             one per medium, in the order given
+    texts           per medium its references, as given
     tokenized       per medium its references, as tokens joined by one blank
     lengths         (R,) words in each reference
     medium_of       (R,) the place in `ids` of the medium of each reference
@@ -117,7 +118,8 @@ class References:
         by_id = _with_string_ids(texts)
         _check_references(by_id)
         self.ids = tuple(by_id)
-        lines = iter(_tokenize(get_tokenizer(tokenizer), [text for id in self.ids for text in by_id[id]]))
+        self.texts = tuple(tuple(by_id[id]) for id in self.ids)
+        lines = iter(_tokenize(get_tokenizer(tokenizer), [*chain.from_iterable(self.texts)]))
         self.tokenized = tuple(tuple(islice(lines, len(by_id[id]))) for id in self.ids)
         self.per_medium = np.array([len(lines) for lines in self.tokenized])
         self.medium_of = np.repeat(np.arange(len(self.ids)), self.per_medium)

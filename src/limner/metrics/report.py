@@ -6,9 +6,10 @@ write_json("scores.json", report_to_json(report))
 """
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ from limner.metrics.meteor import meteor
 from limner.metrics.microworld import accuracy
 from limner.metrics.references import Candidates, References, Score
 from limner.metrics.rouge import rouge_l
+from limner.text.scripts import caption_notes
+from limner.text.tokens import UNPUBLISHED_TOKENIZERS
 
 Metric = Callable[[Candidates, References], Score]
 
@@ -154,7 +157,7 @@ def evaluate_samples(
         mean={name: float(np.mean(values)) for name, values in segments.items()},
         oracle={name: float(np.max(values, axis=0).mean()) for name, values in segments.items()},
         protocol=_protocol(references),
-        notes=notes,
+        notes=(*notes, *_caption_notes(chain.from_iterable(captions.values()), references)),
     )
 
 
@@ -257,6 +260,7 @@ def _notes(candidates: Candidates, references: References) -> list[str]:
     """What a reader of the scores should know about these captions and references."""
     empty = sum(not caption.strip() for caption in candidates.tokenized)
     notes = [f"{empty} {'caption has' if empty == 1 else 'captions have'} no words"] if empty else []
+    notes += _caption_notes(candidates.texts, references)
     if len(references.ids) == 1:
         notes.append("with a single medium CIDEr is 0 by definition: every word occurs in all references")
     elif references.per_medium.max() == 1:
@@ -266,11 +270,16 @@ def _notes(candidates: Candidates, references: References) -> list[str]:
     return notes
 
 
+def _caption_notes(candidates: Iterable[str], references: References) -> list[str]:
+    """Notes on captions that the tokenizer of the references does not split into words."""
+    return caption_notes(chain(candidates, chain.from_iterable(references.texts)), references.tokenizer)
+
+
 def _protocol(references: References) -> dict[str, str | int | float]:
     """What must be equal before two reports may be compared.  The keys are those of scores.json, and never change."""
     return {
-        "tokenizer": "simple (not comparable with scores on PTB tokens)"
-        if references.tokenizer == "simple"
+        "tokenizer": f"{references.tokenizer} (not comparable with scores on PTB tokens)"
+        if references.tokenizer in UNPUBLISHED_TOKENIZERS
         else references.tokenizer,
         "images": len(references.ids),
         "references min": int(references.per_medium.min()),

@@ -17,6 +17,7 @@ from limner.metrics.report import Metric, Report, evaluate, report_to_json
 from limner.models import CAPTIONERS
 from limner.runs.inputs import feature_paths, open_inputs
 from limner.runs.run import Run
+from limner.text.tokens import scoring_tokenizer
 
 CHUNK = 64  # raw media that are held in memory at a time: each is read once to check it, and once to caption it
 
@@ -45,18 +46,20 @@ def evaluate_run(
     extra: Mapping[str, Metric] | None = None,
     others: Sequence[Run] = (),
     averaging: Averaging = EQUAL_WEIGHTS,
+    tokenizer: str = "",
 ) -> Evaluation:
     """Caption the media of `split` that have references and can be read, and score the captions.
 
     `decoding` None is the recipe's; `limit` takes the first media only; `metrics` None are all, and `extra` metrics are
     added to them.  `others` form an ensemble with `run`; each member reads its own features of `run`'s data.  The first
-    of several captions per medium is scored.
+    of several captions per medium is scored.  `tokenizer` is that of the scores; "" is `scoring_tokenizer` of the run.
     Raises ValueError when a run has neither an encoder nor features, vocabularies differ, features have other channels
     than in training, or no medium can be captioned.
     """
     for member in (run, *others):
         if member.encoder is None and not feature_paths(member.recipe):
             raise ValueError(_no_inputs(member))
+    tokenizer = tokenizer or scoring_tokenizer(run.vocabulary.tokenizer)
     check_same_vocabulary([(str(member.folder), member.vocabulary) for member in (run, *others)])
     dataset = read_dataset(run.recipe.data)
     selected = dataset.split(split)[:limit]
@@ -75,7 +78,7 @@ def evaluate_run(
     if not captions:
         raise ValueError(f"none of {len(selected)} media can be evaluated; the first: {[*unreadable, *problems][0]}")
     media = tuple(medium for medium in scored if medium.id in captions)
-    references = References({medium.id: medium.references for medium in media})
+    references = References({medium.id: medium.references for medium in media}, tokenizer)
     training = [text for medium in dataset.media if medium.split == "train" for text in medium.references]
     scenes = read_scenes(run.recipe.data)
     report = evaluate(captions, references, metrics, extra=extra, training=training or None, scenes=scenes)

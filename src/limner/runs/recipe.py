@@ -36,7 +36,7 @@ class VocabularyConfig:
     """How the vocabulary is built from the captions of the training split."""
 
     min_count: PositiveInt = 5  # rarer words become the unknown word
-    tokenizer: str = "ptb"  # ptb, ptb-isolated, simple or split
+    tokenizer: str = "ptb"  # ptb, ptb-isolated, simple, split; without blanks: characters, script-runs
     max_words: PositiveInt = 30  # longer training captions are cut
     byte_pairs: str = ""  # folder with CLIP's vocab.json and merges.txt: words are its pieces, none is built or unknown
     vectors: str = ""  # GloVe text file (word v1 v2 ...) or folder of a CLIP model, as wide as model.embed

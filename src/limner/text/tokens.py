@@ -1,7 +1,8 @@
 """Tokenizers: a list of captions in, a list of strings out, each with the caption's tokens joined by one blank.
 
 Published scores are computed on PTB tokens (`text/ptb.py`).  `simple` is a plainer tokenizer that gives smaller
-vocabularies.  `split` is for text that is already tokenised.
+vocabularies.  `split` is for text that is already tokenised.  `characters` and `script-runs` are for languages that are
+written without blanks between words (`text/scripts.py`).
 """
 
 import re
@@ -10,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from limner.text import ptb
+from limner.text.scripts import CHARACTER_TOKENIZERS, characters, script_runs
 
 WORD = re.compile(r"[^\s'-]+(?:['-][^\s'-]+)*")
 
@@ -54,7 +56,19 @@ TOKENIZERS: dict[str, Callable[[Sequence[str]], list[str]]] = {
     "ptb-isolated": partial(ptb.tokenize, isolated=True),
     "simple": per_caption(simple),
     "split": per_caption(str.split),
+    "characters": per_caption(characters),
+    "script-runs": script_runs,
 }
+UNPUBLISHED_TOKENIZERS = ("simple", *CHARACTER_TOKENIZERS)  # scores on their tokens are not those of coco-caption
+
+
+def scoring_tokenizer(vocabulary_tokenizer: str) -> str:
+    """The tokenizer that scores the captions of a run: PTB, but for a vocabulary of characters the vocabulary's own.
+
+    >>> scoring_tokenizer("simple"), scoring_tokenizer("characters")
+    ('ptb', 'characters')
+    """
+    return vocabulary_tokenizer if vocabulary_tokenizer in CHARACTER_TOKENIZERS else "ptb"
 
 
 def get_tokenizer(name: str) -> Callable[[Sequence[str]], list[str]]:

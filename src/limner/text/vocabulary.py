@@ -12,6 +12,7 @@ from typing import Any
 
 from limner.core.files import write_json
 from limner.core.torch_free import BOS, EOS, PAD, UNK
+from limner.text.scripts import join_characters
 from limner.text.tokens import get_tokenizer
 
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
@@ -100,14 +101,18 @@ class Vocabulary:
         return [BOS, *(max(UNK, self.ids.get(word, UNK)) for word in words), EOS]  # the text "<eos>" becomes UNK
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The words before the first EOS, joined by blanks.  PAD and BOS are left out; UNK is written as `unk`."""
+        """The words before the first EOS, joined as `join` does.  PAD and BOS are left out; UNK is written as `unk`."""
         words = []
         for i in ids:
             if i == EOS:
                 break
             if i not in (PAD, BOS):
                 words.append("unk" if i == UNK else self.words[i])
-        return " ".join(words)
+        return self.join(words)
+
+    def join(self, words: Iterable[str]) -> str:
+        """The text of words: joined by blanks, in a vocabulary of characters by nothing where the script has none."""
+        return join_characters(words, self.tokenizer)
 
     def save(self, path: str | Path) -> None:
         """Write the vocabulary as JSON; `text.load.load_vocabulary` reads it."""

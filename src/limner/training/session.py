@@ -30,6 +30,8 @@ from limner.runs.recipe import Recipe
 from limner.runs.run import RunInfo, append_log, create_run, load_run_state_dict, load_weights
 from limner.text.clip_bpe import read_clip_vocabulary
 from limner.text.load import load_vocabulary
+from limner.text.scripts import caption_notes
+from limner.text.tokens import scoring_tokenizer
 from limner.text.vectors import load_clip_vectors, load_vectors
 from limner.text.vocabulary import Vocabulary
 from limner.training.loop import TrainingState
@@ -82,6 +84,10 @@ class Session:
         self.dataset = read_dataset(recipe.data)
         set_seed(recipe.seed)
         self.vocabulary = build_vocabulary(recipe, self.dataset)
+        if not recipe.vocabulary.byte_pairs:
+            texts = [text for medium in self.dataset.media for text in medium.references]
+            for note in caption_notes(texts, self.vocabulary.tokenizer, "--vocabulary.tokenizer"):
+                self.callback("warning", {"text": note})
         self.inputs = open_inputs(recipe)
         for stage in recipe.stages:
             self.recipe_for_image_size(stage.image_size)
@@ -116,7 +122,8 @@ class Session:
             )
             self.problems += self.pseudo_captions.problems
         self.media, self.validation = self._media()
-        self.references = References({m.id: m.references for m in self.validation})
+        references = {medium.id: medium.references for medium in self.validation}
+        self.references = References(references, scoring_tokenizer(self.vocabulary.tokenizer))
         self.scenes = read_scenes(recipe.data)
         # METEOR needs an optional package, so validations compute it only when it is the validation metric
         self.metrics = {n: m for n, m in METRICS.items() if n != "METEOR" or recipe.validation.metric == n}

@@ -79,18 +79,20 @@ def report_of_files(
     paths: Mapping[str, str] | None = None,
     references: CaptionsFile | None = None,
     problems: Problems | None = None,
+    tokenizer: str = "ptb",
 ) -> tuple[str, list[str]]:
     """The report of captioned files -> (its text, a line for everything that it could not show).
 
     about     what made the captions; "captions of" is the model, and the title
     paths     printable file name -> path; a name without an entry is its path
     problems  files that were skipped, and notes about damaged ones
+    tokenizer  of the scores
     """
     paths, where, problems = paths or {}, _common_folder(rows), problems or Problems()
     media = [_medium(row, paths.get(row["file"], row["file"]), where) for row in rows]
     lists = {"Files that could not be read": problems.unreadable, "Notes about files": problems.notes}
     advice = "are they where they were?", "caption fewer files per report"
-    return _report(rows, media, scores(rows, references), {"files": where or ".", **about}, lists, advice)
+    return _report(rows, media, scores(rows, references, tokenizer), {"files": where or ".", **about}, lists, advice)
 
 
 def report_of_split(evaluation: Evaluation, about: Mapping[str, Any]) -> tuple[str, list[str]]:
@@ -103,7 +105,8 @@ def report_of_split(evaluation: Evaluation, about: Mapping[str, Any]) -> tuple[s
         rows.append(row | ({"others": [[it.text, round(it.logprob, 4)] for it in others]} if others else {}))
     places = {row["id"]: place for place, row in enumerate(rows)}
     texts = {medium.id: medium.references for medium in evaluation.media}
-    scored = _scored(rows, places, texts, References(texts), evaluation.report, evaluation.report.notes)
+    references = References(texts, str(evaluation.report.protocol["tokenizer"]).split()[0])  # without a remark
+    scored = _scored(rows, places, texts, references, evaluation.report, evaluation.report.notes)
     advice = "--data.media FOLDER says where they are", "--limit N evaluates fewer media"
     return _report(rows, evaluation.media, scored, about, {"Problems in the data": evaluation.problems}, advice)
 
@@ -170,7 +173,7 @@ def _common_folder(rows: Sequence[Row]) -> str:
     return os.path.commonpath([os.path.dirname(row["file"]) for row in rows]) if alike else ""
 
 
-def scores(rows: Sequence[Row], references: CaptionsFile | None) -> Scored:
+def scores(rows: Sequence[Row], references: CaptionsFile | None, tokenizer: str = "ptb") -> Scored:
     """Score the captions, and the further captions of each row, of those files that have references."""
     if references is None or not rows:
         return Scored()
@@ -183,7 +186,7 @@ def scores(rows: Sequence[Row], references: CaptionsFile | None) -> Scored:
     except ValueError as error:
         return Scored(notes=(f"there are no scores: {error}",))
     at = {id: int(texts[0]) for id, texts in pairs.candidates.items()}
-    counted = References(pairs.references)
+    counted = References(pairs.references, tokenizer)
     report = evaluate({id: str(rows[place]["caption"]) for id, place in at.items()}, counted)
     left = len(rows) - len(at)
     notes = (f"{left} of {len(rows)} captions have no references and no scores",) if left else ()
