@@ -39,7 +39,7 @@ class VocabularyConfig:
     tokenizer: str = "ptb"  # ptb, ptb-isolated, simple, split; without blanks: characters, script-runs
     max_words: PositiveInt = 30  # longer training captions are cut
     byte_pairs: str = ""  # folder with CLIP's vocab.json and merges.txt: words are its pieces, none is built or unknown
-    vectors: str = ""  # GloVe text file (word v1 v2 ...) or folder of a CLIP model, as wide as model.embed
+    vectors: str = ""  # GloVe text file (word v1 v2 ...; .gz too) or folder of a CLIP model, as wide as model.embed
 
 
 @dataclass(frozen=True)

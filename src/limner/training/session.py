@@ -100,7 +100,10 @@ class Session:
         self.feature_dim = info.feature_dim
         model = build_model(recipe.model, len(self.vocabulary), info.feature_dim)
         if recipe.vocabulary.vectors:
-            initialised = init_embeddings(model, recipe.vocabulary.vectors, self.vocabulary)
+            notes: list[str] = []
+            initialised = init_embeddings(model, recipe.vocabulary.vectors, self.vocabulary, notes)
+            for note in notes:
+                self.callback("warning", {"text": note})
             self.callback("start", {"word vectors found": initialised, "words": len(self.vocabulary)})
         self.model: Captioner = self.inputs.with_encoder(model)
         check_lr_scales(model, recipe.stages)
@@ -248,14 +251,14 @@ def build_vocabulary(recipe: Recipe, dataset: Dataset) -> Vocabulary:
     return Vocabulary.build(captions, config.min_count, config.tokenizer)
 
 
-def init_embeddings(model: Captioner, vectors: str, vocabulary: Vocabulary) -> int:
+def init_embeddings(model: Captioner, vectors: str, vocabulary: Vocabulary, notes: list[str]) -> int:
     """Initialise word embeddings with pretrained vectors -> how many words of the vocabulary have one.
 
     `vectors` is a GloVe text file (copied into the embedding), or a folder of a CLIP model (copied into all
-    `token_vector_layers`).
+    `token_vector_layers`).  Lines about vectors that were left out are added to `notes`.
     """
     if not Path(vectors).is_dir():
-        return load_vectors(vectors, vocabulary, model.get_submodule("embed"))
+        return load_vectors(vectors, vocabulary, model.get_submodule("embed"), notes)
     return load_clip_vectors(vectors, vocabulary, *model.token_vector_layers())
 
 
