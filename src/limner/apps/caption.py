@@ -39,6 +39,7 @@ from limner.apps.shared.decoding import add_decoding, add_ensemble, decoding_of
 from limner.apps.shared.journal import REPORT, WRITERS, Journal, Row, check_output, printable, side_file
 from limner.apps.shared.models import MODEL, open_captioner
 from limner.apps.shared.pieces import Cut, Piece, Problems, pieces
+from limner.core.addresses import address_error
 from limner.core.files import sha256
 from limner.core.torch_free import Caption, Failure, Source
 from limner.data.captions_file import CaptionsFile, read_captions
@@ -306,7 +307,9 @@ def expand(sources: Sequence[str]) -> tuple[list[str], list[str]]:
     listed = (line.rstrip("\r\n") for line in sys.stdin) if "-" in sources else ()
     for source in chain((source for source in sources if source != "-"), filter(None, listed)):
         path = Path(os.path.normpath(source))
-        if glob.has_magic(source) and not path.exists():
+        if error := address_error(source):
+            problems.append(error)
+        elif glob.has_magic(source) and not path.exists():
             matches = sorted(name for name in glob.glob(source, recursive=True) if os.path.isfile(name))
             if not matches:
                 problems.append(f"{source}: no file matches this pattern")

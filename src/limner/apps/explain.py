@@ -29,6 +29,7 @@ from limner.apps.shared.arguments import (
 )
 from limner.apps.shared.decoding import add_beam, beam_of
 from limner.apps.shared.runs import open_run
+from limner.core.addresses import refuse_address
 from limner.core.files import write_json
 from limner.core.types import Layout
 from limner.data.media import is_clip
@@ -126,6 +127,7 @@ def _model_and_source(options: argparse.Namespace) -> tuple[str, str]:
         raise WrongArguments(f"the model is given twice: {inputs[0]} and --model {options.model}")
     if not inputs or (len(inputs) == 1 and not options.model and (Path(inputs[0]) / "run.json").is_file()):
         raise WrongArguments(f"{inputs[0] if inputs else 'limner explain'}: name an image or video, or give --score")
+    refuse_address(inputs[-1])
     model = options.model or (inputs[0] if len(inputs) == 2 else str(shipped.model()))
     return model, inputs[-1]
 

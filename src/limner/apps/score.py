@@ -24,6 +24,7 @@ from limner.apps.shared.arguments import (
     refuse_overwriting,
     refuse_unknown,
 )
+from limner.core.addresses import refuse_address
 from limner.core.files import write_json
 from limner.data.captions_file import SHAPES, read_captions
 from limner.data.media import MEDIA_SUFFIXES
@@ -146,6 +147,7 @@ def find_media(ids: Sequence[str], files: Mapping[str, str], folder: Path | None
 
     Raises ValueError for ids without a file, or with several.
     """
+    refuse_address(folder or "")
     below: dict[str, list[str]] = {}
     for path in sorted(folder.rglob("*")) if folder else ():
         if path.suffix.lower() in MEDIA_SUFFIXES:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from limner.core.addresses import refuse_address
 from limner.core.torch_free import Medium
 from limner.data import shapes
 from limner.data.folder import CAPTION_COLUMNS, FILE_COLUMNS, read_folder
@@ -71,6 +72,7 @@ def read_captions(path: str | Path) -> CaptionsFile:
     In captions, a character that ends a line is replaced by a blank and a lone surrogate by U+FFFD; all but \\n add a
     note.  Raises ValueError, with the place and what was expected there, and OSError when the path cannot be read.
     """
+    refuse_address(path)
     path = Path(path)
     try:
         if path.is_dir():

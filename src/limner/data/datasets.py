@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
+from limner.core.addresses import refuse_address
 from limner.core.fields import NameOf
 from limner.core.registry import Registry
 from limner.data import folder, karpathy, msrvtt, msvd, sftcap, shapes
@@ -87,6 +88,8 @@ def read_dataset(config: DataConfig) -> Dataset:
 
     Raises FileNotFoundError or ValueError, with what was expected, when a file is missing or of another layout.
     """
+    for path in (config.media, config.annotations, config.splits, config.mapping):
+        refuse_address(path)
     dataset = DATASETS[config.name](config)
     if config.splits and config.name != "msvd":  # its reader applies the lists, because a clip of MSVD has two names
         return apply_split_lists(dataset, read_split_lists(config.splits), config.splits)

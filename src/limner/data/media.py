@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from limner.core.addresses import address_error
 from limner.core.torch_free import Medium, Source
 from limner.data.animations import is_animation
 from limner.data.clips import read_clip
@@ -46,6 +47,8 @@ def read_medium(
     """
     if not isinstance(medium, Medium):
         medium = Medium(id=Path(medium).stem, path=str(medium))
+    if error := address_error(medium.path):
+        raise MediaError(error)
     if is_clip(medium.path):
         return read_clip(medium.path, sampling, medium.start, medium.end, medium.frame_seed, notes=notes)
     suffix = Path(medium.path).suffix.lower()

@@ -50,7 +50,8 @@ def load_vectors(path: str | Path, vocabulary: Vocabulary, embedding: nn.Module,
     no text, when a vector is not as wide as the embedding, and when the file has none of the words.
     """
     assert isinstance(embedding, nn.Embedding)
-    width, found, seen = embedding.embedding_dim, set(), []
+    width, found = embedding.embedding_dim, set()
+    seen: list[str] = []
     not_finite, not_utf8 = [], 0
     with _open_text(Path(path)) as lines:
         for number, line in enumerate(lines, 1):

@@ -1,7 +1,7 @@
 """`Session`: the data, vocabulary and model that all stages of a run share, and the validation of the model."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,10 +84,7 @@ class Session:
         self.dataset = read_dataset(recipe.data)
         set_seed(recipe.seed)
         self.vocabulary = build_vocabulary(recipe, self.dataset)
-        if not recipe.vocabulary.byte_pairs:
-            texts = [text for medium in self.dataset.media for text in medium.references]
-            for note in caption_notes(texts, self.vocabulary.tokenizer, "--vocabulary.tokenizer"):
-                self.callback("warning", {"text": note})
+        self._warn(caption_warnings(recipe, self.dataset, self.vocabulary.tokenizer))
         self.inputs = open_inputs(recipe)
         for stage in recipe.stages:
             self.recipe_for_image_size(stage.image_size)
@@ -102,8 +99,7 @@ class Session:
         if recipe.vocabulary.vectors:
             notes: list[str] = []
             initialised = init_embeddings(model, recipe.vocabulary.vectors, self.vocabulary, notes)
-            for note in notes:
-                self.callback("warning", {"text": note})
+            self._warn(notes)
             self.callback("start", {"word vectors found": initialised, "words": len(self.vocabulary)})
         self.model: Captioner = self.inputs.with_encoder(model)
         check_lr_scales(model, recipe.stages)
@@ -138,6 +134,10 @@ class Session:
             create_run(folder, recipe, self.vocabulary, info)
             if isinstance(encoder, Pretrained) and info.encoder_trained:
                 encoder.save(folder / "encoder")
+
+    def _warn(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            self.callback("warning", {"text": line})
 
     def recipe_for_image_size(self, size: int | None) -> Recipe:
         """Return the recipe with images of `size` x `size` pixels (None: unchanged).
@@ -249,6 +249,14 @@ def build_vocabulary(recipe: Recipe, dataset: Dataset) -> Vocabulary:
         return read_clip_vocabulary(config.byte_pairs)
     captions = [text for medium in dataset.split("train") for text in medium.references]
     return Vocabulary.build(captions, config.min_count, config.tokenizer)
+
+
+def caption_warnings(recipe: Recipe, dataset: Dataset, tokenizer: str) -> list[str]:
+    """Return what the tokenizer cannot do with the captions of a dataset; nothing for CLIP's byte pairs."""
+    if recipe.vocabulary.byte_pairs:
+        return []
+    texts = (text for medium in dataset.media for text in medium.references)
+    return caption_notes(texts, tokenizer, "--vocabulary.tokenizer")
 
 
 def init_embeddings(model: Captioner, vectors: str, vocabulary: Vocabulary, notes: list[str]) -> int:

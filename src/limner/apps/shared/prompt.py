@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 from limner.apps.shared.interrupts import Terminated
+from limner.core.addresses import refuse_address
 from limner.data.media import is_clip
 from limner.decode.options import Beam
 from limner.inference.load import CaptionPipeline
@@ -62,6 +63,7 @@ class Prompt:
             raise ValueError(f"unknown command :{name}; known are :beam, :explain, :help and :quit")
 
     def _caption(self, path: str) -> None:
+        refuse_address(path)
         if not Path(path).exists():
             raise ValueError(f"there is no file {path}")
         if Path(path).is_dir():
