@@ -20,7 +20,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from limner.apps.shared import subtitles
@@ -35,6 +34,7 @@ from limner.apps.shared.arguments import (
     report_notes,
     report_unreadable,
 )
+from limner.apps.shared.console import input_lines, open_console
 from limner.apps.shared.decoding import add_decoding, add_ensemble, decoding_of
 from limner.apps.shared.journal import REPORT, WRITERS, Journal, Row, check_output, printable, side_file
 from limner.apps.shared.models import MODEL, open_captioner
@@ -218,7 +218,7 @@ def caption_all(
             waiting.append(piece)
             yield source
 
-    console = Console(soft_wrap=True)
+    console = open_console(soft_wrap=True)
     columns = (TextColumn("caption"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not (console.is_terminal and journal.out)) as bar:
         task = bar.add_task("caption", total=len(files), completed=len(files) - len(todo))
@@ -304,7 +304,7 @@ def expand(sources: Sequence[str]) -> tuple[list[str], list[str]]:
     """
     files: dict[str, None] = {}
     problems = []
-    listed = (line.rstrip("\r\n") for line in sys.stdin) if "-" in sources else ()
+    listed = input_lines() if "-" in sources else ()
     for source in chain((source for source in sources if source != "-"), filter(None, listed)):
         path = Path(os.path.normpath(source))
         if error := address_error(source):

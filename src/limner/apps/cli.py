@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 
 from limner.apps.shared.arguments import WrongArguments, split_dotted
+from limner.apps.shared.console import escaped_output
 from limner.apps.shared.help import HelpFormatter
 from limner.apps.shared.interrupts import sigterm_as_interrupt
 from limner.core.plugins import load_plugin
@@ -61,7 +62,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     A user's mistake is one line on stderr; with LIMNER_DEBUG=1 it is a traceback.
     """
-    given = sys.argv[1:] if arguments is None else list(arguments)
+    with escaped_output():
+        return _run(sys.argv[1:] if arguments is None else list(arguments))
+
+
+def _run(given: Sequence[str]) -> int:
+    """`main` with escaped output."""
     if given[:1] == ["--print-completion"]:
         return _print_completion(given[1:])
     try:
@@ -123,6 +129,11 @@ def _disk_advice(error: Exception, options: argparse.Namespace) -> str:
 
 def error_message(error: Exception) -> str:
     """The message of an error; those of the operating system in plain words."""
+    if isinstance(error, UnicodeEncodeError) and error.encoding == sys.getfilesystemencoding() != "utf-8":
+        return (
+            f"the file name {error.object} cannot be opened in this locale, whose encoding is {error.encoding}: set "
+            "PYTHONUTF8=1, or a locale with UTF-8"
+        )
     if not isinstance(error, OSError) or error.filename is None or not isinstance(error.filename, str | os.PathLike):
         return str(error)
     words = {

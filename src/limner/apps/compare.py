@@ -11,7 +11,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -22,6 +21,7 @@ from limner.apps.shared.arguments import (
     refuse_overwriting,
     refuse_unknown,
 )
+from limner.apps.shared.console import open_console
 from limner.comparison.compare import Comparison, compare, to_json
 from limner.comparison.compared_runs import (
     locate_media,
@@ -83,7 +83,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         write_text(options.latex, latex_table(comparison))
     for line in (*comparison.warnings, *problems):
         print(f"note: {line}", file=sys.stderr)
-    Console().print(table(comparison))
+    open_console().print(table(comparison))
     print("wrote " + ", ".join(str(path) for path in (options.out, options.json, options.latex) if path))
     return 3 if comparison.left_out else 0
 

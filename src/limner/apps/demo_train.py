@@ -10,9 +10,8 @@ import shutil
 import time
 from pathlib import Path
 
-from rich.console import Console
-
 from limner.apps.shared.arguments import positive_int, refuse_unknown
+from limner.apps.shared.console import open_console
 from limner.apps.train import Watcher
 from limner.runs.recipe import Recipe
 from limner.runs.recipe_file import load_recipe
@@ -52,7 +51,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     from limner.runs.run import load_run
     from limner.training.train import train
 
-    console = Console(soft_wrap=True)
+    console = open_console(soft_wrap=True)
     begin = time.monotonic()
     world, folder = options.out / "shapes", options.out / "run"
     recipe = demo_recipe(world, options.seed, options.epochs)

@@ -13,8 +13,6 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
-
 from limner import shipped
 from limner.apps.shared.arguments import (
     WrongArguments,
@@ -27,6 +25,7 @@ from limner.apps.shared.arguments import (
     report_notes,
     split_decoding,
 )
+from limner.apps.shared.console import open_console
 from limner.apps.shared.decoding import add_beam, beam_of
 from limner.apps.shared.runs import open_run
 from limner.core.addresses import refuse_address
@@ -159,7 +158,7 @@ def score(options: argparse.Namespace, rest: list[str]) -> int:
     loaded = open_run(named[0], options, changes)
     decoding = beam_of(options, decoding_changes, loaded.recipe.decoding).bind(loaded.vocabulary)
     scored = score_run(loaded, methods, options.split, decoding, options.limit, options.device)
-    Console().print(scores_table(scored))
+    open_console().print(scores_table(scored))
     if options.out:
         facts = {"split": options.split, "media": scored.media, "decoding": asdict(decoding)}
         write_json(options.out, {**facts, "methods": [tally.means() for tally in scored.by_method]})

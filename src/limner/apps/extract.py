@@ -11,7 +11,6 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from limner.apps.shared.arguments import (
@@ -24,6 +23,7 @@ from limner.apps.shared.arguments import (
     report_notes,
     report_unreadable,
 )
+from limner.apps.shared.console import open_console
 from limner.apps.shared.runs import read_recipe
 from limner.data.augmentations import AUGMENTATIONS
 from limner.data.datasets import DATASETS, DataConfig, read_dataset
@@ -89,7 +89,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     if not out:
         raise WrongArguments("where should the features go? give --out DIR, or `features` in the recipe")
     dataset = read_dataset(recipe.data)
-    console = Console(soft_wrap=True)
+    console = open_console(soft_wrap=True)
     columns = (TextColumn("extract"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("extract")
@@ -103,10 +103,10 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
             sampling=recipe.sampling.with_frames(options.frames or recipe.frames),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    console.print(f"{out}: {report}")
+    console.print(f"{out}: {report}", markup=False)
     if options.frame_features:
         written = write_frame_features(FeatureStore(out), options.frame_features, [m.id for m in dataset.media])
-        console.print(f"{options.frame_features}: {len(written)} files")
+        console.print(f"{options.frame_features}: {len(written)} files", markup=False)
     report_unreadable([f"{id}: {reason}" for id, reason in report.failures])
     report_data_problems(dataset.problems)
     report_notes(report.damaged)

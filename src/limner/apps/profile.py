@@ -12,10 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from limner.apps.shared.arguments import add_overwrite, positive_int, refuse_overwriting, split_decoding
+from limner.apps.shared.console import open_console
 from limner.apps.shared.decoding import add_beam, beam_of
 from limner.apps.shared.runs import with_inputs
 from limner.core.files import write_json
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
                 encoder=options.encoder,
             )
         )
-    Console().print(table(profiles))
+    open_console().print(table(profiles))
     if options.out:
         write_json(options.out, [{**asdict(p), "total": p.total} for p in profiles])
         print(f"wrote {options.out}")

@@ -14,7 +14,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from limner.apps.shared.arguments import (
@@ -24,6 +23,7 @@ from limner.apps.shared.arguments import (
     refuse_overwriting,
     refuse_unknown,
 )
+from limner.apps.shared.console import open_console
 from limner.core.addresses import refuse_address
 from limner.core.files import write_json
 from limner.data.captions_file import SHAPES, read_captions
@@ -128,7 +128,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
 def show(report: Report | SampleReport) -> None:
     """Print the tables to stdout and the notes to stderr."""
-    console = Console()
+    console = open_console()
     if isinstance(report, Report):
         console.print(report_table(report))
         if report.exact:
@@ -195,7 +195,7 @@ def _clip_scores(
 
     media = find_media(list(captions), pairs.files, options.images)
     clip = load_clip(options.clip, options.device)
-    console = Console(soft_wrap=True)
+    console = open_console(soft_wrap=True)
     columns = (TextColumn("CLIPScore"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=len(media))

@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from limner.apps.shared.arguments import WrongArguments, overrides
+from limner.apps.shared.console import open_console
 from limner.apps.shared.runs import read_recipe
 
 STATE = "last.safetensors"
@@ -72,7 +72,7 @@ class Watcher:
 
     def __init__(self, folder: Path | None = None):
         self.folder = folder
-        self.console = Console(soft_wrap=True)
+        self.console = open_console(soft_wrap=True)
         self.live = self.console.is_terminal and int(os.environ.get("RANK", "0")) == 0
         self.bar = Progress(
             TextColumn("{task.fields[where]}"),
@@ -104,7 +104,7 @@ class Watcher:
 
     def _start(self, facts: dict[str, Any]) -> None:
         problems, self.first_step = facts.pop("problems", []), facts.pop("total_step", 0)
-        self.console.print("  ".join(f"{name} {value}" for name, value in facts.items()))
+        self.console.print("  ".join(f"{name} {value}" for name, value in facts.items()), markup=False)
         for line in problems[:10]:
             self.console.print(f"  problem in the data: {line}", markup=False)
         if len(problems) > 10:
@@ -129,7 +129,8 @@ class Watcher:
         scores = "  ".join(f"{name} {100 * facts[name]:.1f}" for name in names)  # x100, as `limner evaluate` prints
         self.console.print(
             f"{_stage(facts)}epoch {facts['epoch']}: {scores}  {facts['distinct']} different captions  "
-            f'{facts["seconds"]:.0f} s   for example "{facts["example"]}"'
+            f'{facts["seconds"]:.0f} s   for example "{facts["example"]}"',
+            markup=False,
         )
         self._write_scalars(facts, (*names, "ROUGE-L", "distinct"), facts["split"])
 
@@ -138,7 +139,9 @@ class Watcher:
 
     def _end(self, facts: dict[str, Any]) -> None:
         self.skipped = facts["skipped"]
-        self.console.print(f"run folder: {self.folder}   best {facts['metric']} {100 * facts['best']:.1f}")
+        self.console.print(
+            f"run folder: {self.folder}   best {facts['metric']} {100 * facts['best']:.1f}", markup=False
+        )
 
     def _write_scalars(self, facts: dict[str, Any], names: tuple[str, ...], group: str) -> None:
         """Write facts to TensorBoard, scores as fractions."""

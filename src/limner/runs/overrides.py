@@ -1,5 +1,6 @@
 """Fields changed by dotted names, as `--stages.0.lr 1e-4` does.  Needs no PyTorch, unlike recipes."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any, TypeVar, get_type_hints
@@ -16,6 +17,11 @@ def parse_value(name: str, text: str) -> Any:
     >>> parse_value("stages.0.betas", "[0.9, 0.98]")
     [0.9, 0.98]
     """
+    if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+        raise ValueError(
+            f"--{name} {text}: it cannot be read in this locale, whose encoding is {sys.getfilesystemencoding()}; "
+            "set PYTHONUTF8=1, or rename what is not UTF-8"
+        )
     try:
         return yaml.safe_load(text) if text else ""
     except yaml.YAMLError as error:
