@@ -31,11 +31,10 @@ class _ShapeTable(dict[int, str]):
     """A table for `str.translate`: ASCII characters stay, any other becomes the sign of its class."""
 
     def __init__(self) -> None:
-        for char in SELF_REPRESENTING:
-            self[ord(char)] = char
         for sign, ranges in CHARACTER_CLASSES.items():
             for first, _, last in (span.partition("-") for span in ranges.split()):
                 self.update(dict.fromkeys(range(int(first, 16), int(last or first, 16) + 1), sign))
+        self.update({ord(char): char for char in SELF_REPRESENTING})
 
     def __missing__(self, code: int) -> str:
         return chr(code) if code < 128 else UNKNOWN

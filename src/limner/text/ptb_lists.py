@@ -88,10 +88,8 @@ CHARACTER_CLASSES = {
     f20-f29 1040-1049 1090-1099 17e0-17e9 1810-1819 1946-194f 19d0-19d9 1a80-1a89 1a90-1a99 1b50-1b59 1bb0-1bb9
     1c40-1c49 1c50-1c59 a620-a629 a8d0-a8d9 a900-a909 a9d0-a9d9 aa50-aa59 abf0-abf9 ff10-ff19
     """,
-    # superscript and subscript digits: a run of them is one token
-    "²": """
-    b2-b3 b9 2070 2074-2079 2080-2089
-    """,
+    "²": "b2-b3 b9 2070 2074-2079",  # superscript digits: a run of them is one token
+    "₂": "2080-2089",  # subscript digits, likewise
     # signs: each is one token
     "®": """
     a1 a5-a9 ac ae-b1 b4 b6-b8 bf d7 f7 37e 387 589 5be 5c0 5c3 5c6 5f3-5f4 600-603 606-60c 614 61b 61e-61f 66a 66d
@@ -111,4 +109,4 @@ CHARACTER_CLASSES = {
     "٬": "66b-66c",  # separators inside a number
     "\u2003": "2000-200a 3000",  # wide blanks
 }
-SELF_REPRESENTING = "\xa0¢£\xad¼½¾‹›⁄⅓⅔、"  # each is the only character of its class
+SELF_REPRESENTING = "\xa0¢£\xad¼½¾‹›⁄⅓⅔、İıſ"  # each is the only character of its class

@@ -1,8 +1,9 @@
 """The rules of the PTB tokenizer (`text/ptb.py`): how tokens are recognised and how they are printed.
 
 A rule's pattern is a regular expression on the *shape* of a text: there, any letter beyond ASCII is `é`, any combining
-mark is `ˇ`, any other digit is `٣`, and so on (`ptb.word_shape`).  The first group of a match is the token.  Text that
-the pattern matches behind the group counts for the length of the match; it is not part of the token.
+mark is `ˇ`, any other digit is `٣`, and so on (`ptb.word_shape`).  `İ`, `ı` and `ſ` stay: where a rule ignores letter
+case they are an i and an s, for the jar as for Python.  The first group of a match is the token.  Text that the pattern
+matches behind the group counts for the length of the match; it is not part of the token.
 
 The order matters: of two rules that match equally much text the earlier one wins.  For "cannot" the first rule and the
 rule for words both match six characters; the first rule wins, and its group makes the token "can".  "not" follows as
@@ -25,7 +26,7 @@ from limner.text.ptb_lists import (
 
 # --- Parts of patterns -----------------------------------------------------------------------------------------------
 
-LETTER, DIGIT = "A-Za-zé", "0-9٣"  # to be used inside [...]
+LETTER, DIGIT = "A-Za-zéİıſ", "0-9٣"  # to be used inside [...]
 BLANK = "[ \t\n\xa0\u2003]"
 ACCENT = "&[aeiouAEIOU](?i:acute|grave|uml);"  # &eacute; is a letter of a word
 # WORD: letters, marks and digits, not beginning with a digit.  NAME_PART may begin with a digit.
@@ -40,7 +41,7 @@ ANY_QUOTE = f"(?:['’‘`]|{APOS})"
 # "cannot" is two words: FIRST_OF_TWO matches "can" before "not", and SECOND_OF_TWO matches "not"
 FIRST_OF_TWO = "|".join(f"{first}(?={second})" for first, second in FUSED_WORDS)
 SECOND_OF_TWO = "|".join(second for _, second in FUSED_WORDS)
-CLITIC = "(?i:[sdm]|ll|re|ve)"
+CLITIC = "(?:[sSdDmM]|(?i:ll|re|ve))"
 FULL_STOP = r"(?:\.(?=[,;:、]))?"  # a word keeps its full stop before these characters: "can.;" -> can. ;
 
 
@@ -79,7 +80,7 @@ ASCII_COMPOUND = (
 )
 PART = f"(?:[dDoOlL]{ANY_QUOTE}[{LETTER}{DIGIT}])?[{LETTER}{DIGIT}]+"
 COMPOUND = f"{PART}(?:[-‐_]{PART})*"
-SLASHED = "[A-Za-z0-9]+(?:-[A-Za-z]+)*"
+SLASHED = "[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}"
 AREA = r"(?:\([0-9]{2,3}\)[ \xa0]?|\+{0,2}(?:[0-9]{2,4}[- \xa0])?[0-9]{2,4}[- \xa0])"  # of a telephone number
 EYES = "['<>=^x~]"  # of an emoticon
 
@@ -136,7 +137,7 @@ def _print_entity(token: str) -> str:
     if token in ("&quot;", "&apos;"):
         return {"q": "''", "a": "'"}[token[1]]
     known = {"amp": "&", "lt": "<", "gt": ">", "nbsp": "", "ndash": "--", "mdash": "--"}
-    return known.get(token[1:-1].lower(), token)
+    return known.get(token[1:-1].lower().replace("ſ", "s"), token)
 
 
 # --- The rules, first to last ----------------------------------------------------------------------------------------
@@ -161,7 +162,7 @@ RULES = (
     Rule("don't -> do n't", rf"([A-Za-z\xad]*[A-MO-Za-mo-z]\xad*)[nN]{ANY_QUOTE}[tT]", _drop_soft_hyphens),
     Rule("X'll -> x 'll", rf"({DOTTED_WORDS})(?:'|{CURLY}){CLITIC}", _drop_soft_hyphens),
     Rule("n’t -> n't", f"([nN]{ANY_QUOTE}[tT])(?![A-Za-z])", _print_clitic),
-    Rule("he'll -> he 'll", "('(?i:[sdm](?![a-z])|(?:ll|re|ve)(?=[^a-z])))"),
+    Rule("he'll -> he 'll", "('(?:[sSdDmM](?![A-Za-z])|(?i:ll|re|ve)(?=[^A-Za-z])))"),
     Rule("he’llx -> he 'll x", f"({CURLY}{CLITIC})", _print_clitic),
     # Words, also with a full stop, ! or ? inside
     Rule("soon.Then -> soon.then", f"({DOTTED_WORDS}{FULL_STOP})", _drop_soft_hyphens),
@@ -185,7 +186,7 @@ RULES = (
     # Compounds
     Rule("U.S.-based -> u.s.-based", f"({ASCII_COMPOUND}{FULL_STOP})", _print_compound),
     Rule("T-shirt o'neil 2x -> t-shirt o'neil 2x", f"({COMPOUND}{FULL_STOP})", _print_compound),
-    Rule("AT&T -> at&t", f"([A-Z]+(?:(?:&|&(?i:amp);|[+])[A-Z]+)+{FULL_STOP})", _print_compound),
+    Rule("AT&T -> at&t", f"([A-Z]+(?:(?:&(?i:amp);|&|[+])[A-Z]+)+{FULL_STOP})", _print_compound),
     Rule("and/or -> and/or", rf"({SLASHED}(?:\\?/{SLASHED}){{1,2}})"),
     # Apostrophes that stay in a word, at its end, or at its beginning
     Rule("N'Sync -> n'sync", f"([A-HJ-XZdlno]{ANY_QUOTE}[{LETTER}]{{2,}})"),
@@ -204,7 +205,7 @@ RULES = (
     ),
     Rule("1/2-2003 -> 1/2-2003", f"([{DIGIT}]{{1,2}}[-/][{DIGIT}]{{1,2}}[-/][{DIGIT}]{{2,4}})"),
     Rule("(555) 123-4567 -> -lrb-555-rrb-\xa0123-4567", f"({AREA}[0-9]{{3,4}}[- \xa0]?[0-9]{{3,5}})", _print_phone),
-    Rule("x²³ -> x ²³", "(²+)"),
+    Rule("x²³₂ -> x ²³ ₂", "(²+|₂+)"),
     Rule("US$5 -> us$ 5", r"([A-Z]+\$)"),
     # Markup
     Rule('<a b="c d"> -> <a\xa0b="c\xa0d">', f"({TAG})", _keep_blanks),
@@ -214,11 +215,12 @@ RULES = (
     Rule("^_^ x_x -> ^_^ x_x", rf"((?:-|{EYES})_(?:-|{EYES})|[xX]_[xX]|[oO]\.[oO])"),
     Rule("(^_^) -> -lrb-^_^-rrb-", rf"(\((?:(?:-|{EYES})[_.]?(?:-|{EYES})|{EYES}-{EYES})\))", _print_emoticon),
     # Punctuation and signs
+    Rule("-lrb- x -RSB- -> -lrb- x -rsb-", "(-(?i:[lr][rcs]b)-)"),  # brackets that another tool has escaped
     Rule("C++ F# -> c++ f#", r"([cC]\+\+|[cCfF]#)"),
     Rule("What?! -> what ?!", "([!?]+)"),
     Rule("x . . .5 -> x 5", r"(\.{3,5}|\.(?:[ \xa0]\.){2,4})", lambda token: "..."),
     Rule("x---5 -> x 5", "(-{2,4})", lambda token: "--"),
     Rule("----- -> -----", "(-{5,})"),
     Rule("‘“ -> ```", "([‘’“”„‹›`]{1,2})", print_signs),
-    Rule("x'' ** -> x **", r"(''|``|<<|>>|\*\*+|##+|@@+|__+|\\\*)"),
+    Rule("x'' ** -> x **", r"(''|``|<<|>>|\*\*+|##+|@@+|__+|(?:\\\*)+)"),
 )
