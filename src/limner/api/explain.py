@@ -20,6 +20,7 @@ def explain(
     method: str | None = None,
     sentence: str | None = None,
     out: str | PathLike[str] | None = None,
+    font: str | PathLike[str] = "",
     frames: int | None = None,
     device: str = "cpu",
 ) -> Explanation:
@@ -28,7 +29,8 @@ def explain(
     `model` is a run folder or a packed model (None: the model that comes with limner).  `method` is "attention",
     "gradcam", "gradcam++" or "saliency" (None: attention, if the model has it).  `sentence` is explained instead of
     the model's own caption.  `out` is the path of a figure (.png, .pdf, .svg), a film (.mp4, .gif) or a folder of
-    frames to write.  `frames` are sampled from a clip (None: as in training).
+    frames to write; `font` is a font file for words that DejaVu Sans lacks, for example Chinese ones.  `frames` are
+    sampled from a clip (None: as in training).
     Raises ValueError for an unknown method, or a source that cannot be read.
 
     >>> import limner
@@ -46,5 +48,5 @@ def explain(
         )
     explanation = explain_sentence(run.model, explained.features, words, method or default_method(run.model))
     if out is not None:
-        write_explanation(explanation, explained.display, Path(out))
+        write_explanation(explanation, explained.display, Path(out), font=fspath(font))
     return explanation

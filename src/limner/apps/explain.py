@@ -37,6 +37,7 @@ from limner.explanations import video
 from limner.explanations.evaluation import score_run, scores_table
 from limner.explanations.explanation_input import load_explanation_input
 from limner.explanations.figure import FORMATS
+from limner.explanations.fonts import check_font, glyph_note
 from limner.explanations.maps import (
     METHODS,
     default_method,
@@ -62,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--unit", default="", metavar="U", help="saliency of a cell (default), frame, region, or of T,H,W cells"
     )
     parser.add_argument("--frames", type=positive_int, metavar="N", help="frames sampled from a video")
+    parser.add_argument("--font", default="", metavar="FILE", help="for words that DejaVu Sans lacks: .ttf, .otf, .ttc")
     parser.add_argument("--score", action="store_true", help="score the maps on a split of the run's data")
     parser.add_argument("--split", default="test", help="of --score (default: test)")
     parser.add_argument("--limit", type=positive_int, metavar="N", help="of --score: only the first N")
@@ -92,6 +94,7 @@ def show(options: argparse.Namespace, rest: list[str]) -> int:
             f"{out}: the ending chooses the format; known are {', '.join((*FORMATS, *FILMS))}, and none for a folder"
         )
     refuse_overwriting(options, out)
+    check_font(options.font)
     if options.method and "," in options.method:
         raise WrongArguments(f"--method {options.method}: several methods are for --score; give one")
     block = _block(options.unit)
@@ -107,13 +110,14 @@ def show(options: argparse.Namespace, rest: list[str]) -> int:
         captions = beam(loaded.model, subject.features, decoding.bind(loaded.vocabulary))
         sentence = sentence_from_tokens(loaded.vocabulary, captions.tokens[0].tolist())
     explanation = explain(loaded.model, subject.features, sentence, method, **({"block": block} if block else {}))
-    write_explanation(explanation, subject.display, out, options.overwrite)
+    write_explanation(explanation, subject.display, out, options.overwrite, options.font)
     print(f"{explanation.text}\nwrote {out}")
     if sentence.unknown:
         print(f"not in the vocabulary, read as the unknown word: {', '.join(sentence.unknown)}", file=sys.stderr)
     if explanation.words and explanation.is_uniform:
         print(f"{method} is the same everywhere for every word; try another --method", file=sys.stderr)
-    report_notes(subject.notes)
+    note = glyph_note(" ".join([explanation.text, *explanation.words]), options.font)
+    report_notes([*subject.notes, *([note] if note else [])])
     return 0
 
 

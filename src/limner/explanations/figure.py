@@ -65,7 +65,7 @@ def word_figure(
     (`Encoder.kept_region`); the rest has no weight.  Where cells have a time, as those of a video encoder, the sum over
     time is drawn.  The ending of `out` is the format.  Raises ValueError for an unknown ending.
 
-    matplotlib's font has no Chinese letters, for example: it draws them as boxes and warns.
+    matplotlib's font has no Chinese letters, for example: `fonts.use_font` gives it another one.
     """
     out = _check_format(out)
     image = enlarge(image)

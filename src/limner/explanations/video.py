@@ -3,19 +3,19 @@
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import chain, repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from limner.core.files import atomic_write
 from limner.data.images import read_image
 from limner.explanations.explanation_input import DISPLAY_FPS, DisplayFrames
 from limner.explanations.figure import EMPTY_CAPTION, enlarge
+from limner.explanations.fonts import font_of
 from limner.explanations.maps import Explanation
 from limner.explanations.overlay import above_mean, heat, maps_between, word_intensity
 
@@ -67,7 +67,7 @@ class FilmLayout:
         left = (page_width - width - 2 * MARGIN - BAR - 34) // 2
         word_positions, x, line = [], MARGIN, 0
         for word in explanation.words:
-            length = round(_font(17).getlength(word))
+            length = round(font_of(word, 17).getlength(word))
             if x + length > page_width - MARGIN and x > MARGIN:
                 x, line = MARGIN, line + 1
             word_positions.append((x, line * LINE))
@@ -95,13 +95,13 @@ class FilmLayout:
             corner = (x, self.sentence_top + y)
             if index == word:
                 pen.rounded_rectangle((x - 5, corner[1] - 3, *_highlight_corner(corner, text)), 5, HIGHLIGHT)
-            pen.text(corner, text, BACKGROUND if index == word else TEXT, _font(17))
-        pen.text((MARGIN, bottom), _footer(explanation, word), DIM, _font(12, ""))
+            pen.text(corner, text, BACKGROUND if index == word else TEXT, font_of(text, 17))
+        pen.text((MARGIN, bottom), _footer(explanation, word), DIM, font_of("", 12, ""))
         scale = np.linspace(1, 0, self.height)[:, None].repeat(BAR, 1)
         x = self.left + self.width + MARGIN
         image.paste(Image.fromarray(heat(np.full((*scale.shape, 3), 110, np.uint8), scale)), (x, MARGIN))
-        pen.text((x + BAR + 4, MARGIN - 2), "most", DIM, _font(11, ""))
-        pen.text((x + BAR + 4, MARGIN + self.height - 13), "average", DIM, _font(11, ""))
+        pen.text((x + BAR + 4, MARGIN - 2), "most", DIM, font_of("", 11, ""))
+        pen.text((x + BAR + 4, MARGIN + self.height - 13), "average", DIM, font_of("", 11, ""))
         if self.timeline_top:
             image.paste(self._timeline(word), (self.left, self.timeline_top))
         return image
@@ -128,7 +128,7 @@ class FilmLayout:
             pen.rectangle((x - 1, self.timeline_top - 3, x + 1, self.timeline_top + BAR + 2), (255, 255, 255))
             if display.seconds is not None:
                 corner = (self.left + self.width + MARGIN, self.timeline_top - 2)
-                pen.text(corner, f"{display.seconds[number]:.1f} s", DIM, _font(12, ""))
+                pen.text(corner, f"{display.seconds[number]:.1f} s", DIM, font_of("", 12, ""))
         return np.asarray(image)
 
 
@@ -142,15 +142,7 @@ def _footer(explanation: Explanation, word: int) -> str:
 
 def _highlight_corner(corner: tuple[int, int], text: str) -> tuple[int, int]:
     """The lower right corner of the mark of a word whose upper left corner is `corner`."""
-    return corner[0] + round(_font(17).getlength(text)) + 4, corner[1] + LINE - 5
-
-
-@cache
-def _font(size: int, weight: str = "-Bold") -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, as matplotlib brings it."""
-    from matplotlib import get_data_path
-
-    return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans{weight}.ttf", size)
+    return corner[0] + round(font_of(text, 17).getlength(text)) + 4, corner[1] + LINE - 5
 
 
 def write_film(explanation: Explanation, display: DisplayFrames, out: str | Path) -> Path:
