@@ -16,6 +16,7 @@ from limner.convert import SYSTEMS
 from limner.core.types import BOS, EOS, Captions, Features, Layout
 from limner.decode.ensemble import Ensemble
 from limner.decode.search import beam, search
+from limner.models.captioner import map_tensors
 from limner.runs.run import Run, load_run
 from tests.convert import test_recnet as recnet
 from tests.convert import test_sa_lstm as sa_lstm
@@ -50,7 +51,9 @@ def check(found: list[str], expected: list[str], lengths: int = 3) -> None:
 # --- Show, Attend and Tell
 
 
-def show_attend_tell_run(seed: int, scale: float, end: float, folder: Path) -> tuple[Run, list[str], Features, list[int]]:
+def show_attend_tell_run(
+    seed: int, scale: float, end: float, folder: Path
+) -> tuple[Run, list[str], Features, list[int]]:
     """-> the run, the published captions, the inputs, and the inputs for which the published search finds a caption."""
     sizes = show_attend_tell.Sizes(24, 16, 12, 10, 37)
     weights = show_attend_tell.random_weights(sizes, seed)
@@ -157,10 +160,10 @@ def family_run(case: str, folder: Path, seed: int, head: float, end: float, **op
     ],
 )
 def test_self_critical_and_its_descendants(case: str, seed: int, head: float, end: float, tmp_path: Path) -> None:
-    """A beam of 2 that stays full, never the unknown word, at most 9 tokens."""
-    run, features = family_run(case, tmp_path, seed, head, end, seq_length=9), regions()
+    """A beam of 2 that stays full, never the unknown word, at most 6 tokens."""
+    run, features = family_run(case, tmp_path, seed, head, end, seq_length=6), regions()
     found = texts(run, search(run.model, features, run.recipe.decoding))
-    published = self_critical.published_beam(run.model, features, 2, 9, 9)
+    published = self_critical.published_beam(run.model, features, 2, 6, 9)
     expected = [self_critical.ours(torch.tensor(tokens), 9).tolist() for tokens, _ in published]
     check(found, spoken(run, expected))
     assert not any("unk" in text.split() for text in found)
@@ -177,19 +180,20 @@ def xlan_beam(run: Run, features: Features, width: int, steps: int, classes: int
     found = []
     for row in range(len(features)):
         memory = run.model.encode(features.map(lambda x, row=row: x[row : row + 1]))
-        beams: list[tuple[list[int], float, Any]] = [([], 0.0, run.model.init_state(memory))]
-        while len(beams[0][0]) < steps and not all(tokens[-1:] == [0] for tokens, _, _ in beams):
+        beams: list[tuple[list[int], float]] = [([], 0.0)]
+        state = run.model.init_state(memory)
+        for _ in range(steps):
+            last = [int(self_critical.ours(torch.tensor(words[-1]), classes)) if words else BOS for words, _ in beams]
+            out = run.model.step(torch.tensor(last), state, memory)  # ended ones too; what they say is not used
+            logp = self_critical.classes_of(out.logits.log_softmax(-1)).tolist()
             longer = []
-            for tokens, score, state in beams:
-                if tokens[-1:] == [0]:
-                    scores, following = [score, *[-999.0] * (classes - 1)], state
-                else:
-                    last = int(self_critical.ours(torch.tensor(tokens[-1]), classes)) if tokens else BOS
-                    out = run.model.step(torch.tensor([last]), state, memory)
-                    logp = self_critical.classes_of(out.logits.log_softmax(-1))[0]
-                    scores, following = (score + logp).tolist(), out.state
-                longer += [([*tokens, word], total, following) for word, total in enumerate(scores)]
-            beams = sorted(longer, key=lambda item: -item[1])[:width]
+            for k, (words, score) in enumerate(beams):
+                ended = words[-1:] == [0]
+                scores = [score, *[-999.0] * (classes - 1)] if ended else [score + p for p in logp[k]]
+                longer += [(k, [*words, word], total) for word, total in enumerate(scores)]
+            longer = sorted(longer, key=lambda item: -item[2])[:width]
+            beams = [item[1:] for item in longer]
+            state = map_tensors(lambda x, longer=longer: x[[item[0] for item in longer]], out.state)
         found.append(self_critical.ours(torch.tensor(beams[0][0]), classes).tolist())
     return found
 
@@ -209,11 +213,11 @@ def test_xlan(tmp_path: Path) -> None:
 
 def test_sftcap(tmp_path: Path) -> None:
     """Greedy, with everything computed anew for every word, at most 21 tokens."""
-    sizes = sftcap.Sizes(16, 16, 10, 23)
+    sizes = sftcap.Sizes(16, 16, 10, 23, 1)
     weights = sftcap.random_weights(sizes, 6)
     weights[f"{sftcap.HEAD}.decoder.weight"] *= 2
     torch.save(weights, tmp_path / "model.bin")
-    run, grid = sftcap.converted(tmp_path / "model.bin", tmp_path, sizes.V), grids(3, sizes.D)
+    run, grid = sftcap.converted(tmp_path / "model.bin", tmp_path, sizes.V), grids(2, sizes.D)
     found = search(run.model, sftcap.features_of(grid), run.recipe.decoding)
     original, expected = sftcap.Original(weights, sizes), []
     for clip in grid:

@@ -300,6 +300,7 @@ def _stage(settings: dict[str, Any]) -> Stage:
 def _resnet(source: str) -> ResNet3D:
     """The 3-D ResNet of a file of weights.  Raises ValueError."""
     weights = read_weights(source)
+    check_finite(weights, source)
     net = ResNet3D(infer_config(weights))
     load_weights(net, weights, source)
     return net
