@@ -213,11 +213,11 @@ def test_xlan(tmp_path: Path) -> None:
 
 def test_sftcap(tmp_path: Path) -> None:
     """Greedy, with everything computed anew for every word, at most 21 tokens."""
-    sizes = sftcap.Sizes(16, 16, 10, 23, 1)
+    sizes = sftcap.Sizes(16, 16, 10, 23)
     weights = sftcap.random_weights(sizes, 6)
     weights[f"{sftcap.HEAD}.decoder.weight"] *= 2
     torch.save(weights, tmp_path / "model.bin")
-    run, grid = sftcap.converted(tmp_path / "model.bin", tmp_path, sizes.V), grids(2, sizes.D)
+    run, grid = sftcap.converted(tmp_path / "model.bin", tmp_path, sizes.V), grids(3, sizes.D)
     found = search(run.model, sftcap.features_of(grid), run.recipe.decoding)
     original, expected = sftcap.Original(weights, sizes), []
     for clip in grid:
