@@ -367,3 +367,15 @@ def test_the_weights_of_a_named_encoder_are_checked_too(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"r3d10\.pth is cut"):
         SYSTEMS["video-captioning-3d"](checkpoint, words, tmp_path / "run", str(encoder), "RGB")
     assert nothing_left(tmp_path, tmp_path / "run")
+
+
+def test_files_of_words_that_are_cut_or_have_a_byte_order_mark(tmp_path: Path) -> None:
+    infos = pickle.dumps({"vocab": {str(i): f"w{i}" for i in range(1, 50)} | {"50": "UNK"}})
+    (tmp_path / "infos.pkl").write_bytes(infos[: len(infos) // 2])
+    for reader in (read_words, video.read_vocabulary):
+        with pytest.raises(ValueError, match=r"infos\.pkl is cut: the pickle ends too early; copy it again"):
+            reader(tmp_path / "infos.pkl")
+    (tmp_path / "words.json").write_text('\ufeff{"1": "a", "2": "UNK"}', encoding="utf-8")
+    assert read_words(tmp_path / "words.json")[0] == ("a", "UNK")
+    (tmp_path / "words.txt").write_text("\ufeffa\nUNK\n", encoding="utf-8")
+    assert read_words(tmp_path / "words.txt")[0] == ("a", "UNK")
