@@ -169,7 +169,7 @@ def test_pickle_tricks_change_nothing(tmp_path: Path, zipped: bool) -> None:
         "endless": b"",
     }
     for name, data in tricks.items():
-        with pytest.raises(ValueError, match="without executing code"):
+        with pytest.raises(ValueError, match="is cut" if name == "endless" else "without executing code"):
             read_checkpoint(as_pickle(data, tmp_path / f"{name}.pth", zipped))
     assert not marker.exists() and PickledObject.origin == ""
     kept = {"w": torch.randn(3)}

@@ -23,10 +23,9 @@ from limner.convert.self_critical import (
     UP_DOWN_KEYS,
     SelfCriticalCheckpoint,
     infer_transformer_config,
-    published_ids,
-    read_words,
     transformer_keys,
 )
+from limner.convert.self_critical_words import published_ids, read_words
 from limner.convert.spatial import activation_option, position_keys
 from limner.convert.xlan import xlan_keys
 from limner.core.types import BOS, EOS, PAD, UNK, Features, Layout
@@ -320,7 +319,9 @@ def test_a_checkpoint_gives_the_scores_of_its_model(case: str, tmp_path: Path) -
         run.model(random_regions(), TOKENS), model(random_regions(), TOKENS), rtol=1e-5, atol=1e-5
     )
     assert run.vocabulary.words[3:] == ("<unk>", *(f"w{i}" for i in range(1, 8)))
-    assert run.recipe.decoding.rules.max_length == 12 and run.encoder is None
+    steps = 13 if case == "xlan" else 12  # X-LAN's steps count the end
+    assert run.recipe.decoding.rules.max_length == steps and run.recipe.vocabulary.max_words == 12
+    assert run.encoder is None
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

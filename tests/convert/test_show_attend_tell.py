@@ -4,6 +4,7 @@ import json
 import sys
 import types
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -157,7 +158,7 @@ def renumbered(published: Tensor, order: Tensor) -> Tensor:
 
 def search(run: Run, order: Tensor, features: Features, k: int) -> list[Best]:
     """limner's search with the run's own rules, in published ids and with the published <start> in front."""
-    found = beam(run.model, features, Beam(k, 0.0, run.recipe.decoding.rules))
+    found = beam(run.model, features, replace(run.recipe.decoding, size=k))
     best = []
     for tokens, score, maps in zip(found.tokens.tolist(), found.logprob.tolist(), found.attention, strict=True):
         spoken = tokens[: tokens.index(EOS) + 1] if EOS in tokens else tokens
@@ -297,7 +298,7 @@ def test_ids_move_and_the_marks_have_limner_s_places(tmp_path: Path) -> None:
 def test_the_run_decodes_as_published(tmp_path: Path) -> None:
     run, _, _ = converted(random_weights(Sizes(6, 5, 4, 3, 9), 0), tmp_path)
     assert run.recipe.decoding == Beam(
-        5, 0.0, Rules(min_length=0, max_length=51, no_repeat_word=False, allow_unknown=True)
+        5, 0.0, Rules(min_length=0, max_length=51, no_repeat_word=False, allow_unknown=True), drop_hopeless=False
     )
     assert run.vocabulary.words == ("<pad>", "<bos>", "<eos>", "<unk>", "w1", "w2", "w3", "w4", "w5")
     assert run.vocabulary.tokenizer == "simple" and run.info.encoder == {} and run.encoder is None

@@ -8,6 +8,7 @@ from typing import Any
 
 from limner.core.files import read_json
 from limner.core.types import Medium
+from limner.core.untrusted import short_repr
 from limner.data.captions_file import read_captions
 from limner.data.datasets import read_dataset
 from limner.data.media import MEDIA_SUFFIXES
@@ -62,7 +63,7 @@ def _read_run(path: Path, name: str) -> ComparedRun:
     evaluation = {key: value for key, value in saved.items() if key not in ("scores", "segments")}
     scores = saved.get("scores", {})
     if not isinstance(scores, dict):
-        raise ValueError(f"{path / 'scores.json'}: expected an object under 'scores', got {scores!r:.60}")
+        raise ValueError(f"{path / 'scores.json'}: expected an object under 'scores', got {short_repr(scores, 60)}")
     return ComparedRun(name, path, captions, notes, evaluation, scores, recipe)
 
 

@@ -12,11 +12,16 @@ import struct
 import tarfile
 import zipfile
 from collections.abc import Callable, Collection, Mapping
+from difflib import get_close_matches
+from io import BufferedIOBase, BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from limner.core.torch_files import check_torch_file
+from limner.core.untrusted import check_pickle
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first object of the format before torch 1.6 (torch/serialization.py)
 DTYPES = {
@@ -41,11 +46,13 @@ def read_checkpoint(path: str | Path) -> Any:
     """Read a checkpoint -> tensors in nested dicts and lists, on the CPU.
 
     A module becomes its state dict; other objects become `PickledObject`s.  Raises FileNotFoundError, and ValueError
-    with the reason when no tensors can be read without executing code.
+    with the reason when the file is cut or damaged, or when no tensors can be read without executing code.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
+        kind = " (it is a folder)" if path.is_dir() else ""
+        raise FileNotFoundError(f"no checkpoint at {path}{kind}")
+    check_torch_file(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # the second reader gives a shorter reason where it fails too
@@ -58,6 +65,11 @@ def read_records(path: str | Path) -> Any:
     try:
         tree = _read_zip(Path(path), requested) if zipfile.is_zipfile(path) else _read_legacy(Path(path), requested)
     except Exception as error:  # a malicious or damaged pickle can fail anywhere
+        if is_cut(error):
+            raise ValueError(
+                f"{path} is cut, so it is not a torch checkpoint any more: it ends too early, after "
+                f"{Path(path).stat().st_size:,} bytes; copy or download it again"
+            ) from error
         raise ValueError(
             f"{path} is not a torch checkpoint, or its tensors cannot be read without executing code: "
             f"{type(error).__name__}: {error}{_requested_note(requested)}"
@@ -68,6 +80,12 @@ def read_records(path: str | Path) -> Any:
             "load it with the original code and save the state_dict() of its modules"
         )
     return tree
+
+
+def is_cut(error: Exception) -> bool:
+    """True when the error of a reader says that a file ends too early."""
+    texts = ("truncated", "exhausted", "Ran out of input", "ends too early")
+    return isinstance(error, (EOFError, struct.error)) or any(text in str(error) for text in texts)
 
 
 def has_tensors(tree: Any) -> bool:
@@ -141,6 +159,16 @@ class DataUnpickler(pickle.Unpickler):
         return inert_class(f"{module}.{name}")
 
 
+def read_pickle(path: Path, encoding: str = "ASCII") -> Any:
+    """Read a pickle to plain values and `PickledObject`s.  `encoding` is that of text which Python 2 wrote.
+
+    Raises OSError, and whatever a damaged or malicious pickle makes the reader raise.
+    """
+    with open(path, "rb") as file:
+        check_pickle(file)
+        return DataUnpickler(file, encoding=encoding).load()
+
+
 class _StorageUnpickler(pickle.Unpickler):
     """Reads a pickle of torch to plain Python values, `PickledObject`s and `Storage`s."""
 
@@ -170,6 +198,18 @@ class _StorageUnpickler(pickle.Unpickler):
         return Storage(key, dtype, None if view is None else (view[1], view[2]))
 
 
+class _LoadedPickle(NamedTuple):
+    tree: Any
+    item_sizes: dict[str, int]  # bytes of a number, by the key of its storage
+
+
+def _load(file: BufferedIOBase, requested: dict[str, None]) -> _LoadedPickle:
+    """Read the next pickle of a torch file."""
+    check_pickle(file)
+    unpickler = _StorageUnpickler(file, requested)
+    return _LoadedPickle(unpickler.load(), unpickler.item_sizes)
+
+
 def _read_zip(path: Path, requested: dict[str, None]) -> Any:
     """Read the format of torch >= 1.6: an uncompressed zip with data.pkl and a file data/KEY per storage."""
     with zipfile.ZipFile(path) as archive:
@@ -184,8 +224,7 @@ def _read_zip(path: Path, requested: dict[str, None]) -> Any:
             raise ValueError("the zip archive is compressed, which torch never does")
         if root + "byteorder" in names and archive.read(root + "byteorder") != b"little":
             raise ValueError("its numbers are big-endian")
-        with archive.open(pickles[0]) as file:
-            tree = _StorageUnpickler(file, requested).load()
+        tree = _load(BytesIO(archive.read(pickles[0])), requested).tree
         return _TensorReader(lambda key: archive.read(f"{root}data/{key}")).value(tree)
 
 
@@ -197,20 +236,18 @@ def _read_legacy(path: Path, requested: dict[str, None]) -> Any:
     if tarfile.is_tarfile(path):
         raise ValueError("it is in the tar format of torch before 0.1.10")
     with open(path, "rb") as file:
-        if _StorageUnpickler(file, {}).load() != LEGACY_MAGIC:
+        if _load(file, {}).tree != LEGACY_MAGIC:
             raise ValueError("it does not begin like a torch file")
-        _StorageUnpickler(file, {}).load()
-        system = _StorageUnpickler(file, {}).load()
+        _load(file, {})
+        system = _load(file, {}).tree
         if not system.get("little_endian", True):
             raise ValueError("its numbers are big-endian")
-        unpickler = _StorageUnpickler(file, requested)
-        tree = unpickler.load()
-        keys = _StorageUnpickler(file, {}).load()
-        blocks = {str(key): _block(file, unpickler.item_sizes[str(key)]) for key in keys}
+        tree, item_sizes = _load(file, requested)
+        blocks = {str(key): _block(file, item_sizes[str(key)]) for key in _load(file, {}).tree}
     return _TensorReader(blocks.__getitem__).value(tree)
 
 
-def _block(file: BinaryIO, item_size: int) -> bytes:
+def _block(file: BufferedIOBase, item_size: int) -> bytes:
     """The bytes of the next storage in a file of torch < 1.6."""
     (count,) = struct.unpack("<q", file.read(8))
     data = file.read(max(count, 0) * item_size)
@@ -302,4 +339,54 @@ def check_keys(
         if key in tensors and tensors[key].shape != shape
     ]
     if missing or unknown or wrong_shapes:
-        raise ValueError(f"{description}: missing {missing}; unknown {unknown}; shapes {wrong_shapes}")
+        raise ValueError(
+            f"{description}: missing {missing}; unknown {unknown}; shapes {wrong_shapes}{near_names(missing, unknown)}"
+        )
+
+
+def near_names(missing: Collection[str], present: Collection[str]) -> str:
+    """Say for missing names which present ones nearly fit; "" where none does.
+
+    >>> near_names(["<start>"], ["<START>", "a"])
+    " ('<START>' nearly is '<start>')"
+    """
+    lower = {name.lower(): name for name in present}
+    pairs = [(name, near) for name in missing for near in get_close_matches(name.lower(), lower, 1, 0.8)]
+    lines = [f"'{lower[near]}' nearly is '{name}'" for name, near in pairs[:3]]
+    return f" ({'; '.join(lines)})" if lines else ""
+
+
+def id_problem(ids: Mapping[str, int], first: int = 0) -> str:
+    """What is wrong with word ids that must be `first`, `first` + 1, ..., each once; "" where nothing is.
+
+    >>> id_problem({"a": 0, "b": 2, "c": 2})
+    "2 is the id of 'b' and 'c'; no word has the id 1"
+    """
+    by_id: dict[int, str] = {}
+    problems: list[str] = []
+    for word, id in ids.items():
+        if id in by_id and not problems:
+            problems.append(f"{id} is the id of {by_id[id]!r} and {word!r}")
+        by_id[id] = word
+    expected = range(first, first + len(ids))
+    absent = next((id for id in expected if id not in by_id), None)
+    problems += [] if absent is None else [f"no word has the id {absent}"]
+    beyond = next((id for id in by_id if id not in expected), None)
+    problems += [] if beyond is None else [f"{by_id[beyond]!r} has the id {beyond}"]
+    return "; ".join(problems)
+
+
+def check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Check that every number is finite.  Raises ValueError that names the tensors with NaN or infinite ones."""
+    bad = {
+        key: count
+        for key, tensor in tensors.items()
+        if tensor.is_floating_point() and (count := int((~tensor.isfinite()).sum()))
+    }
+    if bad:
+        shown = ", ".join(f"{key} ({count} of {tensors[key].numel()})" for key, count in [*bad.items()][:5])
+        more = f" and {len(bad) - 5} more tensors" if len(bad) > 5 else ""
+        raise ValueError(
+            f"{source} has weights that are NaN or infinite: {shown}{more}; its training has diverged or the file is "
+            "damaged: take an earlier checkpoint"
+        )

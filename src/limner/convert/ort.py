@@ -14,12 +14,21 @@ from limner.convert.self_critical import (
     transformer_keys,
     write,
 )
+from limner.convert.settings import NONE_GIVEN, Settings, check_settings
 
 
-def convert(checkpoint: Path, word_map: Path, out: Path, encoder: str = "", channels: Channels = "RGB") -> str:
+def convert(
+    checkpoint: Path,
+    word_map: Path,
+    out: Path,
+    encoder: str = "",
+    channels: Channels = "RGB",
+    settings: Settings = NONE_GIVEN,
+) -> str:
     """Convert as `self_critical.convert` does.  The run needs regions with boxes."""
+    check_settings(settings, "ort")
     check_request(out, encoder, channels)
-    loaded = read_published(checkpoint, word_map)
+    loaded = read_published(checkpoint, word_map, settings)
     tensors, heads = join_heads(loaded.tensors)
     loaded = loaded._replace(tensors=tensors, options={**loaded.options, "num_att_heads": heads})
     config = infer_transformer_config(loaded, SELF_CRITICAL_PARTS, norm="unbiased", positions="none", geometry=True)

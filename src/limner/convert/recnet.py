@@ -11,9 +11,9 @@ from typing import Literal
 from torch import Tensor
 
 from limner.convert.checkpoint import check_keys
+from limner.convert.run_folder import ConvertedRun
 from limner.convert.sa_lstm import (
     STAGE,
-    ConvertedSaLstm,
     SaLstmCheckpoint,
     assemble,
     check_request,
@@ -23,6 +23,7 @@ from limner.convert.sa_lstm import (
     with_objective,
     write,
 )
+from limner.convert.settings import NONE_GIVEN, Settings, check_settings
 from limner.core.tensors import load_state_strictly
 from limner.objectives.context import Context
 from limner.objectives.reconstruction import GlobalReconstruction, LocalReconstruction
@@ -31,24 +32,28 @@ LSTM_TENSORS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 def convert(
-    checkpoint: Path, word_map: Path, out: Path, encoder: str = "", channels: Literal["RGB", "BGR"] = "RGB"
+    checkpoint: Path,
+    word_map: Path,
+    out: Path,
+    encoder: str = "",
+    channels: Literal["RGB", "BGR"] = "RGB",
+    settings: Settings = NONE_GIVEN,
 ) -> str:
     """Convert as `sa_lstm.convert` does, with the reconstructor -> a summary for the user.
 
     A checkpoint of stage 1 has no reconstructor; then only the captioner is written.
     """
+    check_settings(settings, "recnet")
     check_request(out, encoder, channels)
     loaded = read_published(checkpoint)
     stage = replace(STAGE, lr=4e-5, schedule=replace(STAGE.schedule, start=0))  # as published for MSR-VTT, stage 2
-    converted = assemble(loaded, word_map, stage)
+    converted = assemble(loaded, word_map, stage, settings)
     if loaded.reconstructor is not None:
         converted = add_reconstructor(converted, loaded, loaded.reconstructor)
-    return write(out, converted)
+    return write(out, converted, loaded)
 
 
-def add_reconstructor(
-    converted: ConvertedSaLstm, loaded: SaLstmCheckpoint, tensors: dict[str, Tensor]
-) -> ConvertedSaLstm:
+def add_reconstructor(converted: ConvertedRun, loaded: SaLstmCheckpoint, tensors: dict[str, Tensor]) -> ConvertedRun:
     """Add the objective with the reconstructor; its keys show whether it is the global or the local one.
 
     Raises ValueError that names every key that does not fit.

@@ -6,7 +6,7 @@ The checkpoint does not hold the vocabulary, and it cannot be reconstructed from
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -14,11 +14,13 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from limner.convert.checkpoint import check_keys, has_tensors, read_checkpoint
-from limner.convert.run_folder import check_no_run, verify_run
+from limner.convert.checkpoint import check_finite, check_keys, has_tensors, id_problem, near_names, read_checkpoint
+from limner.convert.run_folder import ConvertedRun, check_no_run, write_run
+from limner.convert.settings import NONE_GIVEN, Settings, check_settings, choose
 from limner.core.files import read_json
-from limner.core.tensors import load_state_strictly, save_tensors
+from limner.core.tensors import load_state_strictly
 from limner.core.types import Layout
+from limner.core.untrusted import short_repr
 from limner.data.datasets import DataConfig
 from limner.data.feature_files import FeatureRows
 from limner.decode.rules import Rules
@@ -28,7 +30,7 @@ from limner.models.sa_lstm import GATES, SaLstm, SaLstmConfig
 from limner.objectives import ObjectiveConfig
 from limner.objectives.reconstruction import Reconstruction
 from limner.runs.recipe import Recipe, Schedule, Stage, VocabularyConfig
-from limner.runs.run import RunInfo, create_run, save_objective
+from limner.runs.run import RunInfo
 from limner.text.vocabulary import SPECIALS, Vocabulary
 
 PUBLISHED_SPECIALS = ("<PAD>", "<SOS>", "<EOS>", "<UNK>")  # published names of PAD, BOS, EOS, UNK; their ids are 0 .. 3
@@ -54,19 +56,13 @@ class SaLstmCheckpoint(NamedTuple):
     source: str
 
 
-@dataclass(frozen=True)
-class ConvertedSaLstm:
-    """The contents of a run folder, checked, before it is written."""
-
-    recipe: Recipe
-    vocabulary: Vocabulary
-    info: RunInfo
-    model: SaLstm
-    objective: Reconstruction | None = None
-
-
 def convert(
-    checkpoint: Path, word_map: Path, out: Path, encoder: str = "", channels: Literal["RGB", "BGR"] = "RGB"
+    checkpoint: Path,
+    word_map: Path,
+    out: Path,
+    encoder: str = "",
+    channels: Literal["RGB", "BGR"] = "RGB",
+    settings: Settings = NONE_GIVEN,
 ) -> str:
     """Convert a checkpoint to the run folder `out` -> a summary for the user.
 
@@ -74,11 +70,12 @@ def convert(
     decoder's state dict.  Raises ValueError that names every key that is missing, unknown or of a wrong shape, and
     FileExistsError when `out` holds a run.
     """
+    check_settings(settings, "sa-lstm")
     check_request(out, encoder, channels)
     loaded = read_published(checkpoint)
     if loaded.reconstructor is not None:
         raise ValueError(f"{checkpoint} holds a reconstructor too: convert it with --from recnet")
-    return write(out, assemble(loaded, word_map, STAGE))
+    return write(out, assemble(loaded, word_map, STAGE, settings), loaded)
 
 
 def check_request(out: Path, encoder: str, channels: str) -> None:
@@ -114,11 +111,13 @@ def _state_dict(tree: Any, part: str, path: Path) -> dict[str, Tensor] | None:
     if tree is None:
         return None
     if not isinstance(tree, Mapping):
-        raise ValueError(f"{path}: its {part} is not a state dict, but {tree!r:.80}")
+        raise ValueError(f"{path}: its {part} is not a state dict, but {short_repr(tree)}")
     not_tensors = [f"{key} ({type(value).__name__})" for key, value in tree.items() if not isinstance(value, Tensor)]
     if not_tensors:
         raise ValueError(f"{path}: its {part} has entries that are not tensors: {', '.join(not_tensors[:8])}")
-    return {str(key).removeprefix("module."): value.float() for key, value in tree.items()}
+    tensors = {str(key).removeprefix("module."): value.float() for key, value in tree.items()}
+    check_finite(tensors, f"{path}: its {part}")
+    return tensors
 
 
 def read_words(path: Path) -> tuple[str, ...]:
@@ -126,11 +125,14 @@ def read_words(path: Path) -> tuple[str, ...]:
     words = read_json(path)
     if not isinstance(words, dict) or not all(type(id) is int for id in words.values()):
         raise ValueError(f"{path} is not a word map: expected a JSON object {{word: id}}")
-    if sorted(words.values()) != list(range(len(words))):
-        raise ValueError(f"{path}: the ids of {len(words)} words must be 0 .. {len(words) - 1}, each once")
+    if problem := id_problem(words):
+        raise ValueError(f"{path}: the ids of {len(words)} words must be 0 .. {len(words) - 1}, each once: {problem}")
     ordered = sorted(words, key=words.__getitem__)
     if tuple(ordered[:4]) != PUBLISHED_SPECIALS:
-        raise ValueError(f"{path}: the ids 0 .. 3 are {', '.join(PUBLISHED_SPECIALS)}, got {', '.join(ordered[:4])}")
+        near = near_names([token for token in PUBLISHED_SPECIALS if token not in words], words)
+        raise ValueError(
+            f"{path}: the ids 0 .. 3 are {', '.join(PUBLISHED_SPECIALS)}, got {', '.join(ordered[:4])}{near}"
+        )
     if clash := [word for word in SPECIALS if word in words]:
         raise ValueError(
             f"{path}: {', '.join(clash)} cannot be words, because limner's special tokens have these names"
@@ -255,7 +257,7 @@ def merge_directions(tensors: Mapping[str, Tensor], layer: int, gates: int) -> d
     return merged
 
 
-def assemble(loaded: SaLstmCheckpoint, word_map: Path, stage: Stage) -> ConvertedSaLstm:
+def assemble(loaded: SaLstmCheckpoint, word_map: Path, stage: Stage, settings: Settings) -> ConvertedRun:
     """Build the captioner and the recipe with the published beam search: at most 31 steps, no word is forbidden."""
     words = read_words(word_map)
     vocabulary = Vocabulary((*SPECIALS, *words), "simple", 1)
@@ -263,7 +265,8 @@ def assemble(loaded: SaLstmCheckpoint, word_map: Path, stage: Stage) -> Converte
     dim = tensors["read_context.weight"].shape[1]
     model = SaLstm(config, len(vocabulary), dim)
     load_state_strictly(model, tensors, loaded.source)
-    max_words = read_setting(loaded.settings, ("loader", "max_caption_len"), MAX_WORDS)
+    told = read_setting(loaded.settings, ("loader", "max_caption_len"), 0) or None
+    max_words = choose("max_words", settings.max_words, told, MAX_WORDS, loaded.source)
     recipe = Recipe(
         data=DataConfig(media="."),
         encoder=PretrainedConfig(),  # without a source: using the run on raw media raises an error that says so
@@ -279,7 +282,7 @@ def assemble(loaded: SaLstmCheckpoint, word_map: Path, stage: Stage) -> Converte
             finished_compete=True,
         ),
     )
-    return ConvertedSaLstm(recipe, vocabulary, RunInfo(dim, {}), model.eval())
+    return ConvertedRun(recipe, vocabulary, RunInfo(dim, {}), model.eval(), Layout(6, 1, 1))
 
 
 def read_setting(settings: Mapping[str, Any], path: tuple[str, ...], default: Any) -> Any:
@@ -295,28 +298,26 @@ def read_setting(settings: Mapping[str, Any], path: tuple[str, ...], default: An
     return float(value) if type(value) in (int, float) and 0 <= value < inf else default
 
 
-def with_objective(converted: ConvertedSaLstm, config: ObjectiveConfig, module: Reconstruction) -> ConvertedSaLstm:
+def with_objective(converted: ConvertedRun, config: ObjectiveConfig, module: Reconstruction) -> ConvertedRun:
     """The same run with an objective and its weights."""
     (stage,) = converted.recipe.stages
     recipe = replace(converted.recipe, stages=(replace(stage, objective=config),))
     return replace(converted, recipe=recipe, objective=module.eval())
 
 
-def write(out: Path, converted: ConvertedSaLstm) -> str:
+def write(out: Path, converted: ConvertedRun, loaded: SaLstmCheckpoint) -> str:
     """Write the run folder and check it -> a summary for the user."""
-    config, info = converted.model.config, converted.info
-    save_tensors(out / "model.safetensors", converted.model.state_dict())
+    config, info, decoding = converted.model.config, converted.info, converted.recipe.decoding
+    write_run(out, converted, loaded.source)
     lines = [
         f"run folder: {out}",
         f"decoder: {config.rnn.upper()}, {config.layers} layer(s) of {config.hidden}, {len(converted.vocabulary)} "
         f"words, frame vectors of {info.feature_dim} channels, embedding {config.embed}, attention "
         f"{config.attention}; attention includes padded frames, as published (model.masked)",
         "encoder: none, so this run captions stored features, not clips",
+        f"search: as published, at most {decoding.rules.max_length} tokens (decoding.rules.max_length); limner's own "
+        "is had with --decoding.finished_compete false",
     ]
     if converted.objective is not None:
-        name = converted.objective.config.name
-        save_objective(converted.objective, out, name)
-        lines.append(f"objective: {name}, its weights are in objective.safetensors")
-    create_run(out, converted.recipe, converted.vocabulary, info)  # writes run.json, the last file
-    verify_run(out, converted.model, Layout(6, 1, 1))
+        lines.append(f"objective: {converted.objective.config.name}, its weights are in objective.safetensors")
     return "\n".join(lines)

@@ -1,11 +1,8 @@
 """Conversion of ruotianluo/self-critical.pytorch (transformer and Up-Down), and what its descendants share with it.
 
-Published ids: 0 is start, end and padding at once; 1 .. V-1 are words, and one of them, UNK, stands for all other
-words.  Row 0 of the published embedding is copied to the rows of PAD, BOS and EOS.  Row 0 of the published output layer
-is the row of EOS; PAD and BOS are masked in the softmax, so it runs over the same V classes.
-
-Example with the published words 1 "a", 2 "UNK", 3 "b": limner's ids PAD, BOS, EOS, UNK, "a", "b" are 0 .. 5, and their
-rows are the published rows 0, 0, 0, 2, 1, 3 (`published_ids`).
+Row 0 of the published embedding is copied to the rows of PAD, BOS and EOS (`self_critical_words` explains the ids).
+Row 0 of the published output layer is the row of EOS; PAD and BOS are masked in the softmax, so it runs over the same V
+classes.
 
 The vocabulary is not in the weights.  It is in the infos pickle in the same folder, with the training options; this
 pickle is read without executing it.  The JSON file that `prepro_labels.py` wrote can be given instead.  The published
@@ -13,16 +10,17 @@ beam search replaces a hypothesis that has ended by the next best one: `decoding
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-from limner.convert.checkpoint import DataUnpickler, PickledObject, has_tensors, read_checkpoint
-from limner.convert.run_folder import check_no_run, verify_run
-from limner.core.files import read_json
-from limner.core.tensors import load_state_strictly, save_tensors
+from limner.convert.checkpoint import check_finite, has_tensors, near_names, read_checkpoint
+from limner.convert.run_folder import ConvertedRun, check_no_run, write_run
+from limner.convert.self_critical_words import build_vocabulary, published_ids, read_words
+from limner.convert.settings import NONE_GIVEN, Settings, check_settings, choose
+from limner.core.tensors import load_state_strictly
 from limner.core.types import Layout
 from limner.data.datasets import DataConfig
 from limner.decode.rules import Rules
@@ -34,10 +32,8 @@ from limner.models.spatial_transformer import SpatialTransformerConfig
 from limner.models.up_down import UpDownConfig
 from limner.objectives import CrossEntropy
 from limner.runs.recipe import Recipe, Stage, VocabularyConfig
-from limner.runs.run import RunInfo, create_run
-from limner.text.vocabulary import SPECIALS, Vocabulary
+from limner.runs.run import RunInfo
 
-UNKNOWN_WORDS = ("UNK", "<unk>", "<UNK>")  # names that a published vocabulary may have for the unknown word
 HEAD_OPTIONS = ("num_att_heads", "num_heads", "n_heads", "heads", "h")  # possible names of the training option
 MAX_WORDS = 16  # words of a caption, where the options do not say
 Channels = Literal["RGB", "BGR"]
@@ -50,6 +46,12 @@ class SelfCriticalCheckpoint(NamedTuple):
     words: tuple[str, ...]  # `words[i - 1]` has the published id i
     options: Mapping[str, Any]  # training options; {} where the file has none
     source: str
+    settings: Settings = NONE_GIVEN  # those that the user gives
+
+    def option(self, *names: str) -> int | None:
+        """The first training option of these names that is a whole number above 0."""
+        values = (self.options.get(name) for name in names)
+        return next((value for value in values if type(value) is int and value > 0), None)
 
 
 @dataclass(frozen=True)
@@ -67,16 +69,26 @@ class PartNames:
 SELF_CRITICAL_PARTS = PartNames()
 
 
-def convert(checkpoint: Path, word_map: Path, out: Path, encoder: str = "", channels: Channels = "RGB") -> str:
+def convert(
+    checkpoint: Path,
+    word_map: Path,
+    out: Path,
+    encoder: str = "",
+    channels: Channels = "RGB",
+    settings: Settings = NONE_GIVEN,
+) -> str:
     """Convert a checkpoint to the run folder `out` -> a summary for the user.
 
     Nothing is written unless everything fits.  `checkpoint` holds a state dict; `word_map` is the infos pickle or a
     file with the vocabulary (`read_words`).  Raises ValueError that names every key that is missing, unknown or of a
     wrong shape, and FileExistsError when `out` holds a run.
     """
+    check_settings(settings, "self-critical")
     check_request(out, encoder, channels)
-    loaded = read_published(checkpoint, word_map)
+    loaded = read_published(checkpoint, word_map, settings)
     if "core.att_lstm.weight_ih" in loaded.tensors:
+        if settings.heads is not None:
+            raise ValueError(f"{checkpoint} is an Up-Down, which has no heads: leave out --heads")
         up_down = infer_up_down_config(loaded)
         return write(out, loaded, up_down, UP_DOWN_KEYS, ())
     if any(".WGs." in key for key in loaded.tensors):
@@ -95,7 +107,7 @@ def check_request(out: Path, encoder: str, channels: str) -> None:
         )
 
 
-def read_published(checkpoint: Path, word_map: Path) -> SelfCriticalCheckpoint:
+def read_published(checkpoint: Path, word_map: Path, settings: Settings = NONE_GIVEN) -> SelfCriticalCheckpoint:
     """Read checkpoint and vocabulary.  Raises ValueError when there is no state dict or no vocabulary."""
     tree = read_checkpoint(checkpoint)
     if not isinstance(tree, Mapping) or not has_tensors(dict(tree)):
@@ -105,63 +117,9 @@ def read_published(checkpoint: Path, word_map: Path) -> SelfCriticalCheckpoint:
         raise ValueError(f"{checkpoint} has entries that are not tensors: {', '.join(not_tensors[:8])}")
     tensors = {str(key).removeprefix("module."): value for key, value in tree.items()}  # of DataParallel
     floats = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+    check_finite(floats, str(checkpoint))
     words, options = read_words(word_map)
-    return SelfCriticalCheckpoint(floats, words, options, str(checkpoint))
-
-
-def read_words(path: Path) -> tuple[tuple[str, ...], Mapping[str, Any]]:
-    """Read a vocabulary -> words in the order of their ids from 1 on, training options.  Raises ValueError.
-
-    The file is an infos pickle {vocab, opt, ...}, JSON {ix_to_word: {"1": word}}, {"1": word} or {word: 1}, or a text
-    file with one word per line, which begins with the word of id 1.
-    """
-    kind = path.suffix.lower()
-    tree: Any
-    if kind == ".txt":
-        tree = dict(enumerate(path.read_text(encoding="utf-8").splitlines(), 1))
-    else:
-        tree = _read_infos(path) if kind in (".pkl", ".p", ".pickle") else read_json(path)
-    if not isinstance(tree, Mapping):
-        raise ValueError(f"{path} holds no vocabulary, but {type(tree).__name__}")
-    if "opt" in tree and not {"vocab", "ix_to_word"} & tree.keys():
-        raise ValueError(f"{path} has no 'vocab' {{id: word}}, but {', '.join(map(str, [*tree][:8]))}")
-    ids = tree.get("vocab", tree.get("ix_to_word", tree))
-    options = tree.get("opt", {})
-    ids = ids.items if isinstance(ids, PickledObject) else ids
-    options = options.state if isinstance(options, PickledObject) else options
-    if not isinstance(ids, Mapping) or not ids:
-        raise ValueError(f"{path} holds no vocabulary: expected 'vocab' or 'ix_to_word', {{id: word}}")
-    if all(type(id) is int for id in ids.values()):
-        ids = {id: word for word, id in ids.items()}
-    words = {str(id): word for id, word in ids.items()}
-    size = len(words)
-    if any(str(i) not in words for i in range(1, size + 1)) or not all(isinstance(w, str) for w in words.values()):
-        raise ValueError(f"{path}: the ids of {size} words must be 1 .. {size}, each once, and every word must be text")
-    ordered = tuple(words[str(i)] for i in range(1, size + 1))
-    if sum(word in UNKNOWN_WORDS for word in ordered) != 1:
-        raise ValueError(f"{path}: exactly one of {', '.join(UNKNOWN_WORDS)} must be among the {size} words")
-    invalid = {word for word in (*SPECIALS[:3], *ordered) if ordered.count(word) > (word not in SPECIALS[:3])}
-    if invalid:
-        raise ValueError(
-            f"{path}: {', '.join(sorted(invalid)[:5])} occur twice, or have the name of a special token of limner"
-        )
-    return ordered, options if isinstance(options, Mapping) else {}
-
-
-def _read_infos(path: Path) -> Any:
-    """Read a pickle of Python 2 or 3 without executing it.  Raises ValueError."""
-    reason: Exception | None = None
-    for encoding in ("utf-8", "latin-1"):  # latin-1 for arrays that Python 2 wrote as text
-        try:
-            with open(path, "rb") as file:
-                return DataUnpickler(file, encoding=encoding).load()
-        except OSError:
-            raise
-        except Exception as error:  # a malicious or damaged pickle can fail anywhere
-            reason = error
-    raise ValueError(
-        f"{path} is not a pickle that can be read without executing it: {type(reason).__name__}: {reason}"
-    ) from reason
+    return SelfCriticalCheckpoint(floats, words, options, str(checkpoint), settings)
 
 
 def infer_transformer_config(
@@ -186,7 +144,7 @@ def infer_transformer_config(
         side: len({key.split(".")[3] for key in tensors if key.startswith(f"model.{side}.layers.")})
         for side in ("encoder", "decoder")
     }
-    heads = heads_option(loaded)
+    heads = choose("heads", loaded.settings.heads, heads_option(loaded), 8, "the file with the words")
     return SpatialTransformerConfig(
         encoder_layers=layers["encoder"],
         decoder_layers=layers["decoder"],
@@ -195,14 +153,13 @@ def infer_transformer_config(
         feature_norm=False,
         dropout=0.1,
         cell_dropout=0.5,
-        **{"heads": 8 if heads is None else heads, **fixed},
+        **{"heads": heads, **fixed},
     )
 
 
 def heads_option(loaded: SelfCriticalCheckpoint) -> int | None:
     """The number of heads according to the training options, or None where they do not say."""
-    options = loaded.options
-    return next((options[name] for name in HEAD_OPTIONS if type(options.get(name)) is int), None)
+    return loaded.option(*HEAD_OPTIONS)
 
 
 # published key -> key of our state dict; None: a bias that does not change the softmax, so it is left out
@@ -321,24 +278,21 @@ def rename_tensors(
     if missing or unknown or wrong_shapes:
         raise ValueError(
             f"{loaded.source} does not fit a {model_name} of {len(loaded.words)} words: "
-            f"missing {missing}; unknown {unknown}; shapes {wrong_shapes}"
+            f"missing {missing}; unknown {unknown}; shapes {wrong_shapes}{near_names(missing, unknown)}"
         )
     return mapped
 
 
-def published_ids(words: tuple[str, ...]) -> list[int]:
-    """The published id of every id of limner: 0 for PAD, BOS and EOS, then that of UNK, then the words in their order.
-
-    >>> published_ids(("a", "UNK", "b"))
-    [0, 0, 0, 2, 1, 3]
-    """
-    unknown = next(i for i, word in enumerate(words, 1) if word in UNKNOWN_WORDS)
-    return [0, 0, 0, unknown, *(i for i in range(1, len(words) + 1) if i != unknown)]
+def training_words(loaded: SelfCriticalCheckpoint) -> int:
+    """The most words of a caption in training."""
+    told = loaded.option("seq_length", "max_length")
+    return choose("max_words", loaded.settings.max_words, told, MAX_WORDS, "the file with the words")
 
 
-def build_vocabulary(words: tuple[str, ...]) -> Vocabulary:
-    """limner's vocabulary of the published words.  The published code kept words that occur at least 6 times."""
-    return Vocabulary((*SPECIALS, *(word for word in words if word not in UNKNOWN_WORDS)), "simple", 6)
+def published_beam(loaded: SelfCriticalCheckpoint) -> Beam:
+    """The search of the published `eval.py`: its steps are `max_length` in newer versions, `seq_length` in older."""
+    steps = loaded.option("max_length") or training_words(loaded)
+    return Beam(2, 0.0, Rules(min_length=0, max_length=steps, no_repeat_word=False), keep_beam_full=True)
 
 
 def write(
@@ -347,9 +301,10 @@ def write(
     config: CaptionerConfig,
     key_map: KeyMap,
     buffers: tuple[str, ...],
-    **recipe_fields: Any,
+    decoding: Beam | None = None,
 ) -> str:
-    """Write the run folder and check it -> a summary for the user.  `recipe_fields` replace fields of the recipe."""
+    """Write the run folder and check it -> a summary for the user.  `decoding` None is `published_beam`."""
+    decoding = published_beam(loaded) if decoding is None else decoding
     vocabulary = build_vocabulary(loaded.words)
     cell_weights = [
         loaded.tensors[key] for key, target in key_map.items() if target == "cells.weight" and key in loaded.tensors
@@ -357,12 +312,10 @@ def write(
     dim = cell_weights[0].shape[1]
     model = build_model(config, len(vocabulary), dim)
     load_state_strictly(model, rename_tensors(loaded, key_map, buffers, model, config.name), loaded.source)
-    max_words = loaded.options.get("seq_length", loaded.options.get("max_length"))
-    max_words = max_words if type(max_words) is int and max_words > 0 else MAX_WORDS
     recipe = Recipe(
         data=DataConfig(media="."),
         encoder=PretrainedConfig(),  # without a source: using the run on raw media raises an error that says so
-        vocabulary=VocabularyConfig(min_count=6, tokenizer="simple", max_words=max_words),
+        vocabulary=VocabularyConfig(min_count=6, tokenizer="simple", max_words=training_words(loaded)),
         model=config,
         stages=(
             Stage(
@@ -375,26 +328,30 @@ def write(
                 clip_value=0.1,
             ),
         ),
-        decoding=Beam(2, 0.0, Rules(min_length=0, max_length=max_words, no_repeat_word=False), keep_beam_full=True),
+        decoding=decoding,
     )
-    save_tensors(out / "model.safetensors", model.state_dict())
-    create_run(out, replace(recipe, **recipe_fields), vocabulary, RunInfo(dim, {}))  # writes run.json, the last file
-    verify_run(out, model.eval(), Layout(1, 1, 6), boxes=True)
+    run = ConvertedRun(recipe, vocabulary, RunInfo(dim, {}), model.eval(), Layout(1, 1, 6), boxes=True)
+    write_run(out, run, loaded.source)
     sizes = ", ".join(f"{name} {value}" for name, value in vars(config).items() if name != "name")
     ignored = [key for key in buffers if key in loaded.tensors]
     lines = [f"run folder: {out}", f"{config.name}: {len(vocabulary)} words, cells of {dim} channels, {sizes}"]
-    if isinstance(config, SpatialTransformerConfig) and heads_option(loaded) is None:
+    if isinstance(config, SpatialTransformerConfig) and heads_option(loaded) is None and loaded.settings.heads is None:
         lines.append(_heads_note(config.heads, loaded))
     lines += [f"left out, because they are fixed tables: {', '.join(ignored)}"] if ignored else []
+    quirk = "keep_beam_full" if decoding.keep_beam_full else "finished_compete"
+    lines.append(
+        f"search: as published, a beam of {decoding.size} and at most {decoding.rules.max_length} tokens; limner's own "
+        f"beam is had with --decoding.{quirk} false"
+    )
     return "\n".join([*lines, "encoder: none, so this run captions stored features, not images"])
 
 
 def _heads_note(heads: int, loaded: SelfCriticalCheckpoint) -> str:
     """Tell the user that the number of heads is assumed, and why."""
     note = f"heads {heads} is assumed, because the weights do not say it, and"
+    remedy = "if it was another number, convert again with --heads N"
     if not loaded.options:
-        return f"{note} the file with the words has no training options; an infos pickle with `opt` may say it"
-    return (
-        f"{note} no training option called {', '.join(HEAD_OPTIONS)} is a number; "
-        "if it was another number, set model.heads in the run's recipe.json"
-    )
+        return (
+            f"{note} the file with the words has no training options; an infos pickle with `opt` may say it; {remedy}"
+        )
+    return f"{note} no training option called {', '.join(HEAD_OPTIONS)} is a number; {remedy}"

@@ -13,10 +13,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from limner.convert.checkpoint import has_tensors, read_checkpoint
-from limner.convert.run_folder import check_no_run, verify_run
+from limner.convert.checkpoint import check_finite, has_tensors, near_names, read_checkpoint
+from limner.convert.run_folder import ConvertedRun, check_no_run, write_run
+from limner.convert.settings import NONE_GIVEN, Settings, check_settings
 from limner.core.files import read_json
-from limner.core.tensors import load_state_strictly, save_tensors
+from limner.core.tensors import load_state_strictly
 from limner.core.types import Layout
 from limner.data.datasets import DataConfig
 from limner.data.feature_files import FeatureRows
@@ -27,7 +28,7 @@ from limner.encoders.clip_frames import ClipFramesConfig
 from limner.models.sft import Sft, SftConfig
 from limner.objectives.hierarchical import SftLoss
 from limner.runs.recipe import Recipe, Schedule, Stage, VocabularyConfig
-from limner.runs.run import RunInfo, create_run
+from limner.runs.run import RunInfo
 from limner.text.clip_bpe import order_pieces, read_clip_vocabulary
 from limner.text.vocabulary import Vocabulary
 
@@ -86,7 +87,12 @@ class SftcapSizes:
 
 
 def convert(
-    checkpoint: Path, word_map: Path, out: Path, encoder: str = "", channels: Literal["RGB", "BGR"] = "RGB"
+    checkpoint: Path,
+    word_map: Path,
+    out: Path,
+    encoder: str = "",
+    channels: Literal["RGB", "BGR"] = "RGB",
+    settings: Settings = NONE_GIVEN,
 ) -> str:
     """Convert a checkpoint to the run folder `out` -> a summary for the user.
 
@@ -96,6 +102,7 @@ def convert(
     clips.  Raises ValueError that names every key that is missing, unknown or of a wrong shape, and FileExistsError
     when `out` holds a run.
     """
+    check_settings(settings, "sftcap")
     check_no_run(out)
     if channels != "RGB":
         raise ValueError("CLIP reads RGB: leave out --channels")
@@ -127,9 +134,8 @@ def convert(
             size=1, rules=Rules(min_length=0, max_length=LENGTH - 1, no_repeat_word=False, allow_unknown=True)
         ),
     )
-    save_tensors(out / "model.safetensors", model.state_dict())
-    create_run(out, recipe, vocabulary, RunInfo(sizes.D, provenance))  # writes run.json, the last file
-    verify_run(out, model, Layout(6, 1, 1))
+    info = RunInfo(sizes.D, provenance)
+    write_run(out, ConvertedRun(recipe, vocabulary, info, model, Layout(6, 1, 1)), str(checkpoint))
     return "\n".join(
         [
             f"run folder: {out}",
@@ -150,6 +156,7 @@ def read_published(path: Path) -> tuple[dict[str, Tensor], str]:
     if not_tensors:
         raise ValueError(f"{path}: entries that are not tensors: {', '.join(not_tensors[:8])}")
     tensors = {str(key).removeprefix("module."): value.float() for key, value in tree.items()}
+    check_finite(tensors, str(path))
     networks = [name for name in NETWORK_NAMES if any(key.startswith(f"{name}.") for key in tensors)]
     if len(networks) != 1:
         raise ValueError(
@@ -186,7 +193,9 @@ def build_sft(tensors: Mapping[str, Tensor], prefix: str, sizes: SftcapSizes, pa
     missing = sorted(set(key_map.values()) - tensors.keys())
     unknown = sorted(tensors.keys() - set(key_map.values()) - ignored)
     if missing or unknown:
-        raise ValueError(f"{path} is not an SFTCap checkpoint: missing {missing}; unknown {unknown}")
+        raise ValueError(
+            f"{path} is not an SFTCap checkpoint: missing {missing}; unknown {unknown}{near_names(missing, unknown)}"
+        )
     config = SftConfig(
         module=sizes.module,
         shared="all",

@@ -5,18 +5,19 @@ of the embedding and of the output layer are reordered with them (`published_ids
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from limner.convert.checkpoint import check_keys, has_tensors, read_checkpoint
-from limner.convert.run_folder import check_no_run, verify_run
+from limner.convert.checkpoint import check_finite, check_keys, has_tensors, id_problem, near_names, read_checkpoint
+from limner.convert.run_folder import ConvertedRun, check_no_run, write_run
+from limner.convert.settings import NONE_GIVEN, Settings, check_settings
 from limner.core.files import read_json
-from limner.core.tensors import load_state_strictly, save_tensors
+from limner.core.tensors import load_state_strictly
 from limner.core.types import Layout
+from limner.core.untrusted import short_repr
 from limner.decode.rules import Rules
 from limner.decode.search import Beam
 from limner.encoders import Encoder, PretrainedConfig, ResNet, ResNetConfig, build_encoder
@@ -24,7 +25,7 @@ from limner.encoders.resnet import infer_config
 from limner.models.show_attend_tell import ShowAttendTell, ShowAttendTellConfig
 from limner.objectives import CrossEntropy
 from limner.runs.recipe import Recipe, Stage, VocabularyConfig
-from limner.runs.run import RunInfo, create_run
+from limner.runs.run import RunInfo
 from limner.text.vocabulary import SPECIALS, Vocabulary
 
 PUBLISHED_SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")  # published names of PAD, BOS, EOS, UNK
@@ -49,27 +50,23 @@ LAYERS = {  # published layer -> layer of `ShowAttendTell`
 CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 
 # The search of the published caption.py: at most 51 words, because it checks the number of steps after a word is added.
-# No word is forbidden.
-DECODING = Beam(5, 0.0, Rules(min_length=0, max_length=51, no_repeat_word=False, allow_unknown=True))
+# No word is forbidden, and every hypothesis stays until it ends: its end uses up a place of the beam.
+DECODING = Beam(
+    5, 0.0, Rules(min_length=0, max_length=51, no_repeat_word=False, allow_unknown=True), drop_hopeless=False
+)
 # The published train.py: recorded in the recipe, not needed for captioning.
 STAGE = Stage(
     CrossEntropy(doubly_stochastic=1.0), epochs=120, batch_size=32, optimizer="adam", clip_norm=None, clip_value=5.0
 )
 
 
-@dataclass(frozen=True)
-class ConvertedShowAttendTell:
-    """The contents of a run folder, checked, before it is written."""
-
-    recipe: Recipe
-    vocabulary: Vocabulary
-    info: RunInfo
-    model: ShowAttendTell
-    checkpoint_encoder: ResNet | None  # None where the checkpoint holds no encoder
-
-
 def convert(
-    checkpoint: Path, word_map: Path, out: Path, encoder: str = "", channels: Literal["RGB", "BGR"] = "RGB"
+    checkpoint: Path,
+    word_map: Path,
+    out: Path,
+    encoder: str = "",
+    channels: Literal["RGB", "BGR"] = "RGB",
+    settings: Settings = NONE_GIVEN,
 ) -> str:
     """Convert a checkpoint to the run folder `out` -> a summary for the user.
 
@@ -79,16 +76,12 @@ def convert(
     Raises ValueError that names every key that is missing, unknown or of a wrong shape, and FileExistsError when `out`
     holds a run.
     """
+    check_settings(settings, "show-attend-tell")
     check_no_run(out)
     decoder, encoder_tensors, left_out = split(read_checkpoint(checkpoint), checkpoint)
     words = read_word_map(word_map)
     converted = assemble(decoder, encoder_tensors, words, encoder, channels, str(checkpoint))
-    tensors = converted.model.state_dict()
-    if converted.checkpoint_encoder is not None:
-        tensors |= {f"encoder.{key}": value for key, value in converted.checkpoint_encoder.state_dict().items()}
-    save_tensors(out / "model.safetensors", tensors)
-    create_run(out, converted.recipe, converted.vocabulary, converted.info)  # writes run.json, the last file
-    verify_run(out, converted.model, Layout(1, 2, 3))
+    write_run(out, converted, str(checkpoint))
     return _summary(out, converted, left_out)
 
 
@@ -112,11 +105,12 @@ def split(tree: Any, path: str | Path) -> tuple[dict[str, Tensor], dict[str, Ten
 def _tensors(tree: Any, part: str, path: str | Path) -> dict[str, Tensor]:
     """A state dict without the prefix `module.` of DataParallel.  Raises ValueError."""
     if not isinstance(tree, Mapping):
-        raise ValueError(f"{path}: {part} is neither a state dict nor a module, but {tree!r:.80}")
+        raise ValueError(f"{path}: {part} is neither a state dict nor a module, but {short_repr(tree)}")
     not_tensors = [f"{key} ({type(value).__name__})" for key, value in tree.items() if not isinstance(value, Tensor)]
     if not_tensors:
         raise ValueError(f"{path}: {part} has entries that are not tensors: {', '.join(not_tensors[:8])}")
     wrapped = bool(tree) and all(str(key).startswith("module.") for key in tree)
+    check_finite(tree, f"{path}: {part}")
     return {str(key).removeprefix("module.") if wrapped else str(key): value for key, value in tree.items()}
 
 
@@ -127,9 +121,12 @@ def read_word_map(path: Path) -> tuple[str, ...]:
         raise ValueError(f"{path} is not a word map: expected a JSON object {{word: id}}")
     absent = [token for token in PUBLISHED_SPECIALS if token not in words]
     if absent:
-        raise ValueError(f"{path} lacks {', '.join(absent)}; a word map has {', '.join(PUBLISHED_SPECIALS)}")
-    if sorted(words.values()) != list(range(len(words))):
-        raise ValueError(f"{path}: the ids of {len(words)} words must be 0 .. {len(words) - 1}, each once")
+        raise ValueError(
+            f"{path} lacks {', '.join(absent)}{near_names(absent, words)}; a word map has "
+            f"{', '.join(PUBLISHED_SPECIALS)}"
+        )
+    if problem := id_problem(words):
+        raise ValueError(f"{path}: the ids of {len(words)} words must be 0 .. {len(words) - 1}, each once: {problem}")
     clash = [word for word in SPECIALS if word in words and word not in PUBLISHED_SPECIALS]
     if clash:
         raise ValueError(
@@ -242,7 +239,7 @@ def assemble(
     encoder_source: str,
     channels: Literal["RGB", "BGR"],
     path: str,
-) -> ConvertedShowAttendTell:
+) -> ConvertedRun:
     """Convert all parts, choose the encoder and check that they fit together.  Raises ValueError."""
     config, tensors = map_decoder(decoder, words, path)
     dim = tensors["init_h.weight"].shape[1]
@@ -275,15 +272,14 @@ def assemble(
     )
     vocabulary = Vocabulary((*SPECIALS, *(word for word in words if word not in PUBLISHED_SPECIALS)), "simple", 6)
     provenance = {} if encoder is None else encoder.provenance()
-    if isinstance(encoder, ResNet):
+    own = encoder if isinstance(encoder, ResNet) else None  # the encoder of the checkpoint
+    if own is not None:
         provenance["source"] = Path(path).name
-        return ConvertedShowAttendTell(
-            recipe, vocabulary, RunInfo(dim, provenance, True, channels), model.eval(), encoder
-        )
-    return ConvertedShowAttendTell(recipe, vocabulary, RunInfo(dim, provenance, False, channels), model.eval(), None)
+    info = RunInfo(dim, provenance, own is not None, channels)
+    return ConvertedRun(recipe, vocabulary, info, model.eval(), Layout(1, 2, 3), encoder=own)
 
 
-def _summary(out: Path, converted: ConvertedShowAttendTell, left_out: list[str]) -> str:
+def _summary(out: Path, converted: ConvertedRun, left_out: list[str]) -> str:
     """What was converted, for the user."""
     config, info = converted.model.config, converted.info
     lines = [
@@ -291,8 +287,9 @@ def _summary(out: Path, converted: ConvertedShowAttendTell, left_out: list[str])
         f"decoder: {len(converted.vocabulary)} words, cells of {info.feature_dim} channels, hidden {config.hidden}, "
         f"embedding {config.embed}, attention {config.attention}",
     ]
-    if converted.checkpoint_encoder is not None:
-        net = converted.checkpoint_encoder.config
+    if converted.encoder is not None:
+        net = converted.recipe.encoder
+        assert isinstance(net, ResNetConfig)
         lines.append(
             f"encoder: the checkpoint's {info.encoder['architecture']}, {net.size}x{net.size} pixels, {net.channels} "
             "(size and pooling are the published ones, because the checkpoint does not say them)"
@@ -304,6 +301,10 @@ def _summary(out: Path, converted: ConvertedShowAttendTell, left_out: list[str])
             "encoder: none in the checkpoint and none given, so this run captions features, not images; "
             "convert again with --encoder FOLDER for images"
         )
+    lines.append(
+        "search: as published, hypotheses that cannot win any more keep their places in the beam; limner's own search, "
+        "which sometimes finds a likelier caption, is had with --decoding.drop_hopeless true"
+    )
     if left_out:
         lines.append(f"left out: {', '.join(left_out)}")
     return "\n".join(lines)

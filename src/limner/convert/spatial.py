@@ -1,7 +1,7 @@
 """Conversion of Spatial-Image-Captioning (sidharth5n/Spatial-Image-Captioning) to a run folder."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from limner.convert.self_critical import (
     Channels,
@@ -15,6 +15,7 @@ from limner.convert.self_critical import (
     transformer_keys,
     write,
 )
+from limner.convert.settings import NONE_GIVEN, Settings, check_settings, choose
 from limner.models.spatial_transformer import SpatialTransformerConfig
 
 BUFFERS = tuple(
@@ -24,38 +25,47 @@ BUFFERS = tuple(
 
 ACTIVATION_NOTE = (
     "activation relu is assumed, because neither the weights nor the training options say which it is; if it was gelu, "
-    "set model.activation in the run's recipe.json"
+    "convert again with --activation gelu"
 )
 
 
-def convert(checkpoint: Path, word_map: Path, out: Path, encoder: str = "", channels: Channels = "RGB") -> str:
+def convert(
+    checkpoint: Path,
+    word_map: Path,
+    out: Path,
+    encoder: str = "",
+    channels: Channels = "RGB",
+    settings: Settings = NONE_GIVEN,
+) -> str:
     """Convert as `self_critical.convert` does.
 
     The kinds of positions, cross attention and norm are inferred from the weights.  The number of heads and the
-    activation are training options in the infos; where they are missing, 8 and ReLU are assumed.
+    activation are training options in the infos; where they are missing, they are settings, and 8 and ReLU are assumed.
     """
+    check_settings(settings, "spatial")
     check_request(out, encoder, channels)
-    loaded = read_published(checkpoint, word_map)
+    loaded = read_published(checkpoint, word_map, settings)
     rms = "model.encoder.norm.scale" in loaded.tensors
     part_names = PartNames(
         "cross_attn", "fc.0", "fc.3", "scale" if rms else "weight", "bias", "model.tgt_embed.0.embedding.weight"
     )
-    activation = activation_option(loaded)
+    told = activation_option(loaded)
+    activation = choose("activation", settings.activation, told, "relu", "the file with the words")
     xlinear = "model.decoder.layers.0.cross_attn.attention.spatial.weight" in loaded.tensors
     config = infer_transformer_config(
         loaded,
         part_names,
         norm="rms" if rms else "layer",
-        activation=activation or "relu",
+        activation=activation,
         cross_attention="xlinear" if xlinear else "dot-product",
         **position_fields(loaded),
     )
     key_map = transformer_keys(config, part_names) | position_keys(config)
     summary = write(out, loaded, config, key_map, BUFFERS)
-    return summary if activation else f"{summary}\n{ACTIVATION_NOTE}"
+    return summary if told or settings.activation else f"{summary}\n{ACTIVATION_NOTE}"
 
 
-def activation_option(loaded: SelfCriticalCheckpoint) -> str | None:
+def activation_option(loaded: SelfCriticalCheckpoint) -> Literal["relu", "gelu"] | None:
     """The activation according to the training options, or None where they do not say.
 
     Recognised are an option whose name has "act" and whose value is relu or gelu, and a boolean option with "gelu" in
@@ -63,7 +73,7 @@ def activation_option(loaded: SelfCriticalCheckpoint) -> str | None:
     """
     for key, value in loaded.options.items():
         if "act" in key.lower() and str(value).lower() in ("relu", "gelu"):
-            return str(value).lower()
+            return "relu" if str(value).lower() == "relu" else "gelu"
         if "gelu" in key.lower() and isinstance(value, bool):
             return "gelu" if value else "relu"
     return None

@@ -13,11 +13,22 @@ import torch
 import yaml
 from torch import Tensor
 
-from limner.convert.checkpoint import DataUnpickler, PickledObject, check_keys, read_checkpoint
-from limner.convert.run_folder import check_no_run, verify_run
+from limner.convert.checkpoint import (
+    PickledObject,
+    check_finite,
+    check_keys,
+    id_problem,
+    is_cut,
+    near_names,
+    read_checkpoint,
+    read_pickle,
+)
+from limner.convert.run_folder import ConvertedRun, check_no_run, write_run
+from limner.convert.settings import NONE_GIVEN, Settings, check_settings, choose
 from limner.core.files import read_json
-from limner.core.tensors import load_state_strictly, save_tensors
+from limner.core.tensors import load_state_strictly
 from limner.core.types import Layout
+from limner.core.untrusted import load_yaml, short_repr
 from limner.data.datasets import DataConfig
 from limner.decode.rules import Rules
 from limner.decode.search import Beam
@@ -25,7 +36,7 @@ from limner.encoders import Pretrained, PretrainedConfig, ResNet3D, ResNet3DConf
 from limner.encoders.resnet3d import infer_config, load_weights, read_weights
 from limner.models.spatiotemporal import FirstToken, FirstTokenConfig
 from limner.runs.recipe import Recipe, Schedule, Stage, VocabularyConfig
-from limner.runs.run import RunInfo, create_run
+from limner.runs.run import RunInfo
 from limner.text.vocabulary import SPECIALS, Vocabulary
 
 PUBLISHED_SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")  # published names of PAD, BOS, EOS, UNK
@@ -58,7 +69,12 @@ class VideoCaptioningCheckpoint(NamedTuple):
 
 
 def convert(
-    checkpoint: Path, word_map: Path, out: Path, encoder: str = "", channels: Literal["RGB", "BGR"] = "RGB"
+    checkpoint: Path,
+    word_map: Path,
+    out: Path,
+    encoder: str = "",
+    channels: Literal["RGB", "BGR"] = "RGB",
+    settings: Settings = NONE_GIVEN,
 ) -> str:
     """Convert a checkpoint to the run folder `out` -> a summary for the user.
 
@@ -68,23 +84,26 @@ def convert(
     copied into the run, or a transformers video model.  Raises ValueError that names every key that is missing, unknown
     or of a wrong shape, and FileExistsError when `out` holds a run.
     """
+    check_settings(settings, "video-captioning-3d")
     check_no_run(out)
     if channels != "RGB":
         raise ValueError("the published 3-D features are those of RGB frames: leave out --channels")
     loaded = read_published(checkpoint)
     words = read_vocabulary(word_map)
     config, tensors = map_weights(loaded.tensors, len(words), loaded.source)
-    settings = loaded.folder / "config.yaml"
+    file = loaded.folder / "config.yaml"
     stage = Stage(optimizer="adam", epochs=300, lr=1e-3, captions_per_medium=1, clip_norm=None)
-    if settings.is_file():
-        config, stage = read_settings(settings, config)
+    if file.is_file():
+        config, stage = read_settings(file, config)
+    if settings.align is not None:
+        config = replace(config, align=choose("align", settings.align, config.align, settings.align, str(file)))
     dim = tensors["linear.weight"].shape[1]  # channels of a cell
     model = FirstToken(config, len(words), dim)
     load_state_strictly(model, tensors, loaded.source)
     net = _encoder(encoder, dim)
     provenance = {} if net is None else net.provenance()
-    if isinstance(net, ResNet3D):  # the run holds its weights
-        tensors |= {f"encoder.{key}": value for key, value in net.state_dict().items()}
+    own = net if isinstance(net, ResNet3D) else None  # the run holds its weights
+    if own is not None:
         provenance["source"] = Path(encoder).name
     recipe = Recipe(
         data=DataConfig(media="."),
@@ -96,12 +115,10 @@ def convert(
         stages=(stage,),
         decoding=DECODING,
     )
-    save_tensors(out / "model.safetensors", tensors)
     vocabulary = Vocabulary((*SPECIALS, *words[len(PUBLISHED_SPECIALS) :]), "simple", 4)
-    info = RunInfo(dim, provenance, isinstance(net, ResNet3D))
-    create_run(out, recipe, vocabulary, info)  # writes run.json, the last file
-    verify_run(out, model.eval(), Layout(2, 2, 2))
-    return _summary(out, recipe, model, dim, encoder, settings.is_file())
+    info = RunInfo(dim, provenance, own is not None)
+    write_run(out, ConvertedRun(recipe, vocabulary, info, model, Layout(2, 2, 2), encoder=own), loaded.source)
+    return _summary(out, recipe, model, dim, encoder, file.is_file())
 
 
 def read_published(path: Path) -> VideoCaptioningCheckpoint:
@@ -132,8 +149,9 @@ def read_published(path: Path) -> VideoCaptioningCheckpoint:
     tensors: dict[str, Tensor] = {}
     for part, state in parts.items():
         if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-            raise ValueError(f"{path}: its {part} is not a state dict, but {state!r:.80}")
+            raise ValueError(f"{path}: its {part} is not a state dict, but {short_repr(state)}")
         tensors |= {f"{part}.{str(key).removeprefix('module.')}": value for key, value in state.items()}
+    check_finite(tensors, str(path))
     return VideoCaptioningCheckpoint(tensors, path.parent, str(path))
 
 
@@ -146,12 +164,15 @@ def read_vocabulary(path: Path) -> tuple[str, ...]:
         raise FileNotFoundError(f"no vocabulary at {path}")
     ids = read_json(path) if path.suffix == ".json" else _read_pickle(path)
     if not isinstance(ids, dict) or not all(type(word) is str and type(i) is int for word, i in ids.items()):
-        raise ValueError(f"{path} is not a vocabulary: expected words with integer ids, got {ids!r:.80}")
+        raise ValueError(f"{path} is not a vocabulary: expected words with integer ids, got {short_repr(ids)}")
     words = tuple(sorted(ids, key=ids.__getitem__))
-    if sorted(ids.values()) != list(range(len(ids))) or words[: len(PUBLISHED_SPECIALS)] != PUBLISHED_SPECIALS:
+    problem = id_problem(ids)
+    if problem or words[: len(PUBLISHED_SPECIALS)] != PUBLISHED_SPECIALS:
+        near = near_names([token for token in PUBLISHED_SPECIALS if token not in ids], ids)
+        problem = problem or f"it begins with {', '.join(words[:4])}"
         raise ValueError(
             f"{path}: expected the ids 0 .. {len(ids) - 1}, each once, and first those of "
-            f"{', '.join(PUBLISHED_SPECIALS)}; it begins with {', '.join(words[:4])}"
+            f"{', '.join(PUBLISHED_SPECIALS)}; {problem}{near}"
         )
     clash = [word for word in SPECIALS if word in words[len(PUBLISHED_SPECIALS) :]]
     if clash:
@@ -164,9 +185,12 @@ def read_vocabulary(path: Path) -> tuple[str, ...]:
 def _read_pickle(path: Path) -> Any:
     """`word2idx` of a pickled `Vocabulary`.  Raises ValueError."""
     try:
-        with open(path, "rb") as file:
-            vocabulary = DataUnpickler(file).load()
+        vocabulary = read_pickle(path)
+    except OSError:
+        raise
     except Exception as error:  # a malicious or damaged pickle can fail anywhere
+        if is_cut(error):
+            raise ValueError(f"{path} is cut: the pickle ends too early; copy it again") from error
         raise ValueError(
             f"{path} is not a pickled vocabulary that can be read without executing code ({error}); "
             "save its word2idx as JSON {word: id}"
@@ -174,7 +198,7 @@ def _read_pickle(path: Path) -> Any:
     state = vocabulary.state if isinstance(vocabulary, PickledObject) else None
     if not isinstance(state, dict) or "word2idx" not in state:
         raise ValueError(
-            f"{path} is not a pickled vocabulary: expected a `Vocabulary` with word2idx, got {vocabulary!r:.80}"
+            f"{path} is not a pickled vocabulary: expected a `Vocabulary` with word2idx, got {short_repr(vocabulary)}"
         )
     return state["word2idx"]
 
@@ -231,7 +255,7 @@ def read_settings(path: Path, config: FirstTokenConfig) -> tuple[FirstTokenConfi
     Raises ValueError for settings that limner does not have.
     """
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = load_yaml(path.read_text(encoding="utf-8-sig"))
         settings: dict[str, Any] = {key: None if value == "None" else value for key, value in tree.items()}
         align = tuple(int(side) for side in settings["align_size"])
         noise = float(settings.get("stddev", 0.01)) if settings.get("add_noise") else 0.0
@@ -251,7 +275,8 @@ def _stage(settings: dict[str, Any]) -> Stage:
     name, schedule = settings["optimizer"], settings.get("scheduler")
     if name not in optimizers or schedule not in schedules:
         raise ValueError(
-            f"optimizer {name!r} and scheduler {schedule!r}; known: {', '.join(optimizers)} and onplateau, poly | None"
+            f"optimizer {short_repr(name)} and scheduler {short_repr(schedule)}; known: "
+            f"{', '.join(optimizers)} and onplateau, poly | None"
         )
     if float(settings.get("dampening", 0)) != 0 and name == "SGD":
         raise ValueError(f"dampening {settings['dampening']} is not supported; only 0 is")
@@ -275,6 +300,7 @@ def _stage(settings: dict[str, Any]) -> Stage:
 def _resnet(source: str) -> ResNet3D:
     """The 3-D ResNet of a file of weights.  Raises ValueError."""
     weights = read_weights(source)
+    check_finite(weights, source)
     net = ResNet3D(infer_config(weights))
     load_weights(net, weights, source)
     return net
@@ -302,10 +328,14 @@ def _summary(out: Path, recipe: Recipe, model: FirstToken, dim: int, encoder: st
         f"{config.embed}, {config.layers} LSTM layer(s)",
         f"settings: from config.yaml (maps resampled to {config.align}, {recipe.stages[0].optimizer})"
         if has_settings
-        else "settings: there is no config.yaml, so maps are not resampled (published: align_size [10, 7, 7])",
+        else "settings: there is no config.yaml, so maps are not resampled (published: --align 10,7,7)"
+        if config.align is None
+        else f"settings: maps resampled to {config.align}, as given",
         f"encoder: {encoder} ({type(recipe.encoder).__name__.removesuffix('Config')})"
         if encoder
         else "encoder: none given, so this run captions features, not clips; convert again with --encoder R3D50.pth",
         "words: the published tokenizer was spaCy's; limner's `simple` removes punctuation",
+        "search: captions now start at <start>; the published search lets the clip predict the first token, which is "
+        "<start> in a trained model, and is had with --decoding.predict_start true",
     ]
     return "\n".join(lines)

@@ -10,17 +10,32 @@ from limner.convert.self_critical import (
     linear_keys,
     lstm_keys,
     read_published,
+    training_words,
     write,
 )
+from limner.convert.settings import NONE_GIVEN, Settings, check_settings
+from limner.decode.options import Beam
+from limner.decode.rules import Rules
 from limner.models.xlan import XlanConfig
 
 
-def convert(checkpoint: Path, word_map: Path, out: Path, encoder: str = "", channels: Channels = "RGB") -> str:
+def convert(
+    checkpoint: Path,
+    word_map: Path,
+    out: Path,
+    encoder: str = "",
+    channels: Channels = "RGB",
+    settings: Settings = NONE_GIVEN,
+) -> str:
     """Convert as `self_critical.convert` does.  `word_map` is usually the published text file, one word per line."""
+    check_settings(settings, "xlan")
     check_request(out, encoder, channels)
-    loaded = read_published(checkpoint, word_map)
+    loaded = read_published(checkpoint, word_map, settings)
     config = infer_config(loaded)
-    return write(out, loaded, config, xlan_keys(config), ())
+    steps = training_words(loaded) + 1  # the published SEQ_LEN, 17, counts the end
+    # The published search: no word is forbidden, and ended hypotheses keep their places as in SA-LSTM.
+    rules = Rules(min_length=0, max_length=steps, no_repeat_word=False, allow_unknown=True)
+    return write(out, loaded, config, xlan_keys(config), (), Beam(3, 0.0, rules, finished_compete=True))
 
 
 def infer_config(loaded: SelfCriticalCheckpoint) -> XlanConfig:

@@ -70,9 +70,11 @@ def write_safetensors(path: str | Path, tensors: Mapping[str, Any], metadata: Ma
 def read_json(path: str | Path) -> Any:
     """Read a JSON file.  Raises ValueError, which names the file, when it is not JSON."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a JSON file ({error})") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} is JSON that is nested too deep to be read") from error
 
 
 def sha256(path: str | Path) -> str:

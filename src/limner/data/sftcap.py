@@ -13,6 +13,7 @@ import numpy as np
 
 from limner.core.files import atomic_write, read_json
 from limner.core.torch_free import Medium
+from limner.core.untrusted import check_pickle, short_repr
 from limner.data.clip_folder import clip_files
 from limner.data.dataset import Dataset, drop_empty_captions, missing_caption_problems
 from limner.data.split_lists import apply_split_lists
@@ -29,7 +30,7 @@ class _SafeUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
     def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError(f"it refers to something outside, {pid!r:.40}")
+        raise pickle.UnpicklingError(f"it refers to something outside, {short_repr(pid, 40)}")
 
 
 def read(folder: str | Path, media: str | Path = "") -> Dataset:
@@ -77,6 +78,7 @@ def read_ids(path: Path) -> list[str]:
     """The ids in a pickled list.  Raises ValueError when it is damaged, or holds anything but strings and numbers."""
     try:
         with open(path, "rb") as file:
+            check_pickle(file)
             saved = _SafeUnpickler(file, encoding="utf-8").load()
     except Exception as error:  # a hostile or damaged pickle may fail anywhere
         raise ValueError(
@@ -84,7 +86,7 @@ def read_ids(path: Path) -> list[str]:
             "a list of str"
         ) from error
     if not isinstance(saved, (list, tuple, set)) or not all(type(id) in (str, int) for id in saved):
-        raise ValueError(f"{path}: expected a pickled list of ids, got {type(saved).__name__} {saved!r:.60}")
+        raise ValueError(f"{path}: expected a pickled list of ids, got {type(saved).__name__} {short_repr(saved, 60)}")
     return [str(id) for id in saved]
 
 

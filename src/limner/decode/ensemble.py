@@ -75,13 +75,21 @@ class Ensemble(Captioner):
             member.step(token, own_state, own_memory)
             for member, own_state, own_memory in zip(self._each, state, memory, strict=True)
         ]
-        logp = torch.stack([step.logits.float().log_softmax(-1) for step in steps])  # (M, R, V)
+        logits = self._average([step.logits for step in steps])
+        return Step(logits, tuple(step.state for step in steps), self._attention([step.attention for step in steps]))
+
+    def start_logits(self, state: Any) -> Float[Tensor, "R V"] | None:
+        parts = [member.start_logits(own) for member, own in zip(self._each, state, strict=True)]
+        known = [part for part in parts if part is not None]
+        return self._average(known) if len(known) == len(parts) else None
+
+    def _average(self, logits: list[Float[Tensor, "R V"]]) -> Float[Tensor, "R V"]:
+        """The members' logits as those of one model."""
+        logp = torch.stack([part.float().log_softmax(-1) for part in logits])  # (M, R, V)
         weights = self.weights[:, None, None]
         if self.average == "probabilities":
-            logits = (logp + weights.log()).logsumexp(0)
-        else:
-            logits = logp.mul(weights).masked_fill(weights == 0, 0.0).sum(0).log_softmax(-1)  # 0 * -inf is nan
-        return Step(logits, tuple(step.state for step in steps), self._attention([step.attention for step in steps]))
+            return (logp + weights.log()).logsumexp(0)
+        return logp.mul(weights).masked_fill(weights == 0, 0.0).sum(0).log_softmax(-1)  # 0 * -inf is nan
 
     def forward_teacher_forced(self, memory: Any, tokens: Int[Tensor, "R L"]) -> TeacherForced:
         return unroll(self, memory, tokens)

@@ -37,12 +37,18 @@ class Beam:
 
     A hypothesis that ends leaves the beam, and the beam shrinks by one (the search of Xu et al.'s code).  The ended
     hypothesis with the highest logprob / `divisor` wins; when none has ended at `rules.max_length`, the best unfinished
-    one is returned.  Two options reproduce other published searches:
+    one is returned.  Hypotheses that can no longer beat the ended ones are dropped, and leave their places to others.
+
+    Options reproduce other published searches:
 
     - `finished_compete` (SA-LSTM): an ended hypothesis stays in the beam until better ones fill all slots, and in the
       end unfinished hypotheses compete with ended ones.
     - `keep_beam_full` (ruotianluo/self-critical.pytorch and its descendants): the next best hypothesis fills the slot
       of an ended one, so the beam never shrinks, and in the end unfinished hypotheses compete with ended ones.
+    - `drop_hopeless` false (Show, Attend and Tell in PyTorch): a hypothesis keeps its place until it ends, and then its
+      end uses up a place, also when it cannot win any more.
+    - `predict_start` (VideoCaptioning): the model predicts the first token too, from the medium alone, in a step of
+      its own before the `rules.max_length` others.
 
     `groups` above 1 selects diverse beam search (`decode.diverse`); `must` selects constrained beam search
     (`decode.constrained`).
@@ -53,6 +59,8 @@ class Beam:
     rules: Rules = field(default_factory=Rules)  # about words and lengths
     finished_compete: bool = False  # ended hypotheses keep places in the beam, as in SA-LSTM
     keep_beam_full: bool = False  # an ended hypothesis' place goes to the next best, as in self-critical.pytorch
+    drop_hopeless: bool = True  # hypotheses that cannot win any more leave the beam; false: as in Show, Attend and Tell
+    predict_start: bool = False  # the first token is predicted from the medium alone, as in VideoCaptioning
     # power: length ** length_penalty.  wu: ((5 + length) / 6) ** length_penalty (Wu et al. 2016, arXiv:1609.08144, eq.
     # 14).  avg: length, whatever the length_penalty
     normalise: Literal["power", "wu", "avg"] = "power"
@@ -75,6 +83,8 @@ class Beam:
             raise ValueError("finished_compete is one beam with one caption: leave out groups, n_best and must")
         if self.keep_beam_full and (self.finished_compete or self.groups > 1 or self.must):
             raise ValueError("keep_beam_full is one beam: leave out finished_compete, groups and must")
+        if not self.drop_hopeless and (self.groups > 1 or self.must):
+            raise ValueError("drop_hopeless false is one beam: leave out groups and must")
         if not 1 <= self.n_best <= self.size:
             raise ValueError(
                 f"a beam of {self.size} cannot give the {self.n_best} best captions: n_best must lie between 1 and size"

@@ -20,6 +20,7 @@ from limner.decode.logits import apply_rules, warp_logits
 from limner.decode.nbest import BeamHypothesis, NBest
 from limner.decode.options import Beam, Decoding, Sample
 from limner.decode.rules import Rules
+from limner.decode.start import with_predicted_start
 from limner.models.captioner import Captioner, first_tensor, map_tensors
 
 __all__ = ["SEARCHES", "Beam", "Sample", "beam", "greedy", "rollout", "sample", "search"]
@@ -89,8 +90,11 @@ def beam(model: Captioner, inputs: Inputs, options: Beam = Beam()) -> Captions: 
     medium i.
 
     A beam of size 1 is greedy search; a beam of size V^L, for captions of up to L of V words, is exhaustive search.
-    Raises FloatingPointError when a medium's scores are nan or all -inf.
+    Raises FloatingPointError when a medium's scores are nan or all -inf, ValueError for `predict_start` with a model
+    that does not predict its first token.
     """
+    if options.predict_start:
+        return beam(*with_predicted_start(model, inputs, options))
     if options.must:
         return constrained_beam(model, inputs, options)
     if options.groups > 1:
@@ -142,8 +146,8 @@ class _BeamSearch:
         if not (self.options.finished_compete or self.options.keep_beam_full):
             self.slots = self.slots - ended.sum(1)
         self.score = score.masked_fill(~usable | ended, -torch.inf)
-        hopeless = self._bound() <= self.best_score[:, None]
-        self.score.masked_fill_(hopeless, -torch.inf)
+        if self.options.drop_hopeless:
+            self.score.masked_fill_(self._bound() <= self.best_score[:, None], -torch.inf)
         # an empty slot repeats its medium's best hypothesis; models that share work among equal rows pay nothing for it
         best = torch.where(
             self.score.isfinite(), torch.arange(K, device=self.score.device), self.score.argmax(1, keepdim=True)

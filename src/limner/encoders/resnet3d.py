@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from limner.core.fields import PositiveInt
 from limner.core.tensors import state_dict_differences
+from limner.core.torch_files import check_torch_file
 from limner.core.types import Features, Layout, Pixels
 from limner.encoders.freezing import FourStageEncoder
 from limner.encoders.pretrained import weights_sha256
@@ -243,6 +244,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     path = Path(path).expanduser()
     if not path.is_file():
         raise ValueError(f"encoder.source: {path} is not a file; give the .pth file of a 3-D ResNet, or a run folder")
+    check_torch_file(path)
     try:
         tree = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can make torch raise any exception

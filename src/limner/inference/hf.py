@@ -171,6 +171,8 @@ def generate_arguments(decoding: Decoding) -> dict[str, Any]:
             "words that must appear (--must)": decoding.must,
             "diverse beams (--decoding.groups)": decoding.groups > 1,
             "ended captions that compete with unfinished ones (--decoding.finished_compete)": decoding.finished_compete,
+            "hypotheses that stay until they end (--decoding.drop_hopeless)": not decoding.drop_hopeless,
+            "a predicted first token (--decoding.predict_start)": decoding.predict_start,
             "--decoding.normalise wu": decoding.normalise == "wu",
         }
         penalty = 1.0 if decoding.normalise == "avg" else decoding.length_penalty

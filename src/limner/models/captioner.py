@@ -90,6 +90,10 @@ class Captioner(nn.Module, ABC):
         """The vector from which the last step's logits were computed, for objectives; None when there is none."""
         return None
 
+    def start_logits(self, state: Any) -> Float[Tensor, "R V"] | None:
+        """The scores of the first token before any token is read; None for models that do not predict it."""
+        return None
+
     def caption_parameters(self) -> list[nn.Parameter]:
         """The parameters on which its captions depend."""
         return list(self.parameters())
@@ -221,6 +225,9 @@ class CaptionerWrapper(Captioner):
 
     def hidden(self, state: Any) -> Float[Tensor, "R H"] | None:
         return self.captioner.hidden(state)
+
+    def start_logits(self, state: Any) -> Float[Tensor, "R V"] | None:
+        return self.captioner.start_logits(state)
 
 
 class FromPixels(CaptionerWrapper):

@@ -2,8 +2,8 @@
 
 `FirstToken` is the published system yiskw713/VideoCaptioning, after Vinyals et al. 2015 (arXiv:1411.4555).  One vector
 of the clip is the LSTM's input at step 0, and the words follow; there is no attention.  The published step 0 is trained
-to predict <start>.  Here step 0 is `init_state`, its prediction is not computed, and BOS is the input of the first
-`step`.  Searches and objectives therefore see the words alone.
+to predict <start>.  Here step 0 is `init_state`, and BOS is the input of the first `step`.  Searches and objectives
+therefore see the words alone; only a search with `decoding.predict_start` asks for the prediction of step 0.
 
 `SpatioTemporal` is limner's own: `ShowAttendTell` over all T x H x W cells with a position embedding.
 """
@@ -144,6 +144,10 @@ class FirstToken(Captioner):
         out, (h, c) = self.lstm(self.embed(token)[:, None], _layers_first(state))
         attention = memory.attention.repeat_interleave(len(token) // len(memory.attention), 0)
         return Step(self.head(self.dropout(out[:, 0])), State(h.transpose(0, 1), c.transpose(0, 1)), attention)
+
+    def start_logits(self, state: State) -> Float[Tensor, "R V"] | None:
+        """What step 0 predicts; None where BOS is masked, because such a model was never trained to predict it."""
+        return None if self.config.mask_special_tokens else self.head(self.dropout(self.hidden(state)))
 
     def forward_teacher_forced(self, memory: Memory, tokens: Int[Tensor, "R L"]) -> TeacherForced:
         """One pass of the LSTM over all words of all rows.  The word layer runs only where a word must be predicted."""

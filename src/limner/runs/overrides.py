@@ -8,6 +8,8 @@ from typing import Any, TypeVar, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from limner.core.untrusted import load_yaml, short_repr
+
 Options = TypeVar("Options")
 
 
@@ -23,7 +25,7 @@ def parse_value(name: str, text: str) -> Any:
             "set PYTHONUTF8=1, or rename what is not UTF-8"
         )
     try:
-        return yaml.safe_load(text) if text else ""
+        return load_yaml(text) if text else ""
     except yaml.YAMLError as error:
         raise ValueError(f"--{name} {text}: not a YAML value; put quotes inside the quotes") from error
 
@@ -42,7 +44,7 @@ def override(tree: Any, path: Sequence[str], value: Any, name: str, default: Any
         inner = default[0] if isinstance(default, list) and default else None
         return [override(item, rest, value, name, inner) if i == index else item for i, item in enumerate(tree)]
     if tree is not None and not isinstance(tree, Mapping):
-        raise ValueError(f"{name}: '{head}' is below a plain value, {tree!r}")
+        raise ValueError(f"{name}: '{head}' is below a plain value, {short_repr(tree, 200)}")
     inner = default.get(head) if isinstance(default, Mapping) else None
     return {**(tree or {}), head: override((tree or {}).get(head), rest, value, name, inner)}
 
@@ -69,7 +71,7 @@ def override_options(options: Options, changes: Mapping[str, Any], where: str) -
         if first["type"] == "value_error":  # of __post_init__, which names its fields itself
             raise ValueError(str(first["ctx"]["error"])) from error
         name = ".".join([where, *_existing(first["loc"], tree)])
-        raise ValueError(f"{name}: {first['msg']}, got {first['input']!r}") from error
+        raise ValueError(f"{name}: {first['msg']}, got {short_repr(first['input'], 200)}") from error
 
 
 def _check_name(kind: Any, name: str, where: str) -> None:

@@ -15,6 +15,7 @@ from limner.core.fields import ConfigOf
 from limner.core.files import read_json, write_json
 from limner.core.migration import migrate, new_field_name
 from limner.core.plugins import load_entry_points
+from limner.core.untrusted import load_yaml, short_repr
 from limner.decode.options import Beam
 from limner.encoders import DEFAULT_ENCODER
 from limner.models import DEFAULT_CAPTIONER
@@ -53,7 +54,7 @@ def load_recipe(path: str | PathLike[str], overrides: Overrides = ()) -> Recipe:
         raise FileNotFoundError(f"no recipe at {path}")
     try:
         saved = path.suffix == ".json"
-        tree = migrate(read_json(path)) if saved else yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = migrate(read_json(path)) if saved else load_yaml(path.read_text(encoding="utf-8"))
     except yaml.MarkedYAMLError as error:
         line = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
         raise ValueError(f"{path} is not YAML{line}: {error.problem}") from error
@@ -84,7 +85,7 @@ def build_recipe(tree: Any, overrides: Overrides = (), where: str = "recipe") ->
         first = error.errors()[0]
         name = _dotted(first["loc"], tree)
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise ValueError(f"{where}: {name}: {first['msg']}, got {first.get('input')!r}{more}") from error
+        raise ValueError(f"{where}: {name}: {first['msg']}, got {short_repr(first.get('input'), 200)}{more}") from error
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 
@@ -154,7 +155,7 @@ def _check_fields(kind: Any, tree: Any, where: str) -> None:
             _check_fields(choice, tree, where)
     elif dataclasses.is_dataclass(kind):
         if not isinstance(tree, Mapping):
-            raise ValueError(f"{where or 'a recipe'} takes fields, got {tree!r}")
+            raise ValueError(f"{where or 'a recipe'} takes fields, got {short_repr(tree, 200)}")
         every = typing.get_type_hints(kind, include_extras=True)
         hints = {field.name: every[field.name] for field in dataclasses.fields(kind)}
         for key, value in tree.items():
@@ -168,12 +169,12 @@ def _check_fields(kind: Any, tree: Any, where: str) -> None:
 def _named_config(configs: ConfigOf, tree: Any, where: str) -> type:
     """Return the config class that a tree's field `name` chooses.  Raises ValueError that lists the known names."""
     if not isinstance(tree, Mapping):
-        raise ValueError(f"{where} takes fields, got {tree!r}")
-    name = str(tree.get("name"))
+        raise ValueError(f"{where} takes fields, got {short_repr(tree, 200)}")
+    name = tree["name"] if isinstance(tree.get("name"), str) else ""
     if name not in configs.registry:
         raise ValueError(
-            f"{where}.name is {tree.get('name')!r}; known are {', '.join(configs.registry)}; if a plug-in brings it, "
-            "load the plug-in (limner --plugin PACKAGE ...)"
+            f"{where}.name is {short_repr(tree.get('name'))}; known are {', '.join(configs.registry)}; if a plug-in "
+            "brings it, load the plug-in (limner --plugin PACKAGE ...)"
         )
     entry = configs.registry[name]
     return getattr(entry, "config", entry)

@@ -76,14 +76,20 @@ searches = st.builds(
         Beam(size, rules=rules, finished_compete=True)
         if kind == "finished_compete"
         else Beam(
-            size, penalty, rules, n_best=min(n_best, size), normalise=normalise, keep_beam_full=kind == "keep_beam_full"
+            size,
+            penalty,
+            rules,
+            n_best=min(n_best, size),
+            normalise=normalise,
+            keep_beam_full=kind == "keep_beam_full",
+            drop_hopeless=kind != "hopeless_stay",
         )
     ),
     size=st.integers(1, 5),
     n_best=st.integers(1, 5),
     penalty=st.sampled_from([0.0, 0.3, 1.0, 2.0]),
     normalise=st.sampled_from(["power", "wu", "avg"]),
-    kind=st.sampled_from(["ours", "finished_compete", "keep_beam_full"]),
+    kind=st.sampled_from(["ours", "finished_compete", "keep_beam_full", "hopeless_stay"]),
     rules=st.builds(
         Rules,
         min_length=st.integers(0, 3),

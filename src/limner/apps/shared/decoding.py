@@ -25,6 +25,8 @@ FIELDS = {
     "top_p": "top_p",
 }
 WORD_LISTS = ("must", "rules.never", "rules.bad_endings")  # may also be given as words separated by commas
+# the options of `Beam` that make a published search, and their values in limner's own
+PUBLISHED = {"finished_compete": False, "keep_beam_full": False, "drop_hopeless": True}
 MORE = (
     "Any other field of a recipe's decoding: --decoding.FIELD VALUE, for example --decoding.length_penalty 0.5, "
     "--decoding.groups 5, --decoding.rules.min_length 6, --decoding.rules.bad_endings common."
@@ -155,7 +157,7 @@ def _prepared_beam(start: Beam, changes: Mapping[str, Any], shown: Mapping[str, 
     """Resolve what a recipe's beam and the changes exclude of each other.
 
     A given length penalty counts: a recipe's `normalise: avg`, which has none, becomes `power`.  A published search
-    (`finished_compete`, `keep_beam_full`) that cannot do what is asked gives way to limner's own, and a note says so.
+    (`PUBLISHED`) that cannot do what is asked gives way to limner's own, and a note says so.
     """
     changes = dict(changes)
     if "length_penalty" in changes:
@@ -171,13 +173,13 @@ def _prepared_beam(start: Beam, changes: Mapping[str, Any], shown: Mapping[str, 
         beyond |= {"n_best": changes.get("n_best", 1) != 1, "length_penalty": bool(changes.get("length_penalty"))}
         beyond |= {"normalise": changes.get("normalise", "power") != "power"}
     asked = [shown[name] for name, wished in beyond.items() if wished and name in shown]
-    chosen = {"finished_compete", "keep_beam_full"} & changes.keys()
-    if not asked or chosen or not (start.finished_compete or start.keep_beam_full):
+    quirks = [name for name, own in PUBLISHED.items() if getattr(start, name) != own]
+    if not asked or PUBLISHED.keys() & changes.keys() or not quirks:
         return start, changes
-    published = "finished_compete" if start.finished_compete else "keep_beam_full"
+    published = quirks[0]
     print(
         f"note: the published search of this model ({published}) has no {', '.join(asked)}; limner's own beam takes "
         "its place",
         file=sys.stderr,
     )
-    return replace(start, finished_compete=False, keep_beam_full=False), changes
+    return replace(start, finished_compete=False, keep_beam_full=False, drop_hopeless=True), changes

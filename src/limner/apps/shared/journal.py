@@ -12,6 +12,7 @@ from typing import Any
 
 from limner.apps.shared.arguments import WrongArguments
 from limner.core.files import read_json, write_text
+from limner.core.untrusted import short_repr
 from limner.data.karpathy import coco_id
 
 Row = dict[str, Any]
@@ -175,7 +176,7 @@ def _row(item: Any, where: str) -> Row:
     except (KeyError, TypeError, ValueError, AttributeError):
         pass
     raise ValueError(
-        f"{where}: --resume expects an output of this command, with {', '.join(FIELDS)}; got {item!r:.200}"
+        f"{where}: --resume expects an output of this command, with {', '.join(FIELDS)}; got {short_repr(item, 200)}"
     )
 
 

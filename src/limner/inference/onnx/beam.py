@@ -37,6 +37,10 @@ def require_supported(options: Decoding) -> Beam:
         raise ValueError(
             "the ONNX engine has no diverse and no constrained beams (--decoding.groups, --must): use PyTorch's"
         )
+    if options.predict_start:
+        raise ValueError(
+            "an exported model does not predict its first token (--decoding.predict_start): use the PyTorch engine"
+        )
     return options
 
 
@@ -86,7 +90,8 @@ class _BeamSearch:
             self.slots -= int(ended.sum())
         # the highest normalised score that a hypothesis can still reach: log-probabilities only fall
         bound = score / max(1.0, self.options.divisor(self.options.rules.max_length))
-        self._select(in_beam & ~ended & (bound > self.threshold), score, parents, state)
+        hopeless = bound <= self.threshold if self.options.drop_hopeless else np.zeros(len(score), bool)
+        self._select(in_beam & ~ended & ~hopeless, score, parents, state)
         return len(self.score) > 0
 
     def _select(self, live: np.ndarray, score: np.ndarray, parents: np.ndarray, state: State) -> None:

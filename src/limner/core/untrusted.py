@@ -1,0 +1,130 @@
+"""Guards for values from files of others: pickles that ask for memory, YAML that expands without end, long messages."""
+
+import pickle
+import pickletools
+import struct
+from collections.abc import Mapping
+from io import BufferedIOBase
+from typing import Any
+
+import yaml
+
+MOST_YAML_VALUES = 1_000_000  # of a document with its aliases written out; recipes have some hundred
+LENGTHS = {  # how a pickle's opcode gives the length of the text or bytes that follow it
+    pickletools.TAKEN_FROM_ARGUMENT1: "<B",
+    pickletools.TAKEN_FROM_ARGUMENT4: "<i",
+    pickletools.TAKEN_FROM_ARGUMENT4U: "<I",
+    pickletools.TAKEN_FROM_ARGUMENT8U: "<Q",
+}
+OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
+LINES = {"stringnl_noescape_pair": 2}  # arguments of more than one line
+
+
+def check_pickle(file: BufferedIOBase) -> None:
+    """Check that the next pickle in `file` asks for no more memory than its objects need; the position is restored.
+
+    A pickle numbers its objects, and Python's unpickler makes a table up to the largest number.  Ten bytes with the
+    number 0x0fffffff would take 4.3 GB.  Numbers that are written by a program follow each other, so a number far
+    beyond the count of objects is refused.  Raises pickle.UnpicklingError.
+    """
+    start, numbered = file.tell(), 0
+    while code := file.read(1):
+        opcode = OPCODES.get(code.decode("latin-1"))
+        if opcode is None:
+            raise pickle.UnpicklingError(f"unknown instruction {code!r} at byte {file.tell() - start - 1}")
+        argument = _argument(file, opcode.arg)
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            number = _number(opcode.name, argument)
+            if number > 2 * numbered + 1000:
+                raise pickle.UnpicklingError(f"it gives object {numbered} the number {number}, which is damage or harm")
+            numbered += 1
+        if opcode.name == "STOP":
+            break
+    file.seek(start)
+
+
+def _argument(file: BufferedIOBase, kind: pickletools.ArgumentDescriptor | None) -> bytes:
+    """Read the argument of an opcode; text and bytes with a length are skipped."""
+    if kind is None:
+        return b""
+    if kind.n == pickletools.UP_TO_NEWLINE:
+        return b"".join(file.readline() for _ in range(LINES.get(kind.name, 1)))
+    if kind.n >= 0:
+        return file.read(kind.n)
+    layout = LENGTHS[kind.n]
+    size = file.read(struct.calcsize(layout))
+    if len(size) < struct.calcsize(layout):
+        raise EOFError("it ends too early")
+    (length,) = struct.unpack(layout, size)
+    file.seek(min(max(length, 0), 1 << 62), 1)
+    return b""
+
+
+def _number(opcode: str, argument: bytes) -> int:
+    """The number that an opcode gives to an object."""
+    if opcode == "PUT":
+        digits = argument.strip()
+        if not digits.isdigit() or len(digits) > 18:
+            raise pickle.UnpicklingError(f"{argument[:40]!r} is no number of an object")
+        return int(digits)
+    return int.from_bytes(argument, "little")
+
+
+def load_yaml(text: str) -> Any:
+    """`yaml.safe_load`, which refuses documents whose aliases grow without bounds.  Raises yaml.YAMLError.
+
+    >>> load_yaml("a: &x [1, 2]\\nb: *x")
+    {'a': [1, 2], 'b': [1, 2]}
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _written_out(node, {}) > MOST_YAML_VALUES:
+            raise yaml.YAMLError(f"its aliases (*name) stand for more than {MOST_YAML_VALUES:,} values")
+        return loader.construct_document(node)
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deep, or an alias (*name) contains itself") from error
+    finally:
+        loader.dispose()
+
+
+def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node has when every alias in it is written out; a node that contains itself recurses."""
+    if id(node) not in known:
+        inner: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            inner = [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            inner = node.value
+        known[id(node)] = 1 + sum(_written_out(part, known) for part in inner)
+    return known[id(node)]
+
+
+def short_repr(value: Any, width: int = 80, depth: int = 3) -> str:
+    """At most `width` characters that show a value; unlike `repr`, it never walks through all of a nested value.
+
+    >>> short_repr({"a": [1, 2, 3, 4, 5, 6, 7]}), short_repr("x" * 100, 10)
+    ("{'a': [1, 2, 3, 4, 5, 6, ...]}", "'xxxxxx...")
+    """
+    text = _shown(value, width, depth)
+    return text if len(text) <= width else f"{text[: width - 3]}..."
+
+
+def _shown(value: Any, width: int, depth: int) -> str:
+    if isinstance(value, (str, bytes)):
+        return repr(value[: width + 1])
+    if isinstance(value, int) and value.bit_length() > 128:
+        return f"a number of {value.bit_length()} bits"
+    if not isinstance(value, (Mapping, list, tuple, set, frozenset)):
+        return repr(value)
+    opening, closing = {list: ("[", "]"), tuple: ("(", ")")}.get(type(value), ("{", "}"))
+    if not depth:
+        return f"{opening}...{closing}" if value else opening + closing
+    first = [item for item, _ in zip(value.items() if isinstance(value, Mapping) else value, range(6), strict=False)]
+    if isinstance(value, Mapping):
+        shown = [f"{_shown(key, width, depth - 1)}: {_shown(item, width, depth - 1)}" for key, item in first]
+    else:
+        shown = [_shown(item, width, depth - 1) for item in first]
+    return opening + ", ".join([*shown, *(["..."] if len(value) > len(first) else [])]) + closing
