@@ -118,7 +118,7 @@ def check_export(pipeline: Pipeline, engine: OnnxPipeline, media: Sequence[Sourc
 @torch.no_grad()
 def caption_logprob(pipeline: Pipeline, source: Source, tokens: Int[np.ndarray, " L"]) -> float:
     """Log-probability that PyTorch gives to a caption of an image or clip (natural log, EOS included)."""
-    frames = frames_of(source, pipeline.sampling, [])
+    frames = frames_of(source, pipeline.sampling, [], pipeline.encoder.reading_side())
     features = pipeline.encode(Pixels(pipeline.encoder.preprocess(frames)[None]))
     targets = torch.from_numpy(tokens)
     inputs = torch.cat([torch.tensor([BOS]), targets[:-1]])
