@@ -1,4 +1,4 @@
-"""Large images are read at a fraction of their size; what an encoder then sees hardly differs, and small ones not at all."""
+"""Large images are read at a fraction of their size: an encoder sees nearly the same; small ones keep every pixel."""
 
 import io
 from pathlib import Path
@@ -51,7 +51,7 @@ def large() -> Image.Image:
 def test_a_large_image_is_read_at_twice_the_size_that_is_needed(
     large: Image.Image, format: str, shape: tuple[int, int]
 ) -> None:
-    """1800 / 320 = 5.6: libjpeg decodes at 1/4, and 450 / 320 leaves no further whole number; others are divided by 5."""
+    """1800 / 320 = 5.6: libjpeg decodes at 1/4, and 450 / 320 is less than 2; other formats are divided by 5."""
     options = {"method": 0} if format == "WEBP" else {"compress_level": 1} if format == "PNG" else {"quality": 92}
     content = encoded(large, format, **options)
     full, reduced = read_image(content)[0], read_image(content, side=SIDE)[0]

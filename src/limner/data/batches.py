@@ -68,7 +68,8 @@ def from_files(
 
     The first media are kept in memory, up to `cache_bytes`: the decoded frames or the preprocessed tensor, whichever is
     smaller.  Randomly sampled frames are not kept.  `side` is the shorter side in pixels to which `preprocess` resizes,
-    0 if that is not known; large images are read reduced to at least twice this.  The reader raises MixedShapesError when frames differ in shape.
+    0 if that is not known; large images are read reduced to at least twice this.  The reader raises MixedShapesError
+    when frames differ in shape.
     """
     cache: dict[tuple[str, str], np.ndarray | Tensor] = {}
     cache_left = cache_bytes

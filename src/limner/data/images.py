@@ -147,7 +147,8 @@ def _load_truncated(image: Image.Image, source: EncodedImage, error: Exception, 
     share = rows / len(pixels)
     if share < MISSING:
         raise error
-    what = "its last bytes are missing" if share > 0.98 else f"the file breaks off, about {share:.0%} of it can be read"
+    part = f"the file breaks off, about {share:.0%} of it can be read"
+    what = "its last bytes are missing" if share > 0.98 else part
     notes.append(f"truncated: {what}")
     return image
 
