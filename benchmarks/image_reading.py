@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/image_reading.py --rounds 5
 
 A synthetic photograph of 4000 x 3000 pixels is read from memory and resized to 160 x 160 and to 224 x 224 pixels, as
-the encoders do.  It has noise of every size, the coarse stronger than the fine, and grain, as photographs have.  The differences
-of the resized images are printed before anything is timed; the mean must be below 1 of 255.
+the encoders do.  It has noise of every size, the coarse stronger than the fine, and grain, as photographs have.  The
+differences of the resized images are printed before anything is timed; the mean must be below 1 of 255.
 """
 
 import io
