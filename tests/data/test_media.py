@@ -141,7 +141,7 @@ def jpeg() -> bytes:
     [
         (b"", r"bad\.jpg: the file is empty \(0 bytes\); replace or remove it"),
         (b"404 not found", r"bad\.jpg: not an image in a format that is read; replace or remove it"),
-        (b"\n<!DOCTYPE html>", r"bad\.jpg: it is a web page, not the image that it shows; download the image itself"),
+        (b"\n<!DOCTYPE html>", r"bad\.jpg: it is a web page, not what it shows; download the file itself"),
         (jpeg()[:700], r"bad\.jpg: the image is damaged \(.*truncated.*\); replace or remove it"),
         (jpeg()[:20] + bytes(3000), r"bad\.jpg: .*; replace or remove it"),
         (None, r"bad\.jpg: there is no such file; check"),
@@ -161,7 +161,7 @@ def test_errors_about_broken_pictures_name_the_file_and_the_remedy(
 
 
 def test_a_folder_and_wrong_arrays_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match="a folder, not a file; give an image file"):
+    with pytest.raises(MediaError, match="a folder, not a file; give an image or a video file"):
         read_image(tmp_path)
     with pytest.raises(MediaError, match="uint8"):
         read_image(np.zeros((4, 4, 3), np.float32))

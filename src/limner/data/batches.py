@@ -81,7 +81,7 @@ def from_files(
         if isinstance(cached, Tensor):
             return cached
         if cached is None:
-            frames = read_medium(medium, sampling, side=side_before(augmentation, side))
+            frames = read_medium(medium, sampling, None, side_before(augmentation, side))
             decoded = AUGMENTATIONS[augmentation](frames)
         else:
             decoded = cached

@@ -76,7 +76,7 @@ def read_image(
     except MediaError as error:
         raise MediaError(f"{name}: {error}") from error
     except NotAFileError as error:
-        raise MediaError(f"{name}: {error}; give an image file, or remove it") from error
+        raise MediaError(f"{name}: {error}; give an image or a video file, or remove it") from error
     except FileNotFoundError as error:
         raise MediaError(f"{name}: there is no such file; check the path or the image folder") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -56,8 +56,9 @@ def read_medium(
 def is_clip(path: str | PathLike[str]) -> bool:
     """Whether a file is a video, by its content; a path that is not there is judged by its suffix."""
     kind = recognise(path)
-    promised = kind_by_suffix(path) == "video" and Path(path).is_file()  # reading a damaged file tells what is wrong
-    return kind == "video" or (kind != "image" and promised)
+    if kind or kind_by_suffix(path) != "video" or not Path(path).is_file():
+        return kind == "video" or (kind == "animation" and kind_by_suffix(path) == "video")
+    return not what_it_is(first_bytes(path))  # a damaged video: reading it tells what is wrong
 
 
 def _why_unknown(path: str) -> str:
