@@ -54,10 +54,13 @@ def read_medium(
 
 
 def is_clip(path: str | PathLike[str]) -> bool:
-    """Whether a file is a video, by its content; a path that is not there is judged by its suffix."""
+    """Whether a file is a video or an animation, by its content; a path that is not there is judged by its suffix.
+
+    A damaged file counts as what its name promises, because reading it tells what is wrong.
+    """
     kind = recognise(path)
     if kind or kind_by_suffix(path) != "video" or not Path(path).is_file():
-        return kind == "video" or (kind == "animation" and kind_by_suffix(path) == "video")
+        return kind in ("video", "animation")
     return not what_it_is(first_bytes(path))  # a damaged video: reading it tells what is wrong
 
 

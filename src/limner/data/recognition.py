@@ -14,6 +14,8 @@ from typing import Literal
 
 from PIL import Image
 
+from limner.data.animations import is_animation
+from limner.data.containers import is_video
 from limner.data.image_files import (
     AVIF_BRANDS,
     FORMATS,
@@ -43,7 +45,6 @@ OTHER_IMAGE_SUFFIXES = (".jxl", ".svg", ".eps", ".exr", ".hdr", ".cr2", ".cr3", 
 
 # Formats whose signature is so long that no other file begins with it; of the others the header is read too.
 SURE_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "AVIF", "JPEG2000", "PSD", "QOI", "ICNS", "DDS")
-ANIMATED_FORMATS = ("GIF", "WEBP", "PNG", "AVIF")  # other formats hold several images: pages, sizes, views
 VIDEO_SIGNATURES = (  # (offset, bytes)
     (0, b"\x1a\x45\xdf\xa3"),  # Matroska, WebM
     (8, b"AVI "),
@@ -60,38 +61,6 @@ VIDEO_SIGNATURES = (  # (offset, bytes)
 )
 QUICKTIME_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"pnot", b"skip", b"free")  # at offset 4
 SOUND_BRANDS = (b"M4A ", b"M4B ", b"M4P ", b"F4A ")
-# FFmpeg's readers of videos.  Left out are those that recognise anything, and playlists, which name other files.
-VIDEO_READERS = [
-    "mov,mp4,m4a,3gp,3g2,mj2",
-    "matroska,webm",
-    "avi",
-    "mpegts",
-    "mpeg",
-    "mpegvideo",
-    "h264",
-    "hevc",
-    "m4v",
-    "asf",
-    "flv",
-    "live_flv",
-    "mxf",
-    "dv",
-    "ogg",
-    "rm",
-    "ivf",
-    "yuv4mpegpipe",
-    "nut",
-    "gxf",
-    "wtv",
-    "obu",
-    "vc1",
-    "flic",
-    "roq",
-    "smk",
-    "bink",
-    "nsv",
-    "nuv",
-]
 
 
 def recognise(path: str | PathLike[str]) -> Kind:
@@ -126,11 +95,11 @@ def promises_medium(path: str | PathLike[str]) -> bool:
 def _recognise_file(path: str, size: int, modified: int) -> Kind:
     """What a regular file is; `size` and `modified` (ns) tell whether it has changed since the last call."""
     head = first_bytes(path)
-    if format := image_format(path, head):
-        return "animation" if format in ANIMATED_FORMATS and _is_animated(path) else "image"
+    if image_format(path, head):
+        return "animation" if is_animation(path) else "image"
     if is_heic(head):
         return "image"
-    if _is_video(head) or (_may_be_video(path, head) and _opens_as_video(path)):
+    if _begins_as_video(head) or (_may_be_video(path, head) and is_video(path)):
         return "video"
     return ""
 
@@ -163,15 +132,7 @@ def _opens_as_image(path: str) -> bool:
     return True
 
 
-def _is_animated(path: str) -> bool:
-    try:
-        with open_image(path) as image:
-            return bool(getattr(image, "is_animated", False))
-    except Exception:  # a damaged file: reading it as an image tells why
-        return False
-
-
-def _is_video(head: bytes) -> bool:
+def _begins_as_video(head: bytes) -> bool:
     """Whether a file begins as one of the usual kinds of video files."""
     brands = ftyp_brands(head)
     if brands:
@@ -192,15 +153,3 @@ def _may_be_video(path: str, head: bytes) -> bool:
     if Path(path).suffix.lower() in VIDEO_SUFFIXES:
         return bool(head)
     return b"\0" in head and not what_it_is(head) and Path(path).suffix.lower() in ("", ".dat", ".bin", ".tmp")
-
-
-def _opens_as_video(path: str) -> bool:
-    import av
-
-    try:
-        with av.open(f"file:{path}", options={"format_whitelist": ",".join(VIDEO_READERS)}) as container:
-            return any(
-                not stream.disposition & av.stream.Disposition.attached_pic for stream in container.streams.video
-            )
-    except (av.error.FFmpegError, ValueError, OSError):
-        return False
