@@ -140,7 +140,8 @@ def jpeg() -> bytes:
     ("content", "message"),
     [
         (b"", r"bad\.jpg: the file is empty \(0 bytes\); replace or remove it"),
-        (b"<html>404</html>", r"bad\.jpg: not an image .*; replace or remove it"),
+        (b"404 not found", r"bad\.jpg: not an image in a format that is read; replace or remove it"),
+        (b"\n<!DOCTYPE html>", r"bad\.jpg: it is a web page, not what it shows; download the file itself"),
         (jpeg()[:700], r"bad\.jpg: the image is damaged \(.*truncated.*\); replace or remove it"),
         (jpeg()[:20] + bytes(3000), r"bad\.jpg: .*; replace or remove it"),
         (None, r"bad\.jpg: there is no such file; check"),
@@ -160,7 +161,7 @@ def test_errors_about_broken_pictures_name_the_file_and_the_remedy(
 
 
 def test_a_folder_and_wrong_arrays_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match="damaged"):
+    with pytest.raises(MediaError, match="a folder, not a file; give an image or a video file"):
         read_image(tmp_path)
     with pytest.raises(MediaError, match="uint8"):
         read_image(np.zeros((4, 4, 3), np.float32))
@@ -168,9 +169,17 @@ def test_a_folder_and_wrong_arrays_are_refused(tmp_path: Path) -> None:
         read_image(np.zeros((2, 4, 4, 3), np.uint8))
 
 
-def test_an_unknown_suffix_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match=r"'.txt' is neither an image \(.jpg .* nor a clip \(.mp4"):
-        read_medium(tmp_path / "a.txt")
+def test_a_file_that_is_no_medium_is_named_for_what_it_is(tmp_path: Path) -> None:
+    for name, content, message in (
+        ("a.txt", b"dog", "neither an image nor a video that is read; convert or remove it"),
+        ("b", b"%PDF-1.7", "it is a PDF document; save its pages as PNG"),
+        ("c", b"", r"the file is empty \(0 bytes\); replace or remove it"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(MediaError, match=f"{name}: {message}"):
+            read_medium(tmp_path / name)
+    with pytest.raises(MediaError, match=r"gone\.txt: there is no such file"):
+        read_medium(tmp_path / "gone.txt")
 
 
 GREYS = 20  # frame k of a test clip is grey 10 * k

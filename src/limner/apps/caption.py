@@ -43,7 +43,8 @@ from limner.core.addresses import address_error
 from limner.core.files import sha256
 from limner.core.torch_free import Caption, Failure, Source
 from limner.data.captions_file import CaptionsFile, read_captions
-from limner.data.media import MEDIA_SUFFIXES, is_clip
+from limner.data.media import is_clip
+from limner.data.media_folder import is_companion, media_below
 from limner.decode.options import Beam, Decoding
 from limner.inference.load import CaptionPipeline
 from limner.text.alt_text import MAX_CHARS, alt_text
@@ -88,7 +89,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     if not options.files:
         return _run_prompt(options, decoding_changes)
     problems = Problems()
-    files, problems.unreadable = expand(options.files)
+    files, problems.unreadable = expand(options.files, problems.notes)
     references = read_captions(options.references) if options.references else None
     if references:
         from limner.apps.shared import html_report
@@ -296,11 +297,12 @@ def cues_of(clip: str, rows: Iterable[Row]) -> list[subtitles.Cue]:
     return [subtitles.Cue(row["start"], row["end"], row["caption"]) for row in own]
 
 
-def expand(sources: Sequence[str]) -> tuple[list[str], list[str]]:
+def expand(sources: Sequence[str], notes: list[str] | None = None) -> tuple[list[str], list[str]]:
     """Arguments -> (files without duplicates, a line for each argument that names no file).
 
     A folder stands for the images and videos below it, in the order of their names; a pattern for the files that match
-    it; "-" for the lines of the standard input.  `./dog.png` is `dog.png`.
+    it; "-" for the lines of the standard input.  `./dog.png` is `dog.png`.  Hidden files of a folder are left out.  A
+    line is added to `notes` about files of a folder that are no media.
     """
     files: dict[str, None] = {}
     problems = []
@@ -310,16 +312,24 @@ def expand(sources: Sequence[str]) -> tuple[list[str], list[str]]:
         if error := address_error(source):
             problems.append(error)
         elif glob.has_magic(source) and not path.exists():
-            matches = sorted(name for name in glob.glob(source, recursive=True) if os.path.isfile(name))
+            names = (name for name in glob.glob(source, recursive=True) if not os.path.isdir(name))
+            matches = sorted(name for name in names if not _finds_companion(source, name))
             if not matches:
                 problems.append(f"{source}: no file matches this pattern")
             files.update(dict.fromkeys(matches))
         elif path.is_dir():
-            media = (p for p in path.rglob("*") if p.suffix.lower() in MEDIA_SUFFIXES)
-            inside = sorted(str(p) for p in media if p.is_file() or not p.exists())  # a broken link is reported
-            if not inside:
+            below = media_below(path)
+            if not below.media:
                 problems.append(f"{source}: no image or video in this folder")
-            files.update(dict.fromkeys(inside))
+            if notes is not None and below.others:
+                notes.append(below.note(source))
+            problems += below.problems
+            files.update(dict.fromkeys(map(str, below.media)))
         else:
             files[str(path)] = None
     return list(files), problems
+
+
+def _finds_companion(pattern: str, path: str) -> bool:
+    """Whether a part of a path that a pattern matches was put there by a system, and the pattern does not name it."""
+    return any(is_companion(part) for part in set(Path(path).parts) - set(Path(pattern).parts))

@@ -27,7 +27,7 @@ from limner.apps.shared.console import open_console
 from limner.core.addresses import refuse_address
 from limner.core.files import write_json
 from limner.data.captions_file import SHAPES, read_captions
-from limner.data.media import MEDIA_SUFFIXES
+from limner.data.media_folder import media_below
 from limner.data.pairing import CaptionPairs, normalise_id, pair_captions, summarise_ids
 from limner.data.shapes import read_truth
 from limner.data.shapes_words import Scene
@@ -149,9 +149,8 @@ def find_media(ids: Sequence[str], files: Mapping[str, str], folder: Path | None
     """
     refuse_address(folder or "")
     below: dict[str, list[str]] = {}
-    for path in sorted(folder.rglob("*")) if folder else ():
-        if path.suffix.lower() in MEDIA_SUFFIXES:
-            below.setdefault(normalise_id(path.name), []).append(str(path))
+    for path in media_below(folder).media if folder else ():
+        below.setdefault(normalise_id(path.name), []).append(str(path))
     candidates = {}
     for id in ids:
         named = Path(folder or "", files.get(id, ""))

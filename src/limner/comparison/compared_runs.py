@@ -11,7 +11,7 @@ from limner.core.types import Medium
 from limner.core.untrusted import short_repr
 from limner.data.captions_file import read_captions
 from limner.data.datasets import read_dataset
-from limner.data.media import MEDIA_SUFFIXES
+from limner.data.media_folder import media_below
 from limner.data.pairing import normalise_id, summarise_ids
 from limner.runs.recipe_file import load_recipe
 
@@ -136,7 +136,7 @@ def locate_media(folder: str | Path, media: Mapping[str, Medium]) -> dict[str, M
     root = Path(folder)
     if not root.is_dir():
         raise ValueError(f"--media {root} is not a folder; expected the folder of the images or clips")
-    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in MEDIA_SUFFIXES)
+    files = media_below(root).media
     by_name = {path.name: path for path in files}
     by_id = {normalise_id(path.name): path for path in files}
 

@@ -32,7 +32,7 @@ def make_thumbnail(medium: Medium, side: int = LONGER_SIDE) -> Thumbnail:
 
     Raises MediaError when the medium cannot be read.
     """
-    frames = read_medium(medium, FrameSampling(CLIP_FRAMES))
+    frames = read_medium(medium, FrameSampling(CLIP_FRAMES), side=side)
     frame_side = side if len(frames) == 1 else side * FRAME_SIDE // LONGER_SIDE
     strip = _side_by_side([_shrink(frame, frame_side) for frame in frames])
     buffer = io.BytesIO()

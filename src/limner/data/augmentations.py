@@ -1,6 +1,7 @@
 """Named, deterministic augmentations of a medium, for which features can be stored."""
 
 from collections.abc import Callable
+from math import ceil
 
 import numpy as np
 from jaxtyping import UInt8
@@ -50,3 +51,12 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     **_CROPS,
     **{f"flip-{name}": flipped(augmentation) for name, augmentation in _CROPS.items()},
 }
+
+
+def side_before(augmentation: str, side: int) -> int:
+    """The shorter side that an image must have so that it is at least `side` after the augmentation.
+
+    >>> side_before("flip", 170), side_before("flip-crop-tl", 170)
+    (170, 200)
+    """
+    return ceil(side / CROP_FRACTION) if "crop" in augmentation else side

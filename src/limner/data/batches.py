@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from limner.core.types import PAD, Batch, Features, Layout, Medium, Pixels
-from limner.data.augmentations import AUGMENTATIONS
+from limner.data.augmentations import AUGMENTATIONS, side_before
 from limner.data.frames import FrameSampling
 from limner.data.media import MediaError, read_medium
 from limner.data.prefetch import prefetch
@@ -59,12 +59,17 @@ def from_store(store: FeatureStore) -> Reader:
 
 
 def from_files(
-    preprocess: Callable[[np.ndarray], Tensor], sampling: FrameSampling = FrameSampling(), cache_bytes: int = 0
+    preprocess: Callable[[np.ndarray], Tensor],
+    sampling: FrameSampling = FrameSampling(),
+    cache_bytes: int = 0,
+    side: int = 0,
 ) -> Reader:
     """A reader that decodes and preprocesses raw media.
 
     The first media are kept in memory, up to `cache_bytes`: the decoded frames or the preprocessed tensor, whichever is
-    smaller.  Randomly sampled frames are not kept.  The reader raises MixedShapesError when frames differ in shape.
+    smaller.  Randomly sampled frames are not kept.  `side` is the shorter side in pixels to which `preprocess` resizes,
+    0 if that is not known; large images are read reduced to at least twice this.  The reader raises MixedShapesError
+    when frames differ in shape.
     """
     cache: dict[tuple[str, str], np.ndarray | Tensor] = {}
     cache_left = cache_bytes
@@ -75,7 +80,11 @@ def from_files(
         cached = cache.get((medium.id, augmentation))
         if isinstance(cached, Tensor):
             return cached
-        decoded = AUGMENTATIONS[augmentation](read_medium(medium, sampling)) if cached is None else cached
+        if cached is None:
+            frames = read_medium(medium, sampling, None, side_before(augmentation, side))
+            decoded = AUGMENTATIONS[augmentation](frames)
+        else:
+            decoded = cached
         tensor = preprocess(decoded)
         if cached is None and not (medium.frame_seed is not None and sampling.policy == "random"):
             smaller = decoded if decoded.nbytes < tensor.nbytes else tensor

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from limner.data.media import MEDIA_SUFFIXES, is_clip
+from limner.data.media import is_clip
+from limner.data.media_folder import media_below
 
 
 def clip_files(media: str | Path) -> dict[str, str]:
@@ -17,7 +18,7 @@ def clip_files(media: str | Path) -> dict[str, str]:
     if not root.is_dir():
         raise ValueError(f"data.media: '{media}' is not a folder; expected the folder of the clips, or an empty value")
     paths: dict[str, str] = {}
-    for path in sorted(path for path in root.rglob("*") if path.suffix.lower() in MEDIA_SUFFIXES and is_clip(path)):
+    for path in (path for path in media_below(root).media if is_clip(path)):
         if path.stem in paths:
             raise ValueError(f"two clips are called {path.stem}: {paths[path.stem]} and {path}; remove one of them")
         paths[path.stem] = str(path)

@@ -9,7 +9,7 @@ from typing import TextIO
 
 from limner.core.torch_free import Medium
 from limner.data.dataset import SPLITS, Dataset, drop_empty_captions, split_by_hash
-from limner.data.media import MEDIA_SUFFIXES
+from limner.data.media_folder import media_below
 
 FILE_COLUMNS = ("file", "filename", "path", "image", "video", "file_name", "image_path")
 CAPTION_COLUMNS = ("caption", "captions", "text", "description", "sentence")
@@ -84,8 +84,9 @@ def read_folder(annotations: str | Path, media: str | Path) -> Dataset:
     if not root.is_dir():
         raise ValueError(f"{root} is not a folder; expected a folder with images or clips")
     texts = Path(annotations) if str(annotations) not in ("", ".") else root
-    entries, problems = [], []
-    for path in sorted(path for path in root.rglob("*") if path.suffix.lower() in MEDIA_SUFFIXES):
+    below = media_below(root)
+    entries, problems = [], list(below.problems)
+    for path in below.media:
         relative = path.relative_to(root)
         name = str(relative).encode(errors="backslashreplace").decode()
         if name != str(relative):  # such a name cannot be written to JSON or a terminal
@@ -99,7 +100,7 @@ def read_folder(annotations: str | Path, media: str | Path) -> Dataset:
         split = next((part for part in relative.parts[:-1] if part in SPLITS), split_by_hash(relative.as_posix()))
         entries.append(Medium(relative.as_posix(), str(path), split, tuple(line for line in captions if line.strip())))
     if not entries:
-        raise ValueError(f"no image or clip below {root}; known file types are {' '.join(sorted(MEDIA_SUFFIXES))}")
+        raise ValueError(f"no image or clip below {root}{'; ' + below.note(root) if below.others else ''}")
     cleaned = drop_empty_captions(entries)
     return Dataset(cleaned.media, (*problems, *cleaned.problems))
 

@@ -10,14 +10,11 @@ from PIL import Image
 
 from limner.core.addresses import address_error
 from limner.core.torch_free import Medium, Source
-from limner.data.animations import is_animation
 from limner.data.clips import read_clip
 from limner.data.frames import FrameSampling
+from limner.data.image_files import file_problem, first_bytes, what_it_is
 from limner.data.images import MAX_SIDE, ImageSource, MediaError, read_image
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp")
-MEDIA_SUFFIXES = IMAGE_SUFFIXES + VIDEO_SUFFIXES
+from limner.data.recognition import IMAGE_SUFFIXES, MEDIA_SUFFIXES, VIDEO_SUFFIXES, kind_by_suffix, recognise
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -38,12 +35,15 @@ def read_medium(
     medium: Medium | str | PathLike[str],
     sampling: FrameSampling = FrameSampling(),
     notes: list[str] | None = None,
+    side: int = 0,
 ) -> UInt8[np.ndarray, "T H W 3"]:
     """Read the frames of an image or video file as RGB in [0, 255].
 
-    T is 1 for an image, and `sampling.frames` for a clip (at most so many with policy "every").  A line is added to
-    `notes` for damage that did not stop decoding.  Raises MediaError when the file is missing, cannot be decoded, or
-    has an unknown suffix.
+    The content of the file decides which it is, not its suffix.  T is 1 for an image, and `sampling.frames` for a clip
+    (at most so many with policy "every").  `side` is the shorter side in pixels to which the frames will be resized, 0
+    if that is not known; large images are read reduced to at least twice this (see `read_image`).  A line is added to
+    `notes` for damage that did not stop decoding.  Raises MediaError when the file is missing, cannot be decoded, or is
+    no medium.
     """
     if not isinstance(medium, Medium):
         medium = Medium(id=Path(medium).stem, path=str(medium))
@@ -51,18 +51,36 @@ def read_medium(
         raise MediaError(error)
     if is_clip(medium.path):
         return read_clip(medium.path, sampling, medium.start, medium.end, medium.frame_seed, notes=notes)
-    suffix = Path(medium.path).suffix.lower()
-    if suffix in IMAGE_SUFFIXES:
-        return read_image(medium.path)
-    raise MediaError(
-        f"{medium.path}: the suffix {suffix!r} is neither an image ({' '.join(IMAGE_SUFFIXES)}) "
-        f"nor a clip ({' '.join(VIDEO_SUFFIXES)}); rename or convert the file"
-    )
+    if recognise(medium.path) or kind_by_suffix(medium.path):  # reading a file that lacks its content tells why
+        return read_image(medium.path, notes=notes, side=side)
+    raise MediaError(f"{medium.path}: {_why_unknown(medium.path)}")
 
 
 def is_clip(path: str | PathLike[str]) -> bool:
-    """Whether the suffix of a file is that of a video, or the file is an animation (GIF, WebP, APNG or AVIF)."""
-    return Path(path).suffix.lower() in VIDEO_SUFFIXES or is_animation(path)
+    """Whether a file is a video or an animation, by its content; a path that is not there is judged by its suffix.
+
+    A damaged file counts as what its name promises, because reading it tells what is wrong.
+    """
+    kind = recognise(path)
+    if kind or kind_by_suffix(path) != "video" or not Path(path).is_file():
+        return kind in ("video", "animation")
+    return not what_it_is(first_bytes(path))  # a damaged video: reading it tells what is wrong
+
+
+def _why_unknown(path: str) -> str:
+    """What a file is that is neither an image nor a video, and what to do."""
+    try:
+        if problem := file_problem(path):
+            return f"{problem}; give an image or a video file, or remove it"
+        head = first_bytes(path)
+    except FileNotFoundError:
+        return "there is no such file; check the path or the folder of the media"
+    except OSError as error:
+        return f"the file cannot be opened ({error.strerror}); check its permissions"
+    if not head:
+        return "the file is empty (0 bytes); replace or remove it"
+    what = what_it_is(head)
+    return f"it is {what}" if what else "neither an image nor a video that is read; convert or remove it"
 
 
 def check_single_source(source: object) -> None:
@@ -82,11 +100,12 @@ def check_single_source(source: object) -> None:
 
 
 def frames_of(
-    source: Source, sampling: FrameSampling = FrameSampling(), notes: list[str] | None = None
+    source: Source, sampling: FrameSampling = FrameSampling(), notes: list[str] | None = None, side: int = 0
 ) -> UInt8[np.ndarray, "T H W 3"]:
     """The frames of a file, `Medium`, PIL image, encoded bytes or uint8 RGB array.
 
-    An array is (H, W, 3) for an image or (T, H, W, 3) for a clip; `sampling` applies to files only.  Raises MediaError
+    An array is (H, W, 3) for an image or (T, H, W, 3) for a clip; `sampling` applies to files only.  `side` and `notes`
+    are those of `read_medium`.  Raises MediaError
     when the source cannot be read, or an array has another shape or dtype, TypeError when it is not a single medium.
     """
     check_single_source(source)
@@ -98,5 +117,5 @@ def frames_of(
             )
         return source
     if isinstance(source, (np.ndarray, Image.Image, bytes)):
-        return read_image(source)
-    return read_medium(source, sampling, notes)
+        return read_image(source, notes=notes, side=side)
+    return read_medium(source, sampling, notes, side)

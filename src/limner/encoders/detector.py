@@ -71,6 +71,10 @@ class Detector(Encoder):
         """Stay in evaluation mode: the detector is never trained."""
         return super().train(False)
 
+    def reading_side(self) -> int:
+        """The side of the square input."""
+        return self.config.size
+
     def preprocess(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float[Tensor, "T 3 h w"]:
         """Resize uint8 RGB frames to a square and normalise them as preprocessor_config.json says.
 

@@ -36,6 +36,13 @@ class Encoder(nn.Module, ABC):
     def preprocess(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float[Tensor, "T 3 h w"]:
         """Turn uint8 RGB frames of any size into the input of `forward`, exactly as in the training of the weights."""
 
+    def reading_side(self) -> int:
+        """The length in pixels to which `preprocess` resizes the shorter side of an image; 0 if that is not known.
+
+        Large images are read reduced to at least twice this (`limner.data.images.read_image`).
+        """
+        return 0
+
     def kept_region(self, height: int, width: int) -> tuple[float, float, float, float]:
         """The part of a height x width image that `preprocess` keeps, as relative xyxy.
 

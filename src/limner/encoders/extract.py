@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from limner.core.types import Layout, Medium, Pixels
-from limner.data.augmentations import AUGMENTATIONS
+from limner.data.augmentations import AUGMENTATIONS, side_before
 from limner.data.frames import FrameSampling
 from limner.data.media import is_clip, read_medium
 from limner.data.prefetch import prefetch
@@ -135,7 +135,8 @@ def _load_frames(job: ExtractionJob, encoder: Encoder, sampling: FrameSampling) 
     """Read, augment and preprocess the frames of one job."""
     notes: list[str] = []
     try:
-        pixels = encoder.preprocess(AUGMENTATIONS[job.augmentation](read_medium(job.medium, sampling, notes)))
+        side = side_before(job.augmentation, encoder.reading_side())
+        pixels = encoder.preprocess(AUGMENTATIONS[job.augmentation](read_medium(job.medium, sampling, notes, side)))
         return LoadedFrames(job, pixels, "", tuple(notes))
     except ValueError as error:  # MediaError, or an image size that the encoder's preprocessing refuses
         return LoadedFrames(job, None, str(error))

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple
@@ -134,6 +135,10 @@ class Pretrained(Encoder):
                 if isinstance(module, nn.BatchNorm2d):
                     module.training = False
         return self
+
+    def reading_side(self) -> int:
+        """The shorter side that preprocessor_config.json asks for."""
+        return processor_side(self.processor)
 
     def preprocess(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float[Tensor, "T 3 h w"]:
         """Resize, crop and normalise uint8 RGB frames as the folder's preprocessor_config.json says."""
@@ -325,6 +330,14 @@ def _output_channels(backbone: nn.Module) -> int:
 def _pair(size: int | tuple[int, int] | list[int]) -> tuple[int, int]:
     """A side or a pair of sides -> (height, width)."""
     return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def processor_side(processor: Any) -> int:
+    """The length in pixels to which an image processor resizes the shorter side, or more; 0 if it does not resize."""
+    settings = _preprocessing_settings(processor)
+    lengths = [int(length) for length in (settings.get("size") or {}).values() if length]
+    # ConvNeXT's processor resizes to a little more than the size, and crops
+    return ceil(max(lengths) / settings.get("crop_pct", 1)) if settings.get("do_resize") and lengths else 0
 
 
 def _preprocessing_settings(processor: Any) -> dict[str, Any]:

@@ -132,6 +132,10 @@ class ResNet(FourStageEncoder):
         self.freeze(config.trainable_from)
         self.train(self.training)
 
+    def reading_side(self) -> int:
+        """The side of the square input."""
+        return self.config.size
+
     def preprocess(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float[Tensor, "T 3 h w"]:
         """Resize uint8 RGB frames to size x size, scale them to [0, 1] and normalise them with ImageNet's mean and std.
 

@@ -170,6 +170,10 @@ class ResNet3D(FourStageEncoder):
         self.freeze(config.trainable_from)
         self.train(self.training)
 
+    def reading_side(self) -> int:
+        """The shorter side before the central square is cropped."""
+        return self.config.size
+
     def preprocess(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float[Tensor, "T 3 h w"]:
         """Resize uint8 RGB frames so that the shorter side is `size`, crop the central square and normalise it.
 

@@ -73,6 +73,10 @@ class Tiny(Encoder):
         load_trained_encoder(self, config.source)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    def reading_side(self) -> int:
+        """The side of the square input."""
+        return self.config.size
+
     def preprocess(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float[Tensor, "T 3 h w"]:
         """Resize uint8 RGB frames to size x size (aspect ratio not kept) and scale them to [-1, 1]."""
         return resize_to_square(frames, self.config.size) / 127.5 - 1

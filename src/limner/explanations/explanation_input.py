@@ -68,7 +68,7 @@ def _from_file(pipeline: Pipeline, source: str) -> ExplanationInput:
     """Encode an image or clip."""
     notes: list[str] = []
     medium = Medium(Path(source).stem, source)
-    pixels = pipeline.encoder.preprocess(frames_of(medium, pipeline.sampling, notes))
+    pixels = pipeline.encoder.preprocess(frames_of(medium, pipeline.sampling, notes, pipeline.encoder.reading_side()))
     features = pipeline.encode(Pixels(pixels[None].to(pipeline.device)))
     return ExplanationInput(features, display_frames(medium, pipeline.encoder, pipeline.sampling), tuple(notes))
 

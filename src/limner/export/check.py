@@ -11,7 +11,8 @@ from jaxtyping import Int
 
 from limner.core.torch_free import BOS, Failure, Source
 from limner.core.types import Pixels
-from limner.data.media import MEDIA_SUFFIXES, frames_of
+from limner.data.media import frames_of
+from limner.data.media_folder import media_below
 from limner.data.shapes import make_clip, make_image
 from limner.decode.options import Beam
 from limner.inference.onnx.pipeline import OnnxPipeline
@@ -63,7 +64,7 @@ def media_in_folder(folder: str | Path, limit: int) -> list[Source]:
     root = Path(folder)
     if not root.is_dir():
         raise ValueError(f"{folder} is not a folder: give a folder of images or clips")
-    paths = sorted(str(path) for path in root.rglob("*") if path.suffix.lower() in MEDIA_SUFFIXES and path.is_file())
+    paths = [str(path) for path in media_below(root).media if path.is_file()]
     if not paths:
         raise ValueError(f"{folder} holds no image and no clip")
     return [*paths[:limit]]
@@ -117,7 +118,7 @@ def check_export(pipeline: Pipeline, engine: OnnxPipeline, media: Sequence[Sourc
 @torch.no_grad()
 def caption_logprob(pipeline: Pipeline, source: Source, tokens: Int[np.ndarray, " L"]) -> float:
     """Log-probability that PyTorch gives to a caption of an image or clip (natural log, EOS included)."""
-    frames = frames_of(source, pipeline.sampling, [])
+    frames = frames_of(source, pipeline.sampling, [], pipeline.encoder.reading_side())
     features = pipeline.encode(Pixels(pipeline.encoder.preprocess(frames)[None]))
     targets = torch.from_numpy(tokens)
     inputs = torch.cat([torch.tensor([BOS]), targets[:-1]])

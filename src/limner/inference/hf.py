@@ -22,7 +22,7 @@ from limner.data.frames import FrameSampling
 from limner.data.media import frames_of
 from limner.decode.options import Beam, Decoding, Sample, with_options
 from limner.decode.rules import Rules
-from limner.encoders.pretrained import quiet_transformers, weights_sha256
+from limner.encoders.pretrained import processor_side, quiet_transformers, weights_sha256
 from limner.inference.batching import caption_in_batches, check_several_sources
 from limner.inference.load import HF_PREFIX
 
@@ -111,7 +111,7 @@ class HuggingFacePipeline:
 
     def _pixels(self, source: Source, notes: list[str]) -> tuple[Float[Tensor, "T 3 h w"]]:
         """Return the preprocessed frames of a source, with a second dimension for T even for image models."""
-        frames = frames_of(source, self.sampling, notes)
+        frames = frames_of(source, self.sampling, notes, processor_side(self.processor))
         if len(frames) != self.frames:  # an image for a video model, or an array with more frames than it reads
             frames = (
                 frames[np.arange(self.frames) * len(frames) // self.frames]

@@ -137,7 +137,7 @@ class Pipeline:
 
     def _pixels(self, source: Source, notes: list[str]) -> tuple[torch.Tensor, ...]:
         """Return the preprocessed frames (T, 3, h, w) of a source, one tensor per ensemble member."""
-        own = self.encoder.preprocess(frames_of(source, self.sampling, notes))
+        own = self.encoder.preprocess(frames_of(source, self.sampling, notes, self.encoder.reading_side()))
         return (own, *(pixels for other in self.others for pixels in other._pixels(source, [])))
 
     def _decode(self, pixels: Sequence[tuple[torch.Tensor, ...]], decoding: Decoding) -> list[Caption]:

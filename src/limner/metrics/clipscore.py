@@ -19,7 +19,7 @@ from limner.core.hub import fetch_transformers_model, is_hub_id
 from limner.core.types import Medium
 from limner.data.frames import FrameSampling
 from limner.data.media import read_medium
-from limner.encoders.pretrained import weights_sha256
+from limner.encoders.pretrained import processor_side, weights_sha256
 from limner.metrics.references import Score
 
 PROMPT = "A photo depicts "
@@ -163,7 +163,7 @@ def _frame_vectors(
     """The unit vectors of each medium's frames, computed for about BATCH frames at a time."""
     waiting: list[Float[Tensor, "T 3 h w"]] = []
     for done, medium in enumerate(media, 1):
-        waiting.append(clip.preprocess(read_medium(medium, FrameSampling(frames))))
+        waiting.append(clip.preprocess(read_medium(medium, FrameSampling(frames), side=processor_side(clip.processor))))
         lengths = [len(pixels) for pixels in waiting]
         if sum(lengths) >= BATCH or done == len(media):
             yield from clip.encode_frames(torch.cat(waiting)).split(lengths)

@@ -296,7 +296,7 @@ def saved_cider(run: Run) -> float | None:
 
 def _read_pixels(pipeline: Pipeline, source: Source) -> Pixels:
     """Read and preprocess one medium."""
-    frames = frames_of(source, pipeline.sampling)
+    frames = frames_of(source, pipeline.sampling, side=pipeline.encoder.reading_side())
     return Pixels(pipeline.encoder.preprocess(frames)[None])
 
 

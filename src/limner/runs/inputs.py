@@ -118,7 +118,7 @@ def open_inputs(recipe: Recipe, encoder: Encoder | None = None, keep: bool = Fal
     if store is None:
         small = getattr(recipe.encoder, "size", CACHED_SIZE + 1) <= CACHED_SIZE
         cache_bytes = sys.maxsize if keep else CACHE_BYTES if small else 0
-        reader = from_files(encoder.preprocess, recipe.frame_sampling, cache_bytes)
+        reader = from_files(encoder.preprocess, recipe.frame_sampling, cache_bytes, encoder.reading_side())
         return RecipeInputs(encoder, reader, frames=recipe.frames)
     store.require_encoder(encoder.provenance())
     return RecipeInputs(encoder, _store_reader(recipe, store), store)

@@ -76,7 +76,7 @@ class OnnxPipeline:
 
         Raises ValueError for a clip when the model reads images only, or the other way round.
         """
-        frames = frames_of(source, self.sampling, notes)
+        frames = frames_of(source, self.sampling, notes, self.preprocess.reading_side)
         if not (self.model.manifest.images if len(frames) == 1 else self.model.manifest.clips):
             other = "clips" if len(frames) == 1 else "images"
             raise ValueError(f"{source_name(source)}: {self.folder} was exported from a model that reads {other} only")

@@ -34,6 +34,11 @@ class Preprocess:
         assert side is not None
         return side
 
+    @property
+    def reading_side(self) -> int:
+        """The shorter side after resizing, in pixels, or more (see `limner.data.images.read_image`)."""
+        return self.edge or max(self.size or (0,))
+
     def __call__(self, frames: UInt8[np.ndarray, "T H W 3"]) -> UInt8[np.ndarray, "T h w 3"]:
         """Resize and crop RGB frames [0, 255] of any size -> uint8 [0, 255] in the order of `channels`."""
         height, width = self.size or _size_with_shorter_side(frames.shape[1], frames.shape[2], self.edge or 1)
