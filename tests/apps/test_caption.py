@@ -14,7 +14,7 @@ from PIL import Image
 from limner.apps.caption import expand
 from limner.apps.cli import main
 from limner.apps.shared.journal import Journal, image_ids, printable, to_jsonl
-from limner.data.karpathy import coco_id
+from limner.data.image_ids import coco_id
 from limner.inference.pipeline import Pipeline
 from limner.runs.evaluation import coco_results
 from limner.text.alt_text import alt_text

@@ -71,8 +71,8 @@ def test_only_the_chosen_split_of_the_references_is_paired():
         pair_captions(file(one("3", "2")), references)
     with pytest.raises(ValueError, match="All candidates are in the split 'test': give it with --split"):
         pair_captions(file(one("3", "2")), references, "val")
-    with pytest.raises(ValueError, match="no split 'dev'; it has train, test, val"):
-        pair_captions(file(one("3", "2")), references, "dev")
+    with pytest.raises(ValueError, match="no split 'fold'; it has train, test, val"):
+        pair_captions(file(one("3", "2")), references, "fold")
 
 
 def test_swapped_files_are_refused():

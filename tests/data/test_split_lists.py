@@ -8,7 +8,8 @@ import pytest
 from limner.core.types import Medium
 from limner.data.dataset import Dataset
 from limner.data.datasets import DataConfig, read_dataset
-from limner.data.split_lists import apply_split_lists, parse_split_name, read_split_lists
+from limner.data.split_lists import apply_split_lists, read_split_lists
+from limner.data.split_names import parse_split_name
 
 
 def lists(folder: Path, **texts: str) -> Path:
@@ -70,5 +71,5 @@ def test_names_of_splits_are_normalised():
         "val",
         "test",
     ]
-    with pytest.raises(ValueError, match="'dev' is not a split"):
-        parse_split_name("dev")
+    with pytest.raises(ValueError, match="'fold 1' is not a split"):
+        parse_split_name("fold 1")

@@ -297,7 +297,7 @@ def test_settings_that_cannot_work_are_refused(tmp_path: Path):
     two = [{"epochs": 1}, {"epochs": 1, "precision": "bf16"}]
     for overrides, message in [
         (("validation.metric", "METEOR9"), "unknown metric 'METEOR9'; known are BLEU-1"),
-        (("validation.split", "dev"), r"no media in split 'dev'; the dataset has \{'train': 4, 'val': 3\}"),
+        (("validation.split", "fold"), r"no media in split 'fold'; the dataset has \{'train': 4, 'val': 3\}"),
         (("stages.0.epochs", 0), r"recipe: stages\.0\.epochs: .*greater than 0, got 0"),
         (("stages.0.precision", "fp16"), "fp16 needs CUDA; use bf16 or fp32"),
         (("stages", two), "all stages need the same precision, got bf16, fp32"),

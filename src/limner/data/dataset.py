@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from limner.core.torch_free import Medium
+from limner.data.split_names import normalise_split_name
 
 SPLITS = ("train", "val", "test")
 
@@ -28,8 +29,12 @@ class Dataset:
             )
 
     def split(self, name: str) -> list[Medium]:
-        """The media of one split.  Raises ValueError, which lists the known splits, when the split is empty."""
-        chosen = [medium for medium in self.media if medium.split == name]
+        """The media of one split, in any spelling (dev is val).
+
+        Raises ValueError, which lists the known splits, when the split is empty.
+        """
+        wanted = name if any(medium.split == name for medium in self.media) else normalise_split_name(name)
+        chosen = [medium for medium in self.media if medium.split == wanted]
         if not chosen:
             counts = dict(Counter(medium.split for medium in self.media))
             raise ValueError(f"no media in split '{name}'; the dataset has {counts or 'no media at all'}")

@@ -7,28 +7,9 @@ from pathlib import Path
 
 from limner.core.files import read_json
 from limner.data.dataset import Dataset
+from limner.data.split_names import SPLIT_NAMES
 
-SPLIT_NAMES = {  # spelling in files of others -> split
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validate": "val",
-    "validation": "val",
-    "test": "test",
-}
 SUFFIXES = (".txt", ".list", ".lst", ".json")
-
-
-def parse_split_name(text: str) -> str:
-    """A split name in any usual spelling -> train, val or test.  Raises ValueError when it is not known.
-
-    >>> parse_split_name("Validate")
-    'val'
-    """
-    if text.strip().lower() not in SPLIT_NAMES:
-        raise ValueError(f"'{text}' is not a split; known are {', '.join(SPLIT_NAMES)}")
-    return SPLIT_NAMES[text.strip().lower()]
 
 
 def read_split_lists(folder: str | Path) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 from limner.core.files import write_json
 from limner.core.types import Medium
 from limner.data.datasets import read_dataset, read_scenes
-from limner.data.karpathy import coco_id
+from limner.data.image_ids import coco_id, medium_name
 from limner.decode.ensemble import Ensemble, check_same_vocabulary
 from limner.decode.generate import GeneratedCaption, generate_several
 from limner.decode.options import EQUAL_WEIGHTS, Averaging, Decoding
@@ -143,5 +143,15 @@ def write_evaluation(evaluation: Evaluation, folder: str | Path, about: Mapping[
 
 
 def coco_results(captions: Mapping[str, str]) -> list[dict[str, str | int]]:
-    """Return captions in COCO's results format; an id of digits becomes a number, as COCO's tools expect."""
-    return [{"image_id": coco_id(id), "caption": text} for id, text in captions.items()]
+    """Return captions in COCO's results format; an id with COCO's number becomes that number, as COCO's tools expect.
+
+    Such an id is the number or a file name (val2017/000000397133.jpg).  When two ids have the same number, all stay.
+
+    >>> coco_results({"val2017/000000397133.jpg": "a child", "dogs/1.v2.jpg": "a dog"})
+    [{'image_id': 397133, 'caption': 'a child'}, {'image_id': 'dogs/1.v2.jpg', 'caption': 'a dog'}]
+    """
+    numbers = {id: coco_id(medium_name(id)) for id in captions}
+    ids = {id: number if isinstance(number, int) else id for id, number in numbers.items()}
+    if len(set(ids.values())) < len(ids):
+        ids = {id: coco_id(id) for id in captions}
+    return [{"image_id": ids[id], "caption": text} for id, text in captions.items()]

@@ -1,0 +1,63 @@
+"""`MediaFolder`: finds the files that captions name below a folder."""
+
+import os
+from pathlib import Path, PurePosixPath
+
+from limner.data.image_ids import coco_id, medium_name
+from limner.data.media import MEDIA_SUFFIXES
+
+
+class MediaFolder:
+    """The images and clips below a folder, by path, by name, by name without ending, and by COCO's number.
+
+    A name that an annotation gives may lack its folder or its ending, have folders of another computer, or be the
+    address from which the file was downloaded.  The folder is listed when a name is first not found as it is written.
+    """
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root)
+        self._listed: dict[Path, frozenset[str]] = {}
+        self._by_name: dict[str, list[Path]] | None = None
+        self.problems: list[str] = []  # a line for each name that fits several files
+
+    def locate(self, name: str) -> str:
+        """The path of the file that is called `name`; `root`/`name` when there is no such file."""
+        path = self.root / name
+        if self._exists(path):
+            return str(path)
+        address = name.startswith(("http://", "https://"))
+        short = PurePosixPath(name.partition("?")[0] if address else name).name
+        found = self._named(short) or self._named(medium_name(short)) or self._named(_number(short))
+        if len(found) > 1:
+            tail = [other for other in found if other.as_posix().endswith("/" + name)]
+            found = tail or found
+        if len(found) > 1:
+            self.problems.append(
+                f"{name}: two files below {self.root} have this name, {found[0]} and {found[1]}; give its folder in "
+                "the annotations"
+            )
+        return str(found[0] if len(found) == 1 else path)
+
+    def _exists(self, path: Path) -> bool:
+        """Whether a file exists, from one listing of its folder."""
+        folder = path.parent
+        if folder not in self._listed:
+            try:
+                self._listed[folder] = frozenset(os.listdir(folder))
+            except (OSError, ValueError):
+                self._listed[folder] = frozenset()
+        return path.name in self._listed[folder]
+
+    def _named(self, name: str) -> list[Path]:
+        if self._by_name is None:
+            self._by_name = {}
+            files = (path for path in self.root.rglob("*") if path.suffix.lower() in MEDIA_SUFFIXES)
+            for path in sorted(files) if str(self.root) not in ("", ".") else ():
+                for key in dict.fromkeys((path.name, medium_name(path.name), _number(path.name))):
+                    self._by_name.setdefault(key, []).append(path)
+        return self._by_name.get(name, [])
+
+
+def _number(name: str) -> str:
+    """The number in a file name of COCO, or else the name without its ending."""
+    return str(coco_id(medium_name(name)))
