@@ -47,6 +47,8 @@ from limner.decode.options import Beam, Decoding
 from limner.inference.load import CaptionPipeline
 from limner.text.alt_text import MAX_CHARS, alt_text
 
+BYTE_ORDER_MARK = "\ufeff"  # at the start of text files from Windows
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="*", metavar="FILE", help="images, videos, folders, patterns; - reads a list")
@@ -299,7 +301,7 @@ def expand(sources: Sequence[str]) -> tuple[list[str], list[str]]:
     """
     files: dict[str, None] = {}
     problems = []
-    listed = (line.rstrip("\r\n") for line in sys.stdin) if "-" in sources else ()
+    listed = (line.rstrip("\r\n").removeprefix(BYTE_ORDER_MARK) for line in sys.stdin) if "-" in sources else ()
     for source in chain((source for source in sources if source != "-"), filter(None, listed)):
         path = Path(os.path.normpath(source))
         if glob.has_magic(source) and not path.exists():

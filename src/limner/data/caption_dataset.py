@@ -1,19 +1,15 @@
 """Data sets from caption files: any layout that `limner.data.captions_file` reads, with the files below a folder."""
 
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 from limner.core.torch_free import Medium
 from limner.data import folder
 from limner.data.captions_file import CaptionsFile, metadata_files, read_entries
-from limner.data.dataset import SPLITS, Dataset, drop_empty_captions, split_by_hash
+from limner.data.dataset import Dataset, drop_empty_captions, split_by_hash
 from limner.data.layouts.entry import Reading
 from limner.data.media import MEDIA_SUFFIXES
 from limner.data.media_folder import MediaFolder
-from limner.data.split_names import normalise_split_name
-
-COCO_FILES = "captions_*.json*"  # the annotations of COCO, in a folder beside instances_*.json and others
 
 
 def read(
@@ -24,7 +20,7 @@ def read(
     restval: bool = True,
     default_split: str = "",
 ) -> Dataset:
-    """Read a caption file, or a folder with COCO's captions_train2017.json and captions_val2017.json, as a data set.
+    """Read a caption file or a folder, in any layout that `limner.data.captions_file` reads, as a data set.
 
     media                        folder of the files; empty: the file names are relative to the working directory, or to
                                  the caption file
@@ -33,17 +29,11 @@ def read(
     default_split                split of every medium for which the file names none; empty: a hash of the id decides
                                  (about 80 % train, 10 % val, 10 % test)
 
-    Rows without an id, empty captions and everything that was repaired add a problem line.  Raises ValueError, with the
-    place and what was expected there, when a file has no known layout.
+    Rows without an id and empty captions add a problem line, repairs a note.  Raises ValueError, with the place and
+    what was expected there, when a file has no known layout.
     """
-    reading = Reading(file_column, caption_column, file_is_id=True, restval=restval)
-    path = Path(annotations)
-    parts = [(path, default_split)] if not path.is_dir() else _coco_files(path)
-    datasets = [_read_file(part, split, media, reading) for part, split in parts]
-    return Dataset(
-        tuple(medium for dataset in datasets for medium in dataset.media),
-        tuple(line for dataset in datasets for line in dataset.problems),
-    )
+    reading = Reading(file_column, caption_column, file_is_id=True, restval=restval, allow_gaps=True)
+    return _read_file(Path(annotations), default_split, media, reading)
 
 
 def read_folder(annotations: str | Path, media: str | Path) -> Dataset:
@@ -55,38 +45,15 @@ def read_folder(annotations: str | Path, media: str | Path) -> Dataset:
     root = Path(media)
     if str(annotations) not in ("", ".") or not root.is_dir() or not metadata_files(root):
         return folder.read_folder(annotations, media)
-    dataset = _read_file(root, "", root, Reading(file_is_id=True))
+    dataset = _read_file(root, "", root, Reading(file_is_id=True, allow_gaps=True))
     listed = {Path(medium.path) for medium in dataset.media}
     others = [path for path in root.rglob("*") if path.suffix.lower() in MEDIA_SUFFIXES and path not in listed]
     notes = [f"{root}: {len(others)} images or clips are not in its metadata file and were left out"] if others else []
-    return Dataset(dataset.media, (*dataset.problems, *notes))
-
-
-def _coco_files(root: Path) -> list[tuple[Path, str]]:
-    """The files captions_SPLIT*.json of a folder, with their splits."""
-    files = [(path, _split_of_name(path)) for path in sorted(root.glob(COCO_FILES))]
-    files = [(path, split) for path, split in files if split]
-    if not files:
-        raise ValueError(
-            f"{root} is a folder without COCO's captions_train*.json and captions_val*.json; name a caption file, or "
-            "for a folder with text files beside the media the data set 'folder'"
-        )
-    repeated = [split for split, count in Counter(split for _, split in files).items() if count > 1]
-    if repeated:
-        names = ", ".join(path.name for path, split in files if split == repeated[0])
-        raise ValueError(f"{root} has several files for the split {repeated[0]}: {names}; name the one you mean")
-    return files
-
-
-def _split_of_name(path: Path) -> str:
-    """The split in a name like captions_train2017.json, or ""."""
-    name = path.name.partition(".")[0].removeprefix("captions_").rstrip("0123456789")
-    split = normalise_split_name(name)
-    return split if split in SPLITS else ""
+    return Dataset(dataset.media, dataset.problems, (*dataset.notes, *notes))
 
 
 def _read_file(path: Path, default_split: str, media: str | Path, reading: Reading) -> Dataset:
-    file = read_entries(path, reading, allow_gaps=True)
+    file = read_entries(path, reading)
     locate, located_problems = _locator(file, media)
     entries = []
     for id, texts in file.captions.items():
@@ -94,7 +61,7 @@ def _read_file(path: Path, default_split: str, media: str | Path, reading: Readi
         start, end = file.times.get(id, (None, None))
         entries.append(Medium(id, locate(id), split, texts, start, end))
     cleaned = drop_empty_captions(entries)
-    return Dataset(cleaned.media, (*file.notes, *file.problems, *cleaned.problems, *located_problems))
+    return Dataset(cleaned.media, (*file.problems, *cleaned.problems, *located_problems), file.notes)
 
 
 def _without_times(id: str, file: CaptionsFile) -> str:

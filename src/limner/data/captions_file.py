@@ -5,7 +5,7 @@ Training, extraction, evaluation and scoring read caption files here, so that al
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ EXPECTED = (
     "sentences); VATEX; TextCaps; sentences with times (ActivityNet, YouCook2); an object {id: caption or list of "
     "captions}; JSONL; CSV or TSV whose header names an id or file and a caption; Flickr's results.csv and token files "
     "(name#number<TAB>caption); Conceptual Captions (caption<TAB>address); lines 'id<TAB>caption' (MSVD); one of these "
-    "in a .gz or ZIP file; a folder of media with text files or metadata.csv; or a micro-world"
+    "in a .gz or ZIP file; a folder of media with text files or metadata.csv; COCO's folder of captions_train*.json "
+    "and captions_val*.json; or a micro-world"
 )
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.jsonl.gz", "metadata.csv.gz")
 SHAPES = "micro-world"  # `CaptionsFile.format` of a folder that `limner shapes` wrote
@@ -76,25 +77,21 @@ def read_captions(path: str | Path, caption_column: str = "") -> CaptionsFile:
     note.  `caption_column` names the column of the captions, when it is unusual.  Raises ValueError, with the place and
     what was expected there, and OSError when the path cannot be read.
     """
-    return read_entries(path, Reading(caption_column=caption_column), allow_gaps=False)
+    return read_entries(path, Reading(caption_column=caption_column))
 
 
-def read_entries(path: str | Path, reading: Reading, allow_gaps: bool) -> CaptionsFile:
-    """As `read_captions`, with further options.
-
-    allow_gaps  a row without an id is left out and adds a problem line, and a caption may be null, which is empty;
-                otherwise both are errors
-    """
+def read_entries(path: str | Path, reading: Reading) -> CaptionsFile:
+    """As `read_captions`, with all options of `Reading`."""
     path = Path(path)
     try:
         if path.is_dir():
-            return _collect(path, *_read_folder(path, reading), allow_gaps)
+            return _collect(path, *_read_folder(path, reading), reading)
         text = read_text(path)
         if text.lstrip()[:1] not in ("[", "{"):
-            return _collect(path, *parse_lines(text, reading), allow_gaps)
+            return _collect(path, *parse_lines(text, reading), reading)
         if path.name == "truth.json" and f'"{shapes.FORMAT}"' in text[:200]:
-            return _collect(path, SHAPES, _media_entries(shapes.load_world(path.parent)), allow_gaps)
-        return _collect(path, *parse_json(text, reading), allow_gaps)
+            return _collect(path, SHAPES, _media_entries(shapes.load_world(path.parent)), reading)
+        return _collect(path, *parse_json(text, reading), reading)
     except UnknownLayoutError as error:
         raise ValueError(f"{path}: {error}; expected {EXPECTED}") from error
     except ValueError as error:
@@ -106,6 +103,8 @@ def _read_folder(path: Path, reading: Reading) -> tuple[str, Iterator[Entry]]:
         return SHAPES, _media_entries(shapes.load_world(path))
     if files := metadata_files(path):
         return "image folder", _metadata_entries(path, files, reading)
+    if annotations := coco_files(path):
+        return "COCO annotations", _coco_folder_entries(annotations, reading)
     return "folder", _media_entries(read_folder("", path).media)
 
 
@@ -136,6 +135,30 @@ def _metadata_entries(root: Path, files: Sequence[Path], reading: Reading) -> It
             raise ValueError(f"{where}: {error}") from error
 
 
+def coco_files(folder: Path) -> dict[str, Path]:
+    """Split -> captions_SPLIT*.json of a folder, as COCO's captions_train2017.json lies beside instances_*.json.
+
+    Raises ValueError when there are several files for one split.
+    """
+    files: dict[str, Path] = {}
+    for path in sorted(folder.glob("captions_*.json*")):
+        split = normalise_split_name(path.name.partition(".")[0].removeprefix("captions_").rstrip("0123456789"))
+        if split in files:
+            raise ValueError(f"two files for the split {split}: {files[split]} and {path}; name the one you mean")
+        if split in SPLITS:
+            files[split] = path
+    return files
+
+
+def _coco_folder_entries(files: Mapping[str, Path], reading: Reading) -> Iterator[Entry]:
+    for split, path in files.items():
+        try:
+            for entry in parse_json(read_text(path), reading)[1]:
+                yield entry._replace(where=f"{path.name}, {entry.where}", split=entry.split or split)
+        except ValueError as error:
+            raise ValueError(f"{path.name}: {error}") from error
+
+
 def _media_entries(media: Iterable[Medium]) -> Iterator[Entry]:
     for medium in media:
         yield Entry(medium.id, medium.id, medium.references, medium.split, medium.path)
@@ -144,9 +167,9 @@ def _media_entries(media: Iterable[Medium]) -> Iterator[Entry]:
 # --- checks -----------------------------------------------------------------------------------------------------------
 
 
-def _collect(path: Path, format: str, entries: Iterable[Entry], allow_gaps: bool) -> CaptionsFile:
+def _collect(path: Path, format: str, entries: Iterable[Entry], reading: Reading) -> CaptionsFile:
     """Check every value, and join the entries of the same id."""
-    collector = _Collector(allow_gaps)
+    collector = _Collector(reading)
     for entry in entries:
         collector.add(entry)
     if not collector.captions:
@@ -168,12 +191,13 @@ def _collect(path: Path, format: str, entries: Iterable[Entry], allow_gaps: bool
 class _Collector:
     """Joins the entries of a file by id, checks them, and counts repairs."""
 
-    def __init__(self, allow_gaps: bool) -> None:
-        self.allow_gaps = allow_gaps
+    def __init__(self, reading: Reading) -> None:
+        self.reading = reading
         self.captions: dict[str, list[str]] = {}
         self.splits: dict[str, str] = {}
         self.files: dict[str, str] = {}
         self.times: dict[str, tuple[float, float]] = {}
+        self.restval: set[str] = set()  # ids of Karpathy's split restval, when it is left out
         self.marked: dict[str, None] = {}  # ids with captions that the file marks as unusable
         self.left_out: Counter[str] = Counter()  # reason -> captions
         self.said: dict[str, None] = {}
@@ -181,12 +205,15 @@ class _Collector:
         self.problems: list[str] = []
 
     def add(self, entry: Entry) -> None:
-        if self.allow_gaps and (entry.id is None or (isinstance(entry.id, str) and not entry.id.strip())):
+        if self.reading.allow_gaps and (entry.id is None or (isinstance(entry.id, str) and not entry.id.strip())):
             self.problems.append(f"{entry.where}: no file name")
             return
         id, file = _parse_id(entry.id, entry.where), self._file(entry.file, entry.where)
         if file and id == entry.file.strip():
             id = file
+        if id in self.restval or (_is_restval(entry.split) and not self.reading.restval):
+            self.restval.add(id)
+            return
         if entry.start is not None and entry.end is not None:
             if entry.end <= entry.start:
                 self.empty_times += 1
@@ -204,7 +231,7 @@ class _Collector:
             raise ValueError(f"{entry.where}: {id!r} has two files, {self.files[id]!r} and {file!r}")
 
     def _text(self, text: Any, id: str, where: str) -> str:
-        if text is None and self.allow_gaps:
+        if text is None and self.reading.allow_gaps:
             return ""
         if not isinstance(text, str):
             raise ValueError(f"{where}: the caption of {id!r} is {text!r}; a caption must be text")
@@ -217,7 +244,7 @@ class _Collector:
             return
         if not isinstance(entry.split, str):
             raise ValueError(f"{entry.where}: a split must be text, got {entry.split!r}")
-        if not (split := normalise_split_name(entry.split)):
+        if not (split := "train" if _is_restval(entry.split) else normalise_split_name(entry.split)):
             return
         if self.splits.setdefault(id, split) != split:
             raise ValueError(f"{entry.where}: {id!r} is in two splits, {self.splits[id]!r} and {split!r}")
@@ -239,11 +266,14 @@ class _Collector:
             lines.append(
                 f"{self.surrogates} captions had half a character (a lone surrogate), which was replaced by U+FFFD"
             )
-        lines += [f"{count} captions are marked as {reason} and were left out" for reason, count in
-                  self.left_out.items()]  # fmt: skip
+        lines += [f"{count} captions are {reason} and were left out" for reason, count in self.left_out.items()]
         if self.empty_times:
             lines.append(f"{self.empty_times} sentences end at or before their start time and were left out")
         return lines
+
+
+def _is_restval(split: Any) -> bool:
+    return isinstance(split, str) and split.strip().lower() == "restval"
 
 
 def _parse_id(value: Any, where: str) -> str:

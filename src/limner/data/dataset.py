@@ -13,13 +13,17 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Dataset:
-    """Media in the order of their file.  `problems` has one line for each thing that was dropped, with the reason.
+    """Media in the order of their file.
+
+    problems  one line for each thing that was dropped, with the reason
+    notes     one line for each kind of repair or choice, after which nothing is missing
 
     Raises ValueError when two media have the same id.
     """
 
     media: tuple[Medium, ...]
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         repeated = [id for id, count in Counter(medium.id for medium in self.media).items() if count > 1]

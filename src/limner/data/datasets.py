@@ -96,7 +96,7 @@ def read_dataset(config: DataConfig) -> Dataset:
 def normalise_splits(dataset: Dataset) -> Dataset:
     """The data set with usual spellings of train, val and test (Training, valid, dev) replaced by these names.
 
-    A split with another name keeps it, and adds a problem line, because no command reads it unless it is named.
+    A split with another name keeps it, and adds a note, because no command reads it unless it is named.
     """
     media = tuple(replace(medium, split=normalise_split_name(medium.split)) for medium in dataset.media)
     others = Counter(medium.split for medium in media if medium.split and medium.split not in SPLITS)
@@ -104,7 +104,7 @@ def normalise_splits(dataset: Dataset) -> Dataset:
         f"the split '{split}' of {count} media is not one of {', '.join(SPLITS)}; it is only read where it is named"
         for split, count in others.items()
     ]
-    return Dataset(media, (*dataset.problems, *lines))
+    return Dataset(media, dataset.problems, (*dataset.notes, *lines))
 
 
 def read_scenes(config: DataConfig) -> Mapping[str, shapes.Scene]:

@@ -1,7 +1,7 @@
 """`evaluate_run`: captions a split of a run's data set and scores the captions; writes COCO results and JSON."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,7 @@ def evaluate_run(
     training = [text for medium in dataset.media if medium.split == "train" for text in medium.references]
     scenes = read_scenes(run.recipe.data)
     report = evaluate(captions, references, metrics, extra=extra, training=training or None, scenes=scenes)
+    report = replace(report, notes=(*dataset.notes, *report.notes))
     texts = {id: [each.text for each in alternatives] for id, alternatives in generated.items()}
     n_best = texts if options.n_best > 1 else {}
     return Evaluation(captions, report, (*problems, *unreadable), tuple(other_problems), n_best, media, generated)

@@ -80,6 +80,8 @@ class Session:
         self.main = self.accelerator.is_main_process
         self.callback = callback if self.main else ignore_events
         self.dataset = read_dataset(recipe.data)
+        for note in self.dataset.notes:
+            self.callback("warning", {"text": note})
         set_seed(recipe.seed)
         self.vocabulary = build_vocabulary(recipe, self.dataset)
         self.inputs = open_inputs(recipe)
@@ -120,6 +122,7 @@ class Session:
         self.scenes = read_scenes(recipe.data)
         # METEOR needs an optional package, so validations compute it only when it is the validation metric
         self.metrics = {n: m for n, m in METRICS.items() if n != "METEOR" or recipe.validation.metric == n}
+        self.warned_of_truncated = False
         self.unreadable: dict[str, str] = {}  # id of a training medium that could not be read -> reason
         self.state = TrainingState()
         self.resume_tensors: dict[str, Tensor] = {}  # tensors that the first stage of a resumed run starts from
@@ -150,6 +153,14 @@ class Session:
         if encoder is not None and not self.inputs.uses_stored_features and encoder.config != recipe.encoder:
             encoder.config = recipe.encoder
             self.inputs = open_inputs(recipe, encoder)
+
+    def warn_of_truncated(self, count: int) -> None:
+        """Say once that `count` training captions are longer than the recipe allows."""
+        if count and not self.warned_of_truncated:
+            self.warned_of_truncated = True
+            total, most = sum(len(medium.references) for medium in self.media), self.recipe.vocabulary.max_words
+            text = f"{count} of {total} training captions have more than {most} words and are cut there"
+            self.callback("warning", {"text": f"{text} (vocabulary.max_words)"})
 
     def _media(self) -> tuple[list[Medium], list[Medium]]:
         """Return the readable training and validation media; a line for each other medium is added to `problems`."""

@@ -73,18 +73,15 @@ class Reading:
     file_column, caption_column  names of columns, when they are unusual
     file_is_id  take the id of a row from `id` or the file name, as data sets do, and not from `image_id` first
     restval     Karpathy's restval images join the training split; False leaves them out
+    allow_gaps  a row without an id is left out and adds a problem line, and a caption may be null, which is empty;
+                otherwise both are errors
     """
 
     file_column: str = ""
     caption_column: str = ""
     file_is_id: bool = False
     restval: bool = True
-
-    def split(self, name: Any) -> Any:
-        """The split that a file's name of a split stands for; None, when its media are to be left out."""
-        if isinstance(name, str) and name.strip().lower() == "restval":
-            return "train" if self.restval else None
-        return name if name is not None else ""
+    allow_gaps: bool = False
 
 
 @dataclass(frozen=True)

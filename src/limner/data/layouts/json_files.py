@@ -83,9 +83,8 @@ def _row_entries(rows: Iterable[tuple[str, Any]], reading: Reading) -> Iterator[
         chosen = columns[keys]
         id = next((row[name] for name in chosen.ids if row[name] not in (None, "")), row[chosen.ids[-1]])
         captions = list(chain.from_iterable(map(_texts, (row[name] for name in chosen.captions))))
-        split = reading.split(row[chosen.split] if chosen.split else None)
-        if split is not None:
-            yield Entry(where, id, captions, split, row[chosen.file] if chosen.file else None, note=chosen.note)
+        split, file = (row[name] if name else None for name in (chosen.split, chosen.file))
+        yield Entry(where, id, captions, split, file, note=chosen.note)
 
 
 def _texts(value: Any) -> list[Any]:
@@ -144,7 +143,8 @@ def _coco_entries(saved: dict[str, Any], reading: Reading) -> Iterator[Entry]:
         where = f"annotations[{k}]"
         id, caption = get(row, "image_id", where), get(row, "caption", where)
         reasons = [word for word in ("rejected", "precanned") if row.get(f"is_{word}") is True]
-        yield Entry(where, id, [] if reasons else [caption], left_out=[" and ".join(reasons)] if reasons else [])
+        reason = f"marked as {' and '.join(reasons)}"
+        yield Entry(where, id, [] if reasons else [caption], left_out=[reason] if reasons else [])
 
 
 def _is_msrvtt(saved: Any, _: Reading) -> bool:
@@ -180,9 +180,7 @@ def _karpathy_entries(saved: dict[str, Any], reading: Reading) -> Iterator[Entry
             raise ValueError(f"{where}: {id!r} occurs twice; ids must be unique")
         seen.add(id)
         texts = [get(row, "raw", where) for row in objects(get(image, "sentences", where), f"{where}.sentences")]
-        split = reading.split(image.get("split"))
-        if split is not None:
-            yield Entry(where, id, texts, split, str(PurePosixPath(image.get("filepath") or "", str(name))))
+        yield Entry(where, id, texts, image.get("split"), str(PurePosixPath(image.get("filepath") or "", str(name))))
 
 
 def _is_textcaps(saved: Any, _: Reading) -> bool:

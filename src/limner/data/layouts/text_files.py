@@ -15,6 +15,7 @@ from limner.data.media import MEDIA_SUFFIXES
 DELIMITERS = ("\t", "|", ";", ",")
 _SEP = re.compile(r"sep=(.)", re.IGNORECASE)  # a first line of Excel's, which names the delimiter
 _TOKEN_ID = re.compile(r"(.+)#\d+")  # of Flickr8k and Flickr30k: name#number of the caption
+MSVD_COLUMNS = frozenset({"VideoID", "Start", "End", "Language", "Description"})  # MSR Video Description Corpus.csv
 _NUMBERED_CAPTION = re.compile(r"\s*(\d+)\s\s*(\S.*)")
 
 
@@ -101,7 +102,8 @@ def _table_entries(text: str, delimiter: str, reading: Reading, first_line: int)
                     f"{where}: {len(row)} fields where the header has {len(names)}; "
                     f"put captions that have {delimiter!r} in them in double quotes"
                 )
-            yield _table_entry(where, fields, place, columns, note)
+            make = _msvd_entry if place.keys() >= MSVD_COLUMNS else _table_entry
+            yield make(where, {name: fields[number] for name, number in place.items()}, columns, note)
     except csv.Error as error:
         raise ValueError(f"line {last + first_line}: {error}; is a quote not closed there?") from error
 
@@ -113,15 +115,21 @@ def _repaired(row: Sequence[str], width: int, delimiter: str) -> tuple[Sequence[
     return row, ""
 
 
-def _table_entry(where: str, fields: Sequence[str], place: dict[str, int], columns: Columns, note: str) -> Entry:
-    values = {name: fields[number] for name, number in place.items()}
-    id = next((values[name] for name in columns.ids if values[name].strip()), "")
-    captions = [text for name in columns.captions for text in parse_cell(values[name])]
+def _table_entry(where: str, row: dict[str, str], columns: Columns, note: str) -> Entry:
+    id = next((row[name] for name in columns.ids if row[name].strip()), "")
+    captions = [text for name in columns.captions for text in parse_cell(row[name])]
     if len(columns.captions) > 1:  # caption_0, caption_1, ...: not every medium has the same number
         captions = [text for text in captions if text.strip()]
-    file = values[columns.file].strip() if columns.file else None
-    split = values[columns.split] if columns.split else ""
-    return Entry(where, id, captions, split, file, note=note or columns.note)
+    file = row[columns.file].strip() if columns.file else None
+    return Entry(where, id, captions, row[columns.split] if columns.split else "", file, note=note or columns.note)
+
+
+def _msvd_entry(where: str, row: dict[str, str], columns: Columns, note: str) -> Entry:
+    """A description of a part of a YouTube video, which is the clip VideoID_Start_End; other languages are left out."""
+    english = row["Language"].strip() == "English"
+    captions = [row["Description"]] if english else []
+    return Entry(where, f"{row['VideoID']}_{row['Start']}_{row['End']}", captions, left_out=[] if english else
+                 ["written in another language than English"], note=note)  # fmt: skip
 
 
 def parse_cell(cell: str) -> list[str]:
