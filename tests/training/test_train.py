@@ -192,6 +192,21 @@ def test_collapsed_captions_are_warned_about(tmp_path: Path):
     assert ["collapsed: 1 different" in facts["text"] for facts in watch.of("warning")] == [True]
 
 
+def test_captions_that_are_cut_are_counted_once_and_notes_of_the_data_are_told(tmp_path: Path):
+    folder = pictures(
+        tmp_path / "data", 4, 2, captions=("a red square", "a blue circle on green", "one two three four five")
+    )
+    with open(folder / "captions.jsonl", "a") as file:
+        file.write(json.dumps({"file": "p0.png", "id": "x", "split": "fold 3", "caption": "a b c d e f"}) + "\n")
+    watch = Watched()
+    two = recipe(folder, ("vocabulary.max_words", 4), ("stages", [{"epochs": 1, "batch_size": 4}] * 2))
+    train(two, tmp_path / "run", callback=watch)
+    assert [facts["text"] for facts in watch.of("warning")] == [
+        "the split 'fold 3' of 1 media is not one of train, val, test; it is only read where it is named",
+        "2 of 4 training captions have more than 4 words and are cut there (vocabulary.max_words)",
+    ]
+
+
 def test_an_infinite_loss_names_step_and_media(tmp_path: Path):
     whole = recipe(pictures(tmp_path / "data", 4), lr=1e30, encoder_lr=1e30, clip_norm=None, batch_size=2)
     message = r"the loss is (nan|inf) at step 1; media \('p\d', 'p\d'\): lower the learning rate"
