@@ -212,6 +212,8 @@ def test_times_that_are_none_are_left_out_with_a_note_or_refused(tmp_path: Path)
     timed = {"v": {"timestamps": [[5, 5], [1, 2]], "sentences": ["x", "y"]}}
     found = read_captions(save(tmp_path, json.dumps(timed)))
     assert found.captions == {"v_1_2": ("y",)} and "1 sentences end at or before their start time" in found.notes[0]
+    empty = {"database": {"t": {"subset": "testing"}, "e": {"annotations": []}, **TIMED["youcook2"]["database"]}}
+    assert list(read_captions(save(tmp_path, json.dumps(empty))).captions) == ["v_1_0.5_4", "v_1_3_8.25"]
     for times, message in (([[1]], "a time must be [start, end]"), ([], "has 0 timestamps and 1 sentences")):
         path = save(tmp_path, json.dumps({"v": {"timestamps": times, "sentences": ["x"]}}))
         with pytest.raises(ValueError, match="key 'v'") as raised:
@@ -297,7 +299,16 @@ def test_split_names_are_understood_in_any_usual_spelling(tmp_path: Path):
 
 
 def test_files_are_found_without_folder_without_ending_and_by_paths_of_windows(tmp_path: Path):
-    for name in ("x/a.JPG", "b.mp4", "c.v2.png", "y/000000000042.jpg", "y/twice.jpg", "z/twice.jpg"):
+    for name in (
+        "x/a.JPG",
+        "cafe\u0301.jpg",
+        "Upper.JPG",
+        "b.mp4",
+        "c.v2.png",
+        "y/000000000042.jpg",
+        "y/twice.jpg",
+        "z/twice.jpg",
+    ):
         (tmp_path / "m" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "m" / name).touch()
     names = {
@@ -307,6 +318,7 @@ def test_files_are_found_without_folder_without_ending_and_by_paths_of_windows(t
         "C:\\data\\x\\a.JPG": "x/a.JPG",
         "42": "y/000000000042.jpg",
     }
+    names |= {"caf\u00e9.jpg": "cafe\u0301.jpg", "upper.jpg": "Upper.JPG"}  # macOS and Windows write names so
     names |= {"https://host.org/7/c.v2.png?w=640": "c.v2.png", "y\\twice.jpg": "y/twice.jpg", "gone.jpg": "gone.jpg"}
     path = save(tmp_path, lines("file,caption", *(f"{name},x" for name in names)))
     found = data_set(path, tmp_path / "m")

@@ -36,6 +36,7 @@ def test_candidates_are_in_the_order_of_the_references():
         ("0", "COCO_val2014_000000000000"),
         ("1000268201_693b08cb0e.jpg", "flickr8k/1000268201_693b08cb0e"),
         ("clip.a.avi", "clip.a"),
+        ("caf\u00e9.jpg", "cafe\u0301.jpg"),  # two Unicode forms
     ],
 )
 def test_different_spellings_of_an_id_are_paired(given: str, wanted: str):

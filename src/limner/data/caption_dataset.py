@@ -47,7 +47,8 @@ def read_folder(annotations: str | Path, media: str | Path) -> Dataset:
         return folder.read_folder(annotations, media)
     dataset = _read_file(root, "", root, Reading(file_is_id=True, allow_gaps=True))
     listed = {Path(medium.path) for medium in dataset.media}
-    others = [path for path in root.rglob("*") if path.suffix.lower() in MEDIA_SUFFIXES and path not in listed]
+    files = (path for path in root.rglob("*") if path.suffix.lower() in MEDIA_SUFFIXES and path.name[0] != ".")
+    others = [path for path in files if path not in listed]
     notes = [f"{root}: {len(others)} images or clips are not in its metadata file and were left out"] if others else []
     return Dataset(dataset.media, dataset.problems, (*dataset.notes, *notes))
 

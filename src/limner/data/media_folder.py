@@ -1,6 +1,7 @@
 """`MediaFolder`: finds the files that captions name below a folder."""
 
 import os
+import unicodedata
 from pathlib import Path, PurePosixPath
 
 from limner.data.image_ids import coco_id, medium_name
@@ -27,7 +28,7 @@ class MediaFolder:
             return str(path)
         address = name.startswith(("http://", "https://"))
         short = PurePosixPath(name.partition("?")[0] if address else name).name
-        found = self._named(short) or self._named(medium_name(short)) or self._named(_number(short))
+        found = next((paths for key in _keys(short) if (paths := self._named(key))), [])
         if len(found) > 1:
             tail = [other for other in found if other.as_posix().endswith("/" + name)]
             found = tail or found
@@ -53,11 +54,16 @@ class MediaFolder:
             self._by_name = {}
             files = (path for path in self.root.rglob("*") if path.suffix.lower() in MEDIA_SUFFIXES)
             for path in sorted(files) if str(self.root) not in ("", ".") else ():
-                for key in dict.fromkeys((path.name, medium_name(path.name), _number(path.name))):
+                for key in dict.fromkeys(_keys(path.name)):
                     self._by_name.setdefault(key, []).append(path)
         return self._by_name.get(name, [])
 
 
-def _number(name: str) -> str:
-    """The number in a file name of COCO, or else the name without its ending."""
-    return str(coco_id(medium_name(name)))
+def _keys(name: str) -> tuple[str, str, str, str]:
+    """What files of one name share, the closest first: name, name without ending, COCO's number, small letters.
+
+    Letters with accents are compared in one Unicode form, because macOS writes file names in another than most tools.
+    """
+    name = unicodedata.normalize("NFC", name)
+    stem = medium_name(name)
+    return name, stem, str(coco_id(stem)), stem.casefold()

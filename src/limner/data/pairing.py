@@ -1,5 +1,6 @@
 """Matching of candidate captions with their references, and error messages for files that do not match."""
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -70,12 +71,12 @@ def pair_captions(
 
 
 def normalise_id(id: str) -> str:
-    """An id without folder, media suffix, COCO's prefix and leading zeros.
+    """An id without folder, media suffix, COCO's prefix and leading zeros, in one Unicode form.
 
     >>> {normalise_id(id) for id in ("val2014/COCO_val2014_000000397133.jpg", "000000397133", "397133")}
     {'397133'}
     """
-    stem = str(coco_id(medium_name(id)))
+    stem = str(coco_id(medium_name(unicodedata.normalize("NFC", id))))
     return (stem.lstrip("0") or "0") if stem.isascii() and stem.isdigit() else stem
 
 

@@ -217,7 +217,7 @@ def _timed_videos(saved: Any) -> Any:
 
 def _is_timed(saved: Any, _: Reading) -> bool:
     videos = _timed_videos(saved)
-    return bool(videos) and all(_times_of(video) is not None for video in list(videos.values())[:1])
+    return bool(videos) and any(_times_of(video) is not None for video in videos.values())
 
 
 def _times_of(video: Any) -> tuple[list[Any], list[Any]] | None:
@@ -233,13 +233,18 @@ def _times_of(video: Any) -> tuple[list[Any], list[Any]] | None:
     return [row[key] for row, (key, _) in zip(rows, keys, strict=True)], [row["sentence"] for row in rows]
 
 
+def _sentences(video: dict[str, Any] | list[Any]) -> Any:
+    return video if isinstance(video, list) else video.get("annotations") or video.get("sentences")
+
+
 def _timed_entries(saved: dict[str, Any], reading: Reading) -> Iterator[Entry]:
     """Each sentence belongs to a part of its video, whose id is ID_START_END, in seconds, as in MSVD."""
     for id, video in _timed_videos(saved).items():
         where = f"key {id!r}"
-        if (found := _times_of(video)) is None:
+        found = _times_of(video)
+        if found is None and not (isinstance(video, dict | list) and not _sentences(video)):
             raise ValueError(f"{where}: expected timestamps and sentences, got {shorten(video)}")
-        times, sentences = found
+        times, sentences = found or ([], [])  # a video without sentences, like those of YouCook2's test split
         if len(times) != len(sentences):
             raise ValueError(f"{where} has {len(times)} timestamps and {len(sentences)} sentences")
         split = video.get("subset") if isinstance(video, dict) else None
