@@ -64,6 +64,12 @@ LAYOUTS: dict[str, tuple[str, str]] = {  # name -> (name of the layout, text)
         "rows in an object",
         json.dumps({"version": 1, "rows": [{"image": "a.jpg", "captions": A}, {"image": "b.jpg", "captions": B}]}),
     ),
+    "rows by split": (
+        "rows by split",
+        json.dumps({"train": [{"image": "a.jpg", "caption": A}], "dev": [{"image": "b.jpg", "caption": B[0]}]}),
+    ),
+    "objects by id": ("JSON", json.dumps({"a.jpg": {"captions": A}, "b.jpg": {"caption": B[0]}})),
+    "blanks behind commas": ("CSV", lines("file, caption", f'a.jpg, "{A[0]}"', f"a.jpg, {A[1]}", f"b.jpg, {B[0]}")),
     "flickr tokens": ("Flickr tokens", lines(f"a.jpg#0\t{A[0]}", f"a.jpg#1\t{A[1]}", f"b.jpg#0\t{B[0]}", end="\r\n")),
     "flickr results": (
         "CSV",
@@ -265,6 +271,16 @@ def test_a_row_with_more_or_fewer_fields_than_the_header_is_refused_everywhere(t
             ValueError, match=r"line 3: \d fields where the header has 2; put captions that have ',' in"
         ):
             read(path)
+
+
+def test_a_table_without_a_header_is_told_to_have_one(tmp_path: Path):
+    with pytest.raises(ValueError, match="a table needs a header: write the line 'file,caption' above"):
+        read_captions(save(tmp_path, lines("a.jpg,a dog", "b.jpg,a cat")))
+
+
+def test_rows_by_split_have_that_split(tmp_path: Path):
+    path = save(tmp_path, LAYOUTS["rows by split"][1])
+    assert read_captions(path).splits == {"a.jpg": "train", "b.jpg": "val"}
 
 
 def test_image_folders_of_hugging_face_are_read(tmp_path: Path):

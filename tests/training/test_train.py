@@ -358,3 +358,20 @@ def test_the_picture_size_may_grow_from_stage_to_stage(tmp_path: Path, monkeypat
     pretrained = {"name": "pretrained", "source": str(tmp_path / "backbone")}
     with pytest.raises(ValueError, match="size is 8, but encoder pretrained has no size: leave it out"):
         train(recipe(folder, ("stages", stages), ("encoder", pretrained)), tmp_path / "other")
+
+
+def test_sentences_with_times_are_learnt_from_their_parts_of_the_clip(tmp_path: Path):
+    """Half a second of black and half a second of white: two media of one file."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    clip(folder / "v.mp4")
+    timed = {"v": {"timestamps": [[0, 0.5], [0.5, 1]], "sentences": ["dark", "light"]}}
+    (folder / "train.json").write_text(json.dumps(timed))
+    options = {"data.name": "captions", "data.annotations": str(folder / "train.json"), "data.default_split": "train"}
+    parts = recipe(
+        folder, *options.items(), ("validation.split", "train"), ("sampling.policy", "uniform"), batch_size=2
+    )
+    watch = Watched()
+    train(parts, tmp_path / "run", callback=watch)
+    (start,) = watch.of("start")
+    assert start["training media"] == 2 and start["problems"] == [] and start["words"] >= 2

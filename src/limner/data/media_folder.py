@@ -22,7 +22,10 @@ class MediaFolder:
         self.problems: list[str] = []  # a line for each name that fits several files
 
     def locate(self, name: str) -> str:
-        """The path of the file that is called `name`; `root`/`name` when there is no such file."""
+        """The path of the file that is called `name`.
+
+        When there is none, it is `root`/`name`, or for an address `root` and its last part.
+        """
         path = self.root / name
         if self._exists(path):
             return str(path)
@@ -37,7 +40,7 @@ class MediaFolder:
                 f"{name}: two files below {self.root} have this name, {found[0]} and {found[1]}; give its folder in "
                 "the annotations"
             )
-        return str(found[0] if len(found) == 1 else path)
+        return str(found[0] if len(found) == 1 else self.root / short if address else path)
 
     def _exists(self, path: Path) -> bool:
         """Whether a file exists, from one listing of its folder."""

@@ -18,6 +18,7 @@ from limner.data.layouts.entry import (
     objects,
     shorten,
 )
+from limner.data.split_names import SPLIT_NAMES
 
 Entries = Iterable[Entry]
 TEXT_KEYS = ("caption", "raw", "sentence", "text")  # of captions that are objects
@@ -89,6 +90,8 @@ def _row_entries(rows: Iterable[tuple[str, Any]], reading: Reading) -> Iterator[
 
 def _texts(value: Any) -> list[Any]:
     """The captions in a value: a caption, a list of captions, or a list of objects with one each."""
+    if isinstance(value, dict):
+        value = next((value[key] for key in ("captions", "sentences") if key in value), value)
     return [_text(item) for item in as_list(value)]
 
 
@@ -115,6 +118,19 @@ def _has_rows(saved: Any, reading: Reading) -> bool:
 def _wrapped_entries(saved: dict[str, Any], reading: Reading) -> Entries:
     key = next(key for key, value in saved.items() if isinstance(value, list))
     return _row_entries(((f"{key}[{k}]", row) for k, row in enumerate(saved[key])), reading)
+
+
+def _has_splits(saved: Any, reading: Reading) -> bool:
+    """Whether an object holds lists of rows under the names of splits."""
+    if not isinstance(saved, dict) or not saved or not all(name.strip().lower() in SPLIT_NAMES for name in saved):
+        return False
+    return all(isinstance(rows, list) and _is_row((rows or [None])[0], reading) for rows in saved.values())
+
+
+def _split_entries(saved: dict[str, Any], reading: Reading) -> Iterator[Entry]:
+    for split, rows in saved.items():
+        for entry in _row_entries(((f"{split}[{k}]", row) for k, row in enumerate(rows)), reading):
+            yield entry._replace(split=entry.split or split)
 
 
 # --- COCO and its relatives -------------------------------------------------------------------------------------------
@@ -263,7 +279,7 @@ def _seconds(time: Any, where: str) -> tuple[float, float]:
 
 
 def _mapping_entries(saved: dict[str, Any], reading: Reading) -> Iterator[Entry]:
-    """Entries of {id: caption}, {id: [caption, ...]} or {id: [{"caption": caption}, ...]}."""
+    """Entries of {id: caption} or {id: [caption, ...]}; a caption may be {"caption": caption}."""
     for id, value in saved.items():
         texts = _texts(value)
         if not all(isinstance(text, str) for text in texts):
@@ -279,6 +295,7 @@ JSON_LAYOUTS = (  # the first one that matches is taken
     JsonLayout("Karpathy", _is_karpathy, _karpathy_entries),
     JsonLayout("TextCaps", _is_textcaps, _textcaps_entries),
     JsonLayout("timed sentences", _is_timed, _timed_entries),
+    JsonLayout("rows by split", _has_splits, _split_entries),
     JsonLayout("rows in an object", _has_rows, _wrapped_entries),
     JsonLayout("JSON", lambda saved, _: isinstance(saved, dict), _mapping_entries),
 )

@@ -53,6 +53,10 @@ def parse_lines(text: str, reading: Reading) -> tuple[str, Iterator[Entry]]:
         marks = [mark for mark in DELIMITERS if mark in first]
         if named or _looks_like_header(first):  # says which column is missing
             find_columns(_split_header(first, marks[0] if marks else ","), reading, "it")
+        if any(_is_file_or_url(first.split(mark)[0].strip('" ')) for mark in marks):
+            raise ValueError(
+                f"it begins with {first.rstrip()[:80]!r}; a table needs a header: write the line 'file,caption' above"
+            )
         raise UnknownLayoutError(f"it begins with {first.rstrip()[:80]!r}, which is not a known layout")
     layout = next(layout for layout in LINE_LAYOUTS if layout.matches(before.strip(), after.strip()))
     return layout.name, _line_entries(text, layout)
@@ -83,7 +87,7 @@ def _table_entries(text: str, delimiter: str, reading: Reading, first_line: int)
         delimiter=delimiter,
         strict=not pipes,
         quoting=csv.QUOTE_NONE if pipes else csv.QUOTE_MINIMAL,
-        skipinitialspace=pipes,
+        skipinitialspace=f"{delimiter} " in text.partition("\n")[0],
     )
     last = 0  # the line where the row before ended
     try:
