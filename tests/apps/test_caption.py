@@ -14,7 +14,7 @@ from PIL import Image
 from limner.apps.caption import expand
 from limner.apps.cli import main
 from limner.apps.shared.journal import Journal, image_ids, printable, to_jsonl
-from limner.data.karpathy import coco_id
+from limner.data.image_ids import coco_id
 from limner.inference.pipeline import Pipeline
 from limner.runs.evaluation import coco_results
 from limner.text.alt_text import alt_text
@@ -173,6 +173,9 @@ def test_an_output_that_cannot_be_is_noticed_before_captioning(tiny: Path, tmp_p
         ("42", 42),
         ("0", 0),
         ("COCO_val2014_000000000042", 42),
+        ("000000397133", 397133),  # COCO 2017
+        ("000000000000", 0),
+        ("0000000000042", "0000000000042"),  # 13 digits
         ("001", "001"),
         ("-1", "-1"),
         ("²", "²"),
@@ -237,6 +240,8 @@ def test_patterns_and_a_list(tiny: Path, tmp_path: Path, monkeypatch):
     assert expand([str(odd)]) == ([str(odd)], [])  # a file may be called like a pattern
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{files[1]}\n\n{files[2]}\r\n"))
     assert expand([files[0], "-"]) == (files, [])
+    monkeypatch.setattr("sys.stdin", io.StringIO("\ufeff" + "\r\n".join(files)))  # a list written by Windows
+    assert expand(["-"]) == (files, [])
 
 
 def test_without_files_it_is_a_prompt(tiny: Path, monkeypatch, capsys):

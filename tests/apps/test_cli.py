@@ -88,8 +88,8 @@ def test_evaluate(tiny: Path, tmp_path: Path, capsys):
     rows = [json.loads(line) for line in (tiny / "run" / "log.jsonl").read_text().splitlines()]
     assert {"object", "colour", "hallucination"} <= rows[-1].keys()  # validations are held against the truth as well
     assert "CIDEr" in shown and f"{len(truth)} media" in shown
-    assert main(["evaluate", str(tiny / "run"), "--split", "dev"]) == 1
-    assert "no media in split 'dev'" in one_line(capsys)
+    assert main(["evaluate", str(tiny / "run"), "--split", "fold"]) == 1
+    assert "no media in split 'fold'" in one_line(capsys)
 
 
 def test_data_that_lie_elsewhere_by_now(tiny: Path, tmp_path: Path, capsys):

@@ -91,16 +91,8 @@ def test_what_cannot_be_extracted(tiny: Path, tmp_path: Path, monkeypatch, capsy
     assert not (tmp_path / "f").exists()
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("csv", "a CSV file with file and caption"),
-        ("jsonl", "a JSONL file with file and caption"),
-        ("coco", "Karpathy's dataset_coco.json"),
-        ("flickr8k", "Karpathy's dataset_flickr8k.json"),
-    ],
-)
-def test_captions_that_are_not_there(name, expected: str):
+@pytest.mark.parametrize("name", ["captions", "csv", "jsonl", "coco", "flickr8k"])
+def test_captions_that_are_not_there(name: str):
     for given in ("", "nowhere/x"):
-        with pytest.raises(FileNotFoundError, match=f"data.annotations: no file at '{given}', expected {expected}"):
+        with pytest.raises(FileNotFoundError, match=f"data.annotations: nothing at '{given}', expected a caption file"):
             datasets.read_dataset(datasets.DataConfig(name, "m", given))

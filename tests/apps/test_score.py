@@ -248,3 +248,36 @@ def test_mistakes_are_one_line(files: Path, capsys):
         error = capsys.readouterr().err
         assert message in error and error.startswith("limner: ") and error.count("\n") == 1, error
     assert run(files, "--bean", "3") == 2 and "unknown arguments: --bean 3" in capsys.readouterr().err
+
+
+def test_references_of_vizwiz_are_those_that_its_own_evaluation_takes(files: Path, capsys):
+    """Rejected captions are no references, an image with no others is not scored, and ids meet by file names."""
+    images = [{"id": 50 + int(id), "file_name": f"VizWiz_val_{int(id):08}.jpg"} for id in (*REFERENCES, 10)]
+    kept = [
+        {"image_id": 50 + int(id), "caption": text, "is_rejected": False, "is_precanned": False}
+        for id, texts in REFERENCES.items()
+        for text in texts
+    ]
+    severe = "Quality issues are too severe to recognize visual content."
+    marked = [
+        {"image_id": image["id"], "caption": severe, "is_rejected": True, "is_precanned": True} for image in images
+    ]
+    (files / "vizwiz.json").write_text(json.dumps({"images": images, "annotations": kept + marked}))
+    named = {f"VizWiz_val_{int(id):08}.jpg": text for id, text in {**CAPTIONS, "10": "a blur"}.items()}
+    (files / "named.json").write_text(json.dumps(named))
+    expected = scored(files)["scores"]
+    capsys.readouterr()
+    found = scored(files, candidates="named.json", references="vizwiz.json")
+    assert found["scores"] == pytest.approx(expected) and [row["id"] for row in found["segments"]] == ["57", "58", "59"]
+    notes = capsys.readouterr().err
+    assert "4 captions are marked as rejected and precanned and were left out" in notes
+    assert "1 candidates were left out, because all references of their images are unusable" in notes
+    assert "matched by the names of the files: candidate 'VizWiz_val_00000007.jpg' is reference '57'" in notes
+
+
+def test_the_column_of_the_references_is_chosen_by_option(files: Path):
+    rows = [{"videoID": id, "enCap": ["nothing alike"], "chCap": texts} for id, texts in REFERENCES.items()]
+    (files / "vatex.json").write_text(json.dumps(rows))
+    whole = scored(files)["scores"]
+    assert scored(files, "--caption-column", "chCap", references="vatex.json")["scores"] == pytest.approx(whole)
+    assert scored(files, references="vatex.json")["scores"]["BLEU-1"] < 1e-9

@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from limner.data.dataset import Dataset, split_by_hash
 from limner.data.datasets import DataConfig, read_dataset
-from limner.data.karpathy import read
+
+
+def read(path: Path, media: str = "") -> Dataset:
+    return read_dataset(DataConfig("coco", media, str(path)))
 
 
 def coco(tmp_path: Path) -> Path:
@@ -65,22 +69,27 @@ def test_an_image_without_captions_stays(tmp_path: Path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([], "not in Karpathy's format: expected an object with a list 'images'"),
-        ({"images": {}}, "not in Karpathy's format"),
-        ({"annotations": []}, "not in Karpathy's format"),
-        ({"images": [{"filename": "a.jpg", "sentences": []}]}, "image 0 lacks 'split'; expected filename, split"),
-        ({"images": [{"split": "val", "sentences": []}]}, "image 0 lacks 'filename'"),
-        ({"images": [{"filename": "a", "split": "val", "sentences": [{"text": "x"}]}]}, "image 0 lacks 'raw'"),
-        ({"images": ["a.jpg"]}, "image 0 lacks"),
+        ([], "there are no captions in it; expected a list of objects"),
+        ({"images": {}}, "the value of 'images' is {}, not a caption"),
+        ({"annotations": []}, "there are no captions in it"),
+        ({"images": [{"split": "val", "sentences": []}]}, r"images\[0\] has .*, but no 'filename'"),
+        ({"images": [{"filename": "a", "sentences": [{"text": "x"}]}]}, r"images\[0\] has \['text'\], but no 'raw'"),
+        ({"images": [7]}, "images: expected a list of objects"),
     ],
 )
 def test_another_json_layout_is_refused_by_name(tmp_path: Path, content: object, message: str):
     (tmp_path / "other.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=rf"other\.json.*{message}"):
+    with pytest.raises(ValueError, match=rf"other\.json: {message}"):
         read(tmp_path / "other.json", "images")
+
+
+def test_an_image_without_a_split_is_put_into_one_by_a_hash(tmp_path: Path):
+    images = [{"filename": "a.jpg", "sentences": [{"raw": "A dog."}]}, {"filename": "b.jpg", "sentences": []}]
+    (tmp_path / "f.json").write_text(json.dumps({"images": images}))
+    assert [m.split for m in read(tmp_path / "f.json").media] == [split_by_hash("a"), split_by_hash("b")]
 
 
 def test_a_file_that_is_not_json_is_refused(tmp_path: Path):
     (tmp_path / "other.json").write_bytes(b"\xff\xd8\xff\xe0")
-    with pytest.raises(ValueError, match=r"other\.json is not a JSON file"):
+    with pytest.raises(ValueError, match=r"other\.json: this is a JPEG image, not a caption file"):
         read(tmp_path / "other.json", "images")

@@ -137,7 +137,7 @@ def test_clips_are_found_wherever_they_lie(tmp_path: Path):
         ([1], "is not in MSR-VTT's format"),
         ({"videos": [{"id": 1}], "sentences": []}, r"not in MSR-VTT's format \('video_id'\)"),
         ({"videos": [], "sentences": []}, "no videodatainfo JSON in it"),
-        ({"videos": [video(1, "dev")], "sentences": []}, "'dev' is not a split; known are train, "),
+        ({"videos": [video(1, "fold")], "sentences": []}, "'fold' is not a split; known are train, "),
         ({"videos": [{"video_id": "clip"}], "sentences": []}, "clip has no field 'split', and no number from which"),
     ],
 )

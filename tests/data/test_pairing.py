@@ -36,6 +36,7 @@ def test_candidates_are_in_the_order_of_the_references():
         ("0", "COCO_val2014_000000000000"),
         ("1000268201_693b08cb0e.jpg", "flickr8k/1000268201_693b08cb0e"),
         ("clip.a.avi", "clip.a"),
+        ("caf\u00e9.jpg", "cafe\u0301.jpg"),  # two Unicode forms
     ],
 )
 def test_different_spellings_of_an_id_are_paired(given: str, wanted: str):
@@ -71,8 +72,8 @@ def test_only_the_chosen_split_of_the_references_is_paired():
         pair_captions(file(one("3", "2")), references)
     with pytest.raises(ValueError, match="All candidates are in the split 'test': give it with --split"):
         pair_captions(file(one("3", "2")), references, "val")
-    with pytest.raises(ValueError, match="no split 'dev'; it has train, test, val"):
-        pair_captions(file(one("3", "2")), references, "dev")
+    with pytest.raises(ValueError, match="no split 'fold'; it has train, test, val"):
+        pair_captions(file(one("3", "2")), references, "fold")
 
 
 def test_swapped_files_are_refused():
@@ -126,3 +127,34 @@ def test_candidates_without_references_are_refused_or_left_out():
 def test_notes_of_both_files_are_kept():
     pairs = pair_captions(file(one("1"), notes=("c",)), file({"1": ["a"]}, notes=("r",)))
     assert pairs.notes == ("c", "r")
+
+
+def test_ids_that_do_not_meet_are_paired_by_file_names():
+    """Annotations number the images; the candidates are called like the files."""
+    files = {"17": "val/dog.jpg", "18": "val/cat.jpg"}
+    references = file({"17": ["a"], "18": ["b"]}, files=files)
+    pairs = pair_captions(file(one("cat", "dog")), references)
+    assert pairs.candidates == {"17": ("caption of dog",), "18": ("caption of cat",)} and pairs.files == files
+    assert pairs.notes == (
+        "ids were matched by the names of the files: candidate 'dog' is reference '17' (val/dog.jpg)",
+    )
+    other = file(one("x", "y"), files={"x": "/data/dog.png", "y": "/data/cat.png"})
+    assert list(pair_captions(other, references).candidates.values()) == [("caption of x",), ("caption of y",)]
+    # the other way round: candidates are numbered and name their files, references are called like the files
+    numbered = file(one("17", "18"), files=files)
+    assert pair_captions(numbered, file({"dog": ["a"], "cat": ["b"]})).candidates["dog"] == ("caption of 17",)
+    with pytest.raises(ValueError, match="have no id in common"):  # two images are called dog
+        pair_captions(file(one("dog")), file({"17": ["a"], "18": ["b"]}, files={"17": "a/dog.jpg", "18": "b/dog.jpg"}))
+
+
+def test_parts_of_a_clip_are_not_paired_by_the_name_of_the_clip():
+    references = file({"v_0_1": ["a"]}, files={"v_0_1": "v"}, times={"v_0_1": (0.0, 1.0)})
+    with pytest.raises(ValueError, match="have no id in common"):
+        pair_captions(file(one("v")), references)
+
+
+def test_candidates_whose_references_are_all_unusable_are_left_out():
+    references = file({"1": ["a"], "2": []}, unusable=frozenset({"2"}))
+    pairs = pair_captions(file(one("1", "2")), references)
+    assert pairs.candidates == {"1": ("caption of 1",)}
+    assert pairs.notes == ("1 candidates were left out, because all references of their images are unusable",)

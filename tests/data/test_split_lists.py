@@ -8,7 +8,8 @@ import pytest
 from limner.core.types import Medium
 from limner.data.dataset import Dataset
 from limner.data.datasets import DataConfig, read_dataset
-from limner.data.split_lists import apply_split_lists, parse_split_name, read_split_lists
+from limner.data.split_lists import apply_split_lists, read_split_lists
+from limner.data.split_names import parse_split_name
 
 
 def lists(folder: Path, **texts: str) -> Path:
@@ -70,5 +71,21 @@ def test_names_of_splits_are_normalised():
         "val",
         "test",
     ]
-    with pytest.raises(ValueError, match="'dev' is not a split"):
-        parse_split_name("dev")
+    with pytest.raises(ValueError, match="'fold 1' is not a split"):
+        parse_split_name("fold 1")
+
+
+def test_lists_of_flickr8k_are_read_and_match_ids_without_file_types(tmp_path: Path):
+    """Flickr_8k.trainImages.txt lists file names; Karpathy's ids have no file type."""
+    texts = {"Flickr_8k__trainImages__txt": "a.jpg\n", "Flickr_8k__devImages__txt": "b.jpg\nz.jpg\n"}
+    folder = lists(tmp_path, **texts, training__txt__old="c.jpg\n", Flickr8k__token__txt="a.jpg#0\tx\n")
+    found = read_split_lists(folder)
+    assert found == {"a.jpg": "train", "b.jpg": "val", "z.jpg": "val"}
+    dataset = apply_split_lists(Dataset(tuple(Medium(id, "", "", ("x",)) for id in "abc")), found, "here")
+    assert [(m.id, m.split) for m in dataset.media] == [("a", "train"), ("b", "val")]
+    assert dataset.problems == ("z.jpg: in the val list of here, but the annotations do not have it",)
+    two = Dataset((Medium("x/a.jpg", "", ""), Medium("y/a.jpg", "", "")))  # a.jpg may be either
+    with pytest.raises(ValueError, match="none of its 1 ids"):
+        apply_split_lists(two, {"a.jpg": "train"}, "here")
+    plain = lists(tmp_path / "plain", train__txt="a\n", old_train__txt="b\n")  # an exact name comes first
+    assert read_split_lists(plain) == {"a": "train"}

@@ -184,7 +184,7 @@ def test_mistakes_in_explaining(tiny: Path, tmp_path: Path, capsys, monkeypatch)
         (["explain", "--score"], "--score reads a run's data: name the run", 2),
         (["explain", run, "--score", "--sentence", "a"], "--score explains the run's own captions", 2),
         (["explain", run, "--score", "--method", "cam,attention"], "unknown method 'cam'; known are attention", 2),
-        (["explain", run, "--score", "--split", "dev"], "no media in split 'dev'", 1),
+        (["explain", run, "--score", "--split", "fold"], "no media in split 'fold'", 1),
         (["explain", "--join", photos, "--out", "f.gif"], "--join needs --out film.mp4", 2),
         (["explain", "--join", photos], "--join needs --out film.mp4", 2),
         (["explain", run, "--join", photos, "--out", "f.mp4"], "--join makes a film of", 2),

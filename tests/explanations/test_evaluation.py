@@ -145,8 +145,8 @@ def test_unknown_methods_splits_and_frame_policies_are_refused(run: Run):
         ValueError, match=r"unknown methods cam, x; known are attention, gradcam, gradcam\+\+, saliency"
     ):
         score_run(run, ["cam", "saliency", "x"])
-    with pytest.raises(ValueError, match="no media in split 'dev'"):
-        score_run(run, split="dev")
+    with pytest.raises(ValueError, match="no media in split 'fold'"):
+        score_run(run, split="fold")
     head = replace(run, recipe=replace(run.recipe, sampling=SamplingConfig("head")))
     with pytest.raises(ValueError, match=r"with sampling\.policy head: it must be uniform"):
         score_run(head)

@@ -169,7 +169,7 @@ def test_overrides_do_not_change_the_original():
         ("data", "x", r"data takes fields, got 'x'"),
         ("encoder.name", "resnet99", r"encoder\.name is 'resnet99'; known are pretrained, .*small_cnn"),
         ("model.name", "gpt", r"model\.name is 'gpt'; known are show_attend_tell, .*first_token"),
-        ("data.name", "imagenet", r"data\.name: .*unknown dataset 'imagenet'; known are coco, flickr8k"),
+        ("data.name", "imagenet", r"data\.name: .*unknown dataset 'imagenet'; known are captions, coco, flickr8k"),
         ("stages.0.objective.name", "mse", r"objective\.name is 'mse'; known are xe, recnet_global"),
         ("stages.0.lr", "fast", r"stages\.0\.lr: .*valid number.*got 'fast'"),
         ("stages.0.epochs", "2.5", r"stages\.0\.epochs: .*integer.*got 2\.5"),

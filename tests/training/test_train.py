@@ -192,6 +192,21 @@ def test_collapsed_captions_are_warned_about(tmp_path: Path):
     assert ["collapsed: 1 different" in facts["text"] for facts in watch.of("warning")] == [True]
 
 
+def test_captions_that_are_cut_are_counted_once_and_notes_of_the_data_are_told(tmp_path: Path):
+    folder = pictures(
+        tmp_path / "data", 4, 2, captions=("a red square", "a blue circle on green", "one two three four five")
+    )
+    with open(folder / "captions.jsonl", "a") as file:
+        file.write(json.dumps({"file": "p0.png", "id": "x", "split": "fold 3", "caption": "a b c d e f"}) + "\n")
+    watch = Watched()
+    two = recipe(folder, ("vocabulary.max_words", 4), ("stages", [{"epochs": 1, "batch_size": 4}] * 2))
+    train(two, tmp_path / "run", callback=watch)
+    assert [facts["text"] for facts in watch.of("warning")] == [
+        "the split 'fold 3' of 1 media is not one of train, val, test; it is only read where it is named",
+        "2 of 4 training captions have more than 4 words and are cut there (vocabulary.max_words)",
+    ]
+
+
 def test_an_infinite_loss_names_step_and_media(tmp_path: Path):
     whole = recipe(pictures(tmp_path / "data", 4), lr=1e30, encoder_lr=1e30, clip_norm=None, batch_size=2)
     message = r"the loss is (nan|inf) at step 1; media \('p\d', 'p\d'\): lower the learning rate"
@@ -297,7 +312,7 @@ def test_settings_that_cannot_work_are_refused(tmp_path: Path):
     two = [{"epochs": 1}, {"epochs": 1, "precision": "bf16"}]
     for overrides, message in [
         (("validation.metric", "METEOR9"), "unknown metric 'METEOR9'; known are BLEU-1"),
-        (("validation.split", "dev"), r"no media in split 'dev'; the dataset has \{'train': 4, 'val': 3\}"),
+        (("validation.split", "fold"), r"no media in split 'fold'; the dataset has \{'train': 4, 'val': 3\}"),
         (("stages.0.epochs", 0), r"recipe: stages\.0\.epochs: .*greater than 0, got 0"),
         (("stages.0.precision", "fp16"), "fp16 needs CUDA; use bf16 or fp32"),
         (("stages", two), "all stages need the same precision, got bf16, fp32"),
@@ -343,3 +358,20 @@ def test_the_picture_size_may_grow_from_stage_to_stage(tmp_path: Path, monkeypat
     pretrained = {"name": "pretrained", "source": str(tmp_path / "backbone")}
     with pytest.raises(ValueError, match="size is 8, but encoder pretrained has no size: leave it out"):
         train(recipe(folder, ("stages", stages), ("encoder", pretrained)), tmp_path / "other")
+
+
+def test_sentences_with_times_are_learnt_from_their_parts_of_the_clip(tmp_path: Path):
+    """Half a second of black and half a second of white: two media of one file."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    clip(folder / "v.mp4")
+    timed = {"v": {"timestamps": [[0, 0.5], [0.5, 1]], "sentences": ["dark", "light"]}}
+    (folder / "train.json").write_text(json.dumps(timed))
+    options = {"data.name": "captions", "data.annotations": str(folder / "train.json"), "data.default_split": "train"}
+    parts = recipe(
+        folder, *options.items(), ("validation.split", "train"), ("sampling.policy", "uniform"), batch_size=2
+    )
+    watch = Watched()
+    train(parts, tmp_path / "run", callback=watch)
+    (start,) = watch.of("start")
+    assert start["training media"] == 2 and start["problems"] == [] and start["words"] >= 2

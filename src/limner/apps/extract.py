@@ -109,7 +109,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         console.print(f"{options.frame_features}: {len(written)} files", markup=False)
     report_unreadable([f"{id}: {reason}" for id, reason in report.failures])
     report_data_problems(dataset.problems)
-    report_notes(report.damaged)
+    report_notes([*dataset.notes, *report.damaged])
     return 3 if report.failures else 0
 
 

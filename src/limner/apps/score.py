@@ -3,7 +3,8 @@
     limner score --candidates preds.json --references refs.json
 
 Both files may have any usual layout, which is recognised by their content: COCO results, COCO annotations, Karpathy,
-MSR-VTT (also zipped), MSVD sentences, CSV, JSONL, {id: captions}, a folder of media with text files, a micro-world.
+VizWiz, TextCaps, VATEX, MSR-VTT, MSVD, ActivityNet, Flickr's token files, CSV, JSONL, {id: captions}, also in a .gz or
+ZIP file; a folder of media with text files or metadata.csv; a micro-world.
 Scores are printed x100; --out writes them as fractions, with a row per image.
 """
 
@@ -52,6 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--candidates", required=True, metavar="FILE", help="the captions to score, one per id")
     parser.add_argument("--references", required=True, metavar="FILE", help="the reference captions")
     parser.add_argument("--split", default="", help="only this split of the references (train, val, test)")
+    parser.add_argument(
+        "--caption-column", default="", metavar="NAME", help="of the references; for VATEX's Chinese captions: chCap"
+    )
     parser.add_argument("--tokenizer", default="ptb", choices=list(TOKENIZERS), help="default: %(default)s")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write scores, protocol and a row per image")
     add_overwrite(parser)
@@ -101,7 +105,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     _check_options(options)
     refuse_overwriting(options, options.out)
     metrics, extra, about = metrics_of(options)
-    candidates, references = read_captions(options.candidates), read_captions(options.references)
+    candidates = read_captions(options.candidates)
+    references = read_captions(options.references, options.caption_column)
     pairs = pair_captions(
         candidates, references, options.split, options.allow_missing, options.diversity, options.allow_extra
     )

@@ -12,7 +12,7 @@ from limner.core.untrusted import short_repr
 from limner.data.captions_file import read_captions
 from limner.data.datasets import read_dataset
 from limner.data.media_folder import media_below
-from limner.data.pairing import normalise_id, summarise_ids
+from limner.data.pairing import match_ids, normalise_id, summarise_ids
 from limner.runs.recipe_file import load_recipe
 
 
@@ -113,12 +113,8 @@ def match_to_references(run: ComparedRun, media: Mapping[str, Medium]) -> Compar
 
     Raises ValueError for captions without references, because then the references are not the right ones.
     """
-    matched = {id: id for id in run.captions if id in media}
-    if len(matched) < len(run.captions):
-        by_key = {normalise_id(id): id for id in media}
-        keys = [normalise_id(id) for id in run.captions]
-        if len(by_key) == len(media) and len(set(keys)) == len(keys):  # else two ids have one normalised id
-            matched = {id: by_key[key] for id, key in zip(run.captions, keys, strict=True) if key in by_key}
+    names = {id: "" if medium.start is not None else medium.path for id, medium in media.items()}
+    matched = {id: reference for reference, id in match_ids(dict.fromkeys(run.captions, ""), names)[0].items()}
     unmatched = [id for id in run.captions if id not in matched or not media[matched[id]].references]
     if unmatched:
         raise ValueError(

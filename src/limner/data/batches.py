@@ -123,7 +123,7 @@ class TrainingBatches:
                          captions, drawn again in each epoch; its K rows of tokens are neighbours in the batch, and
                          whatever is computed once per medium serves all of them
     batch_size           examples per batch over all `world_size` ranks; each rank reads its part of every batch
-    max_words            longer captions are truncated
+    max_words            longer captions are truncated, and `truncated` counts them
     augmentations        each example is read in one of them, drawn at random
     random_frames        give every medium another `frame_seed` in each epoch, for the sampling policy "random"
     pseudo_captions      captions that replace some of the human captions, drawn again in each epoch
@@ -157,12 +157,20 @@ class TrainingBatches:
         captioned = [medium for medium in media if medium.references]
         if not captioned:
             raise ValueError(f"none of {len(media)} training media has a caption")
+        self.truncated = 0
         self.groups = [
-            [Example(medium, (tuple(vocabulary.encode(text, max_words)),)) for text in medium.references]
+            [Example(medium, (self._encode(vocabulary, text, max_words),)) for text in medium.references]
             for medium in captioned
         ]
         self.captions_per_medium = captions_per_medium
         self.unreadable: dict[str, str] = {}
+
+    def _encode(self, vocabulary: Vocabulary, text: str, max_words: int) -> tuple[int, ...]:
+        ids = vocabulary.encode(text)  # BOS, the words, EOS
+        if len(ids) - 2 <= max_words:
+            return tuple(ids)
+        self.truncated += 1
+        return (*ids[: 1 + max_words], ids[-1])
 
     def __len__(self) -> int:
         """Batches per epoch."""

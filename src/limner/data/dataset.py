@@ -6,19 +6,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from limner.core.torch_free import Medium
+from limner.data.split_names import normalise_split_name
 
 SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Media in the order of their file.  `problems` has one line for each thing that was dropped, with the reason.
+    """Media in the order of their file.
+
+    problems  one line for each thing that was dropped, with the reason
+    notes     one line for each kind of repair or choice, after which nothing is missing
 
     Raises ValueError when two media have the same id.
     """
 
     media: tuple[Medium, ...]
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         repeated = [id for id, count in Counter(medium.id for medium in self.media).items() if count > 1]
@@ -28,8 +33,12 @@ class Dataset:
             )
 
     def split(self, name: str) -> list[Medium]:
-        """The media of one split.  Raises ValueError, which lists the known splits, when the split is empty."""
-        chosen = [medium for medium in self.media if medium.split == name]
+        """The media of one split, in any spelling (dev is val).
+
+        Raises ValueError, which lists the known splits, when the split is empty.
+        """
+        wanted = name if any(medium.split == name for medium in self.media) else normalise_split_name(name)
+        chosen = [medium for medium in self.media if medium.split == wanted]
         if not chosen:
             counts = dict(Counter(medium.split for medium in self.media))
             raise ValueError(f"no media in split '{name}'; the dataset has {counts or 'no media at all'}")

@@ -3,18 +3,19 @@
 A new dataset is one reader and one line here, or `limner.register("dataset", ...)` in another package.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 from limner.core.addresses import refuse_address
 from limner.core.fields import NameOf
 from limner.core.registry import Registry
-from limner.data import folder, karpathy, msrvtt, msvd, sftcap, shapes
-from limner.data.dataset import Dataset
+from limner.data import caption_dataset, msrvtt, msvd, sftcap, shapes
+from limner.data.dataset import SPLITS, Dataset
 from limner.data.split_lists import apply_split_lists, read_split_lists
+from limner.data.split_names import normalise_split_name
 
 DATASETS: Registry[Callable[["DataConfig"], Dataset]] = Registry("dataset", {})  # filled below
 
@@ -27,21 +28,24 @@ class DataConfig:
     media: str = ""  # folder of images or clips; may be empty when stored features are read
     annotations: str = ""  # caption file; for msrvtt, msvd and sftcap also the folder of the annotations
     splits: str = ""  # folder of split lists (train, val, test), which replace the split of the dataset
-    restval: bool = True  # coco: restval images join the training split; false leaves them out
-    file_column: str = ""  # csv, jsonl: name of the column with the file names, when it is unusual
-    caption_column: str = ""  # csv, jsonl: name of the column with the captions, when it is unusual
+    default_split: str = ""  # split of media for which the caption file names none; empty: a hash of the id decides
+    restval: bool = True  # Karpathy's restval images join the training split; false leaves them out
+    file_column: str = ""  # name of the column with the file names, when it is unusual
+    caption_column: str = ""  # name of the column with the captions, when it is unusual (VATEX's Chinese: chCap)
     mapping: str = ""  # msvd: path of youtube_mapping.txt, when it is not beside the annotations
     categories: tuple[str, ...] = ()  # msrvtt: only these categories, by names of category.txt or by number
 
 
-def _table(reader: Callable[..., Dataset], config: DataConfig) -> Dataset:
-    _require_file(config, f"a {config.name.upper()} file with file and caption")
-    return reader(config.annotations, config.media, config.file_column, config.caption_column)
-
-
-def _karpathy(config: DataConfig) -> Dataset:
-    _require_file(config, f"Karpathy's dataset_{config.name}.json")
-    return karpathy.read(config.annotations, config.media, config.restval)
+def _captions(config: DataConfig) -> Dataset:
+    _require(config, "a caption file, which may have any layout that `limner score` reads")
+    return caption_dataset.read(
+        config.annotations,
+        config.media,
+        config.file_column,
+        config.caption_column,
+        config.restval,
+        config.default_split,
+    )
 
 
 def _msrvtt(config: DataConfig) -> Dataset:
@@ -64,21 +68,17 @@ def _require(config: DataConfig, expected: str) -> None:
         raise FileNotFoundError(f"data.annotations: nothing at '{config.annotations}', expected {expected}")
 
 
-def _require_file(config: DataConfig, expected: str) -> None:
-    if not Path(config.annotations).is_file():
-        raise FileNotFoundError(f"data.annotations: no file at '{config.annotations}', expected {expected}")
-
-
 DATASETS |= {
-    "coco": _karpathy,
-    "flickr8k": _karpathy,
-    "flickr30k": _karpathy,
-    "csv": partial(_table, folder.read_csv),
-    "jsonl": partial(_table, folder.read_jsonl),
+    "captions": _captions,
+    "coco": _captions,  # this and the next four are `captions`, under the name of what is usually in the file
+    "flickr8k": _captions,
+    "flickr30k": _captions,
+    "csv": _captions,
+    "jsonl": _captions,
     "msrvtt": _msrvtt,
     "msvd": _msvd,
     "sftcap": _sftcap,
-    "folder": lambda config: folder.read_folder(config.annotations, config.media),
+    "folder": lambda config: caption_dataset.read_folder(config.annotations, config.media),
     "shapes": lambda config: Dataset(tuple(shapes.load_world(config.media))),
 }
 
@@ -90,10 +90,24 @@ def read_dataset(config: DataConfig) -> Dataset:
     """
     for path in (config.media, config.annotations, config.splits, config.mapping):
         refuse_address(path)
-    dataset = DATASETS[config.name](config)
+    dataset = normalise_splits(DATASETS[config.name](config))
     if config.splits and config.name != "msvd":  # its reader applies the lists, because a clip of MSVD has two names
         return apply_split_lists(dataset, read_split_lists(config.splits), config.splits)
     return dataset
+
+
+def normalise_splits(dataset: Dataset) -> Dataset:
+    """The data set with usual spellings of train, val and test (Training, valid, dev) replaced by these names.
+
+    A split with another name keeps it, and adds a note, because no command reads it unless it is named.
+    """
+    media = tuple(replace(medium, split=normalise_split_name(medium.split)) for medium in dataset.media)
+    others = Counter(medium.split for medium in media if medium.split and medium.split not in SPLITS)
+    lines = [
+        f"the split '{split}' of {count} media is not one of {', '.join(SPLITS)}; it is only read where it is named"
+        for split, count in others.items()
+    ]
+    return Dataset(media, dataset.problems, (*dataset.notes, *lines))
 
 
 def read_scenes(config: DataConfig) -> Mapping[str, shapes.Scene]:

@@ -9,7 +9,7 @@ from typing import Any
 from limner.core.torch_free import Medium
 from limner.data.clip_folder import clip_files
 from limner.data.dataset import Dataset, drop_empty_captions, missing_caption_problems
-from limner.data.split_lists import parse_split_name
+from limner.data.split_names import parse_split_name
 
 EXPECTED = "{videos: [{video_id, ...}], sentences: [{video_id, caption, ...}]}"
 

@@ -1,13 +1,11 @@
 """Matching of candidate captions with their references, and error messages for files that do not match."""
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from limner.data.captions_file import CaptionsFile
-from limner.data.karpathy import coco_id
-from limner.data.media import MEDIA_SUFFIXES
-
-CaptionsById = Mapping[str, Sequence[str]]
+from limner.data.image_ids import coco_id, medium_name
 
 
 @dataclass(frozen=True)
@@ -45,8 +43,11 @@ def pair_captions(
         candidates = candidates.split(split) if candidates.splits else candidates
     if not multiple_candidates:
         _check_one_each(candidates, references)
-    matched, notes = _match_ids(candidates.captions, references.captions)
+    matched, notes = match_ids(_names(candidates), _names(references))
     used = set(matched.values())
+    if marked := [id for id in matched if id in references.unusable]:
+        matched = {id: other for id, other in matched.items() if id not in references.unusable}
+        notes += (f"{len(marked)} candidates were left out, because all references of their images are unusable",)
     extra = [id for id in candidates.captions if id not in used]
     missing = [id for id, texts in references.captions.items() if texts and id not in matched]
     if (extra and not allow_extra) or (missing and not allow_missing) or not matched:
@@ -70,14 +71,12 @@ def pair_captions(
 
 
 def normalise_id(id: str) -> str:
-    """An id without folder, media suffix, COCO's prefix and leading zeros.
+    """An id without folder, media suffix, COCO's prefix and leading zeros, in one Unicode form.
 
     >>> {normalise_id(id) for id in ("val2014/COCO_val2014_000000397133.jpg", "000000397133", "397133")}
     {'397133'}
     """
-    name = id.replace("\\", "/").rsplit("/", 1)[-1]
-    suffix_length = next((len(suffix) for suffix in MEDIA_SUFFIXES if name.lower().endswith(suffix)), 0)
-    stem = str(coco_id(name[: len(name) - suffix_length]))
+    stem = str(coco_id(medium_name(unicodedata.normalize("NFC", id))))
     return (stem.lstrip("0") or "0") if stem.isascii() and stem.isdigit() else stem
 
 
@@ -89,6 +88,11 @@ def summarise_ids(ids: Sequence[str]) -> str:
     """
     shown = ", ".join(repr(id) for id in ids[:3]) + (", ..." if len(ids) > 3 else "")
     return f"{len(ids)} id{'s' if len(ids) > 1 else ''} ({shown})"
+
+
+def _names(file: CaptionsFile) -> dict[str, str]:
+    """The file name of every id; "" where it is not known, and for parts of clips, which share a file."""
+    return {id: "" if id in file.times else file.files.get(id, "") for id in file.captions}
 
 
 def _check_one_each(candidates: CaptionsFile, references: CaptionsFile) -> None:
@@ -109,23 +113,41 @@ def _check_one_each(candidates: CaptionsFile, references: CaptionsFile) -> None:
         )
 
 
-def _match_ids(candidates: CaptionsById, references: CaptionsById) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Reference id -> candidate id, in the order of the references, and notes.
+def match_ids(candidates: Mapping[str, str], references: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Find the candidate of every reference: -> (id of the reference -> id of the candidate, notes).
 
-    Normalised ids are used when they match more candidates.
+    Both are {id: file name, or "" where it is not known}.  Ids are compared as they are, then without folder, file type
+    and zeros, then by the names of the files (COCO's and VizWiz's annotations number the images); the first way that
+    matches the most candidates is taken, and a note says so unless ids are equal.
+
+    >>> match_ids({"dog": ""}, {"17": "val/dog.jpg"})[0]
+    {'17': 'dog'}
     """
     exact = {id: id for id in references if id in candidates}
     if len(exact) == len(candidates):
         return exact, ()
-    by_key, reference_by_key = {normalise_id(id): id for id in candidates}, {normalise_id(id): id for id in references}
-    if len(by_key) < len(candidates) or len(reference_by_key) < len(references):  # two ids have one normalised id
+    normalised = _match_keys({id: normalise_id(id) for id in candidates}, {id: normalise_id(id) for id in references})
+    named = _match_keys(
+        {id: normalise_id(file or id) for id, file in candidates.items()},
+        {id: normalise_id(file or id) for id, file in references.items()},
+    )
+    best = max((exact, normalised, named), key=len)  # of equal ones the first
+    if best is exact:
         return exact, ()
-    normalised = {id: by_key[key] for key, id in reference_by_key.items() if key in by_key}
-    if len(normalised) <= len(exact):
-        return exact, ()
-    reference, candidate = next((id, other) for id, other in normalised.items() if id != other)
-    note = "ids were matched without folders, file types, COCO's prefix and leading zeros: candidate "
-    return normalised, (f"{note}{candidate!r} is reference {reference!r}",)
+    reference, candidate = next((id, other) for id, other in best.items() if id != other)
+    if best is normalised:
+        note = "ids were matched without folders, file types, COCO's prefix and leading zeros: candidate "
+        return best, (f"{note}{candidate!r} is reference {reference!r}",)
+    note = "ids were matched by the names of the files: candidate "
+    return best, (f"{note}{candidate!r} is reference {reference!r} ({references[reference] or candidates[candidate]})",)
+
+
+def _match_keys(candidates: Mapping[str, str], references: Mapping[str, str]) -> dict[str, str]:
+    """Id of the reference -> id of the candidate with the same key; {} when two ids have one key."""
+    by_key = {key: id for id, key in candidates.items()}
+    if len(by_key) < len(candidates) or len(set(references.values())) < len(references):
+        return {}
+    return {id: by_key[key] for id, key in references.items() if key in by_key}
 
 
 def _mismatch_message(candidates: CaptionsFile, references: CaptionsFile, extra: list[str], missing: list[str]) -> str:

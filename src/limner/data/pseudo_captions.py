@@ -15,8 +15,10 @@ from typing import Any
 
 from limner.core.fields import Fraction
 from limner.core.types import UNK, Medium
-from limner.data.captions_file import ID_COLUMNS, CaptionsFile, read_captions
-from limner.data.karpathy import coco_id
+from limner.data.captions_file import CaptionsFile, read_captions
+from limner.data.image_ids import coco_id
+from limner.data.layouts.content import read_text
+from limner.data.layouts.entry import ID_COLUMNS
 from limner.text.vocabulary import Vocabulary
 
 SCORE_KEYS = ("score", "logprob")  # `limner caption` writes the second
@@ -121,10 +123,9 @@ def _ids_by_name(media: Sequence[Medium]) -> dict[str, str]:
 
 def _json_rows(file: CaptionsFile) -> list[tuple[str, dict[str, Any]]]:
     """(id, fields in lower case) of each row of a JSONL file or a JSON list; [] for other files."""
-    path = Path(file.path)
-    if file.format not in ("JSONL", "COCO results") or path.suffix == ".zip":
+    if file.format not in ("JSONL", "COCO results"):
         return []
-    text = path.read_text(encoding="utf-8-sig")
+    text = read_text(file.path)
     rows: list[dict[str, Any]] = (
         json.loads(text)
         if text.lstrip().startswith("[")

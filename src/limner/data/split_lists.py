@@ -1,46 +1,37 @@
 """Split lists: files that name the media of the splits train, val and test; they replace the split of the dataset."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from limner.core.files import read_json
 from limner.data.dataset import Dataset
+from limner.data.image_ids import medium_name
+from limner.data.split_names import SPLIT_NAMES
 
-SPLIT_NAMES = {  # spelling in files of others -> split
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validate": "val",
-    "validation": "val",
-    "test": "test",
-}
+# in longer names: Flickr_8k.trainImages.txt, captions_val2014.json, msvd_valid_list.txt
+_NAME_IN = re.compile(rf"(?:^|[^a-z])({'|'.join(SPLIT_NAMES)})(?:images|videos|clips|ids)?(?:$|[^a-z])")
 SUFFIXES = (".txt", ".list", ".lst", ".json")
-
-
-def parse_split_name(text: str) -> str:
-    """A split name in any usual spelling -> train, val or test.  Raises ValueError when it is not known.
-
-    >>> parse_split_name("Validate")
-    'val'
-    """
-    if text.strip().lower() not in SPLIT_NAMES:
-        raise ValueError(f"'{text}' is not a split; known are {', '.join(SPLIT_NAMES)}")
-    return SPLIT_NAMES[text.strip().lower()]
 
 
 def read_split_lists(folder: str | Path) -> dict[str, str]:
     """Read the files `train.txt`, `valid.list`, `test.json`, ... of a folder: id -> split.
 
-    A file has one id per line, or holds a JSON array of ids.  Raises ValueError when the folder has no list, two lists
+    Without them, files with a split in their names are read (Flickr_8k.trainImages.txt).  A file has one id per line,
+    or holds a JSON array of ids.  Raises ValueError when the folder has no list, two lists
     are for the same split, or an id is in two lists.
     """
     folder = Path(folder)
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    files = [path for path in files if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
     lists: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.suffix.lower() in SUFFIXES and (name := SPLIT_NAMES.get(path.stem.lower())):
+    exact = any(path.stem.lower() in SPLIT_NAMES for path in files)
+    for path in files:
+        stem = path.stem.lower()
+        match = None if exact else _NAME_IN.search(stem)
+        if name := SPLIT_NAMES.get(match[1] if match else stem):
             if name in lists:
                 raise ValueError(f"two lists for the split {name}: {lists[name]} and {path}; remove one of them")
             lists[name] = path
@@ -76,10 +67,11 @@ def _read_ids(path: Path) -> list[str]:
 def apply_split_lists(dataset: Dataset, lists: Mapping[str, str], where: str | Path) -> Dataset:
     """The media that are in one of the lists, with the split of that list; media in no list are left out.
 
-    `lists` maps ids to splits; `where` names their folder in messages.  An id that the dataset lacks adds a problem
-    line.  Raises ValueError when no medium is left.
+    `lists` maps ids to splits; `where` names their folder in messages.  Ids that are not equal are compared without
+    folder and file type.  An id that the dataset lacks adds a problem line.  Raises ValueError when no medium is left.
     """
     known = {medium.id for medium in dataset.media}
+    lists = _with_ids_of(dataset, lists)
     problems = [line for line in dataset.problems if (id := line.partition(": ")[0]) not in known or id in lists]
     problems += [
         f"{id}: in the {split} list of {where}, but the annotations do not have it"
@@ -93,4 +85,19 @@ def apply_split_lists(dataset: Dataset, lists: Mapping[str, str], where: str | P
             f"{where}: none of its {len(lists)} ids ({listed}, ...) is in the dataset ({known_ids}, ...); are these "
             "the lists of another dataset?"
         )
-    return Dataset(tuple(media), tuple(problems))
+    return Dataset(tuple(media), tuple(problems), dataset.notes)
+
+
+def _with_ids_of(dataset: Dataset, lists: Mapping[str, str]) -> dict[str, str]:
+    """The lists with the ids of the data set, where the two differ in folder or file type only (dog.jpg, dog)."""
+    known = {medium.id for medium in dataset.media}
+    by_name: dict[str, list[str]] = {}
+    for id in known:
+        by_name.setdefault(medium_name(id), []).append(id)
+    named: dict[str, str] = {}
+    for id, split in lists.items():
+        found = [] if id in known else by_name.get(medium_name(id), [])
+        key = found[0] if len(found) == 1 and found[0] not in lists else id
+        if named.setdefault(key, split) != split:
+            raise ValueError(f"'{key}' is in two split lists: {named[key]} and {split}")
+    return named

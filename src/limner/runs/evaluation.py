@@ -1,14 +1,14 @@
 """`evaluate_run`: captions a split of a run's data set and scores the captions; writes COCO results and JSON."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from limner.core.files import write_json
 from limner.core.types import Medium
 from limner.data.datasets import read_dataset, read_scenes
-from limner.data.karpathy import coco_id
+from limner.data.image_ids import coco_id, medium_name
 from limner.decode.ensemble import Ensemble, check_same_vocabulary
 from limner.decode.generate import GeneratedCaption, generate_several
 from limner.decode.options import EQUAL_WEIGHTS, Averaging, Decoding
@@ -82,6 +82,7 @@ def evaluate_run(
     training = [text for medium in dataset.media if medium.split == "train" for text in medium.references]
     scenes = read_scenes(run.recipe.data)
     report = evaluate(captions, references, metrics, extra=extra, training=training or None, scenes=scenes)
+    report = replace(report, notes=(*dataset.notes, *report.notes))
     texts = {id: [each.text for each in alternatives] for id, alternatives in generated.items()}
     n_best = texts if options.n_best > 1 else {}
     return Evaluation(captions, report, (*problems, *unreadable), tuple(other_problems), n_best, media, generated)
@@ -146,5 +147,15 @@ def write_evaluation(evaluation: Evaluation, folder: str | Path, about: Mapping[
 
 
 def coco_results(captions: Mapping[str, str]) -> list[dict[str, str | int]]:
-    """Return captions in COCO's results format; an id of digits becomes a number, as COCO's tools expect."""
-    return [{"image_id": coco_id(id), "caption": text} for id, text in captions.items()]
+    """Return captions in COCO's results format; an id with COCO's number becomes that number, as COCO's tools expect.
+
+    Such an id is the number or a file name (val2017/000000397133.jpg).  When two ids have the same number, all stay.
+
+    >>> coco_results({"val2017/000000397133.jpg": "a child", "dogs/1.v2.jpg": "a dog"})
+    [{'image_id': 397133, 'caption': 'a child'}, {'image_id': 'dogs/1.v2.jpg', 'caption': 'a dog'}]
+    """
+    numbers = {id: coco_id(medium_name(id)) for id in captions}
+    ids = {id: number if isinstance(number, int) else id for id, number in numbers.items()}
+    if len(set(ids.values())) < len(ids):
+        ids = {id: coco_id(id) for id in captions}
+    return [{"image_id": ids[id], "caption": text} for id, text in captions.items()]

@@ -82,6 +82,7 @@ class Session:
         self.main = self.accelerator.is_main_process
         self.callback = callback if self.main else ignore_events
         self.dataset = read_dataset(recipe.data)
+        self._warn(self.dataset.notes)
         set_seed(recipe.seed)
         self.vocabulary = build_vocabulary(recipe, self.dataset)
         self._warn(caption_warnings(recipe, self.dataset, self.vocabulary.tokenizer))
@@ -104,13 +105,7 @@ class Session:
         self.model: Captioner = self.inputs.with_encoder(model)
         check_lr_scales(model, recipe.stages)
         if recipe.start:
-            weights = Path(recipe.start) / "model.safetensors"
-            load_run_state_dict(self.model, load_weights(recipe.start), weights)
-            # an encoder that comes from the same run was checked by the hash of its weights
-            checked = not self.inputs.uses_stored_features or recipe.encoder.source == recipe.start
-            if not checked and read_json(Path(recipe.start) / "run.json").get("encoder_trained"):
-                text = f"the encoder of {recipe.start} was trained along with its captioner: {recipe.features} must be "
-                self.callback("warning", {"text": text + f"features of that encoder (limner extract {recipe.start})"})
+            self._load_start_weights()
         self.model.to(self.accelerator.device)
         self.problems = list(self.dataset.problems)
         self.pseudo_captions = None
@@ -126,6 +121,7 @@ class Session:
         self.scenes = read_scenes(recipe.data)
         # METEOR needs an optional package, so validations compute it only when it is the validation metric
         self.metrics = {n: m for n, m in METRICS.items() if n != "METEOR" or recipe.validation.metric == n}
+        self.warned_of_truncated = False
         self.unreadable: dict[str, str] = {}  # id of a training medium that could not be read -> reason
         self.state = TrainingState()
         self.resume_tensors: dict[str, Tensor] = {}  # tensors that the first stage of a resumed run starts from
@@ -134,6 +130,16 @@ class Session:
             create_run(folder, recipe, self.vocabulary, info)
             if isinstance(encoder, Pretrained) and info.encoder_trained:
                 encoder.save(folder / "encoder")
+
+    def _load_start_weights(self) -> None:
+        """Load the weights of the run that `recipe.start` names."""
+        start = self.recipe.start
+        load_run_state_dict(self.model, load_weights(start), Path(start) / "model.safetensors")
+        # an encoder that comes from the same run was checked by the hash of its weights
+        checked = not self.inputs.uses_stored_features or self.recipe.encoder.source == start
+        if not checked and read_json(Path(start) / "run.json").get("encoder_trained"):
+            text = f"the encoder of {start} was trained along with its captioner: {self.recipe.features} must be "
+            self._warn([text + f"features of that encoder (limner extract {start})"])
 
     def _warn(self, lines: Sequence[str]) -> None:
         for line in lines:
@@ -160,6 +166,14 @@ class Session:
         if encoder is not None and not self.inputs.uses_stored_features and encoder.config != recipe.encoder:
             encoder.config = recipe.encoder
             self.inputs = open_inputs(recipe, encoder)
+
+    def warn_of_truncated(self, count: int) -> None:
+        """Say once that `count` training captions are longer than the recipe allows."""
+        if count and not self.warned_of_truncated:
+            self.warned_of_truncated = True
+            total, most = sum(len(medium.references) for medium in self.media), self.recipe.vocabulary.max_words
+            text = f"{count} of {total} training captions have more than {most} words and are cut there"
+            self.callback("warning", {"text": f"{text} (vocabulary.max_words)"})
 
     def _media(self) -> tuple[list[Medium], list[Medium]]:
         """Return the readable training and validation media; a line for each other medium is added to `problems`."""

@@ -41,6 +41,7 @@ class StageTrainer:
             recipe.sampling.policy == "random",
             session.pseudo_captions,
         )
+        session.warn_of_truncated(self.batches.truncated)
         self.objective = build_objective(self.stage.objective, self.context())
         if isinstance(self.objective, nn.Module):  # continues from the parameters of the previous stage or run
             previous = str(session.folder) if index else recipe.start

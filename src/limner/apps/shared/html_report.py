@@ -221,7 +221,8 @@ def check_references(files: Sequence[str], references: CaptionsFile) -> None:
 
 
 def _with_references(ids: Iterable[str], references: CaptionsFile) -> list[str]:
-    plain = {normalise_id(id) for id, texts in references.captions.items() if texts}
+    names = {id: references.files.get(id, "") for id, texts in references.captions.items() if texts}
+    plain = {normalise_id(name) for id, file in names.items() for name in (id, file) if name}
     return [id for id in ids if id in references.captions or normalise_id(id) in plain]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from limner.apps.shared.arguments import WrongArguments
 from limner.core.files import read_json, write_text
 from limner.core.untrusted import short_repr
-from limner.data.karpathy import coco_id
+from limner.data.image_ids import coco_id
 
 Row = dict[str, Any]
 FIELDS = {"file": str, "caption": str, "logprob": float, "finished": bool}
