@@ -224,7 +224,7 @@ def test_files_without_video_are_refused(tmp_path: Path):
         ),
         (tmp_path / "empty.mp4", r"empty\.mp4: the file is empty \(0 bytes\); replace or remove it"),
         (tmp_path / "page.mp4", r"page\.mp4: the clip cannot be decoded .*; replace or remove it"),
-        (tmp_path / "folder.mp4", r"folder\.mp4: the clip cannot be decoded .*; replace or remove it"),
+        (tmp_path / "folder.mp4", r"folder\.mp4: there is no image in this folder; expected the frames of a clip"),
         (tmp_path / "gone.mp4", r"gone\.mp4: there is no such file; check"),
     ):
         with pytest.raises(MediaError, match=message):

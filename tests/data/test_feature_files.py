@@ -134,7 +134,7 @@ def test_errors_name_the_file_and_the_id(tmp_path: Path):
         ),
         (
             "cube",
-            r"cube: in .*a\.h5, the array is float64 \(2, 2, 2, 2, 2\); expected numbers \(n, D\), \(h, w, D\) or \(C, T, H",
+            r"cube: in .*a\.h5, the array is float64 \(2, 2, 2, 2, 2\); expected numbers \(n, D\), \(h, w, D\) or",
         ),
         ("text", r"text: in .*a\.h5, the array is .*; expected numbers"),
         ("none", r"none: in .*a\.h5, the array is float64 \(0, 3\); expected"),
@@ -216,9 +216,7 @@ def test_a_grid_of_an_image_keeps_its_rows_and_columns(tmp_path: Path):
 
 def test_a_grid_with_channels_first_is_refused(tmp_path: Path):
     path = hdf5(tmp_path / "a.h5", v=np.zeros((64, 7, 7), np.float32))
-    with pytest.raises(
-        MediaError, match=r"v: in .*, the array \(64, 7, 7\) has its channels first; expected \(h, w, D\)"
-    ):
+    with pytest.raises(MediaError, match=r"v: in .*, the array \(64, 7, 7\) has its channels first; expected"):
         FeatureFiles([path])
 
 
@@ -250,9 +248,7 @@ def test_a_group_per_id_is_read_as_an_npz_file_is(tmp_path: Path):
 
 def test_boxes_in_pixels_need_the_size_of_the_image(tmp_path: Path):
     np.savez(tmp_path / "a.npz", features=rows(1), boxes=np.array([[0, 0, 9, 9]], np.float32))
-    with pytest.raises(
-        MediaError, match=r"a: in .*: boxes up to 9 are in pixels, and the size of a is not known; give"
-    ):
+    with pytest.raises(MediaError, match=r"a: in .*: boxes up to 9 are in pixels, and the size of a is not known;"):
         FeatureFiles([tmp_path])
     np.savez(tmp_path / "a.npz", p=rows(1), q=rows(1))
     with pytest.raises(MediaError, match="expected one array, or one of feat, features, x, arr_0; found p, q"):

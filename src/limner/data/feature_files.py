@@ -25,9 +25,9 @@ from limner.core.fields import PositiveInt
 from limner.core.types import Features, Layout, Medium
 from limner.data.frames import FrameSampling, sample_indices
 from limner.data.images import MediaError
-from limner.data.regions import BOX_ARRAYS, CHANNELS_FIRST, KNOWN_ARRAYS, read_arrays, regions_of
+from limner.data.regions import BOX_ARRAYS, CHANNELS_FIRST, FEATURE_ARRAYS, KNOWN_ARRAYS, read_arrays, regions_of
+from limner.data.stored_images import HDF5_SUFFIXES, open_hdf5
 
-HDF5_SUFFIXES = (".hdf5", ".h5", ".hdf")
 CACHE_BYTES = 1 << 30  # of frames that are kept in memory
 ARRAY_SUFFIXES = (".npy", ".npz", ".pth", ".pt")
 
@@ -84,12 +84,7 @@ class FeatureSource:
     def _hdf5(self) -> Any:
         """The open file.  Each process opens it once, because a handle does not survive a fork."""
         if self._handle is None or self._handle[0] != os.getpid():
-            import h5py
-
-            try:
-                self._handle = os.getpid(), h5py.File(self.path, "r")
-            except OSError as error:
-                raise ValueError(f"{self.path} is not an HDF5 file, or is damaged ({error})") from error
+            self._handle = os.getpid(), open_hdf5(self.path)
         return self._handle[1]
 
     def cells(self, id: str) -> Cells:
@@ -111,7 +106,8 @@ class FeatureSource:
             except ValueError as error:
                 raise MediaError(f"{error}") from error
             return Cells(regions.features[None, None], regions.boxes)
-        return Cells(_as_maps(next(iter(arrays.values())), where))
+        features = next((arrays[name] for name in FEATURE_ARRAYS if name in arrays), next(iter(arrays.values())))
+        return Cells(_as_maps(features, where))
 
 
 class FeatureFiles:
@@ -189,9 +185,9 @@ class FeatureFiles:
     def read(self, items: Sequence[tuple[Medium, str]]) -> Features:
         """The features of a batch of (medium, augmentation) pairs.
 
-        The layout is (T, 1, 1), or (T, H, W) for maps; T is that of the longest medium, and padding is masked.  Regions,
-        and grids of different (H, W), become one row of cells with boxes, (1, 1, N).  Raises ValueError for maps over
-        time of different (H, W).
+        The layout is (T, 1, 1), or (T, H, W) for maps; T is that of the longest medium, and padding is masked.
+        Regions, and grids of different (H, W), become one row of cells with boxes, (1, 1, N).  Raises ValueError for
+        maps over time of different (H, W).
         """
         loaded = [self.cells(medium) for medium, _ in items]
         sizes = {cells.grid.shape[1:3] for cells in loaded}

@@ -1,4 +1,7 @@
-"""Reading of media: an image or a clip in, uint8 RGB frames (T, H, W, 3) in [0, 255] out."""
+"""Reading of media: an image or a clip in, uint8 RGB frames (T, H, W, 3) in [0, 255] out.
+
+A medium is a file, a folder with the frames of a clip, or a medium inside an archive (`shard.tar/dog.jpg`).
+"""
 
 from collections.abc import Iterator
 from os import PathLike
@@ -11,6 +14,8 @@ from PIL import Image
 from limner.core.torch_free import Medium, Source
 from limner.data.animations import is_animation
 from limner.data.clips import read_clip
+from limner.data.archives import find_archive, local_file, names_in_archive, read_from_archive
+from limner.data.frame_folders import is_frame_folder, read_frame_folder
 from limner.data.frames import FrameSampling
 from limner.data.images import MAX_SIDE, ImageSource, MediaError, read_image
 
@@ -38,7 +43,7 @@ def read_medium(
     sampling: FrameSampling = FrameSampling(),
     notes: list[str] | None = None,
 ) -> UInt8[np.ndarray, "T H W 3"]:
-    """Read the frames of an image or video file as RGB in [0, 255].
+    """Read the frames of an image or a clip as RGB in [0, 255].
 
     T is 1 for an image, and `sampling.frames` for a clip (at most so many with policy "every").  A line is added to
     `notes` for damage that did not stop decoding.  Raises MediaError when the file is missing, cannot be decoded, or
@@ -46,6 +51,10 @@ def read_medium(
     """
     if not isinstance(medium, Medium):
         medium = Medium(id=Path(medium).stem, path=str(medium))
+    if is_frame_folder(medium.path):
+        return read_frame_folder(medium, sampling, notes)
+    if find_archive(medium.path):
+        return _read_contained(medium, sampling, notes)
     if is_clip(medium.path):
         return read_clip(medium.path, sampling, medium.start, medium.end, medium.frame_seed, notes=notes)
     suffix = Path(medium.path).suffix.lower()
@@ -58,8 +67,33 @@ def read_medium(
 
 
 def is_clip(path: str | PathLike[str]) -> bool:
-    """Whether the suffix of a file is that of a video, or the file is an animation (GIF, WebP, APNG or AVIF)."""
-    return Path(path).suffix.lower() in VIDEO_SUFFIXES or is_animation(path)
+    """Whether a path is a clip: a video by its suffix, an animation (GIF, WebP, APNG or AVIF), or a folder of frames."""
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES or is_frame_folder(path) or is_animation(path)
+
+
+def media_of_archive(path: str | PathLike[str]) -> tuple[list[str], list[str]]:
+    """The paths of the media in a tar, Parquet, Arrow or HDF5 file, and a line for each part that cannot be read.
+
+    Raises MediaError when it holds none, ValueError when it is damaged, ImportError when its package is missing.
+    """
+    return names_in_archive(path, MEDIA_SUFFIXES)
+
+
+def _read_contained(medium: Medium, sampling: FrameSampling, notes: list[str] | None) -> UInt8[np.ndarray, "T H W 3"]:
+    """Read a medium that is inside an archive; a clip is written to a temporary file while it is read."""
+    archive, name = find_archive(medium.path) or (Path(), "")
+    if is_clip(medium.path):
+        found: list[str] = []
+        with local_file(medium.path) as path:
+            frames = read_clip(path, sampling, medium.start, medium.end, medium.frame_seed, notes=found)
+        if notes is not None:
+            notes += [note.replace(path, medium.path) for note in found]
+        return frames
+    try:
+        return read_image(read_from_archive(archive, name))
+    except MediaError as error:
+        known = str(error).startswith(medium.path)
+        raise MediaError(str(error) if known else f"{medium.path}{str(error).removeprefix('<bytes>')}") from error
 
 
 def check_single_source(source: object) -> None:

@@ -298,8 +298,8 @@ def regions_of(
         size = (1.0, 1.0)  # the boxes are relative already
     elif size is None:
         raise ValueError(
-            f"{where}: boxes up to {boxes.max():g} are in pixels, and the size of {id or 'the image'} is not known; give "
-            "--sizes to limner convert --from regions"
+            f"{where}: boxes up to {boxes.max():g} are in pixels, and the size of {id or 'the image'} is not known; "
+            "give --sizes to limner convert --from regions"
         )
     return _checked_regions(features, boxes, size, where)
 
