@@ -41,8 +41,8 @@ from limner.apps.shared.models import MODEL, open_captioner
 from limner.apps.shared.pieces import Cut, Piece, Problems, pieces
 from limner.core.files import sha256
 from limner.core.torch_free import Caption, Failure, Source
-from limner.data.captions_file import CaptionsFile, read_captions
 from limner.data.archives import is_archive
+from limner.data.captions_file import CaptionsFile, read_captions
 from limner.data.frame_folders import frame_files, looks_like_frames
 from limner.data.media import MEDIA_SUFFIXES, is_clip, media_of_archive
 from limner.decode.options import Beam, Decoding
@@ -351,7 +351,5 @@ def _notes_about_frames(sources: Sequence[str]) -> list[str]:
         folders = (source, *_folders_below(source)) if source.is_dir() else ()
         if frames := [folder for folder in folders if looks_like_frames(folder)]:
             more = f" and {len(frames) - 1} other folders" if len(frames) > 1 else ""
-            notes.append(
-                f"{frames[0]}{more}: its images are numbered; --frame-folders reads them as one video"
-            )
+            notes.append(f"{frames[0]}{more}: its images are numbered; --frame-folders reads them as one video")
     return notes

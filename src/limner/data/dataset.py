@@ -14,11 +14,14 @@ SPLITS = ("train", "val", "test")
 class Dataset:
     """Media in the order of their file.  `problems` has one line for each thing that was dropped, with the reason.
 
+    `words` is the vocabulary that the prepared files of another system fix, in its order; empty where words are free.
+
     Raises ValueError when two media have the same id.
     """
 
     media: tuple[Medium, ...]
     problems: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         repeated = [id for id, count in Counter(medium.id for medium in self.media).items() if count > 1]

@@ -7,11 +7,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from limner.core.fields import NameOf
 from limner.core.registry import Registry
-from limner.data import folder, karpathy, msrvtt, msvd, sftcap, shapes
+from limner.data import (
+    cocotalk,
+    folder,
+    frames_dataset,
+    huggingface,
+    karpathy,
+    msrvtt,
+    msvd,
+    sftcap,
+    shapes,
+    show_attend_tell,
+    webdataset,
+)
 from limner.data.dataset import Dataset
 from limner.data.split_lists import apply_split_lists, read_split_lists
 
@@ -26,10 +38,13 @@ class DataConfig:
     media: str = ""  # folder of images or clips; may be empty when stored features are read
     annotations: str = ""  # caption file; for msrvtt, msvd and sftcap also the folder of the annotations
     splits: str = ""  # folder of split lists (train, val, test), which replace the split of the dataset
-    restval: bool = True  # coco: restval images join the training split; false leaves them out
-    file_column: str = ""  # csv, jsonl: name of the column with the file names, when it is unusual
-    caption_column: str = ""  # csv, jsonl: name of the column with the captions, when it is unusual
+    restval: bool = True  # coco, cocotalk: restval images join the training split; false leaves them out
+    file_column: str = ""  # csv, jsonl, parquet: column of the files when it is unusual; webdataset: their ending
+    caption_column: str = (
+        ""  # csv, jsonl, parquet, webdataset: name of the column with the captions, when it is unusual
+    )
     mapping: str = ""  # msvd: path of youtube_mapping.txt, when it is not beside the annotations
+    channels: Literal["RGB", "BGR"] = "RGB"  # show_attend_tell: order of the stored pixels; BGR where cv2 wrote them
     categories: tuple[str, ...] = ()  # msrvtt: only these categories, by names of category.txt or by number
 
 
@@ -58,6 +73,23 @@ def _sftcap(config: DataConfig) -> Dataset:
     return sftcap.read(config.annotations, config.media)
 
 
+def _archive(reader: Callable[..., Dataset], config: DataConfig) -> Dataset:
+    """Read files that hold media and captions; `media` names them, or `annotations` does."""
+    if not (config.annotations or config.media):
+        raise FileNotFoundError(f"data.media: is empty, expected the files of the {config.name} data set")
+    columns = config.file_column, config.caption_column
+    if reader is webdataset.read:
+        return reader(config.annotations or config.media, *columns)
+    return reader(config.annotations or config.media, config.media, *columns)
+
+
+def _prepared(config: DataConfig) -> Dataset:
+    if config.name == "cocotalk":
+        _require(config, cocotalk.EXPECTED)
+        return cocotalk.read(config.annotations, config.media, config.restval)
+    return show_attend_tell.read(config.annotations or config.media, config.channels)
+
+
 def _require(config: DataConfig, expected: str) -> None:
     if not config.annotations or not Path(config.annotations).exists():
         raise FileNotFoundError(f"data.annotations: nothing at '{config.annotations}', expected {expected}")
@@ -77,6 +109,12 @@ DATASETS |= {
     "msrvtt": _msrvtt,
     "msvd": _msvd,
     "sftcap": _sftcap,
+    "frames": lambda config: frames_dataset.read(config.annotations, config.media),
+    "webdataset": partial(_archive, webdataset.read),
+    "parquet": partial(_archive, huggingface.read),
+    "huggingface": partial(_archive, huggingface.read),
+    "cocotalk": _prepared,
+    "show_attend_tell": _prepared,
     "folder": lambda config: folder.read_folder(config.annotations, config.media),
     "shapes": lambda config: Dataset(tuple(shapes.load_world(config.media))),
 }

@@ -13,8 +13,8 @@ from PIL import Image
 
 from limner.core.torch_free import Medium, Source
 from limner.data.animations import is_animation
-from limner.data.clips import read_clip
 from limner.data.archives import find_archive, local_file, names_in_archive, read_from_archive
+from limner.data.clips import read_clip
 from limner.data.frame_folders import is_frame_folder, read_frame_folder
 from limner.data.frames import FrameSampling
 from limner.data.images import MAX_SIDE, ImageSource, MediaError, read_image
@@ -67,7 +67,7 @@ def read_medium(
 
 
 def is_clip(path: str | PathLike[str]) -> bool:
-    """Whether a path is a clip: a video by its suffix, an animation (GIF, WebP, APNG or AVIF), or a folder of frames."""
+    """Whether a path is a clip: a video by its suffix, an animation (GIF, WebP, APNG, AVIF) or a folder of frames."""
     return Path(path).suffix.lower() in VIDEO_SUFFIXES or is_frame_folder(path) or is_animation(path)
 
 

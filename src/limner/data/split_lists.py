@@ -93,4 +93,4 @@ def apply_split_lists(dataset: Dataset, lists: Mapping[str, str], where: str | P
             f"{where}: none of its {len(lists)} ids ({listed}, ...) is in the dataset ({known_ids}, ...); are these "
             "the lists of another dataset?"
         )
-    return Dataset(tuple(media), tuple(problems))
+    return Dataset(tuple(media), tuple(problems), dataset.words)

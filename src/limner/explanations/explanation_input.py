@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, UInt8
 
 from limner.core.types import Features, Medium, Pixels
-from limner.data.clips import index_clip, read_segments, sample_timestamps
 from limner.data.archives import local_file, medium_exists
+from limner.data.clips import index_clip, read_segments, sample_timestamps
 from limner.data.datasets import read_dataset
 from limner.data.frame_folders import frame_files, is_frame_folder, sampled_frames
 from limner.data.frames import FrameSampling

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from limner.core.torch_free import Source
-from limner.data.clips import ClipIndex, index_clip, read_segments
 from limner.data.archives import local_file
+from limner.data.clips import ClipIndex, index_clip, read_segments
 from limner.data.frame_folders import is_frame_folder
 from limner.data.frames import FrameSampling
 from limner.data.media import MediaError, is_clip
