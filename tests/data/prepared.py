@@ -136,9 +136,8 @@ def write_saved_to_disk(folder: Path) -> Path:
         images = [{"bytes": encoded(colour), "path": f"{split}{k}.png"} for k, (_, colour, _) in enumerate(own)]
         table = pa.table({"image": images, "text": [caption for _, _, caption in own]})
         (folder / split).mkdir(parents=True)
-        with pa.OSFile(str(folder / split / "data-00000-of-00001.arrow"), "wb") as out:
-            with pa.ipc.new_stream(out, table.schema) as stream:
-                stream.write_table(table, 2)
+        with pa.ipc.new_stream(str(folder / split / "data-00000-of-00001.arrow"), table.schema) as stream:
+            stream.write_table(table, 2)
         state = {"_data_files": [{"filename": "data-00000-of-00001.arrow"}], "_indices_data_files": None}
         (folder / split / "state.json").write_text(json.dumps(state))
     (folder / "dataset_dict.json").write_text(json.dumps({"splits": list(SPLITS)}))

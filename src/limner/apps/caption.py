@@ -345,11 +345,11 @@ def _folders_below(path: Path) -> list[Path]:
 
 
 def _notes_about_frames(sources: Sequence[str]) -> list[str]:
-    """A note for each folder among the arguments in which there are frames of clips, by the numbers in the names."""
+    """A note for each folder among the arguments that seems to hold several clips as folders of numbered frames."""
     notes = []
     for source in map(Path, sources):
         folders = (source, *_folders_below(source)) if source.is_dir() else ()
-        if frames := [folder for folder in folders if looks_like_frames(folder)]:
-            more = f" and {len(frames) - 1} other folders" if len(frames) > 1 else ""
-            notes.append(f"{frames[0]}{more}: its images are numbered; --frame-folders reads them as one video")
+        frames = [folder for folder in folders if looks_like_frames(folder)]
+        if len(frames) > 1:  # a single folder of numbered images may well be one of photographs
+            notes.append(f"{source}: {len(frames)} folders have numbered images; --frame-folders reads each as a video")
     return notes

@@ -46,7 +46,8 @@ def _by_number(path: Path) -> list[tuple[int, str]]:
     >>> _by_number(Path("frame10.jpg")) > _by_number(Path("frame2.jpg"))
     True
     """
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name) if part]
+    parts = [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name) if part]
+    return [*parts, (-1, path.name)]  # frame1 and frame01 are always in the same order
 
 
 def looks_like_frames(folder: str | PathLike[str]) -> bool:
