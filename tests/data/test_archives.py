@@ -10,6 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
+from limner.apps.shared.arguments import WrongArguments
+from limner.apps.shared.subtitles import subtitle_paths
 from limner.data.archives import find_archive, medium_exists, open_archive
 from limner.data.datasets import DataConfig, read_dataset
 from limner.data.frames import FrameSampling
@@ -140,3 +142,11 @@ def test_a_damaged_caption_file_of_a_sample_is_a_problem_line(tmp_path: Path):
     lines = [line for line in found.problems if "no caption" not in line]
     assert [line.partition(":")[0] for line in lines] == ["a", "b", "c"]
     assert "a.json is not JSON" in lines[0] and "b.txt is not UTF-8" in lines[1] and "must be text, got 7" in lines[2]
+
+
+def test_subtitles_of_a_clip_in_a_tar_need_a_folder(tmp_path: Path):
+    clip(tmp_path / "c.mp4")
+    tar = write_tar(tmp_path / "a.tar", {"c.mp4": (tmp_path / "c.mp4").read_bytes()})
+    with pytest.raises(WrongArguments, match=r"--srt: .*a\.tar/c\.mp4 lies inside another file; name a folder"):
+        subtitle_paths("", ".srt", [f"{tar}/c.mp4"])
+    assert subtitle_paths("subs", ".srt", [f"{tar}/c.mp4"]) == {f"{tar}/c.mp4": Path("subs/c.srt")}

@@ -4,7 +4,6 @@ The path of such a medium is the path of the archive, a slash and the name in it
 is unpacked: a medium is read from its place in the file when it is needed.
 """
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from limner.data.arrow_tables import ARROW_SUFFIXES, ArrowTable
+from limner.data.frame_folders import frame_files
 from limner.data.images import MediaError
 from limner.data.stored_images import HDF5_SUFFIXES, StoredImages
 from limner.data.tar_files import TAR_SUFFIXES, TarIndex
@@ -94,9 +94,11 @@ def read_from_archive(archive: Path, name: str) -> bytes | np.ndarray:
 
 
 def medium_exists(path: str | PathLike[str]) -> bool:
-    """Whether there is a file, a folder or a medium in an archive at `path`."""
-    if str(path) and os.path.exists(path):
+    """Whether there is a file, a folder of frames or a medium in an archive at `path`."""
+    if Path(path).is_file():
         return True
+    if str(path) and Path(path).is_dir():
+        return bool(frame_files(path))
     place = find_archive(path)
     try:
         return place is not None and bool(len(open_archive(place[0]).read(place[1])))

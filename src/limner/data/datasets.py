@@ -76,7 +76,7 @@ def _sftcap(config: DataConfig) -> Dataset:
 def _archive(reader: Callable[..., Dataset], config: DataConfig) -> Dataset:
     """Read files that hold media and captions; `media` names them, or `annotations` does."""
     if not (config.annotations or config.media):
-        raise FileNotFoundError(f"data.media: is empty, expected the files of the {config.name} data set")
+        raise FileNotFoundError(f"data.media is empty; expected the files of the {config.name} data set")
     columns = config.file_column, config.caption_column
     if reader is webdataset.read:
         return reader(config.annotations or config.media, *columns)
