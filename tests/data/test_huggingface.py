@@ -94,6 +94,19 @@ def test_rows_are_read_in_any_order(tmp_path: Path):
             read_medium(f"{path}/{name}")
 
 
+def test_groups_of_rows_are_kept_only_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(arrow_tables, "_kept", {})
+    path = parquet(tmp_path / "a.parquet", image=[encoded(name) for name in ("red", "green", "blue", "red", "blue")])
+    for row in range(5):
+        read_medium(f"{path}/{row}/image")
+    assert len(arrow_tables._kept) == 3
+    monkeypatch.setattr(arrow_tables, "KEPT_BYTES", 1)
+    parquet(path, image=[encoded("blue"), encoded("blue"), encoded("green")])  # a new file of this name
+    np.testing.assert_array_equal(read_medium(f"{path}/2/image")[0], pixels("green"))
+    np.testing.assert_array_equal(read_medium(f"{path}/0/image")[0], pixels("blue"))
+    assert len(arrow_tables._kept) == 1
+
+
 def test_a_row_without_an_image_is_named(tmp_path: Path):
     path = parquet(tmp_path / "a.parquet", image=[encoded("red"), None])
     with pytest.raises(MediaError, match=r"a\.parquet/1/image: the row holds no bytes of an image or clip, but 'None'"):

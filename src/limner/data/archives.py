@@ -67,7 +67,7 @@ def open_archive(path: Path) -> Archive:
     return _open(str(path), status.st_mtime_ns, status.st_size)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1 << 16)  # indices only; none of them holds a file open but a compressed tar
 def _open(path: str, modified: int, size: int) -> Archive:
     reader = next(reader for suffixes, reader in READERS.items() if path.lower().endswith(suffixes))
     return reader(Path(path))

@@ -14,7 +14,9 @@ PARQUET_SUFFIXES = (".parquet", ".pq")
 ARROW_SUFFIXES = (*PARQUET_SUFFIXES, ".arrow", ".feather")
 PARQUET_MAGIC, ARROW_MAGIC = b"PAR1", b"ARROW1"
 CLIP_COLUMNS = ("video", "clip")
-GROUP_BYTES = 1 << 28  # decoded images of one Parquet file that are kept: shuffled rows would decode a group each
+KEPT_BYTES = 1 << 29  # groups of rows that are kept, of all Parquet files: a row cannot be read without its group
+_kept: dict[tuple[Path, int, int, str], Any] = {}  # (file, its time, group, column) -> values
+_lock = Lock()
 
 
 class ArrowTable:
@@ -24,9 +26,8 @@ class ArrowTable:
         """Raises ValueError when the file is damaged, ImportError when pyarrow is not installed."""
         self.path = path
         self.problems: list[str] = []  # such a file is whole or unreadable
+        self._modified = path.stat().st_mtime_ns
         check_parquet(path)
-        self._lock = Lock()
-        self._kept: dict[tuple[int, str], Any] = {}  # (group, column) -> its values
         arrow = import_pyarrow(path)
         try:
             self._open(arrow)
@@ -42,9 +43,9 @@ class ArrowTable:
         if self.kind == "Parquet":
             import pyarrow.parquet
 
-            self._parquet = pyarrow.parquet.ParquetFile(self.path)
-            sizes = [self._parquet.metadata.row_group(k).num_rows for k in range(self._parquet.num_row_groups)]
-            self.schema = self._parquet.schema_arrow
+            with pyarrow.parquet.ParquetFile(self.path) as file:
+                self._metadata, self.schema = file.metadata, file.schema_arrow
+            sizes = [self._metadata.row_group(k).num_rows for k in range(self._metadata.num_row_groups)]
         else:
             import pyarrow.ipc
 
@@ -52,7 +53,7 @@ class ArrowTable:
             is_file = mapped.read(len(ARROW_MAGIC)) == ARROW_MAGIC
             mapped.seek(0)
             table = pyarrow.ipc.open_file(mapped).read_all() if is_file else pyarrow.ipc.open_stream(mapped).read_all()
-            self._parquet, self._batches = None, table.to_batches()
+            self._metadata, self._batches = None, table.to_batches()
             sizes, self.schema = [len(batch) for batch in self._batches], table.schema
         self._ends = list(accumulate(sizes))
         self.rows = self._ends[-1] if self._ends else 0
@@ -65,8 +66,8 @@ class ArrowTable:
     def values(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         """The given columns of all rows; `image.path` is the field `path` of the column `image`."""
         for number in range(len(self._ends)):
-            if self._parquet is not None:
-                parts = [self._column(self._parquet.read_row_group(number, [name]), name) for name in columns]
+            if self._metadata is not None:
+                parts = [self._column(self._read_group(number, name), name) for name in columns]
             else:
                 parts = [self._column(self._batches[number], name) for name in columns]
             for row in zip(*(part.to_pylist() for part in parts), strict=True):
@@ -110,23 +111,30 @@ class ArrowTable:
                 f"there is no such row or column; the file has {self.rows} rows, columns {', '.join(self.columns)}"
             )
         number = bisect_right(self._ends, int(row))
-        with self._lock:
+        with _lock:
             value = self._group(number, column)[int(row) - (self._ends[number - 1] if number else 0)].as_py()
         content = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(content, bytes):
             raise ValueError(f"the row holds no bytes of an image or clip, but {str(content)[:40]!r}")
         return content
 
+    def _read_group(self, number: int, column: str) -> Any:
+        import pyarrow.parquet
+
+        with pyarrow.parquet.ParquetFile(self.path, metadata=self._metadata) as file:
+            return file.read_row_group(number, [column])
+
     def _group(self, number: int, column: str) -> Any:
-        """The values of a column in a group of rows; of a Parquet file the last groups are kept."""
-        if self._parquet is None:
+        """The values of a column in a group of rows; of Parquet files the last groups are kept."""
+        if self._metadata is None:
             return self._batches[number].column(column)
-        if (number, column) not in self._kept:
-            values = self._parquet.read_row_group(number, [column]).column(column)
-            while self._kept and sum(each.nbytes for each in self._kept.values()) + values.nbytes > GROUP_BYTES:
-                del self._kept[next(iter(self._kept))]
-            self._kept[number, column] = values
-        return self._kept[number, column]
+        key = self.path, self._modified, number, column
+        if key not in _kept:
+            values = self._read_group(number, column).column(column)
+            while _kept and sum(each.nbytes for each in _kept.values()) + values.nbytes > KEPT_BYTES:
+                del _kept[next(iter(_kept))]
+            _kept[key] = values
+        return _kept[key]
 
 
 def check_parquet(path: Path) -> None:
