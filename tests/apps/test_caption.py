@@ -18,6 +18,7 @@ from limner.data.image_ids import coco_id
 from limner.inference.pipeline import Pipeline
 from limner.runs.evaluation import coco_results
 from limner.text.alt_text import alt_text
+from tests.data.prepared import encoded, write_tar
 
 BY = {"model": "00ff", "decoding": {"size": 1}}
 ROW = {"file": "a.png", "caption": "a dog", "logprob": -1.5, "finished": True}
@@ -251,3 +252,43 @@ def test_without_files_it_is_a_prompt(tiny: Path, monkeypatch, capsys):
     assert capsys.readouterr().out.strip() == alt_text(Pipeline.load(tiny / "run").caption(picture).text)
     assert main(["caption", "--model", str(tiny / "run"), "--out", "c.csv"]) == 2
     assert "nothing to caption: name files (--out has no effect in the prompt)" in capsys.readouterr().err
+
+
+def test_media_in_a_tar_and_folders_of_frames_are_captioned(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """A tar stands for the media in it; --frame-folders makes a folder of images one clip; damage gives status 3."""
+    tar = write_tar(tmp_path / "a.tar", {"1.png": encoded("red"), "1.txt": b"red", "2.png": encoded("blue")})
+    out = tmp_path / "out.jsonl"
+    assert main(["caption", str(tar), "--out", str(out)]) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["file"] for row in rows] == [f"{tar}/1.png", f"{tar}/2.png"] and all(row["caption"] for row in rows)
+    for name in ("v", "w"):
+        (tmp_path / "clips" / name).mkdir(parents=True)
+        for number in range(3):
+            (tmp_path / "clips" / name / f"{number}.png").write_bytes(encoded("red"))
+    capsys.readouterr()
+    assert main(["caption", str(tmp_path / "clips"), "--frame-folders", "--out", str(tmp_path / "b.jsonl")]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "b.jsonl").read_text().splitlines()]
+    assert [row["file"] for row in rows] == [
+        str(tmp_path / "clips" / name) for name in "vw"
+    ] and "note" not in capsys.readouterr().err
+    assert main(["caption", str(tmp_path / "clips"), "--out", str(tmp_path / "c.jsonl")]) == 0
+    assert len((tmp_path / "c.jsonl").read_text().splitlines()) == 6
+    assert "clips: 2 folders have numbered images; --frame-folders reads each as a video" in capsys.readouterr().err
+    (tmp_path / "b.parquet").write_bytes(b"PAR1\x15\x04\x15\x00\xff\xfePAR1")
+    (tmp_path / "c.tar").write_bytes(b"<html>404</html>" * 99)
+    files = [str(tmp_path / name) for name in ("b.parquet", "c.tar")]
+    assert main(["caption", str(tar), *files, "--out", str(tmp_path / "d.jsonl")]) == 3
+    said = capsys.readouterr().err
+    assert (
+        "b.parquet is a damaged Parquet file of 14 bytes" in said and "c.tar is not a tar file, or is damaged" in said
+    )
+
+
+def test_a_medium_in_a_tar_and_frames_are_explained(tmp_path: Path):
+    tar = write_tar(tmp_path / "a.tar", {"1.png": encoded("red")})
+    assert main(["explain", f"{tar}/1.png", "--out", str(tmp_path / "a.png")]) == 0
+    (tmp_path / "v").mkdir()
+    for number in range(3):
+        (tmp_path / "v" / f"{number}.png").write_bytes(encoded("red"))
+    assert main(["explain", str(tmp_path / "v"), "--out", str(tmp_path / "v.gif")]) == 0
+    assert (tmp_path / "a.png").stat().st_size and (tmp_path / "v.gif").stat().st_size

@@ -224,7 +224,7 @@ def test_files_without_video_are_refused(tmp_path: Path):
         ),
         (tmp_path / "empty.mp4", r"empty\.mp4: the file is empty \(0 bytes\); replace or remove it"),
         (tmp_path / "page.mp4", r"page\.mp4: it is a web page, not what it shows; download"),
-        (tmp_path / "folder.mp4", r"folder\.mp4: a folder, not a file; give an image or a video file, or remove it"),
+        (tmp_path / "folder.mp4", r"folder\.mp4: there is no image in this folder; expected the frames of a clip"),
         (tmp_path / "gone.mp4", r"gone\.mp4: there is no such file; check"),
     ):
         with pytest.raises(MediaError, match=message):

@@ -119,7 +119,7 @@ def test_errors_name_the_file_and_the_id(tmp_path: Path):
     spoilt = rows(4)
     spoilt[2, 1] = np.nan
     fine = {f"v{k}": rows(4) for k in range(5)}
-    path = hdf5(tmp_path / "a.h5", nan=spoilt, wide=rows(4, 5), cube=np.zeros((2, 2, 2)), text=np.array([b"a"]), **fine,
+    path = hdf5(tmp_path / "a.h5", nan=spoilt, wide=rows(4, 5), cube=np.zeros((2,) * 5), text=np.array([b"a"]), **fine,
                 none=np.zeros((0, 3)))  # fmt: skip
     with h5py.File(path, "a") as file:
         file.create_group("group")
@@ -130,9 +130,12 @@ def test_errors_name_the_file_and_the_id(tmp_path: Path):
         ("nan", r"nan: in .*a\.h5, 1 of 12 values are NaN or infinite; extract the features again"),
         (
             "wide",
-            r"wide: in .*a\.h5, it has 5 channels and the others have 3 \(its shape is \(4, 5\); expected \(n, 3\) or",
+            r"wide: in .*a\.h5, it has 5 channels and the others have 3 \(as \(T, H, W, D\) it is \(4, 1, 1, 5\)\)",
         ),
-        ("cube", r"cube: in .*a\.h5, the array is float64 \(2, 2, 2\); expected numbers \(n, D\) or \(C, T, H, W\)"),
+        (
+            "cube",
+            r"cube: in .*a\.h5, the array is float64 \(2, 2, 2, 2, 2\); expected numbers \(n, D\), \(h, w, D\) or",
+        ),
         ("text", r"text: in .*a\.h5, the array is .*; expected numbers"),
         ("none", r"none: in .*a\.h5, the array is float64 \(0, 3\); expected"),
         ("group", r"group: in .*a\.h5, the features cannot be read"),
@@ -177,7 +180,7 @@ def test_paths_without_features_are_refused(tmp_path: Path):
 
 
 def _width_in_child(source: FeatureSource, queue) -> None:
-    shape = source.array("v").shape
+    shape = source.cells("v").grid.shape
     assert source._handle is not None
     queue.put((shape, source._handle[0] == os.getpid()))
 
@@ -185,10 +188,68 @@ def _width_in_child(source: FeatureSource, queue) -> None:
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_each_process_opens_the_file_for_itself(tmp_path: Path, method: str):
     source = FeatureSource(hdf5(tmp_path / "a.h5", v=rows(4)))
-    assert source.array("v").shape == (4, 3)
+    assert source.cells("v").grid.shape == (4, 1, 1, 3)
     context = multiprocessing.get_context(method)
     queue = context.Queue()
     child = context.Process(target=_width_in_child, args=(source, queue))
     child.start()
-    assert queue.get(timeout=60) == ((4, 3), True)
+    assert queue.get(timeout=60) == ((4, 1, 1, 3), True)
     child.join()
+
+
+def test_a_grid_of_an_image_keeps_its_rows_and_columns(tmp_path: Path):
+    """(h, w, D) as prepro_feats.py and grid extractors write it; `frames` drops no cell."""
+    grid = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    np.savez(tmp_path / "a.npz", feat=grid)
+    np.savez(tmp_path / "b.npz", feat=grid[:, :1])
+    files = FeatureFiles([tmp_path], FrameSampling(1))
+    alone = read(files, "a")
+    assert alone.layout == Layout(1, 2, 3) and alone.regions is None and files.dim == 4
+    np.testing.assert_array_equal(alone.grid[0].numpy(), grid.reshape(6, 4))
+    both = read(files, "a", "b")  # 6 and 2 cells: one row, each cell with the box of its own grid
+    assert both.layout == Layout(1, 1, 6) and both.mask.sum(1).tolist() == [6, 2]
+    assert both.regions is not None
+    np.testing.assert_allclose(both.regions[0, 0], [0, 0, 1 / 3, 1 / 2], atol=1e-6)
+    np.testing.assert_allclose(both.regions[1, 1], [0, 1 / 2, 1, 1], atol=1e-6)
+    np.testing.assert_array_equal(both.grid[1, 1].numpy(), grid[1, 0])
+
+
+def test_a_grid_with_channels_first_is_refused(tmp_path: Path):
+    path = hdf5(tmp_path / "a.h5", v=np.zeros((64, 7, 7), np.float32))
+    with pytest.raises(MediaError, match=r"v: in .*, the array \(64, 7, 7\) has its channels first; expected"):
+        FeatureFiles([path])
+
+
+def boxed(path: Path, count: int, **more: object) -> Path:
+    """`count` regions of 2 channels as bottom-up extractors write them: `x`, `bbox`, sizes, and a pickled `info`."""
+    boxes = np.array([[0, 0, 50, 100], [50, 50, 100, 200], [0, 0, 0, 0]], np.float32)[:count]
+    arrays = {"x": rows(count, 2), "bbox": boxes, "image_w": 100, "image_h": 200, **more}
+    np.savez(path, info=np.array({"objects": []}, dtype=object), **arrays)
+    return path
+
+
+def test_regions_of_an_npz_file_keep_their_boxes(tmp_path: Path):
+    boxed(tmp_path / "a.npz", 2)
+    boxed(tmp_path / "b.npz", 1)
+    boxed(tmp_path / "c.npz", 3, num_bbox=2)  # the third row is padding
+    features = read(FeatureFiles([tmp_path], FrameSampling(1)), "a", "b", "c")
+    assert features.layout == Layout(1, 1, 2) and features.mask.tolist() == [[True, True], [True, False], [True, True]]
+    assert features.regions is not None and features.grid[0].tolist() == [[0, 0], [1, 1]]
+    assert features.regions[0].tolist() == [[0, 0, 0.5, 0.5], [0.5, 0.25, 1, 1]]
+    assert features.regions[2].tolist() == features.regions[0].tolist()
+
+
+def test_a_group_per_id_is_read_as_an_npz_file_is(tmp_path: Path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["v/features"], file["v/boxes"] = rows(2), np.array([[0, 0, 1, 0.5], [0, 0.5, 1, 1]], np.float32)
+    features = read(FeatureFiles([tmp_path / "a.h5"]), "v")
+    assert features.regions is not None and features.regions[0].tolist() == [[0, 0, 1, 0.5], [0, 0.5, 1, 1]]
+
+
+def test_boxes_in_pixels_need_the_size_of_the_image(tmp_path: Path):
+    np.savez(tmp_path / "a.npz", features=rows(1), boxes=np.array([[0, 0, 9, 9]], np.float32))
+    with pytest.raises(MediaError, match=r"a: in .*: boxes up to 9 are in pixels, and the size of a is not known;"):
+        FeatureFiles([tmp_path])
+    np.savez(tmp_path / "a.npz", p=rows(1), q=rows(1))
+    with pytest.raises(MediaError, match="expected one array, or one of feat, features, x, arr_0; found p, q"):
+        FeatureFiles([tmp_path])

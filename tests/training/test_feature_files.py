@@ -122,7 +122,7 @@ def test_random_frames_repeat_with_the_seed(recipe: Recipe, tmp_path: Path):
 def test_a_recipe_of_several_files_needs_no_media(recipe: Recipe, tmp_path: Path):
     other = features(tmp_path / "b.hdf5", [f"t{k}" for k in range(12)] + [f"v{k}" for k in range(4)], 2)
     tree = {"data": {"name": "msrvtt", "annotations": str(tmp_path)}, "features": [recipe.features, str(other)]}
-    tree |= {"sampling": {"policy": "head"}, "feature_rows": {"masked": False, "cut": 60}, "frames": 28}
+    tree |= {"sampling": {"policy": "head"}, "feature_rows": {"masked": False, "max_rows": 60}, "frames": 28}
     both = build_recipe(tree)
     assert both.features == (recipe.features, str(other)) and open_inputs(both).dim == 8
     with pytest.raises(ValueError, match=r"data\.media is required"):

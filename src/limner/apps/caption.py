@@ -42,8 +42,10 @@ from limner.apps.shared.pieces import Cut, Piece, Problems, pieces
 from limner.core.addresses import address_error
 from limner.core.files import sha256
 from limner.core.torch_free import Caption, Failure, Source
+from limner.data.archives import is_archive
 from limner.data.captions_file import CaptionsFile, read_captions
-from limner.data.media import is_clip
+from limner.data.frame_folders import frame_files, looks_like_frames
+from limner.data.media import is_clip, media_of_archive
 from limner.data.media_folder import is_companion, media_below
 from limner.decode.options import Beam, Decoding
 from limner.inference.load import CaptionPipeline
@@ -71,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
     group = parser.add_argument_group("videos")
     group.add_argument("--frames", type=positive_int, metavar="N", help="frames sampled from a video or shot")
+    group.add_argument("--frame-folders", action="store_true", help="a folder's images are the frames of one video")
     cutting = group.add_mutually_exclusive_group()
     cutting.add_argument("--shots", action="store_true", help="cut every video into shots")
     cutting.add_argument("--every", type=positive_seconds, metavar="SECONDS", help="cut videos into equal windows")
@@ -89,7 +92,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     if not options.files:
         return _run_prompt(options, decoding_changes)
     problems = Problems()
-    files, problems.unreadable = expand(options.files, problems.notes)
+    files, problems.unreadable = expand(options.files, problems.notes, options.frame_folders)
+    problems.notes += [] if options.frame_folders else _notes_about_frames(options.files)
     references = read_captions(options.references) if options.references else None
     if references:
         from limner.apps.shared import html_report
@@ -297,15 +301,18 @@ def cues_of(clip: str, rows: Iterable[Row]) -> list[subtitles.Cue]:
     return [subtitles.Cue(row["start"], row["end"], row["caption"]) for row in own]
 
 
-def expand(sources: Sequence[str], notes: list[str] | None = None) -> tuple[list[str], list[str]]:
+def expand(
+    sources: Sequence[str], notes: list[str] | None = None, frame_folders: bool = False
+) -> tuple[list[str], list[str]]:
     """Arguments -> (files without duplicates, a line for each argument that names no file).
 
     A folder stands for the images and videos below it, in the order of their names; a pattern for the files that match
-    it; "-" for the lines of the standard input.  `./dog.png` is `dog.png`.  Hidden files of a folder are left out.  A
-    line is added to `notes` about files of a folder that are no media.
+    it; a tar, Parquet or HDF5 file for the media in it; "-" for the lines of the standard input.  `./dog.png` is
+    `dog.png`.  Hidden files of a folder are left out.  With `frame_folders`, a folder that holds images stands for one
+    clip.  A line is added to `notes` about files of a folder that are no media.
     """
     files: dict[str, None] = {}
-    problems = []
+    problems: list[str] = []
     listed = input_lines() if "-" in sources else ()
     for source in chain((source for source in sources if source != "-"), filter(None, listed)):
         path = Path(os.path.normpath(source))
@@ -316,7 +323,10 @@ def expand(sources: Sequence[str], notes: list[str] | None = None) -> tuple[list
             matches = sorted(name for name in names if not _finds_companion(source, name))
             if not matches:
                 problems.append(f"{source}: no file matches this pattern")
-            files.update(dict.fromkeys(matches))
+        elif path.is_dir() and frame_folders:
+            matches = [str(folder) for folder in (path, *_folders_below(path)) if frame_files(folder)]
+            if not matches:
+                problems.append(f"{source}: no folder with images in this folder")
         elif path.is_dir():
             below = media_below(path)
             if not below.media:
@@ -324,12 +334,42 @@ def expand(sources: Sequence[str], notes: list[str] | None = None) -> tuple[list
             if notes is not None and below.others:
                 notes.append(below.note(source))
             problems += below.problems
-            files.update(dict.fromkeys(map(str, below.media)))
+            matches = list(map(str, below.media))
         else:
-            files[str(path)] = None
+            matches = [str(path)]
+        for match in matches:
+            files.update(dict.fromkeys(_media_in(match, problems)))
     return list(files), problems
 
 
 def _finds_companion(pattern: str, path: str) -> bool:
     """Whether a part of a path that a pattern matches was put there by a system, and the pattern does not name it."""
     return any(is_companion(part) for part in set(Path(path).parts) - set(Path(pattern).parts))
+
+
+def _media_in(file: str, problems: list[str]) -> list[str]:
+    """The paths of the media in an archive; the file itself when it is none."""
+    if not is_archive(file):
+        return [file]
+    try:
+        media, damage = media_of_archive(file)
+    except (ValueError, ImportError) as error:
+        problems.append(str(error))
+        return []
+    problems += damage
+    return media
+
+
+def _folders_below(path: Path) -> list[Path]:
+    return sorted(folder for folder in path.rglob("*") if folder.is_dir() and not folder.name.startswith("."))
+
+
+def _notes_about_frames(sources: Sequence[str]) -> list[str]:
+    """A note for each folder among the arguments that seems to hold several clips as folders of numbered frames."""
+    notes = []
+    for source in map(Path, sources):
+        folders = (source, *_folders_below(source)) if source.is_dir() else ()
+        frames = [folder for folder in folders if looks_like_frames(folder)]
+        if len(frames) > 1:  # a single folder of numbered images may well be one of photographs
+            notes.append(f"{source}: {len(frames)} folders have numbered images; --frame-folders reads each as a video")
+    return notes

@@ -1,7 +1,11 @@
-"""Look up the video files of a folder by id; file type and depth in the folder do not matter."""
+"""Look up the video files of a folder by id; file type and depth in the folder do not matter.
+
+A folder of frames counts as the video of its name, when there is no video file of this name.
+"""
 
 from pathlib import Path
 
+from limner.data.frame_folders import frame_files
 from limner.data.media import is_clip
 from limner.data.media_folder import media_below
 
@@ -22,4 +26,7 @@ def clip_files(media: str | Path) -> dict[str, str]:
         if path.stem in paths:
             raise ValueError(f"two clips are called {path.stem}: {paths[path.stem]} and {path}; remove one of them")
         paths[path.stem] = str(path)
+    for path in sorted(path for path in root.rglob("*") if path.is_dir() and not path.name.startswith(".")):
+        if path.name not in paths and frame_files(path):
+            paths[path.name] = str(path)
     return paths

@@ -18,12 +18,15 @@ class Dataset:
     problems  one line for each thing that was dropped, with the reason
     notes     one line for each kind of repair or choice, after which nothing is missing
 
+    `words` is the vocabulary that the prepared files of another system fix, in its order; empty where words are free.
+
     Raises ValueError when two media have the same id.
     """
 
     media: tuple[Medium, ...]
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         repeated = [id for id, count in Counter(medium.id for medium in self.media).items() if count > 1]

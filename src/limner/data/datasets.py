@@ -6,13 +6,25 @@ A new dataset is one reader and one line here, or `limner.register("dataset", ..
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from limner.core.addresses import refuse_address
 from limner.core.fields import NameOf
 from limner.core.registry import Registry
-from limner.data import caption_dataset, msrvtt, msvd, sftcap, shapes
+from limner.data import (
+    caption_dataset,
+    cocotalk,
+    frames_dataset,
+    huggingface,
+    msrvtt,
+    msvd,
+    sftcap,
+    shapes,
+    show_attend_tell,
+    webdataset,
+)
 from limner.data.dataset import SPLITS, Dataset
 from limner.data.split_lists import apply_split_lists, read_split_lists
 from limner.data.split_names import normalise_split_name
@@ -29,10 +41,11 @@ class DataConfig:
     annotations: str = ""  # caption file; for msrvtt, msvd and sftcap also the folder of the annotations
     splits: str = ""  # folder of split lists (train, val, test), which replace the split of the dataset
     default_split: str = ""  # split of media for which the caption file names none; empty: a hash of the id decides
-    restval: bool = True  # Karpathy's restval images join the training split; false leaves them out
-    file_column: str = ""  # name of the column with the file names, when it is unusual
+    restval: bool = True  # restval images of Karpathy's split join the training split; false leaves them out
+    file_column: str = ""  # name of the column with the files, when it is unusual; webdataset: their ending
     caption_column: str = ""  # name of the column with the captions, when it is unusual (VATEX's Chinese: chCap)
     mapping: str = ""  # msvd: path of youtube_mapping.txt, when it is not beside the annotations
+    channels: Literal["RGB", "BGR"] = "RGB"  # show_attend_tell: order of the stored pixels; BGR where cv2 wrote them
     categories: tuple[str, ...] = ()  # msrvtt: only these categories, by names of category.txt or by number
 
 
@@ -63,6 +76,23 @@ def _sftcap(config: DataConfig) -> Dataset:
     return sftcap.read(config.annotations, config.media)
 
 
+def _archive(reader: Callable[..., Dataset], config: DataConfig) -> Dataset:
+    """Read files that hold media and captions; `media` names them, or `annotations` does."""
+    if not (config.annotations or config.media):
+        raise FileNotFoundError(f"data.media is empty; expected the files of the {config.name} data set")
+    columns = config.file_column, config.caption_column
+    if reader is webdataset.read:
+        return reader(config.annotations or config.media, *columns)
+    return reader(config.annotations or config.media, config.media, *columns)
+
+
+def _prepared(config: DataConfig) -> Dataset:
+    if config.name == "cocotalk":
+        _require(config, cocotalk.EXPECTED)
+        return cocotalk.read(config.annotations, config.media, config.restval)
+    return show_attend_tell.read(config.annotations or config.media, config.channels)
+
+
 def _require(config: DataConfig, expected: str) -> None:
     if not config.annotations or not Path(config.annotations).exists():
         raise FileNotFoundError(f"data.annotations: nothing at '{config.annotations}', expected {expected}")
@@ -78,6 +108,12 @@ DATASETS |= {
     "msrvtt": _msrvtt,
     "msvd": _msvd,
     "sftcap": _sftcap,
+    "frames": lambda config: frames_dataset.read(config.annotations, config.media),
+    "webdataset": partial(_archive, webdataset.read),
+    "parquet": partial(_archive, huggingface.read),
+    "huggingface": partial(_archive, huggingface.read),
+    "cocotalk": _prepared,
+    "show_attend_tell": _prepared,
     "folder": lambda config: caption_dataset.read_folder(config.annotations, config.media),
     "shapes": lambda config: Dataset(tuple(shapes.load_world(config.media))),
 }
@@ -107,7 +143,7 @@ def normalise_splits(dataset: Dataset) -> Dataset:
         f"the split '{split}' of {count} media is not one of {', '.join(SPLITS)}; it is only read where it is named"
         for split, count in others.items()
     ]
-    return Dataset(media, dataset.problems, (*dataset.notes, *lines))
+    return replace(dataset, media=media, notes=(*dataset.notes, *lines))
 
 
 def read_scenes(config: DataConfig) -> Mapping[str, shapes.Scene]:

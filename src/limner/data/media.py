@@ -1,4 +1,7 @@
-"""Reading of media: an image or a clip in, uint8 RGB frames (T, H, W, 3) in [0, 255] out."""
+"""Reading of media: an image or a clip in, uint8 RGB frames (T, H, W, 3) in [0, 255] out.
+
+A medium is a file, a folder with the frames of a clip, or a medium inside an archive (`shard.tar/dog.jpg`).
+"""
 
 from collections.abc import Iterator
 from os import PathLike
@@ -10,7 +13,9 @@ from PIL import Image
 
 from limner.core.addresses import address_error
 from limner.core.torch_free import Medium, Source
+from limner.data.archives import find_archive, local_file, names_in_archive, read_from_archive
 from limner.data.clips import read_clip
+from limner.data.frame_folders import is_frame_folder, read_frame_folder
 from limner.data.frames import FrameSampling
 from limner.data.image_files import file_problem, first_bytes, what_it_is
 from limner.data.images import MAX_SIDE, ImageSource, MediaError, read_image
@@ -37,7 +42,7 @@ def read_medium(
     notes: list[str] | None = None,
     side: int = 0,
 ) -> UInt8[np.ndarray, "T H W 3"]:
-    """Read the frames of an image or video file as RGB in [0, 255].
+    """Read the frames of an image or a clip as RGB in [0, 255].
 
     The content of the file decides which it is, not its suffix.  T is 1 for an image, and `sampling.frames` for a clip
     (at most so many with policy "every").  `side` is the shorter side in pixels to which the frames will be resized, 0
@@ -49,6 +54,10 @@ def read_medium(
         medium = Medium(id=Path(medium).stem, path=str(medium))
     if error := address_error(medium.path):
         raise MediaError(error)
+    if is_frame_folder(medium.path):
+        return read_frame_folder(medium, sampling, notes)
+    if find_archive(medium.path):
+        return _read_contained(medium, sampling, notes, side)
     if is_clip(medium.path):
         return read_clip(medium.path, sampling, medium.start, medium.end, medium.frame_seed, notes=notes)
     if recognise(medium.path) or kind_by_suffix(medium.path):  # reading a file that lacks its content tells why
@@ -57,10 +66,13 @@ def read_medium(
 
 
 def is_clip(path: str | PathLike[str]) -> bool:
-    """Whether a file is a video or an animation, by its content; a path that is not there is judged by its suffix.
+    """Whether a path is a clip: a video or an animation, by its content, or a folder of frames.
 
-    A damaged file counts as what its name promises, because reading it tells what is wrong.
+    A path that is not there, or inside an archive, is judged by its suffix.  A damaged file counts as what its name
+    promises, because reading it tells what is wrong.
     """
+    if is_frame_folder(path):
+        return True
     kind = recognise(path)
     if kind or kind_by_suffix(path) != "video" or not Path(path).is_file():
         return kind in ("video", "animation")
@@ -81,6 +93,33 @@ def _why_unknown(path: str) -> str:
         return "the file is empty (0 bytes); replace or remove it"
     what = what_it_is(head)
     return f"it is {what}" if what else "neither an image nor a video that is read; convert or remove it"
+
+
+def media_of_archive(path: str | PathLike[str]) -> tuple[list[str], list[str]]:
+    """The paths of the media in a tar, Parquet, Arrow or HDF5 file, and a line for each part that cannot be read.
+
+    Raises MediaError when it holds none, ValueError when it is damaged, ImportError when its package is missing.
+    """
+    return names_in_archive(path, MEDIA_SUFFIXES)
+
+
+def _read_contained(
+    medium: Medium, sampling: FrameSampling, notes: list[str] | None, side: int
+) -> UInt8[np.ndarray, "T H W 3"]:
+    """Read a medium that is inside an archive; a clip is written to a temporary file while it is read."""
+    archive, name = find_archive(medium.path) or (Path(), "")
+    if is_clip(medium.path):
+        found: list[str] = []
+        with local_file(medium.path) as path:
+            frames = read_clip(path, sampling, medium.start, medium.end, medium.frame_seed, notes=found)
+        if notes is not None:
+            notes += [note.replace(path, medium.path) for note in found]
+        return frames
+    try:
+        return read_image(read_from_archive(archive, name), notes=notes, side=side)
+    except MediaError as error:
+        known = str(error).startswith(medium.path)
+        raise MediaError(str(error) if known else f"{medium.path}{str(error).removeprefix('<bytes>')}") from error
 
 
 def check_single_source(source: object) -> None:

@@ -28,6 +28,9 @@ LONGEST_LINE = 1 << 28  # bytes; 300 regions of 2,048 channels take 3 MB
 RELATIVE_LIMIT = 1.001  # coordinates up to this are relative; rounding may move a relative one slightly beyond 1
 FEATURE_ARRAYS, BOX_ARRAYS = ("feat", "features", "x", "arr_0"), ("boxes", "bbox", "box")  # names in .npz files
 SIZE_ARRAYS = (("image_w", "image_h"), ("width", "height"), ("img_w", "img_h"))
+COUNT_ARRAYS = ("num_bbox", "num_boxes")  # how many rows are regions; the rows after them are padding
+KNOWN_ARRAYS = (*FEATURE_ARRAYS, *BOX_ARRAYS, *COUNT_ARRAYS, *(name for pair in SIZE_ARRAYS for name in pair))
+CHANNELS_FIRST = 64  # an array (64 or more, n, n) has its channels first; no grid has so many rows of cells
 
 
 class Regions(NamedTuple):
@@ -249,21 +252,45 @@ def read_image_sizes(path: Path) -> dict[str, tuple[float, float]]:
 
 def _load_file(path: Path, id: str, boxes_folder: Path | None, size: tuple[float, float] | None) -> Regions:
     """The regions or grid of one image.  Raises ValueError when an array is missing or does not fit."""
-    arrays = _read_arrays(path)
+    arrays = read_arrays(path)
+    if boxes_folder is not None and _first_array(arrays, BOX_ARRAYS) is None:
+        arrays |= _boxes_in(boxes_folder, path, id)
+    return regions_of(arrays, str(path), size, id)
+
+
+def regions_of(
+    arrays: Mapping[str, NDArray[Any]], where: str, size: tuple[float, float] | None = None, id: str = ""
+) -> Regions:
+    """The regions or the grid in named arrays: features (N, D) with boxes (N, 4), or (H, W, D).
+
+    `size` is (width, height) in pixels, for boxes in pixels whose arrays do not name it.  Raises ValueError when an
+    array is missing or does not fit.
+    """
     features = _first_array(arrays, FEATURE_ARRAYS)
     if features is None or features.ndim not in (2, 3) or 0 in features.shape or features.dtype.kind not in "fiu":
         held = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in arrays.items())
-        raise ValueError(f"{path} holds {held}; expected {' or '.join(FEATURE_ARRAYS)} of numbers, (N, D) or (H, W, D)")
+        raise ValueError(
+            f"{where} holds {held}; expected {' or '.join(FEATURE_ARRAYS)} of numbers, (N, D) or (H, W, D)"
+        )
     if features.ndim == 3:
         if bad := int(features.size - np.isfinite(features).sum()):
-            raise ValueError(f"{path}: {bad} of {features.size} numbers are NaN or infinite; extract them again")
+            raise ValueError(f"{where}: {bad} of {features.size} numbers are NaN or infinite; extract them again")
+        if features.shape[0] >= CHANNELS_FIRST and features.shape[1] == features.shape[2] < features.shape[0]:
+            raise ValueError(
+                f"{where}: the array {features.shape} has its channels first; expected (H, W, D): transpose it"
+            )
         grid = features.reshape(-1, features.shape[-1]).astype(np.float32)
         return Regions(grid, Layout(1, *features.shape[:2]), None)
-    boxes = _find_boxes(arrays, path, id, boxes_folder)
+    boxes = _first_array(arrays, BOX_ARRAYS)
+    if boxes is None:
+        raise ValueError(f"{where} has no boxes ({', '.join(BOX_ARRAYS)}) and no folder of boxes was given")
     if boxes.shape != (len(features), 4):
         raise ValueError(
-            f"{path}: boxes {boxes.shape} do not fit features {features.shape}; expected ({len(features)}, 4)"
+            f"{where}: boxes {boxes.shape} do not fit features {features.shape}; expected ({len(features)}, 4)"
         )
+    count = _first_array(arrays, COUNT_ARRAYS)
+    if count is not None and 0 < int(count.item()) < len(features):
+        features, boxes = features[: int(count.item())], boxes[: int(count.item())]
     for names in SIZE_ARRAYS:
         if all(name in arrays for name in names):
             size = (float(arrays[names[0]].item()), float(arrays[names[1]].item()))
@@ -271,38 +298,41 @@ def _load_file(path: Path, id: str, boxes_folder: Path | None, size: tuple[float
         size = (1.0, 1.0)  # the boxes are relative already
     elif size is None:
         raise ValueError(
-            f"{path}: boxes up to {boxes.max():g} are in pixels, and the size of {id} is not known; give --sizes"
+            f"{where}: boxes up to {boxes.max():g} are in pixels, and the size of {id or 'the image'} is not known; "
+            "give --sizes to limner convert --from regions"
         )
-    return _checked_regions(features, boxes, size, str(path))
+    return _checked_regions(features, boxes, size, where)
 
 
-def _find_boxes(arrays: Mapping[str, NDArray[Any]], path: Path, id: str, folder: Path | None) -> NDArray[Any]:
-    """The boxes among the arrays of the features, or else in `folder`.  Raises ValueError when there are none."""
-    boxes = _first_array(arrays, BOX_ARRAYS)
-    if boxes is None and folder is not None:
-        files = [file for ending in (".npy", ".npz") if (file := folder / f"{id}{ending}").is_file()]
-        if not files:
-            raise ValueError(f"{path}: its boxes are not in {folder}, which has no {id}.npy")
-        boxes = _first_array(_read_arrays(files[0]), (*BOX_ARRAYS, "arr_0"))
-    if boxes is None:
-        raise ValueError(f"{path} has no boxes ({', '.join(BOX_ARRAYS)}) and no folder of boxes was given")
-    return boxes
+def _boxes_in(folder: Path, path: Path, id: str) -> dict[str, NDArray[Any]]:
+    """The boxes of an image from a folder of boxes.  Raises ValueError when there are none."""
+    files = [file for ending in (".npy", ".npz") if (file := folder / f"{id}{ending}").is_file()]
+    if not files:
+        raise ValueError(f"{path}: its boxes are not in {folder}, which has no {id}.npy")
+    boxes = _first_array(read_arrays(files[0]), (*BOX_ARRAYS, "arr_0"))
+    return {} if boxes is None else {BOX_ARRAYS[0]: boxes}
 
 
 def _first_array(arrays: Mapping[str, NDArray[Any]], names: Sequence[str]) -> NDArray[Any] | None:
     return next((arrays[name] for name in names if name in arrays), None)
 
 
-def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of a .npy or .npz file by name.  Raises ValueError when it is damaged or holds pickled objects."""
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a .npy or .npz file by name: those of KNOWN_ARRAYS, or else the only one.
+
+    Raises ValueError when the file is damaged, an array that is needed holds pickled objects, or several unknown
+    arrays are in it.
+    """
     try:
         saved = np.load(path, allow_pickle=False)
         if isinstance(saved, np.ndarray):
             return {"arr_0": saved}
         with saved:
-            names = [*FEATURE_ARRAYS, *BOX_ARRAYS, *(name for pair in SIZE_ARRAYS for name in pair)]
-            return {name: saved[name] for name in saved.files if name in names} or {
-                name: saved[name] for name in saved.files[:1]
-            }
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            names = [name for name in saved.files if name in KNOWN_ARRAYS] or saved.files
+            known = any(name in FEATURE_ARRAYS or name in BOX_ARRAYS for name in names)
+            if not known and len(names) != 1:
+                found = ", ".join(saved.files) or "none"
+                raise ValueError(f"expected one array, or one of {', '.join(FEATURE_ARRAYS)}; found {found}")
+            return {name: saved[name] for name in names}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} cannot be read ({error})") from error

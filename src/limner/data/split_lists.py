@@ -85,7 +85,7 @@ def apply_split_lists(dataset: Dataset, lists: Mapping[str, str], where: str | P
             f"{where}: none of its {len(lists)} ids ({listed}, ...) is in the dataset ({known_ids}, ...); are these "
             "the lists of another dataset?"
         )
-    return Dataset(tuple(media), tuple(problems), dataset.notes)
+    return replace(dataset, media=tuple(media), problems=tuple(problems))
 
 
 def _with_ids_of(dataset: Dataset, lists: Mapping[str, str]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from rich.table import Table
 
 from limner.core.types import Features, Medium
+from limner.data.archives import medium_exists
 from limner.data.datasets import read_dataset, read_scenes
 from limner.data.frames import FrameSampling
 from limner.data.media import read_medium
@@ -121,7 +121,7 @@ def _features(inputs: RecipeInputs, medium: Medium, device: str) -> Features:
 
 def _kept_region(inputs: RecipeInputs, medium: Medium) -> Box:
     """The part of the image that the encoder saw, relative xyxy."""
-    if inputs.encoder is None or not Path(medium.path).is_file():
+    if inputs.encoder is None or not medium_exists(medium.path):
         return WHOLE_IMAGE
     return inputs.encoder.kept_region(*read_medium(medium, FrameSampling(1)).shape[1:3])
 

@@ -8,8 +8,10 @@ import torch
 from jaxtyping import Float, UInt8
 
 from limner.core.types import Features, Medium, Pixels
+from limner.data.archives import local_file, medium_exists
 from limner.data.clips import index_clip, read_segments, sample_timestamps
 from limner.data.datasets import read_dataset
+from limner.data.frame_folders import frame_files, is_frame_folder, sampled_frames
 from limner.data.frames import FrameSampling
 from limner.data.media import is_clip, read_medium
 from limner.encoders.encoder import Encoder
@@ -53,7 +55,7 @@ def load_explanation_input(run: Run, source: str, device: str = "cpu", frames: i
     `frames` overrides the number of frames of the recipe.  Raises ValueError (MediaError) when the medium cannot be
     read.
     """
-    if run.recipe.features and not Path(source).is_file():
+    if run.recipe.features and not medium_exists(source):
         if frames is not None:
             raise ValueError(f"the frames of {source} were chosen when its features were stored: leave out --frames")
         return _from_store(run, source, device)
@@ -89,7 +91,7 @@ def _from_store(run: Run, id: str, device: str) -> ExplanationInput:
     assert isinstance(features, Features)
     count = 1 if features.layout.t == 1 else round(DISPLAY_FPS * MIN_SECONDS)
     display = DisplayFrames(PLACEHOLDER.repeat(count, 0), (np.arange(count) + 0.5) / count)
-    if Path(medium.path).is_file():
+    if medium_exists(medium.path):
         sampling = FrameSampling(recipe.frames) if inputs.store is None else recipe.frame_sampling
         display = display_frames(medium, run.encoder, sampling)
     return ExplanationInput(features.map(lambda x: x.to(device)), display, tuple(notes))
@@ -104,16 +106,31 @@ def display_frames(medium: Medium, encoder: Encoder | None, sampling: FrameSampl
     if not is_clip(medium.path):
         images = read_medium(medium)
         return DisplayFrames(images, np.array([0.5]), None, _kept_region(encoder, images))
-    clip = index_clip(medium.path)
-    begin, end = (clip.to_seconds(edge) for edge in clip.interval(medium.start, medium.end))
-    count = round(DISPLAY_FPS * min(max(end - begin, MIN_SECONDS), MAX_SECONDS))
-    moments = (np.arange(count) + 0.5) / count
-    seconds = begin + moments * (end - begin)
-    if sampling.policy not in ("uniform", "random"):
-        sampled = [clip.to_seconds(it) for it in sample_timestamps(clip, sampling, medium.start, medium.end)]
-        moments = np.interp(seconds, sampled, (np.arange(len(sampled)) + 0.5) / len(sampled))
-    images = next(read_segments(clip, [(medium.start, medium.end)], FrameSampling(count), max_side=MAX_SIDE))
+    if is_frame_folder(medium.path):
+        return _display_of_frames(medium, encoder, sampling)
+    with local_file(medium.path) as path:
+        clip = index_clip(path)
+        begin, end = (clip.to_seconds(edge) for edge in clip.interval(medium.start, medium.end))
+        count = round(DISPLAY_FPS * min(max(end - begin, MIN_SECONDS), MAX_SECONDS))
+        moments = (np.arange(count) + 0.5) / count
+        seconds = begin + moments * (end - begin)
+        if sampling.policy not in ("uniform", "random"):
+            sampled = [clip.to_seconds(it) for it in sample_timestamps(clip, sampling, medium.start, medium.end)]
+            moments = np.interp(seconds, sampled, (np.arange(len(sampled)) + 0.5) / len(sampled))
+        images = next(read_segments(clip, [(medium.start, medium.end)], FrameSampling(count), max_side=MAX_SIDE))
     return DisplayFrames(images, moments, seconds, _kept_region(encoder, images))
+
+
+def _display_of_frames(medium: Medium, encoder: Encoder | None, sampling: FrameSampling) -> DisplayFrames:
+    """Read the frames of a folder for display; their times are not known."""
+    total = len(frame_files(medium.path))
+    count = round(DISPLAY_FPS * MIN_SECONDS)
+    images = read_medium(medium, FrameSampling(count))
+    moments = (np.arange(count) + 0.5) / count
+    if sampling.policy not in ("uniform", "random"):
+        sampled = sampled_frames(total, sampling)
+        moments = np.interp(moments * total, sampled, (np.arange(len(sampled)) + 0.5) / len(sampled))
+    return DisplayFrames(images, moments, None, _kept_region(encoder, images))
 
 
 def _kept_region(encoder: Encoder | None, images: UInt8[np.ndarray, "F H W 3"]) -> Box:

@@ -33,7 +33,7 @@ from limner.text.load import load_vocabulary
 from limner.text.scripts import caption_notes
 from limner.text.tokens import scoring_tokenizer
 from limner.text.vectors import load_clip_vectors, load_vectors
-from limner.text.vocabulary import Vocabulary
+from limner.text.vocabulary import SPECIALS, Vocabulary
 from limner.training.loop import TrainingState
 from limner.training.parameter_groups import check_lr_scales
 from limner.training.teachers import check_teacher
@@ -255,12 +255,17 @@ class Session:
 
 
 def build_vocabulary(recipe: Recipe, dataset: Dataset) -> Vocabulary:
-    """Return the vocabulary of the run that the recipe starts from, or else build it from the training split."""
+    """Return the vocabulary of the run that the recipe starts from, or that of the data set's prepared files.
+
+    Else it is built from the training split.
+    """
     if recipe.start:
         return load_vocabulary(Path(recipe.start) / "vocabulary.json")
     config = recipe.vocabulary
     if config.byte_pairs:
         return read_clip_vocabulary(config.byte_pairs)
+    if dataset.words:  # captions are already tokenised, and rare words are the unknown word already
+        return Vocabulary((*SPECIALS, *dataset.words), "split")
     captions = [text for medium in dataset.split("train") for text in medium.references]
     return Vocabulary.build(captions, config.min_count, config.tokenizer)
 

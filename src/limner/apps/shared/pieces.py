@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from limner.core.torch_free import Source
+from limner.data.archives import local_file
 from limner.data.clips import ClipIndex, index_clip, read_segments
+from limner.data.frame_folders import is_frame_folder
 from limner.data.frames import FrameSampling
 from limner.data.media import MediaError, is_clip
 from limner.data.shots import Segment, detect_shots, fixed_windows
@@ -60,17 +62,22 @@ def pieces(
     damaged ones, add a line to `problems`.
     """
     for file in files:
-        if not is_clip(file):
+        if not is_clip(file) or is_frame_folder(file):  # frames have no times to cut at
             yield Piece(file), file
             continue
         try:
-            clip = index_clip(file)
-            parts = cut(clip)
-            if len(parts) == 1:
-                yield Piece(file, *clip.span), file
-                continue
-            arrays = read_segments(clip, parts, sampling, None, SIDE, problems.notes)
-            for (start, end), array in zip(parts, arrays, strict=True):
-                yield Piece(file, start, end, whole_file=False), array
+            with local_file(file) as path:
+                clip = index_clip(path)
+                parts = cut(clip)
+                if len(parts) == 1:
+                    yield Piece(file, *clip.span), file
+                    continue
+                found: list[str] = []
+                arrays = read_segments(clip, parts, sampling, None, SIDE, found)
+                try:
+                    for (start, end), array in zip(parts, arrays, strict=True):
+                        yield Piece(file, start, end, whole_file=False), array
+                finally:
+                    problems.notes += [note.replace(path, file) for note in found]
         except MediaError as error:
             problems.unreadable.append(str(error))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from limner.apps.shared.arguments import WrongArguments
 from limner.core.files import write_text
+from limner.data.archives import find_archive
 from limner.data.media import MEDIA_SUFFIXES
 
 LINE = 42  # characters of a subtitle line, the usual limit
@@ -66,6 +67,8 @@ def subtitle_paths(option: str, suffix: str, clips: Sequence[str]) -> dict[str, 
         if len(clips) > 1:
             raise WrongArguments(f"--{name} {option} is one file, for {len(clips)} videos: name a folder instead")
         return {clips[0]: Path(option)}
+    if not option and (inside := [clip for clip in clips if find_archive(clip)]):
+        raise WrongArguments(f"--{name}: {inside[0]} lies inside another file; name a folder for the subtitles")
     paths = {clip: (Path(option) / Path(clip).name if option else Path(clip)).with_suffix(suffix) for clip in clips}
     owners: dict[Path, str] = {}
     for clip, path in paths.items():
