@@ -256,7 +256,7 @@ def test_playlists_are_refused_and_not_followed(tmp_path: Path, name: str, text:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_a_pipe_is_refused_at_once(tmp_path: Path):
     os.mkfifo(tmp_path / "a.mp4")
-    with pytest.raises(MediaError, match=r"a\.mp4: neither a file nor a folder but a device or pipe; give a video"):
+    with pytest.raises(MediaError, match=r"a\.mp4: a FIFO \(named pipe\), not a file; give an image or a video file"):
         read_medium(tmp_path / "a.mp4")
 
 
