@@ -301,3 +301,19 @@ def test_the_site_is_built(tmp_path: Path) -> None:
     assert {"index.html", "faq.html", "reference/recipe.html", "reference/api/models.html"} <= places
     guide = (tmp_path / "site" / "guides" / "training.html").read_text(encoding="utf-8")
     assert "<math" in guide and "arithmatex" not in guide
+
+
+def test_every_row_of_the_table_of_inputs_names_tests_that_exist() -> None:
+    rows = [
+        line for line in (ROOT / "docs/guides/inputs.md").read_text(encoding="utf-8").splitlines() if line[:1] == "|"
+    ]
+    cells = [re.split(r"(?<!\\)\|", row.strip().strip("|")) for row in rows]
+    named = [name for cell in cells for name in re.findall(r"`(tests/[^`]+)`", cell[-1])]
+    assert len(named) > 100
+    missing = []
+    for name in named:
+        file, _, function = name.partition("::")
+        text = (ROOT / file).read_text(encoding="utf-8") if (ROOT / file).is_file() else ""
+        if f"def {function.partition('[')[0]}" not in text:
+            missing.append(name)
+    assert missing == []
