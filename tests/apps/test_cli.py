@@ -170,7 +170,8 @@ def test_interrupted_and_resumed(tiny: Path, photos: Path, tmp_path: Path, monke
     out, partial = tmp_path / "c.csv", tmp_path / "c.csv.partial"
     assert main([*command, str(out)]) == 130
     advice = f"the captions so far are in {partial}; continue with: limner caption {shlex.quote(str(photos))} "
-    error = one_line(capsys)
+    note, _, error = capsys.readouterr().err.rpartition("limner: ")
+    assert "notes.txt" in note and error.startswith("interrupted; ") and error.count("\n") == 1
     assert advice in error and error.endswith(f"--out {out} --resume\n") and not out.exists()
     data = partial.read_bytes()
     assert data.count(b"\n") == 1 + 3  # what made the captions, and three of them
@@ -320,7 +321,7 @@ def test_a_missing_file_is_skipped_and_named(tiny: Path, photos: Path, capsys):
     assert main(command) == 3
     shown = capsys.readouterr()
     assert shown.err.startswith("2 files could not be read:") and "nowhere.jpg: there is no such file" in shown.err
-    assert "notes.txt: the suffix '.txt' is neither" in shown.err and "7.png: " in shown.out
+    assert "notes.txt: neither an image nor a video that is read" in shown.err and "7.png: " in shown.out
 
 
 def test_debugging_shows_where(tiny: Path, monkeypatch):

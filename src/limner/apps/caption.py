@@ -316,6 +316,7 @@ def expand(
     listed = input_lines() if "-" in sources else ()
     for source in chain((source for source in sources if source != "-"), filter(None, listed)):
         path = Path(os.path.normpath(source))
+        matches: list[str] = []
         if error := address_error(source):
             problems.append(error)
         elif glob.has_magic(source) and not path.exists():

@@ -24,7 +24,7 @@ class MediaFinder:
     def locate(self, name: str) -> str:
         """The path of the file that is called `name`.
 
-        When there is none, it is `root`/`name`, or for an address `root` and its last part.
+        When there is none, it is `root`/`name`, or the address, which reading refuses by name.
         """
         path = self.root / name
         if self._exists(path):
@@ -40,7 +40,7 @@ class MediaFinder:
                 f"{name}: two files below {self.root} have this name, {found[0]} and {found[1]}; give its folder in "
                 "the annotations"
             )
-        return str(found[0] if len(found) == 1 else self.root / short if address else path)
+        return str(found[0]) if len(found) == 1 else name if address else str(path)
 
     def _exists(self, path: Path) -> bool:
         """Whether a file exists, from one listing of its folder."""

@@ -72,7 +72,7 @@ def recognise(path: str | PathLike[str]) -> Kind:
     try:
         status = os.stat(path)
         return "" if file_problem(path) else _recognise_file(os.fspath(path), status.st_size, status.st_mtime_ns)
-    except OSError:  # also a file that may not be read
+    except (OSError, ValueError):  # also a file that may not be read, or a NUL in its name
         return kind_by_suffix(path)
 
 
