@@ -13,6 +13,7 @@ import pytest
 from limner.apps.shared.arguments import WrongArguments
 from limner.apps.shared.subtitles import subtitle_paths
 from limner.data.archives import find_archive, medium_exists, open_archive
+from limner.data.captions_file import read_captions
 from limner.data.datasets import DataConfig, read_dataset
 from limner.data.frames import FrameSampling
 from limner.data.media import MediaError, media_of_archive, read_medium
@@ -121,6 +122,14 @@ def test_samples_of_a_webdataset(tmp_path: Path):
     )
     write_tar(folder / "1.tar", {"a.png": encoded("green"), "a.txt": b"other"})  # the key of another tar
     assert {"train-0/a", "1/a"} <= {medium.id for medium in read(folder).media}
+
+
+def test_captions_of_a_tar_are_read_for_scoring_too(tmp_path: Path):
+    (tmp_path / "shards").mkdir()
+    write_tar(tmp_path / "shards" / "val-0.tar", {"a.png": encoded("red"), "a.txt": b"one\ntwo\n"})
+    for path in (tmp_path / "shards", tmp_path / "shards" / "val-0.tar"):
+        scored = read_captions(path)
+        assert (scored.format, scored.captions, scored.splits) == ("WebDataset", {"a": ("one", "two")}, {"a": "val"})
 
 
 def test_patterns_of_shards(tmp_path: Path):

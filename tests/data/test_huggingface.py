@@ -9,6 +9,7 @@ import pytest
 
 from limner.core.torch_free import Medium
 from limner.data import arrow_tables
+from limner.data.captions_file import read_captions
 from limner.data.datasets import DataConfig, read_dataset
 from limner.data.huggingface import read
 from limner.data.media import MediaError, media_of_archive, read_medium
@@ -81,6 +82,13 @@ def test_both_forms_of_a_data_set_on_disk_hold_the_same(tmp_path: Path):
         ValueError, match=r"d/test: its rows are chosen by an index; flatten_indices\(\) and save it again"
     ):
         read(tmp_path / "d")
+
+
+def test_captions_of_a_data_set_on_disk_are_read_for_scoring_too(tmp_path: Path):
+    for folder in (write_parquet(tmp_path / "p"), write_saved_to_disk(tmp_path / "d")):
+        trained, scored = read(folder).media, read_captions(folder)
+        assert scored.captions == {m.id: m.references for m in trained} and len(scored.captions) > 3
+        assert scored.splits == {m.id: m.split for m in trained}
 
 
 def test_rows_are_read_in_any_order(tmp_path: Path):

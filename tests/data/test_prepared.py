@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
+from limner.data.captions_file import read_captions
 from limner.data.datasets import DataConfig, read_dataset
 from limner.data.media import read_medium
 from limner.runs.recipe_file import build_recipe
@@ -104,3 +105,15 @@ def test_a_run_on_prepared_files_has_exactly_their_words(tmp_path: Path):
         vocabulary = build_vocabulary(recipe, read_dataset(recipe.data))
         assert vocabulary.words[4:] == WORDS and vocabulary.tokenizer == "split"
         assert vocabulary.encode("a red unk") == [1, 4, 7, 3, 2]
+
+
+def test_prepared_files_are_read_for_scoring_too(tmp_path: Path):
+    """The ids, captions and splits of training."""
+    for name, folder, path in (
+        ("cocotalk", write_cocotalk(tmp_path / "c"), tmp_path / "c" / "cocotalk.json"),
+        ("show_attend_tell", write_show_attend_tell(tmp_path / "s"), tmp_path / "s"),
+    ):
+        trained = read_dataset(DataConfig(name, annotations=str(folder)))
+        scored = read_captions(path)
+        assert scored.captions == {m.id: m.references for m in trained.media}
+        assert scored.splits == {m.id: m.split for m in trained.media}

@@ -20,6 +20,7 @@ from limner.data.layouts.entry import Entry, Reading, UnknownLayoutError
 from limner.data.layouts.json_files import parse_json
 from limner.data.layouts.text_files import parse_lines
 from limner.data.split_names import SPLIT_NAMES, normalise_split_name
+from limner.data.stored_captions import read_prepared_captions, read_stored_captions
 
 EXPECTED = (
     "a list of objects with image_id (or video_id, id, file) and caption, like COCO results or LAVIS's lists; COCO "
@@ -28,7 +29,8 @@ EXPECTED = (
     "captions}; JSONL; CSV or TSV whose header names an id or file and a caption; Flickr's results.csv and token files "
     "(name#number<TAB>caption); Conceptual Captions (caption<TAB>address); lines 'id<TAB>caption' (MSVD); one of these "
     "in a .gz or ZIP file; a folder of media with text files or metadata.csv; COCO's folder of captions_train*.json "
-    "and captions_val*.json; or a micro-world"
+    "and captions_val*.json; WebDataset's tars; Parquet files or a Hugging Face data set; cocotalk.json with its labels; "
+    "a folder with WORDMAP_*.json; or a micro-world"
 )
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.jsonl.gz", "metadata.csv.gz")
 SHAPES = "micro-world"  # `CaptionsFile.format` of a folder that `limner shapes` wrote
@@ -86,6 +88,8 @@ def read_entries(path: str | Path, reading: Reading) -> CaptionsFile:
     refuse_address(path)
     path = Path(path)
     try:
+        if stored := read_stored_captions(path, reading.caption_column):
+            return _collect(path, stored[0], _media_entries(stored[1]), reading)
         if path.is_dir():
             return _collect(path, *_read_folder(path, reading), reading)
         text = read_text(path)
@@ -93,11 +97,13 @@ def read_entries(path: str | Path, reading: Reading) -> CaptionsFile:
             return _collect(path, *parse_lines(text, reading), reading)
         if path.name == "truth.json" and f'"{shapes.FORMAT}"' in text[:200]:
             return _collect(path, SHAPES, _media_entries(shapes.load_world(path.parent)), reading)
+        if prepared := read_prepared_captions(path, text):
+            return _collect(path, "cocotalk", _media_entries(prepared), reading)
         return _collect(path, *parse_json(text, reading), reading)
     except UnknownLayoutError as error:
         raise ValueError(f"{path}: {error}; expected {EXPECTED}") from error
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
 
 
 def _read_folder(path: Path, reading: Reading) -> tuple[str, Iterator[Entry]]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from limner.core.addresses import address_error
 from limner.core.torch_free import Medium, Source
-from limner.data.archives import find_archive, local_file, names_in_archive, read_from_archive
+from limner.data.archives import find_archive, is_archive, local_file, names_in_archive, read_from_archive
 from limner.data.clips import read_clip
 from limner.data.frame_folders import is_frame_folder, read_frame_folder
 from limner.data.frames import FrameSampling
@@ -91,6 +91,8 @@ def _why_unknown(path: str) -> str:
         return f"the file cannot be opened ({error.strerror}); check its permissions"
     if not head:
         return "the file is empty (0 bytes); replace or remove it"
+    if is_archive(path):
+        return "it holds several media: name one of them, as in shard.tar/dog.jpg (limner caption takes the whole file)"
     what = what_it_is(head)
     return f"it is {what}" if what else "neither an image nor a video that is read; convert or remove it"
 
