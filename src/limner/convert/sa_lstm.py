@@ -265,8 +265,8 @@ def assemble(loaded: SaLstmCheckpoint, word_map: Path, stage: Stage, settings: S
     dim = tensors["read_context.weight"].shape[1]
     model = SaLstm(config, len(vocabulary), dim)
     load_state_strictly(model, tensors, loaded.source)
-    told = read_setting(loaded.settings, ("loader", "max_caption_len"), 0) or None
-    max_words = choose("max_words", settings.max_words, told, MAX_WORDS, loaded.source)
+    stored = read_setting(loaded.settings, ("loader", "max_caption_len"), 0) or None
+    max_words = choose("max_words", settings.max_words, stored, MAX_WORDS, loaded.source)
     recipe = Recipe(
         data=DataConfig(media="."),
         encoder=PretrainedConfig(),  # without a source: using the run on raw media raises an error that says so

@@ -285,8 +285,8 @@ def rename_tensors(
 
 def training_words(loaded: SelfCriticalCheckpoint) -> int:
     """The most words of a caption in training."""
-    told = loaded.option("seq_length", "max_length")
-    return choose("max_words", loaded.settings.max_words, told, MAX_WORDS, "the file with the words")
+    stored = loaded.option("seq_length", "max_length")
+    return choose("max_words", loaded.settings.max_words, stored, MAX_WORDS, "the file with the words")
 
 
 def published_beam(loaded: SelfCriticalCheckpoint) -> Beam:

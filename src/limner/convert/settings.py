@@ -44,11 +44,11 @@ def check_settings(settings: Settings, system: str) -> None:
         raise ValueError(f"{', '.join(wrong)}: a checkpoint of {system} needs no such setting; {has}")
 
 
-def choose(name: str, given: Value | None, told: Value | None, assumed: Value, source: str) -> Value:
+def choose(name: str, given: Value | None, stored: Value | None, assumed: Value, source: str) -> Value:
     """The value of a setting: what the checkpoint tells, else what the user gives, else what is assumed.
 
     Raises ValueError when the checkpoint tells another value than the user.
     """
-    if None not in (given, told) and given != told:
-        raise ValueError(f"{flag(name)} {given}: {source} says {told}; leave out {flag(name)}")
-    return next(value for value in (told, given, assumed) if value is not None)
+    if None not in (given, stored) and given != stored:
+        raise ValueError(f"{flag(name)} {given}: {source} says {stored}; leave out {flag(name)}")
+    return next(value for value in (stored, given, assumed) if value is not None)
