@@ -31,8 +31,7 @@ def execute(notebook: Path, folder: Path, fast: bool = False) -> Any:
     Raises nbclient.exceptions.CellExecutionError when a cell raises an exception.
     """
     content = nbformat.read(notebook, as_version=4)
-    inherited = {name: value for name, value in os.environ.items() if name != "FORCE_COLOR"}  # plain text output
-    environment = {**inherited, **ENVIRONMENT, "LIMNER_TUTORIAL_FAST": "1" if fast else "0"}
+    environment = {**os.environ, **ENVIRONMENT, "LIMNER_TUTORIAL_FAST": "1" if fast else "0"}
     client = NotebookClient(
         content,
         timeout=CELL_SECONDS,

@@ -49,8 +49,8 @@ def convert(
     part_names = PartNames(
         "cross_attn", "fc.0", "fc.3", "scale" if rms else "weight", "bias", "model.tgt_embed.0.embedding.weight"
     )
-    told = activation_option(loaded)
-    activation = choose("activation", settings.activation, told, "relu", "the file with the words")
+    stored = activation_option(loaded)
+    activation = choose("activation", settings.activation, stored, "relu", "the file with the words")
     xlinear = "model.decoder.layers.0.cross_attn.attention.spatial.weight" in loaded.tensors
     config = infer_transformer_config(
         loaded,
@@ -62,7 +62,7 @@ def convert(
     )
     key_map = transformer_keys(config, part_names) | position_keys(config)
     summary = write(out, loaded, config, key_map, BUFFERS)
-    return summary if told or settings.activation else f"{summary}\n{ACTIVATION_NOTE}"
+    return summary if stored or settings.activation else f"{summary}\n{ACTIVATION_NOTE}"
 
 
 def activation_option(loaded: SelfCriticalCheckpoint) -> Literal["relu", "gelu"] | None:
