@@ -1,7 +1,9 @@
 """Every supported architecture, small and random, loaded through the real code and compared with transformers."""
 
+import contextlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,14 @@ import transformers
 from torch import Tensor, nn
 
 from limner.core.types import Layout, Pixels
-from limner.encoders import Pretrained, PretrainedConfig, SmallCNNConfig, build_encoder
+from limner.encoders import (
+    ClipFramesConfig,
+    DetectorConfig,
+    Pretrained,
+    PretrainedConfig,
+    SmallCNNConfig,
+    build_encoder,
+)
 
 SIDE = 32
 VIT = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": SIDE, "patch_size": 8}
@@ -332,3 +341,22 @@ def test_the_kept_region_is_where_the_pixels_come_from(folders, name: str, optio
 
 def test_encoders_without_a_crop_see_the_whole_picture() -> None:
     assert build_encoder(SmallCNNConfig()).kept_region(100, 300) == (0, 0, 1, 1)
+
+
+@pytest.mark.parametrize("kind", [PretrainedConfig, ClipFramesConfig, DetectorConfig])
+def test_code_in_a_model_folder_is_never_run(
+    tmp_path: Path, folders: dict[str, tuple[Path, nn.Module]], kind: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`auto_map` names classes of a Python file beside the weights; nobody is asked whether it may run."""
+    source = tmp_path / "model"
+    shutil.copytree(folders["clip"][0], source)
+    (source / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass C: pass\n")
+    config = json.loads((source / "config.json").read_text())
+    names = ("AutoConfig", "AutoModel", "AutoImageProcessor")
+    for model_type in (config["model_type"], "unheard_of"):
+        changed = {**config, "model_type": model_type, "auto_map": dict.fromkeys(names, "evil.C")}
+        (source / "config.json").write_text(json.dumps(changed))
+        monkeypatch.setattr("builtins.input", lambda *_: "y")
+        with contextlib.suppress(ValueError):
+            build_encoder(kind(source=str(source)))
+    assert not (tmp_path / "ran").exists()

@@ -29,8 +29,8 @@ EXPECTED = (
     "captions}; JSONL; CSV or TSV whose header names an id or file and a caption; Flickr's results.csv and token files "
     "(name#number<TAB>caption); Conceptual Captions (caption<TAB>address); lines 'id<TAB>caption' (MSVD); one of these "
     "in a .gz or ZIP file; a folder of media with text files or metadata.csv; COCO's folder of captions_train*.json "
-    "and captions_val*.json; WebDataset's tars; Parquet files or a Hugging Face data set; cocotalk.json with its labels; "
-    "a folder with WORDMAP_*.json; or a micro-world"
+    "and captions_val*.json; WebDataset's tars; Parquet files or a Hugging Face data set; cocotalk.json with its "
+    "labels; a folder with WORDMAP_*.json; or a micro-world"
 )
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.jsonl.gz", "metadata.csv.gz")
 SHAPES = "micro-world"  # `CaptionsFile.format` of a folder that `limner shapes` wrote

@@ -61,14 +61,14 @@ def _load_clip(source: str) -> tuple[nn.Module, Any]:
     backbone: nn.Module
     report: dict[str, Any]
     try:
-        config = transformers.AutoConfig.from_pretrained(location)
+        config = transformers.AutoConfig.from_pretrained(location, trust_remote_code=False)
         if config.model_type not in ("clip", "clip_vision_model"):
             raise ValueError(
                 f"it is a {config.model_type!r} model, but clip_frames reads CLIP; use pretrained for others"
             )
         vision = config.vision_config if config.model_type == "clip" else config
         vision.projection_dim = config.projection_dim  # the vision config does not always hold it
-        processor = transformers.AutoImageProcessor.from_pretrained(location, backend="pil")
+        processor = transformers.AutoImageProcessor.from_pretrained(location, backend="pil", trust_remote_code=False)
         with quiet_transformers():
             backbone, report = transformers.CLIPVisionModelWithProjection.from_pretrained(
                 location, config=vision, dtype=torch.float32, output_loading_info=True

@@ -136,12 +136,12 @@ def _load_detector(source: str) -> tuple[DetectorFamily, Any, Any]:
 
     location, hint = resolve_source(source)
     try:
-        config = transformers.AutoConfig.from_pretrained(location)
+        config = transformers.AutoConfig.from_pretrained(location, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"encoder.source {source}: {hint} ({str(error).splitlines()[0]})") from error
     family = _family_of(config, source)
     try:
-        processor = transformers.AutoImageProcessor.from_pretrained(location, backend="pil")
+        processor = transformers.AutoImageProcessor.from_pretrained(location, backend="pil", trust_remote_code=False)
         with quiet_transformers():
             net, report = getattr(transformers, family.model).from_pretrained(
                 location, dtype=torch.float32, output_loading_info=True

@@ -245,10 +245,12 @@ def _load_pretrained(source: str) -> tuple[BackboneFamily, nn.Module, Any]:
 
     location, hint = resolve_source(source)
     try:
-        kind = transformers.AutoConfig.from_pretrained(location).model_type
+        kind = transformers.AutoConfig.from_pretrained(location, trust_remote_code=False).model_type
         # backend "pil": the variant for torchvision is not needed, and a broken torchvision must not matter
         processor = (
-            transformers.AutoImageProcessor.from_pretrained(location, backend="pil") if kind in BACKBONES else None
+            transformers.AutoImageProcessor.from_pretrained(location, backend="pil", trust_remote_code=False)
+            if kind in BACKBONES
+            else None
         )
     except (OSError, ValueError) as error:
         raise ValueError(f"encoder.source {source}: {hint} ({str(error).splitlines()[0]})") from error

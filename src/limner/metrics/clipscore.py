@@ -89,7 +89,7 @@ def load_clip(source: str, device: str = "cpu") -> ClipModel:
     try:
         hub = not Path(source).exists() and is_hub_id(source)
         where = str(fetch_transformers_model(source, "a local folder")) if hub else source
-        kind = transformers.AutoConfig.from_pretrained(where).model_type
+        kind = transformers.AutoConfig.from_pretrained(where, trust_remote_code=False).model_type
         if kind != "clip":
             raise ValueError(f"it is a {kind!r} model")
         loaded: Any = transformers.CLIPModel.from_pretrained(where, dtype=torch.float32, output_loading_info=True)
@@ -97,12 +97,12 @@ def load_clip(source: str, device: str = "cpu") -> ClipModel:
         missing = sorted({*report["missing_keys"], *map(str, report["mismatched_keys"])})
         if missing:
             raise ValueError(f"{len(missing)} of its weights are missing or of another shape, for example {missing[0]}")
-        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(where)
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(where, trust_remote_code=False)
         words = model.config.text_config.vocab_size
         if len(tokenizer) != words:  # without the tokenizer's files transformers makes an empty one and says nothing
             raise ValueError(f"its tokenizer has {len(tokenizer)} words, its text model {words}")
         # The PIL processor is chosen because a broken installation of torchvision must not matter
-        processor = transformers.AutoImageProcessor.from_pretrained(where, backend="pil")
+        processor = transformers.AutoImageProcessor.from_pretrained(where, backend="pil", trust_remote_code=False)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(
             f"{source} cannot be loaded as a CLIP: {str(error).splitlines()[0]}; expected a folder with config.json, "
