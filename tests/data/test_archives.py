@@ -16,9 +16,10 @@ from limner.data.archives import find_archive, medium_exists, open_archive
 from limner.data.captions_file import read_captions
 from limner.data.datasets import DataConfig, read_dataset
 from limner.data.frames import FrameSampling
-from limner.data.media import MediaError, media_of_archive, read_medium
+from limner.data.media import MediaError, is_clip, media_of_archive, read_medium
 from limner.data.webdataset import read
 from tests.data.prepared import COLOURS, encoded, pixels, write_tar
+from tests.data.videos import animate, greys
 from tests.training.world import clip
 
 
@@ -53,6 +54,22 @@ def test_a_clip_in_a_tar_gives_the_frames_of_the_file(tmp_path: Path):
     np.testing.assert_array_equal(read_medium(f"{tar}/c.mp4", sampling), read_medium(tmp_path / "c.mp4", sampling))
     with pytest.raises(MediaError, match=r"^[^ ]*a\.tar/bad\.mp4: the clip cannot be decoded"):
         read_medium(f"{tar}/bad.mp4")
+
+
+def test_media_in_a_tar_are_recognised_by_content_and_companions_left_out(tmp_path: Path):
+    animate(tmp_path / "a.gif", greys(6, 20))
+    gif = (tmp_path / "a.gif").read_bytes()
+    files = {"b": encoded("red"), "c.gif": gif, "d.jpg": gif, "e.dat": gif, "notes.md": b"text", "e.txt": b"a dog"}
+    companions = {"Thumbs.db": encoded("red"), "@eaDir/b.jpg": encoded("red"), "__MACOSX/._b.jpg": b"", ".b.jpg": b""}
+    tar = write_tar(tmp_path / "a.tar", files | companions)
+    assert media_of_archive(tar) == ([f"{tar}/{name}" for name in ("b", "c.gif", "d.jpg", "e.dat")], [])
+    assert not is_clip(f"{tar}/b") and not is_clip(f"{tar}/notes.md")
+    for name in ("c.gif", "d.jpg", "e.dat"):
+        assert is_clip(f"{tar}/{name}")
+        np.testing.assert_array_equal(
+            read_medium(f"{tar}/{name}", FrameSampling(6)), read_medium(tmp_path / "a.gif", FrameSampling(6))
+        )
+    assert {medium.path: medium.references for medium in read(tar).media}[f"{tar}/e.dat"] == ("a dog",)
 
 
 def test_links_companions_and_cut_members_are_named_or_left_out(tmp_path: Path):

@@ -13,7 +13,8 @@ from PIL import Image
 from limner.core.types import Medium
 from limner.data.augmentations import AUGMENTATIONS
 from limner.data.frames import FrameSampling
-from limner.data.media import MAX_SIDE, MediaError, read_image, read_medium
+from limner.data.media import MAX_SIDE, MediaError, frames_of, read_image, read_medium
+from tests.data.videos import animate, greys, shown, write
 
 
 def save(path: Path, array: np.ndarray, mode: str | None = None, **options: object) -> Path:
@@ -262,3 +263,24 @@ def test_augmentations_crop_and_flip_the_frames() -> None:
         np.testing.assert_array_equal(AUGMENTATIONS[f"flip-{name}"](frames), frames[:, rows, columns][:, :, ::-1])
     assert AUGMENTATIONS["crop-br"](frames[:, :1, :1]).shape == (2, 1, 1, 3)
     assert len(AUGMENTATIONS) == 12
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png", "a.mp4"])
+def test_bytes_of_a_clip_are_the_clip_of_their_file(tmp_path: Path, name: str):
+    path = tmp_path / name
+    write(path, greys(6, 20)) if name == "a.mp4" else animate(path, greys(6, 20))
+    sampling = FrameSampling(6)
+    np.testing.assert_array_equal(frames_of(path.read_bytes(), sampling), read_medium(path, sampling))
+
+
+def test_a_pil_image_of_an_animation_is_the_frame_that_it_shows_and_says_so(tmp_path: Path):
+    notes: list[str] = []
+    with Image.open(animate(tmp_path / "a.gif", greys(6, 20))) as image:
+        image.seek(2)
+        assert shown(frames_of(image, notes=notes), 20) == [2]
+    assert notes == ["<GifImageFile>: one of its 6 frames is read; give the path or the bytes to read a clip"]
+
+
+def test_bytes_of_a_damaged_clip_are_named(tmp_path: Path):
+    with pytest.raises(MediaError, match=r"^<bytes>: the clip cannot be decoded"):
+        frames_of(b"RIFF....AVI LIST" + bytes(50))

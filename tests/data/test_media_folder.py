@@ -3,12 +3,17 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from limner.data import msrvtt
 from limner.data.clip_folder import clip_files
+from limner.data.feature_files import FeatureFiles, are_feature_files
 from limner.data.folder import read_folder
 from limner.data.media_folder import MediaFolder, media_below
+from limner.data.regions import read_region_folder
+from limner.data.split_lists import read_split_lists
 
 
 def image(path: Path) -> Path:
@@ -101,3 +106,22 @@ def test_clips_of_a_data_set_are_found_by_content(tmp_path: Path) -> None:
     (tmp_path / "video7").write_bytes(b"\x1a\x45\xdf\xa3" + bytes(50))
     (tmp_path / "._video7.mkv").write_bytes(b"\0\x05\x16\x07")
     assert clip_files(tmp_path) == {"video7": str(tmp_path / "video7")}
+
+
+def test_companions_are_no_features_no_regions_no_clips_and_no_annotations(tmp_path: Path):
+    """Every reader of a folder leaves out `._v1.npz`, as macOS writes it, and the folders of a NAS."""
+    for folder in (tmp_path, tmp_path / "@eaDir" / "v2", tmp_path / ".hidden" / "v3", tmp_path / "v4"):
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(folder / "1.png")
+    np.savez(tmp_path / "v1.npz", features=np.ones((2, 3)), boxes=np.array([[0, 0, 1, 1], [0, 0, 0.5, 1]]))
+    for name in ("._v1.npz", "._videodatainfo.json", "._train.txt"):
+        (tmp_path / name).write_bytes(b"\0\x05\x16\x07")
+    (tmp_path / "train.txt").write_text("v1\n")
+    (tmp_path / "videodatainfo.json").write_text("{}")
+    assert FeatureFiles([tmp_path]).sources[0].ids == {"v1"}
+    assert [entry.id for entry in read_region_folder(tmp_path)] == ["v1"]
+    assert clip_files(tmp_path) == {"v4": str(tmp_path / "v4")}
+    assert msrvtt._annotation_files(tmp_path) == [tmp_path / "videodatainfo.json"]
+    assert read_split_lists(tmp_path) == {"v1": "train"}
+    (tmp_path / "v1.npz").unlink()
+    assert not are_feature_files(tmp_path)

@@ -55,6 +55,9 @@ VIDEOS = {  # container: (FFmpeg's name, codec)
     "y4m": ("yuv4mpegpipe", "wrapped_avframe"),
     "nut": ("nut", "mpeg4"),
     "m1v": ("mpeg1video", "mpeg1video"),
+    "h264": ("h264", "libx264"),
+    "hevc": ("hevc", "libx265"),
+    "dv": ("dv", "dvvideo"),
 }
 
 
@@ -67,17 +70,20 @@ def image_bytes(format: str, **options: object) -> bytes:
 def video_bytes(format: str, codec: str, path: Path) -> bytes:
     with av.open(str(path), "w", format=format) as container:
         stream = container.add_stream(codec, rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        width, height = (720, 576) if codec == "dvvideo" else (64, 48)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         noise = np.random.default_rng(0)
         for _ in range(25):  # a file of a few kB is too short for FFmpeg to recognise MPEG by its content
             noisy = COLOURS // 2 + noise.integers(0, 50, COLOURS.shape, dtype=np.uint8) + COLOURS // 4
+            noisy = np.asarray(Image.fromarray(noisy).resize((width, height)))
             container.mux(stream.encode(av.VideoFrame.from_ndarray(noisy, format="rgb24")))
         container.mux(stream.encode())
     return path.read_bytes()
 
 
 def is_black_and_red(frame: np.ndarray) -> bool:
-    left, right = frame[24, 10].astype(int), frame[24, -10].astype(int)
+    middle = len(frame) // 2
+    left, right = frame[middle, 10].astype(int), frame[middle, -10].astype(int)
     return bool(left.max() < 60 and right[0] > 180 and right[1] < 60)
 
 
@@ -95,7 +101,7 @@ def test_an_image_is_recognised_without_a_suffix_and_with_a_wrong_one(tmp_path: 
 def test_a_video_is_recognised_without_a_suffix_and_with_a_wrong_one(tmp_path: Path, kind: str) -> None:
     format, codec = VIDEOS[kind]
     content = video_bytes(format, codec, tmp_path / "made")
-    for name in ("f3a9c1", f"CLIP.{kind.upper()}", "wrong.avi"):
+    for name in ("f3a9c1", f"CLIP.{kind.upper()}", "wrong.avi", "wrong.jpg", "wrong.png"):
         (tmp_path / name).write_bytes(content)
         assert recognise(tmp_path / name) == "video" and is_clip(tmp_path / name)
         assert is_black_and_red(read_medium(tmp_path / name)[0])

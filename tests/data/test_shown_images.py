@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from limner.data.greys import to_8_bit
+from limner.data.image_files import PNG_SIGNATURE
 from limner.data.images import MediaError, read_image
 
 
@@ -164,8 +165,8 @@ def test_16_bit_grey_that_uses_its_range_is_read_as_before_and_without_a_note(tm
         (np.array([[0, 0.5, 1.2]], np.float32), [0, 127, 255], "cut to [0, 1]"),
         (np.array([[0, 500, 1000]], np.float32), [0, 127, 255], "stretched"),
         (np.array([[-1, 0, 1]], np.float32), [0, 127, 255], "stretched"),
-        (np.array([[0, np.nan, 1]], np.float32), [0, 0, 255], ""),
-        (np.array([[np.nan, np.nan]], np.float32), [0, 0], ""),
+        (np.array([[0, np.nan, 1]], np.float32), [0, 0, 255], "1 of 3 values are NaN"),
+        (np.array([[np.nan, np.nan]], np.float32), [0, 0], "2 of 2 values are NaN"),
         (np.array([[0, 0]], np.int32), [0, 0], ""),
     ],
 )
@@ -175,6 +176,32 @@ def test_other_greys_are_scaled_by_the_range_of_their_values(
     pixels, said = to_8_bit(values)
     assert pixels[0].tolist() == expected
     assert note in said and bool(note) == bool(said)
+
+
+def test_floats_of_a_small_range_are_not_black_and_those_that_are_no_numbers_are_counted() -> None:
+    pixels, note = to_8_bit(np.array([[0, 1e-6, 2e-6]], np.float32))
+    assert pixels.tolist() == [[0, 127, 255]] and note == "values from 0 to 2e-06 were stretched from black to white"
+    pixels, note = to_8_bit(np.array([[0, np.nan, 1]], np.float32))
+    assert pixels.tolist() == [[0, 0, 255]] and note == "1 of 3 values are NaN or infinite"
+
+
+@pytest.mark.parametrize("alpha", [4095, 65535])
+@pytest.mark.parametrize("channels", [2, 4])
+def test_16_bit_png_with_alpha_that_uses_12_bits_is_not_dark(tmp_path: Path, channels: int, alpha: int) -> None:
+    values = np.full((8, 8, channels), 4095, ">u2")
+    values[:, 4:, :-1], values[..., -1] = 2047, alpha
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", 8, 8, 16, {2: 4, 4: 6}[channels], 0, 0, 0)
+    rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in values))
+    path = tmp_path / "a.png"
+    path.write_bytes(PNG_SIGNATURE + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+    notes: list[str] = []
+    image = read_image(path, notes=notes)[0]
+    assert image[0, 0].tolist() == [255] * 3 and image[0, 7].tolist() == [127] * 3
+    assert notes == [f"{path}: values from 2047 to 4095 were taken as 12 bits of grey"]
 
 
 def test_32_bit_grey_of_a_tiff_file_is_not_black(tmp_path: Path) -> None:

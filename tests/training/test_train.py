@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -225,6 +226,20 @@ def test_unreadable_pictures_are_reported_and_the_others_learnt(tmp_path: Path):
     assert any("p5.png" in text for text in told) and any("p1.png" in text for text in told)
     assert watch.of("start")[-1]["validation media"] == 1  # v1 is p1
     assert len(watch.of("step")) == 6
+
+
+def test_media_that_are_damaged_and_still_read_are_listed_once_at_the_end(tmp_path: Path):
+    """p5 is trained on in two epochs and lacks its last bytes; p1 is of both splits; so has the evaluation a note."""
+    folder = pictures(tmp_path / "data", 6, 2)
+    for name in ("p5.png", "p1.png"):
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(folder / name)
+        (folder / name).write_bytes((folder / name).read_bytes()[:-200])
+    watch = Watched()
+    run = train(recipe(folder, batch_size=2, epochs=2), tmp_path / "run", callback=watch)
+    notes = watch.of("end")[-1]["notes"]
+    assert not watch.of("warning") and watch.of("end")[-1]["skipped"] == 0
+    assert [f"{name}.png: truncated: " in note for name, note in zip(("p1", "p5"), notes, strict=True)] == [True] * 2
+    assert [note for note in evaluate_run(load_run(run), "val").report.notes if "p1.png: truncated" in note]
 
 
 def test_the_vocabulary_is_of_the_training_split_only(tmp_path: Path):

@@ -46,7 +46,7 @@ from limner.data.archives import is_archive
 from limner.data.captions_file import CaptionsFile, read_captions
 from limner.data.frame_folders import frame_files, looks_like_frames
 from limner.data.media import is_clip, media_of_archive
-from limner.data.media_folder import is_companion, media_below
+from limner.data.media_folder import is_companion, media_below, visible_below
 from limner.decode.options import Beam, Decoding
 from limner.inference.load import CaptionPipeline
 from limner.text.alt_text import MAX_CHARS, alt_text
@@ -362,7 +362,7 @@ def _media_in(file: str, problems: list[str]) -> list[str]:
 
 
 def _folders_below(path: Path) -> list[Path]:
-    return sorted(folder for folder in path.rglob("*") if folder.is_dir() and not folder.name.startswith("."))
+    return [folder for folder in visible_below(path) if folder.is_dir()]
 
 
 def _notes_about_frames(sources: Sequence[str]) -> list[str]:

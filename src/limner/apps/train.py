@@ -16,7 +16,7 @@ from typing import Any
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from limner.apps.shared.arguments import WrongArguments, overrides
+from limner.apps.shared.arguments import WrongArguments, overrides, report_notes
 from limner.apps.shared.console import open_console
 from limner.apps.shared.runs import read_recipe
 
@@ -142,6 +142,7 @@ class Watcher:
         self.console.print(
             f"run folder: {self.folder}   best {facts['metric']} {100 * facts['best']:.1f}", markup=False
         )
+        report_notes(facts["notes"])
 
     def _write_scalars(self, facts: dict[str, Any], names: tuple[str, ...], group: str) -> None:
         """Write facts to TensorBoard, scores as fractions."""

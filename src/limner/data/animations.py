@@ -1,16 +1,17 @@
 """Decoding of animations with Pillow: GIF, WebP, APNG and AVIF files of several frames, which are clips."""
 
+import io
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
+from limner.data.image_files import PNG_SIGNATURE, EncodedImage, bare_png, content_of, first_bytes
 from limner.data.images import MediaError
 
 FORMATS = ("GIF", "PNG", "WEBP", "AVIF")
@@ -18,24 +19,24 @@ SHORTEST_FRAME, USUAL_FRAME = 10, 100  # milliseconds; browsers show a frame of 
 LONGEST_FRAME = 3_600_000  # milliseconds; a frame that claims to be shown for longer counts as a usual one
 
 
-def is_animation(path: str | PathLike[str]) -> bool:
-    """Whether a file is a GIF, WebP, PNG or AVIF of several frames, by its content.
+def is_animation(source: EncodedImage) -> bool:
+    """Whether a file, or encoded bytes, are a GIF, WebP, PNG or AVIF of several frames, by their content.
 
     False for other files and for those that cannot be read.  Only the first bytes of most files are read.
     """
     try:
-        if not Path(path).is_file():  # a pipe would wait for a writer
+        if not isinstance(source, bytes) and not Path(source).is_file():  # a pipe would wait for a writer
             return False
-        with open(path, "rb") as file:
+        with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
             if not _may_have_frames(file):
                 return False
-        with Image.open(path, formats=FORMATS) as image:
+        with _open_frames(source) as image:
             return bool(getattr(image, "is_animated", False))
     except Exception:  # Pillow's plugins raise nearly anything; whoever reads the file reports what is wrong with it
         return False
 
 
-def _may_have_frames(file: BinaryIO) -> bool:
+def _may_have_frames(file: io.BufferedIOBase) -> bool:
     """Whether the header of a file allows several frames."""
     head = file.read(64)
     if head[:4] == b"GIF8":
@@ -93,10 +94,17 @@ def decode(path: str | PathLike[str], count: int) -> Iterator[UInt8[np.ndarray, 
             yield np.asarray(Image.alpha_composite(white, frame).convert("RGB"))
 
 
+def _open_frames(source: EncodedImage) -> Image.Image:
+    """Open an animation; a PNG without its texts, which Pillow refuses when they are long."""
+    if first_bytes(source, len(PNG_SIGNATURE)) == PNG_SIGNATURE:
+        source = bare_png(content_of(source))
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+
+
 @contextmanager
 def _open(path: str | PathLike[str]) -> Iterator[Image.Image]:
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with _open_frames(path) as image:
             yield image
     except MediaError:
         raise

@@ -17,6 +17,7 @@ import numpy as np
 from limner.data.arrow_tables import ARROW_SUFFIXES, ArrowTable
 from limner.data.frame_folders import frame_files
 from limner.data.images import MediaError
+from limner.data.recognition import Kind, kind_by_suffix, recognise_bytes
 from limner.data.stored_images import HDF5_SUFFIXES, StoredImages
 from limner.data.tar_files import TAR_SUFFIXES, TarIndex
 
@@ -27,8 +28,8 @@ class Archive(Protocol):
 
     problems: list[str]
 
-    def names(self, suffixes: tuple[str, ...]) -> list[str]:
-        """The names of the media in it, in their order; `suffixes` are the endings of media files."""
+    def names(self) -> list[str]:
+        """The names of the media in it, in their order."""
 
     def read(self, name: str) -> bytes | np.ndarray:
         """The encoded bytes of a medium, or its uint8 RGB array (H, W, 3).  Raises ValueError when it has none."""
@@ -73,13 +74,13 @@ def _open(path: str, modified: int, size: int) -> Archive:
     return reader(Path(path))
 
 
-def names_in_archive(path: str | PathLike[str], suffixes: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """The paths of the media in an archive, and its problems; `suffixes` are the endings of media files.
+def media_of_archive(path: str | PathLike[str]) -> tuple[list[str], list[str]]:
+    """The paths of the media in a tar, Parquet, Arrow or HDF5 file, and a line for each part that cannot be read.
 
-    Raises MediaError when it holds none, ValueError when it is damaged.
+    Raises MediaError when it holds none, ValueError when it is damaged, ImportError when its package is missing.
     """
     archive = open_archive(Path(path))
-    names = archive.names(suffixes)
+    names = archive.names()
     if not names:
         raise MediaError(f"{path}: there is no image or clip in it")
     return [f"{path}/{name}" for name in names], list(archive.problems)
@@ -119,10 +120,35 @@ def local_file(path: str | PathLike[str]) -> Iterator[str]:
     content = read_from_archive(*place)
     if not isinstance(content, bytes):
         raise MediaError(f"{path}: it is an image, not a clip")
+    with temporary_file(content, str(path)) as temporary:
+        yield temporary
+
+
+@contextmanager
+def temporary_file(content: bytes, name: str) -> Iterator[str]:
+    """Context manager that yields the path of a temporary file with these bytes.
+
+    A MediaError that names that file names `name` instead.
+    """
     with tempfile.TemporaryDirectory(prefix="limner-") as folder:
-        temporary = Path(folder) / Path(place[1]).name
+        temporary = Path(folder) / Path(name).name
         temporary.write_bytes(content)
         try:
             yield str(temporary)
         except MediaError as error:
-            raise MediaError(str(error).replace(str(temporary), str(path))) from error
+            raise MediaError(str(error).replace(str(temporary), name)) from error
+
+
+def kind_in_archive(archive: Path, name: str) -> Kind:
+    """What a medium in an archive is by its content; by its name, when it cannot be read."""
+    try:
+        status = archive.stat()
+        return _kind(archive, name, status.st_mtime_ns, status.st_size)
+    except (MediaError, OSError, ImportError):
+        return kind_by_suffix(name)
+
+
+@lru_cache(maxsize=1 << 16)
+def _kind(archive: Path, name: str, modified: int, size: int) -> Kind:
+    content = read_from_archive(archive, name)
+    return (recognise_bytes(content, name) or kind_by_suffix(name)) if isinstance(content, bytes) else "image"

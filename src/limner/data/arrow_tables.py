@@ -82,7 +82,7 @@ class ArrowTable:
             column = pyarrow.compute.struct_field(column, field)
         return column
 
-    def names(self, suffixes: tuple[str, ...]) -> list[str]:
+    def names(self) -> list[str]:
         """The names of the media: of the first column that holds images or clips."""
         column = find_media_column(self.schema)
         if column is None or not holds_bytes(self.schema.field(column).type):

@@ -63,13 +63,15 @@ def from_files(
     sampling: FrameSampling = FrameSampling(),
     cache_bytes: int = 0,
     side: int = 0,
+    notes: dict[str, str] | None = None,
 ) -> Reader:
     """A reader that decodes and preprocesses raw media.
 
     The first media are kept in memory, up to `cache_bytes`: the decoded frames or the preprocessed tensor, whichever is
     smaller.  Randomly sampled frames are not kept.  `side` is the shorter side in pixels to which `preprocess` resizes,
-    0 if that is not known; large images are read reduced to at least twice this.  The reader raises MixedShapesError
-    when frames differ in shape.
+    0 if that is not known; large images are read reduced to at least twice this.  `notes` gets, by id, what a user
+    should know about a medium that was read, for example that it breaks off.  The reader raises MixedShapesError when
+    frames differ in shape.
     """
     cache: dict[tuple[str, str], np.ndarray | Tensor] = {}
     cache_left = cache_bytes
@@ -81,8 +83,11 @@ def from_files(
         if isinstance(cached, Tensor):
             return cached
         if cached is None:
-            frames = read_medium(medium, sampling, None, side_before(augmentation, side))
+            found: list[str] = []
+            frames = read_medium(medium, sampling, found, side_before(augmentation, side))
             decoded = AUGMENTATIONS[augmentation](frames)
+            if found and notes is not None:
+                notes[medium.id] = "; ".join(found)
         else:
             decoded = cached
         tensor = preprocess(decoded)

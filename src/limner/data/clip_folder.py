@@ -7,7 +7,7 @@ from pathlib import Path
 
 from limner.data.frame_folders import frame_files
 from limner.data.media import is_clip
-from limner.data.media_folder import media_below
+from limner.data.media_folder import media_below, visible_below
 
 
 def clip_files(media: str | Path) -> dict[str, str]:
@@ -26,7 +26,7 @@ def clip_files(media: str | Path) -> dict[str, str]:
         if path.stem in paths:
             raise ValueError(f"two clips are called {path.stem}: {paths[path.stem]} and {path}; remove one of them")
         paths[path.stem] = str(path)
-    for path in sorted(path for path in root.rglob("*") if path.is_dir() and not path.name.startswith(".")):
+    for path in [path for path in visible_below(root) if path.is_dir()]:
         if path.name not in paths and frame_files(path):
             paths[path.name] = str(path)
     return paths

@@ -18,6 +18,13 @@ VIDEO_FORMATS = frozenset((
     "rm", "vc1", "vvc", "wtv", "yuv4mpegpipe",
 ))  # fmt: skip
 TS_DISCONT = 512  # FFmpeg's AVFMT_TS_DISCONT: time stamps of the format may jump
+# How files begin whose format FFmpeg is so unsure about that it trusts a wrong suffix, as in clip.jpg.
+UNSURE_FORMATS = (
+    (b"\0\0\x01\xba", "mpeg"),  # MPEG program stream, VOB
+    *((b"\0\0\0\x01" + unit, "h264") for unit in (b"\x67", b"\x27", b"\x09\x10", b"\x09\xf0")),  # without a container
+    *((b"\0\0\0\x01" + unit, "hevc") for unit in (b"\x40\x01", b"\x46\x01")),
+    *((b"\x1f\x07\0" + lines, "dv") for lines in (b"\x3f", b"\xbf")),  # 60 and 50 fields
+)
 PLAYLIST_HEADS = (b"#EXTM3U", b"ffconcat")  # text files that name other files and addresses
 IMAGE_BRANDS = ("avif", "avis", "heic", "heix", "heim", "heis", "mif1")  # HEIF and AVIF files are ISO media files too
 
@@ -31,16 +38,16 @@ def open_video(path: str | PathLike[str]) -> Iterator[tuple[Any, Any]]:
     """
     import av  # takes 0.1 s, which reading images need not spend
 
+    head = b""
     if Path(path).is_file():
         with open(path, "rb") as file:
-            is_playlist = file.read(16).startswith(PLAYLIST_HEADS)
+            head = file.read(16)
     elif Path(path).exists() and not Path(path).is_dir():
         raise MediaError(f"{path}: neither a file nor a folder but a device or pipe; give a video file")
-    else:
-        is_playlist = False  # opening it tells what is wrong
-    if is_playlist:
+    if head.startswith(PLAYLIST_HEADS):
         raise MediaError(f"{path}: a playlist, not a video; give the files that it names")
-    with av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
+    format = next((name for magic, name in UNSURE_FORMATS if head.startswith(magic)), None)
+    with av.open(f"file:{path}", format=format, options={"protocol_whitelist": "file"}) as container:
         yield container, video_stream(container, path)
 
 

@@ -25,6 +25,7 @@ from limner.core.fields import PositiveInt
 from limner.core.types import Features, Layout, Medium
 from limner.data.frames import FrameSampling, sample_indices
 from limner.data.images import MediaError
+from limner.data.media_folder import visible_files
 from limner.data.regions import BOX_ARRAYS, CHANNELS_FIRST, FEATURE_ARRAYS, KNOWN_ARRAYS, read_arrays, regions_of
 from limner.data.stored_images import HDF5_SUFFIXES, open_hdf5
 
@@ -69,11 +70,10 @@ class FeatureSource:
         if self.path.suffix.lower() in HDF5_SUFFIXES and self.path.is_file():
             self.ids = set(self._hdf5().keys())
         elif self.path.is_dir():
-            for file in sorted(self.path.iterdir()):
-                if file.suffix.lower() in ARRAY_SUFFIXES:
-                    if file.stem in self._files:
-                        raise ValueError(f"two files for the id {file.stem}: {self._files[file.stem]} and {file}")
-                    self._files[file.stem] = file
+            for file in visible_files(self.path, ARRAY_SUFFIXES):
+                if file.stem in self._files:
+                    raise ValueError(f"two files for the id {file.stem}: {self._files[file.stem]} and {file}")
+                self._files[file.stem] = file
             self.ids = set(self._files)
         if not self.ids:
             raise ValueError(_no_features(self.path))
@@ -228,7 +228,7 @@ def are_feature_files(path: str | Path) -> bool:
     path = Path(path)
     if path.suffix.lower() in HDF5_SUFFIXES:
         return True
-    return path.is_dir() and any(file.suffix.lower() in ARRAY_SUFFIXES for file in path.iterdir())
+    return path.is_dir() and bool(visible_files(path, ARRAY_SUFFIXES))
 
 
 def _channels(source: FeatureSource) -> int:

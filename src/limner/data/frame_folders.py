@@ -15,6 +15,7 @@ from PIL import Image
 from limner.core.torch_free import Medium
 from limner.data.frames import FrameSampling, sample_indices, sample_positions
 from limner.data.images import MediaError, read_image
+from limner.data.media_folder import is_companion
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 _NUMBERED = re.compile(r"(\D*)(\d+)")  # frame_000012, img12, 12
@@ -37,7 +38,7 @@ def frame_files(folder: str | PathLike[str]) -> list[Path]:
 @lru_cache(maxsize=4096)
 def _frame_files(folder: str, modified: int) -> tuple[Path, ...]:
     files = (path for path in Path(folder).iterdir() if path.suffix.lower() in FRAME_SUFFIXES)
-    return tuple(sorted((path for path in files if not path.name.startswith(".")), key=_by_number))
+    return tuple(sorted((path for path in files if not is_companion(path.name)), key=_by_number))
 
 
 def _by_number(path: Path) -> list[tuple[int, str]]:

@@ -9,6 +9,7 @@ from limner.core.torch_free import Medium
 from limner.data.captions_file import read_captions
 from limner.data.dataset import SPLITS, Dataset, drop_empty_captions, missing_caption_problems, split_by_hash
 from limner.data.frame_folders import frame_files
+from limner.data.media_folder import visible_below
 from limner.data.split_lists import SPLIT_NAMES
 
 
@@ -23,7 +24,7 @@ def read(annotations: str | Path, media: str | Path) -> Dataset:
     root = Path(media)
     if not root.is_dir():
         raise ValueError(f"{root} is not a folder; expected a folder with one folder of frames per clip")
-    folders = sorted(path for path in root.rglob("*") if path.is_dir() and not path.name.startswith("."))
+    folders = [path for path in visible_below(root) if path.is_dir()]
     clips = {path.relative_to(root).as_posix(): path for path in folders if frame_files(path)}
     if not clips:
         raise ValueError(f"no folder below {root} holds images; expected one folder of frames per clip")

@@ -4,7 +4,7 @@ A file seldom says which of its values is white.  A camera with 12 bits writes v
 reader who takes 65535 for white shows black.  Therefore the largest value decides:
 
     integers  white is the largest value of the smallest depth of 8, 10, 12, 14 or 16 bits that holds all values
-    floats    white is 1 when no value is larger than 1.5, and 255 when the largest is from 32 to 255
+    floats    white is 1 when the largest value is from 1/32 to 1.5, and 255 when it is from 32 to 255
     others    (negative values, more than 16 bits, other floats) the range of the values becomes black to white
 """
 
@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 DEPTHS = (8, 10, 12, 14, 16)  # bits of cameras, scanners and microscopes
+DARKEST = 1 / 32  # floats whose largest value is smaller do not take 1 for white; all of them would be black
 UNDERSHOOT = 0.05  # of the largest value: so far below 0 resampling filters go; such values are black
 
 
@@ -40,11 +41,18 @@ def _floats_to_8_bit(values: Shaped[np.ndarray, "*shape"]) -> tuple[UInt8[np.nda
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     values = np.nan_to_num(values, posinf=high, neginf=low)
-    if low < -UNDERSHOOT * high or high > 255 or 1.5 < high < 32:
-        return _stretched(values, min(low, 0.0), high)
+    lost = _lost(finite.size, values.size)
+    if low < -UNDERSHOOT * high or high > 255 or 1.5 < high < 32 or 0 < high < DARKEST:
+        pixels, note = _stretched(values, min(low, 0.0), high)
+        return pixels, note + lost
     white = 1 if high <= 1.5 else 255
     note = "" if low >= 0 and (high <= 1 or white == 255) else f"values from {low:.3g} to {high:.3g} were cut to [0, 1]"
-    return np.clip(values * (255 / white), 0, 255).astype(np.uint8), note
+    return np.clip(values * (255 / white), 0, 255).astype(np.uint8), (note + lost).removeprefix("; ")
+
+
+def _lost(finite: int, size: int) -> str:
+    """A note about values that are no numbers; "" when all are finite."""
+    return f"; {size - finite} of {size} values are NaN or infinite" if finite < size else ""
 
 
 def _stretched(

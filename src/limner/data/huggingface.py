@@ -17,6 +17,7 @@ from limner.data.archives import open_archive
 from limner.data.arrow_tables import ARROW_SUFFIXES, ArrowTable, find_media_column
 from limner.data.dataset import Dataset, drop_empty_captions, missing_caption_problems, split_by_hash
 from limner.data.layouts.entry import CAPTION_COLUMNS, FILE_COLUMNS
+from limner.data.media_folder import visible_below
 from limner.data.split_lists import SPLIT_NAMES
 from limner.data.webdataset import split_of_path
 
@@ -59,11 +60,11 @@ def find_files(source: str | Path) -> list[Path]:
     root = Path(source)
     if not root.is_dir():
         files = [root] if root.is_file() else sorted(map(Path, glob.glob(str(source))))
-    elif states := sorted(root.rglob("state.json")):
+    elif states := [path for path in visible_below(root) if path.name == "state.json"]:
         files = [path for state in states for path in _listed(state)]
     else:
-        below = (path for path in root.rglob("*") if path.suffix.lower() in ARROW_SUFFIXES and path.is_file())
-        files = sorted(path for path in below if not path.name.startswith((".", "cache-")))
+        below = (path for path in visible_below(root) if path.suffix.lower() in ARROW_SUFFIXES and path.is_file())
+        files = [path for path in below if not path.name.startswith("cache-")]
     if not files:
         raise FileNotFoundError(
             f"no Parquet or Arrow file at '{source}'; expected such files, or a folder of save_to_disk"

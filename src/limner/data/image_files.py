@@ -171,8 +171,11 @@ def _open_tiff(content: bytes, error: Exception, notes: list[str] | None) -> Ima
     return Image.fromarray(pixels)
 
 
-def read_deep(content: bytes) -> Shaped[np.ndarray, "H W 3"] | None:
-    """The RGB values of a PNG or TIFF file as FFmpeg reads them: float32 of floats, else uint16; None if it cannot."""
+def read_deep(content: bytes, alpha: bool = False) -> Shaped[np.ndarray, "H W c"] | None:
+    """The RGB values of a PNG or TIFF file as FFmpeg reads them: float32 of floats, else uint16; None if it cannot.
+
+    With `alpha` they are RGBA, of uint16.
+    """
     import av
 
     try:
@@ -182,6 +185,8 @@ def read_deep(content: bytes) -> Shaped[np.ndarray, "H W 3"] | None:
             if context.width * context.height > 2 * (Image.MAX_IMAGE_PIXELS or 0):
                 raise Image.DecompressionBombError(f"{context.width} x {context.height} pixels")
             frame = next(container.decode(video=0))
+            if alpha:
+                return frame.to_ndarray(format="rgba64le")
             return frame.to_ndarray(format="rgbf32le" if "f32" in frame.format.name else "rgb48le")
     except (av.error.FFmpegError, ValueError, IndexError, StopIteration):
         return None

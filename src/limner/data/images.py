@@ -117,7 +117,8 @@ def _load(image: Image.Image, source: ImageSource, notes: list[str]) -> Image.Im
     Raises what Pillow raises when the file is damaged otherwise, or too many rows are missing.
     """
     tiles = getattr(image, "tile", [])
-    deep = bool(tiles) and "RGB;16" in str(tiles[0])  # Pillow drops the lower 8 bits of 16-bit RGB
+    # Pillow drops the lower 8 bits of these
+    deep = bool(tiles) and any(mode in str(tiles[0]) for mode in ("RGB;16", "RGBA;16", "LA;16"))
     try:
         image.load()
     except Exception as error:  # the readers raise errors of many kinds
@@ -168,15 +169,21 @@ def _rows_without(pixels: UInt8[np.ndarray, "H W ..."], fill: UInt8[np.ndarray, 
 
 
 def _lighter_rgb(image: Image.Image, source: EncodedImage, notes: list[str]) -> Image.Image:
-    """16-bit RGB as FFmpeg reads it when Pillow's 8 bits are dark, because the values may use 8 to 14 bits only."""
-    if np.asarray(image).max() >= 64:  # at least 15 of the 16 bits are used
+    """16-bit colours as FFmpeg reads them when Pillow's 8 bits are dark: the values may use 8 to 14 bits only."""
+    colours = np.asarray(image)
+    has_alpha = image.mode in ("RGBA", "LA")
+    if (colours[..., :-1] if has_alpha else colours).max() >= 64:  # at least 15 of the 16 bits are used
         return image
-    values = read_deep(content_of(source))
+    values = read_deep(content_of(source), has_alpha)
     if values is None:
         return image
-    pixels, note = to_8_bit(values)
+    pixels, note = to_8_bit(values[..., :3])
     notes += [note] if note else []
-    return Image.fromarray(pixels)
+    if not has_alpha:
+        return Image.fromarray(pixels)
+    # an alpha that uses 16 bits is whole; one of fewer bits uses those of the colours
+    alpha = to_8_bit(values[..., 3])[0]
+    return Image.fromarray(np.dstack([pixels, alpha]))
 
 
 def _transpose(image: Image.Image) -> Image.Transpose | None:

@@ -13,13 +13,28 @@ from PIL import Image
 
 from limner.core.addresses import address_error
 from limner.core.torch_free import Medium, Source
-from limner.data.archives import find_archive, is_archive, local_file, names_in_archive, read_from_archive
+from limner.data import animations
+from limner.data.archives import (
+    find_archive,
+    is_archive,
+    kind_in_archive,
+    media_of_archive,
+    read_from_archive,
+    temporary_file,
+)
 from limner.data.clips import read_clip
 from limner.data.frame_folders import is_frame_folder, read_frame_folder
 from limner.data.frames import FrameSampling
 from limner.data.image_files import file_problem, first_bytes, what_it_is
 from limner.data.images import MAX_SIDE, ImageSource, MediaError, read_image
-from limner.data.recognition import IMAGE_SUFFIXES, MEDIA_SUFFIXES, VIDEO_SUFFIXES, kind_by_suffix, recognise
+from limner.data.recognition import (
+    IMAGE_SUFFIXES,
+    MEDIA_SUFFIXES,
+    VIDEO_SUFFIXES,
+    kind_by_suffix,
+    recognise,
+    recognise_bytes,
+)
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -30,6 +45,7 @@ __all__ = [
     "MediaError",
     "frames_of",
     "is_clip",
+    "media_of_archive",
     "read_clip",
     "read_image",
     "read_medium",
@@ -68,11 +84,13 @@ def read_medium(
 def is_clip(path: str | PathLike[str]) -> bool:
     """Whether a path is a clip: a video or an animation, by its content, or a folder of frames.
 
-    A path that is not there, or inside an archive, is judged by its suffix.  A damaged file counts as what its name
+    A path that is not there is judged by its suffix.  A damaged file counts as what its name
     promises, because reading it tells what is wrong.
     """
     if is_frame_folder(path):
         return True
+    if place := find_archive(path):
+        return kind_in_archive(*place) in ("video", "animation")
     kind = recognise(path)
     if kind or kind_by_suffix(path) != "video" or not Path(path).is_file():
         return kind in ("video", "animation")
@@ -97,31 +115,37 @@ def _why_unknown(path: str) -> str:
     return f"it is {what}" if what else "neither an image nor a video that is read; convert or remove it"
 
 
-def media_of_archive(path: str | PathLike[str]) -> tuple[list[str], list[str]]:
-    """The paths of the media in a tar, Parquet, Arrow or HDF5 file, and a line for each part that cannot be read.
-
-    Raises MediaError when it holds none, ValueError when it is damaged, ImportError when its package is missing.
-    """
-    return names_in_archive(path, MEDIA_SUFFIXES)
-
-
 def _read_contained(
     medium: Medium, sampling: FrameSampling, notes: list[str] | None, side: int
 ) -> UInt8[np.ndarray, "T H W 3"]:
-    """Read a medium that is inside an archive; a clip is written to a temporary file while it is read."""
-    archive, name = find_archive(medium.path) or (Path(), "")
-    if is_clip(medium.path):
-        found: list[str] = []
-        with local_file(medium.path) as path:
+    """Read a medium that is inside an archive."""
+    content = read_from_archive(*(find_archive(medium.path) or (Path(), "")))
+    if isinstance(content, bytes):
+        return _read_bytes(content, medium, sampling, notes, side)
+    return read_image(content, notes=notes, side=side)
+
+
+def _read_bytes(
+    content: bytes, medium: Medium, sampling: FrameSampling, notes: list[str] | None, side: int
+) -> UInt8[np.ndarray, "T H W 3"]:
+    """Read the encoded bytes of a medium; a clip is written to a temporary file while it is read.
+
+    Errors and notes name `medium.path`.
+    """
+    name, found = medium.path, list[str]()
+    if (recognise_bytes(content, name) or kind_by_suffix(name)) in ("video", "animation"):
+        with temporary_file(content, name) as path:
             frames = read_clip(path, sampling, medium.start, medium.end, medium.frame_seed, notes=found)
-        if notes is not None:
-            notes += [note.replace(path, medium.path) for note in found]
-        return frames
-    try:
-        return read_image(read_from_archive(archive, name), notes=notes, side=side)
-    except MediaError as error:
-        known = str(error).startswith(medium.path)
-        raise MediaError(str(error) if known else f"{medium.path}{str(error).removeprefix('<bytes>')}") from error
+        found = [note.replace(path, name) for note in found]
+    else:
+        try:
+            frames = read_image(content, notes=found, side=side)
+        except MediaError as error:
+            raise MediaError(f"{name}{str(error).removeprefix('<bytes>')}") from error
+        found = [f"{name}{note.removeprefix('<bytes>')}" for note in found]
+    if notes is not None:
+        notes += found
+    return frames
 
 
 def check_single_source(source: object) -> None:
@@ -145,7 +169,8 @@ def frames_of(
 ) -> UInt8[np.ndarray, "T H W 3"]:
     """The frames of a file, `Medium`, PIL image, encoded bytes or uint8 RGB array.
 
-    An array is (H, W, 3) for an image or (T, H, W, 3) for a clip; `sampling` applies to files only.  `side` and `notes`
+    An array is (H, W, 3) for an image or (T, H, W, 3) for a clip; `sampling` applies to files and bytes only.  Bytes of
+    a video or an animation are a clip, as their file is; a PIL image is the frame that it shows.  `side` and `notes`
     are those of `read_medium`.  Raises MediaError
     when the source cannot be read, or an array has another shape or dtype, TypeError when it is not a single medium.
     """
@@ -157,6 +182,12 @@ def frames_of(
                 f"{source.shape}"
             )
         return source
-    if isinstance(source, (np.ndarray, Image.Image, bytes)):
+    if isinstance(source, bytes):
+        return _read_bytes(source, Medium("", "<bytes>"), sampling, notes, side)
+    is_animation = isinstance(source, Image.Image) and source.format in animations.FORMATS
+    if is_animation and notes is not None and (count := getattr(source, "n_frames", 1)) > 1:
+        kind = type(source).__name__
+        notes.append(f"<{kind}>: one of its {count} frames is read; give the path or the bytes to read a clip")
+    if isinstance(source, (np.ndarray, Image.Image)):
         return read_image(source, notes=notes, side=side)
     return read_medium(source, sampling, notes, side)

@@ -61,6 +61,18 @@ def is_companion(name: str) -> bool:
     return (name.startswith(".") and name.strip(".") != "") or name.lower() in COMPANIONS
 
 
+def visible_files(folder: Path, suffixes: tuple[str, ...] = ()) -> list[Path]:
+    """The files and folders in a folder that are no companions, ordered by name; `suffixes` are in small letters."""
+    paths = sorted(path for path in folder.iterdir() if not is_companion(path.name))
+    return [path for path in paths if path.suffix.lower() in suffixes] if suffixes else paths
+
+
+def visible_below(root: Path) -> list[Path]:
+    """Everything below a folder that is no companion and in no companion, ordered by path."""
+    paths = sorted(root.rglob("*"))
+    return [path for path in paths if not any(map(is_companion, path.relative_to(root).parts))]
+
+
 def _is_medium(path: Path) -> bool:
     """Whether a file is one that a user would expect to be read; a FIFO or a damaged link is, and fails by name."""
     return promises_medium(path) or not path.is_file() or recognise(path) != ""

@@ -9,6 +9,7 @@ from typing import Any
 from limner.core.torch_free import Medium
 from limner.data.clip_folder import clip_files
 from limner.data.dataset import Dataset, drop_empty_captions, missing_caption_problems
+from limner.data.media_folder import visible_files
 from limner.data.split_names import parse_split_name
 
 EXPECTED = "{videos: [{video_id, ...}], sentences: [{video_id, caption, ...}]}"
@@ -106,7 +107,7 @@ def _annotation_files(annotations: str | Path) -> list[Path]:
     path = Path(annotations)
     if not path.is_dir():
         return [path]
-    files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in (".json", ".zip")]
+    files = visible_files(path, (".json", ".zip"))
     return [file for file in files if file.suffix.lower() == ".zip" or "videodatainfo" in file.name]
 
 
@@ -114,7 +115,7 @@ def _category_files(annotations: str | Path) -> list[Path]:
     """The files that may be or hold `category.txt`."""
     path = Path(annotations)
     folder = path if path.is_dir() else path.parent
-    return [file for file in sorted(folder.iterdir()) if file.name == "category.txt" or file.suffix.lower() == ".zip"]
+    return [file for file in visible_files(folder) if file.name == "category.txt" or file.suffix.lower() == ".zip"]
 
 
 def _read_texts(paths: Sequence[Path]) -> Iterator[tuple[str, str]]:

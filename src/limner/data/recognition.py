@@ -15,10 +15,11 @@ from typing import Literal
 from PIL import Image
 
 from limner.data.animations import is_animation
-from limner.data.containers import is_video
+from limner.data.containers import UNSURE_FORMATS, is_video
 from limner.data.image_files import (
     AVIF_BRANDS,
     FORMATS,
+    EncodedImage,
     file_problem,
     first_bytes,
     ftyp_brands,
@@ -37,12 +38,13 @@ IMAGE_SUFFIXES = (
 VIDEO_SUFFIXES = (
     *(".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".wmv", ".asf", ".flv"),
     *(".f4v", ".ts", ".mts", ".m2ts", ".vob", ".3gp", ".3g2", ".mxf", ".dv", ".qt", ".ogv", ".rm", ".rmvb", ".divx"),
-    *(".y4m", ".ivf", ".nut"),
+    *(".y4m", ".ivf", ".nut", ".m2p", ".mpv", ".tod", ".h264", ".264", ".h265", ".265", ".hevc"),
 )
 MEDIA_SUFFIXES = IMAGE_SUFFIXES + VIDEO_SUFFIXES
 # Images that nothing here reads; they are named, not left out.
 OTHER_IMAGE_SUFFIXES = (".jxl", ".svg", ".eps", ".exr", ".hdr", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf")
 
+HEAD = 4096  # bytes at the beginning of a file by which it is recognised
 # Formats whose signature is so long that no other file begins with it; of the others the header is read too.
 SURE_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "AVIF", "JPEG2000", "PSD", "QOI", "ICNS", "DDS")
 VIDEO_SIGNATURES = (  # (offset, bytes)
@@ -51,8 +53,8 @@ VIDEO_SIGNATURES = (  # (offset, bytes)
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),  # ASF, WMV
     (0, b"FLV\x01"),
     (0, b"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02\x01"),  # MXF
-    (0, b"\0\0\x01\xba"),  # MPEG program stream, VOB
     (0, b"\0\0\x01\xb3"),  # MPEG-1 and MPEG-2 video
+    *((0, magic) for magic, _ in UNSURE_FORMATS),
     (0, b"OggS"),
     (0, b".RMF"),
     (0, b"YUV4MPEG2 "),
@@ -76,6 +78,17 @@ def recognise(path: str | PathLike[str]) -> Kind:
         return kind_by_suffix(path)
 
 
+def recognise_bytes(content: bytes, name: str = "") -> Kind:
+    """What encoded bytes are, or the beginning of them, as `recognise` for a file called `name`.
+
+    >>> recognise_bytes(b"RIFF....AVI LIST"), recognise_bytes(b"a dog runs")
+    ('video', '')
+    """
+    head = content[:HEAD]
+    kind = _kind_of_image(content, head, name)
+    return kind or ("video" if _begins_as_video(head) else "")
+
+
 def kind_by_suffix(path: str | PathLike[str]) -> Kind:
     """What the suffix of a path promises.
 
@@ -94,25 +107,30 @@ def promises_medium(path: str | PathLike[str]) -> bool:
 @lru_cache(maxsize=1 << 16)
 def _recognise_file(path: str, size: int, modified: int) -> Kind:
     """What a regular file is; `size` and `modified` (ns) tell whether it has changed since the last call."""
-    head = first_bytes(path)
-    if image_format(path, head):
-        return "animation" if is_animation(path) else "image"
-    if is_heic(head):
-        return "image"
+    head = first_bytes(path, HEAD)
+    if kind := _kind_of_image(path, head, path):
+        return kind
     if _begins_as_video(head) or (_may_be_video(path, head) and is_video(path)):
         return "video"
     return ""
 
 
-def image_format(path: str, head: bytes) -> str:
-    """Pillow's name of the format of an image file that begins with `head`; "" when it is none."""
+def _kind_of_image(source: EncodedImage, head: bytes, name: str) -> Kind:
+    """ "image" or "animation"; "" for what is neither."""
+    if image_format(source, head, name):
+        return "animation" if is_animation(source) else "image"
+    return "image" if is_heic(head) else ""
+
+
+def image_format(source: EncodedImage, head: bytes, name: str) -> str:
+    """Pillow's name of the format of an image that begins with `head`; "" when it is none."""
     for load_readers in (Image.preinit, Image.init):  # the second takes .1 s, which JPEG, PNG and GIF need not spend
         load_readers()
         for format in FORMATS:
-            if _has_signature(format, head) and (format in SURE_FORMATS or _opens_as_image(path)):
+            if _has_signature(format, head) and (format in SURE_FORMATS or _opens_as_image(source)):
                 return format
     # TGA has no signature
-    return "TGA" if Path(path).suffix.lower() in (".tga", ".icb", ".vda", ".vst") and _opens_as_image(path) else ""
+    return "TGA" if Path(name).suffix.lower() in (".tga", ".icb", ".vda", ".vst") and _opens_as_image(source) else ""
 
 
 def _has_signature(format: str, head: bytes) -> bool:
@@ -124,9 +142,9 @@ def _has_signature(format: str, head: bytes) -> bool:
         return False
 
 
-def _opens_as_image(path: str) -> bool:
+def _opens_as_image(source: EncodedImage) -> bool:
     try:
-        open_image(path).close()
+        open_image(source).close()
     except Exception:  # the readers raise errors of many kinds
         return False
     return True

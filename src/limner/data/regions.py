@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from limner.core.files import read_json
 from limner.core.types import Layout
+from limner.data.media_folder import visible_files
 from limner.data.store import ChannelCountError, StoreWriter
 
 REGIONS_PROVENANCE = {"name": "regions"}  # of the stores made here; the detector is not known
@@ -225,7 +226,7 @@ def read_region_folder(features: Path, boxes: Path | None = None, sizes: Path | 
               images[{id, width, height}] as COCO and prepro_labels write it
     Raises ValueError when there are no such files.
     """
-    files = {path.stem: path for path in sorted(features.iterdir()) if path.suffix.lower() in (".npz", ".npy")}
+    files = {path.stem: path for path in visible_files(features, (".npz", ".npy"))}
     if not files:
         raise ValueError(f"{features} has no .npz or .npy files")
     if boxes is not None and not boxes.is_dir():

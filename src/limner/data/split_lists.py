@@ -9,6 +9,7 @@ from pathlib import Path
 from limner.core.files import read_json
 from limner.data.dataset import Dataset
 from limner.data.image_ids import medium_name
+from limner.data.media_folder import visible_files
 from limner.data.split_names import SPLIT_NAMES
 
 # in longer names: Flickr_8k.trainImages.txt, captions_val2014.json, msvd_valid_list.txt
@@ -24,8 +25,7 @@ def read_split_lists(folder: str | Path) -> dict[str, str]:
     are for the same split, or an id is in two lists.
     """
     folder = Path(folder)
-    files = sorted(folder.iterdir()) if folder.is_dir() else []
-    files = [path for path in files if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
+    files = visible_files(folder, SUFFIXES) if folder.is_dir() else []
     lists: dict[str, Path] = {}
     exact = any(path.stem.lower() in SPLIT_NAMES for path in files)
     for path in files:

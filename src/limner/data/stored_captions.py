@@ -17,11 +17,12 @@ def read_stored_captions(path: Path, caption_column: str = "") -> tuple[str, tup
     """
     from limner.data import huggingface, show_attend_tell, webdataset
     from limner.data.arrow_tables import ARROW_SUFFIXES
+    from limner.data.media_folder import is_companion
     from limner.data.tar_files import TAR_SUFFIXES
 
     files = [path]
     if path.is_dir():
-        files = [file for pattern in ("*", "*/*") for file in path.glob(pattern) if not file.name.startswith(".")]
+        files = [file for pattern in ("*", "*/*") for file in path.glob(pattern) if not is_companion(file.name)]
     names = [file.name.lower() for file in files]
     if path.is_dir() and any(name.startswith("wordmap_") and name.endswith(".json") for name in names):
         return "Show, Attend and Tell's prepared files", show_attend_tell.read(path).media

@@ -26,7 +26,7 @@ class StoredImages:
                 if getattr(dataset, "ndim", 0) == 4 and dataset.dtype == np.uint8 and 3 in dataset.shape[1::2]:
                     self.counts[name] = len(dataset)
 
-    def names(self, suffixes: tuple[str, ...]) -> list[str]:
+    def names(self) -> list[str]:
         """The names of all images."""
         return [f"{name}/{row}" for name, count in self.counts.items() for row in range(count)]
 

@@ -13,6 +13,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO, NamedTuple
 
+from limner.data.media_folder import is_companion
+from limner.data.recognition import HEAD, promises_medium, recognise_bytes
+
 OPENERS: dict[str, Any] = {
     ".tar.gz": gzip.open,
     ".tgz": gzip.open,
@@ -22,6 +25,7 @@ OPENERS: dict[str, Any] = {
     ".txz": lzma.open,
 }
 TAR_SUFFIXES = (".tar", *OPENERS)
+TEXT_SUFFIXES = (".txt", ".json")  # captions of samples; they are never tried as media
 MOST_GROWTH = 100  # times; text shrinks so much, media do not, and a file that was made to fill a disk is refused
 BLOCK = 1 << 20  # bytes
 BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError)
@@ -97,7 +101,7 @@ class TarIndex:
 
     def _add(self, member: tarfile.TarInfo, end: int) -> None:
         name = member.name.removeprefix("./")
-        if any(part.startswith(".") or part == "__MACOSX" for part in name.split("/")) or member.isdir():
+        if any(part == ".." or is_companion(part) for part in name.split("/")) or member.isdir():
             return
         if not member.isreg() or member.issparse():
             self.problems.append(f"{self.path}/{name}: it is a link or a special file, which is not read")
@@ -106,16 +110,26 @@ class TarIndex:
         else:  # of two members of one name, tar's rule is that the later one counts
             self.places[name] = Place(member.offset_data, member.size)
 
-    def names(self, suffixes: tuple[str, ...]) -> list[str]:
+    def names(self) -> list[str]:
         """The names of the media."""
-        return [name for name in self.places if name.lower().endswith(suffixes)]
+        return [name for name in self.places if self.is_medium(name)]
 
-    def read(self, name: str) -> bytes:
-        """The bytes of a member.  Raises ValueError, with examples, when the tar does not have it."""
+    def is_medium(self, name: str) -> bool:
+        """Whether a member is a medium: its name promises one, or it begins as one."""
+        if promises_medium(name):
+            return True
+        return not name.lower().endswith(TEXT_SUFFIXES) and recognise_bytes(self.read(name, HEAD), name) != ""
+
+    def read(self, name: str, most: int | None = None) -> bytes:
+        """The bytes of a member, at most the first `most` ones.
+
+        Raises ValueError, with examples, when the tar does not have it.
+        """
         if name not in self.places:
             examples = ", ".join(list(self.places)[:2])
             raise ValueError(f"there is no such file in the tar, which has {len(self.places)} files ({examples}, ...)")
         offset, size = self.places[name]
+        size = size if most is None else min(size, most)
         with self._open() as file:
             if self._unpacked is not None and hasattr(os, "pread"):  # forked processes share the position
                 return os.pread(file.fileno(), size, offset)

@@ -15,7 +15,8 @@ from limner.core.torch_free import Medium
 from limner.data.archives import TarIndex, open_archive
 from limner.data.dataset import Dataset, drop_empty_captions, missing_caption_problems, split_by_hash
 from limner.data.layouts.entry import CAPTION_COLUMNS
-from limner.data.media import MEDIA_SUFFIXES
+from limner.data.media_folder import visible_below
+from limner.data.recognition import promises_medium
 from limner.data.split_lists import SPLIT_NAMES
 from limner.data.tar_files import TAR_SUFFIXES
 
@@ -56,8 +57,8 @@ def find_tars(source: str | Path) -> list[Path]:
     """The tars of a folder, pattern or path, ordered by name.  Raises FileNotFoundError when there is none."""
     text = str(source)
     if Path(text).is_dir():
-        found = [path for path in Path(text).rglob("*") if path.name.lower().endswith(TAR_SUFFIXES)]
-        tars = sorted(path for path in found if path.is_file() and not path.name.startswith("."))
+        found = [path for path in visible_below(Path(text)) if path.name.lower().endswith(TAR_SUFFIXES)]
+        tars = [path for path in found if path.is_file()]
     elif braces := _BRACES.search(text):
         first, last = braces.groups()
         numbers = range(int(first), int(last) + 1)
@@ -86,7 +87,8 @@ def _samples(index: TarIndex, tar: Path, caption_column: str, ending: str) -> tu
     media, problems, orphans = [], [], []
     for key, files in groups.items():
         endings = (f".{ending.lstrip('.')}",) if ending else tuple(files)
-        medium = next((files[end] for end in endings if end in files and end.endswith(MEDIA_SUFFIXES)), None)
+        candidates = sorted((files[end] for end in endings if end in files), key=lambda name: not promises_medium(name))
+        medium = next((name for name in candidates if index.is_medium(name)), None)
         if medium is None:
             orphans += [key] if {".txt", ".json"} & files.keys() else []
             continue

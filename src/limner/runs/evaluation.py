@@ -73,7 +73,7 @@ def evaluate_run(
     problems += [f"{id}: no references" for id in without if id not in reported]
     scored = [medium for medium in selected if medium.references]
     options = decoding or run.recipe.decoding
-    generated, unreadable = _generate((run, *others), scored, options, averaging)
+    generated, unreadable, notes = _generate((run, *others), scored, options, averaging)
     captions = {id: alternatives[0].text for id, alternatives in generated.items()}
     if not captions:
         raise ValueError(f"none of {len(selected)} media can be evaluated; the first: {[*unreadable, *problems][0]}")
@@ -82,7 +82,7 @@ def evaluate_run(
     training = [text for medium in dataset.media if medium.split == "train" for text in medium.references]
     scenes = read_scenes(run.recipe.data)
     report = evaluate(captions, references, metrics, extra=extra, training=training or None, scenes=scenes)
-    report = replace(report, notes=(*dataset.notes, *report.notes))
+    report = replace(report, notes=(*dataset.notes, *notes, *report.notes))
     texts = {id: [each.text for each in alternatives] for id, alternatives in generated.items()}
     n_best = texts if options.n_best > 1 else {}
     return Evaluation(captions, report, (*problems, *unreadable), tuple(other_problems), n_best, media, generated)
@@ -105,10 +105,15 @@ def _generate(
     media: Sequence[Medium],
     options: Decoding,
     averaging: Averaging,
-) -> tuple[dict[str, list[GeneratedCaption]], list[str]]:
-    """Return captions by id, in the order of the media, and a line for each medium that could not be read."""
+) -> tuple[dict[str, list[GeneratedCaption]], list[str], list[str]]:
+    """Return captions by id, in the order of the media.
+
+    The second result has a line for each medium that could not be read, the third one for each that was read although
+    something is wrong with it.
+    """
     captions: dict[str, list[GeneratedCaption]] = {}
     problems: list[str] = []
+    notes: dict[str, str] = {}
     inputs = [open_inputs(run.recipe, run.encoder) for run in runs]
     for run, source in zip(runs, inputs, strict=True):
         if source.dim != run.info.feature_dim:
@@ -127,10 +132,11 @@ def _generate(
         for source in inputs:
             readable, unreadable = source.split_readable(readable)
             problems += unreadable
+            notes |= source.notes
         reader = inputs[0].reader if len(inputs) == 1 else tuple(source.reader for source in inputs)
         chunk = generate_several(model, readable, reader, runs[0].vocabulary, options)
         captions |= {medium.id: chunk[medium.id] for medium in readable}
-    return captions, problems
+    return captions, problems, list(notes.values())
 
 
 def write_evaluation(evaluation: Evaluation, folder: str | Path, about: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class RecipeInputs:
     store: FeatureStore | None = None
     files: FeatureFiles | None = None
     frames: int = 1  # frames per clip when raw media are read
+    notes: dict[str, str] = field(default_factory=dict)  # id of a raw medium that was read -> what is wrong with it
 
     @property
     def uses_stored_features(self) -> bool:
@@ -118,8 +119,9 @@ def open_inputs(recipe: Recipe, encoder: Encoder | None = None, keep: bool = Fal
     if store is None:
         small = getattr(recipe.encoder, "size", CACHED_SIZE + 1) <= CACHED_SIZE
         cache_bytes = sys.maxsize if keep else CACHE_BYTES if small else 0
-        reader = from_files(encoder.preprocess, recipe.frame_sampling, cache_bytes, encoder.reading_side())
-        return RecipeInputs(encoder, reader, frames=recipe.frames)
+        notes: dict[str, str] = {}
+        reader = from_files(encoder.preprocess, recipe.frame_sampling, cache_bytes, encoder.reading_side(), notes)
+        return RecipeInputs(encoder, reader, frames=recipe.frames, notes=notes)
     store.require_encoder(encoder.provenance())
     return RecipeInputs(encoder, _store_reader(recipe, store), store)
 

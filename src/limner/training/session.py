@@ -165,7 +165,13 @@ class Session:
         encoder, recipe = self.inputs.encoder, self.recipe_for_image_size(size)
         if encoder is not None and not self.inputs.uses_stored_features and encoder.config != recipe.encoder:
             encoder.config = recipe.encoder
+            notes = self.inputs.notes
             self.inputs = open_inputs(recipe, encoder)
+            self.inputs.notes.update(notes)
+
+    def notes(self) -> list[str]:
+        """Return a line for each medium that was read although something is wrong with it, of all processes."""
+        return sorted(set(gather_object(list(self.inputs.notes.values()))))  # a file may be in several splits
 
     def warn_of_truncated(self, count: int) -> None:
         """Say once that `count` training captions are longer than the recipe allows."""

@@ -82,4 +82,5 @@ def _train_stages(session: Session) -> None:
             StageTrainer(session, index).run()
     skipped = len(session.problems) + len(session.unreadable)
     metric = session.recipe.validation.metric
-    session.callback("end", {"metric": metric, "best": session.state.best_score, "skipped": skipped})
+    facts = {"metric": metric, "best": session.state.best_score, "skipped": skipped, "notes": session.notes()}
+    session.callback("end", facts)
