@@ -79,6 +79,29 @@ def test_a_row_of_a_caption_file(tmp_path: Path, capsys):
     assert f"problem in the data: v0: {REFUSED}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["caption", "x.jpg", "--model", ADDRESS],
+        ["caption", "x.jpg", "--model", ADDRESS, "--engine", "onnx"],
+        ["explain", "x.jpg", "--model", ADDRESS],
+        ["evaluate", ADDRESS],
+        ["export", ADDRESS, "--out", "e"],
+        ["pack", ADDRESS, "--out", "e"],
+        ["profile", ADDRESS],
+        ["compare", ADDRESS, "b"],
+        ["train", ADDRESS],
+        ["extract", ADDRESS],
+        ["convert", ADDRESS, "--from", "xlan", "--word-map", "w.json", "--out", "e"],
+    ],
+)
+def test_models_recipes_and_checkpoints(command: list[str], tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w.json").write_text("{}")
+    assert main(command) == 1
+    assert REFUSED in capsys.readouterr().err
+
+
 def test_python():
     with pytest.raises(MediaError, match="is an address"):
         read_medium("https://example.com/clip.mp4")

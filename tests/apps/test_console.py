@@ -160,3 +160,30 @@ def test_whole_processes(locale: dict[str, str], tmp_path: Path):
         check=False,
     )
     assert done.returncode == 0 and rb"'\u4e00\u53ea" in done.stderr and b"+---" in done.stdout
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere names are UTF-8 in every locale")
+def test_files_that_a_file_names_are_found_in_every_locale(tmp_path: Path):
+    folder = tmp_path / "狗"
+    folder.mkdir()
+    for k in range(4):
+        Image.new("RGB", (16, 16), (60 * k, 0, 0)).save(folder / f"é{k}.png")
+    rows = "".join(f"é{k}.png,一只狗,{'val' if k == 3 else 'train'}\n" for k in range(4))
+    (folder / "标.csv").write_text("file,caption,split\n" + rows, encoding="utf-8")
+    (tmp_path / "配.yaml").write_text(
+        "data: {name: captions, media: 狗, annotations: 狗/标.csv}\n"
+        "encoder: {name: small_cnn, size: 16, width: 8, dim: 8}\n"
+        "vocabulary: {min_count: 1, tokenizer: characters}\n"
+        "model: {name: show_attend_tell, hidden: 8, embed: 8, attention: 8, dropout: 0.0}\n"
+        "stages: [{epochs: 1, batch_size: 3}]\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "limner", "train", "配.yaml", "--out", "跑"],
+        env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0"},
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0 and (tmp_path / "跑" / "run.json").is_file()
+    assert rb"run folder: \u8dd1" in done.stdout and not [byte for byte in done.stdout if byte > 127]

@@ -182,7 +182,22 @@ def _print_completion(words: Sequence[str]) -> int:
 
 def entry() -> None:
     """The console script `limner`."""
+    if os.name == "posix" and sys.executable and sys.getfilesystemencoding() not in ("utf-8", "utf8"):
+        _restart_in_utf8_mode()
     sys.exit(main())
+
+
+def _restart_in_utf8_mode() -> None:
+    """Start again with file names in UTF-8: under LC_ALL=C no file that a recipe names 狗.png would be found.
+
+    The console keeps its encoding, and what it lacks is escaped.
+    """
+    console = os.environ.get("PYTHONIOENCODING") or sys.stdout.encoding
+    os.execve(
+        sys.executable,
+        [sys.executable, *sys.orig_argv[1:]],
+        os.environ | {"PYTHONUTF8": "1", "PYTHONIOENCODING": console},
+    )
 
 
 if __name__ == "__main__":

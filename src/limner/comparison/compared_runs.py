@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from limner.core.addresses import refuse_address
 from limner.core.files import read_json
 from limner.core.types import Medium
 from limner.core.untrusted import short_repr
@@ -52,6 +53,7 @@ def read_compared_runs(paths: Sequence[str | Path]) -> tuple[ComparedRun, ...]:
 
 
 def _read_run(path: Path, name: str) -> ComparedRun:
+    refuse_address(path)
     if path.is_file():
         return ComparedRun(name, path, *_read_single_captions(path))
     if not path.is_dir():

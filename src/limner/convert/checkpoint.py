@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from limner.core.addresses import refuse_address
 from limner.core.torch_files import check_torch_file
 from limner.core.untrusted import check_pickle
 
@@ -48,6 +49,7 @@ def read_checkpoint(path: str | Path) -> Any:
     A module becomes its state dict; other objects become `PickledObject`s.  Raises FileNotFoundError, and ValueError
     with the reason when the file is cut or damaged, or when no tensors can be read without executing code.
     """
+    refuse_address(path)
     path = Path(path)
     if not path.is_file():
         kind = " (it is a folder)" if path.is_dir() else ""

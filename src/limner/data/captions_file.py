@@ -37,6 +37,7 @@ SHAPES = "micro-world"  # `CaptionsFile.format` of a folder that `limner shapes`
 
 # Characters that some tool reads as the end of a line, and so as the start of the next caption, or of a string (NUL).
 _LINE_ENDS = re.compile("[\0\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+_DECIMAL_ID = re.compile(r"\d+\.0")
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")  # they cannot be written as UTF-8
 
 
@@ -182,6 +183,7 @@ def _collect(path: Path, format: str, entries: Iterable[Entry], reading: Reading
         collector.add(entry)
     if not collector.captions:
         raise UnknownLayoutError("there are no captions in it")
+    collector.read_decimal_ids()
     unusable = frozenset(id for id in collector.marked if not collector.captions[id])
     return CaptionsFile(
         str(path),
@@ -265,6 +267,18 @@ class _Collector:
             raise ValueError(f"{where}: a file name must be text, got {file!r}")
         return file.strip().replace("\\", "/")
 
+    def read_decimal_ids(self) -> None:
+        """Read the ids 42.0, 43.0, ... as 42, 43, ...: pandas writes integers so when a column has gaps."""
+        if not all(_DECIMAL_ID.fullmatch(id) for id in self.captions):
+            return
+        example = next(iter(self.captions))
+        self.said[f"the ids are decimal numbers ({example}) and were read as integers ({example[:-2]})"] = None
+        self.captions = {id[:-2]: texts for id, texts in self.captions.items()}
+        self.splits = {id[:-2]: split for id, split in self.splits.items()}
+        self.files = {id[:-2]: file for id, file in self.files.items()}
+        self.times = {id[:-2]: time for id, time in self.times.items()}
+        self.marked = {id[:-2]: None for id in self.marked}
+
     def notes(self) -> list[str]:
         """One line for each kind of repair."""
         lines = list(self.said)
@@ -287,6 +301,8 @@ def _is_restval(split: Any) -> bool:
 def _parse_id(value: Any, where: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
+    if isinstance(value, float) and value.is_integer():  # a column of integers with gaps, as pandas writes it
+        return str(int(value))
     if not isinstance(value, str) or not value.strip() or _LONE_SURROGATES.search(value):
         raise ValueError(f"{where}: an id must be an integer or text, got {value!r}")
     return value.strip()

@@ -44,7 +44,11 @@ class Dataset:
         chosen = [medium for medium in self.media if medium.split == wanted]
         if not chosen:
             counts = dict(Counter(medium.split for medium in self.media))
-            raise ValueError(f"no media in split '{name}'; the dataset has {counts or 'no media at all'}")
+            remedy = "; a column `split`, data.splits (lists of ids) or data.default_split says where media belong"
+            raise ValueError(
+                f"no media in split '{name}'; the dataset has {counts or 'no media at all'}"
+                f"{remedy if wanted in SPLITS and counts else ''}"
+            )
         return chosen
 
 

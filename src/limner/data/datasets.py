@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from limner.core.addresses import refuse_address
 from limner.core.fields import NameOf
 from limner.core.registry import Registry
+from limner.core.torch_free import Medium
 from limner.data import (
     caption_dataset,
     cocotalk,
@@ -128,8 +129,25 @@ def read_dataset(config: DataConfig) -> Dataset:
         refuse_address(path)
     dataset = normalise_splits(DATASETS[config.name](config))
     if config.splits and config.name != "msvd":  # its reader applies the lists, because a clip of MSVD has two names
-        return apply_split_lists(dataset, read_split_lists(config.splits), config.splits)
-    return dataset
+        dataset = apply_split_lists(dataset, read_split_lists(config.splits), config.splits)
+    return replace(dataset, notes=(*dataset.notes, *_files_in_two_splits(dataset)))
+
+
+def _files_in_two_splits(dataset: Dataset) -> list[str]:
+    """A note that counts the files that are in two splits, under different ids: a test would be on training data."""
+    first: dict[str, Medium] = {}
+    shared: dict[str, Medium] = {}  # path -> a medium of another split than the first one with this path
+    for medium in dataset.media:
+        if medium.path and first.setdefault(medium.path, medium).split != medium.split:
+            shared.setdefault(medium.path, medium)
+    if not shared:
+        return []
+    path, other = next(iter(shared.items()))
+    return [
+        f"{len(shared)} file{'s are' if len(shared) > 1 else ' is'} in two splits under different ids: {path} is "
+        f"'{first[path].id}' in {first[path].split} and '{other.id}' in {other.split}; scores on a split whose files "
+        "were trained on mean little"
+    ]
 
 
 def normalise_splits(dataset: Dataset) -> Dataset:

@@ -57,6 +57,11 @@ def pair_captions(
         raise ValueError(
             f"{references.path} has no reference caption for {summarise_ids(empty)}; leave such ids out of both files"
         )
+    if blank := sum(not text.strip() for id in matched for text in references.captions[id]):
+        notes += (
+            f"{blank} reference captions are empty; training leaves such captions out, but scores keep them, as "
+            "coco-caption does",
+        )
     if extra:
         notes += (f"{len(extra)} of {len(candidates.captions)} candidates have no references and were left out",)
     if missing:

@@ -17,6 +17,7 @@ from jaxtyping import Float, UInt8
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from limner.core.addresses import refuse_address
 from limner.core.hub import fetch_transformers_model, is_hub_id
 from limner.core.types import Features, Layout, Pixels
 from limner.encoders.encoder import Encoder
@@ -286,6 +287,7 @@ def resolve_source(source: str) -> tuple[str, str]:
     """
     if not source:
         raise ValueError("encoder.source is empty; give a local folder with config.json and weights, or a hub id")
+    refuse_address(source)
     local = Path(source).expanduser()
     if local.is_dir():
         if not (local / "config.json").is_file():

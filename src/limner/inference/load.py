@@ -5,6 +5,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from limner.core.addresses import refuse_address
 from limner.core.torch_free import Caption, Failure, Source
 from limner.data.frames import FrameSampling
 from limner.decode.options import Beam, Decoding
@@ -74,6 +75,7 @@ def load(
     True
     """
     check_device(device)
+    refuse_address(model or "")
     if is_transformers(model):
         from limner.inference.hf import HuggingFacePipeline
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from limner.core.addresses import refuse_address
 from limner.core.files import read_json, sha256, write_json, write_text
 from limner.core.hub import fetch_from_hub, is_hub_id
 from limner.core.tensors import save_tensors
@@ -99,9 +100,10 @@ def open_package(source: str | os.PathLike[str]) -> Path:
 def resolve_model(source: str | os.PathLike[str]) -> Path:
     """Return the folder of a model that a user names: a run folder, a packed model or the hub id of one.
 
-    A packed model is checked first, and raises what `open_package` does.  A path that does not exist is returned as it
-    is: `load_run` raises FileNotFoundError for it.
+    A packed model is checked first, and raises what `open_package` does; an address is a ValueError.  A path that does
+    not exist is returned as it is: `load_run` raises FileNotFoundError for it.
     """
+    refuse_address(source)
     folder = Path(source).expanduser()
     is_packed = (folder / MANIFEST).is_file()
     return open_package(source) if is_packed or (not folder.exists() and is_hub_id(os.fspath(source))) else folder

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import ValidationError
 
+from limner.core.addresses import refuse_address
 from limner.core.fields import ConfigOf
 from limner.core.files import read_json, write_json
 from limner.core.migration import migrate, new_field_name
@@ -49,6 +50,7 @@ def load_recipe(path: str | PathLike[str], overrides: Overrides = ()) -> Recipe:
     field (it lists the known ones) and for a value that is not valid.
     """
     load_entry_points()
+    refuse_address(path)
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no recipe at {path}")

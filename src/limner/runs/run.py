@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from limner.core.addresses import refuse_address
 from limner.core.files import read_json, write_json
 from limner.core.migration import migrate_tensors
 from limner.core.tensors import load_state_strictly, load_tensors, save_tensors
@@ -140,6 +141,7 @@ def load_ensemble_members(
 
 def _read_info(folder: Path) -> RunInfo:
     """Read run.json.  Raises FileNotFoundError, or ValueError when it is damaged or of a newer format."""
+    refuse_address(folder)
     if not (folder / "run.json").is_file():
         raise FileNotFoundError(f"{folder} is not a run folder: it has no run.json")
     saved = read_json(folder / "run.json")

@@ -16,6 +16,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from limner.core.addresses import refuse_address
 from limner.core.torch_free import BOS, EOS
 from limner.text.clip_bpe import ClipVocabulary
 from limner.text.vocabulary import SPECIALS, Vocabulary
@@ -49,6 +50,7 @@ def load_vectors(path: str | Path, vocabulary: Vocabulary, embedding: nn.Module,
     was left out: vectors with nan or infinity, words that are not UTF-8.  Raises ValueError, with the file, when it is
     no text, when a vector is not as wide as the embedding, and when the file has none of the words.
     """
+    refuse_address(path)
     assert isinstance(embedding, nn.Embedding)
     width, found = embedding.embedding_dim, set()
     seen: list[str] = []

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from limner.core.addresses import refuse_address
 from limner.core.types import Batch, Features, Medium, Pixels
 from limner.objectives.context import Teacher
 from limner.runs.inputs import feature_paths, open_inputs, uses_feature_files
@@ -74,6 +75,7 @@ def check_teacher(folder: str | Path) -> Path:
 
     Raises ValueError for another kind of model, FileNotFoundError when there is no run.
     """
+    refuse_address(folder)
     path = Path(folder)
     if (path / "config.json").is_file() and not (path / "run.json").is_file():
         lacks = "" if any(path.glob("*processor_config.json")) else " (and it has no processor)"

@@ -1,5 +1,6 @@
 """The text of a caption file: of a plain, gzip or ZIP file; any other content is named for what it is."""
 
+import codecs
 import gzip
 import io
 import zipfile
@@ -45,8 +46,14 @@ _TEXTS = (  # first characters of a text, in small letters
 )
 
 
+_MARKS = {  # encoding -> byte order marks; UTF-32 first, because a mark of UTF-16 begins one of its marks
+    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+    "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+}
+
+
 def read_text(path: str | Path) -> str:
-    """The text of a caption file in UTF-8, or in UTF-16 with a byte order mark.
+    """The text of a caption file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
 
     A gzip file is unpacked, and of a ZIP file the one caption file in it is read.  Raises ValueError, which names the
     kind of the file and what to do, for any other content, and OSError when the path cannot be read.
@@ -79,11 +86,14 @@ def kind_of(data: bytes) -> tuple[str, str] | None:
 def _decode(data: bytes) -> str:
     if known := kind_of(data):
         raise ValueError(f"this is {known[0]}, not a caption file: {known[1]}")
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        try:
-            return data.decode("utf-16")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"its byte order mark says UTF-16, but it is not ({error.reason})") from error
+    if not data.strip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n"):  # not even a letter in any encoding
+        raise ValueError("the file is empty")
+    for name, marks in _MARKS.items():
+        if data.startswith(marks):
+            try:
+                return data.decode(name)
+            except UnicodeDecodeError as error:
+                raise ValueError(f"its byte order mark says {name}, but it is not ({error.reason})") from error
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -6,12 +6,14 @@ import json
 import re
 import tokenize
 from ast import literal_eval
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from limner.data.layouts.entry import Columns, Entry, Reading, UnknownLayoutError, find_columns, is_row, shorten
 from limner.data.media import MEDIA_SUFFIXES
 
+MAX_FIELD = 2**31 - 1  # characters; the limit of 131072 of `csv` refuses long lists and images in base64
 DELIMITERS = ("\t", "|", ";", ",")
 _SEP = re.compile(r"sep=(.)", re.IGNORECASE)  # a first line of Excel's, which names the delimiter
 _TOKEN_ID = re.compile(r"(.+)#\d+")  # of Flickr8k and Flickr30k: name#number of the caption
@@ -81,6 +83,7 @@ def _table_entries(text: str, delimiter: str, reading: Reading, first_line: int)
     Raises ValueError, with its line, for a row that has not as many fields as the header: a caption with a comma and
     without quotes would be cut.
     """
+    csv.field_size_limit(MAX_FIELD)
     pipes = delimiter == "|"  # Flickr30k's results.csv: blanks around the fields, quotes are letters
     rows = csv.reader(
         io.StringIO(text, newline=""),
@@ -91,7 +94,7 @@ def _table_entries(text: str, delimiter: str, reading: Reading, first_line: int)
     )
     last = 0  # the line where the row before ended
     try:
-        names = [name.strip() if pipes else name for name in next(rows, [])]
+        names = _distinct(name.strip() if pipes else name for name in next(rows, []))
         columns = find_columns(names, reading, f"line {first_line}")
         place = {name: number for number, name in reversed(list(enumerate(names)))}
         last = rows.line_num
@@ -110,6 +113,20 @@ def _table_entries(text: str, delimiter: str, reading: Reading, first_line: int)
             yield make(where, {name: fields[number] for name, number in place.items()}, columns, note)
     except csv.Error as error:
         raise ValueError(f"line {last + first_line}: {error}; is a quote not closed there?") from error
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    """The names of columns, a repeated one with its number, so that no column hides another.
+
+    >>> _distinct(["file", "caption", "caption"])
+    ['file', 'caption', 'caption 2']
+    """
+    seen: Counter[str] = Counter()
+    distinct = []
+    for name in names:
+        seen[name] += 1
+        distinct.append(name if seen[name] == 1 or not name.strip() else f"{name} {seen[name]}")
+    return distinct
 
 
 def _repaired(row: Sequence[str], width: int, delimiter: str) -> tuple[Sequence[str], str]:

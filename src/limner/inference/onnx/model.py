@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from pydantic import TypeAdapter, ValidationError
 
+from limner.core.addresses import refuse_address
 from limner.core.files import read_json, sha256, write_json
 from limner.core.migration import migrate
 from limner.core.version import __version__
@@ -111,6 +112,7 @@ def read_export_manifest(folder: Path) -> ExportManifest:
 
     Raises ValueError when a file is missing or changed, or the format is newer.
     """
+    refuse_address(folder)
     path = folder / EXPORT_MANIFEST
     if not path.is_file():
         raise ValueError(
