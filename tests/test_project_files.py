@@ -24,7 +24,7 @@ def released() -> list[str]:
 
 
 def test_the_newest_version_is_the_same_everywhere() -> None:
-    (version,) = re.findall(r'^version = "([^"]+)"$', read("pyproject.toml"), re.MULTILINE)
+    (version,) = re.findall(r'^__version__ = "([^"]+)"$', read("src/limner/core/version.py"), re.MULTILINE)
     citation = yaml.safe_load(read("CITATION.cff"))
     assert released()[0] == version == citation["version"]
     assert f"## [{version}] - {citation['date-released']}" in read("CHANGELOG.md")

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from limner.apps.cli import main
-from limner.apps.shared.arguments import split_decoding
-from limner.apps.shared.decoding import add_beam, add_decoding, add_ensemble, beam_of, decoding_of
+from limner.apps.shared.arguments import add_beam, add_decoding, add_ensemble, split_decoding
+from limner.apps.shared.decoding import beam_of, decoding_of
 from limner.core.tensors import save_tensors
 from limner.decode.options import Beam, Decoding, Sample
 from limner.decode.rules import ENDINGS, Rules

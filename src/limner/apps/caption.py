@@ -1,11 +1,4 @@
-"""Caption images and videos.
-
-    limner caption photo.jpg clip.mp4 folder/ --out captions.csv
-
-Without --out captions are printed.  The ending of --out chooses CSV, JSONL, JSON (COCO results) or an HTML report.
-Videos of more than a minute are cut into shots, with a caption each.  Files that cannot be read are listed at the end,
-and the exit status is 3.  Without files this is a prompt: type a path, get a caption.
-"""
+"""`limner caption`: caption images and videos."""
 
 import argparse
 import glob
@@ -14,36 +7,30 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
-
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from typing import TYPE_CHECKING, Any
 
 from limner.apps.shared import subtitles
 from limner.apps.shared.arguments import (
     WrongArguments,
-    add_device,
-    add_overwrite,
     only_decoding,
-    positive_int,
-    positive_seconds,
     refuse_overwriting,
     report_notes,
     report_unreadable,
 )
-from limner.apps.shared.console import input_lines, open_console
-from limner.apps.shared.decoding import add_decoding, add_ensemble, decoding_of
+from limner.apps.shared.decoding import decoding_of
 from limner.apps.shared.journal import REPORT, WRITERS, Journal, Row, check_output, printable, side_file
-from limner.apps.shared.models import MODEL, open_captioner
+from limner.apps.shared.models import open_captioner
 from limner.apps.shared.pieces import Cut, Piece, Problems, pieces
+from limner.apps.shared.streams import input_lines
 from limner.core.addresses import address_error
 from limner.core.files import sha256
 from limner.core.torch_free import Caption, Failure, Source
 from limner.data.archives import is_archive
-from limner.data.captions_file import CaptionsFile, read_captions
 from limner.data.frame_folders import frame_files, looks_like_frames
 from limner.data.media import is_clip, media_of_archive
 from limner.data.media_folder import is_companion, media_below, visible_below
@@ -52,38 +39,8 @@ from limner.inference.load import CaptionPipeline
 from limner.text.alt_text import MAX_CHARS, alt_text
 from limner.text.tokens import scoring_tokenizer
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="*", metavar="FILE", help="images, videos, folders, patterns; - reads a list")
-    parser.add_argument("--model", metavar="RUN", help=MODEL)
-    parser.add_argument(
-        "--engine", choices=["torch", "onnx"], default="torch", metavar="NAME", help="torch (default) or onnx"
-    )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="ends in .csv, .jsonl, .json or .html (report)")
-    parser.add_argument("--references", type=Path, metavar="FILE", help="a report shows them, with scores")
-    parser.add_argument("--resume", action="store_true", help="keep the captions that --out already has")
-    add_overwrite(parser)
-    parser.add_argument(
-        "--batch-size", type=positive_int, default=16, metavar="N", help="images at a time (default: 16)"
-    )
-    parser.add_argument(
-        "--style", choices=["plain", "alt-text"], default="plain", metavar="NAME", help="plain (default) or alt-text"
-    )
-    parser.add_argument("--max-chars", type=positive_int, metavar="N", help="of --style alt-text (default: 125)")
-    add_device(parser)
-    group = parser.add_argument_group("videos")
-    group.add_argument("--frames", type=positive_int, metavar="N", help="frames sampled from a video or shot")
-    group.add_argument("--frame-folders", action="store_true", help="a folder's images are the frames of one video")
-    cutting = group.add_mutually_exclusive_group()
-    cutting.add_argument("--shots", action="store_true", help="cut every video into shots")
-    cutting.add_argument("--every", type=positive_seconds, metavar="SECONDS", help="cut videos into equal windows")
-    cutting.add_argument("--whole", action="store_true", help="one caption per video, however long")
-    for name in ("srt", "vtt"):
-        group.add_argument(
-            f"--{name}", nargs="?", const="", metavar="PATH", help="subtitle file or folder (default: beside the video)"
-        )
-    add_decoding(parser)
-    add_ensemble(parser)
+if TYPE_CHECKING:
+    from limner.data.captions_file import CaptionsFile
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
@@ -94,10 +51,12 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     problems = Problems()
     files, problems.unreadable = expand(options.files, problems.notes, options.frame_folders)
     problems.notes += [] if options.frame_folders else _notes_about_frames(options.files)
-    references = read_captions(options.references) if options.references else None
-    if references:
+    references = None
+    if options.references:
         from limner.apps.shared import html_report
+        from limner.data.captions_file import read_captions
 
+        references = read_captions(options.references)
         html_report.check_references(files, references)
     clips = [file for file in files if is_clip(file)]
     subtitle_options = {f".{name}": getattr(options, name) for name in ("srt", "vtt")}
@@ -223,13 +182,11 @@ def caption_all(
             waiting.append(piece)
             yield source
 
-    console = open_console(soft_wrap=True)
-    columns = (TextColumn("caption"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not (console.is_terminal and journal.out)) as bar:
-        task = bar.add_task("caption", total=len(files), completed=len(files) - len(todo))
+    with _progress_bar(len(files), len(files) - len(todo)) if journal.out else nullcontext() as show_progress:
         for _, result in captioner.captions(sources(), decoding, batch_size):
             piece = waiting.popleft()
-            bar.update(task, completed=place[piece.file] + 1)
+            if show_progress:
+                show_progress(place[piece.file] + 1)
             if isinstance(result, Failure):
                 problems.unreadable.append(result.reason)
                 continue
@@ -238,9 +195,23 @@ def caption_all(
             caption = replace(result, text=style(result.text), others=others)
             journal.add(row_of(piece, caption))
             if journal.out is None:
-                console.print(printed_line(piece, caption, len(files)), markup=False, highlight=False)
+                print(printed_line(piece, caption, len(files)), flush=True)
                 for other in caption.others:
-                    console.print(f"    {other.text}", markup=False, highlight=False)
+                    print(f"    {other.text}", flush=True)
+
+
+@contextmanager
+def _progress_bar(total: int, completed: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on a terminal -> the function that sets the number of files that are done."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from limner.apps.shared.console import open_console
+
+    console = open_console(soft_wrap=True)
+    columns = (TextColumn("caption"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("caption", total=total, completed=completed)
+        yield lambda done: bar.update(task, completed=done)
 
 
 def printed_line(piece: Piece, caption: Caption, files: int) -> str:
@@ -269,7 +240,7 @@ def _write_output(
     journal: Journal,
     files: Sequence[str],
     about: dict[str, Any],
-    references: CaptionsFile | None,
+    references: "CaptionsFile | None",
     problems: Problems,
     tokenizer: str,
 ) -> None:

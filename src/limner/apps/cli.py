@@ -5,17 +5,18 @@ Exit status: 0 all well, 1 it could not be done, 2 wrong arguments, 3 done but s
 
 import argparse
 import errno
+import gc
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 
 from limner.apps.shared.arguments import WrongArguments, split_dotted
-from limner.apps.shared.console import escaped_output
 from limner.apps.shared.help import HelpFormatter
 from limner.apps.shared.interrupts import sigterm_as_interrupt
-from limner.core.plugins import load_plugin
+from limner.apps.shared.startup import collector_paused
+from limner.apps.shared.streams import escaped_output
 from limner.core.version import __version__
 
 COMMANDS = (
@@ -30,7 +31,10 @@ STATUS = (
 
 
 def parser(names: Iterable[str] = COMMANDS) -> argparse.ArgumentParser:
-    """The parser of some commands.  Each is a module of `limner.apps`, which is imported only if it is named here."""
+    """The parser of some commands.
+
+    It imports their options, `limner.apps.options.COMMAND`, and none of the modules that do the work.
+    """
     root = argparse.ArgumentParser(
         prog="limner",
         description="Train, run, evaluate and explain image and video captioners.",
@@ -43,7 +47,8 @@ def parser(names: Iterable[str] = COMMANDS) -> argparse.ArgumentParser:
     root.add_argument("--print-completion", choices=SHELLS, help="print a script for completion with Tab")
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND", prog="limner")
     for name in names:
-        module = import_module(f"limner.apps.{name.replace('-', '_')}")
+        module_name = name.replace("-", "_")
+        module = import_module(f"limner.apps.options.{module_name}")
         summary = (module.__doc__ or "").strip().splitlines()[0]
         sub = commands.add_parser(
             name,
@@ -53,7 +58,7 @@ def parser(names: Iterable[str] = COMMANDS) -> argparse.ArgumentParser:
             allow_abbrev=False,  # --re is not --resume: an unknown option may be a field of a recipe
         )
         module.add_arguments(sub)
-        sub.set_defaults(command=module.run, interrupted=getattr(module, "interrupted", None))
+        sub.set_defaults(command=f"limner.apps.{module_name}")
     return root
 
 
@@ -76,12 +81,13 @@ def _run(given: Sequence[str]) -> int:
         print(f"limner: {error}", file=sys.stderr)
         return 2
     options, unknown = parser(words[:1] if words[:1] and words[0] in COMMANDS else COMMANDS).parse_known_args(words)
-    command: Callable[[argparse.Namespace, list[str]], int] = options.command
     try:
         with sigterm_as_interrupt():
             if hasattr(options, "device"):
                 check_device(options.device)
-            return command(options, [*unknown, *dotted])
+            with collector_paused():
+                command = import_module(options.command)
+            return int(command.run(options, [*unknown, *dotted]))
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         if os.environ.get("LIMNER_DEBUG"):
             raise
@@ -98,6 +104,8 @@ def _load_plugins(arguments: Sequence[str]) -> list[str]:
 
     Raises ValueError when there is no such package.
     """
+    from limner.core.plugins import load_plugin
+
     rest = list(arguments)
     while rest and rest[0].partition("=")[0] == "--plugin":
         _, equals, package = rest.pop(0).partition("=")
@@ -111,12 +119,13 @@ def _load_plugins(arguments: Sequence[str]) -> list[str]:
 
 def _advice(options: argparse.Namespace, given: Sequence[str]) -> str:
     """What an interrupted command has kept, and the command that continues it."""
-    if options.interrupted is None:
+    interrupted = getattr(sys.modules.get(options.command), "interrupted", None)
+    if interrupted is None:
         return ""
     more = ["--resume"] if hasattr(options, "resume") and not options.resume else []
     processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
     program = ["limner"] if processes == "1" else ["torchrun", "--nproc_per_node", processes, "-m", "limner"]
-    return f"; {options.interrupted(options, shlex.join([*program, *given, *more]))}"
+    return f"; {interrupted(options, shlex.join([*program, *given, *more]))}"
 
 
 def _disk_advice(error: Exception, options: argparse.Namespace) -> str:
@@ -184,7 +193,9 @@ def entry() -> None:
     """The console script `limner`."""
     if os.name == "posix" and sys.executable and sys.getfilesystemencoding() not in ("utf-8", "utf8"):
         _restart_in_utf8_mode()
-    sys.exit(main())
+    status = main()
+    gc.freeze()  # or else Python searches all objects for garbage before it exits, .3 s with PyTorch
+    sys.exit(status)
 
 
 def _restart_in_utf8_mode() -> None:

@@ -1,11 +1,4 @@
-"""Compare runs on the same images or videos.
-
-    limner compare RUN_A RUN_B --out compare.html
-
-RUN is a folder with the captions.json of `limner evaluate`, or a captions file (then give --references).  The first
-one is the baseline.  All are scored anew, with the same references and tokens.  The page has paired-bootstrap
-intervals and p-values, histograms, and the items on which the runs differ most.
-"""
+"""`limner compare`: compare runs on the same images or videos."""
 
 import argparse
 import sys
@@ -16,8 +9,6 @@ from rich.table import Table
 
 from limner.apps.shared.arguments import (
     WrongArguments,
-    add_overwrite,
-    positive_int,
     refuse_overwriting,
     refuse_unknown,
 )
@@ -31,33 +22,10 @@ from limner.comparison.compared_runs import (
 )
 from limner.comparison.formatting import format_interval, format_p_value, format_signed, format_x100, is_significant
 from limner.comparison.latex import latex_table
-from limner.comparison.page import ITEMS_PER_DIRECTION, comparison_page
+from limner.comparison.page import comparison_page
 from limner.core.files import write_json, write_text
-from limner.text.tokens import TOKENIZERS
 
 MOST = 26  # runs: each is called by a letter
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder or captions file; the first is the baseline")
-    parser.add_argument("--out", type=Path, default=Path("compare.html"), metavar="FILE", help="default: %(default)s")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers, also of single items")
-    parser.add_argument("--latex", type=Path, metavar="FILE", help="write the table for a paper (booktabs)")
-    add_overwrite(parser)
-    parser.add_argument("--references", type=Path, metavar="FILE", help="default: the data set of the recipes")
-    parser.add_argument("--media", type=Path, metavar="DIR", help="where the images or videos are now")
-    parser.add_argument("--tokenizer", choices=list(TOKENIZERS), default="ptb", help="default: %(default)s")
-    parser.add_argument(
-        "--bootstrap", type=positive_int, default=1000, metavar="N", help="draws (default: %(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: %(default)s)")
-    parser.add_argument(
-        "--items",
-        type=positive_int,
-        default=ITEMS_PER_DIRECTION,
-        metavar="N",
-        help="shown in each direction (default: %(default)s)",
-    )
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:

@@ -1,10 +1,4 @@
-"""Caption photographs with limner-tiny, show them on a page, and explain one.
-
-    limner demo [FILE ...] --out demo
-
-The photographs come from installed packages, matplotlib and scikit-image (pip install 'limner[demo]').  A video made of
-them and one of the micro-world are captioned too.  Needs no data and no network.
-"""
+"""`limner demo`: caption photographs with limner-tiny, show them on a page, and explain one."""
 
 import argparse
 import shlex
@@ -16,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from limner.apps.shared.arguments import positive_int, refuse_unknown
+from limner.apps.shared.arguments import refuse_unknown
 from limner.apps.shared.journal import Row, finished_rows, printable
 from limner.inference.load import is_transformers
 
@@ -33,13 +27,6 @@ PHOTOGRAPHS = {
 EXPLAINED = "photographer.png"
 SIZE = (320, 240)  # of the video: width and height in pixels
 FPS, SECONDS, MOST = 12, 2, 6  # frames per second; seconds per image; most images in the video
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="*", metavar="FILE", help="images, videos or folders instead of photographs")
-    parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="folder to write (default: demo)")
-    parser.add_argument("--model", metavar="RUN", help="instead of limner-tiny")
-    parser.add_argument("--beam", type=positive_int, default=5, metavar="K", help="hypotheses (default: %(default)s)")
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:

@@ -1,29 +1,17 @@
-"""Generate the micro-world, train on it, caption test images, score and explain.
-
-    limner demo-train --out demo
-
-The recipe is recipes/shapes_pictures.yaml of the source tree.  Needs no data, no download and no GPU.
-"""
+"""`limner demo-train`: generate the micro-world, train on it, caption test images, score and explain."""
 
 import argparse
 import shutil
 import time
 from pathlib import Path
 
-from limner.apps.shared.arguments import positive_int, refuse_unknown
+from limner.apps.shared.arguments import refuse_unknown
 from limner.apps.shared.console import open_console
 from limner.apps.train import Watcher
 from limner.runs.recipe import Recipe
 from limner.runs.recipe_file import load_recipe
 
 RECIPE = Path(__file__).parents[3] / "recipes" / "shapes_pictures.yaml"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="folder to write (default: demo)")
-    parser.add_argument("--images", type=positive_int, default=3000, metavar="N", help="default: %(default)s")
-    parser.add_argument("--epochs", type=positive_int, metavar="N", help="default: the recipe's")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
 
 
 def demo_recipe(media: Path, seed: int, epochs: int | None = None) -> Recipe:

@@ -1,11 +1,4 @@
-"""Caption a split of a run's data and score the captions.
-
-    limner evaluate RUN --split test
-
-Prints a table and writes scores.json and captions.json (COCO results) into the run folder.  --report writes an HTML
-page with images, captions, references and scores.  Data or features that have moved: --data.media DIR,
---data.annotations FILE, --features STORE.
-"""
+"""`limner evaluate`: caption a split of a run's data and score the captions."""
 
 import argparse
 import sys
@@ -13,43 +6,21 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from limner.apps.score import add_metrics, metrics_of, show
+from limner.apps.score import metrics_of, show
 from limner.apps.shared import html_report
 from limner.apps.shared.arguments import (
     WrongArguments,
-    add_device,
-    add_overwrite,
-    positive_int,
     refuse_overwriting,
     report_data_problems,
     split_decoding,
 )
-from limner.apps.shared.decoding import add_decoding, add_ensemble, averaging_of, decoding_of
+from limner.apps.shared.decoding import averaging_of, decoding_of
 from limner.apps.shared.journal import REPORT
 from limner.apps.shared.runs import is_packed, open_run
 from limner.core.files import write_text
 from limner.runs.evaluation import Evaluation, evaluate_run, write_evaluation
 from limner.runs.package import resolve_model
 from limner.runs.run import load_ensemble_members
-from limner.text.tokens import TOKENIZERS
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="run folder or packed model")
-    parser.add_argument("--split", default="test", help="default: test")
-    parser.add_argument("--limit", type=positive_int, metavar="N", help="only the first N images or videos")
-    parser.add_argument("--out", metavar="DIR", help="for scores.json and captions.json (default: RUN)")
-    parser.add_argument("--report", type=Path, metavar="FILE.html", help="write a page to look at")
-    parser.add_argument(
-        "--tokenizer",
-        choices=list(TOKENIZERS),
-        help="of the scores (default: ptb; for a vocabulary of characters its own)",
-    )
-    add_overwrite(parser)
-    add_metrics(parser)
-    add_device(parser)
-    add_decoding(parser)
-    add_ensemble(parser)
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:

@@ -1,12 +1,4 @@
-"""Show where a captioner looks for each word.
-
-    limner explain photo.jpg                      makes photo-explained.png
-    limner explain RUN clip.mp4 --out film.mp4    or .gif, a folder, a figure
-    limner explain RUN --score                    are the maps right?
-    limner explain --join DIR --out film.mp4      PNG files to a film
-
-Of a run on stored features, FILE may be the id of an image or video.
-"""
+"""`limner explain`: show where a captioner looks for each word."""
 
 import argparse
 import sys
@@ -16,9 +8,6 @@ from pathlib import Path
 from limner import shipped
 from limner.apps.shared.arguments import (
     WrongArguments,
-    add_device,
-    add_overwrite,
-    positive_int,
     refuse_overwriting,
     refuse_unknown,
     report_data_problems,
@@ -26,7 +15,7 @@ from limner.apps.shared.arguments import (
     split_decoding,
 )
 from limner.apps.shared.console import open_console
-from limner.apps.shared.decoding import add_beam, beam_of
+from limner.apps.shared.decoding import beam_of
 from limner.apps.shared.runs import open_run
 from limner.core.addresses import refuse_address
 from limner.core.files import write_json
@@ -47,30 +36,6 @@ from limner.explanations.maps import (
 )
 from limner.explanations.saliency import parse_block
 from limner.explanations.write import FILMS, write_explanation
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("inputs", nargs="*", metavar="[RUN] FILE", help="a run or packed model; an image or video")
-    parser.add_argument("--model", metavar="RUN", help="the same as RUN before FILE (default: limner-tiny)")
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE",
-        help="figure (.png .pdf .svg .jpg), film (.mp4 .gif) or folder for frames; with --score .json",
-    )  # fmt: skip
-    add_overwrite(parser)
-    parser.add_argument("--method", metavar="NAME", help=f"{', '.join(METHODS)}; with --score several, with commas")
-    parser.add_argument("--sentence", metavar="WORDS", help="explain this sentence instead of the model's caption")
-    parser.add_argument(
-        "--unit", default="", metavar="U", help="saliency of a cell (default), frame, region, or of T,H,W cells"
-    )
-    parser.add_argument("--frames", type=positive_int, metavar="N", help="frames sampled from a video")
-    parser.add_argument("--font", default="", metavar="FILE", help="for words that DejaVu Sans lacks: .ttf, .otf, .ttc")
-    parser.add_argument("--score", action="store_true", help="score the maps on a split of the run's data")
-    parser.add_argument("--split", default="test", help="of --score (default: test)")
-    parser.add_argument("--limit", type=positive_int, metavar="N", help="of --score: only the first N")
-    parser.add_argument("--join", type=Path, metavar="DIR", help="make a film of PNG files, in the order of names")
-    parser.add_argument("--pace", type=positive_int, default=15, metavar="N", help="of --join: frames per second")
-    add_device(parser)
-    add_beam(parser)
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:

@@ -1,11 +1,4 @@
-"""Encode a data set into a feature store.
-
-    limner extract RECIPE.yaml
-    limner extract RUN --out DIR           with the trained encoder of a run
-    limner extract --data NAME --media DIR --encoder PATH --out DIR
-
-The same command continues an interrupted extraction.  --verify checks a finished store against its checksums.
-"""
+"""`limner extract`: encode a data set into a feature store."""
 
 import argparse
 from dataclasses import replace
@@ -17,7 +10,6 @@ from limner.apps.shared.arguments import (
     Override,
     WrongArguments,
     overrides,
-    positive_int,
     refuse_unknown,
     report_data_problems,
     report_notes,
@@ -26,7 +18,7 @@ from limner.apps.shared.arguments import (
 from limner.apps.shared.console import open_console
 from limner.apps.shared.runs import read_recipe
 from limner.data.augmentations import AUGMENTATIONS
-from limner.data.datasets import DATASETS, DataConfig, read_dataset
+from limner.data.datasets import DataConfig, read_dataset
 from limner.data.sftcap import write_frame_features
 from limner.data.store import FeatureStore
 from limner.encoders import (
@@ -44,36 +36,6 @@ from limner.runs.recipe import Recipe
 from limner.runs.run import load_run
 
 WEIGHTS = (".pth", ".pt", ".tar")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="recipe or run: its data, encoder and store")
-    parser.add_argument(
-        "--data", choices=sorted(DATASETS), metavar="NAME", help=f"one of {', '.join(sorted(DATASETS))}"
-    )
-    parser.add_argument("--media", metavar="DIR", help="folder of images or videos")
-    parser.add_argument("--annotations", default="", metavar="FILE", help="caption file")
-    parser.add_argument("--encoder", metavar="PATH", help="transformers folder or hub id, or a 3-D ResNet's .pth")
-    parser.add_argument(
-        "--window", type=positive_int, metavar="N", help="3-D ResNet: frames per vector (published: 16)"
-    )
-    parser.add_argument("--out", metavar="DIR", help="feature store (default: the recipe's `features`)")
-    parser.add_argument(
-        "--augmentations",
-        metavar="NAME,...",
-        help=f"of {', '.join(AUGMENTATIONS)}; all but full are for training media only",
-    )
-    parser.add_argument(
-        "--batch-size", type=positive_int, default=32, metavar="N", help="frames at a time (default: 32)"
-    )
-    parser.add_argument("--frames", type=positive_int, metavar="N", help="frames sampled from a video")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or mps (default: cpu)")
-    parser.add_argument(
-        "--frame-features",
-        metavar="DIR",
-        help="also write CLIP's vectors as SFTCap reads them: DIR/frame_feature/ID.npy",
-    )
-    parser.add_argument("--verify", action="store_true", help="only check the bytes of the store")
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:

@@ -1,43 +1,20 @@
-"""Measure what runs cost: size, operations, memory and time.
-
-    limner profile RUN [RUN ...] --figure pareto.png
-
-Time is measured from file to sentence by stage, and as captions per second.  Memory is that of a process on the CPU,
-whatever the --device.  The figure shows cost against CIDEr, which `limner evaluate` writes into a run's folder.
-What a model sees of a video can be changed: --frames N, --sampling.FIELD VALUE.
-"""
+"""`limner profile`: measure what runs cost: size, operations, memory and time."""
 
 import argparse
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
 from rich.table import Table
 
-from limner.apps.shared.arguments import add_overwrite, positive_int, refuse_overwriting, split_decoding
+from limner.apps.shared.arguments import refuse_overwriting, split_decoding
 from limner.apps.shared.console import open_console
-from limner.apps.shared.decoding import add_beam, beam_of
+from limner.apps.shared.decoding import beam_of
 from limner.apps.shared.runs import with_inputs
 from limner.core.files import write_json
 from limner.profiling.measure import Profile, profile
 from limner.runs.run import load_run
 
 INPUTS = ("frames", "sampling")  # fields of a recipe that may be changed: what a model sees of a video
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
-    parser.add_argument("--media", metavar="FILE", help="image or video to measure with (default: noise)")
-    parser.add_argument("--repeats", type=positive_int, default=10, metavar="N", help="of these the median counts")
-    parser.add_argument("--batch-size", type=positive_int, default=16, metavar="N", help="for captions per second")
-    parser.add_argument("--threads", type=positive_int, default=1, metavar="N")
-    parser.add_argument("--no-memory", action="store_true", help="start no process to measure memory")
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="Pareto figure (.png, .pdf, .svg)")
-    parser.add_argument("--out", type=Path, metavar="FILE.json", help="write all numbers")
-    add_overwrite(parser)
-    parser.add_argument("--encoder", default="", metavar="PATH", help="where the runs' pretrained encoder is now")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or mps (default: cpu)")
-    add_beam(parser)
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:

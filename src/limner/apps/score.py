@@ -1,12 +1,4 @@
-"""Score captions of any tool.
-
-    limner score --candidates preds.json --references refs.json
-
-Both files may have any usual layout, which is recognised by their content: COCO results, COCO annotations, Karpathy,
-VizWiz, TextCaps, VATEX, MSR-VTT, MSVD, ActivityNet, Flickr's token files, CSV, JSONL, {id: captions}, also in a .gz or
-ZIP file; a folder of media with text files or metadata.csv; a micro-world.
-Scores are printed x100; --out writes them as fractions, with a row per image.
-"""
+"""`limner score`: score captions of any tool."""
 
 import argparse
 import sys
@@ -19,8 +11,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from limner.apps.shared.arguments import (
     WrongArguments,
-    add_overwrite,
-    positive_int,
     refuse_overwriting,
     refuse_unknown,
 )
@@ -34,7 +24,6 @@ from limner.data.shapes import read_truth
 from limner.data.shapes_words import Scene
 from limner.metrics.references import Candidates, References, Score
 from limner.metrics.report import (
-    METRICS,
     Metric,
     Report,
     SampleReport,
@@ -46,35 +35,6 @@ from limner.metrics.report import (
     sample_report_table,
     select_metrics,
 )
-from limner.text.tokens import TOKENIZERS
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--candidates", required=True, metavar="FILE", help="the captions to score, one per id")
-    parser.add_argument("--references", required=True, metavar="FILE", help="the reference captions")
-    parser.add_argument("--split", default="", help="only this split of the references (train, val, test)")
-    parser.add_argument(
-        "--caption-column", default="", metavar="NAME", help="of the references; for VATEX's Chinese captions: chCap"
-    )
-    parser.add_argument("--tokenizer", default="ptb", choices=list(TOKENIZERS), help="default: %(default)s")
-    parser.add_argument("--out", type=Path, metavar="FILE.json", help="write scores, protocol and a row per image")
-    add_overwrite(parser)
-    parser.add_argument("--allow-missing", action="store_true", help="leave out references without a candidate")
-    parser.add_argument("--allow-extra", action="store_true", help="leave out candidates without references")
-    parser.add_argument("--training", metavar="FILE", help="training captions: adds the share of novel captions")
-    parser.add_argument("--diversity", action="store_true", help="several candidates per id: diversity, mean, best")
-    add_metrics(parser)
-    group = parser.add_argument_group("CLIPScore and RefCLIPScore")
-    group.add_argument("--clip", metavar="CLIP", help="folder or hub id; published: openai/clip-vit-base-patch32")
-    group.add_argument("--images", type=Path, metavar="DIR", help="images or videos, named like the ids")
-    group.add_argument("--frames", type=positive_int, default=8, metavar="N", help="of a video (default: %(default)s)")
-    group.add_argument("--device", default="cpu", help="cpu, cuda or mps (default: cpu)")
-
-
-def add_metrics(parser: argparse.ArgumentParser) -> None:
-    """The options that `metrics_of` reads."""
-    parser.add_argument("--metrics", default="all", metavar="NAME,...", help=f"of {', '.join(METRICS)}")
-    parser.add_argument("--spice-jar", metavar="PATH", help="add SPICE with your spice-1.0.jar (Java 8 or 11)")
 
 
 def metrics_of(

@@ -5,7 +5,6 @@ An installed package declares an entry point of the group `limner.plugins`, or a
 """
 
 import importlib
-import importlib.metadata
 from functools import lru_cache
 
 GROUP = "limner.plugins"
@@ -29,7 +28,9 @@ def load_entry_points() -> tuple[str, ...]:
 
     Only the first call loads them.
     """
-    entry_points = importlib.metadata.entry_points(group=GROUP)
-    for entry_point in entry_points:
+    from importlib.metadata import entry_points  # slow to import, and `limner --help` names no plug-in
+
+    declared = entry_points(group=GROUP)
+    for entry_point in declared:
         entry_point.load()
-    return tuple(entry_point.name for entry_point in entry_points)
+    return tuple(entry_point.name for entry_point in declared)

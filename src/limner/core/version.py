@@ -1,8 +1,3 @@
-"""The installed version of limner, `__version__`."""
+"""The version of limner, `__version__`; pyproject.toml reads it from here."""
 
-import importlib.metadata
-
-try:
-    __version__ = importlib.metadata.version("limner")
-except importlib.metadata.PackageNotFoundError:
-    __version__ = "uninstalled"
+__version__ = "0.2.0"

@@ -4,7 +4,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from limner.apps.shared.names import names_of
+
+MORE = (
+    "Any other field of a recipe's decoding: --decoding.FIELD VALUE, for example --decoding.length_penalty 0.5, "
+    "--decoding.groups 5, --decoding.rules.min_length 6, --decoding.rules.bad_endings common."
+)
 Override = tuple[str, str]  # the dotted name of a recipe's field, and its value as text
 
 
@@ -121,6 +128,52 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
     """Add --overwrite, which `refuse_overwriting` reads."""
     parser.add_argument("--overwrite", action="store_true", help="replace output files that exist")
+
+
+def add_metrics(parser: argparse.ArgumentParser) -> None:
+    """Add --metrics and --spice-jar, which `limner.apps.score.metrics_of` reads."""
+    metrics = ", ".join(names_of("limner.metrics.report.METRICS"))
+    parser.add_argument("--metrics", default="all", metavar="NAME,...", help=f"of {metrics}")
+    parser.add_argument("--spice-jar", metavar="PATH", help="add SPICE with your spice-1.0.jar (Java 8 or 11)")
+
+
+def add_beam(parser: argparse.ArgumentParser) -> None:
+    """The decoding options of a command that needs one caption per image or video."""
+    group = parser.add_argument_group("decoding (default: the recipe's)", MORE)
+    _add_beam(group)
+
+
+def add_decoding(parser: argparse.ArgumentParser) -> None:
+    """All decoding options: beam search, sampling and required or forbidden words."""
+    group = parser.add_argument_group("decoding (default: the recipe's)", MORE)
+    _add_beam(group)
+    group.add_argument("--n-best", type=positive_int, metavar="N", help="the N best different captions of the beam")
+    group.add_argument("--must", type=word_list, metavar="WORD,...", help="words that the caption must contain")
+    group.add_argument("--never", type=word_list, metavar="WORD,...", help="words that it must not contain")
+    group.add_argument("--sample", type=positive_int, metavar="N", help="draw N captions at random instead")
+    group.add_argument("--temperature", type=float, metavar="T", help="of --sample; below 1: safer captions")
+    group.add_argument("--top-k", type=positive_int, metavar="K", help="of --sample: only the K likeliest words")
+    group.add_argument("--top-p", type=float, metavar="P", help="of --sample: only the likeliest words, sum P")
+    group.add_argument("--seed", type=int, metavar="N", help="of --sample (default: 0)")
+
+
+def _add_beam(group: Any) -> None:
+    group.add_argument("--beam", type=positive_int, metavar="K", help="number of hypotheses; 1 is greedy search")
+    group.add_argument("--max-length", type=positive_int, metavar="N", help="most tokens, end of sentence included")
+
+
+def add_ensemble(parser: argparse.ArgumentParser) -> None:
+    """Add --with and --weights: the further members of an ensemble, and the weight of each."""
+    group = parser.add_argument_group("ensemble")
+    group.add_argument(
+        "--with", dest="others", action="append", default=[], metavar="RUN",
+        help="one more member; may be repeated",
+    )  # fmt: skip
+    group.add_argument("--weights", type=number_list, metavar="W,...", help="one per member (default: equal)")
+    group.add_argument(
+        "--average", choices=["probabilities", "log_probabilities"], default="probabilities", metavar="WHAT",
+        help="probabilities (default) or log_probabilities",
+    )  # fmt: skip
 
 
 def refuse_overwriting(options: argparse.Namespace, *outputs: Path | None) -> None:

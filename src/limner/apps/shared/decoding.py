@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from limner.apps.shared.arguments import WrongArguments, number_list, positive_int, word_list
+from limner.apps.shared.arguments import WrongArguments, word_list
 from limner.decode.options import Averaging, Beam, Decoding, Sample
 from limner.decode.rules import missing_words
 from limner.runs.overrides import override_options, parse_value
@@ -27,49 +27,6 @@ FIELDS = {
 WORD_LISTS = ("must", "rules.never", "rules.bad_endings")  # may also be given as words separated by commas
 # the options of `Beam` that make a published search, and their values in limner's own
 PUBLISHED = {"finished_compete": False, "keep_beam_full": False, "drop_hopeless": True}
-MORE = (
-    "Any other field of a recipe's decoding: --decoding.FIELD VALUE, for example --decoding.length_penalty 0.5, "
-    "--decoding.groups 5, --decoding.rules.min_length 6, --decoding.rules.bad_endings common."
-)
-
-
-def add_beam(parser: argparse.ArgumentParser) -> None:
-    """The decoding options of a command that needs one caption per image or video."""
-    group = parser.add_argument_group("decoding (default: the recipe's)", MORE)
-    _add_beam(group)
-
-
-def add_decoding(parser: argparse.ArgumentParser) -> None:
-    """All decoding options: beam search, sampling and required or forbidden words."""
-    group = parser.add_argument_group("decoding (default: the recipe's)", MORE)
-    _add_beam(group)
-    group.add_argument("--n-best", type=positive_int, metavar="N", help="the N best different captions of the beam")
-    group.add_argument("--must", type=word_list, metavar="WORD,...", help="words that the caption must contain")
-    group.add_argument("--never", type=word_list, metavar="WORD,...", help="words that it must not contain")
-    group.add_argument("--sample", type=positive_int, metavar="N", help="draw N captions at random instead")
-    group.add_argument("--temperature", type=float, metavar="T", help="of --sample; below 1: safer captions")
-    group.add_argument("--top-k", type=positive_int, metavar="K", help="of --sample: only the K likeliest words")
-    group.add_argument("--top-p", type=float, metavar="P", help="of --sample: only the likeliest words, sum P")
-    group.add_argument("--seed", type=int, metavar="N", help="of --sample (default: 0)")
-
-
-def _add_beam(group: Any) -> None:
-    group.add_argument("--beam", type=positive_int, metavar="K", help="number of hypotheses; 1 is greedy search")
-    group.add_argument("--max-length", type=positive_int, metavar="N", help="most tokens, end of sentence included")
-
-
-def add_ensemble(parser: argparse.ArgumentParser) -> None:
-    """Add --with and --weights: the further members of an ensemble, and the weight of each."""
-    group = parser.add_argument_group("ensemble")
-    group.add_argument(
-        "--with", dest="others", action="append", default=[], metavar="RUN",
-        help="one more member; may be repeated",
-    )  # fmt: skip
-    group.add_argument("--weights", type=number_list, metavar="W,...", help="one per member (default: equal)")
-    group.add_argument(
-        "--average", choices=["probabilities", "log_probabilities"], default="probabilities", metavar="WHAT",
-        help="probabilities (default) or log_probabilities",
-    )  # fmt: skip
 
 
 def averaging_of(options: argparse.Namespace) -> Averaging:

@@ -4,9 +4,8 @@ import argparse
 
 from limner.apps.shared.arguments import WrongArguments
 from limner.apps.shared.decoding import averaging_of
+from limner.apps.shared.startup import collector_paused
 from limner.inference.load import CaptionPipeline, is_exported, is_transformers, load
-
-MODEL = "run, packed model, hub id or hf:ID (default: limner-tiny)"
 
 
 def open_captioner(options: argparse.Namespace) -> CaptionPipeline:
@@ -20,7 +19,8 @@ def open_captioner(options: argparse.Namespace) -> CaptionPipeline:
     if is_transformers(options.model):
         _refuse_run_options(options, f"is about runs of limner, and {options.model} is a model of transformers")
         return load(options.model, device=options.device, frames=options.frames)
-    from limner.inference.pipeline import Pipeline
+    with collector_paused():
+        from limner.inference.pipeline import Pipeline
 
     averaging = averaging_of(options)
     return Pipeline.load(options.model, options.encoder, options.device, options.frames, options.others, averaging)
@@ -31,7 +31,8 @@ def _open_exported(options: argparse.Namespace) -> CaptionPipeline:
     _refuse_run_options(options, "is about runs: an exported model is complete in itself")
     if options.model is None or options.device != "cpu":
         raise WrongArguments("--engine onnx runs an exported model on the CPU: give --model FOLDER, and no --device")
-    from limner.inference.onnx.pipeline import OnnxPipeline
+    with collector_paused():
+        from limner.inference.onnx.pipeline import OnnxPipeline
 
     beside = f"{options.model.rstrip('/')}.onnx"
     folder = beside if not is_exported(options.model) and is_exported(beside) else options.model

@@ -1,0 +1,53 @@
+"""Caption images and videos.
+
+    limner caption photo.jpg clip.mp4 folder/ --out captions.csv
+
+Without --out captions are printed.  The ending of --out chooses CSV, JSONL, JSON (COCO results) or an HTML report.
+Videos of more than a minute are cut into shots, with a caption each.  Files that cannot be read are listed at the end,
+and the exit status is 3.  Without files this is a prompt: type a path, get a caption.
+"""
+
+import argparse
+from pathlib import Path
+
+from limner.apps.shared.arguments import (
+    add_decoding,
+    add_device,
+    add_ensemble,
+    add_overwrite,
+    positive_int,
+    positive_seconds,
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="*", metavar="FILE", help="images, videos, folders, patterns; - reads a list")
+    parser.add_argument("--model", metavar="RUN", help="run, packed model, hub id or hf:ID (default: limner-tiny)")
+    parser.add_argument(
+        "--engine", choices=["torch", "onnx"], default="torch", metavar="NAME", help="torch (default) or onnx"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="ends in .csv, .jsonl, .json or .html (report)")
+    parser.add_argument("--references", type=Path, metavar="FILE", help="a report shows them, with scores")
+    parser.add_argument("--resume", action="store_true", help="keep the captions that --out already has")
+    add_overwrite(parser)
+    parser.add_argument(
+        "--batch-size", type=positive_int, default=16, metavar="N", help="images at a time (default: 16)"
+    )
+    parser.add_argument(
+        "--style", choices=["plain", "alt-text"], default="plain", metavar="NAME", help="plain (default) or alt-text"
+    )
+    parser.add_argument("--max-chars", type=positive_int, metavar="N", help="of --style alt-text (default: 125)")
+    add_device(parser)
+    group = parser.add_argument_group("videos")
+    group.add_argument("--frames", type=positive_int, metavar="N", help="frames sampled from a video or shot")
+    group.add_argument("--frame-folders", action="store_true", help="a folder's images are the frames of one video")
+    cutting = group.add_mutually_exclusive_group()
+    cutting.add_argument("--shots", action="store_true", help="cut every video into shots")
+    cutting.add_argument("--every", type=positive_seconds, metavar="SECONDS", help="cut videos into equal windows")
+    cutting.add_argument("--whole", action="store_true", help="one caption per video, however long")
+    for name in ("srt", "vtt"):
+        group.add_argument(
+            f"--{name}", nargs="?", const="", metavar="PATH", help="subtitle file or folder (default: beside the video)"
+        )
+    add_decoding(parser)
+    add_ensemble(parser)

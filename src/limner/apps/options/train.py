@@ -1,0 +1,15 @@
+"""Train a captioner from a recipe.
+
+    limner train RECIPE.yaml [--FIELD VALUE ...]
+
+Every field of the recipe can be changed by its dotted name, for example --stages.0.lr 1e-4 or --seed 3.  --resume
+continues an interrupted run exactly.  Several processes: torchrun --nproc_per_node 2 -m limner train RECIPE.yaml
+"""
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", metavar="RECIPE", help="YAML file, or the recipe.json of a run")
+    parser.add_argument("--out", metavar="DIR", help="run folder (default: runs/NAME_OF_RECIPE)")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
