@@ -20,7 +20,8 @@ from limner.convert import SYSTEMS, run_folder
 from limner.convert.checkpoint import check_finite, id_problem, near_names, read_checkpoint, read_pickle
 from limner.convert.self_critical_words import read_words
 from limner.convert.settings import Settings
-from limner.core.untrusted import check_pickle, load_yaml, short_repr
+from limner.core.messages import short_repr
+from limner.core.untrusted import check_pickle, load_yaml
 from limner.runs.run import load_run
 from tests.convert import test_recnet as recnet
 from tests.convert import test_sa_lstm as sa_lstm

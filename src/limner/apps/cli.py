@@ -104,8 +104,6 @@ def _load_plugins(arguments: Sequence[str]) -> list[str]:
 
     Raises ValueError when there is no such package.
     """
-    from limner.core.plugins import load_plugin
-
     rest = list(arguments)
     while rest and rest[0].partition("=")[0] == "--plugin":
         _, equals, package = rest.pop(0).partition("=")
@@ -113,6 +111,8 @@ def _load_plugins(arguments: Sequence[str]) -> list[str]:
             if not rest:
                 raise ValueError("--plugin needs the name of a package")
             package = rest.pop(0)
+        from limner.core.plugins import load_plugin
+
         load_plugin(package)
     return rest
 

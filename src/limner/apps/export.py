@@ -36,7 +36,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         share = f", {size / exported.float_bytes[name]:.0%} of the float file" if smaller else ""
         print(f"{name}: {size / 1e6:.1f} MB{share}")
     kinds = " and ".join(name for name, able in (("images", exported.images), ("videos", exported.clips)) if able)
-    print(f"wrote {exported.folder}, for {kinds}: limner caption FILE --model {exported.folder} --engine onnx")
+    print(f"wrote {exported.folder}, for {kinds}: limner caption FILE --model {exported.folder}")
     return 0
 
 

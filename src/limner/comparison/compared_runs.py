@@ -8,8 +8,8 @@ from typing import Any
 
 from limner.core.addresses import refuse_address
 from limner.core.files import read_json
+from limner.core.messages import short_repr
 from limner.core.types import Medium
-from limner.core.untrusted import short_repr
 from limner.data.captions_file import read_captions
 from limner.data.datasets import read_dataset
 from limner.data.media_folder import media_below

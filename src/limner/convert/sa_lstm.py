@@ -18,9 +18,9 @@ from limner.convert.checkpoint import check_finite, check_keys, has_tensors, id_
 from limner.convert.run_folder import ConvertedRun, check_no_run, write_run
 from limner.convert.settings import NONE_GIVEN, Settings, check_settings, choose
 from limner.core.files import read_json
+from limner.core.messages import short_repr
 from limner.core.tensors import load_state_strictly
 from limner.core.types import Layout
-from limner.core.untrusted import short_repr
 from limner.data.datasets import DataConfig
 from limner.data.feature_files import FeatureRows
 from limner.decode.rules import Rules

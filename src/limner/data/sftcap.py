@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from limner.core.files import atomic_write, read_json
+from limner.core.messages import short_repr
 from limner.core.torch_free import Medium
-from limner.core.untrusted import check_pickle, short_repr
+from limner.core.untrusted import check_pickle
 from limner.data.clip_folder import clip_files
 from limner.data.dataset import Dataset, drop_empty_captions, missing_caption_problems
 from limner.data.split_lists import apply_split_lists

@@ -8,7 +8,8 @@ from typing import Any, TypeVar, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from limner.core.untrusted import load_yaml, short_repr
+from limner.core.messages import short_repr
+from limner.core.untrusted import load_yaml
 
 Options = TypeVar("Options")
 

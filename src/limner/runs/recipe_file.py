@@ -14,9 +14,10 @@ from pydantic import ValidationError
 from limner.core.addresses import refuse_address
 from limner.core.fields import ConfigOf
 from limner.core.files import read_json, write_json
+from limner.core.messages import short_repr
 from limner.core.migration import migrate, new_field_name
 from limner.core.plugins import load_entry_points
-from limner.core.untrusted import load_yaml, short_repr
+from limner.core.untrusted import load_yaml
 from limner.decode.options import Beam
 from limner.encoders import DEFAULT_ENCODER
 from limner.models import DEFAULT_CAPTIONER

@@ -92,7 +92,7 @@ def test_the_export_beside_a_run_is_found(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give --model FOLDER"),
+        (["--engine", "onnx"], "give --model FOLDER"),
         (["--model", "{exported}", "--with", "other"], "--with is about runs"),
         (["--model", "{exported}", "--encoder", "x"], "--encoder is about runs"),
         (["--model", "{exported}", "--sample", "2"], "needs the PyTorch engine"),

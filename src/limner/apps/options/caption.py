@@ -24,8 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="*", metavar="FILE", help="images, videos, folders, patterns; - reads a list")
     parser.add_argument("--model", metavar="RUN", help="run, packed model, hub id or hf:ID (default: limner-tiny)")
     parser.add_argument(
-        "--engine", choices=["torch", "onnx"], default="torch", metavar="NAME", help="torch (default) or onnx"
+        "--engine", choices=["torch", "onnx"], metavar="NAME", help="torch or onnx (default: the one of --model)"
     )
+    parser.add_argument("--threads", type=positive_int, metavar="N", help="default: OMP_NUM_THREADS; of onnx else one")
     parser.add_argument("--out", type=Path, metavar="FILE", help="ends in .csv, .jsonl, .json or .html (report)")
     parser.add_argument("--references", type=Path, metavar="FILE", help="a report shows them, with scores")
     parser.add_argument("--resume", action="store_true", help="keep the captions that --out already has")

@@ -1,7 +1,7 @@
 """Export a run as ONNX, to caption without PyTorch.
 
     limner export RUN --format onnx
-    limner caption photo.jpg --model RUN.onnx --engine onnx
+    limner caption photo.jpg --model RUN.onnx
 
 The folder holds the encoder and a decoding step as ONNX graphs, the vocabulary, and model.json.  It is written only if
 its captions equal PyTorch's on at least 99 % of the images or videos of --check (without it: of generated images).

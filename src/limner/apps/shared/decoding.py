@@ -9,7 +9,6 @@ from typing import Any
 from limner.apps.shared.arguments import WrongArguments, word_list
 from limner.decode.options import Averaging, Beam, Decoding, Sample
 from limner.decode.rules import missing_words
-from limner.runs.overrides import override_options, parse_value
 from limner.text.vocabulary import Vocabulary
 
 # flag of a command (as argparse names it) -> the field of `Beam` or `Sample` that it sets
@@ -65,7 +64,7 @@ def decoding_of(
     if isinstance(start, Beam):
         start, changes = _prepared_beam(start, changes, shown)
     try:
-        decoding = override_options(start, changes, "decoding")
+        decoding = _overridden(start, changes)
         if vocabulary is not None and shown:
             decoding.bind(vocabulary)
     except ValueError as error:
@@ -83,6 +82,15 @@ def decoding_of(
     return decoding
 
 
+def _overridden(start: Decoding, changes: Mapping[str, Any]) -> Decoding:
+    """The decoding with fields changed; most calls change none, and need neither YAML nor a schema."""
+    if not changes:
+        return start
+    from limner.runs.overrides import override_options
+
+    return override_options(start, changes, "decoding")
+
+
 def beam_of(options: argparse.Namespace, given: Mapping[str, str], default: Decoding) -> Beam:
     """`decoding_of` for commands with the flags of `add_beam`, which always search with a beam."""
     decoding = decoding_of(options, given, default)
@@ -91,6 +99,8 @@ def beam_of(options: argparse.Namespace, given: Mapping[str, str], default: Deco
 
 def _parsed(name: str, text: str) -> Any:
     """A value of `--decoding.FIELD value`: YAML, and for lists of words also `a,the`."""
+    from limner.runs.overrides import parse_value  # YAML
+
     try:
         value = parse_value(f"decoding.{name}", text)
     except ValueError as error:

@@ -12,7 +12,7 @@ from typing import Any
 
 from limner.apps.shared.arguments import WrongArguments
 from limner.core.files import read_json, write_text
-from limner.core.untrusted import short_repr
+from limner.core.messages import short_repr
 from limner.data.image_ids import coco_id
 
 Row = dict[str, Any]

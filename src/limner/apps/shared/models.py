@@ -14,8 +14,12 @@ def open_captioner(options: argparse.Namespace) -> CaptionPipeline:
     Raises ValueError or FileNotFoundError when there is no model by that name, WrongArguments for options that it does
     not have.
     """
-    if options.engine == "onnx":
+    if options.engine == "onnx" or (options.engine is None and options.model and is_exported(options.model)):
         return _open_exported(options)
+    if options.threads:
+        with collector_paused():
+            import torch
+        torch.set_num_threads(options.threads)
     if is_transformers(options.model):
         _refuse_run_options(options, f"is about runs of limner, and {options.model} is a model of transformers")
         return load(options.model, device=options.device, frames=options.frames)
@@ -30,13 +34,13 @@ def _open_exported(options: argparse.Namespace) -> CaptionPipeline:
     """Open the exported folder that --model names, or RUN.onnx beside the run that it names."""
     _refuse_run_options(options, "is about runs: an exported model is complete in itself")
     if options.model is None or options.device != "cpu":
-        raise WrongArguments("--engine onnx runs an exported model on the CPU: give --model FOLDER, and no --device")
+        raise WrongArguments("an exported model runs on the CPU: give --model FOLDER, and no --device")
     with collector_paused():
         from limner.inference.onnx.pipeline import OnnxPipeline
 
     beside = f"{options.model.rstrip('/')}.onnx"
     folder = beside if not is_exported(options.model) and is_exported(beside) else options.model
-    return OnnxPipeline.load(folder, options.frames)
+    return OnnxPipeline.load(folder, options.frames, options.threads)
 
 
 def _refuse_run_options(options: argparse.Namespace, reason: str) -> None:

@@ -5,6 +5,7 @@ Before anything is run, every file is checked against its hash in `model.json`, 
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
@@ -64,15 +65,17 @@ class ExportManifest:
 class OnnxModel:
     """Both graphs of an exported captioner, loaded into onnxruntime."""
 
-    def __init__(self, folder: Path, manifest: ExportManifest, vocabulary: Vocabulary, threads: int):
+    def __init__(self, folder: Path, manifest: ExportManifest, vocabulary: Vocabulary, threads: int | None = None):
+        """`threads`: None is `default_threads()`, 0 is one per core."""
+        threads = default_threads() if threads is None else threads
         self.folder, self.manifest, self.vocabulary = folder, manifest, vocabulary
         self.encoder = _session(folder / "encoder.onnx", threads)
         self.decoder = _session(folder / "step.onnx", threads)
         self._decoder_inputs = {entry.name for entry in self.decoder.get_inputs()}
 
     @classmethod
-    def load(cls, folder: str | PathLike[str], threads: int = 0) -> "OnnxModel":
-        """Check and load an exported folder; `threads` 0 uses all cores.
+    def load(cls, folder: str | PathLike[str], threads: int | None = None) -> "OnnxModel":
+        """Check and load an exported folder.
 
         Raises ValueError that names a file which is missing or changed, or a newer format; ImportError without
         onnxruntime.
@@ -95,6 +98,12 @@ class OnnxModel:
             names, {name: value for name, value in inputs.items() if name in self._decoder_inputs}
         )
         return logits, attention, state
+
+
+def default_threads() -> int:
+    """Threads of the engine where none are asked for: the first number of OMP_NUM_THREADS, or one."""
+    number = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # "4,2": 4, and 2 inside each of them
+    return int(number) if number.isdecimal() and int(number) else 1
 
 
 def is_exported(folder: str | PathLike[str]) -> bool:

@@ -32,8 +32,12 @@ class OnnxPipeline:
         self.preprocess = manifest.preprocess
 
     @classmethod
-    def load(cls, folder: str | PathLike[str], frames: int | None = None, threads: int = 0) -> "OnnxPipeline":
-        """Load a folder that `limner export` has written.  Raises ValueError as `OnnxModel.load` does."""
+    def load(cls, folder: str | PathLike[str], frames: int | None = None, threads: int | None = None) -> "OnnxPipeline":
+        """Load a folder that `limner export` has written.
+
+        `threads`: None is the number in OMP_NUM_THREADS, or else one; 0 is one per core.  Raises ValueError as
+        `OnnxModel.load` does.
+        """
         return cls(OnnxModel.load(folder, threads), frames)
 
     @property
