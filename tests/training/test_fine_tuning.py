@@ -105,7 +105,7 @@ def test_fine_tuning_needs_pixels(folder: Path, tmp_path: Path):
 
 @pytest.mark.slow
 def test_two_processes_train_one_run(folder: Path, tmp_path: Path):
-    save_recipe(recipe(folder, epochs=3, batch_size=3, average=0.5), tmp_path / "r.json")
+    save_recipe(recipe(folder, epochs=3, batch_size=3, ema_decay=0.5), tmp_path / "r.json")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "limner"]
     command += ["train", str(tmp_path / "r.json"), "--out", str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
