@@ -27,7 +27,19 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         raise WrongArguments(f"unknown metric '{recipe.validation.metric}'; known are {', '.join(METRICS)}")
     with Watcher(folder) as watcher:
         train(recipe, folder, options.resume, watcher)
+    _leave_process_group()
     return 3 if watcher.skipped else 0
+
+
+def _leave_process_group() -> None:
+    """Close the connections between the processes of torchrun.
+
+    Their threads would otherwise still run while the process ends, which aborts it now and then.
+    """
+    import torch.distributed
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def run_folder(options: argparse.Namespace) -> Path:
