@@ -5,8 +5,8 @@ They read the weights of limner's models, but use no code of these models or of 
 - `xlan_beam`: JDAI-CV/image-captioning.  The encoder, keys and values once; then all hypotheses of all images in one
   batch, images copied for each hypothesis.  At every step all words of all hypotheses are sorted, and the
   log-probabilities of the chosen ones are kept.
-- `batched_transformer_beam`: ruotianluo/self-critical.pytorch.  The encoder once, its output copied for each hypothesis;
-  at every step the whole prefix goes through the decoder, the keys and values of the regions included.
+- `batched_transformer_beam`: ruotianluo/self-critical.pytorch.  The encoder once, its output copied per hypothesis; at
+  every step the whole prefix goes through the decoder, the keys and values of the regions included.
 - `single_transformer_beam`: yahoo/object_relation_transformer and sidharth5n/Spatial-Image-Captioning.  The same,
   but one image after the other, and candidates are compared in a Python loop.
 
