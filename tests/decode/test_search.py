@@ -282,3 +282,19 @@ def test_search_does_not_change_the_model():
         torch.equal(before[name], value) for name, value in captioner.state_dict().items()
     )
     assert all(parameter.grad is None for parameter in captioner.parameters())
+
+
+def test_rows_of_ended_hypotheses_are_not_computed():
+    """EOS (.3) takes one of two slots at the first word; afterwards every step computes one row."""
+    a, b = 4, 5
+    world = chain(6, {(BOS, BOS): {a: 0.5, EOS: 0.3, b: 0.2}, (BOS, a): {b: 0.9, EOS: 0.1}, (a, b): {EOS: 1.0}})
+    rows, step = [], world.step
+
+    def counted(token, state, memory):
+        rows.append(len(token))
+        return step(token, state, memory)
+
+    world.step = counted  # type: ignore[method-assign]
+    found = beam(world, media(0), Beam(2, 0.0, FREE))
+    assert sentences(found) == [(a, b, EOS)] and rows == [1, 1, 1]
+    assert found.logprob.item() == pytest.approx(log(0.45))

@@ -8,7 +8,14 @@ from torch import Tensor, nn
 
 from limner.core.types import BOS, Features, Layout
 from limner.decode.search import Beam, beam
-from limner.models.attention_blocks import RMSNorm, UnbiasedNorm, sinusoidal_table
+from limner.models.attention_blocks import (
+    DotProduct,
+    FeedForward,
+    RMSNorm,
+    UnbiasedNorm,
+    channels_first_in_memory,
+    sinusoidal_table,
+)
 from limner.models.captioner import unroll
 from limner.models.grid_positions import GRID_POSITIONS
 from limner.models.spatial_transformer import SpatialTransformer, SpatialTransformerConfig
@@ -95,6 +102,9 @@ def test_norms_by_hand():
     close(UnbiasedNorm(4)(x), torch.tensor([[1.0, -3.0, 2.0, 0.0]]) / (14 / 3) ** 0.5)
     assert RMSNorm(4)(torch.zeros(1, 4)).tolist() == [[0, 0, 0, 0]]
     assert UnbiasedNorm(4)(torch.ones(1, 4)).tolist() == [[0, 0, 0, 0]]
+    with torch.no_grad():  # the faster form of the same numbers
+        close(UnbiasedNorm(4)(x), torch.tensor([[1.0, -3.0, 2.0, 0.0]]) / (14 / 3) ** 0.5)
+        assert UnbiasedNorm(4)(torch.ones(1, 4)).tolist() == [[0, 0, 0, 0]]
     for norm in (RMSNorm(4), UnbiasedNorm(4)):  # a cell of which dropout has left nothing
         nothing = torch.zeros(1, 4, requires_grad=True)
         norm(nothing).sum().backward()
@@ -113,7 +123,7 @@ def test_cached_steps_equal_reading_everything_again(case: str):
         again, _, attention = model.decode_words(TOKENS[:, : t + 1], model.init_state(memory), memory)
         close(out.logits, model.head(again[:, -1]))
         close(out.attention, attention[:, -1])
-        assert all(known.key.shape == (3, t + 1, 8) for known in state.past)
+        assert all(known.key.shape == (3, model.config.heads, t + 1, 8 // model.config.heads) for known in state.past)
 
 
 def test_cells_and_words_are_projected_once():
@@ -259,3 +269,20 @@ def test_a_fresh_captioner_predicts_words_almost_uniformly():
     features = Features(grid, torch.ones(8, 49, dtype=torch.bool), Layout(1, 7, 7))
     logits = model(features, torch.randint(4, 1000, (8, 10)))[..., 2:]
     assert logits.std() < 1.5 and V == 9
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_decoding_layers_equal_training_layers(activation: str):
+    """Matrices large enough to be packed, ReLU inside the product, heads laid out for the product: same numbers."""
+    torch.manual_seed(0)
+    attend, feed = DotProduct(512, 8, 0.1).eval(), FeedForward(512, 1024, activation, 0.1).eval()
+    x, cells = torch.randn(3, 2, 512), torch.randn(3, 5, 512)
+    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2, [True] + [False] * 4])[:, None]
+    known = attend.project(cells)
+    fast = attend(x, type(known)(*(channels_first_in_memory(part) for part in known)), mask), feed(x)
+    with torch.enable_grad():
+        slow = attend(x, attend.project(cells), mask), feed(x)
+    for found, expected in ((fast[0][0], slow[0][0]), (fast[0][1], slow[0][1]), (fast[1], slow[1])):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        assert not found.requires_grad and expected.requires_grad

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from limner.core.types import BOS, EOS, PAD, Features, Layout
-from limner.models.captioner import unroll
+from limner.models.captioner import map_tensors, unroll
 from limner.models.xlan import Xlan
 from limner.runs.recipe_file import build_recipe
 from tests.models.captioners import D, random_features, small
@@ -25,7 +25,7 @@ def rollout(model: Xlan, features: Features, tokens: Tensor) -> Tensor:
         read, _ = five_dimensional(attend, vectors[-1][:, None], attend.project(cells), mask)
         vectors.append(read[:, 0])
         pairs = torch.cat([read.expand(-1, cells.shape[1], -1), cells], -1)
-        cells = norm(cells + torch.relu(join(pairs)))
+        cells = norm(cells + torch.relu(F.linear(pairs, join.weight, join.bias)))
     whole = model.whole_norm(model.whole(torch.cat(vectors, 1)))
     h = c = said = torch.zeros_like(whole)
     logits = []
@@ -44,6 +44,31 @@ def test_equal_to_the_equations():
     expected, alive = rollout(model, features, TOKENS), TOKENS > EOS
     alive[:, 0] = True
     torch.testing.assert_close(model(features, TOKENS)[alive], expected[alive], rtol=1e-4, atol=1e-5)
+
+
+def test_decoding_equals_training_mode():
+    """The slow twin: with gradients every product is computed in one piece and for every row.
+
+    Rows 0 and 1 continue one hypothesis, and rows 2 and 3 another; rows 1 and 2 read the same word.
+    """
+    model, features = small("xlan"), random_features()
+    slow = model.encode(features)
+    with torch.no_grad():
+        fast = model.encode(features)
+    torch.testing.assert_close(tuple(slow.key_value), tuple(fast.key_value), rtol=1e-4, atol=1e-5)
+    assert slow.gate_inputs.shape[1] == 0 and fast.gate_inputs.shape[1] == 4 * model.config.dim
+    states = []
+    for memory, gradients in ((slow, True), (fast, False)):
+        with torch.set_grad_enabled(gradients):
+            state = model.step(torch.full((len(features),), BOS), model.init_state(memory), memory).state
+            parents = torch.arange(len(features)).repeat_interleave(2)
+            state = map_tensors(lambda x, parents=parents: x[parents], state)
+            assert state.row.tolist() == parents.tolist()
+            out = model.step(torch.tensor([4, 5, 5, 6, 4, 4, 7, 6]), state, memory)
+            states.append([out.logits, out.attention, *out.state])
+    assert len(features) == 4
+    for expected, found in zip(*states, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_words_are_predicted_from_the_hidden_states():

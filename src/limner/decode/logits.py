@@ -33,9 +33,8 @@ def apply_rules(rules: Rules, scores: Float[Tensor, "R V"], tokens: Int[Tensor, 
             trigrams = tokens.unfold(1, 3, 1)  # (R, t - 2, 3)
             row, place = (trigrams[..., :2] == tokens[:, None, -2:]).all(-1).nonzero(as_tuple=True)
             ruled[row, trigrams[row, place, 2]] = -torch.inf
-        return torch.where(
-            ruled.amax(1, keepdim=True) == -torch.inf, scores, ruled
-        )  # amax keeps nan, which the searches report
+        blocked = ruled.amax(1, keepdim=True) == -torch.inf  # amax keeps nan, which the searches report
+        return torch.where(blocked, scores, ruled) if blocked.any() else ruled
     return scores
 
 

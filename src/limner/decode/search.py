@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from limner.core.registry import Registry
@@ -148,13 +148,27 @@ class _BeamSearch:
         self.score = score.masked_fill(~usable | ended, -torch.inf)
         if self.options.drop_hopeless:
             self.score.masked_fill_(self._bound() <= self.best_score[:, None], -torch.inf)
-        # an empty slot repeats its medium's best hypothesis; models that share work among equal rows pay nothing for it
-        best = torch.where(
-            self.score.isfinite(), torch.arange(K, device=self.score.device), self.score.argmax(1, keepdim=True)
-        )
-        parents = parents.view(B, K).gather(1, best).flatten()
-        self.state = map_tensors(lambda x: x.index_select(0, parents), state)
+        self._continue(state, parents.view(B, K))
         return self._drop_done()
+
+    def _continue(self, state: Any, parents: Int[Tensor, "B K"]) -> None:
+        """Give every slot the state of its parent, a row of `state`; slots that no medium needs any more are dropped.
+
+        For example, when two of five hypotheses have ended in every medium, the next step computes three rows each.
+        """
+        live = self.score.isfinite()
+        width = max(1, int(live.sum(1).max()))
+        if width < live.shape[1]:
+            slots = live.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :width]
+            rows = (torch.arange(len(live), device=live.device)[:, None] * live.shape[1] + slots).flatten()
+            self.score, parents, live = (x.gather(1, slots) for x in (self.score, parents, live))
+            self.token, self.tokens = self.token[rows], self.tokens[rows]
+            self.attention = None if self.attention is None else self.attention[rows]
+        # an empty slot repeats its medium's best hypothesis; models that share work among equal rows pay nothing for it
+        own = torch.arange(live.shape[1], device=live.device)
+        slots = torch.where(live, own, self.score.argmax(1, keepdim=True))
+        rows = parents.gather(1, slots).flatten()
+        self.state = map_tensors(lambda x: x.index_select(0, rows), state)
 
     def _collect_ended(self, ended: Float[Tensor, "B K"]) -> None:
         """Store the best ended hypotheses of each medium; `ended` is their log-probability, -inf elsewhere."""

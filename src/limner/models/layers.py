@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from limner.core.types import BOS, PAD
+from limner.models.packed_linear import PackedWeight
 
 ACTIVATIONS = {
     "tanh": torch.tanh_,
@@ -32,9 +33,10 @@ class WordHead(nn.Linear):
         never = torch.zeros(vocabulary_size, dtype=torch.bool)
         never[[PAD, BOS]] = mask_special_tokens
         self.register_buffer("never", never, persistent=False)
+        self._packed = PackedWeight()
 
     def forward(self, x: Float[Tensor, "*B H"]) -> Float[Tensor, "*B V"]:
-        return nn.functional.linear(x, self.weight, self.bias.masked_fill(self.never, -torch.inf))
+        return self._packed.multiply(self.weight, self.bias.masked_fill(self.never, -torch.inf), x)
 
 
 def masked_max(cells: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B D"]:

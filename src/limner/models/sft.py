@@ -179,7 +179,7 @@ class Sft(Captioner):
         visible = ~(state.ended & (token == PAD))
         hidden, attention, cache = head.decode_words(token[:, None], visible[:, None], WordCache(*state[:3]), memory)
         state = State(*cache, state.ended | (token == EOS), hidden[:, 0])
-        return Step(head.step_logits(hidden[:, 0]), state, attention[:, 0])
+        return Step(head.words(hidden[:, 0]), state, attention[:, 0])
 
     def hidden(self, state: State) -> Float[Tensor, "R h"]:
         """The vector that the word layer multiplied."""

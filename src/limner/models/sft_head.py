@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from limner.core.types import UNK
 from limner.models.layers import WordHead, masked_softmax
-from limner.models.packed_linear import PackedWeight, SmallBatchLinear
+from limner.models.packed_linear import SmallBatchLinear
 from limner.models.sft_network import frame_positions, input_projection, layer_norm, sinusoidal_encoding
 
 GLOBAL_TYPE, FRAME_TYPE, WORD_TYPE = 0, 1, 2  # token types
@@ -83,7 +83,6 @@ class SftHead(nn.Module):
         self.dense, self.dense_norm = SmallBatchLinear(hidden, hidden), layer_norm(hidden)
         self.words = WordHead(hidden, vocabulary_size, mask_special_tokens)
         self.words.never[UNK] = not unknown
-        self._packed = PackedWeight()
         for weight in (self.embed.weight, self.kinds.weight, self.words.weight):
             nn.init.normal_(weight, std=0.02)
         nn.init.zeros_(self.words.bias)
@@ -147,11 +146,6 @@ class SftHead(nn.Module):
         attention = masked_softmax(scores[..., :-1], frames[:, None, None]).mean(1)
         hidden = self.dense_norm(F.gelu(self.dense(x)))
         return hidden, attention, WordCache(tuple(keys), tuple(values), visible)
-
-    def step_logits(self, hidden: Float[Tensor, "R h"]) -> Float[Tensor, "R V"]:
-        """Logits of the next word; equal to `words(hidden)`, and faster for the few rows of a step."""
-        bias = self.words.bias.masked_fill(self.words.never, -torch.inf)
-        return self._packed.multiply(self.words, bias, hidden)
 
     def transform(self, semantics: Float[Tensor, "*B h"]) -> Float[Tensor, "*B h"]:
         """The hidden state from which `words` predicts the name of an object or action, given its semantics."""

@@ -17,11 +17,20 @@ from torch import Tensor, nn
 
 from limner.core.fields import FractionBelowOne, PositiveInt
 from limner.core.types import Features, Pixels
-from limner.models.attention_blocks import NORMS, DotProduct, FeedForward, KeyValue, sinusoidal_table
+from limner.models.attention_blocks import (
+    NORMS,
+    DotProduct,
+    FeedForward,
+    KeyValue,
+    channels_first_in_memory,
+    sinusoidal_table,
+    split_heads,
+)
 from limner.models.captioner import Captioner, Step, TeacherForced, map_tensors, not_ended
 from limner.models.geometry import GeometryBias, box_fourier_features, pairwise_geometry
 from limner.models.grid_positions import GRID_POSITIONS, POSITIONS, AreaShare, grid_side
 from limner.models.layers import WordHead
+from limner.models.packed_linear import SmallBatchLinear
 from limner.models.position_embedding import PositionEmbedding
 from limner.models.xlinear import XLinear
 
@@ -64,10 +73,17 @@ class Memory(NamedTuple):
     mask: Bool[Tensor, "B N"]
 
 
+class WordCache(NamedTuple):
+    """Keys and values of the t words so far in one decoder layer; split heads need no copy at the next step."""
+
+    key: Float[Tensor, "R H t d"]
+    value: Float[Tensor, "R H t d"]
+
+
 class State(NamedTuple):
     """The key-value cache of the words."""
 
-    past: tuple[KeyValue, ...]  # of the t words so far for each decoder layer, (R, t, D) each
+    past: tuple[WordCache, ...]  # for each decoder layer
     output: Float[Tensor, "R D"]  # the vector from which the last logits were computed
 
 
@@ -80,7 +96,7 @@ class SpatialTransformer(Captioner):
         dim = config.dim
         self.position_embedding = PositionEmbedding(feature_dim) if config.position_embedding else None
         self.feature_norm = nn.LayerNorm(feature_dim) if config.feature_norm else nn.Identity()
-        self.cells = nn.Linear(feature_dim, dim)
+        self.cells = SmallBatchLinear(feature_dim, dim)
         self.positions = POSITIONS[config.positions](dim, config.num_grids, config.share)
         self.cell_layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
         self.cell_norm = NORMS[config.norm](dim)
@@ -105,7 +121,10 @@ class SpatialTransformer(Captioner):
         for layer in self.cell_layers:
             cells = layer(cells, mask, bias)
         cells = self.cell_norm(cells)
-        return Memory(tuple(cast(DecoderLayer, layer).attend_cells.project(cells) for layer in self.word_layers), mask)
+        known = tuple(cast(DecoderLayer, layer).attend_cells.project(cells) for layer in self.word_layers)
+        if not torch.is_grad_enabled() and self.config.cross_attention == "dot-product":  # every step reads them again
+            known = map_tensors(channels_first_in_memory, known)
+        return Memory(known, mask)
 
     def embed_cells(self, features: Features) -> Float[Tensor, "B N D"]:
         """The embedded cells: linear layer and ReLU, 0 at padding."""
@@ -126,8 +145,9 @@ class SpatialTransformer(Captioner):
         return box_fourier_features(pairwise_geometry(boxes.float())).to(features.grid.dtype)
 
     def init_state(self, memory: Memory) -> State:
-        empty = memory.mask.new_zeros(len(memory.mask), 0, self.config.dim, dtype=self.embed.weight.dtype)
-        return State(tuple(KeyValue(empty, empty) for _ in self.word_layers), empty.sum(1))
+        rows, heads, dim = len(memory.mask), self.config.heads, self.config.dim
+        empty = memory.mask.new_zeros(rows, heads, 0, dim // heads, dtype=self.embed.weight.dtype)
+        return State(tuple(WordCache(empty, empty) for _ in self.word_layers), empty.new_zeros(rows, dim))
 
     def decode_words(
         self, tokens: Int[Tensor, "R L"], state: State, memory: Memory, alive: Bool[Tensor, "R L"] | None = None
@@ -137,10 +157,12 @@ class SpatialTransformer(Captioner):
         -> output vectors for the word layer, the new state, and attention averaged over layers and heads.  Words that
         are not `alive` (padding) do not attend to the cells.
         """
-        before, length = state.past[0].key.shape[1], tokens.shape[1]
+        before, length = state.past[0].key.shape[2], tokens.shape[1]
         position = torch.arange(before, before + length, device=tokens.device)
         x = self.dropout(self.embed(tokens) * self.config.dim**0.5 + sinusoidal_table(position, self.config.dim))
-        causal = torch.ones(1, length, before + length, dtype=torch.bool, device=tokens.device).tril(before)
+        causal = None  # a single word sees all words so far
+        if length > 1:
+            causal = torch.ones(1, length, before + length, dtype=torch.bool, device=tokens.device).tril(before)
         cache, attention = [], []
         mask = memory.mask[:, None]  # the rows of a medium attend to its cells together
         mask = mask if alive is None else mask & alive.reshape(len(mask), -1, 1)
@@ -212,16 +234,16 @@ class DecoderLayer(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "R L D"],
-        past: KeyValue,
-        causal: Bool[Tensor, "1 L T"],
+        past: WordCache,
+        causal: Bool[Tensor, "1 L T"] | None,
         cells: KeyValue,
         mask: Bool[Tensor, "B #Q N"],  # noqa: F821 (a shape, not a name)
-    ) -> tuple[Float[Tensor, "R L D"], KeyValue, Float[Tensor, "R L N"]]:
+    ) -> tuple[Float[Tensor, "R L D"], WordCache, Float[Tensor, "R L N"]]:
         """-> the words, their keys and values joined to those of the `past`, and the attention over the cells."""
         normed = self.norms[0](x)
-        own = self.attend_words.project(normed)
-        past = KeyValue(torch.cat([past.key, own.key], 1), torch.cat([past.value, own.value], 1))
-        x = x + self.dropout(self.attend_words(normed, past, causal)[0])
+        own = (split_heads(x, self.attend_words.heads) for x in self.attend_words.project(normed))
+        past = WordCache(*(torch.cat(pair, 2) for pair in zip(past, own, strict=True)))
+        x = x + self.dropout(self.attend_words.attend_split(normed, *past, causal)[0])
         queries = self.norms[1](x).reshape(len(mask), -1, x.shape[-1])
         attended, weights = self.attend_cells(queries, cells, mask)
         x = x + self.dropout(attended.reshape(x.shape))

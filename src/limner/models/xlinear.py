@@ -28,6 +28,7 @@ from torch.utils.checkpoint import checkpoint
 
 from limner.models.attention_blocks import KeyValue, split_heads
 from limner.models.layers import masked_softmax
+from limner.models.packed_linear import SmallBatchLinear
 
 PIECE_SIZE = {"cpu": 1 << 18}  # numbers of q1 * k_n in a piece, by device: 1 MB fits the cache of a core
 DEFAULT_PIECE_SIZE = 1 << 26  # on other devices
@@ -38,13 +39,14 @@ class Projection(nn.Module):
 
     def __init__(self, dim: int, heads: int, alpha: float):
         super().__init__()
-        self.linear = nn.Linear(dim, dim)
+        self.linear = SmallBatchLinear(dim, dim)
         self.heads, self.alpha = heads, alpha
         self.weight, self.bias = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.zeros(dim))
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         parts = F.celu(self.linear(x), self.alpha).unflatten(-1, (self.heads, -1))
-        return F.layer_norm(parts, parts.shape[-1:]).flatten(-2) * self.weight + self.bias
+        normed = F.layer_norm(parts, parts.shape[-1:]).flatten(-2)
+        return torch.addcmul(self.bias, normed, self.weight)
 
 
 class XLinear(nn.Module):
@@ -115,6 +117,8 @@ class XLinear(nn.Module):
         """-> scores w . m_n, and the mean of m_n over the real cells; computed piece by piece."""
         if torch.compiler.is_compiling():  # a traced graph has no fixed sizes and masks
             return self._score_product(q, k, mean_weights(mask))
+        if q.device.type == "cpu" and not torch.is_grad_enabled() and not self.training:
+            return self._score_without_gradients(q, k, mask)
         limit = PIECE_SIZE.get(q.device.type, DEFAULT_PIECE_SIZE)
         media = max(1, limit // max(1, q[0].numel() * k.shape[2]))
         queries = max(1, limit // max(1, k[0].numel()))
@@ -124,6 +128,24 @@ class XLinear(nn.Module):
             results = [self._score_piece(part, some_k, real) for part in parts]
             rows.append([torch.cat(column, 2) for column in zip(*results, strict=True)])
         scores, mean = (torch.cat(column) for column in zip(*rows, strict=True))
+        return scores, mean
+
+    def _score_without_gradients(self, q: Tensor, k: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """`score_cells` in evaluation on a CPU: per piece one product of q1 * k_n with W and ReLU, and two readings."""
+        (B, H, Q, d), N, M = q.shape, k.shape[2], self.common.out_features
+        share, score = mean_weights(mask).to(k.dtype), self.spatial.weight[0]
+        complete = bool(mask.all())
+        scores, mean = q.new_zeros(B, H, Q, N), q.new_empty(B, H, Q, M)
+        queries = max(1, PIECE_SIZE["cpu"] // max(1, H * N * d))
+        for i in range(B):
+            used = slice(None) if complete else mask[i].nonzero().squeeze(1)  # padding is not computed
+            keys = k[i][:, None, used]
+            for first in range(0, Q, queries):
+                piece = slice(first, first + queries)
+                product = q[i, :, piece, None] * keys  # (H, Q, N, d)
+                m = self.common(product).relu_()
+                scores[i, :, piece, used] = m @ score
+                mean[i, :, piece] = share[i, used] @ m
         return scores, mean
 
     def _score_piece(self, q: Tensor, k: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:

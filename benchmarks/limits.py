@@ -1,0 +1,42 @@
+"""How far a run is from the limit of one core: its floating-point operations per second beside those of large products.
+
+The limit is measured on this core, at that moment: the fastest of several products of large matrices.  Only operations
+of matrix products are counted, not the elementwise ones between them.
+"""
+
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import torch
+
+SIDE = 2048  # of the matrices whose product gives the limit
+
+
+@torch.no_grad()
+def gemm_peak(rounds: int = 5) -> float:
+    """Floating-point operations per second of a large matrix product, the faster one of packed beforehand and not."""
+    x, weight, bias = torch.randn(SIDE, SIDE), torch.randn(SIDE, SIDE), torch.zeros(SIDE)
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight, SIDE)
+    products: list[Callable[[], Any]] = [
+        lambda: torch.nn.functional.linear(x, weight, bias),
+        lambda: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], ""),
+    ]
+    seconds = []
+    for _ in range(rounds):
+        for product in products:
+            begin = time.process_time()
+            product()
+            seconds.append(time.process_time() - begin)
+    return 2 * SIDE**3 / min(seconds)
+
+
+def report_shares(operations: dict[str, int], seconds: dict[str, list[float]], peak: float) -> None:
+    """One line per variant: its operations, operations per second, and their share of `peak`."""
+    for name, count in operations.items():
+        speed = count / median(seconds[name])
+        print(
+            f"{name:<44} {count / 1e9:7.1f} GFLOP at {speed / 1e9:5.1f} GFLOP/s, {speed / peak:.0%} of the "
+            f"{peak / 1e9:.0f} of large products"
+        )
