@@ -198,7 +198,7 @@ def test_captions_that_are_cut_are_counted_once_and_notes_of_the_data_are_told(t
         tmp_path / "data", 4, 2, captions=("a red square", "a blue circle on green", "one two three four five")
     )
     with open(folder / "captions.jsonl", "a") as file:
-        file.write(json.dumps({"file": "p0.png", "id": "x", "split": "fold 3", "caption": "a b c d e f"}) + "\n")
+        file.write(json.dumps({"file": "x.png", "id": "x", "split": "fold 3", "caption": "a b c d e f"}) + "\n")
     watch = Watched()
     two = recipe(folder, ("vocabulary.max_words", 4), ("stages", [{"epochs": 1, "batch_size": 4}] * 2))
     train(two, tmp_path / "run", callback=watch)
@@ -219,27 +219,29 @@ def test_unreadable_pictures_are_reported_and_the_others_learnt(tmp_path: Path):
     folder = pictures(tmp_path / "data", 6, 2)
     (folder / "p5.png").write_bytes(b"no picture")
     (folder / "p1.png").unlink()
+    (folder / "v1.png").unlink()
     watch = Watched()
     train(recipe(folder, batch_size=2, epochs=2), tmp_path / "run", callback=watch)
     told = [facts["text"] for facts in watch.of("warning")]
-    assert len(told) == 2 and all("skipped: " in text for text in told)  # once, not every epoch
-    assert any("p5.png" in text for text in told) and any("p1.png" in text for text in told)
-    assert watch.of("start")[-1]["validation media"] == 1  # v1 is p1
+    assert len(told) == 3 and all("skipped: " in text for text in told)  # once, not every epoch
+    assert [sum(name in text for text in told) for name in ("p5.png", "p1.png", "v1.png")] == [1, 1, 1]
+    assert watch.of("start")[-1]["validation media"] == 1
     assert len(watch.of("step")) == 6
 
 
 def test_media_that_are_damaged_and_still_read_are_listed_once_at_the_end(tmp_path: Path):
-    """p5 is trained on in two epochs and lacks its last bytes; p1 is of both splits; so has the evaluation a note."""
+    """p5 is trained on in two epochs and lacks its last bytes; so do p1, and v1 of the validation split."""
     folder = pictures(tmp_path / "data", 6, 2)
-    for name in ("p5.png", "p1.png"):
+    for name in ("p5.png", "p1.png", "v1.png"):
         Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(folder / name)
         (folder / name).write_bytes((folder / name).read_bytes()[:-200])
     watch = Watched()
     run = train(recipe(folder, batch_size=2, epochs=2), tmp_path / "run", callback=watch)
     notes = watch.of("end")[-1]["notes"]
     assert not watch.of("warning") and watch.of("end")[-1]["skipped"] == 0
-    assert [f"{name}.png: truncated: " in note for name, note in zip(("p1", "p5"), notes, strict=True)] == [True] * 2
-    assert [note for note in evaluate_run(load_run(run), "val").report.notes if "p1.png: truncated" in note]
+    named = [name for name in ("p1", "p5", "v1") for note in notes if f"{name}.png: truncated: " in note]
+    assert named[:2] == ["p1", "p5"] and len(set(named)) == len(named) == len(notes)
+    assert [note for note in evaluate_run(load_run(run), "val").report.notes if "v1.png: truncated" in note]
 
 
 def test_the_vocabulary_is_of_the_training_split_only(tmp_path: Path):

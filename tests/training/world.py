@@ -1,6 +1,7 @@
 """Data sets and recipes small enough to train in a second."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,16 @@ CAPTIONS = ("a red dog", "a blue cat runs", "the bird", "a green fish swims away
 
 
 def pictures(folder: Path, train: int, val: int = 3, side: int = 16, captions: tuple[str, ...] = CAPTIONS) -> Path:
-    """`train` + `val` pictures of random pixels, one caption each in turn, the first `val` also for validation."""
+    """`train` + `val` images of random pixels, one caption each in turn; those for validation are copies."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for k in range(train):
         pixels = np.random.default_rng(k).integers(0, 256, (2, 2, 3), dtype=np.uint8)
         Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST).save(folder / f"p{k}.png")
         rows.append({"file": f"p{k}.png", "id": f"p{k}", "split": "train", "caption": captions[k % len(captions)]})
-    rows += [{**row, "id": f"v{k}", "split": "val"} for k, row in enumerate(rows[:val])]
+    for k, row in enumerate(rows[:val]):
+        shutil.copy(folder / f"p{k}.png", folder / f"v{k}.png")
+        rows.append({**row, "file": f"v{k}.png", "id": f"v{k}", "split": "val"})
     (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 

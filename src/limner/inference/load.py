@@ -75,7 +75,7 @@ def load(
     True
     """
     check_device(device)
-    refuse_address(model or "")
+    refuse_address(fspath(model or "").removeprefix(HF_PREFIX))
     if is_transformers(model):
         from limner.inference.hf import HuggingFacePipeline
 
