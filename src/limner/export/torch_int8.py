@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from limner.core.types import Features, Pixels
 from limner.models.captioner import Captioner, Step, TeacherForced, unroll
 from limner.models.layers import WordHead
+from limner.models.packed_linear import SmallBatchLinear
 
 
 class Int8Captioner(Captioner):
@@ -69,14 +70,18 @@ def quantize_to_int8(captioner: Captioner) -> Int8Captioner:
 
 
 def _with_linear_heads(captioner: Captioner) -> Captioner:
-    """-> a copy whose word heads are linear layers; the bias of a word that may never be predicted is -inf."""
+    """-> a copy whose word heads and packed layers are plain linear layers, which alone are quantized.
+
+    The bias of a word that may never be predicted is -inf.
+    """
     copied = copy.deepcopy(captioner).cpu().eval()
     for module in list(copied.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, WordHead):
-                linear = nn.Linear(child.in_features, child.out_features)
-                linear.weight = child.weight
-                linear.bias = nn.Parameter(child.bias.detach().masked_fill(child.never, -torch.inf))
+            if isinstance(child, WordHead | SmallBatchLinear):
+                linear = nn.Linear(child.in_features, child.out_features, child.bias is not None)
+                linear.weight, linear.bias = child.weight, child.bias
+                if isinstance(child, WordHead):
+                    linear.bias = nn.Parameter(child.bias.detach().masked_fill(child.never, -torch.inf))
                 setattr(module, name, linear)
     return copied
 

@@ -67,24 +67,6 @@ class State(NamedTuple):
     row: Int[Tensor, " R"]  # equal numbers: the same h, c and output, because both rows continue one hypothesis
 
 
-class Join(nn.Linear):
-    """ReLU of a linear layer that reads a medium's vector beside each of its cells."""
-
-    def __init__(self, dim: int):
-        super().__init__(2 * dim, dim)
-        self._packed = PackedWeight(), PackedWeight()
-
-    def forward(  # type: ignore[override]
-        self, vector: Float[Tensor, "B D"], cells: Float[Tensor, "B N D"]
-    ) -> Float[Tensor, "B N D"]:
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return torch.relu(super().forward(torch.cat([vector[:, None].expand_as(cells), cells], -1)))
-        # the product with the vector once per medium and not once per cell; equal up to rounding
-        weights = self.weight.split(self.out_features, 1)
-        shared = self._packed[0].multiply(weights[0], self.bias, vector)
-        return self._packed[1].multiply(weights[1], None, cells).add_(shared[:, None]).relu_()
-
-
 class Xlan(Captioner):
     """Encoder of X-linear attention layers, and an LSTM decoder."""
 
@@ -100,7 +82,7 @@ class Xlan(Captioner):
         self.cells = SmallBatchLinear(feature_dim, dim)
         self.embed = nn.Embedding(vocabulary_size, dim)
         self.refine = nn.ModuleList(attention() for _ in range(layers))
-        self.join = nn.ModuleList(Join(dim) for _ in range(layers))
+        self.join = nn.ModuleList(nn.Linear(2 * dim, dim) for _ in range(layers))
         self.join_norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(layers))
         self.whole = SmallBatchLinear((layers + 1) * dim, dim)
         self.whole_norm = nn.LayerNorm(dim)
@@ -111,6 +93,7 @@ class Xlan(Captioner):
         self.say = SmallBatchLinear(2 * dim, 2 * dim)
         self.head = WordHead(dim, vocabulary_size, config.mask_special_tokens)
         self.dropout = nn.Dropout(config.dropout)
+        self._packed_join = tuple((PackedWeight(), PackedWeight()) for _ in range(layers))
         self._packed_gates = tuple(PackedWeight() for _ in range(4))  # of the parts in `_lstm_for_siblings`
         if self.position_embedding is not None:
             nn.init.normal_(self.position_embedding.weight, std=0.02)
@@ -133,12 +116,22 @@ class Xlan(Captioner):
         grid = (self.position_embedding.add_to(features) if self.position_embedding else features).grid
         cells = self.dropout(F.celu(self.cells(grid), ALPHA))
         vectors = [Features(cells, features.mask, features.layout).pooled]
-        for layer, join, norm in zip(self.refine, self.join, self.join_norms, strict=True):
+        for index, (layer, norm) in enumerate(zip(self.refine, self.join_norms, strict=True)):
             attend = cast(XLinear, layer)
             attended, _ = attend(vectors[-1][:, None], attend.project(cells), features.mask[:, None])
             vectors.append(self.dropout(attended[:, 0]))
-            cells = norm(cells + self.dropout(join(vectors[-1], cells)))
+            cells = norm(cells + self.dropout(self._join(index, vectors[-1], cells)))
         return cells, self.whole_norm(self.whole(torch.cat(vectors, -1)))
+
+    def _join(self, index: int, vector: Float[Tensor, "B D"], cells: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        """ReLU of the linear layer of encoder layer `index`, which reads the vector beside each cell."""
+        join = cast(nn.Linear, self.join[index])
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return torch.relu(join(torch.cat([vector[:, None].expand_as(cells), cells], -1)))
+        # the product with the vector once per medium and not once per cell; equal up to rounding
+        weights, packed = join.weight.split(self.config.dim, 1), self._packed_join[index]
+        shared = packed[0].multiply(weights[0], join.bias, vector)
+        return packed[1].multiply(weights[1], None, cells).add_(shared[:, None]).relu_()
 
     def init_state(self, memory: Memory) -> State:
         zero = torch.zeros_like(memory.global_feature)
