@@ -223,9 +223,10 @@ def test_unreadable_pictures_are_reported_and_the_others_learnt(tmp_path: Path):
     watch = Watched()
     train(recipe(folder, batch_size=2, epochs=2), tmp_path / "run", callback=watch)
     told = [facts["text"] for facts in watch.of("warning")]
-    assert len(told) == 3 and all("skipped: " in text for text in told)  # once, not every epoch
-    assert [sum(name in text for text in told) for name in ("p5.png", "p1.png", "v1.png")] == [1, 1, 1]
+    assert len(told) == 2 and all("skipped: " in text for text in told)  # once, not every epoch
+    assert any("p5.png" in text for text in told) and any("p1.png" in text for text in told)
     assert watch.of("start")[-1]["validation media"] == 1
+    assert [line for line in watch.of("start")[-1]["problems"] if "v1.png" in line]
     assert len(watch.of("step")) == 6
 
 
