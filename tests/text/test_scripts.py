@@ -1,12 +1,14 @@
 """Languages without blanks between words: their tokens, their text, and the notes that ask for them."""
 
 import json
+import random
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import limner
 from limner.apps.cli import main
 from limner.metrics.report import METRICS
 from limner.runs.recipe import Recipe
@@ -131,6 +133,51 @@ def test_scores_are_those_of_pycocoevalcap_on_separated_characters(tokenizer: st
     expected["CIDEr-D"] = Cider().compute_score(references, candidates)[0]
     assert score(tmp_path, "--tokenizer", tokenizer) == pytest.approx(expected, abs=1e-12)
     assert "no blanks" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tokenizer", ["split", "ptb"])
+def test_tokenised_files_score_as_with_pycocoevalcap(tokenizer: str, tmp_path: Path):
+    """Captions that a tokenizer wrote are split at blanks by both tokenizers, as pycocoevalcap does."""
+    pytest.importorskip("pycocoevalcap")
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    words = [
+        "a",
+        "man",
+        "'s",
+        "red",
+        "dog",
+        "does",
+        "n't",
+        "run",
+        "in",
+        "the",
+        "snow",
+        "ca",
+        "n't",
+        "two",
+        "t-shirt",
+        "of",
+        "1/2",
+        "u.s.",
+    ]
+    rng = random.Random(0)
+    line = lambda: " ".join(rng.choices(words, k=rng.randint(3, 12)))  # noqa: E731
+    references = {str(k): [line() for _ in range(3)] for k in range(20)}
+    candidates = {id: [texts[0] if int(id) % 3 == 0 else line()] for id, texts in references.items()}
+    (tmp_path / "c.json").write_text(json.dumps({id: texts[0] for id, texts in candidates.items()}))
+    (tmp_path / "r.json").write_text(json.dumps(references))
+    report = limner.score(tmp_path / "c.json", tmp_path / "r.json", tokenizer=tokenizer)
+    bleu = Bleu(4).compute_score(references, candidates, verbose=0)[0]
+    expected = [
+        *bleu,
+        Rouge().compute_score(references, candidates)[0],
+        Cider().compute_score(references, candidates)[0],
+    ]
+    names = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr")
+    assert [report.scores[name] for name in names] == pytest.approx([*bleu, *others], abs=1e-12)
 
 
 def test_scores_of_whole_sentences_come_with_a_note(tmp_path: Path, capsys):
