@@ -71,7 +71,7 @@ def test_a_row_of_a_caption_file(tmp_path: Path, capsys):
     lines = (
         (folder / "captions.jsonl")
         .read_text()
-        .replace('"file": "p0.png", "id": "v0"', f'"file": "{ADDRESS}", "id": "v0"')
+        .replace('"file": "v0.png", "id": "v0"', f'"file": "{ADDRESS}", "id": "v0"')
     )
     (folder / "captions.jsonl").write_text(lines)
     save_recipe(recipe(folder), tmp_path / "r.json")
