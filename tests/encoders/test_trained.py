@@ -8,7 +8,14 @@ import torch
 
 from limner.apps.cli import main
 from limner.core.tensors import save_tensors
-from limner.encoders import ResNet3DConfig, ResNetConfig, SmallCNN3DConfig, TinyConfig, build_encoder
+from limner.encoders import (
+    EfficientNetLiteConfig,
+    ResNet3DConfig,
+    ResNetConfig,
+    SmallCNN3DConfig,
+    TinyConfig,
+    build_encoder,
+)
 from limner.encoders.encoder import EncoderConfig
 from limner.inference.pipeline import Pipeline
 from limner.runs.package import pack
@@ -19,6 +26,7 @@ CONFIGS = (
     TinyConfig(size=32, widths=(8, 8, 8, 8), blocks=(1, 1, 1, 1), dim=6),
     ResNetConfig(blocks=(1, 1, 1, 1), size=32, kind="basic"),
     ResNet3DConfig(depth=10, width=4, size=32),
+    EfficientNetLiteConfig(variant="lite0", size=32, source=""),
 )
 
 

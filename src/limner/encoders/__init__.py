@@ -3,6 +3,7 @@
 from limner.core.registry import Buildable, Registry
 from limner.encoders.clip_frames import ClipFrames, ClipFramesConfig
 from limner.encoders.detector import Detector, DetectorConfig
+from limner.encoders.efficientnet_lite import EfficientNetLite, EfficientNetLiteConfig
 from limner.encoders.encoder import Encoder, EncoderConfig
 from limner.encoders.pretrained import Pretrained, PretrainedConfig
 from limner.encoders.resnet import ResNet, ResNetConfig
@@ -21,6 +22,7 @@ ENCODERS: Registry[Buildable] = Registry(
         "resnet3d": Buildable(ResNet3DConfig, ResNet3D),
         "small_cnn": Buildable(SmallCNNConfig, SmallCNN),
         "small_cnn3d": Buildable(SmallCNN3DConfig, SmallCNN3D),
+        "efficientnet_lite": Buildable(EfficientNetLiteConfig, EfficientNetLite),
         "tiny": Buildable(TinyConfig, Tiny),
     },
 )
@@ -40,6 +42,8 @@ __all__ = [
     "ClipFramesConfig",
     "Detector",
     "DetectorConfig",
+    "EfficientNetLite",
+    "EfficientNetLiteConfig",
     "Encoder",
     "EncoderConfig",
     "Pretrained",

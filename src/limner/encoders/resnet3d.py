@@ -17,11 +17,10 @@ from torch.nn import functional as F
 
 from limner.core.fields import PositiveInt
 from limner.core.tensors import state_dict_differences
-from limner.core.torch_files import check_torch_file
 from limner.core.types import Features, Layout, Pixels
 from limner.encoders.freezing import FourStageEncoder
 from limner.encoders.pretrained import weights_sha256
-from limner.encoders.trained import load_trained_encoder
+from limner.encoders.trained import load_trained_encoder, read_state_dict
 
 DEPTHS: dict[
     int, tuple[type["BasicBlock3D"] | type["BottleneckBlock3D"], tuple[int, int, int, int]]
@@ -241,25 +240,8 @@ def _resized_sides(height: int, width: int, size: int) -> tuple[int, int]:
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read a state dict, or a training checkpoint that holds one under "state_dict".
-
-    The prefix `module.` of DataParallel and the classifier are removed.  Raises ValueError.
-    """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise ValueError(f"encoder.source: {path} is not a file; give the .pth file of a 3-D ResNet, or a run folder")
-    check_torch_file(path)
-    try:
-        tree = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file can make torch raise any exception
-        raise ValueError(
-            f"encoder.source: {path} is damaged or cannot be read without executing code "
-            f"({str(error).splitlines()[0]:.200}); save the network's state_dict() instead"
-        ) from error
-    tree = tree.get("state_dict", tree) if isinstance(tree, dict) else tree
-    if not isinstance(tree, dict) or not tree or not all(isinstance(value, Tensor) for value in tree.values()):
-        raise ValueError(f"encoder.source: {path} holds no state dict")
-    tensors = {str(key).removeprefix("module."): value for key, value in tree.items()}
+    """Read a state dict of a 3-D ResNet, without its classifier.  Raises ValueError."""
+    tensors = read_state_dict(path, "a 3-D ResNet")
     return {key: value for key, value in tensors.items() if key not in CLASSIFIER}
 
 

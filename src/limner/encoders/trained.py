@@ -1,14 +1,17 @@
-"""Encoder weights from a run: `encoder.source` may name a run whose encoder was trained with its captioner.
+"""Encoder weights from a run or a .pth file, as `encoder.source` names them.
 
-Training then continues from these weights, or `limner extract` stores their features.
+A run is one whose encoder was trained with its captioner.  Training then continues from these weights, or
+`limner extract` stores their features.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from limner.core.tensors import load_state_strictly, load_tensors
+from limner.core.torch_files import check_torch_file
 
 ENCODER_PREFIX = "encoder."  # of the names of the encoder's tensors in model.safetensors
 
@@ -42,3 +45,25 @@ def load_trained_encoder(encoder: nn.Module, source: str) -> None:
             "pretrained encoder; give the run that trained the encoder"
         )
     load_state_strictly(encoder, weights, f"encoder.source {path}")
+
+
+def read_state_dict(path: str | Path, network: str) -> dict[str, Tensor]:
+    """Read a state dict, or a training checkpoint that holds one under "state_dict"; no code in the file is executed.
+
+    The prefix `module.` of DataParallel is removed.  `network` is named in messages.  Raises ValueError.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise ValueError(f"encoder.source: {path} is not a file; give the .pth file of {network}, or a run folder")
+    check_torch_file(path)
+    try:
+        tree = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can make torch raise any exception
+        raise ValueError(
+            f"encoder.source: {path} is damaged or cannot be read without executing code "
+            f"({str(error).splitlines()[0]:.200}); save the network's state_dict() instead"
+        ) from error
+    tree = tree.get("state_dict", tree) if isinstance(tree, dict) else tree
+    if not isinstance(tree, dict) or not tree or not all(isinstance(value, Tensor) for value in tree.values()):
+        raise ValueError(f"encoder.source: {path} holds no state dict")
+    return {str(key).removeprefix("module."): value for key, value in tree.items()}
