@@ -134,3 +134,18 @@ def test_frozen_statistics_stay_while_the_weights_of_their_block_learn(folder: P
     assert not any(statistics.values())
     assert any(moved for name, moved in moves(still, source).items() if name.endswith("weight"))
     assert any(moved for name, moved in moves(run, source).items() if "running" in name)
+
+
+def test_a_later_stage_can_freeze_what_an_earlier_one_tuned(folder: Path, tmp_path: Path):
+    """The second stage leaves the tuned encoder as it is, computes no gradient for it, and saves it with the run."""
+    first = tuned(folder, folder / "resnet", -1, encoder_lr=0.01, ema_decay=0.5)
+    second = replace(first.stages[0], encoder_lr=0.0, lr=0.02)
+    alone = load_tensors(train(first, tmp_path / "alone") / "model.safetensors")[0]
+    both = replace(first, stages=(first.stages[0], second))
+    run = train(both, tmp_path / "both")
+    stored = load_tensors(run / "model.safetensors")[0]
+    checkpoint = load_tensors(run / "last.safetensors")[0]
+    name = "encoder.backbone.encoder.stages.1.layers.1.layer.0.convolution.weight"
+    assert torch.equal(checkpoint[f"model.{name}"], alone[name])
+    assert set(stored) == set(alone) and torch.equal(stored[name], alone[name])
+    assert f"average.{name}" not in checkpoint and "average.captioner.head.weight" in checkpoint

@@ -93,7 +93,7 @@ def test_requires_grad_is_restored_after_a_stage():
     model.attend.requires_grad_(False)  # whoever froze it before
 
     def stopped() -> None:
-        with frozen_parameters(model, {"embed": 0.0, "attend": 0.0, "head": 0.5}):
+        with frozen_parameters(model, Stage(lr_scale={"embed": 0.0, "attend": 0.0, "head": 0.5})):
             assert not model.embed.weight.requires_grad and model.head.weight.requires_grad
             raise KeyboardInterrupt
 

@@ -82,7 +82,7 @@ class Stage:
     # of torch.optim; adabound: Luo et al. 2019, arXiv:1902.09843
     optimizer: Literal["adam", "adamw", "amsgrad", "sgd", "adabound", "rmsprop", "adagrad"] = "adamw"
     lr: PositiveFloat = 4e-4  # learning rate of the captioner
-    encoder_lr: NonNegativeFloat = 1e-4  # for the encoder's trainable blocks
+    encoder_lr: NonNegativeFloat = 1e-4  # for the encoder's trainable blocks; 0 freezes them in this stage
     # parts of the captioner by their dotted names (embed, cell_layers.0), of which the longest that fits counts: they
     # learn at so many times `lr`; 0 freezes their parameters (the statistics of a BatchNorm go on)
     lr_scale: dict[str, NonNegativeFloat] = field(default_factory=dict)

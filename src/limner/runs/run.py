@@ -193,7 +193,8 @@ def run_state_dict(model: nn.Module) -> dict[str, Tensor]:
     if not isinstance(model, FromPixels):
         return model.state_dict()
     tensors = dict(model.captioner.state_dict())
-    trained = any(parameter.requires_grad for parameter in model.encoder.parameters())
+    # the config says it: in a stage with `encoder_lr` 0 the parameters of a trained encoder require no gradient
+    trained = getattr(model.encoder.config, "trainable_from", None) is not None
     if trained or not isinstance(model.encoder, Pretrained | Detector):
         tensors |= {ENCODER_PREFIX + name: value for name, value in model.encoder.state_dict().items()}
     return tensors

@@ -77,13 +77,16 @@ def check_lr_scales(model: Captioner, stages: Sequence[Stage]) -> None:
 
 
 @contextmanager
-def frozen_parameters(model: Captioner, lr_scale: Mapping[str, float]) -> Iterator[None]:
-    """Context manager in which parameters with the factor 0 in `lr_scale` require no gradient.
+def frozen_parameters(model: Captioner, stage: Stage) -> Iterator[None]:
+    """Context manager in which parameters that `stage` does not train require no gradient.
 
-    Data-parallel training would otherwise wait for their gradients.
+    They are those with the factor 0 in `lr_scale`, and the encoder's when `encoder_lr` is 0.  The backward pass stops
+    before a frozen encoder, and data-parallel training does not wait for gradients that never come.
     """
-    scales = matched_lr_scales(model, lr_scale)
-    frozen = [parameter for parameter, factor in scales if factor == 0 and parameter.requires_grad]
+    frozen = [parameter for parameter, factor in matched_lr_scales(model, stage.lr_scale) if factor == 0]
+    if stage.encoder_lr == 0 and isinstance(model, FromPixels):
+        frozen += model.encoder.parameters()
+    frozen = [parameter for parameter in frozen if parameter.requires_grad]
     for parameter in frozen:
         parameter.requires_grad_(False)
     try:

@@ -78,7 +78,7 @@ def _train_stages(session: Session) -> None:
             session.state = TrainingState(
                 index, best_score=best_score, seconds=previous.seconds, previous_steps=previous_steps
             )
-        with frozen_parameters(session.model, session.recipe.stages[index].lr_scale):
+        with frozen_parameters(session.model, session.recipe.stages[index]):
             StageTrainer(session, index).run()
     skipped = len(session.problems) + len(session.unreadable)
     metric = session.recipe.validation.metric
