@@ -18,13 +18,15 @@ def evaluate(
     beam: int | None = None,
     limit: int | None = None,
     metrics: Sequence[str] | None = None,
+    data_set: str = "",
     overrides: Mapping[str, object] | None = None,
     device: str = "cpu",
 ) -> Evaluation:
     """Caption a split of a run's data and score the captions.
 
     `run` is a run folder or a packed model.  `decoding` or the beam size `beam` change the search (None: the recipe's).
-    `limit` takes the first media only.  `metrics` are names (None: all).  `overrides` replace recipe fields about the
+    `limit` takes the first media only.  `metrics` are names (None: all).  Of a recipe with several data sets all are
+    scored, each and together, or the one with the label `data_set`.  `overrides` replace recipe fields about the
     data, for example {"data.media": "images"} when it has moved.  Scores are fractions: BLEU, METEOR, ROUGE-L in
     [0, 1], CIDEr in [0, 10].
     Raises ValueError or FileNotFoundError when the run or its data cannot be read.
@@ -37,4 +39,5 @@ def evaluate(
     loaded = run if isinstance(run, Run) else load_run(resolve_model(run), device=device)
     loaded = with_recipe_fields(loaded, overrides or {})
     search = with_options(decoding or loaded.recipe.decoding, beam=beam)
-    return evaluate_run(loaded, split, search, limit, None if metrics is None else select_metrics(metrics))
+    chosen = None if metrics is None else select_metrics(metrics)
+    return evaluate_run(loaded, split, search, limit, chosen, data_set=data_set)

@@ -45,12 +45,18 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         others,
         averaging_of(options),
         options.tokenizer or "",
+        options.data_set,
     )
     report = replace(evaluation.report, protocol=evaluation.report.protocol | protocol)
     evaluation = replace(evaluation, report=report)
-    show(report)
+    for label, part in evaluation.by_data_set.items():
+        notes = tuple(f"{label}: {note}" for note in part.notes if note not in report.notes)
+        show(replace(part, notes=notes), label)
+    show(report, "all data sets" if evaluation.by_data_set else "")
     out = Path(options.out or options.run)
     about: dict[str, Any] = {"split": options.split, "decoding": asdict(decoding)}
+    if options.data_set:
+        about["data_set"] = options.data_set
     if others:
         about["ensemble"] = {"runs": [options.run, *options.others], "weights": options.weights, "of": options.average}
     write_evaluation(evaluation, out, about)

@@ -91,11 +91,13 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def show(report: Report | SampleReport) -> None:
-    """Print the tables to stdout and the notes to stderr."""
+def show(report: Report | SampleReport, about: str = "") -> None:
+    """Print the tables to stdout and the notes to stderr.  `about` says what a report is of, when there are several."""
     console = open_console()
     if isinstance(report, Report):
-        console.print(report_table(report))
+        table = report_table(report)
+        table.title = f"{about}: {table.title}" if about else table.title
+        console.print(table)
         if report.exact:
             console.print(microworld_table(report.exact))
     else:

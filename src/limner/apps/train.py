@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,13 +127,15 @@ class Watcher:
 
     def _validation(self, facts: dict[str, Any]) -> None:
         names = dict.fromkeys((facts["metric"], "CIDEr", "BLEU-4"))
-        scores = "  ".join(f"{name} {100 * facts[name]:.1f}" for name in names)  # x100, as `limner evaluate` prints
+        labels = facts.get("data sets", ())
+        scores = "  ".join(_scores(facts, name, labels) for name in names)
         self.console.print(
             f"{_stage(facts)}epoch {facts['epoch']}: {scores}  {facts['distinct']} different captions  "
             f'{facts["seconds"]:.0f} s   for example "{facts["example"]}"',
             markup=False,
         )
-        self._write_scalars(facts, (*names, "ROUGE-L", "distinct"), facts["split"])
+        of_data_sets = (f"{label}/{name}" for label in labels for name in (*names, "ROUGE-L"))
+        self._write_scalars(facts, (*names, "ROUGE-L", "distinct", *of_data_sets), facts["split"])
 
     def _warning(self, facts: dict[str, Any]) -> None:
         self.console.print(f"[bold yellow]warning:[/] {escape(facts['text'])}")
@@ -156,6 +159,12 @@ class Watcher:
         for name in dict.fromkeys(names):
             if name in facts:
                 self.board.add_scalar(f"{group}/{name}", facts[name], facts["total_step"])
+
+
+def _scores(facts: dict[str, Any], name: str, labels: Sequence[str]) -> str:
+    """A score x100, as `limner evaluate` prints it, and behind it that of each of several data sets."""
+    each = ", ".join(f"{label} {100 * facts[f'{label}/{name}']:.1f}" for label in labels)
+    return f"{name} {100 * facts[name]:.1f}{f' ({each})' if each else ''}"
 
 
 def _stage(facts: dict[str, Any]) -> str:

@@ -23,6 +23,16 @@ class Medium:
     start: float | None = None  # seconds: a clip begins here (None: at the beginning of the file) ...
     end: float | None = None  # ... and ends here (None: at the end of the file)
     frame_seed: int | None = None  # seed for a random choice of frames (None: the choice is deterministic)
+    part: str = ""  # label of its data set, with which the id begins (LABEL/ID), in a recipe with several data sets
+
+    @property
+    def own_id(self) -> str:
+        """The id in its data set: `id` without the label in front.
+
+        >>> Medium("coco/42", "42.jpg", part="coco").own_id
+        '42'
+        """
+        return self.id.removeprefix(f"{self.part}/") if self.part else self.id
 
 
 Source = str | PathLike[str] | Medium | Image.Image | np.ndarray | bytes

@@ -2,7 +2,8 @@
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -15,6 +16,7 @@ from limner.core.types import PAD, Batch, Features, Layout, Medium, Pixels
 from limner.data.augmentations import AUGMENTATIONS, side_before
 from limner.data.frames import FrameSampling
 from limner.data.media import MediaError, read_medium
+from limner.data.mixture import draw_share, share_size
 from limner.data.prefetch import prefetch
 from limner.data.pseudo_captions import PseudoCaptions
 from limner.data.store import FeatureStore
@@ -132,6 +134,7 @@ class TrainingBatches:
     augmentations        each example is read in one of them, drawn at random
     random_frames        give every medium another `frame_seed` in each epoch, for the sampling policy "random"
     pseudo_captions      captions that replace some of the human captions, drawn again in each epoch
+    shares               label of a data set -> share of its examples in an epoch (`draw_share`); the others have all
     `epoch(n, start=k)` continues exactly where an interrupted run stopped.  `unreadable` maps the id of each medium
     that could not be read to the reason.  Raises ValueError when no medium has a caption, or `batch_size` is below
     `world_size`.
@@ -151,6 +154,7 @@ class TrainingBatches:
         world_size: int = 1,
         random_frames: bool = False,
         pseudo_captions: PseudoCaptions | None = None,
+        shares: Mapping[str, float] | None = None,
     ):
         if batch_size < world_size:
             raise ValueError(
@@ -167,7 +171,7 @@ class TrainingBatches:
             [Example(medium, (self._encode(vocabulary, text, max_words),)) for text in medium.references]
             for medium in captioned
         ]
-        self.captions_per_medium = captions_per_medium
+        self.captions_per_medium, self.shares = captions_per_medium, shares or {}
         self.unreadable: dict[str, str] = {}
 
     def _encode(self, vocabulary: Vocabulary, text: str, max_words: int) -> tuple[int, ...]:
@@ -179,16 +183,23 @@ class TrainingBatches:
 
     def __len__(self) -> int:
         """Batches per epoch."""
-        examples = sum(map(len, self.groups)) if self.captions_per_medium is None else len(self.groups)
-        return math.ceil(examples / self.batch_size)
+        return math.ceil(sum(self.examples_per_epoch().values()) / self.batch_size)
+
+    def examples_per_epoch(self) -> dict[str, int]:
+        """The number of examples in an epoch, by the label of their data set."""
+        sizes: Counter[str] = Counter()
+        for group in self.groups:
+            sizes[group[0].medium.part] += len(group) if self.captions_per_medium is None else 1
+        return {part: share_size(size, self.shares.get(part, 1.0)) for part, size in sizes.items()}
 
     def order(self, epoch: int) -> list[tuple[Example, str]]:
         """The examples of an epoch, each with the augmentation in which it is read."""
         rng = random.Random(f"{self.seed}/{epoch}")
+        drawn = self._draw_shares(epoch)
         if self.captions_per_medium is None:
-            examples = list(chain(*self.groups))
+            examples = list(chain(*drawn))
         else:
-            examples = [_sample_captions(group, self.captions_per_medium, rng) for group in self.groups]
+            examples = [_sample_captions(group, self.captions_per_medium, rng) for group in drawn]
         rng.shuffle(examples)
         if self.random_frames:
             examples = [replace(it, medium=replace(it.medium, frame_seed=rng.getrandbits(32))) for it in examples]
@@ -201,6 +212,20 @@ class TrainingBatches:
             (_with_pseudo_captions(example, self.pseudo_captions, pseudo_rng), augmentation)
             for example, augmentation in order
         ]
+
+    def _draw_shares(self, epoch: int) -> list[list[Example]]:
+        """The groups of an epoch.  Of a data set with a share they hold that share of its examples: of its groups, or
+        without `captions_per_medium` of its pairs of a medium and a caption."""
+        by_part: dict[str, list[list[Example]]] = {}
+        for group in self.groups:
+            by_part.setdefault(group[0].medium.part, []).append(group)
+        drawn: list[list[Example]] = []
+        for part, groups in by_part.items():
+            share = self.shares.get(part, 1.0)
+            pairs = share < 1 and self.captions_per_medium is None
+            items = [[example] for example in chain(*groups)] if pairs else groups
+            drawn += draw_share(items, share, epoch, f"{self.seed}/{part}")
+        return drawn
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Batches `start`, `start + 1`, ... of an epoch; the next two are read while one is in use."""

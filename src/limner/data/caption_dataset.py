@@ -1,13 +1,13 @@
 """Data sets from caption files: any layout that `limner.data.captions_file` reads, with the files below a folder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from limner.core.torch_free import Medium
 from limner.data import folder
 from limner.data.captions_file import CaptionsFile, metadata_files, read_entries
 from limner.data.dataset import Dataset, drop_empty_captions, split_by_hash
-from limner.data.layouts.entry import Reading
+from limner.data.layouts.entry import Reading, field_texts
 from limner.data.media_finder import MediaFinder
 from limner.data.media_folder import media_below
 
@@ -19,6 +19,7 @@ def read(
     caption_column: str = "",
     restval: bool = True,
     default_split: str = "",
+    where: Mapping[str, object] | None = None,
 ) -> Dataset:
     """Read a caption file or a folder, in any layout that `limner.data.captions_file` reads, as a data set.
 
@@ -28,11 +29,14 @@ def read(
     restval                      Karpathy's restval images join the training split; False leaves them out
     default_split                split of every medium for which the file names none; empty: a hash of the id decides
                                  (about 80 % train, 10 % val, 10 % test)
+    where                        field -> its value or list of values: entries of the file with other values are left
+                                 out, and a note counts them
 
     Rows without an id and empty captions add a problem line, repairs a note.  Raises ValueError, with the place and
-    what was expected there, when a file has no known layout.
+    what was expected there, when a file has no known layout, or no entry is as `where` says.
     """
-    reading = Reading(file_column, caption_column, file_is_id=True, restval=restval, allow_gaps=True)
+    wanted = {name: field_texts(value) for name, value in (where or {}).items()}
+    reading = Reading(file_column, caption_column, file_is_id=True, restval=restval, allow_gaps=True, where=wanted)
     return _read_file(Path(annotations), default_split, media, reading)
 
 

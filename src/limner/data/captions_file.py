@@ -17,6 +17,7 @@ from limner.data.dataset import SPLITS
 from limner.data.folder import read_folder
 from limner.data.layouts.content import read_text
 from limner.data.layouts.entry import Entry, Reading, UnknownLayoutError
+from limner.data.layouts.entry_filter import EntryFilter
 from limner.data.layouts.json_files import parse_json
 from limner.data.layouts.text_files import parse_lines
 from limner.data.split_names import SPLIT_NAMES, normalise_split_name
@@ -181,6 +182,7 @@ def _collect(path: Path, format: str, entries: Iterable[Entry], reading: Reading
     collector = _Collector(reading)
     for entry in entries:
         collector.add(entry)
+    selected = collector.keeps.notes()
     if not collector.captions:
         raise UnknownLayoutError("there are no captions in it")
     collector.read_decimal_ids()
@@ -191,7 +193,7 @@ def _collect(path: Path, format: str, entries: Iterable[Entry], reading: Reading
         {id: tuple(texts) for id, texts in collector.captions.items()},
         collector.splits,
         collector.files,
-        tuple(f"{path}: {note}" for note in collector.notes()),
+        tuple(f"{path}: {note}" for note in (*selected, *collector.notes())),
         collector.times,
         unusable,
         tuple(collector.problems),
@@ -207,6 +209,7 @@ class _Collector:
         self.splits: dict[str, str] = {}
         self.files: dict[str, str] = {}
         self.times: dict[str, tuple[float, float]] = {}
+        self.keeps = EntryFilter(reading.where)
         self.restval: set[str] = set()  # ids of Karpathy's split restval, when it is left out
         self.marked: dict[str, None] = {}  # ids with captions that the file marks as unusable
         self.left_out: Counter[str] = Counter()  # reason -> captions
@@ -223,6 +226,8 @@ class _Collector:
             id = file
         if id in self.restval or (_is_restval(entry.split) and not self.reading.restval):
             self.restval.add(id)
+            return
+        if not self.keeps(id, entry):
             return
         if entry.start is not None and entry.end is not None:
             if entry.end <= entry.start:

@@ -35,6 +35,22 @@ class Dataset:
                 f"{len(repeated)} ids occur twice in the dataset, for example {repeated[:3]}; make the ids unique"
             )
 
+    @property
+    def labels(self) -> list[str]:
+        """The labels of the data sets that this one is made of; [""] for a data set without a label."""
+        return list(dict.fromkeys(medium.part for medium in self.media))
+
+    def part(self, label: str) -> "Dataset":
+        """One of the data sets that this one is made of; its media keep their ids.
+
+        Raises ValueError, which lists the labels, when there is no such data set.
+        """
+        chosen = tuple(medium for medium in self.media if medium.part == label)
+        if not chosen:
+            known = ", ".join(filter(None, self.labels)) or "none, because the recipe has a single data set"
+            raise ValueError(f"no data set has the label '{label}'; the labels are {known}")
+        return replace(self, media=chosen)
+
     def split(self, name: str) -> list[Medium]:
         """The media of one split, in any spelling (dev is val).
 

@@ -3,15 +3,16 @@
 A new dataset is one reader and one line here, or `limner.register("dataset", ...)` in another package.
 """
 
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 from limner.core.addresses import refuse_address
-from limner.core.fields import NameOf
+from limner.core.fields import NameOf, PositiveFraction
 from limner.core.registry import Registry
 from limner.core.torch_free import Medium
 from limner.data import (
@@ -27,15 +28,20 @@ from limner.data import (
     webdataset,
 )
 from limner.data.dataset import SPLITS, Dataset
+from limner.data.mixture import unite
 from limner.data.split_lists import apply_split_lists, read_split_lists
 from limner.data.split_names import normalise_split_name
 
+FieldValue = str | int | float | bool
 DATASETS: Registry[Callable[["DataConfig"], Dataset]] = Registry("dataset", {})  # filled below
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The recipe's field `data`: kind and files of a dataset.  Paths are relative to the working directory."""
+    """The recipe's field `data`: kind and files of a dataset.  Paths are relative to the working directory.
+
+    `data` may be a list of such data sets, which are trained on together.  Each has a label of its own.
+    """
 
     name: Annotated[str, NameOf(DATASETS)] = "folder"  # kind of dataset
     media: str = ""  # folder of images or clips; may be empty when stored features are read
@@ -48,6 +54,12 @@ class DataConfig:
     mapping: str = ""  # msvd: path of youtube_mapping.txt, when it is not beside the annotations
     channels: Literal["RGB", "BGR"] = "RGB"  # show_attend_tell: order of the stored pixels; BGR where cv2 wrote them
     categories: tuple[str, ...] = ()  # msrvtt: only these categories, by names of category.txt or by number
+    # only the entries of a caption file whose fields have one of these values, as in {license: [4, 5, 7]}
+    where: dict[str, FieldValue | tuple[FieldValue, ...]] = field(default_factory=dict)
+    # stands before the ids of the media, LABEL/ID; in a list of data sets, empty is the name
+    label: str = ""
+    # share of the training examples that an epoch has, drawn without replacement: another part in each epoch
+    share: PositiveFraction = 1.0
 
 
 def _captions(config: DataConfig) -> Dataset:
@@ -59,6 +71,7 @@ def _captions(config: DataConfig) -> Dataset:
         config.caption_column,
         config.restval,
         config.default_split,
+        config.where,
     )
 
 
@@ -120,13 +133,51 @@ DATASETS |= {
 }
 
 
-def read_dataset(config: DataConfig) -> Dataset:
-    """Read all media of a dataset.
+def data_parts(data: DataConfig | Sequence[DataConfig]) -> dict[str, DataConfig]:
+    """The data sets of a recipe by their labels; a single one that has no label has the label "".
 
-    Raises FileNotFoundError or ValueError, with what was expected, when a file is missing or of another layout.
+    Raises ValueError when two data sets have the same label, or a label cannot stand before an id.
+
+    >>> list(data_parts([DataConfig("coco", "images"), DataConfig("csv", "photos", label="mine")]))
+    ['coco', 'mine']
     """
+    if isinstance(data, DataConfig):
+        labels = [data.label]
+        parts = [data]
+    else:
+        labels, parts = [part.label or part.name for part in data], list(data)
+    for label in labels:
+        if label and not re.fullmatch(r"\w[\w.-]*", label):
+            raise ValueError(
+                f"the label '{label}' of a data set cannot stand before ids: expected letters, digits, '_', '-' and '.'"
+            )
+        if labels.count(label) > 1:
+            raise ValueError(
+                f"{labels.count(label)} data sets have the label '{label}': give each a `label` of its own, as in "
+                f"{{name: {parts[labels.index(label)].name}, label: {label}2, ...}}"
+            )
+    return dict(zip(labels, parts, strict=True))
+
+
+def read_dataset(data: DataConfig | Sequence[DataConfig]) -> Dataset:
+    """Read all media of a data set, or of several ones as one.
+
+    In a list of data sets, and where a label is given, ids are LABEL/ID.  Raises FileNotFoundError or ValueError, with
+    what was expected, when a file is missing or of another layout, or is in two data sets.
+    """
+    parts = {label: _read_part(part) for label, part in data_parts(data).items()}
+    return parts[""] if "" in parts else unite(parts)
+
+
+def _read_part(config: DataConfig) -> Dataset:
+    """Read all media of one data set, with its own ids."""
     for path in (config.media, config.annotations, config.splits, config.mapping):
         refuse_address(path)
+    if config.where and DATASETS[config.name] is not _captions:
+        readers = ", ".join(name for name, reader in DATASETS.items() if reader is _captions)
+        raise ValueError(
+            f"data.where chooses entries of a caption file: it needs a name of {readers}, not {config.name}"
+        )
     dataset = normalise_splits(DATASETS[config.name](config))
     if config.splits and config.name != "msvd":  # its reader applies the lists, because a clip of MSVD has two names
         dataset = apply_split_lists(dataset, read_split_lists(config.splits), config.splits)
@@ -164,6 +215,10 @@ def normalise_splits(dataset: Dataset) -> Dataset:
     return replace(dataset, media=media, notes=(*dataset.notes, *lines))
 
 
-def read_scenes(config: DataConfig) -> Mapping[str, shapes.Scene]:
+def read_scenes(data: DataConfig | Sequence[DataConfig]) -> Mapping[str, shapes.Scene]:
     """The scene of each medium by id, which only the micro-world has; {} for other datasets."""
-    return shapes.read_truth(config.media) if config.name == "shapes" else {}
+    scenes: dict[str, shapes.Scene] = {}
+    for label, part in data_parts(data).items():
+        truth = shapes.read_truth(part.media) if part.name == "shapes" else {}
+        scenes |= {f"{label}/{id}" if label else id: scene for id, scene in truth.items()}
+    return scenes

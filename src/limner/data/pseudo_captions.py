@@ -112,7 +112,8 @@ def _ids_by_name(media: Sequence[Medium]) -> dict[str, str]:
     namings = [  # later ones take precedence
         [(Path(medium.path).stem, medium.id) for medium in media],
         [(Path(medium.path).name, medium.id) for medium in media],
-        [(str(coco_id(medium.id)), medium.id) for medium in media],
+        [(str(coco_id(medium.own_id)), medium.id) for medium in media],
+        [(medium.own_id, medium.id) for medium in media],
         [(medium.id, medium.id) for medium in media],
     ]
     for pairs in namings:

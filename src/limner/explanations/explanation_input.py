@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from limner.core.types import Features, Medium, Pixels
 from limner.data.archives import local_file, medium_exists
 from limner.data.clips import index_clip, read_segments, sample_timestamps
-from limner.data.datasets import read_dataset
+from limner.data.datasets import data_parts, read_dataset
 from limner.data.frame_folders import frame_files, is_frame_folder, sampled_frames
 from limner.data.frames import FrameSampling
 from limner.data.media import is_clip, read_medium
@@ -80,7 +80,7 @@ def _from_store(run: Run, id: str, device: str) -> ExplanationInput:
     """Read stored features, and the frames of their medium where the recipe's data has it."""
     recipe, inputs = run.recipe, open_inputs(run.recipe, run.encoder)
     medium, notes = Medium(id, ""), []
-    if recipe.data.media:
+    if any(part.media for part in data_parts(recipe.data).values()):
         try:
             medium = next((m for m in read_dataset(recipe.data).media if m.id == id), medium)
         except (ValueError, OSError) as error:

@@ -24,6 +24,7 @@ from torch.utils.flop_counter import flop_registry, shape_wrapper
 
 from limner.core.files import read_json
 from limner.core.types import Features, Layout, Pixels
+from limner.data.datasets import data_parts
 from limner.data.shapes import write_video
 from limner.decode.search import Beam, beam
 from limner.encoders import ClipFrames, Pretrained, ResNet3D, SmallCNN3D
@@ -248,7 +249,8 @@ def reads_clips(run: Run) -> bool:
     """
     clip_encoder = isinstance(run.encoder, ClipFrames | ResNet3D | SmallCNN3D)
     video_backbone = isinstance(run.encoder, Pretrained) and run.encoder.family.reads_clips
-    return clip_encoder or video_backbone or run.recipe.data.name in VIDEO_DATASETS
+    video_data = all(part.name in VIDEO_DATASETS for part in data_parts(run.recipe.data).values())
+    return clip_encoder or video_backbone or video_data
 
 
 def noise_jpeg(width: int = 640, height: int = 480) -> bytes:

@@ -9,9 +9,11 @@ from limner.core.files import write_json
 from limner.core.types import Medium
 from limner.data.datasets import read_dataset, read_scenes
 from limner.data.image_ids import coco_id, medium_name
+from limner.data.mixture import first_of_each
 from limner.decode.ensemble import Ensemble, check_same_vocabulary
 from limner.decode.generate import GeneratedCaption, generate_several
 from limner.decode.options import EQUAL_WEIGHTS, Averaging, Decoding
+from limner.metrics.by_data_set import evaluate_each, references_by_data_set, scenes_of
 from limner.metrics.references import References
 from limner.metrics.report import Metric, Report, evaluate, report_to_json
 from limner.models import CAPTIONERS
@@ -35,6 +37,7 @@ class Evaluation:
     generated: Mapping[str, Sequence[GeneratedCaption]] = field(
         default_factory=dict
     )  # id -> captions with log-probabilities
+    by_data_set: Mapping[str, Report] = field(default_factory=dict)  # label -> its report; empty for one data set
 
 
 def evaluate_run(
@@ -47,14 +50,17 @@ def evaluate_run(
     others: Sequence[Run] = (),
     averaging: Averaging = EQUAL_WEIGHTS,
     tokenizer: str = "",
+    data_set: str = "",
 ) -> Evaluation:
     """Caption the media of `split` that have references and can be read, and score the captions.
 
-    `decoding` None is the recipe's; `limit` takes the first media only; `metrics` None are all, and `extra` metrics are
-    added to them.  `others` form an ensemble with `run`; each member reads its own features of `run`'s data.  The first
-    of several captions per medium is scored.  `tokenizer` is that of the scores; "" is `scoring_tokenizer` of the run.
+    `decoding` None is the recipe's; `limit` takes the first media only (of each data set); `metrics` None are all, and
+    `extra` metrics are added to them.  `others` form an ensemble with `run`; each member reads its own features of
+    `run`'s data.  The first of several captions per medium is scored.  `tokenizer` is that of the scores; "" is
+    `scoring_tokenizer` of the run.  Of several data sets all are evaluated, each and together, or the one with the
+    label `data_set`.
     Raises ValueError when a run has neither an encoder nor features, vocabularies differ, features have other channels
-    than in training, or no medium can be captioned.
+    than in training, there is no such data set, or no medium can be captioned.
     """
     for member in (run, *others):
         if member.encoder is None and not feature_paths(member.recipe):
@@ -62,7 +68,8 @@ def evaluate_run(
     tokenizer = tokenizer or scoring_tokenizer(run.vocabulary.tokenizer)
     check_same_vocabulary([(str(member.folder), member.vocabulary) for member in (run, *others)])
     dataset = read_dataset(run.recipe.data)
-    selected = dataset.split(split)[:limit]
+    evaluated = dataset.part(data_set) if data_set else dataset
+    selected = first_of_each(evaluated.split(split), limit)
     ids = {medium.id for medium in selected}
     problems: list[str] = []
     other_problems: list[str] = []
@@ -78,14 +85,32 @@ def evaluate_run(
     if not captions:
         raise ValueError(f"none of {len(selected)} media can be evaluated; the first: {[*unreadable, *problems][0]}")
     media = tuple(medium for medium in scored if medium.id in captions)
-    references = References({medium.id: medium.references for medium in media}, tokenizer)
     training = [text for medium in dataset.media if medium.split == "train" for text in medium.references]
-    scenes = read_scenes(run.recipe.data)
-    report = evaluate(captions, references, metrics, extra=extra, training=training or None, scenes=scenes)
+    report, each = _reports(captions, media, run, tokenizer, metrics, extra, training or None)
+    absent = [label for label in evaluated.labels if label not in {medium.part for medium in media}]
+    notes += [f"no media of the data set '{label}' were evaluated" for label in absent]
     report = replace(report, notes=(*dataset.notes, *notes, *report.notes))
-    texts = {id: [each.text for each in alternatives] for id, alternatives in generated.items()}
+    texts = {id: [it.text for it in alternatives] for id, alternatives in generated.items()}
     n_best = texts if options.n_best > 1 else {}
-    return Evaluation(captions, report, (*problems, *unreadable), tuple(other_problems), n_best, media, generated)
+    return Evaluation(captions, report, (*problems, *unreadable), tuple(other_problems), n_best, media, generated, each)
+
+
+def _reports(
+    captions: Mapping[str, str],
+    media: Sequence[Medium],
+    run: Run,
+    tokenizer: str,
+    metrics: Mapping[str, Metric] | None,
+    extra: Mapping[str, Metric] | None,
+    training: Sequence[str] | None,
+) -> tuple[Report, dict[str, Report]]:
+    """Return the report of all `media`, and that of each of several data sets by its label."""
+    scenes = read_scenes(run.recipe.data)
+    references = References({medium.id: medium.references for medium in media}, tokenizer)
+    known = scenes_of(references.ids, scenes)
+    report = evaluate(captions, references, metrics, extra=extra, training=training, scenes=known)
+    by_label = references_by_data_set(media, tokenizer)
+    return report, evaluate_each(captions, by_label, metrics, extra=extra, training=training, scenes=scenes)
 
 
 def _no_inputs(run: Run) -> str:
@@ -142,12 +167,18 @@ def _generate(
 def write_evaluation(evaluation: Evaluation, folder: str | Path, about: Mapping[str, Any]) -> None:
     """Write `captions.json` (COCO results) and `scores.json` (scores, protocol, rows per medium) into `folder`.
 
-    With several captions per medium, `several.json` has all of them by id.  `about` is added to `scores.json`.
+    With several captions per medium, `several.json` has all of them by id.  `about` is added to `scores.json`.  With
+    several data sets, `scores.json` has the scores of each under `data_sets`, and ids stay LABEL/ID in all files.
     """
     folder = Path(folder)
     if evaluation.n_best:
         write_json(folder / "several.json", evaluation.n_best)
-    write_json(folder / "captions.json", coco_results(evaluation.captions))
+    each = {label: report_to_json(report) for label, report in evaluation.by_data_set.items()}
+    for part in each.values():
+        del part["segments"]  # those of all data sets have the captions
+    with_labels = [{"image_id": id, "caption": text} for id, text in evaluation.captions.items()]
+    write_json(folder / "captions.json", with_labels if each else coco_results(evaluation.captions))
+    about = {**about, "data_sets": each} if each else about
     problems = {"problems": evaluation.problems, "other_problems": evaluation.other_problems}
     write_json(folder / "scores.json", {**about, **report_to_json(evaluation.report), **problems})
 

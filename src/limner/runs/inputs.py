@@ -8,6 +8,7 @@ from typing import Any
 
 from limner.core.types import Medium
 from limner.data.batches import Reader, from_files, from_store
+from limner.data.datasets import data_parts
 from limner.data.feature_files import FeatureFiles, are_feature_files
 from limner.data.media import is_clip
 from limner.data.regions import REGIONS_PROVENANCE
@@ -154,6 +155,11 @@ def _open_files(recipe: Recipe) -> RecipeInputs:
         raise ValueError(
             f"feature files hold a medium without augmentation: augmentations must be [full], not "
             f"{[*recipe.augmentations]}"
+        )
+    if label := next(iter(data_parts(recipe.data))):
+        raise ValueError(
+            f"feature files hold the ids of one data set, and in this recipe ids begin with a label ({label}/ID): make "
+            "one feature store of all data sets with limner extract, or give a single data set without a label"
         )
     files = FeatureFiles(feature_paths(recipe), recipe.frame_sampling, recipe.feature_rows)
     return RecipeInputs(None, files.read, None, files)

@@ -24,7 +24,7 @@ from limner.core.files import read_json, sha256, write_json, write_text
 from limner.core.hub import fetch_from_hub, is_hub_id
 from limner.core.tensors import save_tensors
 from limner.core.version import __version__
-from limner.data.datasets import DataConfig
+from limner.data.datasets import DataConfig, data_parts
 from limner.data.pseudo_captions import PseudoCaptionsConfig
 from limner.encoders import Detector, Pretrained, PretrainedConfig
 from limner.models.captioner import FromPixels
@@ -137,7 +137,8 @@ def _write(run: Run, out: Path, card: str, half: bool) -> None:
     else:
         recipe = replace(recipe, encoder=replace(recipe.encoder, source=""))
         tensors = run_state_dict(FromPixels(run.encoder, run.model))
-    data = DataConfig(recipe.data.name, "")  # without the path of the data
+    parts = tuple(DataConfig(part.name, "", label=label) for label, part in data_parts(recipe.data).items())
+    data = parts[0] if isinstance(recipe.data, DataConfig) else parts  # without the paths of the data
     recipe = replace(recipe, data=data, features="", start="", pseudo_captions=PseudoCaptionsConfig())
     create_run(out, recipe, run.vocabulary, info)
     save_tensors(out / "model.safetensors", _as_float16(tensors) if half else tensors)
@@ -180,7 +181,7 @@ tags: [image-captioning, limner]
 
 A captioner made with limner {__version__}: `{run.recipe.model.name}` on the encoder `{encoder}`.
 {size[0]:,} parameters in the captioner, {size[1]:,} in the encoder, {len(run.vocabulary):,} words.
-Trained on a data set of the format `{run.recipe.data.name}`.  If you share this model, write here which data it was
+Trained on {_data_sets(run)}.  If you share this model, write here which data it was
 trained on, under which licence, and where it fails.
 
 ```python
@@ -189,6 +190,12 @@ import limner
 print(limner.load("this folder or its hub id").caption("photo.jpg").text)
 ```
 {scores}"""
+
+
+def _data_sets(run: Run) -> str:
+    """Name the formats of a run's data sets."""
+    names = [f"`{part.name}`" for part in data_parts(run.recipe.data).values()]
+    return f"a data set of the format {names[0]}" if len(names) == 1 else f"data sets of the formats {', '.join(names)}"
 
 
 def _check_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, TypeAdapter
+from pydantic import AfterValidator, Discriminator, Field, Tag, TypeAdapter
 
 from limner.core.fields import (
     ConfigOf,
@@ -17,7 +17,7 @@ from limner.core.fields import (
 )
 from limner.core.registry import Registry, defining_package
 from limner.data.augmentations import AUGMENTATIONS
-from limner.data.datasets import DATASETS, DataConfig
+from limner.data.datasets import DATASETS, DataConfig, data_parts
 from limner.data.feature_files import FeatureRows
 from limner.data.frames import FrameSampling, SamplingConfig
 from limner.data.pseudo_captions import PseudoCaptionsConfig
@@ -124,11 +124,25 @@ def _check_augmentation(name: str) -> str:
 Augmentation = Annotated[str, AfterValidator(_check_augmentation)]
 
 
+def _check_labels(data: DataConfig | tuple[DataConfig, ...]) -> DataConfig | tuple[DataConfig, ...]:
+    """Raise ValueError when two data sets have the same label."""
+    data_parts(data)
+    return data
+
+
+ONE_DATA_SET, DATA_SETS = "one data set", "data sets"  # names of the two forms of the field `data`
+Data = Annotated[
+    Annotated[DataConfig, Tag(ONE_DATA_SET)] | Annotated[tuple[DataConfig, ...], Field(min_length=1), Tag(DATA_SETS)],
+    Discriminator(lambda data: DATA_SETS if isinstance(data, list | tuple) else ONE_DATA_SET),
+    AfterValidator(_check_labels),
+]
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A training run: data, encoder, vocabulary, model, stages, validation and decoding."""
 
-    data: DataConfig = field(default_factory=DataConfig)  # captions and media
+    data: Data = field(default_factory=DataConfig)  # captions and media; a list: several data sets, trained together
     encoder: Annotated[EncoderConfig, ConfigOf(ENCODERS)] = DEFAULT_ENCODER  # turns frames into cells
     # folder of a feature store, or feature files (HDF5, folders of .npy, .npz, .pth); several are concatenated on D;
     # empty: the encoder runs on raw files, and can be trained
@@ -157,7 +171,7 @@ class Recipe:
         entries = [
             CAPTIONERS[self.model.name],
             ENCODERS[self.encoder.name],
-            DATASETS[self.data.name],
+            *(DATASETS[part.name] for part in data_parts(self.data).values()),
             METRICS[self.validation.metric],
             SEARCHES[self.decoding.name].run,
             *(OBJECTIVES[stage.objective.name] for stage in self.stages),

@@ -23,7 +23,7 @@ from limner.encoders import DEFAULT_ENCODER
 from limner.models import DEFAULT_CAPTIONER
 from limner.objectives import DEFAULT_OBJECTIVE
 from limner.runs.overrides import override, parse_value
-from limner.runs.recipe import Recipe, recipe_adapter
+from limner.runs.recipe import DATA_SETS, ONE_DATA_SET, Recipe, recipe_adapter
 from limner.runs.variables import substitute
 
 DEFAULTS = {  # values that an override can change a part of when the recipe leaves them out
@@ -81,8 +81,7 @@ def build_recipe(tree: Any, overrides: Overrides = (), where: str = "recipe") ->
             tree = override(tree, name.split("."), parsed, name, DEFAULTS)
         tree = _with_search_name(tree)
         _check_fields(Recipe, tree, "")
-        if "media" not in tree.get("data", {}) and not tree.get("features"):
-            raise ValueError("data.media is required: the folder of the images or clips")
+        _require_media(tree)
         return recipe_adapter().validate_python(tree)
     except ValidationError as error:
         first = error.errors()[0]
@@ -91,6 +90,15 @@ def build_recipe(tree: Any, overrides: Overrides = (), where: str = "recipe") ->
         raise ValueError(f"{where}: {name}: {first['msg']}, got {short_repr(first.get('input'), 200)}{more}") from error
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+
+
+def _require_media(tree: Mapping[str, Any]) -> None:
+    """Raise ValueError when a data set has no field `media`, and there are no features instead."""
+    data = tree.get("data", {})
+    several = isinstance(data, list | tuple)
+    for place, part in {f"data.{k}": part for k, part in enumerate(data)}.items() if several else [("data", data)]:
+        if "media" not in part and not tree.get("features"):
+            raise ValueError(f"{place}.media is required: the folder of the images or clips")
 
 
 def _with_search_name(tree: Any) -> Any:
@@ -105,6 +113,8 @@ def _dotted(place: Sequence[str | int], tree: Any) -> str:
     """Return the dotted name of the field at a place of a pydantic error, without the names of union members."""
     names = []
     for part in place:
+        if part in (ONE_DATA_SET, DATA_SETS):
+            continue
         if not (isinstance(tree, Mapping) and part not in tree and part == tree.get("name")):
             names.append(str(part))
             items = (
@@ -154,8 +164,10 @@ def _check_fields(kind: Any, tree: Any, where: str) -> None:
         for index, item in enumerate(tree):
             _check_fields(arguments[0], item, f"{where}.{index}")
     elif typing.get_origin(kind) in (typing.Union, types.UnionType):
-        for choice in (choice for choice in arguments if dataclasses.is_dataclass(choice)):
-            _check_fields(choice, tree, where)
+        for choice in arguments:
+            inner = typing.get_args(choice)[0] if typing.get_origin(choice) is Annotated else choice
+            if dataclasses.is_dataclass(inner) != isinstance(tree, list | tuple):  # a list of them, or one
+                _check_fields(inner, tree, where)
     elif dataclasses.is_dataclass(kind):
         if not isinstance(tree, Mapping):
             raise ValueError(f"{where or 'a recipe'} takes fields, got {short_repr(tree, 200)}")

@@ -15,11 +15,13 @@ from torch import Tensor
 from limner.core.files import read_json, write_text
 from limner.core.types import Medium
 from limner.data.dataset import Dataset
-from limner.data.datasets import read_dataset, read_scenes
+from limner.data.datasets import data_parts, read_dataset, read_scenes
+from limner.data.mixture import first_of_each
 from limner.data.pseudo_captions import read_pseudo_captions
 from limner.decode.generate import generate
 from limner.decode.search import Beam
 from limner.encoders import Pretrained
+from limner.metrics.by_data_set import evaluate_each, references_by_data_set, scenes_of
 from limner.metrics.references import References
 from limner.metrics.report import METRICS, Report, evaluate
 from limner.models import build_model, leaves_parameters_unused
@@ -117,7 +119,9 @@ class Session:
             self.problems += self.pseudo_captions.problems
         self.media, self.validation = self._media()
         references = {medium.id: medium.references for medium in self.validation}
-        self.references = References(references, scoring_tokenizer(self.vocabulary.tokenizer))
+        tokenizer = scoring_tokenizer(self.vocabulary.tokenizer)
+        self.references = References(references, tokenizer)
+        self.references_by_data_set = references_by_data_set(self.validation, tokenizer)
         self.scenes = read_scenes(recipe.data)
         # METEOR needs an optional package, so validations compute it only when it is the validation metric
         self.metrics = {n: m for n, m in METRICS.items() if n != "METEOR" or recipe.validation.metric == n}
@@ -187,9 +191,11 @@ class Session:
         if self.inputs.uses_stored_features:  # raw training media are checked when they are read
             media, problems = self.inputs.require_readable(media, self.recipe.augmentations)
             self.problems += problems
-        validation = self.dataset.split(self.recipe.validation.split)[: self.recipe.validation.limit]
+        validation = first_of_each(self.dataset.split(self.recipe.validation.split), self.recipe.validation.limit)
         validation, problems = self.inputs.require_readable([medium for medium in validation if medium.references])
         self.problems += problems
+        self._warn(_absent_notes(self.dataset.labels, media, "training"))
+        self._warn(_absent_notes(self.dataset.labels, validation, "validation"))
         return media, validation
 
     def summary(self) -> dict[str, Any]:
@@ -197,6 +203,7 @@ class Session:
         return {
             "training media": len(self.media),
             "captions": sum(len(medium.references) for medium in self.media),
+            **self._data_sets(),
             **(
                 {"pseudo-captions": sum(map(len, self.pseudo_captions.captions.values()))}
                 if self.pseudo_captions
@@ -210,6 +217,15 @@ class Session:
             "device": str(self.accelerator.device),
             "processes": self.accelerator.num_processes,
         }
+
+    def _data_sets(self) -> dict[str, str]:
+        """Say for each of several data sets how many media it has, and the share of its examples in an epoch."""
+        parts, lines = data_parts(self.recipe.data), {}
+        for label, config in parts.items():
+            sizes = [sum(medium.part == label for medium in media) for media in (self.media, self.validation)]
+            share = "" if config.share == 1 else f", share {config.share:g}"
+            lines[label or "data set"] = f"({sizes[0]} training, {sizes[1]} validation{share})"
+        return lines if len(lines) > 1 or any(config.share < 1 for config in parts.values()) else {}
 
     def resume(self) -> None:
         """Read the last checkpoint, and remove log lines that were written after it."""
@@ -240,7 +256,9 @@ class Session:
         batch_size = self.inputs.media_per_batch(local_media)
         local = generate(self.model, local_media, self.inputs.reader, self.vocabulary, options, batch_size)
         captions = dict(gather_object(list(local.items())))
-        report = evaluate(captions, self.references, self.metrics, scenes=self.scenes)
+        scenes = scenes_of(self.references.ids, self.scenes)
+        report = evaluate(captions, self.references, self.metrics, scenes=scenes)
+        each = evaluate_each(captions, self.references_by_data_set, self.metrics, scenes=self.scenes)
         score = report.scores[self.recipe.validation.metric]
         facts = {
             "stage": stage,
@@ -249,15 +267,26 @@ class Session:
             "split": self.recipe.validation.split,
         }
         facts |= {name: round_for_log(value) for name, value in (report.scores | report.exact).items()}
+        for label, part in each.items():
+            facts |= {f"{label}/{name}": round_for_log(value) for name, value in (part.scores | part.exact).items()}
         facts |= {"distinct": report.distinct, "seconds": round(self.state.seconds, 1)}
         if self.main:
             append_log(self.folder, facts)
         more = {"metric": self.recipe.validation.metric, "example": captions[media[0].id], **self.progress()}
+        more |= {"data sets": [*each]} if each else {}
         self.callback("validation", facts | more)
         warning = collapse_warning(report, len(media))
         if warning:
             self.callback("warning", {"text": warning})
         return score
+
+
+def _absent_notes(labels: Sequence[str], media: Sequence[Medium], use: str) -> list[str]:
+    """Return a line for each of several data sets that has none of the media for a use, training or validation."""
+    present = {medium.part for medium in media}
+    others = f"{use} uses the other data sets only"
+    return [f"the data set '{label}' has no {use} media that can be read: {others}" for label in labels
+            if label not in present]  # fmt: skip
 
 
 def build_vocabulary(recipe: Recipe, dataset: Dataset) -> Vocabulary:

@@ -11,6 +11,7 @@ from torch import nn
 
 from limner.core.tensors import save_tensors
 from limner.data.batches import TrainingBatches
+from limner.data.datasets import data_parts
 from limner.objectives import Context, HasCheckpointState, build_objective
 from limner.runs.checkpoint import checkpoint_tensors, restore_checkpoint, rng_state, save_checkpoint
 from limner.runs.run import append_log, load_objective, run_state_dict, save_objective
@@ -40,6 +41,7 @@ class StageTrainer:
             accelerator.num_processes,
             recipe.sampling.policy == "random",
             session.pseudo_captions,
+            {label: part.share for label, part in data_parts(recipe.data).items()},
         )
         session.warn_of_truncated(self.batches.truncated)
         self.objective = build_objective(self.stage.objective, self.context())

@@ -1,8 +1,9 @@
 """`Entry`, what every layout of a caption file yields, and the names of the columns that rows may have."""
 
+import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 # The first name that is present is taken; names are compared in small letters.
@@ -53,6 +54,8 @@ class Entry(NamedTuple):
     where       its place in the file, for messages
     left_out    captions that the layout marks as unusable, by reason
     start, end  seconds, when the captions are those of a part of a clip
+    fields      all fields of the row or object; None: it belongs to an image that another entry describes, or the
+                layout has no fields
     """
 
     where: str
@@ -64,6 +67,7 @@ class Entry(NamedTuple):
     start: float | None = None
     end: float | None = None
     note: str = ""  # about the file: said once, however many entries have it
+    fields: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class Reading:
     file_column, caption_column  names of columns, when they are unusual
     file_is_id  take the id of a row from `id` or the file name, as data sets do, and not from `image_id` first
     restval     Karpathy's restval images join the training split; False leaves them out
+    where       only entries whose fields have one of these values, as texts
     allow_gaps  a row without an id is left out and adds a problem line, and a caption may be null, which is empty;
                 otherwise both are errors
     """
@@ -82,6 +87,7 @@ class Reading:
     file_is_id: bool = False
     restval: bool = True
     allow_gaps: bool = False
+    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -186,6 +192,15 @@ def get(row: dict[str, Any], key: str, where: str) -> Any:
 def as_list(value: Any) -> list[Any]:
     """A list as it is, another value as a list of one."""
     return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def field_texts(value: Any) -> tuple[str, ...]:
+    """The texts with which a field is compared: of a value one, of a list one for each item.
+
+    >>> field_texts(4), field_texts(["a", True])
+    (('4',), ('a', 'true'))
+    """
+    return tuple(item if isinstance(item, str) else json.dumps(item) for item in as_list(value))
 
 
 def shorten(value: Any) -> str:

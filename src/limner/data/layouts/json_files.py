@@ -85,7 +85,7 @@ def _row_entries(rows: Iterable[tuple[str, Any]], reading: Reading) -> Iterator[
         id = next((row[name] for name in chosen.ids if row[name] not in (None, "")), row[chosen.ids[-1]])
         captions = list(chain.from_iterable(map(_texts, (row[name] for name in chosen.captions))))
         split, file = (row[name] if name else None for name in (chosen.split, chosen.file))
-        yield Entry(where, id, captions, split, file, note=chosen.note)
+        yield Entry(where, id, captions, split, file, note=chosen.note, fields=row)
 
 
 def _texts(value: Any) -> list[Any]:
@@ -154,7 +154,8 @@ def _coco_entries(saved: dict[str, Any], reading: Reading) -> Iterator[Entry]:
     """
     for k, image in enumerate(objects(saved.get("images", ()), "images")):
         file = image.get("file_name") or image.get("filename")
-        yield Entry(f"images[{k}]", get(image, "id", f"images[{k}]"), split=image.get("split"), file=file)
+        where = f"images[{k}]"
+        yield Entry(where, get(image, "id", where), split=image.get("split"), file=file, fields=image)
     for k, row in enumerate(objects(saved["annotations"], "annotations")):
         where = f"annotations[{k}]"
         id, caption = get(row, "image_id", where), get(row, "caption", where)
@@ -169,7 +170,8 @@ def _is_msrvtt(saved: Any, _: Reading) -> bool:
 
 def _msrvtt_entries(saved: dict[str, Any], reading: Reading) -> Iterator[Entry]:
     for k, video in enumerate(objects(saved["videos"], "videos")):
-        yield Entry(f"videos[{k}]", get(video, "video_id", f"videos[{k}]"), split=video.get("split"))
+        where = f"videos[{k}]"
+        yield Entry(where, get(video, "video_id", where), split=video.get("split"), fields=video)
     for k, row in enumerate(objects(saved["sentences"], "sentences")):
         where = f"sentences[{k}]"
         yield Entry(where, get(row, "video_id", where), [get(row, "caption", where)])
@@ -196,7 +198,8 @@ def _karpathy_entries(saved: dict[str, Any], reading: Reading) -> Iterator[Entry
             raise ValueError(f"{where}: {id!r} occurs twice; ids must be unique")
         seen.add(id)
         texts = [get(row, "raw", where) for row in objects(get(image, "sentences", where), f"{where}.sentences")]
-        yield Entry(where, id, texts, image.get("split"), str(PurePosixPath(image.get("filepath") or "", str(name))))
+        file = str(PurePosixPath(image.get("filepath") or "", str(name)))
+        yield Entry(where, id, texts, image.get("split"), file, fields=image)
 
 
 def _is_textcaps(saved: Any, _: Reading) -> bool:
@@ -218,7 +221,7 @@ def _textcaps_entries(saved: dict[str, Any], reading: Reading) -> Iterator[Entry
             captions = []
         elif all_captions:
             complete.add(id)
-        yield Entry(where, id, captions, row.get("set_name"), row.get("image_path") or f"{id}.jpg")
+        yield Entry(where, id, captions, row.get("set_name"), row.get("image_path") or f"{id}.jpg", fields=row)
 
 
 # --- sentences with times ---------------------------------------------------------------------------------------------

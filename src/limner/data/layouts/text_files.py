@@ -142,7 +142,8 @@ def _table_entry(where: str, row: dict[str, str], columns: Columns, note: str) -
     if len(columns.captions) > 1:  # caption_0, caption_1, ...: not every medium has the same number
         captions = [text for text in captions if text.strip()]
     file = row[columns.file].strip() if columns.file else None
-    return Entry(where, id, captions, row[columns.split] if columns.split else "", file, note=note or columns.note)
+    split = row[columns.split] if columns.split else ""
+    return Entry(where, id, captions, split, file, note=note or columns.note, fields=row)
 
 
 def _msvd_entry(where: str, row: dict[str, str], columns: Columns, note: str) -> Entry:
@@ -150,7 +151,7 @@ def _msvd_entry(where: str, row: dict[str, str], columns: Columns, note: str) ->
     english = row["Language"].strip() == "English"
     captions = [row["Description"]] if english else []
     return Entry(where, f"{row['VideoID']}_{row['Start']}_{row['End']}", captions, left_out=[] if english else
-                 ["written in another language than English"], note=note)  # fmt: skip
+                 ["written in another language than English"], note=note, fields=row)  # fmt: skip
 
 
 def parse_cell(cell: str) -> list[str]:
