@@ -47,7 +47,7 @@ def test_a_recipe_of_an_older_limner_has_one_data_set_without_the_new_fields(tmp
         ([{"media": "a"}, {"media": "b", "name": "csv", "share": 0}], r"data\.1\.share: Input should be greater t"),
         ([{"media": "a", "share": 1.5}], r"data\.0\.share: Input should be less than or equal to 1, got 1\.5"),
         ({"media": "a", "share": -1}, r"data\.share: Input should be greater than 0, got -1"),
-        ({"media": "a", "share": float("nan")}, r"data\.share: Input should be greater than 0, got nan"),
+        ({"media": "a", "share": float("nan")}, r"data\.share: Input should be less than or equal to 1, got nan"),
         ([{"media": "a"}, {"name": "csv"}], r"data\.1\.media is required: the folder"),
         ([{"media": "a", "shares": 1}], r"data\.0 has no field 'shares'; it has name, media"),
         ([{"media": "a"}, {"media": "b"}], "data: Value error, 2 data sets have the label 'folder': give each a"),
