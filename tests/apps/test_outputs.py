@@ -7,7 +7,9 @@ import pytest
 
 from limner.apps import caption, evaluate, explain
 from limner.apps.cli import main
-from limner.apps.shared.journal import to_jsonl
+from limner.apps.shared.journal import finished_rows, printable, to_csv, to_jsonl
+from limner.core.locks import lock_folder, lock_output
+from limner.data.captions_file import read_captions
 from tests.apps.test_cli import one_line
 from tests.data.videos import noise, write
 
@@ -96,3 +98,85 @@ def test_it_is_asked_before_the_model_is_loaded(picture: str, tmp_path: Path, mo
         ["evaluate", "run", "--report", str(tmp_path / "x.html")],
     ):
         assert main(arguments) == 1 and "exists: give --overwrite" in one_line(capsys)
+
+
+def test_an_output_never_replaces_an_input(tiny: Path, picture: str, tmp_path: Path, capsys):
+    """Also with --overwrite."""
+    run, mine = str(tiny / "run"), tmp_path / "000000.png"
+    mine.write_bytes(Path(picture).read_bytes())
+    refs = tmp_path / "refs.json"
+    refs.write_text('{"1": "a dog"}')
+    (tmp_path / "link.png").symlink_to(mine)
+    for command in (
+        ["explain", run, str(mine), "--out", str(mine)],
+        ["explain", run, str(mine), "--out", str(tmp_path / "link.png")],
+        ["explain", run, str(mine), "--out", str(tmp_path)],
+        ["score", "--candidates", str(refs), "--references", str(refs), "--out", str(refs)],
+        ["caption", str(refs), "--model", run, "--out", str(refs)],
+    ):
+        assert main([*command, "--overwrite"]) == 1
+        assert "choose another" in one_line(capsys), command
+    assert mine.read_bytes() == Path(picture).read_bytes() and refs.read_text() == '{"1": "a dog"}'
+
+
+def test_of_two_at_once_one_says_that_it_lost(tiny: Path, picture: str, tmp_path: Path, capsys):
+    run, out = str(tiny / "run"), str(tmp_path / "out")
+    outputs = {
+        lock_output: [
+            ["caption", picture, "--model", run, "--out", f"{out}.csv"],
+            ["pack", run, "--out", f"{out}.limner"],
+            ["evaluate", run, "--out", out, "--limit", "1"],
+        ],
+        lock_folder: [
+            ["train", str(tiny / "tiny.yaml"), "--out", out],
+            ["extract", run, "--out", out],
+            ["shapes", "--out", out, "--images", "1"],
+        ],
+    }
+    for lock, commands in outputs.items():
+        for command in commands:
+            path = command[command.index("--out") + 1]
+            with lock(Path(path, "scores.json") if command[0] == "evaluate" else path):
+                assert main(command) == 1, command
+                assert "is being written by another process" in one_line(capsys)
+    assert not list(tmp_path.iterdir())
+
+
+def test_unwritable_destinations_are_found_first(tiny: Path, picture: str, tmp_path: Path, monkeypatch, capsys):
+    """Before a model is loaded."""
+    (tmp_path / "file").touch()
+    out, run = str(tmp_path / "file" / "x"), str(tiny / "run")
+    for module, name in ((caption, "open_captioner"), (explain, "open_run"), (evaluate, "open_run")):
+        monkeypatch.setattr(module, name, lambda *_: pytest.fail("too late"))
+    clip = write(tmp_path / "clip.mp4", noise(8))
+    for command in (
+        ["caption", picture, "--out", f"{out}.csv"],
+        ["caption", str(clip), "--srt", f"{out}.srt"],
+        ["explain", run, picture, "--out", f"{out}.png"],
+        ["evaluate", run, "--report", f"{out}.html"],
+        ["profile", run, "--out", f"{out}.json"],
+        ["extract", run, "--out", out],
+        ["train", str(tiny / "tiny.yaml"), "--out", out],
+        ["pack", run, "--out", out],
+    ):
+        assert main(command) == 1
+        assert "there is a file where a folder is needed: " + out.partition("/x")[0] in one_line(capsys), command
+
+
+def test_a_csv_is_safe_for_spreadsheets_and_terminals_and_reads_back(tmp_path: Path):
+    """Names and captions that a spreadsheet would run, that would end a row, or that would clear the screen."""
+    names = ["=cmd|' /C calc'!A0.png", "-1.png", "+a.png", "@b.png", "'=c.png", "d.png"]
+    texts = ["=1+1", "- a dog", "a\rdog", 'a "dog", and\na cat', "'tis", "\x1b[2J"]
+    rows = [
+        {"file": printable(name), "caption": text, "logprob": -1.5, "finished": True}
+        for name, text in zip(names, texts, strict=True)
+    ]
+    table = to_csv(rows)
+    assert table.splitlines()[1] == "'=cmd|' /C calc'!A0.png,'=1+1,-1.5,True"
+    (tmp_path / "c.csv").write_text(table, newline="")
+    assert finished_rows(tmp_path / "c.csv") == rows
+    assert list(read_captions(tmp_path / "c.csv").captions) == names
+    assert to_csv(rows, safe=False).splitlines()[1] == "=cmd|' /C calc'!A0.png,=1+1,-1.5,True"
+    assert printable("a\rb\x1b[31m\n.png") == r"a\rb\x1b[31m\n.png"
+    (tmp_path / "d.csv").write_text("file,caption\n'-a.png,'- b\n")  # of another tool: as it is
+    assert read_captions(tmp_path / "d.csv").captions == {"'-a.png": ("'- b",)}

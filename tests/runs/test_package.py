@@ -251,3 +251,16 @@ def test_the_pack_command_writes_and_verifies(tiny: Path, tmp_path: Path, capsys
     assert main(["pack", str(tiny / "run")]) == 2
     assert "where should the model go?" in capsys.readouterr().err
     assert main(["caption", str(tiny / "world" / "images" / "000001.png"), "--model", out]) == 0
+
+
+def test_a_model_card_is_inert(tiny: Path, tmp_path: Path):
+    """Names of a run from a stranger hold HTML, Markdown and new lines; a score is no number."""
+    run = load_run(tiny / "run")
+    hostile = tmp_path / "<script>alert(1) [x](javascript:y)\n# title"
+    hostile.mkdir()
+    scores = {"scores": {"BLEU|<b>": 0.5, "x": None}, "protocol": {"`a`": "<img src=x>"}}
+    (hostile / "scores.json").write_text(json.dumps(scores))
+    card = (pack(replace(run, folder=hostile), tmp_path / "m") / "README.md").read_text()
+    assert "<script>" not in card and "<b>" not in card and "<img" not in card and "](javascript" not in card
+    assert "\n# &lt;script&gt;alert\\(1\\) \\[x\\]\\(javascript:y\\) \\# title\n" in card
+    assert "| BLEU\\|&lt;b&gt; | 0.500 |" in card and "| x |" not in card

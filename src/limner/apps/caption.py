@@ -17,18 +17,19 @@ from typing import TYPE_CHECKING, Any
 from limner.apps.shared import subtitles
 from limner.apps.shared.arguments import (
     WrongArguments,
+    check_outputs,
     only_decoding,
-    refuse_overwriting,
     report_notes,
     report_unreadable,
 )
 from limner.apps.shared.decoding import decoding_of
-from limner.apps.shared.journal import REPORT, WRITERS, Journal, Row, check_output, printable, side_file
+from limner.apps.shared.journal import REPORT, WRITERS, Journal, Row, check_output, printable, side_file, to_csv
 from limner.apps.shared.models import open_captioner
 from limner.apps.shared.pieces import Cut, Piece, Problems, pieces
 from limner.apps.shared.streams import input_lines
 from limner.core.addresses import address_error
-from limner.core.files import sha256
+from limner.core.files import check_writable, sha256
+from limner.core.locks import lock_output
 from limner.core.torch_free import Caption, Failure, Source
 from limner.data.archives import is_archive
 from limner.data.frame_folders import frame_files, looks_like_frames
@@ -48,6 +49,12 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     _check_options(options)
     if not options.files:
         return _run_prompt(options, decoding_changes)
+    with lock_output(options.out) if options.out else nullcontext():
+        return _run_files(options, decoding_changes)
+
+
+def _run_files(options: argparse.Namespace, decoding_changes: dict[str, str]) -> int:
+    """Caption the files, while the lock of the output is held."""
     problems = Problems()
     files, problems.unreadable = expand(options.files, problems.notes, options.frame_folders)
     problems.notes += [] if options.frame_folders else _notes_about_frames(options.files)
@@ -67,8 +74,16 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     }
     if options.out:
         check_output(options.out, options.resume, options.overwrite)
-    if not options.resume:
-        refuse_overwriting(options, *(path for each in paths.values() for path in each.values()))
+        if os.path.realpath(options.out) in {os.path.realpath(path) for path in (*files, options.references or "")}:
+            raise ValueError(
+                f"{options.out} is an input, which the output would replace: choose another name for --out"
+            )
+    subtitle_files = [path for each in paths.values() for path in each.values()]
+    if options.resume:
+        for path in subtitle_files:
+            check_writable(path)
+    else:
+        check_outputs(options, *subtitle_files, inputs=files)
     captioner = open_captioner(options)
     decoding = decoding_of(options, decoding_changes, captioner.decoding, captioner.vocabulary)
     cut = Cut(options.every, options.shots, options.whole)
@@ -78,7 +93,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     if options.out:
         about = {"captions of": captioner.name, **made_with}
         tokenizer = scoring_tokenizer(captioner.vocabulary.tokenizer if captioner.vocabulary else "")
-        _write_output(options.out, journal, files, about, references, problems, tokenizer)
+        _write_output(options.out, journal, files, about, references, problems, tokenizer, options.csv_safe)
     for suffix, paths_of_suffix in paths.items():
         _write_subtitles(paths_of_suffix, suffix, journal.rows.values())
     report_unreadable(problems.unreadable)
@@ -243,6 +258,7 @@ def _write_output(
     references: "CaptionsFile | None",
     problems: Problems,
     tokenizer: str,
+    csv_safe: bool,
 ) -> None:
     """Finish the output file; for a report, print what it could not show."""
     paths = {printable(file): file for file in files}
@@ -255,7 +271,12 @@ def _write_output(
             print(f"note: {line}", file=sys.stderr)
         return text
 
-    journal.finish(list(paths), report_text if out.suffix == REPORT else None)
+    writers: dict[str, Callable[[list[Row]], str]] = {
+        **WRITERS,
+        ".csv": partial(to_csv, safe=csv_safe),
+        REPORT: report_text,
+    }
+    journal.finish(list(paths), writers[out.suffix])
     print(f"{printable(str(out))}: {len(journal.rows)} captions")
 
 

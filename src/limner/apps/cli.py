@@ -147,6 +147,7 @@ def error_message(error: Exception) -> str:
         return str(error)
     words = {
         FileNotFoundError: "there is no file or folder",
+        FileExistsError: "there is a file where a folder is needed:",
         NotADirectoryError: "there is a file where a folder is needed:",
         IsADirectoryError: "there is a folder where a file is needed:",
         PermissionError: "no permission to read or write",

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from limner.apps.shared.arguments import (
     WrongArguments,
-    refuse_overwriting,
+    check_outputs,
     refuse_unknown,
 )
 from limner.apps.shared.console import open_console
@@ -37,7 +37,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         if path.resolve() in seen:
             raise WrongArguments(f"{path} is given twice; a comparison takes different runs")
         seen.add(path.resolve())
-    refuse_overwriting(options, options.out, options.json, options.latex)
+    read = [*options.runs, *([options.references] if options.references else [])]
+    check_outputs(options, options.out, options.json, options.latex, inputs=read)
     runs = read_compared_runs(options.runs)
     media = references_from_file(options.references) if options.references else references_from_runs(runs)
     if options.media:

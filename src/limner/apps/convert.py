@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from limner.apps.shared.arguments import WrongArguments, refuse_unknown, report_unreadable
+from limner.core.files import check_writable
 
 REGIONS = ("bottom-up", "regions")
 
@@ -29,6 +30,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         raise WrongArguments(str(error)) from error
     if not options.word_map:
         raise WrongArguments("a checkpoint does not hold its words: give --word-map")
+    check_writable(options.out)
     summary = SYSTEMS[options.system](
         Path(options.checkpoint), Path(options.word_map), Path(options.out), options.encoder, options.channels, settings
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from limner import shipped
 from limner.apps.shared.arguments import (
     WrongArguments,
-    refuse_overwriting,
+    check_outputs,
     refuse_unknown,
     report_data_problems,
     report_notes,
@@ -58,7 +58,9 @@ def show(options: argparse.Namespace, rest: list[str]) -> int:
         raise WrongArguments(
             f"{out}: the ending chooses the format; known are {', '.join((*FORMATS, *FILMS))}, and none for a folder"
         )
-    refuse_overwriting(options, out)
+    check_outputs(options, out, inputs=[source, *([options.font] if options.font else [])])
+    if options.overwrite and out.resolve() == Path(source).resolve().parent:  # whose frames would be replaced
+        raise ValueError(f"{out} holds {source}, which is explained: choose another folder")
     check_font(options.font)
     if options.method and "," in options.method:
         raise WrongArguments(f"--method {options.method}: several methods are for --score; give one")
@@ -121,7 +123,7 @@ def score(options: argparse.Namespace, rest: list[str]) -> int:
         raise WrongArguments(f"--score explains the run's own captions cell by cell: leave out --{unused[0]}")
     if options.out and options.out.suffix != ".json":
         raise WrongArguments(f"{options.out}: scores are written as .json")
-    refuse_overwriting(options, options.out)
+    check_outputs(options, options.out)
     methods = options.method.split(",") if options.method else tuple(METHODS)
     decoding_changes, changes = split_decoding(rest)
     loaded = open_run(named[0], options, changes)
@@ -142,7 +144,7 @@ def join(options: argparse.Namespace) -> int:
         raise WrongArguments(f"--join makes a film of {options.join} alone: leave out {' '.join(options.inputs)}")
     if options.out is None or options.out.suffix.lower() != ".mp4":
         raise WrongArguments("--join needs --out film.mp4")
-    refuse_overwriting(options, options.out)
+    check_outputs(options, options.out, inputs=options.join.glob("*.png"))
     count = video.pngs_to_mp4(options.join, options.out, options.pace)
     print(f"wrote {options.out}: {count} frames")
     return 0

@@ -17,6 +17,7 @@ from limner.apps.shared.arguments import (
 )
 from limner.apps.shared.console import open_console
 from limner.apps.shared.runs import read_recipe
+from limner.core.files import check_writable
 from limner.data.augmentations import AUGMENTATIONS
 from limner.data.datasets import DataConfig, read_dataset
 from limner.data.sftcap import write_frame_features
@@ -50,6 +51,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     out = options.out = options.out or _store_of(recipe)  # `interrupted` reads it
     if not out:
         raise WrongArguments("where should the features go? give --out DIR, or `features` in the recipe")
+    if options.frame_features:
+        check_writable(options.frame_features)
     dataset = read_dataset(recipe.data)
     console = open_console(soft_wrap=True)
     columns = (TextColumn("extract"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import torch
 from rich.table import Table
 
-from limner.apps.shared.arguments import refuse_overwriting, split_decoding
+from limner.apps.shared.arguments import check_outputs, split_decoding
 from limner.apps.shared.console import open_console
 from limner.apps.shared.decoding import beam_of
 from limner.apps.shared.runs import with_inputs
@@ -20,7 +20,7 @@ INPUTS = ("frames", "sampling")  # fields of a recipe that may be changed: what 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     from limner.profiling.figure import pareto_figure
 
-    refuse_overwriting(options, options.out, options.figure)
+    check_outputs(options, options.out, options.figure)
     decoding_changes, changes = split_decoding(rest)
     torch.set_num_threads(options.threads)
     profiles = []

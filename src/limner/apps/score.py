@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from limner.apps.shared.arguments import (
     WrongArguments,
-    refuse_overwriting,
+    check_outputs,
     refuse_unknown,
 )
 from limner.apps.shared.console import open_console
@@ -63,7 +63,8 @@ def metrics_of(
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     refuse_unknown(rest)
     _check_options(options)
-    refuse_overwriting(options, options.out)
+    read = [path for path in (options.candidates, options.references, options.training) if path]
+    check_outputs(options, options.out, inputs=read)
     metrics, extra, about = metrics_of(options)
     candidates = read_captions(options.candidates)
     references = read_captions(options.references, options.caption_column)

@@ -1,7 +1,6 @@
 """Writing of a converted run: complete and checked, or not at all."""
 
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +8,8 @@ import torch
 from torch import nn
 
 from limner.convert.checkpoint import check_finite
+from limner.core.locks import lock_output
+from limner.core.temporaries import temporary_folder
 from limner.core.tensors import save_tensors
 from limner.core.types import BOS, UNK, Features, Layout
 from limner.models.captioner import Captioner
@@ -47,15 +48,15 @@ def write_run(out: Path, run: ConvertedRun, source: str) -> None:
     """Write the run folder `out`; nothing is there when this fails.
 
     The run is written and checked in a temporary folder beside `out`, and then moved.  Raises ValueError when weights
-    of `source`, the checkpoint, or the scores that they give are NaN or infinite; OSError.
+    of `source`, the checkpoint, or the scores that they give are NaN or infinite, LockedError when another process is
+    writing `out`; OSError.
     """
     tensors = run.model.state_dict()
     if run.encoder is not None:
         tensors |= {f"encoder.{key}": value for key, value in run.encoder.state_dict().items()}
     check_finite(tensors, source)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        folder = Path(temporary) / "run"
+    with lock_output(out), temporary_folder(out.parent, out.name) as temporary:
+        folder = temporary / "run"
         save_tensors(folder / "model.safetensors", tensors)
         if run.objective is not None:
             check_finite(run.objective.state_dict(), source)

@@ -1,41 +1,70 @@
-"""Atomic writing of files, JSON reading and writing, and SHA-256 of a file.
+"""Atomic writing of files and folders, JSON reading and writing, and SHA-256 of a file.
 
-A file is first written beside its place and then renamed: readers see the old file or the new one, never a part.
+A file or folder is first written beside its place and then renamed: readers see the old one or the new one, never a
+part.
 """
 
 import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from limner.core.locks import lock_output
+from limner.core.replace_folder import recover_folder, replace_folder
+from limner.core.temporaries import temporary_folder
+
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Context manager that yields a temporary path beside `path`.
+    """Context manager that yields the path of an empty temporary file, in a temporary folder beside `path`.
 
     On success the temporary file replaces `path`; on any error it is removed and `path` stays as it was.  Missing
     parent folders are created.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    with temporary_folder(path.parent, path.name) as folder:
+        temporary = folder / "content"
+        temporary.touch()
         yield temporary
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes files private; results get the user's usual permissions
         os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(out: str | Path) -> Iterator[Path]:
+    """Context manager that yields an empty temporary folder; on success it takes the place of `out` in one step.
+
+    A folder that was at `out` is removed after that.  On any error, and when the process is killed, `out` is as it was.
+    Missing parent folders are created.  Raises LockedError when another process is writing `out`.
+    """
+    out = Path(os.path.realpath(out))  # of a link, the folder that it names is replaced
+    with lock_output(out):
+        recover_folder(out)
+        with temporary_folder(out.parent, out.name) as work:
+            new = work / "new"
+            new.mkdir()
+            yield new
+            replace_folder(new, out)
+
+
+def check_writable(path: str | Path) -> None:
+    """Check that a file or folder can be written, before the work that makes its content; nothing is left behind.
+
+    Raises OSError, which names the path, when its folder is read-only, full, no folder, or of somebody else.
+    """
+    path = Path(os.path.abspath(path))
+    existing = next(parent for parent in path.parents if parent.exists())
+    try:
+        with temporary_folder(existing, path.name):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_text(path: str | Path, text: str) -> None:

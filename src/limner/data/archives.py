@@ -4,16 +4,18 @@ The path of such a medium is the path of the archive, a slash and the name in it
 is unpacked: a medium is read from its place in the file when it is needed.
 """
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from limner.core.locks import short_name
+from limner.core.temporaries import temporary_folder
 from limner.data.arrow_tables import ARROW_SUFFIXES, ArrowTable
 from limner.data.frame_folders import frame_files
 from limner.data.images import MediaError
@@ -130,8 +132,8 @@ def temporary_file(content: bytes, name: str) -> Iterator[str]:
 
     A MediaError that names that file names `name` instead.
     """
-    with tempfile.TemporaryDirectory(prefix="limner-") as folder:
-        temporary = Path(folder) / Path(name).name
+    with temporary_folder(gettempdir(), "limner-media") as folder:
+        temporary = folder / short_name(Path(name).name)
         temporary.write_bytes(content)
         try:
             yield str(temporary)

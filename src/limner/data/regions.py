@@ -18,6 +18,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from limner.core.files import read_json
+from limner.core.locks import lock_folder
 from limner.core.types import Layout
 from limner.data.media_folder import visible_files
 from limner.data.store import ChannelCountError, StoreWriter
@@ -79,9 +80,17 @@ def store_regions(
     """Add images to the feature store at `out`; images that it has already are skipped.
 
     `progress` is called with the number of images so far.  Memory holds one shard at a time.  Raises ValueError when
-    nothing could be stored, or the store at `out` was made by an encoder or has another number of channels.
+    nothing could be stored, or the store at `out` was made by an encoder or has another number of channels;
+    LockedError when another process is writing it.
     """
-    writer = StoreWriter(out, REGIONS_PROVENANCE)
+    with lock_folder(out):
+        return _store_regions(entries, StoreWriter(out, REGIONS_PROVENANCE), progress)
+
+
+def _store_regions(
+    entries: Iterable[RegionEntry], writer: StoreWriter, progress: Callable[[int], None] | None
+) -> ImportReport:
+    """`store_regions`, while the lock of the store is held."""
     stored = present = total_regions = clipped = zero_area = 0
     failures: dict[str, str] = {}
     done: set[str] = set()

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from limner.core.files import read_json, write_json
+from limner.core.files import atomic_write, read_json, write_json
+from limner.core.locks import lock_folder
 from limner.core.torch_free import Medium
 from limner.data.shapes_words import (
     COLOURS,
@@ -56,17 +57,25 @@ def generate_world(
     frames   frames of a clip, at least 16; events of a longer clip last as long, with pauses between them
     splits   fractions of train, val and test; every prefix of the items has them to within a few items
     The same seed gives the same bytes of PNG files and truth.json, and the same frames before video encoding.  Raises
-    ValueError for an argument out of its range.
+    ValueError for an argument out of its range, LockedError when another process is writing the folder.
     """
     _check_arguments(images, videos, seed, size, objects, frames, splits)
-    out = Path(out)
+    with lock_folder(out):
+        _write_world(Path(out), images, videos, seed, size, objects, frames, splits)
+
+
+def _write_world(
+    out: Path, images: int, videos: int, seed: int, size: int, objects: int, frames: int, splits: Sequence[float]
+) -> None:
+    """`generate_world`, while the lock of the folder is held."""
     (out / "images").mkdir(parents=True, exist_ok=True)
     (out / "truth.json").unlink(missing_ok=True)  # an old truth must never lie beside new images
     items = []
     for i in range(images):
         scene, sentences, canvas = make_image(seed, i, size, objects)
         file = f"images/{i:06}.png"
-        Image.fromarray(render(scene, canvas)).save(out / file)
+        with atomic_write(out / file) as temporary:
+            Image.fromarray(render(scene, canvas)).save(temporary, "PNG")
         items.append(_item(f"image-{i:06}", file, _split_of(i, splits), sentences, scene))
     if videos:
         (out / "videos").mkdir(exist_ok=True)
@@ -369,7 +378,7 @@ def write_video(path: Path, frames: np.ndarray, fps: int) -> None:
     """Encode frames, uint8 (T, H, W, 3) RGB, as an H.264 file, which browsers can play."""
     import av
 
-    with av.open(str(path), "w") as container:
+    with atomic_write(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": "12", "threads": "1", "preset": "fast"})
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         for frame in frames:

@@ -101,7 +101,7 @@ class StoreWriter:
         return len(self._keys)
 
     def _resume(self) -> None:
-        """Adopt every complete shard, and delete temporary and incomplete files."""
+        """Adopt every complete shard, and delete incomplete ones and temporary files of older versions."""
         indexed: dict[str, dict[str, Any]] = {}
         if (self.folder / INDEX).exists():
             index = read_json(self.folder / INDEX)
@@ -119,7 +119,7 @@ class StoreWriter:
         self._check_channels()
         # the folder is known to be a store of this encoder only now, so nothing is deleted earlier
         for path in [*self.folder.glob(".shard-*"), *self.folder.glob(f".{INDEX}.*"), *shard_paths]:
-            if path.name not in self._shards:
+            if path.name not in self._shards and path.is_file():
                 path.unlink()
 
     def _check_channels(self) -> None:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from limner.core.locks import lock_folder
 from limner.core.types import Layout, Medium, Pixels
 from limner.data.augmentations import AUGMENTATIONS, side_before
 from limner.data.frames import FrameSampling
@@ -74,13 +75,27 @@ def extract(
     the splits `augment_splits`.  `sampling` chooses the frames of every clip.  `batch_size` is the number of
     frames that are encoded together; a clip is never divided.  `progress` is called with (done, total) entries.
     Entries that the store already holds are kept, so the same call continues an interrupted extraction.  Raises
-    ValueError for unknown augmentations, duplicate ids, or a store that another encoder wrote; a medium that cannot be
-    read is only listed in the report.
+    ValueError for unknown augmentations, duplicate ids, or a store that another encoder wrote; LockedError when
+    another process is writing the store.  A medium that cannot be read is only listed in the report.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
     jobs = _list_jobs(media, augmentations, augment_splits)
-    encoder = encoder.to(device).eval()
+    with lock_folder(out):
+        return _extract(jobs, encoder.to(device).eval(), out, batch_size, device, workers, progress, sampling)
+
+
+def _extract(
+    jobs: Sequence[ExtractionJob],
+    encoder: Encoder,
+    out: Path,
+    batch_size: int,
+    device: torch.device | str,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+    sampling: FrameSampling,
+) -> ExtractReport:
+    """`extract` of its jobs, while the lock of the store is held."""
     writer = StoreWriter(out, encoder.provenance())
     todo = [job for job in jobs if entry_key(job.medium.id, job.augmentation) not in writer]
     before, already_stored = len(writer), len(jobs) - len(todo)

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from limner.core.addresses import refuse_address
 from limner.core.hub import fetch_transformers_model, is_hub_id
+from limner.core.temporaries import temporary_folder
 from limner.core.types import Features, Layout, Pixels
 from limner.encoders.encoder import Encoder
 from limner.encoders.video import clip_cells
@@ -218,12 +218,13 @@ def save_parts(folder: str | Path, net: Any, processor: Any) -> None:
     """Write a network of `transformers` and its image processor to a folder that `from_pretrained` can load."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".saving-", dir=folder) as temporary:
+    with temporary_folder(folder, "saving") as work:
+        temporary = work / "model"
         with quiet_transformers():
             net.save_pretrained(temporary)
             processor.save_pretrained(temporary)
         # config.json is moved last: without it, an incomplete folder cannot be mistaken for a complete one
-        for path in sorted(Path(temporary).iterdir(), key=lambda path: path.name == "config.json"):
+        for path in sorted(temporary.iterdir(), key=lambda path: path.name == "config.json"):
             os.replace(path, folder / path.name)
 
 

@@ -1,17 +1,18 @@
 """Overlay films: for one word after the other, the clip plays with the heat map of the word over it."""
 
-import shutil
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 from limner.core.files import atomic_write
+from limner.core.replace_folder import replace_folder
+from limner.core.temporaries import temporary_folder
 from limner.data.images import read_image
 from limner.explanations.explanation_input import DISPLAY_FPS, DisplayFrames
 from limner.explanations.figure import EMPTY_CAPTION, enlarge
@@ -145,17 +146,18 @@ def _highlight_corner(corner: tuple[int, int], text: str) -> tuple[int, int]:
     return corner[0] + round(font_of(text, 17).getlength(text)) + 4, corner[1] + LINE - 5
 
 
-def write_film(explanation: Explanation, display: DisplayFrames, out: str | Path) -> Path:
+def write_film(explanation: Explanation, display: DisplayFrames, out: str | Path, overwrite: bool = False) -> Path:
     """Write the film to `out`, which ends in .mp4 or .gif, or is a folder for PNG files.
 
-    Of an image, the folder gets one file per word; of a clip, one file per word and frame.
+    Of an image, the folder gets one file per word; of a clip, one file per word and frame.  `overwrite` replaces the
+    files of an earlier film in the folder.
     """
     out = Path(out)
     if out.suffix.lower() == ".mp4":
         return write_mp4(out, film_frames(explanation, display))
     if out.suffix.lower() == ".gif":
         return _write_gif(out, explanation, display)
-    return _write_pngs(out, film_frames(explanation, display, still_frames=1))
+    return _write_pngs(out, film_frames(explanation, display, still_frames=1), overwrite)
 
 
 def write_mp4(out: str | Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], fps: int = DISPLAY_FPS) -> Path:
@@ -197,22 +199,31 @@ def _write_gif(out: Path, explanation: Explanation, display: DisplayFrames) -> P
     return out
 
 
-def _write_pngs(folder: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]]) -> Path:
+def _write_pngs(folder: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], overwrite: bool) -> Path:
     """Write 000000.png, 000001.png, ..., all of them or none.
 
-    Raises FileExistsError when the folder already holds PNG files.
+    With `overwrite`, files with such names are replaced.  A folder with nothing else in it appears, or changes, in one
+    step.  Raises FileExistsError when the folder already holds other PNG files.
     """
-    if any(folder.glob("*.png")):
+    old = set(folder.glob("[0-9]" * 6 + ".png")) if overwrite else set()
+    if set(folder.glob("*.png")) - old:
         raise FileExistsError(
             f"{folder} already holds PNG files, which would be mixed with the new ones: choose another folder"
         )
+    folder = Path(os.path.realpath(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as unfinished:
+    with temporary_folder(folder.parent, folder.name) as work:
+        new = work / "new"
+        new.mkdir()
         for number, frame in enumerate(frames):
-            Image.fromarray(frame).save(Path(unfinished) / f"{number:06}.png", compress_level=1)
-        folder.mkdir(exist_ok=True)
-        for file in sorted(Path(unfinished).iterdir()):
-            shutil.move(file, folder / file.name)
+            Image.fromarray(frame).save(new / f"{number:06}.png", compress_level=1)
+        if not folder.exists() or set(folder.iterdir()) <= old:
+            replace_folder(new, folder)
+        else:
+            for file in old:
+                file.unlink()
+            for file in sorted(new.iterdir()):
+                os.replace(file, folder / file.name)
     return folder
 
 

@@ -27,10 +27,7 @@ def write_explanation(
 def _write(explanation: Explanation, shown: DisplayFrames, out: Path, overwrite: bool) -> None:
     """`write_explanation` with the font in use."""
     if not out.suffix or out.suffix.lower() in FILMS or out.is_dir():
-        if overwrite and out.is_dir():
-            for file in out.glob("[0-9]" * 6 + ".png"):
-                file.unlink()
-        video.write_film(explanation, shown, out)
+        video.write_film(explanation, shown, out, overwrite)
     elif len(shown.frames) == 1:
         word_figure(shown.frames[0], explanation, out, kept_region=shown.kept_region)
     else:

@@ -4,8 +4,6 @@ export_onnx(load_run("runs/x"), Path("x.onnx"))
 """
 
 import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from limner.core.files import atomic_folder
 from limner.core.torch_free import Source
 from limner.export.check import ExportCheck, check_export, microworld_media
 from limner.export.graphs import Graphs, build_graphs, write_graphs
@@ -48,7 +47,8 @@ def export_onnx(run: Run, out: Path, int8: bool = False, media: Sequence[Source]
     The captions of `media` are compared with PyTorch's; without `media`, images (or clips) of the micro-world are
     used.  Raises ValueError, and writes nothing, when the model cannot be traced, when fewer than 99 % of the float32
     captions are PyTorch's, when the int8 captions are much less probable, or when the run has no encoder.  Raises
-    FileExistsError when `out` exists and is not an exported model.
+    FileExistsError when `out` exists and is not an exported model, LockedError when another process is writing it.
+    An exported model at `out` is replaced in one step when the new one is complete.
     """
     if run.encoder is None:
         raise ValueError(f"{run.folder} has no encoder and could not caption a file; give one with --encoder")
@@ -57,11 +57,7 @@ def export_onnx(run: Run, out: Path, int8: bool = False, media: Sequence[Source]
     pipeline = Pipeline(run)
     resize, scale, shift = split_preprocessing(run.encoder)
     decoding = replace(run.recipe.beam.bind(run.vocabulary), groups=1, must=(), n_best=1)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        new = work / "new"
-        new.mkdir()
+    with atomic_folder(out) as new:
         graphs = _trace(run, resize.side, scale, shift, new)
         run.vocabulary.save(new / "vocabulary.json")
         manifest = ExportManifest(
@@ -91,12 +87,6 @@ def export_onnx(run: Run, out: Path, int8: bool = False, media: Sequence[Source]
         checks = {"float": float_check.to_json(), **({"int8": int8_check.to_json()} if int8_check else {})}
         manifest = replace(manifest, source={**manifest.source, "captions compared with PyTorch": checks})
         manifest.save(new)
-        new.chmod(0o755)
-        if out.exists():
-            os.replace(out, work / "old")
-        os.replace(new, out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     file_bytes = {name: facts["bytes"] for name, facts in manifest.files.items()}
     return ExportResult(out, float_check, int8_check, file_bytes, float_bytes, manifest.images, manifest.clips)
 

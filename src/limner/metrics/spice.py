@@ -10,12 +10,13 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import gettempdir
 from typing import Any
 
 import numpy as np
 
 from limner.core.files import read_json
+from limner.core.temporaries import temporary_folder
 from limner.metrics.references import Candidates, References, Score
 
 # From Java 16 on, fst 2.47 inside the jar may use these packages only with an option: InaccessibleObjectException.
@@ -44,8 +45,8 @@ def spice(candidates: Candidates, references: References, jar: str | Path, java:
         {"image_id": i, "test": candidates.tokenized[row], "refs": list(references.tokenized[row])}
         for i, row in enumerate(rows)
     ]
-    with TemporaryDirectory(prefix="limner-spice-") as folder:
-        answer = _run_jar(java, version, jar, requests, Path(folder))
+    with temporary_folder(gettempdir(), "limner-spice") as folder:
+        answer = _run_jar(java, version, jar, requests, folder)
     segments = np.zeros(len(rows))
     segments[rows] = _f_scores(answer, len(rows))
     return Score(float(segments.mean()), segments)

@@ -12,7 +12,7 @@ from functools import partial
 from math import prod
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
+from tempfile import gettempdir
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 
 from limner.core.files import read_json
+from limner.core.temporaries import temporary_folder
 from limner.core.types import Features, Layout, Pixels
 from limner.data.datasets import data_parts
 from limner.data.shapes import write_video
@@ -236,8 +237,8 @@ def _open_medium(run: Run, source: Source | None) -> Iterator[tuple[Source, str]
     elif source is not None:
         yield source, Path(source).name if isinstance(source, str | Path) else type(source).__name__
     elif reads_clips(run):
-        with TemporaryDirectory() as folder:
-            yield str(noise_clip(Path(folder) / "clip.mp4")), f"clip, {run.recipe.frames} frames"
+        with temporary_folder(gettempdir(), "limner-profile") as folder:
+            yield str(noise_clip(folder / "clip.mp4")), f"clip, {run.recipe.frames} frames"
     else:
         yield noise_jpeg(), "640 x 480 JPEG"
 

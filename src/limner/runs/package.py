@@ -7,10 +7,10 @@ Every command that takes a run folder takes a packed model too.  A pretrained en
 weights it has after training.
 """
 
+import html
 import json
 import os
-import shutil
-import tempfile
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from limner.core.addresses import refuse_address
-from limner.core.files import read_json, sha256, write_json, write_text
+from limner.core.files import atomic_folder, read_json, sha256, write_json, write_text
 from limner.core.hub import fetch_from_hub, is_hub_id
 from limner.core.tensors import save_tensors
 from limner.core.version import __version__
@@ -41,9 +41,10 @@ def pack(run: Run, out: str | Path, card: str = "", half: bool = False) -> Path:
 
     `card` is the text of its model card (empty: one is written from the run's recipe and scores).  With `half`,
     matrices and filters are stored as float16, which halves the file; they are loaded as float32.  A pretrained encoder
-    stays in float32.  An existing packed model at `out` is replaced.
+    stays in float32.  An existing packed model at `out` is replaced in one
+    step when the new one is complete.
     Raises ValueError when the run has no encoder (it could not caption a file) or a weight exceeds float16's range,
-    FileExistsError when `out` exists and is no packed model.
+    FileExistsError when `out` exists and is no packed model, LockedError when another process is writing it.
     """
     out = Path(out)
     if run.encoder is None:
@@ -52,19 +53,11 @@ def pack(run: Run, out: str | Path, card: str = "", half: bool = False) -> Path:
         )
     if out.exists() and not (out / MANIFEST).is_file():
         raise FileExistsError(f"{out} exists and is no packed model: choose another name")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with atomic_folder(out) as new:
         _write(run, new, card, half)
         files = sorted(path for path in new.rglob("*") if path.is_file())
         hashes = {str(path.relative_to(new)): {"sha256": sha256(path), "bytes": path.stat().st_size} for path in files}
         write_json(new / MANIFEST, {"format": FORMAT, "version": __version__, "files": hashes})
-        new.chmod(0o755)
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(new, out)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
     return out
 
 
@@ -170,19 +163,22 @@ def _default_card(run: Run) -> str:
     encoder = provenance.get("architecture", provenance["name"])
     path = run.folder / "scores.json"
     saved: Mapping[str, Any] = read_json(path) if path.is_file() else {}
-    rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in saved.get("scores", {}).items())
-    scores = f"\n## Scores\n{json.dumps(saved.get('protocol', {}))}\n\n| | |\n|---|---|\n{rows}\n" if rows else ""
+    values = saved.get("scores", {}) if isinstance(saved, dict) else {}
+    numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+    rows = "\n".join(f"| {escape_markdown(name)} | {value:.3f} |" for name, value in numbers.items())
+    protocol = escape_markdown(json.dumps(saved.get("protocol", {}))) if rows else ""
+    scores = f"\n## Scores\n{protocol}\n\n| | |\n|---|---|\n{rows}\n" if rows else ""
     return f"""---
 library_name: limner
 pipeline_tag: image-to-text
 tags: [image-captioning, limner]
 ---
-# {run.folder.resolve().name}
+# {escape_markdown(run.folder.resolve().name)}
 
-A captioner made with limner {__version__}: `{run.recipe.model.name}` on the encoder `{encoder}`.
+A captioner made with limner {__version__}: {_code(run.recipe.model.name)} on the encoder {_code(str(encoder))}.
 {size[0]:,} parameters in the captioner, {size[1]:,} in the encoder, {len(run.vocabulary):,} words.
-Trained on {_data_sets(run)}.  If you share this model, write here which data it was
-trained on, under which licence, and where it fails.
+Trained on {_data_sets(run)}.
+If you share this model, write here which data it was trained on, under which licence, and where it fails.
 
 ```python
 import limner
@@ -194,8 +190,26 @@ print(limner.load("this folder or its hub id").caption("photo.jpg").text)
 
 def _data_sets(run: Run) -> str:
     """Name the formats of a run's data sets."""
-    names = [f"`{part.name}`" for part in data_parts(run.recipe.data).values()]
+    names = [_code(part.name) for part in data_parts(run.recipe.data).values()]
     return f"a data set of the format {names[0]}" if len(names) == 1 else f"data sets of the formats {', '.join(names)}"
+
+
+def escape_markdown(text: str) -> str:
+    r"""Text of others for a model card, which is shown as it is: no markup, no HTML, no new lines.
+
+    >>> escape_markdown("# a_b <script>")
+    '\\# a\\_b &lt;script&gt;'
+    """
+    return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", html.escape(_one_line(text), quote=False))
+
+
+def _code(text: str) -> str:
+    """Text of others as code in Markdown, in which nothing else is markup."""
+    return f"`{_one_line(text).replace('`', chr(39))}`"
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def _check_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:

@@ -3,9 +3,12 @@
 A run that is interrupted and resumed gives the same weights, bit for bit.
 """
 
+import os
+from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
 
+from limner.core.locks import lock_folder
 from limner.runs.checkpoint import CHECKPOINT
 from limner.runs.recipe import Recipe
 from limner.runs.recipe_file import check_recipe, load_recipe, recipe_differences
@@ -25,16 +28,22 @@ def train(
     bit; several processes (as many as before) do so as far as their reductions are deterministic.  `callback` is called
     with the name and the facts of each event.
     Raises FileExistsError when the folder holds a run and `resume` is False, ValueError when the run was started with
-    another recipe or has weights but no checkpoint.
+    another recipe or has weights but no checkpoint, LockedError when another process is training in it.
     """
     folder = Path(folder)
     check_recipe(recipe)
+    first = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun, which share the folder
+    with lock_folder(folder) if first else nullcontext():
+        return _train(recipe, folder, resume, callback)
+
+
+def _train(recipe: Recipe, folder: Path, resume: bool, callback: TrainingCallback) -> Path:
+    """`train`, while the lock of the run folder is held."""
     has_checkpoint = _has_checkpoint(folder, resume)
     if has_checkpoint and (changed := recipe_differences(load_recipe(folder / "recipe.json"), recipe)):
         raise ValueError(
             f"{folder} was started with another recipe, which --resume cannot change: {'; '.join(changed)}"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     session = Session(recipe, folder, callback)
     if has_checkpoint:
         session.resume()

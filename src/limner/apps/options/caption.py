@@ -32,6 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="keep the captions that --out already has")
     add_overwrite(parser)
     parser.add_argument(
+        "--csv-safe", action=argparse.BooleanOptionalAction, default=True,
+        help="an apostrophe before what a spreadsheet would run (default)",
+    )  # fmt: skip
+    parser.add_argument(
         "--batch-size", type=positive_int, default=16, metavar="N", help="images at a time (default: 16)"
     )
     parser.add_argument(

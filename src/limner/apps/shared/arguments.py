@@ -1,8 +1,9 @@
 """Argument types and helpers that several commands share."""
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
-    """Add --overwrite, which `refuse_overwriting` reads."""
+    """Add --overwrite, which `check_outputs` reads."""
     parser.add_argument("--overwrite", action="store_true", help="replace output files that exist")
 
 
@@ -176,11 +177,23 @@ def add_ensemble(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def refuse_overwriting(options: argparse.Namespace, *outputs: Path | None) -> None:
-    """Raise FileExistsError when one of the outputs exists already and --overwrite is not given."""
-    for path in outputs:
-        if path is not None and path.is_file() and not options.overwrite:
+def check_outputs(options: argparse.Namespace, *outputs: Path | None, inputs: Iterable[str | Path] = ()) -> None:
+    """Check before the work that the outputs can be written, and that nothing is lost.
+
+    Raises FileExistsError when one exists already and --overwrite is not given, ValueError when one is an input, also
+    with --overwrite, OSError when it cannot be written.
+    """
+    from limner.core.files import check_writable  # not at the top, for a fast --help
+
+    paths = [path for path in outputs if path is not None]
+    read = {os.path.realpath(path) for path in inputs}
+    for path in paths:
+        if os.path.realpath(path) in read:
+            raise ValueError(f"{path} is an input, which the output would replace: choose another name for the output")
+        if path.is_file() and not options.overwrite:
             raise FileExistsError(f"{path} exists: give --overwrite to replace it, or choose another name")
+    for path in paths:
+        check_writable(path)
 
 
 def report_lines(lines: Sequence[str], one: str, many: str, shown: int = 20) -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -13,18 +14,26 @@ from typing import Any
 from limner.apps.shared.arguments import WrongArguments
 from limner.core.files import read_json, write_text
 from limner.core.messages import short_repr
+from limner.data.formulas import mark_formula, unmark_formula
 from limner.data.image_ids import coco_id
 
 Row = dict[str, Any]
+TEXTS = ("file", "caption")  # fields whose text is free
 FIELDS = {"file": str, "caption": str, "logprob": float, "finished": bool}
 TIMES = ("start", "end")  # seconds; only rows of videos have them
 REPORT = ".html"
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
 DATA = '<script type="application/json" id="captions">', "</script>"
 
 
 def printable(file: str) -> str:
-    """A file name as text.  Bytes that are not UTF-8 become \\xff, so that different names stay different."""
-    return os.fsencode(file).decode("utf-8", errors="backslashreplace")
+    r"""A file name as text.
+
+    Bytes that are not UTF-8 become \xff, and control characters \x1b: no name breaks a table or steers a terminal, and
+    different names stay different.
+    """
+    text = os.fsencode(file).decode("utf-8", errors="backslashreplace")
+    return CONTROLS.sub(lambda char: char[0].encode("unicode_escape").decode(), text)
 
 
 def row_key(row: Row) -> Hashable:
@@ -137,7 +146,7 @@ def finished_rows(path: Path) -> list[Row]:
         with open(path, newline="", encoding="utf-8-sig") as file:
             try:
                 rows = csv.DictReader(file)
-                return [_row(item, f"{path}, line {rows.line_num}") for item in rows]
+                return [_row(_without_marks(item), f"{path}, line {rows.line_num}") for item in rows]
             except (csv.Error, UnicodeDecodeError) as error:
                 raise ValueError(f"{path} is no output of this command ({error})") from error
     if path.suffix == ".jsonl":
@@ -194,14 +203,27 @@ def _data_of(path: Path) -> Any:
     return json.loads(text)
 
 
-def to_csv(rows: list[Row]) -> str:
-    """A CSV file with a header.  Further captions of a row are one field, as JSON."""
+def to_csv(rows: list[Row], safe: bool = True) -> str:
+    """A CSV file with a header.  Further captions of a row are one field, as JSON.
+
+    `safe`: a file name or caption that a spreadsheet would run as a formula gets an apostrophe in front.
+    """
     text = io.StringIO()
-    more = [name for name in (*TIMES, "others") if any(name in row for row in rows)]
-    writer = csv.DictWriter(text, [*FIELDS, *more], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({**row, "others": to_jsonl([row["others"]]).strip()} if "others" in row else row for row in rows)
+    fields = [*FIELDS, *(name for name in (*TIMES, "others") if any(name in row for row in rows))]
+    plain = csv.DictWriter(text, fields, lineterminator="\n")
+    quoted = csv.DictWriter(text, fields, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    plain.writeheader()
+    for row in rows:
+        cells = {**row, "others": to_jsonl([row["others"]]).strip()} if "others" in row else dict(row)
+        if safe:
+            cells |= {name: mark_formula(cells[name]) for name in TEXTS}
+        (quoted if "\r" in row["caption"] else plain).writerow(cells)  # an unquoted \r would end the row
     return text.getvalue()
+
+
+def _without_marks(cells: dict[str, Any]) -> dict[str, Any]:
+    """The cells of a CSV row that `to_csv` wrote, without its apostrophes."""
+    return cells | {name: unmark_formula(cells[name]) for name in TEXTS if isinstance(cells.get(name), str)}
 
 
 def to_jsonl(rows: Sequence[Any]) -> str:

@@ -10,11 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from limner.data.formulas import unmark_formula
 from limner.data.layouts.entry import Columns, Entry, Reading, UnknownLayoutError, find_columns, is_row, shorten
 from limner.data.media import MEDIA_SUFFIXES
 
 MAX_FIELD = 2**31 - 1  # characters; the limit of 131072 of `csv` refuses long lists and images in base64
 DELIMITERS = ("\t", "|", ";", ",")
+OWN_COLUMNS = ("file", "caption", "logprob", "finished")  # of `limner caption`, which marks formulas
 _SEP = re.compile(r"sep=(.)", re.IGNORECASE)  # a first line of Excel's, which names the delimiter
 _TOKEN_ID = re.compile(r"(.+)#\d+")  # of Flickr8k and Flickr30k: name#number of the caption
 MSVD_COLUMNS = frozenset({"VideoID", "Start", "End", "Language", "Description"})  # MSR Video Description Corpus.csv
@@ -98,6 +100,7 @@ def _table_entries(text: str, delimiter: str, reading: Reading, first_line: int)
         columns = find_columns(names, reading, f"line {first_line}")
         place = {name: number for number, name in reversed(list(enumerate(names)))}
         last = rows.line_num
+        own = tuple(names[: len(OWN_COLUMNS)]) == OWN_COLUMNS
         for row in rows:
             last = rows.line_num
             where = f"line {last + first_line - 1}"
@@ -109,6 +112,8 @@ def _table_entries(text: str, delimiter: str, reading: Reading, first_line: int)
                     f"{where}: {len(row)} fields where the header has {len(names)}; "
                     f"put captions that have {delimiter!r} in them in double quotes"
                 )
+            if own:
+                fields = [unmark_formula(field) for field in fields]
             make = _msvd_entry if place.keys() >= MSVD_COLUMNS else _table_entry
             yield make(where, {name: fields[number] for name, number in place.items()}, columns, note)
     except csv.Error as error:

@@ -5,13 +5,12 @@ sizes and checksums are those of the index, which is written last.  Otherwise al
 """
 
 import os
-import shutil
 import sys
 import tempfile
 import zlib
 from atexit import register
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -23,6 +22,7 @@ import numpy as np
 from jaxtyping import Bool, Int16, Int32, UInt8, UInt64
 
 from limner.core.files import read_json, write_json
+from limner.core.temporaries import temporary_folder
 from limner.metrics.meteor.convert import read_paraphrase_tables, read_synonym_tables, read_word_lists
 from limner.metrics.meteor.normalise import Prefixes, read_prefixes
 
@@ -140,13 +140,13 @@ def _load_tables(folder: Path) -> Tables:
 
 def _convert_into_cache(package: Path, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent, ignore_cleanup_errors=True) as name:
-        new = Path(name) / folder.name
+    with temporary_folder(folder.parent, folder.name) as work:
+        new = work / folder.name
         new.mkdir()
         convert_tables(package, new)
         if not _is_valid(folder):
             with suppress(FileNotFoundError):
-                os.rename(folder, Path(name) / "damaged")
+                os.rename(folder, work / "damaged")
         try:
             os.rename(new, folder)
         except OSError:
@@ -160,8 +160,9 @@ def _convert_for_this_process(package: Path, error: OSError) -> Path:
         "set LIMNER_CACHE to a folder that can be written",
         file=sys.stderr,
     )
-    folder = Path(tempfile.mkdtemp(prefix="limner-meteor-"))
-    register(shutil.rmtree, folder, ignore_errors=True)
+    until_exit = ExitStack()
+    register(until_exit.close)
+    folder = until_exit.enter_context(temporary_folder(tempfile.gettempdir(), "limner-meteor"))
     convert_tables(package, folder)
     return folder
 
