@@ -19,7 +19,7 @@ from limner.apps.shared.journal import REPORT
 from limner.apps.shared.runs import is_packed, open_run
 from limner.core.files import write_text
 from limner.runs.evaluation import Evaluation, evaluate_run, write_evaluation
-from limner.runs.package import resolve_model
+from limner.runs.resolve import resolve_model
 from limner.runs.run import load_ensemble_members
 
 
