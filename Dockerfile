@@ -21,7 +21,7 @@ COPY src ./src
 RUN python -m pip install --extra-index-url "${TORCH_INDEX}" -c constraints.txt . \
  && rm -rf build src
 # an image without a model would be of no use: this step says how to make one
-RUN python -c "from limner import shipped; from limner.runs.package import open_package; print(open_package(shipped.model()))"
+RUN python -c "from limner import shipped; from limner.runs.resolve import open_package; print(open_package(shipped.model()))"
 
 RUN useradd --create-home limner
 USER limner

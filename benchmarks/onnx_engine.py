@@ -29,7 +29,7 @@ from limner.inference.onnx.pipeline import OnnxPipeline
 from limner.inference.pipeline import Pipeline
 from limner.metrics.cider import cider
 from limner.metrics.references import References
-from limner.runs.package import resolve_model
+from limner.runs.resolve import resolve_model
 from limner.runs.run import load_run
 from paired import report, take_turns
 

@@ -11,15 +11,16 @@ import pytest
 from limner import shipped
 from limner.apps.cli import main
 from limner.inference.pipeline import Pipeline
-from limner.runs.package import open_package, pack
+from limner.runs.package import pack
+from limner.runs.resolve import open_package
 from limner.runs.run import load_run
 
 
 @pytest.fixture
 def inside(tiny: Path, tmp_path: Path, monkeypatch) -> Path:
     """A small model in the place of the one that is shipped."""
-    folder = pack(load_run(tiny / "run"), tmp_path / "inside.limner")
-    monkeypatch.setattr(shipped, "MODEL", folder)
+    folder = pack(load_run(tiny / "run"), tmp_path / "inside" / "limner-tiny.limner")
+    monkeypatch.setattr(shipped, "FOLDER", folder.parent)
     return folder
 
 
@@ -40,7 +41,7 @@ def test_the_prompt_without_a_model(tiny: Path, inside: Path, monkeypatch, capsy
 
 
 def test_a_build_without_one_says_how_to_make_it(tmp_path: Path, monkeypatch, capsys):
-    monkeypatch.setattr(shipped, "MODEL", tmp_path / "limner-tiny.limner")
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
     assert main(["caption", "photo.jpg"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("limner: no model is inside this build") and error.count("\n") == 1

@@ -20,8 +20,8 @@ from limner.runs.run import load_run
 
 @pytest.fixture
 def inside(tiny: Path, tmp_path: Path, monkeypatch) -> Path:
-    folder = pack(load_run(tiny / "run"), tmp_path / "inside.limner")
-    monkeypatch.setattr(shipped, "MODEL", folder)
+    folder = pack(load_run(tiny / "run"), tmp_path / "inside" / "limner-tiny.limner")
+    monkeypatch.setattr(shipped, "FOLDER", folder.parent)
     monkeypatch.setattr(demo, "FPS", 2)
     return folder
 

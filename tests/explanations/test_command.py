@@ -1,7 +1,6 @@
 """`limner explain` from end to end: clips, sentences, scores, films of PNG files, mistakes."""
 
 import json
-import shutil
 from pathlib import Path
 
 import av
@@ -16,6 +15,7 @@ from limner.decode.search import Beam
 from limner.explanations.evaluation import score_run
 from limner.explanations.maps import METHODS
 from limner.inference.pipeline import Pipeline
+from limner.runs.package import pack
 from limner.runs.run import load_run
 from tests.apps.test_cli import one_line
 from tests.data.videos import animate, greys, moving, noise, write
@@ -134,10 +134,8 @@ def test_frames_become_a_film(tiny: Path, clip: Path, tmp_path: Path, capsys):
 
 def test_without_a_run_it_is_the_shipped_model(tiny: Path, clip: Path, tmp_path: Path, monkeypatch, capsys):
     """As `limner caption` does; with --model another one.  Without --out the explanation is named after the file."""
-    shutil.copytree(tiny / "run", tmp_path / "shipped")
-    (tmp_path / "shipped" / "manifest.json").touch()
-    monkeypatch.setattr(shipped, "MODEL", tmp_path / "shipped")
-    monkeypatch.setattr("limner.apps.shared.runs.resolve_model", Path)
+    pack(load_run(tiny / "run"), tmp_path / "shipped" / "limner-tiny.limner")
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "shipped")
     monkeypatch.chdir(tmp_path)
     photo, caption = tiny / "world" / "images" / "000001.png", Pipeline.load(tiny / "run").caption
     assert main(["explain", str(photo)]) == 0

@@ -25,7 +25,8 @@ from limner.models.spatial_transformer import SpatialTransformerConfig
 from limner.models.spatiotemporal import FirstTokenConfig, SpatioTemporalConfig
 from limner.models.up_down import UpDownConfig
 from limner.models.xlan import XlanConfig
-from limner.runs.package import open_package, pack
+from limner.runs.package import pack
+from limner.runs.resolve import open_package
 from limner.runs.run import load_run
 from tests.export.worlds import limner, random_run
 

@@ -26,8 +26,9 @@ from limner.models import build_model
 from limner.models.captioner import FromPixels
 from limner.models.show_attend_tell import ShowAttendTellConfig
 from limner.runs import package as packed
-from limner.runs.package import open_package, pack, push_to_hub
+from limner.runs.package import pack, push_to_hub
 from limner.runs.recipe import Recipe
+from limner.runs.resolve import open_package
 from limner.runs.run import RunInfo, create_run, load_run, run_state_dict
 from limner.text.vocabulary import Vocabulary
 from tests.encoders.test_detector import save as save_detector

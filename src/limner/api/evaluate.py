@@ -6,7 +6,7 @@ from os import PathLike
 from limner.decode.options import SearchOptions, with_options
 from limner.metrics.report import select_metrics
 from limner.runs.evaluation import Evaluation, evaluate_run
-from limner.runs.package import resolve_model
+from limner.runs.resolve import resolve_model
 from limner.runs.run import Run, load_run, with_recipe_fields
 
 

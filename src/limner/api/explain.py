@@ -9,7 +9,7 @@ from limner.explanations.explanation_input import load_explanation_input
 from limner.explanations.maps import Explanation, default_method, sentence_from_text, sentence_from_tokens
 from limner.explanations.maps import explain as explain_sentence
 from limner.explanations.write import write_explanation
-from limner.runs.package import resolve_model
+from limner.runs.resolve import resolve_model
 from limner.runs.run import Run, load_run
 
 

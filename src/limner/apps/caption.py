@@ -159,7 +159,7 @@ def _provenance(
     if options.style == "alt-text":
         made_with["style"] = {"alt-text": options.max_chars or MAX_CHARS}
     if options.others:
-        from limner.runs.package import resolve_model
+        from limner.runs.resolve import resolve_model
 
         members = [sha256(resolve_model(other) / "model.safetensors") for other in options.others]
         made_with["ensemble"] = {"members": members, "weights": options.weights, "of": options.average}

@@ -36,7 +36,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     from limner.data.media import is_clip
 
     begin, out = time.monotonic(), options.out
-    model = options.model or str(shipped.model())
+    model = options.model or shipped.DEFAULT
     given, problems = expand(options.files) if options.files else (copy_photographs(out / "pictures"), [])
     if problems:
         raise ValueError("; ".join(problems))

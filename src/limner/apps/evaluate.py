@@ -22,7 +22,7 @@ from limner.core.locks import lock_output
 from limner.decode.options import Decoding
 from limner.metrics.report import Metric
 from limner.runs.evaluation import Evaluation, evaluate_run, write_evaluation
-from limner.runs.package import resolve_model
+from limner.runs.resolve import resolve_model
 from limner.runs.run import Run, load_ensemble_members
 
 

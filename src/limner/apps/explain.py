@@ -95,10 +95,10 @@ def _model_and_source(options: argparse.Namespace) -> tuple[str, str]:
         raise WrongArguments(f"explain takes one file, got {' '.join(inputs[1 if not options.model else 0 :])}")
     if len(inputs) == 2 and options.model:
         raise WrongArguments(f"the model is given twice: {inputs[0]} and --model {options.model}")
-    if not inputs or (len(inputs) == 1 and not options.model and (Path(inputs[0]) / "run.json").is_file()):
+    if not inputs or (len(inputs) == 1 and not options.model and (shipped.folder_of(inputs[0]) / "run.json").is_file()):
         raise WrongArguments(f"{inputs[0] if inputs else 'limner explain'}: name an image or video, or give --score")
     refuse_address(inputs[-1])
-    model = options.model or (inputs[0] if len(inputs) == 2 else str(shipped.model()))
+    model = options.model or (inputs[0] if len(inputs) == 2 else shipped.DEFAULT)
     return model, inputs[-1]
 
 

@@ -17,7 +17,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     refuse_unknown(rest)
     from limner.export.check import media_in_folder
     from limner.export.exporter import export_onnx
-    from limner.runs.package import resolve_model
+    from limner.runs.resolve import resolve_model
     from limner.runs.run import load_run
 
     media = media_in_folder(options.check, options.limit) if options.check else ()

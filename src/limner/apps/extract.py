@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from limner import shipped
 from limner.apps.shared.arguments import (
     Override,
     WrongArguments,
@@ -34,6 +35,7 @@ from limner.encoders import (
 from limner.encoders.resnet3d import infer_config, read_weights
 from limner.runs.inputs import feature_paths, uses_feature_files
 from limner.runs.recipe import Recipe
+from limner.runs.resolve import resolve_model
 from limner.runs.run import load_run
 
 WEIGHTS = (".pth", ".pt", ".tar")
@@ -108,10 +110,10 @@ def _recipe_and_encoder(options: argparse.Namespace, rest: list[str]) -> tuple[R
     """What to encode, and with what, from a recipe, a run, or options alone."""
     if options.recipe and (options.data or options.media or options.annotations):
         raise WrongArguments("give a recipe or run, or --data, --media and --annotations, not both")
-    if options.recipe and Path(options.recipe).is_dir():
+    if options.recipe and shipped.folder_of(options.recipe).is_dir():
         if options.window:
             raise WrongArguments(f"--window changes the encoder, which is that of {options.recipe}: leave it out")
-        return _of_run(Path(options.recipe), options.encoder or "", overrides(rest))
+        return _of_run(resolve_model(options.recipe), options.encoder or "", overrides(rest))
     if options.recipe:
         recipe = read_recipe(options.recipe, overrides(rest))
     else:

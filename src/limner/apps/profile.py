@@ -12,6 +12,7 @@ from limner.apps.shared.decoding import beam_of
 from limner.apps.shared.runs import with_inputs
 from limner.core.files import write_json
 from limner.profiling.measure import Profile, profile
+from limner.runs.resolve import resolve_model
 from limner.runs.run import load_run
 
 INPUTS = ("frames", "sampling")  # fields of a recipe that may be changed: what a model sees of a video
@@ -25,7 +26,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     torch.set_num_threads(options.threads)
     profiles = []
     for folder in options.runs:
-        loaded = with_inputs(load_run(folder, options.encoder, options.device), changes, INPUTS)
+        loaded = with_inputs(load_run(resolve_model(folder), options.encoder, options.device), changes, INPUTS)
         profiles.append(
             profile(
                 loaded,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from limner import shipped
 from limner.core.addresses import refuse_address
 from limner.core.files import read_json
 from limner.core.messages import short_repr
@@ -15,6 +16,7 @@ from limner.data.datasets import read_dataset
 from limner.data.media_folder import media_below
 from limner.data.pairing import match_ids, normalise_id, summarise_ids
 from limner.runs.recipe_file import load_recipe
+from limner.runs.resolve import MANIFEST
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,15 @@ def _read_run(path: Path, name: str) -> ComparedRun:
     if path.is_file():
         return ComparedRun(name, path, *_read_single_captions(path))
     if not path.is_dir():
+        if str(path) in shipped.names():
+            raise FileNotFoundError(
+                f"{path} is a model inside limner, and no folder here has captions of it: caption the split with "
+                f"`limner evaluate {path} --data.name NAME --data.media DIR --out DIR`, and compare that DIR"
+            )
         raise FileNotFoundError(f"there is no run folder or caption file at {path}")
     if not (path / "captions.json").is_file():
-        raise FileNotFoundError(f"{path} has no captions.json; `limner evaluate {path}` writes it")
+        out = " --out DIR" if (path / MANIFEST).is_file() else ""  # a packed model stays unchanged
+        raise FileNotFoundError(f"{path} has no captions.json; `limner evaluate {path}{out}` writes it")
     captions, notes = _read_single_captions(path / "captions.json")
     saved, recipe = (_read_object(path / file) for file in ("scores.json", "recipe.json"))
     evaluation = {key: value for key, value in saved.items() if key not in ("scores", "segments")}

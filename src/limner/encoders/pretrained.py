@@ -16,11 +16,13 @@ from jaxtyping import Float, UInt8
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from limner import shipped
 from limner.core.addresses import refuse_address
 from limner.core.hub import fetch_transformers_model, is_hub_id
 from limner.core.temporaries import temporary_folder
 from limner.core.types import Features, Layout, Pixels
 from limner.encoders.encoder import Encoder
+from limner.encoders.trained import is_run, load_trained_weights
 from limner.encoders.video import clip_cells
 
 
@@ -28,8 +30,9 @@ from limner.encoders.video import clip_cells
 class PretrainedConfig:
     """Which backbone to load, and which of its blocks are trained.
 
-    `source` is a local folder or a hub id.  `trainable_from` None freezes everything; k trains the blocks from index k
-    on (a negative k counts from the end) and every layer after them; 0 trains everything.
+    `source` is a local folder, a hub id, or a run or model that has such an encoder inside.  `trainable_from` None
+    freezes everything; k trains the blocks from index k on (a negative k counts from the end) and every layer after
+    them; 0 trains everything.
     """
 
     name: Literal["pretrained"] = "pretrained"
@@ -82,6 +85,8 @@ class Pretrained(Encoder):
         super().__init__()
         self.config = config
         self.family, self.backbone, self.processor = _load_pretrained(config.source)
+        if is_run(config.source):
+            load_trained_weights(self, config.source)
         self.dim = _output_channels(self.backbone)
         if not self.family.tokens:
             # twice as fast on a CPU (MobileNetV2 on 2 cores: 25 ms per image instead of 55); results differ by < 1e-5
@@ -289,8 +294,10 @@ def resolve_source(source: str) -> tuple[str, str]:
     if not source:
         raise ValueError("encoder.source is empty; give a local folder with config.json and weights, or a hub id")
     refuse_address(source)
-    local = Path(source).expanduser()
+    local = shipped.folder_of(source)
     if local.is_dir():
+        if is_run(source) and (local / "encoder").is_dir():
+            local = local / "encoder"
         if not (local / "config.json").is_file():
             raise ValueError(f"encoder.source {source}: the folder has no config.json; give one saved by transformers")
         return str(local), "the folder needs an undamaged config.json, preprocessor_config.json and model.safetensors"

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from limner import shipped
 from limner.core.fields import PositiveInt
 from limner.core.tensors import state_dict_differences
 from limner.core.types import Features, Layout, Pixels
@@ -162,7 +163,7 @@ class ResNet3D(FourStageEncoder):
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        if config.source and not Path(config.source).expanduser().is_dir():
+        if config.source and not shipped.folder_of(config.source).is_dir():
             load_weights(self, read_weights(config.source), config.source)
         else:
             load_trained_encoder(self, config.source)

@@ -1,6 +1,6 @@
 """Encoder weights from a run or a .pth file, as `encoder.source` names them.
 
-A run is one whose encoder was trained with its captioner.  Training then continues from these weights, or
+A run, or a model, is one whose encoder was trained with its captioner.  Training then continues from these weights, or
 `limner extract` stores their features.
 """
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from limner import shipped
 from limner.core.tensors import load_state_strictly, load_tensors
 from limner.core.torch_files import check_torch_file
 
@@ -24,27 +25,42 @@ def split_encoder_weights(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tens
     return encoder, {name: value for name, value in tensors.items() if not name.startswith(ENCODER_PREFIX)}
 
 
+def is_run(source: str) -> bool:
+    """Whether `source` names a run folder, a packed model or a model inside limner."""
+    return (shipped.folder_of(source) / "run.json").is_file()
+
+
 def load_trained_encoder(encoder: nn.Module, source: str) -> None:
-    """Load the encoder weights of the run or packed model in the folder `source` into `encoder`; "" does nothing.
+    """Load the encoder weights of the run or model that `source` names into `encoder`; "" does nothing.
 
     Raises ValueError when there is no run, when it holds no encoder weights, or when their names or shapes differ.
     """
     if not source:
         return
-    path = Path(source).expanduser() / "model.safetensors"
+    path = shipped.folder_of(source) / "model.safetensors"
     if not path.is_file():
         raise ValueError(
-            f"encoder.source: {source} is not a run; "
-            "give the folder of a run whose encoder was trained with its captioner"
+            f"encoder.source: {source} is not a run; give the folder of a run whose encoder was trained with its "
+            f"captioner, or the name of a model ({shipped.known_names()})"
         )
-    tensors, _ = load_tensors(path)
-    weights, _ = split_encoder_weights(tensors)
-    if not weights:
+    if not load_trained_weights(encoder, source):
         raise ValueError(
             f"encoder.source: {source} holds no encoder weights, because it was trained on stored features or has a "
             "pretrained encoder; give the run that trained the encoder"
         )
-    load_state_strictly(encoder, weights, f"encoder.source {path}")
+
+
+def load_trained_weights(encoder: nn.Module, source: str) -> bool:
+    """Load the encoder weights in `model.safetensors` of a run or model into `encoder` -> whether it has some.
+
+    It has none when the run was trained on stored features, or its encoder is a pretrained one that was not trained.
+    """
+    path = shipped.folder_of(source) / "model.safetensors"
+    tensors, _ = load_tensors(path)
+    weights, _ = split_encoder_weights(tensors)
+    if weights:
+        load_state_strictly(encoder, weights, f"encoder.source {path}")
+    return bool(weights)
 
 
 def read_state_dict(path: str | Path, network: str) -> dict[str, Tensor]:

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Iterator
 from os import PathLike, fspath
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from limner import shipped
 from limner.core.addresses import refuse_address
 from limner.core.torch_free import Caption, Failure, Source
 from limner.data.frames import FrameSampling
@@ -63,8 +63,9 @@ def load(
 ) -> CaptionPipeline:
     """Load a captioner.
 
-    `model` is a run folder, a packed model or its hub id, a folder of `limner export`, or a model of `transformers`
-    (`hf:OWNER/NAME`, or a folder that `save_pretrained` has written); None is the model that comes with limner.
+    `model` is a run folder, a packed model or its hub id, the name of a model inside limner ("limner-tiny"), a folder
+    of `limner export`, or a model of `transformers` (`hf:OWNER/NAME`, or a folder that `save_pretrained` has written);
+    None is the model that comes with limner.
     `device` is a device name of PyTorch.  `frames` are sampled from a clip (None: as in training).  `encoder` replaces
     the path of a pretrained encoder that has moved.
     Raises FileNotFoundError when there is no such model, ValueError when it is damaged, cannot be fetched, or the
@@ -105,5 +106,5 @@ def is_transformers(model: str | PathLike[str] | None) -> bool:
     """Whether a model is one of `transformers`: it begins with `hf:`, or is a folder that `save_pretrained` wrote."""
     if model is None or fspath(model).startswith(HF_PREFIX):
         return model is not None
-    folder = Path(model).expanduser()
+    folder = shipped.folder_of(model)
     return (folder / "config.json").is_file() and not (folder / "run.json").is_file()

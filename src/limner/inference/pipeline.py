@@ -19,7 +19,7 @@ from limner.decode.options import EQUAL_WEIGHTS, Averaging, Beam, Decoding, medi
 from limner.decode.search import search
 from limner.encoders.encoder import Encoder
 from limner.inference.batching import caption_in_batches, check_several_sources
-from limner.runs.package import open_package, resolve_model
+from limner.runs.resolve import open_package, resolve_model
 from limner.runs.run import Run, load_ensemble_members, load_run
 
 __all__ = ["Caption", "Failure", "Pipeline", "Source", "frames_of"]

@@ -1,15 +1,13 @@
 """Packed models: run folders for sharing, with a model card and a hash of every file.
 
     pack(load_run("runs/x"), "x.limner")     # safetensors and JSON only; nothing in it is ever executed
-    open_package("x.limner")                 # checks every file -> the folder; also for a hub id "owner/name"
 
-Every command that takes a run folder takes a packed model too.  A pretrained encoder or a detector is inside, with the
-weights it has after training.
+Every command that takes a run folder takes a packed model too (`limner.runs.resolve`).  A pretrained encoder or a
+detector is inside, with the weights it has after training.
 """
 
 import html
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,21 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from limner.core.addresses import refuse_address
 from limner.core.files import atomic_folder, read_json, sha256, write_json, write_text
-from limner.core.hub import fetch_from_hub, is_hub_id
 from limner.core.tensors import save_tensors
 from limner.core.version import __version__
 from limner.data.datasets import DataConfig, data_parts
 from limner.data.pseudo_captions import PseudoCaptionsConfig
 from limner.encoders import Detector, Pretrained, PretrainedConfig
 from limner.models.captioner import FromPixels
+from limner.runs.resolve import FORMAT, MANIFEST, open_package
 from limner.runs.run import Run, create_run, run_state_dict
 
-FORMAT = 1
-MANIFEST = "manifest.json"
 MODEL_CARD = "README.md"
-ALLOWED_SUFFIXES = (".safetensors", ".json", ".md", ".txt")  # formats that cannot execute code when they are read
 
 
 def pack(run: Run, out: str | Path, card: str = "", half: bool = False) -> Path:
@@ -59,47 +53,6 @@ def pack(run: Run, out: str | Path, card: str = "", half: bool = False) -> Path:
         hashes = {str(path.relative_to(new)): {"sha256": sha256(path), "bytes": path.stat().st_size} for path in files}
         write_json(new / MANIFEST, {"format": FORMAT, "version": __version__, "files": hashes})
     return out
-
-
-def open_package(source: str | os.PathLike[str]) -> Path:
-    """Check every file of a packed model against its hash -> its folder.  `source` is the folder, or a hub id.
-
-    Raises ValueError that names a file which was changed, is missing, does not belong, or could execute code; or when
-    the format is newer, or the hub cannot be reached.
-    """
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
-        local = f"a run folder or a packed model that is on this machine; a model of transformers is hf:{source}"
-        folder = fetch_from_hub(os.fspath(source), ALLOWED_SUFFIXES, local)
-    path = folder / MANIFEST
-    if not path.is_file():
-        transformers = (folder / "config.json").is_file() and is_hub_id(os.fspath(source))
-        hint = f" (or is it a model of transformers? then write hf:{os.fspath(source)})" if transformers else ""
-        raise ValueError(
-            f"{folder} is no packed model: it has no {MANIFEST}; make one with: limner pack RUN --out {folder}{hint}"
-        )
-    manifest = read_json(path)
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int) or "files" not in manifest:
-        raise ValueError(f"{path} does not describe a packed model: it has no format number, or no list of files")
-    if manifest["format"] > FORMAT:
-        raise ValueError(
-            f"{folder} has pack format {manifest['format']}, of limner {manifest.get('version')}; this limner reads "
-            f"up to {FORMAT}: update limner"
-        )
-    _check_files(folder, manifest["files"])
-    return folder
-
-
-def resolve_model(source: str | os.PathLike[str]) -> Path:
-    """Return the folder of a model that a user names: a run folder, a packed model or the hub id of one.
-
-    A packed model is checked first, and raises what `open_package` does; an address is a ValueError.  A path that does
-    not exist is returned as it is: `load_run` raises FileNotFoundError for it.
-    """
-    refuse_address(source)
-    folder = Path(source).expanduser()
-    is_packed = (folder / MANIFEST).is_file()
-    return open_package(source) if is_packed or (not folder.exists() and is_hub_id(os.fspath(source))) else folder
 
 
 def push_to_hub(folder: str | Path, repo: str, private: bool = False) -> str:
@@ -210,23 +163,3 @@ def _code(text: str) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
-
-
-def _check_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check the files of a folder against those in its manifest.  Raises ValueError for the first wrong one."""
-    present = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    present = {name for name in present if not name.startswith((".git", ".cache"))} - {MANIFEST}
-    for name in sorted(present | set(files)):
-        if Path(name).suffix not in ALLOWED_SUFFIXES or ".." in Path(name).parts:
-            raise ValueError(
-                f"{folder / name}: a packed model holds only {', '.join(ALLOWED_SUFFIXES)}; this file could execute "
-                "code when it is read, so no file of the folder was read: do not use it"
-            )
-    if unknown := sorted(present - set(files)):
-        raise ValueError(f"{folder} holds {', '.join(unknown[:3])}, not listed in its {MANIFEST}; take a fresh copy")
-    for name, entry in files.items():
-        path = folder / name
-        if not path.is_file():
-            raise ValueError(f"{path} is missing; take a fresh copy")
-        if path.stat().st_size != entry["bytes"] or sha256(path) != entry["sha256"]:
-            raise ValueError(f"{path} is not the file that was packed: its hash differs; take a fresh copy")

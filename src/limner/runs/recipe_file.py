@@ -24,6 +24,7 @@ from limner.models import DEFAULT_CAPTIONER
 from limner.objectives import DEFAULT_OBJECTIVE
 from limner.runs.overrides import override, parse_value
 from limner.runs.recipe import DATA_SETS, ONE_DATA_SET, Recipe, recipe_adapter
+from limner.runs.start import fill_from_start
 from limner.runs.variables import substitute
 
 DEFAULTS = {  # values that an override can change a part of when the recipe leaves them out
@@ -67,17 +68,20 @@ def load_recipe(path: str | PathLike[str], overrides: Overrides = ()) -> Recipe:
         tree = tree if saved else substitute(tree, skip=dict(overrides))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return build_recipe({} if tree is None else tree, overrides, str(path))
+    return build_recipe({} if tree is None else tree, overrides, str(path), fill=not saved)
 
 
-def build_recipe(tree: Any, overrides: Overrides = (), where: str = "recipe") -> Recipe:
+def build_recipe(tree: Any, overrides: Overrides = (), where: str = "recipe", fill: bool = True) -> Recipe:
     """Build a recipe from nested dictionaries and lists.
 
+    With `fill`, what a recipe with `start` leaves out comes from the model that it starts from.
     Raises ValueError, which begins with `where` and names the field, as `load_recipe` does.
     """
     try:
-        for name, value in overrides.items() if isinstance(overrides, Mapping) else overrides:
-            parsed = parse_value(name, value) if isinstance(value, str) else value
+        pairs = overrides.items() if isinstance(overrides, Mapping) else overrides
+        changes = {name: parse_value(name, value) if isinstance(value, str) else value for name, value in pairs}
+        tree = fill_from_start(tree, changes) if fill else tree
+        for name, parsed in changes.items():
             tree = override(tree, name.split("."), parsed, name, DEFAULTS)
         tree = _with_search_name(tree)
         _check_fields(Recipe, tree, "")
@@ -126,7 +130,7 @@ def _dotted(place: Sequence[str | int], tree: Any) -> str:
 
 def check_recipe(recipe: Recipe) -> None:
     """Check the values of a recipe that was built in Python.  Raises ValueError, which names the field."""
-    build_recipe(recipe_adapter().dump_python(recipe))
+    build_recipe(recipe_adapter().dump_python(recipe), fill=False)
 
 
 def save_recipe(recipe: Recipe, path: str | Path) -> None:

@@ -10,7 +10,7 @@ log.jsonl, tensorboard/, captions.json, scores.json
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ def load_run(folder: str | Path, encoder_source: str = "", device: str = "cpu") 
     encoder's weights are not those that the run was trained with.
     """
     folder = Path(folder)
-    info = _read_info(folder)
+    info = read_info(folder)
     recipe = _load_recipe(folder, info)
     vocabulary = load_vocabulary(folder / "vocabulary.json")
     recipe = replace(recipe, decoding=recipe.decoding.bind(vocabulary))
@@ -134,13 +134,13 @@ def load_ensemble_members(
     `encoder_source` is used for the runs that have the same encoder as `first` (the same hash of its weights).
     """
     sha256 = first.info.encoder.get("sha256")
-    shared = [bool(sha256) and _read_info(Path(folder)).encoder.get("sha256") == sha256 for folder in folders]
+    shared = [bool(sha256) and read_info(Path(folder)).encoder.get("sha256") == sha256 for folder in folders]
     pairs = zip(folders, shared, strict=True)
     return [load_run(folder, encoder_source if is_shared else "", device) for folder, is_shared in pairs]
 
 
-def _read_info(folder: Path) -> RunInfo:
-    """Read run.json.  Raises FileNotFoundError, or ValueError when it is damaged or of a newer format."""
+def read_info(folder: Path) -> RunInfo:
+    """Read run.json of a folder.  Raises FileNotFoundError, or ValueError when it is damaged or of a newer format."""
     refuse_address(folder)
     if not (folder / "run.json").is_file():
         raise FileNotFoundError(f"{folder} is not a run folder: it has no run.json")
@@ -215,10 +215,15 @@ def save_objective(objective: nn.Module, folder: str | Path, name: str) -> None:
     save_tensors(Path(folder) / "objective.safetensors", objective.state_dict(), {"name": name})
 
 
-def load_objective(objective: nn.Module, folder: str | Path, name: str) -> bool:
+def load_objective(
+    objective: nn.Module,
+    folder: str | Path,
+    name: str,
+    fit: Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]] | None = None,
+) -> bool:
     """Load an objective's parameters from a run folder -> whether it has parameters of an objective of that name.
 
-    `folder` "" has none.
+    `folder` "" has none.  `fit(tensors, objective)` changes the tensors before they are loaded, for other words.
     """
     path = Path(folder) / "objective.safetensors"
     if not folder or not path.is_file():
@@ -226,7 +231,7 @@ def load_objective(objective: nn.Module, folder: str | Path, name: str) -> bool:
     tensors, metadata = load_tensors(path)
     if metadata.get("name") != name:
         return False
-    load_state_strictly(objective, tensors, path)
+    load_state_strictly(objective, fit(tensors, objective) if fit else tensors, path)
     return True
 
 

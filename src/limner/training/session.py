@@ -12,7 +12,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, gather_object, set_seed
 from torch import Tensor
 
-from limner.core.files import read_json, write_text
+from limner.core.files import write_text
 from limner.core.types import Medium
 from limner.data.dataset import Dataset
 from limner.data.datasets import data_parts, read_dataset, read_scenes
@@ -29,15 +29,15 @@ from limner.models.captioner import Captioner
 from limner.runs.checkpoint import load_checkpoint
 from limner.runs.inputs import open_inputs
 from limner.runs.recipe import Recipe
-from limner.runs.run import RunInfo, append_log, create_run, load_run_state_dict, load_weights
+from limner.runs.run import RunInfo, append_log, create_run
 from limner.text.clip_bpe import read_clip_vocabulary
-from limner.text.load import load_vocabulary
 from limner.text.scripts import caption_notes
 from limner.text.tokens import scoring_tokenizer
 from limner.text.vectors import load_clip_vectors, load_vectors
 from limner.text.vocabulary import SPECIALS, Vocabulary
 from limner.training.loop import TrainingState
 from limner.training.parameter_groups import check_lr_scales
+from limner.training.start import StartModel, load_start_weights, open_start
 from limner.training.teachers import check_teacher
 
 # called as callback(event, facts) in the process of rank 0; events: "start", "step", "validation", "warning", "end"
@@ -86,7 +86,8 @@ class Session:
         self.dataset = read_dataset(recipe.data)
         self._warn(self.dataset.notes)
         set_seed(recipe.seed)
-        self.vocabulary = build_vocabulary(recipe, self.dataset)
+        self.start = open_start(recipe, self.dataset) if recipe.start else None
+        self.vocabulary = self.start.grown.vocabulary if self.start else build_vocabulary(recipe, self.dataset)
         self._warn(caption_warnings(recipe, self.dataset, self.vocabulary.tokenizer))
         self.inputs = open_inputs(recipe)
         for stage in recipe.stages:
@@ -106,8 +107,8 @@ class Session:
             self.callback("start", {"word vectors found": initialised, "words": len(self.vocabulary)})
         self.model: Captioner = self.inputs.with_encoder(model)
         check_lr_scales(model, recipe.stages)
-        if recipe.start:
-            self._load_start_weights()
+        if self.start is not None:
+            self._load_start_weights(self.start)
         self.model.to(self.accelerator.device)
         self.problems = list(self.dataset.problems)
         self.pseudo_captions = None
@@ -135,15 +136,19 @@ class Session:
             if isinstance(encoder, Pretrained) and info.encoder_trained:
                 encoder.save(folder / "encoder")
 
-    def _load_start_weights(self) -> None:
-        """Load the weights of the run that `recipe.start` names."""
-        start = self.recipe.start
-        load_run_state_dict(self.model, load_weights(start), Path(start) / "model.safetensors")
+    def _load_start_weights(self, start: StartModel) -> None:
+        """Load the weights of the model that the recipe starts from, and say which words are kept and added."""
+        self.callback("start", {f"start from {start.name}:": start.grown.summary()})
+        tokenizer, ours = self.vocabulary.tokenizer, self.recipe.vocabulary
+        if tokenizer != ours.tokenizer and not ours.byte_pairs:
+            text = f"captions are split into words by {tokenizer}, as in {start.name}, and not by {ours.tokenizer}"
+            self._warn([f"{text} (vocabulary.tokenizer)"])
+        self._warn(load_start_weights(self.model, start, self.recipe, self.feature_dim))
         # an encoder that comes from the same run was checked by the hash of its weights
-        checked = not self.inputs.uses_stored_features or self.recipe.encoder.source == start
-        if not checked and read_json(Path(start) / "run.json").get("encoder_trained"):
-            text = f"the encoder of {start} was trained along with its captioner: {self.recipe.features} must be "
-            self._warn([text + f"features of that encoder (limner extract {start})"])
+        checked = not self.inputs.uses_stored_features or self.recipe.encoder.source == start.name
+        if not checked and start.info.encoder_trained:
+            text = f"the encoder of {start.name} was trained along with its captioner: {self.recipe.features} must be "
+            self._warn([text + f"features of that encoder (limner extract {start.name})"])
 
     def _warn(self, lines: Sequence[str]) -> None:
         for line in lines:
@@ -290,12 +295,7 @@ def _absent_notes(labels: Sequence[str], media: Sequence[Medium], use: str) -> l
 
 
 def build_vocabulary(recipe: Recipe, dataset: Dataset) -> Vocabulary:
-    """Return the vocabulary of the run that the recipe starts from, or that of the data set's prepared files.
-
-    Else it is built from the training split.
-    """
-    if recipe.start:
-        return load_vocabulary(Path(recipe.start) / "vocabulary.json")
+    """Return the vocabulary of the data set's prepared files, or else build it from the training split."""
     config = recipe.vocabulary
     if config.byte_pairs:
         return read_clip_vocabulary(config.byte_pairs)

@@ -46,8 +46,11 @@ class StageTrainer:
         session.warn_of_truncated(self.batches.truncated)
         self.objective = build_objective(self.stage.objective, self.context())
         if isinstance(self.objective, nn.Module):  # continues from the parameters of the previous stage or run
-            previous = str(session.folder) if index else recipe.start
-            load_objective(self.objective, previous, self.stage.objective.parameters_name)
+            name = self.stage.objective.parameters_name
+            if index:
+                load_objective(self.objective, session.folder, name)
+            elif session.start is not None:
+                load_objective(self.objective, session.start.folder, name, session.start.grown.fit)
             self.objective.to(accelerator.device)
         optimizer = make_optimizer(session.model, self.stage, self.objective)
         self.ema = ExponentialMovingAverage(session.model, self.stage.ema_decay) if self.stage.ema_decay else None

@@ -10,11 +10,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from limner import shipped
 from limner.core.addresses import refuse_address
 from limner.core.types import Batch, Features, Medium, Pixels
 from limner.objectives.context import Teacher
 from limner.runs.inputs import feature_paths, open_inputs, uses_feature_files
 from limner.runs.recipe import Recipe
+from limner.runs.resolve import is_name, resolve_model
 from limner.runs.run import load_run
 from limner.text.vocabulary import Vocabulary
 
@@ -71,12 +73,12 @@ def load_teacher(
 
 
 def check_teacher(folder: str | Path) -> Path:
-    """Check that `folder` is a run folder -> its path.  Called for all stages before the first one is trained.
+    """Check that `folder` is a run folder or a model -> its path.  Called for all stages before the first is trained.
 
     Raises ValueError for another kind of model, FileNotFoundError when there is no run.
     """
     refuse_address(folder)
-    path = Path(folder)
+    path = resolve_model(folder) if shipped.folder_of(folder).exists() else Path(folder)
     if (path / "config.json").is_file() and not (path / "run.json").is_file():
         lacks = "" if any(path.glob("*processor_config.json")) else " (and it has no processor)"
         raise ValueError(
@@ -90,7 +92,8 @@ def check_teacher(folder: str | Path) -> Path:
             "(pseudo_captions: {file: captions.jsonl, share: 0.5}), with any objective"
         )
     if not (path / "run.json").is_file():
-        raise FileNotFoundError(f"teacher: {path} is not a run folder: it has no run.json")
+        models = f"; {shipped.known_names()}" if is_name(str(folder)) else ""
+        raise FileNotFoundError(f"teacher: {path} is not a run folder: it has no run.json{models}")
     return path
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from limner.apps.shared.arguments import Override, WrongArguments
 from limner.inference.load import is_exported, is_transformers
-from limner.runs.package import MANIFEST, resolve_model
 from limner.runs.recipe import Recipe
 from limner.runs.recipe_file import load_recipe
+from limner.runs.resolve import MANIFEST, resolve_model
 from limner.runs.run import Run, load_run
 
 INPUTS = ("data", "features", "feature_rows", "frames", "sampling")  # fields of a recipe that do not change the weights

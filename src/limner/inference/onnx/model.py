@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from pydantic import TypeAdapter, ValidationError
 
+from limner import shipped
 from limner.core.addresses import refuse_address
 from limner.core.files import read_json, sha256, write_json
 from limner.core.migration import migrate
@@ -108,7 +109,7 @@ def default_threads() -> int:
 
 def is_exported(folder: str | PathLike[str]) -> bool:
     """Whether a folder has the manifest of an exported captioner."""
-    return (Path(folder).expanduser() / EXPORT_MANIFEST).is_file()
+    return (shipped.folder_of(folder) / EXPORT_MANIFEST).is_file()
 
 
 def file_hashes(folder: Path, names: Sequence[str] = EXPORTED_FILES) -> dict[str, dict[str, Any]]:
