@@ -242,7 +242,7 @@ def test_formulas_become_mathml(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made.startswith("<p><math") and made.endswith("<mi>b</mi></mrow></math></p>") and "arithmatex" not in made
 
 
-HOOKS = ("doctests", "mathml", "navigation", "notebooks", "offline", "recipe_fields", "reference")
+HOOKS = ("doctests", "mathml", "navigation", "notebooks", "offline", "reference")
 
 
 @pytest.mark.parametrize("name", HOOKS)

@@ -7,7 +7,6 @@ import importlib.util
 import os
 import pkgutil
 import re
-import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -15,11 +14,7 @@ from unittest.mock import patch
 
 from mkdocs.structure.files import File
 
-HOOKS = Path(__file__).parent
-SOURCE = HOOKS.parents[1] / "src" / "limner"
-sys.path.insert(0, str(HOOKS))
-
-from recipe_fields import (  # noqa: E402
+from limner.runs.recipe_fields import (
     Section,
     anchors,
     chosen_name,
@@ -29,6 +24,10 @@ from recipe_fields import (  # noqa: E402
     sections,
     type_text,
 )
+
+HOOKS = Path(__file__).parent
+SOURCE = HOOKS.parents[1] / "src" / "limner"
+
 
 MADE = "This page is made from the source when the site is built."
 RENAMED = "<!-- the table of renamed fields -->"

@@ -20,7 +20,20 @@ from limner.apps.shared.streams import escaped_output
 from limner.core.version import __version__
 
 COMMANDS = (
-    *("caption", "explain", "train", "evaluate", "score", "compare", "extract", "profile", "convert", "pack", "export"),
+    *(
+        "caption",
+        "explain",
+        "init",
+        "train",
+        "evaluate",
+        "score",
+        "compare",
+        "extract",
+        "profile",
+        "convert",
+        "pack",
+        "export",
+    ),
     *("shapes", "demo", "demo-train"),
 )
 SHELLS = ("bash", "zsh", "tcsh")

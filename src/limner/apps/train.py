@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +12,19 @@ from typing import Any
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from limner.apps.shared.arguments import WrongArguments, overrides, report_notes
+from limner.apps.shared.arguments import WrongArguments, overrides, refuse_unknown, report_notes
 from limner.apps.shared.console import open_console
 from limner.apps.shared.runs import read_recipe
+from limner.core.plugins import load_entry_points
 
 STATE = "last.safetensors"
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
+    if options.fields is not None:
+        return _print_fields(options, rest)
+    if not options.recipe:
+        raise WrongArguments("which recipe? limner train RECIPE.yaml; limner init DATA writes one for your data")
     recipe = read_recipe(options.recipe, overrides(rest))
     folder = run_folder(options)
     from limner.metrics.report import METRICS
@@ -30,6 +36,20 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         train(recipe, folder, options.resume, watcher)
     _leave_process_group()
     return 3 if watcher.skipped else 0
+
+
+def _print_fields(options: argparse.Namespace, rest: list[str]) -> int:
+    """Print the fields of recipes, those of --fields GROUP or all."""
+    refuse_unknown([*([options.recipe] if options.recipe else []), *rest])
+    from limner.runs.recipe import Recipe
+    from limner.runs.recipe_fields import fields_text
+
+    load_entry_points()
+    try:
+        print(fields_text(Recipe, options.fields, shutil.get_terminal_size((100, 40)).columns))
+    except ValueError as error:
+        raise WrongArguments(f"--fields: {error}") from error
+    return 0
 
 
 def _leave_process_group() -> None:

@@ -238,5 +238,12 @@ class FromPixels(CaptionerWrapper):
         self.encoder = encoder
         self.captioner = captioner
 
+    def train(self, mode: bool = True) -> "FromPixels":
+        """Set the mode.  A frozen encoder stays in evaluation mode: the statistics of its BatchNorm do not change."""
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.encoder.parameters()):
+            self.encoder.eval()
+        return self
+
     def encode(self, inputs: Features | Pixels) -> Any:
         return self.captioner.encode(self.encoder(inputs) if isinstance(inputs, Pixels) else inputs)

@@ -18,7 +18,7 @@ from limner.metrics.references import References
 from limner.metrics.report import Metric, Report, evaluate, report_to_json
 from limner.models import CAPTIONERS
 from limner.runs.inputs import feature_paths, open_inputs
-from limner.runs.run import Run
+from limner.runs.run import Run, start_note
 from limner.text.tokens import scoring_tokenizer
 
 CHUNK = 64  # raw media that are held in memory at a time: each is read once to check it, and once to caption it
@@ -89,6 +89,7 @@ def evaluate_run(
     report, each = _reports(captions, media, run, tokenizer, metrics, extra, training or None)
     absent = [label for label in evaluated.labels if label not in {medium.part for medium in media}]
     notes += [f"no media of the data set '{label}' were evaluated" for label in absent]
+    notes += [note] if (note := start_note(run.folder, run.recipe)) else []
     report = replace(report, notes=(*dataset.notes, *notes, *report.notes))
     texts = {id: [it.text for it in alternatives] for id, alternatives in generated.items()}
     n_best = texts if options.n_best > 1 else {}

@@ -239,3 +239,31 @@ def append_log(folder: Path, row: dict[str, Any]) -> None:
     """Append one line of JSON to log.jsonl."""
     with open(folder / "log.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
+
+
+def start_note(folder: str | Path, recipe: Recipe) -> str:
+    """Return a line that says so when no epoch of a run beat the weights that it started from; "" otherwise.
+
+    The log of the run tells: the weights of the start were validated at step 0.
+    """
+    log = Path(folder) / "log.jsonl"
+    if not recipe.start or not log.is_file():
+        return ""
+    metric = recipe.validation.metric
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    rows = [row for row in rows if "split" in row and metric in row]
+    best, later = float("inf"), 0
+    for row in rows:
+        if row["step"] == 0:  # the best weights so far, at the image size of a new stage
+            best = row[metric]
+            continue
+        later += 1
+        if row[metric] > best:
+            return ""
+    if not later or best == float("inf"):
+        return ""
+    return (
+        f"no epoch beat the start: the weights are those of {recipe.start}, with {metric} {100 * best:.1f} on "
+        f"{recipe.validation.split}; the best of {later} validations had "
+        f"{100 * max(row[metric] for row in rows if row['step']):.1f}"
+    )

@@ -4,6 +4,7 @@ A run that is interrupted and resumed gives the same weights, bit for bit.
 """
 
 import os
+import shutil
 from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
@@ -12,7 +13,7 @@ from limner.core.locks import lock_folder
 from limner.runs.checkpoint import CHECKPOINT
 from limner.runs.recipe import Recipe
 from limner.runs.recipe_file import check_recipe, load_recipe, recipe_differences
-from limner.runs.run import load_run_state_dict, load_weights
+from limner.runs.run import load_run_state_dict, load_weights, start_note
 from limner.training.loop import TrainingState
 from limner.training.parameter_groups import frozen_parameters, high_lr_warnings
 from limner.training.session import Session, TrainingCallback, ignore_events
@@ -44,6 +45,7 @@ def _train(recipe: Recipe, folder: Path, resume: bool, callback: TrainingCallbac
         raise ValueError(
             f"{folder} was started with another recipe, which --resume cannot change: {'; '.join(changed)}"
         )
+    was_empty = not _files(folder)
     session = Session(recipe, folder, callback)
     if has_checkpoint:
         session.resume()
@@ -51,8 +53,23 @@ def _train(recipe: Recipe, folder: Path, resume: bool, callback: TrainingCallbac
         (folder / "log.jsonl").unlink(missing_ok=True)  # left by a run that was killed before its first checkpoint
     if resume and not has_checkpoint:
         session.callback("warning", {"text": f"{folder} holds no run to resume: starting a new one"})
-    _train_stages(session)
+    try:
+        _train_stages(session)
+    except Exception:
+        if session.main and was_empty and session.state.previous_steps + session.state.step == 0:
+            _empty(folder)  # nothing was trained; the lock removes the folder itself
+        raise
     return folder
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files and folders of a run folder, without the lock that training holds."""
+    return [path for path in folder.glob("*") if path.name != ".lock"]
+
+
+def _empty(folder: Path) -> None:
+    for path in _files(folder):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _has_checkpoint(folder: Path, resume: bool) -> bool:
@@ -92,4 +109,6 @@ def _train_stages(session: Session) -> None:
     skipped = len(session.problems) + len(session.unreadable)
     metric = session.recipe.validation.metric
     facts = {"metric": metric, "best": session.state.best_score, "skipped": skipped, "notes": session.notes()}
+    if note := start_note(session.folder, session.recipe):
+        session.callback("warning", {"text": note})
     session.callback("end", facts)

@@ -1,9 +1,13 @@
-"""The fields of a recipe as tables: name, type, default, and the comment beside the field in the source."""
+"""The fields of a recipe: name, type, default, and the comment beside the field in the source.
+
+`limner train --fields` prints them, and the page of the recipe reference has them as tables.
+"""
 
 import ast
 import dataclasses
 import inspect
 import io
+import re
 import textwrap
 import tokenize
 import types
@@ -54,6 +58,7 @@ def chosen_name(cls: type) -> str:
 
 
 def is_tuple(hint: Any) -> bool:
+    """Whether a type is a tuple, annotated or not."""
     return typing.get_origin(bare(hint)) is tuple
 
 
@@ -137,7 +142,8 @@ def default_text(field: Any) -> str:
         return "required"
     value = field.default if field.default is not dataclasses.MISSING else field.default_factory()
     if dataclasses.is_dataclass(value):
-        return f"`{{name: {value.name}}}`" if chosen_name(type(value)) else "-"
+        name = chosen_name(type(value))
+        return f"`{{name: {name}}}`" if name else "-"
     if isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
         return "one stage"
     return f"`{yaml_text(value)}`"
@@ -186,3 +192,43 @@ def own_comments(source: str) -> dict[str, str]:
             found[node.target.id] = text.split("  # type:")[0].strip()
         last = (node.end_lineno or last) + 1
     return found
+
+
+def fields_text(root: type, group: str = "", width: int = 100) -> str:
+    """The fields of a recipe with their defaults and meanings, as text of `width` columns, grouped by their place.
+
+    `group` takes the fields at one place (`model`, `stages.objective`) or of one choice there (`xe`); "" takes all.
+    Raises ValueError, which lists the groups, for another name.
+    """
+    found = sections(root)
+    wanted = [section for section in found if group in ("", *_groups(section))]
+    if not wanted:
+        known = dict.fromkeys(name for section in found for name in _groups(section)[:1])
+        raise ValueError(f"no fields are called '{group}'; groups are {', '.join(known)}, and the names in them")
+    return "\n\n".join(_section_text(section, width) for section in wanted)
+
+
+def _groups(section: Section) -> list[str]:
+    """The names by which a section is asked for, the first one its place."""
+    place = re.sub(r"\.N\b", "", section.place) or "recipe"
+    return [place, section.place, *([section.name, f"{place}.{section.name}"] if section.name else [])]
+
+
+def _section_text(section: Section, width: int) -> str:
+    title = f"{section.place or 'recipe'}{f', name: {section.name}' if section.name else ''}"
+    hints, notes = typing.get_type_hints(section.cls, include_extras=True), comments(section.cls)
+    lines = [title]
+    own_names = [field.name for field in dataclasses.fields(section.cls) if not notes.get(field.name)]
+    text = (section.cls.__doc__ or "").partition(">>>")[0]
+    if any(f"`{name}`" in text for name in own_names):  # fields without a comment, which the docstring explains
+        lines.append(textwrap.fill(" ".join(text.split()), width, initial_indent="  ", subsequent_indent="  "))
+    for field in dataclasses.fields(section.cls):
+        if field.name == "name" and section.name:
+            continue  # the title has it
+        inner = dataclasses_in(hints[field.name])
+        default = default_text(field).strip("`")
+        kind = f"choices: {', '.join(map(chosen_name, inner))}" if len(inner) > 1 else type_text(hints[field.name])
+        about = f"{notes.get(field.name, '')} ({kind})" if notes.get(field.name) else kind
+        start = f"  {field.name + ':':22} {default:14} "
+        lines.append(textwrap.fill(about, width, initial_indent=start, subsequent_indent=" " * 40))
+    return "\n".join(lines)
