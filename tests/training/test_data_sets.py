@@ -61,6 +61,15 @@ def test_training_says_what_each_data_set_has(world):
     assert {"boat", "boats", "dog"} <= set(words)  # of all training captions, whatever the share
 
 
+def test_a_single_data_set_may_have_a_share_too(tmp_path: Path):
+    one = replace(data_sets(tmp_path)[0], label="", share=0.5)
+    watched = Watched()
+    folder = train(of(tmp_path, one, epochs=2), tmp_path / "run", callback=watched)
+    assert watched.of("start")[0]["data set"] == "(10 training, 3 validation, share 0.5)"
+    assert [facts["batches"] for facts in watched.of("step")] == [2, 2, 2, 2]  # 5 of 10 pairs, in fours
+    assert "/CIDEr" not in (folder / "log.jsonl").read_text()
+
+
 def test_the_log_has_the_scores_of_each_and_the_metric_of_all_decides(world):
     rows = [row for row in log_of(world[1]) if "CIDEr" in row]
     assert len(rows) == 3 and all({"one/CIDEr", "two/CIDEr", "one/BLEU-4", "two/BLEU-4"} <= row.keys() for row in rows)
@@ -149,6 +158,8 @@ def test_commands_take_data_sets_by_number_and_by_label(run: Run, tmp_path: Path
     said = " ".join(capsys.readouterr().out.split())
     assert "one: scores x100, 3 media" in said and "two: scores x100, 2 media" in said
     assert "all data sets: scores x100, 5 media" in said
+    page = (tmp_path / "all.html").read_text()
+    assert all(f'<th scope="row">{name}</th>' in page for name in ("all", "one", "two"))
     moved = tmp_path / "moved"
     Path(run.recipe.data[1].media).rename(moved)
     try:
