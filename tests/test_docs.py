@@ -112,7 +112,8 @@ def test_recipes_in_the_documentation_can_be_read() -> None:
     for page, text in fences("yaml"):
         tree = yaml.safe_load(text)
         if isinstance(tree, dict) and tree.keys() <= Recipe.__dataclass_fields__.keys() and "mean_gru" not in text:
-            data = {"media": "images", **tree.get("data", {})}
+            given = tree.get("data", {})
+            data = given if isinstance(given, list) else {"media": "images", **given}
             build_recipe({**tree, "data": data}, where=f"{page}: {text}")
             read += 1
     assert read >= 8

@@ -126,10 +126,10 @@ def table(section: Section, places: dict[type, str]) -> str:
         if field.name == "name" and section.name:
             continue  # the heading has it
         kind = type_text(hints[field.name])
-        inner = dataclasses_in(hints[field.name])
+        inner = list(dict.fromkeys(dataclasses_in(hints[field.name])))
         if inner:
             links = ", ".join(f"[{chosen_name(cls) or field.name}](#{places[cls]})" for cls in inner)
-            kind = f"one of {links}" if len(inner) > 1 else f"{'list of ' if 'list' in kind else ''}{links}"
+            kind = f"one of {links}" if len(inner) > 1 else kind.replace("fields", links)
         cells = [f"`{field.name}`", kind, default_text(field), meaning(section, field.name, notes)]
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(["| field | type | default | meaning |", "|---|---|---|---|", *rows])

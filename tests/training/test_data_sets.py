@@ -15,7 +15,7 @@ from limner.core.tensors import load_tensors
 from limner.data.datasets import DataConfig, read_dataset
 from limner.data.store import FeatureStore
 from limner.metrics.references import References
-from limner.metrics.report import evaluate
+from limner.metrics.report import evaluate, select_metrics
 from limner.runs.evaluation import evaluate_run, write_evaluation
 from limner.runs.package import open_package, pack
 from limner.runs.recipe import Recipe
@@ -27,6 +27,7 @@ from limner.training.train import train
 from tests.training.world import Watched, log_of, pictures, recipe
 
 SHORT = ("a boat", "two boats")
+METRICS = select_metrics(["CIDEr", "BLEU-2"])
 
 
 def data_sets(root: Path, share: float = 0.5, val: Sequence[int] = (3, 2)) -> tuple[DataConfig, DataConfig]:
@@ -55,10 +56,19 @@ def run(world: tuple[Recipe, Path, Watched]) -> Run:
 def test_training_says_what_each_data_set_has(world):
     facts = world[2].of("start")[0]
     assert facts["training media"] == 18 and facts["validation media"] == 5
-    assert (facts["one"], facts["two"]) == ("(10 training, 3 validation)", "(8 training, 2 validation, share 0.5)")
+    assert facts["data sets"] == "one (10 training, 3 validation), two (8 training, 2 validation, share 0.5)"
     assert world[2].of("step")[0]["batches"] == 4  # 10 + 4 pairs in fours
     words = json.loads((world[1] / "vocabulary.json").read_text())["words"]
     assert {"boat", "boats", "dog"} <= set(words)  # of all training captions, whatever the share
+
+
+def test_a_single_data_set_may_have_a_share_too(tmp_path: Path):
+    one = replace(data_sets(tmp_path)[0], label="", share=0.5)
+    watched = Watched()
+    folder = train(of(tmp_path, one, epochs=2), tmp_path / "run", callback=watched)
+    assert watched.of("start")[0]["data sets"] == "(10 training, 3 validation, share 0.5)"
+    assert [facts["batches"] for facts in watched.of("step")] == [2, 2, 2, 2]  # 5 of 10 pairs, in fours
+    assert "/CIDEr" not in (folder / "log.jsonl").read_text()
 
 
 def test_the_log_has_the_scores_of_each_and_the_metric_of_all_decides(world):
@@ -69,7 +79,7 @@ def test_the_log_has_the_scores_of_each_and_the_metric_of_all_decides(world):
 
 
 def test_an_interrupted_run_draws_the_same_shares(world, tmp_path: Path):
-    whole = replace(world[0], checkpoint_steps=1)
+    whole = replace(world[0], checkpoint_steps=1, stages=(replace(world[0].stages[0], epochs=2),))
     reference = train(whole, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):  # in the second epoch
         train(whole, tmp_path / "again", callback=Watched(("step", 6)))
@@ -86,14 +96,14 @@ def test_objectives_get_the_media_of_all_data_sets(world, tmp_path: Path):
 
 
 def test_evaluation_scores_each_data_set_and_all_together(run: Run, tmp_path: Path):
-    found = evaluate_run(run, "val")
+    found = evaluate_run(run, "val", metrics=METRICS)
     media = {medium.id: medium for medium in read_dataset(run.recipe.data).split("val")}
     assert list(found.captions) == ["one/v0", "one/v1", "one/v2", "two/v0", "two/v1"]
     assert found.report.scores == scores(found.captions, media)
     assert list(found.by_data_set) == ["one", "two"]
     for label, report in found.by_data_set.items():
         captions = {id: text for id, text in found.captions.items() if id.startswith(label)}
-        alone = evaluate_run(run, "val", data_set=label)
+        alone = evaluate_run(run, "val", metrics=METRICS, data_set=label)
         assert report.scores == alone.report.scores == scores(captions, media)
         assert alone.captions == captions and alone.by_data_set == {}
     write_evaluation(found, tmp_path, {"split": "val"})
@@ -105,7 +115,7 @@ def test_evaluation_scores_each_data_set_and_all_together(run: Run, tmp_path: Pa
 
 def scores(captions, media) -> dict[str, float]:
     references = References({id: media[id].references for id in captions})
-    return evaluate(captions, references).scores
+    return evaluate(captions, references, METRICS).scores
 
 
 def test_a_limit_is_that_of_each_data_set_and_an_unknown_one_is_an_error(run: Run):
@@ -118,7 +128,7 @@ def test_a_data_set_without_validation_media_is_trained_on_and_named(tmp_path: P
     watched = Watched()
     whole = of(tmp_path, data_sets(tmp_path, val=(3, 0)), epochs=1)
     folder = train(whole, tmp_path / "run", callback=watched)
-    assert watched.of("start")[0]["two"] == "(8 training, 0 validation, share 0.5)"
+    assert watched.of("start")[0]["data sets"].endswith("two (8 training, 0 validation, share 0.5)")
     (text,) = (facts["text"] for facts in watched.of("warning"))
     assert (
         text == "the data set 'two' has no validation media that can be read: validation uses the other data sets only"
@@ -139,8 +149,8 @@ def test_one_store_has_the_features_of_all_and_serves_one_alone(run: Run, tmp_pa
     stored = replace(run.recipe, features=str(folder), encoder=replace(run.recipe.encoder, source=str(run.folder)))
     log = log_of(train(replace(stored, stages=(replace(stored.stages[0], epochs=1),)), tmp_path / "all"))
     assert "two/CIDEr" in log[-1]
-    alone = replace(stored, data=run.recipe.data[0])
-    assert log_of(train(alone, tmp_path / "alone"))[-1]["epoch"] == 3
+    alone = replace(stored, data=run.recipe.data[0], stages=(replace(stored.stages[0], epochs=1),))
+    assert log_of(train(alone, tmp_path / "alone"))[-1]["epoch"] == 1
 
 
 def test_commands_take_data_sets_by_number_and_by_label(run: Run, tmp_path: Path, capsys):
@@ -149,6 +159,8 @@ def test_commands_take_data_sets_by_number_and_by_label(run: Run, tmp_path: Path
     said = " ".join(capsys.readouterr().out.split())
     assert "one: scores x100, 3 media" in said and "two: scores x100, 2 media" in said
     assert "all data sets: scores x100, 5 media" in said
+    page = (tmp_path / "all.html").read_text()
+    assert all(f'<th scope="row">{name}</th>' in page for name in ("all", "one", "two"))
     moved = tmp_path / "moved"
     Path(run.recipe.data[1].media).rename(moved)
     try:

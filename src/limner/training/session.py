@@ -224,13 +224,16 @@ class Session:
         }
 
     def _data_sets(self) -> dict[str, str]:
-        """Say for each of several data sets how many media it has, and the share of its examples in an epoch."""
-        parts, lines = data_parts(self.recipe.data), {}
+        """Say how many media each data set has, and what share an epoch has; {} for a single one without a share."""
+        parts = data_parts(self.recipe.data)
+        if len(parts) == 1 and all(config.share == 1 for config in parts.values()):
+            return {}
+        texts = []
         for label, config in parts.items():
             sizes = [sum(medium.part == label for medium in media) for media in (self.media, self.validation)]
             share = "" if config.share == 1 else f", share {config.share:g}"
-            lines[label or "data set"] = f"({sizes[0]} training, {sizes[1]} validation{share})"
-        return lines if len(lines) > 1 or any(config.share < 1 for config in parts.values()) else {}
+            texts.append(f"{label} ({sizes[0]} training, {sizes[1]} validation{share})".lstrip())
+        return {"data sets": ", ".join(texts)}
 
     def resume(self) -> None:
         """Read the last checkpoint, and remove log lines that were written after it."""

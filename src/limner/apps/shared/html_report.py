@@ -6,7 +6,7 @@ needs no other: small images are inside, and a short script sorts and filters th
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from limner.apps.shared.journal import Row, data_block, image_ids, printable, row_ids
@@ -65,12 +65,14 @@ class Scored:
     ranks   for the caption of each row, then for its second one, and so on: metric -> score, by the row's place
     texts   references, by the row's place
     notes   why there are no scores, or what was left out
+    by_data_set  scores of each of several data sets, by its label
     """
 
     report: Report | None = None
     ranks: tuple[Mapping[str, Mapping[int, float]], ...] = ()
     texts: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    by_data_set: Mapping[str, Report] = field(default_factory=dict)
 
 
 def report_of_files(
@@ -107,6 +109,7 @@ def report_of_split(evaluation: Evaluation, about: Mapping[str, Any]) -> tuple[s
     texts = {medium.id: medium.references for medium in evaluation.media}
     references = References(texts, str(evaluation.report.protocol["tokenizer"]).split()[0])  # without a remark
     scored = _scored(rows, places, texts, references, evaluation.report, evaluation.report.notes)
+    scored = replace(scored, by_data_set=evaluation.by_data_set)
     advice = "--data.media FOLDER says where they are", "--limit N evaluates fewer media"
     return _report(rows, evaluation.media, scored, about, {"Problems in the data": evaluation.problems}, advice)
 
@@ -262,11 +265,13 @@ def _summary(rows: Sequence[Row], scored: Scored) -> str:
     if scored.report:
         results, protocol = scored.report.scores, scored.report.protocol
         names = unique_metrics(results)
-        heads, values = (
-            [name.replace("-", "\u2011") for name in names],
-            [html_cell(format_x100(results[name])) for name in names],
-        )
-        lines.append(html_table("scores", heads, [("", values)]))
+        heads = [name.replace("-", "\u2011") for name in names]
+        by_row = {"all" if scored.by_data_set else "": results}
+        by_row |= {escape_html(label): report.scores for label, report in scored.by_data_set.items()}
+        rows_of_scores = [
+            (name, [html_cell(format_x100(of[metric])) for metric in names]) for name, of in by_row.items()
+        ]
+        lines.append(html_table("scores", heads, rows_of_scores))
         lines.append(
             explanation(
                 f"Of {protocol['images']} captions with {protocol['references mean']:.3g} references each, x100, as "
