@@ -133,8 +133,7 @@ class Session:
         self.resume_tensors: dict[str, Tensor] = {}  # tensors that the first stage of a resumed run starts from
         self.scaler: dict[str, Any] = {}  # state of the fp16 loss scaler in that checkpoint
         if self.main:
-            kind = kind_of_media(self.media, self.inputs)
-            create_run(folder, recipe, self.vocabulary, replace(info, media=kind))
+            create_run(folder, recipe, self.vocabulary, replace(info, media=kind_of_media(self.media, self.inputs)))
             if isinstance(encoder, Pretrained) and info.encoder_trained:
                 encoder.save(folder / "encoder")
 
