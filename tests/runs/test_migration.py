@@ -53,7 +53,7 @@ def test_an_interrupted_run_of_format_1_resumes_to_the_same_bits(
     expected, _ = load_tensors(FORMAT1 / "distil" / "model.safetensors")
     assert resumed.keys() == expected.keys()
     assert all(torch.allclose(resumed[key], expected[key], rtol=1e-5, atol=1e-7) for key in expected)
-    assert json.loads((tmp_path / "interrupted" / "run.json").read_text())["format"] == 2
+    assert json.loads((tmp_path / "interrupted" / "run.json").read_text())["format"] == 3
 
 
 def test_a_store_of_version_1_is_read() -> None:

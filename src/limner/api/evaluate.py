@@ -21,6 +21,7 @@ def evaluate(
     data_set: str = "",
     overrides: Mapping[str, object] | None = None,
     device: str = "cpu",
+    clip: str | None = None,
 ) -> Evaluation:
     """Caption a split of a run's data and score the captions.
 
@@ -28,7 +29,7 @@ def evaluate(
     `limit` takes the first media only.  `metrics` are names (None: all).  Of a recipe with several data sets all are
     scored, each and together, or the one with the label `data_set`.  `overrides` replace recipe fields about the
     data, for example {"data.media": "images"} when it has moved.  Scores are fractions: BLEU, METEOR, ROUGE-L in
-    [0, 1], CIDEr in [0, 10].
+    [0, 1], CIDEr in [0, 10].  `clip` is how a captioner of images reads clips: "consensus" (None), "mosaic", "middle".
     Raises ValueError or FileNotFoundError when the run or its data cannot be read.
 
     >>> import limner
@@ -40,4 +41,4 @@ def evaluate(
     loaded = with_recipe_fields(loaded, overrides or {})
     search = with_options(decoding or loaded.recipe.decoding, beam=beam)
     chosen = None if metrics is None else select_metrics(metrics)
-    return evaluate_run(loaded, split, search, limit, chosen, data_set=data_set)
+    return evaluate_run(loaded, split, search, limit, chosen, data_set=data_set, clip=clip)

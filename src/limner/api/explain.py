@@ -4,9 +4,9 @@ from os import PathLike, fspath
 from pathlib import Path
 
 from limner import shipped
-from limner.decode.search import beam as beam_search
+from limner.explanations.clip_sentence import captioned
 from limner.explanations.explanation_input import load_explanation_input
-from limner.explanations.maps import Explanation, default_method, sentence_from_text, sentence_from_tokens
+from limner.explanations.maps import Explanation, default_method, sentence_from_text
 from limner.explanations.maps import explain as explain_sentence
 from limner.explanations.write import write_explanation
 from limner.runs.resolve import resolve_model
@@ -23,6 +23,7 @@ def explain(
     font: str | PathLike[str] = "",
     frames: int | None = None,
     device: str = "cpu",
+    clip: str | None = None,
 ) -> Explanation:
     """Explain the caption of an image or clip: one map over its cells for every word.
 
@@ -30,7 +31,8 @@ def explain(
     "gradcam", "gradcam++" or "saliency" (None: attention, if the model has it).  `sentence` is explained instead of
     the model's own caption.  `out` is the path of a figure (.png, .pdf, .svg), a film (.mp4, .gif) or a folder of
     frames to write; `font` is a font file for words that DejaVu Sans lacks, for example Chinese ones.  `frames` are
-    sampled from a clip (None: as in training).
+    sampled from a clip (None: as in training); `clip` is how a captioner of images reads them: "consensus" (None),
+    "mosaic" or "middle".
     Raises ValueError for an unknown method, or a source that cannot be read.
 
     >>> import limner
@@ -40,13 +42,10 @@ def explain(
     """
     run = model if isinstance(model, Run) else load_run(resolve_model(model or shipped.model()), device=device)
     explained = load_explanation_input(run, fspath(source), device, frames)
-    if sentence is not None:
-        words = sentence_from_text(run.vocabulary, sentence)
-    else:
-        words = sentence_from_tokens(
-            run.vocabulary, beam_search(run.model, explained.features, run.recipe.beam).tokens[0].tolist()
-        )
-    explanation = explain_sentence(run.model, explained.features, words, method or default_method(run.model))
+    given = None if sentence is None else sentence_from_text(run.vocabulary, sentence)
+    words, weights = captioned(run, explained.features, run.recipe.beam, clip, given)
+    chosen = method or default_method(run.model)
+    explanation = explain_sentence(run.model, explained.features, words, chosen, weights)
     if out is not None:
         write_explanation(explanation, explained.display, Path(out), font=fspath(font))
     return explanation

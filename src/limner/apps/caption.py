@@ -165,6 +165,8 @@ def _provenance(
         made_with["ensemble"] = {"members": members, "weights": options.weights, "of": options.average}
     if cut is not None:
         made_with["clips"] = {"frames": captioner.frames, **asdict(cut)}
+        if captioner.clip != "mosaic":  # the only way of limner 0.2, whose outputs name none
+            made_with["clips"]["read by"] = captioner.clip
     return made_with
 
 

@@ -40,6 +40,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     about: dict[str, Any] = {"split": options.split, "decoding": asdict(decoding)}
     if options.data_set:
         about["data_set"] = options.data_set
+    if options.clip:
+        about["clip"] = options.clip
     with lock_output(out / "scores.json"):
         evaluation = _evaluate(options, loaded, decoding, *chosen)
         _show(evaluation)
@@ -74,7 +76,7 @@ def _evaluate(
     others = load_ensemble_members(run, members, options.encoder, options.device)
     evaluation = evaluate_run(
         run, options.split, decoding, options.limit, metrics, extra, others, averaging_of(options),
-        options.tokenizer or "", options.data_set,
+        options.tokenizer or "", options.data_set, options.clip,
     )  # fmt: skip
     report = replace(evaluation.report, protocol=evaluation.report.protocol | protocol)
     return replace(evaluation, report=report)

@@ -21,8 +21,8 @@ from limner.core.addresses import refuse_address
 from limner.core.files import write_json
 from limner.core.types import Layout
 from limner.data.media import is_clip
-from limner.decode.search import beam
 from limner.explanations import video
+from limner.explanations.clip_sentence import captioned
 from limner.explanations.evaluation import score_run, scores_table
 from limner.explanations.explanation_input import load_explanation_input
 from limner.explanations.figure import FORMATS
@@ -32,7 +32,6 @@ from limner.explanations.maps import (
     default_method,
     explain,
     sentence_from_text,
-    sentence_from_tokens,
 )
 from limner.explanations.saliency import parse_block
 from limner.explanations.write import FILMS, write_explanation
@@ -71,12 +70,13 @@ def show(options: argparse.Namespace, rest: list[str]) -> int:
     if block and method != "saliency":
         raise WrongArguments(f"--unit is for saliency; {method} has a value for every cell: give --method saliency")
     decoding = beam_of(options, decoding_changes, loaded.recipe.decoding)
-    sentence = None if options.sentence is None else sentence_from_text(loaded.vocabulary, options.sentence)
+    given = None if options.sentence is None else sentence_from_text(loaded.vocabulary, options.sentence)
     subject = load_explanation_input(loaded, source, options.device, options.frames)
-    if sentence is None:
-        captions = beam(loaded.model, subject.features, decoding.bind(loaded.vocabulary))
-        sentence = sentence_from_tokens(loaded.vocabulary, captions.tokens[0].tolist())
-    explanation = explain(loaded.model, subject.features, sentence, method, **({"block": block} if block else {}))
+    bound = decoding.bind(loaded.vocabulary)
+    sentence, weights = captioned(loaded, subject.features, bound, options.clip, given)
+    explanation = explain(
+        loaded.model, subject.features, sentence, method, weights, **({"block": block} if block else {})
+    )
     write_explanation(explanation, subject.display, out, options.overwrite, options.font)
     print(f"{explanation.text}\nwrote {out}")
     if sentence.unknown:
@@ -119,7 +119,7 @@ def score(options: argparse.Namespace, rest: list[str]) -> int:
         raise WrongArguments("--score reads a run's data: name the run")
     if len(named) > 1:
         raise WrongArguments(f"--score reads the run's data: leave out {' '.join(named[1:])}")
-    if unused := [name for name in ("sentence", "unit", "frames") if getattr(options, name)]:
+    if unused := [name for name in ("sentence", "unit", "frames", "clip") if getattr(options, name)]:
         raise WrongArguments(f"--score explains the run's own captions cell by cell: leave out --{unused[0]}")
     if options.out and options.out.suffix != ".json":
         raise WrongArguments(f"{options.out}: scores are written as .json")

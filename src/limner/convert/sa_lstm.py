@@ -282,7 +282,7 @@ def assemble(loaded: SaLstmCheckpoint, word_map: Path, stage: Stage, settings: S
             finished_compete=True,
         ),
     )
-    return ConvertedRun(recipe, vocabulary, RunInfo(dim, {}), model.eval(), Layout(6, 1, 1))
+    return ConvertedRun(recipe, vocabulary, RunInfo(dim, {}, media="clips"), model.eval(), Layout(6, 1, 1))
 
 
 def read_setting(settings: Mapping[str, Any], path: tuple[str, ...], default: Any) -> Any:

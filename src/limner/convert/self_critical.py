@@ -330,7 +330,7 @@ def write(
         ),
         decoding=decoding,
     )
-    run = ConvertedRun(recipe, vocabulary, RunInfo(dim, {}), model.eval(), Layout(1, 1, 6), boxes=True)
+    run = ConvertedRun(recipe, vocabulary, RunInfo(dim, {}, media="images"), model.eval(), Layout(1, 1, 6), boxes=True)
     write_run(out, run, loaded.source)
     sizes = ", ".join(f"{name} {value}" for name, value in vars(config).items() if name != "name")
     ignored = [key for key in buffers if key in loaded.tensors]

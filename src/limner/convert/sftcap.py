@@ -134,7 +134,7 @@ def convert(
             size=1, rules=Rules(min_length=0, max_length=LENGTH - 1, no_repeat_word=False, allow_unknown=True)
         ),
     )
-    info = RunInfo(sizes.D, provenance)
+    info = RunInfo(sizes.D, provenance, media="clips")
     write_run(out, ConvertedRun(recipe, vocabulary, info, model, Layout(6, 1, 1)), str(checkpoint))
     return "\n".join(
         [

@@ -275,7 +275,7 @@ def assemble(
     own = encoder if isinstance(encoder, ResNet) else None  # the encoder of the checkpoint
     if own is not None:
         provenance["source"] = Path(path).name
-    info = RunInfo(dim, provenance, own is not None, channels)
+    info = RunInfo(dim, provenance, own is not None, channels, media="images")
     return ConvertedRun(recipe, vocabulary, info, model.eval(), Layout(1, 2, 3), encoder=own)
 
 

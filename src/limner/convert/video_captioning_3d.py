@@ -117,7 +117,7 @@ def convert(
         decoding=DECODING,
     )
     vocabulary = Vocabulary((*SPECIALS, *words[len(PUBLISHED_SPECIALS) :]), "simple", 4)
-    info = RunInfo(dim, provenance, own is not None)
+    info = RunInfo(dim, provenance, own is not None, media="clips")
     write_run(out, ConvertedRun(recipe, vocabulary, info, model, Layout(2, 2, 2), encoder=own), loaded.source)
     return _summary(out, recipe, model, dim, encoder, file.is_file())
 

@@ -1,17 +1,19 @@
 """Captions for many media: batches are read, searched and decoded to text."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 
-from limner.core.types import EOS, PAD, Medium
+from limner.core.types import EOS, PAD, Captions, Medium
 from limner.data.batches import MixedShapesError, Reader, evaluation_batches
 from limner.decode.ensemble import EnsembleInputs, Inputs
 from limner.decode.options import Decoding, media_per_search
 from limner.decode.search import search
 from limner.models.captioner import Captioner
 from limner.text.vocabulary import Vocabulary
+
+SearchFunction = Callable[[Captioner, Inputs, Decoding], Captions]
 
 
 class GeneratedCaption(NamedTuple):
@@ -46,15 +48,19 @@ def generate_several(
     vocabulary: Vocabulary,
     options: Decoding,
     batch_size: int = 64,
+    find: SearchFunction = search,
 ) -> dict[str, list[GeneratedCaption]]:
-    """Up to `options.n_best` captions of every medium, by id: best first, or in the order they were sampled."""
+    """Up to `options.n_best` captions of every medium, by id: best first, or in the order they were sampled.
+
+    `find` searches a batch, as `limner.decode.search.search` does.
+    """
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     options = options.bind(vocabulary)
     captions: dict[str, list[GeneratedCaption]] = {}
     for ids, inputs in _batches(media, reader, media_per_search(options, batch_size), device):
-        result = search(model, inputs, options)
+        result = find(model, inputs, options)
         rows = [
             (row, GeneratedCaption(vocabulary.decode(row), logprob, EOS in row))
             for row, logprob in zip(result.tokens.tolist(), result.logprob.tolist(), strict=True)

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from limner.core.types import BOS, EOS, PAD, UNK, Features, Layout
+from limner.decode.frames import frames_apart
 from limner.explanations.cells import attention_maps, sentence_logprobs, without_encoder
 from limner.explanations.gradcam import gradcam, gradcam_plus_plus, normalise_maps
 from limner.explanations.saliency import saliency
@@ -81,28 +82,41 @@ class Explanation:
 
 
 def explain(
-    model: Captioner, features: Features, sentence: TargetSentence, method: str = "attention", **options: Any
+    model: Captioner,
+    features: Features,
+    sentence: TargetSentence,
+    method: str = "attention",
+    frame_weights: Float[Tensor, " T"] | None = None,
+    **options: Any,
 ) -> Explanation:
     """Explain every word of a sentence about one medium, for a captioner in evaluation mode.
 
     The cells are those of `features`, or the resampled ones where the captioner resamples them (`FirstToken.align`).
-    `options` are passed to the method (saliency has `block`).  Raises ValueError for an unknown method or for features
-    of several media.
+    `options` are passed to the method (saliency has `block`).  With `frame_weights`, which sum to 1, the captioner
+    reads every frame of a clip by itself: the map of a frame is that of an image, times the frame's weight, and so is
+    the probability of a word.  Raises ValueError for an unknown method or for features of several media.
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; known are {', '.join(METHODS)}")
     if len(features) != 1:
         raise ValueError(f"one medium is explained at a time, got features of {len(features)}")
     model = without_encoder(model)
-    cells = model.prepare_for_occlusion(features)[1]
-    real = cells.mask[0]
+    parts, weights = [features], torch.ones(1)
+    if frame_weights is not None:
+        apart, weights = frames_apart(features), frame_weights
+        parts = [apart.map(lambda x, t=t: x[t : t + 1]) for t in range(len(weights))]  # type: ignore[union-attr]
+    cells = features if len(parts) > 1 else model.prepare_for_occlusion(features)[1]
+    real = cells.mask[0] & (weights > 0).repeat_interleave(cells.layout.cells // len(parts)).to(cells.device)
     maps, logprob = torch.zeros(0, len(real)), torch.zeros(0)
     if sentence.ids:
         words = torch.tensor(sentence.ids, device=features.device)
-        maps = METHODS[method](model, features, words, **options)
-        maps = maps if method == "attention" else normalise_maps(maps, real)
+        found = [METHODS[method](model, part, words, **options) for part in parts]
+        # the values of saliency are logarithms of probabilities
+        weighted = [m + w.log() if method == "saliency" else m * w for m, w in zip(found, weights, strict=True)]
+        maps = torch.cat(weighted, 1) if method == "attention" else normalise_maps(torch.cat(weighted, 1), real)
         with torch.no_grad():
-            logprob = sentence_logprobs(model, features, words)[0]
+            logprobs = torch.cat([sentence_logprobs(model, part, words) for part in parts])
+            logprob = (logprobs + weights.log().to(logprobs)[:, None]).logsumexp(0)
     return Explanation(
         sentence.text,
         tuple(sentence.words[index] for index in sentence.word_indices),

@@ -21,6 +21,7 @@ from limner.inference.onnx.model import EXPORT_MANIFEST, ExportManifest, OnnxMod
 from limner.inference.onnx.pipeline import OnnxPipeline
 from limner.inference.pipeline import Pipeline
 from limner.runs.run import Run
+from limner.runs.trained_media import trained_media
 
 MIN_IDENTICAL_SHARE = 0.99  # of the float32 captions; below it nothing is written
 # int8 captions may differ, because rounding changes near ties, but their log-probability may be at most this much worse
@@ -63,7 +64,7 @@ def export_onnx(run: Run, out: Path, int8: bool = False, media: Sequence[Source]
         manifest = ExportManifest(
             files=file_hashes(new), preprocess=resize, frames=run.recipe.frames, sampling=run.recipe.sampling,
             decoding=decoding, layout=(graphs.layout.h, graphs.layout.w), images=True, clips=True,
-            memory=graphs.memory_names, state=graphs.state_names,
+            memory=graphs.memory_names, state=graphs.state_names, media=trained_media(run),
             source={
                 "run": run.folder.resolve().name, "model": run.recipe.model.name,
                 "encoder": run.encoder.provenance()["architecture"], "torch": torch.__version__,

@@ -7,6 +7,7 @@ A model is a local folder or a hub id.  Code in its repository is never run.  Ca
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from math import log
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,11 +21,13 @@ from limner.core.hub import fetch_transformers_model
 from limner.core.torch_free import Caption, Failure, Source
 from limner.data.frames import FrameSampling
 from limner.data.media import frames_of
+from limner.decode.clip_options import ClipMethod, clip_method, hypotheses_per_frame
 from limner.decode.options import Beam, Decoding, Sample, with_options
 from limner.decode.rules import Rules
 from limner.encoders.pretrained import processor_side, quiet_transformers, weights_sha256
 from limner.inference.batching import caption_in_batches, check_several_sources
 from limner.inference.load import HF_PREFIX
+from limner.metrics.consensus import consensus
 
 NO_ATTENTION = np.zeros((0, 1, 1, 1), np.float32)
 
@@ -52,28 +55,42 @@ class HuggingFacePipeline:
     """Captions images and clips with a model of `transformers`; the same interface as `Pipeline`."""
 
     def __init__(
-        self, name: str, architecture: Architecture, model: Any, processor: Any, tokenizer: Any, device: str = "cpu"
+        self,
+        name: str,
+        architecture: Architecture,
+        model: Any,
+        processor: Any,
+        tokenizer: Any,
+        device: str = "cpu",
+        frames: int | None = None,
+        clip: str | None = None,
     ):
+        """`frames` and `clip` as in `load`."""
         self.name, self.architecture, self.device = name, architecture, device
         self.model, self.processor, self.tokenizer = model.to(device).eval(), processor, tokenizer
-        # frames that a video model reads together; 0 for image models, which read the middle frame of a clip
+        # frames that a video model reads together; 0 for image models
         self.clip_frames = int(getattr(model.config, "num_image_with_embedding", None) or 0)
-        self.frames = self.clip_frames or 1
+        self.clip = _clip_method(name, self.clip_frames, clip)
+        self.frames = self.clip_frames or (frames or FrameSampling().frames if self.clip == "consensus" else 1)
         self.sampling = FrameSampling(self.frames)
         self.vocabulary = None  # it has subword tokens, not words
 
     @classmethod
-    def load(cls, source: str | PathLike[str], device: str = "cpu", frames: int | None = None) -> "HuggingFacePipeline":
+    def load(
+        cls, source: str | PathLike[str], device: str = "cpu", frames: int | None = None, clip: str | None = None
+    ) -> "HuggingFacePipeline":
         """Load a model from a local folder or a hub id, with or without `hf:` before it.
 
+        A model of images reads the middle frame of a clip, or with `clip` "consensus" `frames` frames one by one.
         Raises ValueError when it cannot be fetched, lacks weights, has an unknown architecture, or does not read
-        `frames` frames of a clip.
+        clips in the way that `frames` and `clip` ask for.
         """
         source = fspath(source).removeprefix(HF_PREFIX)
-        pipeline = cls(source, *_load(source), device)
+        pipeline = cls(source, *_load(source), device, frames, clip)
         if frames not in (None, pipeline.frames):
             reads = f"{pipeline.frames} frames of a clip" if pipeline.clip_frames else "images, and one frame of a clip"
-            raise ValueError(f"{source} reads {reads}, not {frames}: leave out the number of frames")
+            instead = "" if pipeline.clip_frames else ", or give clip consensus (--clip)"
+            raise ValueError(f"{source} reads {reads}, not {frames}: leave out the number of frames{instead}")
         return pipeline
 
     @property
@@ -112,19 +129,24 @@ class HuggingFacePipeline:
     def _pixels(self, source: Source, notes: list[str]) -> tuple[Float[Tensor, "T 3 h w"]]:
         """Return the preprocessed frames of a source, with a second dimension for T even for image models."""
         frames = frames_of(source, self.sampling, notes, processor_side(self.processor))
-        if len(frames) != self.frames:  # an image for a video model, or an array with more frames than it reads
-            frames = (
-                frames[np.arange(self.frames) * len(frames) // self.frames]
-                if self.clip_frames
-                else frames[len(frames) // 2][None]
-            )
+        if self.clip_frames and len(frames) != self.frames:  # an image, or an array with more frames than it reads
+            frames = frames[np.arange(self.frames) * len(frames) // self.frames]
+        elif self.clip == "middle":
+            frames = frames[len(frames) // 2][None]
         images = [np.ascontiguousarray(frame) for frame in frames]
         return (self.processor(images=images, input_data_format="channels_last", return_tensors="pt")["pixel_values"],)
 
-    @torch.no_grad()
     def _decode(self, pixels: Sequence[tuple[Tensor]], decoding: Decoding | None) -> list[Caption]:
         decoding = decoding or self.decoding
-        stacked = torch.stack([frames if self.clip_frames else frames[0] for (frames,) in pixels]).to(self.device)
+        if self.clip_frames or len(pixels[0][0]) == 1:
+            return self._search([frames if self.clip_frames else frames[0] for (frames,) in pixels], decoding)
+        wide = hypotheses_per_frame(decoding)
+        return [choose_by_consensus(self._search([*frames], wide), decoding) for (frames,) in pixels]
+
+    @torch.no_grad()
+    def _search(self, pixels: Sequence[Tensor], decoding: Decoding) -> list[Caption]:
+        """Caption images (3, h, w), or the frames (T, 3, h, w) of clips for a video model."""
+        stacked = torch.stack([*pixels]).to(self.device)
         greedy = isinstance(decoding, Beam) and decoding.size == 1  # scores of greedy search are changed by the rules
         outputs = {"output_logits": greedy, "output_scores": not greedy, "return_dict_in_generate": True}
         with quiet_transformers():
@@ -153,6 +175,33 @@ class HuggingFacePipeline:
         length = int(is_eos.int().argmax()) + 1 if finished else len(ids)  # the end token included
         text = " ".join(self.tokenizer.decode(ids[:length], skip_special_tokens=True).split())
         return Caption(text, float(logprobs[:length].sum()), (), NO_ATTENTION, finished)
+
+
+def _clip_method(name: str, clip_frames: int, wanted: str | None) -> ClipMethod:
+    """How a model reads clips: all frames together for a video model, the middle frame or a consensus for another."""
+    if clip_frames:
+        return clip_method("clips", wanted, name)
+    if wanted == "mosaic":
+        raise ValueError(f"{name} reads one image of a fixed size, and no mosaic of frames: give consensus or middle")
+    return "middle" if wanted is None else clip_method("images", wanted, name)
+
+
+def choose_by_consensus(frames: Sequence[Caption], decoding: Decoding) -> Caption:
+    """The caption of a clip from those of its frames, each with `others`: what agrees most with all of them.
+
+    Words are what blanks separate.  The log-probability is that which the caption has in its own frame, less the
+    logarithm of the number of frames, because the model was not asked about it in the others.
+    """
+    captions = [each for frame in frames for each in (replace(frame, others=()), *frame.others)]
+    ids: dict[str, int] = {}
+    words = [[ids.setdefault(word, len(ids)) for word in each.text.split()] for each in captions]
+    equal = isinstance(decoding, Sample)  # a sample counts once
+    logprobs = np.array([0.0 if equal else each.logprob for each in captions])
+    best, *others = (
+        replace(captions[place], logprob=captions[place].logprob - log(len(frames)))
+        for place in consensus(words, logprobs, decoding.n_best)
+    )
+    return replace(best, others=tuple(others))
 
 
 def generate_arguments(decoding: Decoding) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from limner import shipped
 from limner.core.addresses import refuse_address
 from limner.core.torch_free import Caption, Failure, Source
 from limner.data.frames import FrameSampling
+from limner.decode.clip_options import ClipMethod
 from limner.decode.options import Beam, Decoding
 from limner.inference.onnx.model import is_exported
 from limner.text.vocabulary import Vocabulary
@@ -22,6 +23,7 @@ class CaptionPipeline(Protocol):
     """Interface of `Pipeline`, `OnnxPipeline` and `HuggingFacePipeline`: media in, captions out."""
 
     frames: int  # frames that are sampled from a clip
+    clip: ClipMethod  # how clips are read
 
     @property
     def name(self) -> str:
@@ -59,7 +61,12 @@ class CaptionPipeline(Protocol):
 
 
 def load(
-    model: str | PathLike[str] | None = None, *, device: str = "cpu", frames: int | None = None, encoder: str = ""
+    model: str | PathLike[str] | None = None,
+    *,
+    device: str = "cpu",
+    frames: int | None = None,
+    encoder: str = "",
+    clip: str | None = None,
 ) -> CaptionPipeline:
     """Load a captioner.
 
@@ -67,9 +74,11 @@ def load(
     of `limner export`, or a model of `transformers` (`hf:OWNER/NAME`, or a folder that `save_pretrained` has written);
     None is the model that comes with limner.
     `device` is a device name of PyTorch.  `frames` are sampled from a clip (None: as in training).  `encoder` replaces
-    the path of a pretrained encoder that has moved.
-    Raises FileNotFoundError when there is no such model, ValueError when it is damaged, cannot be fetched, or the
-    device does not exist.
+    the path of a pretrained encoder that has moved.  `clip` is how a captioner of images reads clips: "consensus" (the
+    default: the sentence that agrees most with those of all frames), "mosaic" (the frames as one large image) or
+    "middle" (the middle frame).
+    Raises FileNotFoundError when there is no such model, ValueError when it is damaged, cannot be fetched, the device
+    does not exist, or a captioner of clips is asked to read them in another way.
 
     >>> captioner = load("runs/mine")
     >>> captioner.caption("photo.jpg").text == captioner.caption("photo.jpg", beam=2).text
@@ -80,14 +89,14 @@ def load(
     if is_transformers(model):
         from limner.inference.hf import HuggingFacePipeline
 
-        return HuggingFacePipeline.load(fspath(model or ""), device, frames)
+        return HuggingFacePipeline.load(fspath(model or ""), device, frames, clip)
     if model is not None and is_exported(model):
         from limner.inference.onnx.pipeline import OnnxPipeline
 
-        return OnnxPipeline.load(model, frames)
+        return OnnxPipeline.load(model, frames, clip=clip)
     from limner.inference.pipeline import Pipeline
 
-    return Pipeline.load(model, encoder, device, frames)
+    return Pipeline.load(model, encoder, device, frames, clip=clip)
 
 
 def check_device(name: str) -> None:

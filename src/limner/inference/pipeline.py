@@ -16,11 +16,12 @@ from limner.data.frames import FrameSampling
 from limner.data.media import frames_of
 from limner.decode.ensemble import Ensemble, EnsembleInputs, Inputs, check_same_vocabulary
 from limner.decode.options import EQUAL_WEIGHTS, Averaging, Beam, Decoding, media_per_search, with_options
-from limner.decode.search import search
 from limner.encoders.encoder import Encoder
 from limner.inference.batching import caption_in_batches, check_several_sources
+from limner.runs.clip_search import search_clips
 from limner.runs.resolve import open_package, resolve_model
 from limner.runs.run import Run, load_ensemble_members, load_run
+from limner.runs.trained_media import clip_method_of
 
 __all__ = ["Caption", "Failure", "Pipeline", "Source", "frames_of"]
 
@@ -43,10 +44,14 @@ class Pipeline:
         frames: int | None = None,
         others: Sequence["Pipeline"] = (),
         averaging: Averaging = EQUAL_WEIGHTS,
+        clip: str | None = None,
     ):
         """`frames` are sampled from a clip (None: as in training); `others` are the other members of an ensemble.
 
-        Raises ValueError when the run has no encoder for raw media, or the members have different vocabularies.
+        `clip` says how a captioner of images reads clips: "consensus" (the default), "mosaic" or "middle" (see
+        `limner.decode.clip_options`).
+        Raises ValueError when the run has no encoder for raw media, or the members have different vocabularies, and for
+        a `clip` that the run does not have.
         """
         if run.encoder is None:
             raise ValueError(f"{run.folder} was trained on features without a known encoder; it cannot read raw media")
@@ -56,6 +61,7 @@ class Pipeline:
         self.model = run.model.to(device).eval()
         self.vocabulary = run.vocabulary
         self.others = tuple(others)
+        self.clip = clip_method_of([run, *(member.run for member in others)], clip)
         if self.others:
             check_same_vocabulary([(str(member.run.folder), member.vocabulary) for member in (self, *self.others)])
             members = [self.model, *(other.model for other in self.others)]
@@ -70,17 +76,19 @@ class Pipeline:
         frames: int | None = None,
         others: Sequence[str | PathLike[str]] = (),
         averaging: Averaging = EQUAL_WEIGHTS,
+        clip: str | None = None,
     ) -> "Pipeline":
         """Load a run folder, or a packed model by its folder or hub id; None is the model that comes with limner.
 
         `encoder` replaces the path or hub id of a pretrained encoder that has moved; `frames` are sampled from a clip
         (None: as in training).  `others` are the other runs of an ensemble; `encoder` is used for those with the same
-        encoder too.  Raises FileNotFoundError when a run is missing, ValueError when it is damaged.
+        encoder too.  `clip` is how a captioner of images reads clips (None: by consensus of the frames).
+        Raises FileNotFoundError when a run is missing, ValueError when it is damaged.
         """
         first = load_run(resolve_model(shipped.model() if run is None else run), encoder)
         more = load_ensemble_members(first, [resolve_model(other) for other in others], encoder)
         members = [cls(other, device, frames) for other in more]
-        return cls(first, device, frames, members, averaging)
+        return cls(first, device, frames, members, averaging, clip)
 
     @classmethod
     def from_pretrained(cls, source: str | PathLike[str], device: str = "cpu", frames: int | None = None) -> "Pipeline":
@@ -146,7 +154,7 @@ class Pipeline:
         features = [member.encode(part) for member, part in zip(members, stacked, strict=True)]
         inputs: Inputs = EnsembleInputs(tuple(features)) if self.others else features[0]
         options = decoding.bind(self.vocabulary)
-        captions = self.to_captions(search(self.model, inputs, options), features[0].layout)
+        captions = self.to_captions(search_clips(self.model, inputs, options, self.clip), features[0].layout)
         groups = [captions[i : i + options.n_best] for i in range(0, len(captions), options.n_best)]
         # where a search found fewer than n_best captions, the rest have the log-probability -inf
         return [replace(best, others=tuple(each for each in more if isfinite(each.logprob))) for best, *more in groups]

@@ -48,16 +48,23 @@ def cider(candidates: Candidates, references: References) -> Score:
     return _score(cider_d(_hypotheses(candidates, references), references.postings, references.tfidf_norms))
 
 
-def cider_d(hypotheses: Hypotheses, references: Postings, norms: Float[np.ndarray, "R 4"]) -> Float[np.ndarray, " H"]:
+def cider_d(
+    hypotheses: Hypotheses,
+    references: Postings,
+    norms: Float[np.ndarray, "R 4"],
+    weights: Float[np.ndarray, " R"] | None = None,
+) -> Float[np.ndarray, " H"]:
     """CIDEr-D (eq. 4) of each hypothesis against the references of its medium, in [0, 10].
 
-    `norms` are the lengths of the references' tf-idf vectors.
+    `norms` are the lengths of the references' tf-idf vectors.  `weights` replace the mean over the references of a
+    medium by a weighted sum; those of a medium should sum to 1.
     """
     similarity = _similarity(hypotheses, references, norms)
     # The reference tool measures lengths in bigrams, which is a difference only for empty sentences.
     difference = np.maximum(0, hypotheses.lengths - 1)[similarity.hypothesis]
     difference = difference - np.maximum(0, references.lengths - 1)[similarity.reference]
-    return SCALE * similarity.mean(similarity.cosine * np.exp(-(difference**2) / (2 * SIGMA**2)))
+    value = similarity.cosine * np.exp(-(difference**2) / (2 * SIGMA**2))
+    return SCALE * (similarity.mean(value) if weights is None else similarity.weighted_sum(value, weights))
 
 
 def _hypotheses(candidates: Candidates, references: References) -> Hypotheses:
@@ -80,6 +87,10 @@ class _Similarity(NamedTuple):
     def mean(self, value: Float[np.ndarray, " P"]) -> Float[np.ndarray, " H"]:
         """The mean over the references of each hypothesis."""
         return np.bincount(self.hypothesis, value, minlength=len(self.references)) / self.references
+
+    def weighted_sum(self, value: Float[np.ndarray, " P"], weights: Float[np.ndarray, " R"]) -> Float[np.ndarray, " H"]:
+        """The sum over the references of each hypothesis, each times its weight."""
+        return np.bincount(self.hypothesis, value * weights[self.reference], minlength=len(self.references))
 
 
 def _similarity(hypotheses: Hypotheses, references: Postings, norms: Float[np.ndarray, "R 4"]) -> _Similarity:

@@ -25,17 +25,15 @@ from torch.utils.flop_counter import flop_registry, shape_wrapper
 from limner.core.files import read_json
 from limner.core.temporaries import temporary_folder
 from limner.core.types import Features, Layout, Pixels
-from limner.data.datasets import data_parts
 from limner.data.shapes import write_video
 from limner.decode.search import Beam, beam
-from limner.encoders import ClipFrames, Pretrained, ResNet3D, SmallCNN3D
 from limner.inference.pipeline import Pipeline, Source, frames_of
 from limner.runs.recipe import Recipe
 from limner.runs.recipe_file import load_recipe
 from limner.runs.run import Run, load_run
+from limner.runs.trained_media import trained_media
 
 STAGES = ("read", "encode", "caption")
-VIDEO_DATASETS = ("msrvtt", "msvd", "sftcap")  # data sets without images
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def profile(
 ) -> Profile:
     """Measure a run on the image or clip `source`.
 
-    Without a source, noise is used: `noise_clip` where the run certainly captions clips (`reads_clips`), else
+    Without a source, noise is used: `noise_clip` where the run certainly captions clips (`trained_media`), else
     `noise_jpeg`.  A run on features of an unknown encoder is measured on random cells; it raises ValueError when a
     source is given.  Times are measured in this process with torch's current number of threads; the median of `repeats`
     calls is taken, after one call that does not count.  `memory` False skips the peak memory.  `encoder` is the current
@@ -236,22 +234,11 @@ def _open_medium(run: Run, source: Source | None) -> Iterator[tuple[Source, str]
         yield b"", f"{run.recipe.frames} random cells"  # the run reads no file
     elif source is not None:
         yield source, Path(source).name if isinstance(source, str | Path) else type(source).__name__
-    elif reads_clips(run):
+    elif trained_media(run) == "clips":
         with temporary_folder(gettempdir(), "limner-profile") as folder:
             yield str(noise_clip(folder / "clip.mp4")), f"clip, {run.recipe.frames} frames"
     else:
         yield noise_jpeg(), "640 x 480 JPEG"
-
-
-def reads_clips(run: Run) -> bool:
-    """True when the encoder encodes several frames together, or the data set has clips only.
-
-    Other runs may caption both images and clips.
-    """
-    clip_encoder = isinstance(run.encoder, ClipFrames | ResNet3D | SmallCNN3D)
-    video_backbone = isinstance(run.encoder, Pretrained) and run.encoder.family.reads_clips
-    video_data = all(part.name in VIDEO_DATASETS for part in data_parts(run.recipe.data).values())
-    return clip_encoder or video_backbone or video_data
 
 
 def noise_jpeg(width: int = 640, height: int = 480) -> bytes:

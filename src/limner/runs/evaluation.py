@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from limner.core.types import Medium
 from limner.data.datasets import read_dataset, read_scenes
 from limner.data.image_ids import coco_id, medium_name
 from limner.data.mixture import first_of_each
+from limner.decode.clip_options import ClipMethod
 from limner.decode.ensemble import Ensemble, check_same_vocabulary
 from limner.decode.generate import GeneratedCaption, generate_several
 from limner.decode.options import EQUAL_WEIGHTS, Averaging, Decoding
@@ -17,8 +19,10 @@ from limner.metrics.by_data_set import evaluate_each, references_by_data_set, sc
 from limner.metrics.references import References
 from limner.metrics.report import Metric, Report, evaluate, report_to_json
 from limner.models import CAPTIONERS
+from limner.runs.clip_search import search_clips
 from limner.runs.inputs import feature_paths, open_inputs
 from limner.runs.run import Run, start_note
+from limner.runs.trained_media import clip_method_of
 from limner.text.tokens import scoring_tokenizer
 
 CHUNK = 64  # raw media that are held in memory at a time: each is read once to check it, and once to caption it
@@ -51,6 +55,7 @@ def evaluate_run(
     averaging: Averaging = EQUAL_WEIGHTS,
     tokenizer: str = "",
     data_set: str = "",
+    clip: str | None = None,
 ) -> Evaluation:
     """Caption the media of `split` that have references and can be read, and score the captions.
 
@@ -58,7 +63,8 @@ def evaluate_run(
     `extra` metrics are added to them.  `others` form an ensemble with `run`; each member reads its own features of
     `run`'s data.  The first of several captions per medium is scored.  `tokenizer` is that of the scores; "" is
     `scoring_tokenizer` of the run.  Of several data sets all are evaluated, each and together, or the one with the
-    label `data_set`.
+    label `data_set`.  `clip` is how a captioner of images reads clips (see `limner.decode.clip_options`; None: by
+    consensus of frames).
     Raises ValueError when a run has neither an encoder nor features, vocabularies differ, features have other channels
     than in training, there is no such data set, or no medium can be captioned.
     """
@@ -80,7 +86,8 @@ def evaluate_run(
     problems += [f"{id}: no references" for id in without if id not in reported]
     scored = [medium for medium in selected if medium.references]
     options = decoding or run.recipe.decoding
-    generated, unreadable, notes = _generate((run, *others), scored, options, averaging)
+    method = clip_method_of((run, *others), clip)
+    generated, unreadable, notes = _generate((run, *others), scored, options, averaging, method)
     captions = {id: alternatives[0].text for id, alternatives in generated.items()}
     if not captions:
         raise ValueError(f"none of {len(selected)} media can be evaluated; the first: {[*unreadable, *problems][0]}")
@@ -131,6 +138,7 @@ def _generate(
     media: Sequence[Medium],
     options: Decoding,
     averaging: Averaging,
+    clip: ClipMethod,
 ) -> tuple[dict[str, list[GeneratedCaption]], list[str], list[str]]:
     """Return captions by id, in the order of the media.
 
@@ -149,6 +157,7 @@ def _generate(
             )
     members = [source.with_encoder(run.model) for run, source in zip(runs, inputs, strict=True)]
     model = (members[0] if len(members) == 1 else Ensemble(members, averaging)).eval()
+    find = partial(search_clips, method=clip)
     raw = [source for source in inputs if not source.uses_stored_features]
     size = min((source.media_per_batch(media, CHUNK) for source in raw), default=len(media))
     for start in range(0, len(media), max(1, size)):
@@ -160,7 +169,7 @@ def _generate(
             problems += unreadable
             notes |= source.notes
         reader = inputs[0].reader if len(inputs) == 1 else tuple(source.reader for source in inputs)
-        chunk = generate_several(model, readable, reader, runs[0].vocabulary, options)
+        chunk = generate_several(model, readable, reader, runs[0].vocabulary, options, find=find)
         captions |= {medium.id: chunk[medium.id] for medium in readable}
     return captions, problems, list(notes.values())
 

@@ -22,6 +22,7 @@ from limner.core.files import read_json, write_json
 from limner.core.migration import migrate_tensors
 from limner.core.tensors import load_state_strictly, load_tensors, save_tensors
 from limner.core.version import __version__
+from limner.data.datasets import data_parts
 from limner.data.store import encoder_identity, provenance_differences
 from limner.encoders import Detector, DetectorConfig, Pretrained, PretrainedConfig, build_encoder
 from limner.encoders.encoder import Encoder
@@ -33,7 +34,9 @@ from limner.runs.recipe_file import Overrides, load_recipe, save_recipe
 from limner.text.load import load_vocabulary
 from limner.text.vocabulary import Vocabulary
 
-FORMAT = 2
+IMAGE_DATASETS = {"coco", "flickr8k", "flickr30k", "cocotalk", "show_attend_tell"}  # data sets without clips
+CLIP_DATASETS = {"msrvtt", "msvd", "sftcap", "frames"}  # data sets without images
+FORMAT = 3  # 3: run.json tells what the run was trained on
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class RunInfo:
     encoder_trained: bool = False  # True: model.safetensors holds the encoder's weights, under "encoder."
     channels: str = "RGB"
     plugins: tuple[str, ...] = ()  # packages that register what the recipe names
+    media: str = ""  # what it was trained on: images or clips; "" is not known (see `limner.runs.trained_media`)
     format: int = FORMAT
     version: str = __version__  # version of limner
 
@@ -82,12 +86,19 @@ def load_run(folder: str | Path, encoder_source: str = "", device: str = "cpu") 
     recipe = _load_recipe(folder, info)
     vocabulary = load_vocabulary(folder / "vocabulary.json")
     recipe = replace(recipe, decoding=recipe.decoding.bind(vocabulary))
+    info = replace(info, media=info.media or media_of_data(recipe))
     tensors = load_weights(folder)
     model = build_model(recipe.model, len(vocabulary), info.feature_dim)
     encoder_weights, captioner_weights = split_encoder_weights(tensors)
     load_state_strictly(model, captioner_weights, folder / "model.safetensors")
     encoder = _load_encoder(folder, recipe, info, encoder_weights, encoder_source)
     return Run(folder, recipe, vocabulary, info, model.to(device).eval(), encoder.to(device) if encoder else None)
+
+
+def media_of_data(recipe: Recipe) -> str:
+    """What a run of format 1 or 2 was trained on, by the names of its data sets: images, clips, or "" for others."""
+    names = {part.name for part in data_parts(recipe.data).values()}
+    return "images" if names <= IMAGE_DATASETS else "clips" if names <= CLIP_DATASETS else ""
 
 
 def _load_recipe(folder: Path, info: RunInfo) -> Recipe:

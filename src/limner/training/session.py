@@ -30,6 +30,7 @@ from limner.runs.checkpoint import load_checkpoint
 from limner.runs.inputs import open_inputs
 from limner.runs.recipe import Recipe
 from limner.runs.run import RunInfo, append_log, create_run
+from limner.runs.trained_media import kind_of_media
 from limner.text.clip_bpe import read_clip_vocabulary
 from limner.text.scripts import caption_notes
 from limner.text.tokens import scoring_tokenizer
@@ -132,7 +133,7 @@ class Session:
         self.resume_tensors: dict[str, Tensor] = {}  # tensors that the first stage of a resumed run starts from
         self.scaler: dict[str, Any] = {}  # state of the fp16 loss scaler in that checkpoint
         if self.main:
-            create_run(folder, recipe, self.vocabulary, info)
+            create_run(folder, recipe, self.vocabulary, replace(info, media=kind_of_media(self.media, self.inputs)))
             if isinstance(encoder, Pretrained) and info.encoder_trained:
                 encoder.save(folder / "encoder")
 

@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 from limner.apps.shared.arguments import (
+    add_clip,
     add_decoding,
     add_device,
     add_ensemble,
@@ -45,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
     group = parser.add_argument_group("videos")
     group.add_argument("--frames", type=positive_int, metavar="N", help="frames sampled from a video or shot")
+    add_clip(group)
     group.add_argument("--frame-folders", action="store_true", help="a folder's images are the frames of one video")
     cutting = group.add_mutually_exclusive_group()
     cutting.add_argument("--shots", action="store_true", help="cut every video into shots")

@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 from limner.apps.shared.arguments import (
+    add_clip,
     add_decoding,
     add_device,
     add_ensemble,
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_overwrite(parser)
     add_metrics(parser)
+    add_clip(parser)
     add_device(parser)
     add_decoding(parser)
     add_ensemble(parser)

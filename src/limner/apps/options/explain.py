@@ -11,7 +11,7 @@ Of a run on stored features, FILE may be the id of an image or video.
 import argparse
 from pathlib import Path
 
-from limner.apps.shared.arguments import add_beam, add_device, add_overwrite, positive_int
+from limner.apps.shared.arguments import add_beam, add_clip, add_device, add_overwrite, positive_int
 from limner.apps.shared.names import names_of
 
 
@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--unit", default="", metavar="U", help="saliency of a cell (default), frame, region, or of T,H,W cells"
     )
     parser.add_argument("--frames", type=positive_int, metavar="N", help="frames sampled from a video")
+    add_clip(parser)
     parser.add_argument("--font", default="", metavar="FILE", help="for words that DejaVu Sans lacks: .ttf, .otf, .ttc")
     parser.add_argument("--score", action="store_true", help="score the maps on a split of the run's data")
     parser.add_argument("--split", default="test", help="of --score (default: test)")

@@ -138,6 +138,16 @@ def add_metrics(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--spice-jar", metavar="PATH", help="add SPICE with your spice-1.0.jar (Java 8 or 11)")
 
 
+def add_clip(parser: Any) -> None:
+    """Add --clip: how a captioner of images reads videos."""
+    parser.add_argument(
+        "--clip",
+        choices=names_of("limner.decode.clip_options.CLIP_METHODS"),
+        metavar="HOW",
+        help="of a captioner of images: consensus (of frames; default), mosaic, middle",
+    )
+
+
 def add_beam(parser: argparse.ArgumentParser) -> None:
     """The decoding options of a command that needs one caption per image or video."""
     group = parser.add_argument_group("decoding (default: the recipe's)", MORE)

@@ -9,7 +9,7 @@ from limner.inference.load import CaptionPipeline, is_exported, is_transformers,
 
 
 def open_captioner(options: argparse.Namespace) -> CaptionPipeline:
-    """Open --model with --encoder, --frames, --device, --engine and the ensemble of --with.
+    """Open --model with --encoder, --frames, --clip, --device, --engine and the ensemble of --with.
 
     Raises ValueError or FileNotFoundError when there is no model by that name, WrongArguments for options that it does
     not have.
@@ -22,12 +22,14 @@ def open_captioner(options: argparse.Namespace) -> CaptionPipeline:
         torch.set_num_threads(options.threads)
     if is_transformers(options.model):
         _refuse_run_options(options, f"is about runs of limner, and {options.model} is a model of transformers")
-        return load(options.model, device=options.device, frames=options.frames)
+        return load(options.model, device=options.device, frames=options.frames, clip=options.clip)
     with collector_paused():
         from limner.inference.pipeline import Pipeline
 
     averaging = averaging_of(options)
-    return Pipeline.load(options.model, options.encoder, options.device, options.frames, options.others, averaging)
+    return Pipeline.load(
+        options.model, options.encoder, options.device, options.frames, options.others, averaging, options.clip
+    )
 
 
 def _open_exported(options: argparse.Namespace) -> CaptionPipeline:
@@ -40,7 +42,7 @@ def _open_exported(options: argparse.Namespace) -> CaptionPipeline:
 
     beside = f"{options.model.rstrip('/')}.onnx"
     folder = beside if not is_exported(options.model) and is_exported(beside) else options.model
-    return OnnxPipeline.load(folder, options.frames, options.threads)
+    return OnnxPipeline.load(folder, options.frames, options.threads, options.clip)
 
 
 def _refuse_run_options(options: argparse.Namespace, reason: str) -> None:

@@ -12,6 +12,7 @@ BUILT_IN = {
         *("captions", "coco", "flickr8k", "flickr30k", "csv", "jsonl", "msrvtt", "msvd", "sftcap", "frames"),
         *("webdataset", "parquet", "huggingface", "cocotalk", "show_attend_tell", "folder", "shapes"),
     ),
+    "limner.decode.clip_options.CLIP_METHODS": ("consensus", "mosaic", "middle"),
     "limner.explanations.maps.METHODS": ("attention", "gradcam", "gradcam++", "saliency"),
     "limner.metrics.report.METRICS": (
         *("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "CIDEr-D"),

@@ -78,9 +78,9 @@ class Prompt:
 
     def _explain(self, out: str) -> None:
         from limner.apps.explain import write_explanation
-        from limner.decode.search import beam
+        from limner.explanations.clip_sentence import captioned
         from limner.explanations.explanation_input import load_explanation_input
-        from limner.explanations.maps import default_method, explain, sentence_from_tokens
+        from limner.explanations.maps import default_method, explain
         from limner.inference.pipeline import Pipeline
 
         if not isinstance(self.captioner, Pipeline):
@@ -92,9 +92,9 @@ class Prompt:
         if file.is_file():
             raise ValueError(f"{file} exists: choose another name")
         subject = load_explanation_input(run, self.last, self.captioner.device, self.captioner.frames)
-        captions = beam(run.model, subject.features, self.decoding.bind(run.vocabulary))
-        sentence = sentence_from_tokens(run.vocabulary, captions.tokens[0].tolist())
-        explanation = explain(run.model, subject.features, sentence, default_method(run.model))
+        decoding = self.decoding.bind(run.vocabulary)
+        sentence, weights = captioned(run, subject.features, decoding, self.captioner.clip)
+        explanation = explain(run.model, subject.features, sentence, default_method(run.model), weights)
         write_explanation(explanation, subject.display, file)
         self.say(f"wrote {file}")
 

@@ -49,6 +49,7 @@ class ExportManifest:
     state: list[str]  # outputs of the encoder that every step reads and replaces (by its outputs `new_...`)
     source: dict[str, Any]  # the exported run, and the differences from PyTorch that were measured
     int8: bool = False
+    media: str = ""  # what it was trained on: images or clips; "" is not known
     format: int = FORMAT
     version: str = __version__
 

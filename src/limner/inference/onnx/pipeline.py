@@ -13,32 +13,41 @@ from jaxtyping import UInt8
 
 from limner.core.torch_free import BOS, EOS, PAD, Caption, Failure, Source
 from limner.data.media import frames_of
+from limner.decode.clip_options import clip_method
 from limner.decode.options import Beam, Decoding, with_options
 from limner.inference.batching import caption_in_batches, check_several_sources, source_name
-from limner.inference.onnx.beam import OnnxHypothesis, OnnxStepOutput, State, beam, require_supported
+from limner.inference.onnx.beam import OnnxHypothesis, require_supported
+from limner.inference.onnx.clips import search_clip
 from limner.inference.onnx.model import OnnxModel
 
 
 class OnnxPipeline:
     """Captions images and clips with an exported captioner; the same interface as `Pipeline`."""
 
-    def __init__(self, model: OnnxModel, frames: int | None = None):
-        """`frames` are sampled from a clip (None: as in training)."""
+    def __init__(self, model: OnnxModel, frames: int | None = None, clip: str | None = None):
+        """`frames` are sampled from a clip (None: as in training), and read as `clip` says (see `Pipeline`)."""
         self.model, manifest = model, model.manifest
         self.folder, self.vocabulary = model.folder, model.vocabulary
         self.frames = frames or manifest.frames
+        self.clip = clip_method(manifest.media, clip, str(model.folder))
         self.sampling = manifest.sampling.with_frames(self.frames)
         self.decoding: Beam = manifest.decoding
         self.preprocess = manifest.preprocess
 
     @classmethod
-    def load(cls, folder: str | PathLike[str], frames: int | None = None, threads: int | None = None) -> "OnnxPipeline":
+    def load(
+        cls,
+        folder: str | PathLike[str],
+        frames: int | None = None,
+        threads: int | None = None,
+        clip: str | None = None,
+    ) -> "OnnxPipeline":
         """Load a folder that `limner export` has written.
 
         `threads`: None is the number in OMP_NUM_THREADS, or else one; 0 is one per core.  Raises ValueError as
         `OnnxModel.load` does.
         """
-        return cls(OnnxModel.load(folder, threads), frames)
+        return cls(OnnxModel.load(folder, threads), frames, clip)
 
     @property
     def name(self) -> str:
@@ -81,20 +90,16 @@ class OnnxPipeline:
         Raises ValueError for a clip when the model reads images only, or the other way round.
         """
         frames = frames_of(source, self.sampling, notes, self.preprocess.reading_side)
-        if not (self.model.manifest.images if len(frames) == 1 else self.model.manifest.clips):
-            other = "clips" if len(frames) == 1 else "images"
+        as_images = len(frames) == 1 or self.clip != "mosaic"
+        if not (self.model.manifest.images if as_images else self.model.manifest.clips):
+            other = "clips" if as_images else "images"
             raise ValueError(f"{source_name(source)}: {self.folder} was exported from a model that reads {other} only")
         return self.preprocess(frames)
 
     def search(self, pixels: UInt8[np.ndarray, "T h w 3"], decoding: Decoding | None = None) -> list[OnnxHypothesis]:
         """Search for the `n_best` best captions of preprocessed frames, best first."""
         options = require_supported((decoding or self.decoding).bind(self.vocabulary))
-        memory, start = self.model.encode(pixels)
-
-        def step(token: np.ndarray, state: State) -> OnnxStepOutput:
-            return self.model.step(memory, token, state)
-
-        return beam(step, start, options)
+        return search_clip(self.model, pixels, options, self.clip)
 
     def _decode(self, pixels: UInt8[np.ndarray, "T h w 3"], decoding: Decoding | None) -> Caption:
         best, *more = [self._to_caption(hypothesis) for hypothesis in self.search(pixels, decoding)]
