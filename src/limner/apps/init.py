@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.progress import track
 
 from limner import shipped
-from limner.apps.shared.arguments import WrongArguments, refuse_overwriting, refuse_unknown, report_lines, report_notes
+from limner.apps.shared.arguments import WrongArguments, check_outputs, refuse_unknown, report_lines, report_notes
 from limner.apps.shared.console import open_console
 from limner.core.files import write_text
 from limner.core.plugins import load_entry_points
@@ -30,7 +30,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         raise WrongArguments(f"--out {out}: name a file that ends in .yaml")
     splits = out.with_name(f"{out.stem}_splits")
     lists = [splits / f"{split}{suffix}" for split in ("train", "val", "test") for suffix in SUFFIXES]
-    refuse_overwriting(options, out, *lists)
+    check_outputs(options, out, *lists, inputs=[options.data])
     load_entry_points()
     config = find_data(options.data, options.media, options.file_column, options.caption_column)
     print(f"{options.data}: read as {config.name}{f', media in {config.media}' if config.media else ''}")
