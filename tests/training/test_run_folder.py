@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from limner.apps.cli import main
+from limner.core.tensors import load_tensors
 from limner.runs.recipe_file import save_recipe
 from limner.runs.run import start_note
 from limner.training.train import train
@@ -63,3 +65,15 @@ def test_one_better_epoch_is_enough(tmp_path: Path):
         )
         (tmp_path / "log.jsonl").write_text(text)
         assert bool(start_note(tmp_path, again)) == note
+
+
+def test_a_frozen_encoder_keeps_its_statistics(tmp_path: Path):
+    """Not a bit of the encoder changes in a stage without a rate for it, its BatchNorm included; with one it does."""
+    data = pictures(tmp_path / "data", 4)
+    first = train(recipe(data, epochs=1), tmp_path / "first")
+    begun = load_tensors(first / "model.safetensors")[0]
+    for rate in (0.0, 0.01):
+        run = train(recipe(data, ("start", str(first)), epochs=1, encoder_lr=rate), tmp_path / f"rate{rate}")
+        after = load_tensors(run / "last.safetensors")[0]
+        same = [torch.equal(after[f"model.{name}"], value) for name, value in begun.items() if "running" in name]
+        assert len(same) > 4 and all(same) == (rate == 0)

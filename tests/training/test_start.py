@@ -9,7 +9,9 @@ import torch
 
 from limner import shipped
 from limner.core.tensors import load_tensors
-from limner.core.types import BOS
+from limner.core.types import BOS, Pixels
+from limner.data.media import frames_of
+from limner.inference.pipeline import Pipeline
 from limner.models import CAPTIONERS, build_model
 from limner.runs.package import pack
 from limner.runs.recipe import Recipe
@@ -103,13 +105,40 @@ def test_the_words_of_the_user_are_kept_and_the_sizes_come_along(first: Path, tm
         assert tensors["embed.weight"].shape[0] == 20 and torch.isfinite(tensors["embed.weight"]).all()
 
 
-def test_new_rows_are_the_means_of_their_substitutes(first: Path, tmp_path: Path):
-    """`a red dog` beside `a red qubitron`, and nothing else stands there: its row is that of the dog."""
+def test_new_rows_are_mixed_from_what_the_start_model_says_in_their_places(first: Path, tmp_path: Path):
+    """One image is "a red qubitron": its row is that of p(word | image, a red), squared and normalised."""
     data = pictures(tmp_path / "data", 5, captions=(*NEW[:1], "a red dog", *NEW[2:]))
-    run = load_run(train(starting(str(first), data), tmp_path / "run"))
-    tensors, ids = run.model.state_dict(), run.vocabulary.ids
+    run, old = load_run(train(starting(str(first), data), tmp_path / "run")), Pipeline.load(first)
+    ids, model = run.vocabulary.ids, old.run.model
+    pixels = Pixels(old.encoder.preprocess(frames_of(data / "p0.png"))[None])
+    prefix = torch.tensor([[BOS, ids["a"], ids["red"]]])
+    with torch.no_grad():
+        logits = model.forward_teacher_forced(model.encode(old.encode(pixels)), prefix).logits[0, -1]
+    p = logits[len(SPECIALS) :].softmax(0).square()
     for name in ("embed.weight", "head.weight", "head.bias"):
-        torch.testing.assert_close(tensors[name][ids["qubitron"]], tensors[name][ids["dog"]])
+        rows = run.model.state_dict()[name]
+        expected = torch.tensordot(p / p.sum(), rows[len(SPECIALS) : 19], 1)
+        torch.testing.assert_close(rows[ids["qubitron"]], expected)
+
+
+def test_a_new_word_takes_the_place_of_the_word_that_it_replaces(tmp_path: Path):
+    """A model that knows five images by heart begins `qubitron` as `dog`, though no caption says dog any more."""
+    captions = tuple(text.replace("qubitron", "dog") for text in NEW)
+    data = pictures(tmp_path / "data", 5, captions=captions)
+    whole = recipe(data, ("validation.every", 60), epochs=60, lr=0.02, encoder_lr=0.002)
+    known = load_run(train(whole, tmp_path / "first"))
+    renamed = pictures(tmp_path / "renamed", 5, captions=NEW)
+    run = load_run(train(starting(str(tmp_path / "first"), renamed), tmp_path / "run"))
+    rows, ids = run.model.state_dict()["head.weight"], run.vocabulary.ids
+    torch.testing.assert_close(rows[ids["qubitron"]], rows[ids["dog"]], rtol=0.05, atol=0.05)
+    assert set(known.vocabulary.words) < set(run.vocabulary.words)
+
+
+def test_media_that_cannot_be_read_are_left_out(first: Path, tmp_path: Path):
+    data = pictures(tmp_path / "data", 5, captions=NEW)
+    (data / "p0.png").write_bytes(b"no picture")
+    run = load_run(train(starting(str(first), data), tmp_path / "run"))
+    assert torch.isfinite(run.model.state_dict()["embed.weight"]).all()
 
 
 def test_with_the_same_words_nothing_changes(first: Path, tmp_path: Path):

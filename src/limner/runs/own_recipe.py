@@ -259,8 +259,13 @@ def stage_settings(media: int, captions: int, is_fresh: bool = False) -> tuple[S
     A captioner whose words are all new (`is_fresh`) learns longer, and at a higher rate.
     """
     batch_size = 16 if media < 2000 else 32
-    captions = max(1, min(5, captions))
-    epochs = max(4, min(40, 2000 // max(1, media))) * (3 if is_fresh else 1)
     lr = 1e-3 if is_fresh else 3e-4
-    first = StageSettings(epochs, batch_size, captions, lr, 0.0, 0.98)
-    return first, first._replace(lr=lr / 2, encoder_lr=2e-4, patience=3)
+    first = StageSettings(
+        _epochs(6000 if is_fresh else 1800, media), batch_size, max(1, min(5, captions)), lr, 0.0, 0.98
+    )
+    return first, first._replace(epochs=_epochs(2800, media), lr=lr / 2, encoder_lr=2e-4, patience=3)
+
+
+def _epochs(images: int, media: int) -> int:
+    """The number of epochs in which about so many images are seen: 3 to 40."""
+    return max(3, min(40, round(images / max(1, media))))

@@ -37,6 +37,7 @@ from limner.text.tokens import scoring_tokenizer
 from limner.text.vectors import load_clip_vectors, load_vectors
 from limner.text.vocabulary import SPECIALS, Vocabulary
 from limner.training.loop import TrainingState
+from limner.training.new_words import predict_new_words
 from limner.training.parameter_groups import check_lr_scales
 from limner.training.start import StartModel, load_start_weights, open_start
 from limner.training.teachers import check_teacher
@@ -114,15 +115,15 @@ class Session:
         self.problems = list(self.dataset.problems)
         self.pseudo_captions = None
         if recipe.pseudo_captions.file:
-            words = recipe.vocabulary.max_words
             self.pseudo_captions = read_pseudo_captions(
-                recipe.pseudo_captions, self.dataset.media, self.vocabulary, words
+                recipe.pseudo_captions, self.dataset.media, self.vocabulary, recipe.vocabulary.max_words
             )
             self.problems += self.pseudo_captions.problems
         self.media, self.validation = self._media()
-        references = {medium.id: medium.references for medium in self.validation}
+        if self.start is not None:
+            self._place_new_words(self.start)
         tokenizer = scoring_tokenizer(self.vocabulary.tokenizer)
-        self.references = References(references, tokenizer)
+        self.references = References({medium.id: medium.references for medium in self.validation}, tokenizer)
         self.references_by_data_set = references_by_data_set(self.validation, tokenizer)
         self.scenes = read_scenes(recipe.data)
         # METEOR needs an optional package, so validations compute it only when it is the validation metric
@@ -150,6 +151,14 @@ class Session:
         if not checked and start.info.encoder_trained:
             text = f"the encoder of {start.name} was trained along with its captioner: {self.recipe.features} must be "
             self._warn([text + f"features of that encoder (limner extract {start.name})"])
+
+    def _place_new_words(self, start: StartModel) -> None:
+        """Begin the rows of new words with what the start model says where the training captions have them."""
+        if not start.grown.occurrences:
+            return
+        words = self.recipe.vocabulary.max_words
+        grown = predict_new_words(self.model, start.grown, self.media, self.inputs.reader, words)
+        load_start_weights(self.model, replace(start, grown=grown), self.recipe, self.feature_dim)
 
     def _warn(self, lines: Sequence[str]) -> None:
         for line in lines:
