@@ -106,7 +106,10 @@ def test_the_words_of_the_user_are_kept_and_the_sizes_come_along(first: Path, tm
 
 
 def test_new_rows_are_mixed_from_what_the_start_model_says_in_their_places(first: Path, tmp_path: Path):
-    """One image is "a red qubitron": its row is that of p(word | image, a red), squared and normalised."""
+    """One image is "a red qubitron": its row is that of p(word | image, a red), squared and normalised.
+
+    Its bias is less by log(n / (n + m)): it occurs n = 1 time, and a word of the mixture m times in the five captions.
+    """
     data = pictures(tmp_path / "data", 5, captions=(*NEW[:1], "a red dog", *NEW[2:]))
     run, old = load_run(train(starting(str(first), data), tmp_path / "run")), Pipeline.load(first)
     ids, model = run.vocabulary.ids, old.run.model
@@ -115,9 +118,12 @@ def test_new_rows_are_mixed_from_what_the_start_model_says_in_their_places(first
     with torch.no_grad():
         logits = model.forward_teacher_forced(model.encode(old.encode(pixels)), prefix).logits[0, -1]
     p = logits[len(SPECIALS) :].softmax(0).square()
+    words = " ".join((*NEW[:1], "a red dog", *NEW[2:])).split()
+    m = torch.tensor([float(words.count(word)) for word in run.vocabulary.words[len(SPECIALS) : 19]]) @ (p / p.sum())
     for name in ("embed.weight", "head.weight", "head.bias"):
         rows = run.model.state_dict()[name]
         expected = torch.tensordot(p / p.sum(), rows[len(SPECIALS) : 19], 1)
+        expected += torch.log(1 / (1 + m)) if name == "head.bias" else 0
         torch.testing.assert_close(rows[ids["qubitron"]], expected)
 
 

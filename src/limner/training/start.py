@@ -4,7 +4,8 @@ The words of the start model keep their ids and their rows: those of the word em
 whatever else has a row per word.  New words are added behind them.  A row of a new word is the mean of the rows of the
 known words that stand in the same places in the training captions (`text.substitutes`), weighted by how often they do;
 for a word without any, it is the mean of all known words.  So the model takes a new word for one of its substitutes at
-first, and training tells them apart.
+first.  With these rows it can read the captions, and says itself what it expects in the places of the new words:
+`limner.training.new_words` begins their rows anew with that, and training tells them apart.
 """
 
 from collections import Counter
@@ -37,7 +38,8 @@ class GrownVocabulary:
     """The words of a start model and, behind them, new ones of the training captions.
 
     `occurrences` has the number of times that each new word occurs there.  `mixing` (new, known) makes the rows of the
-    new words from those of the known ones, `rows = mixing @ known_rows`; its rows sum to 1.
+    new words from those of the known ones, `rows = mixing @ known_rows`; its rows sum to 1.  `prior` (new) is added to
+    the biases of the new words in a word head: how rare they are beside the words that they are made from, as a log.
 
     >>> grown = grow_vocabulary(Vocabulary((*SPECIALS, "a", "dog", "cat")), ["a dog", "a cat", "a fox"], min_count=1)
     >>> grown.vocabulary.words[-1], grown.mixing.tolist()
@@ -47,6 +49,7 @@ class GrownVocabulary:
     vocabulary: Vocabulary
     occurrences: dict[str, int]
     mixing: Float[Tensor, "A V"]
+    prior: Float[Tensor, " A"] | None = None  # None: zero
 
     @property
     def known(self) -> int:
@@ -70,7 +73,10 @@ class GrownVocabulary:
         if (value.shape[dim], shape[dim]) != (self.known, len(self.vocabulary)):
             return value
         rows = value.float().movedim(dim, 0)
-        return torch.cat([rows, torch.tensordot(self.mixing, rows, 1)]).movedim(0, dim).contiguous()
+        new = torch.tensordot(self.mixing, rows, 1)
+        if self.prior is not None and value.dim() == 1:
+            new += self.prior
+        return torch.cat([rows, new]).movedim(0, dim).contiguous()
 
     def summary(self) -> str:
         """One line about the words: how many are kept, which are added, and how often those occur."""
