@@ -23,7 +23,8 @@ from tests.training.world import Watched, pictures, recipe
 
 WORDS = Vocabulary((*SPECIALS, "a", "dog", "cat", "runs", "sits"))
 assert len(WORDS) == V
-FOX = ["a dog runs", "a cat runs", "a cat runs", "a fox runs", "green"]  # a fox is a third dog and two thirds cat
+FOX = ["a dog runs", "a cat runs", "a cat runs", "a fox runs", "green"]  # a fox is a third dog and two thirds cat;
+# green begins captions as "a" does, and ends them as "runs" does
 
 
 @pytest.mark.parametrize("case", SMALL)
@@ -38,7 +39,7 @@ def test_a_model_of_any_kind_grows(case: str):
     tokens = torch.tensor([[BOS, 4, 5], [BOS, 4, 7]])
     before, after = (model.forward_teacher_forced(model.encode(inputs), tokens).logits for model in (old, new))
     torch.testing.assert_close(after[..., :V], before)
-    fox, green = before[..., [5, 6]] @ torch.tensor([1 / 3, 2 / 3]), before[..., 4:].mean(-1)
+    fox, green = before[..., [5, 6]] @ torch.tensor([1 / 3, 2 / 3]), before[..., [4, 7]].mean(-1)
     torch.testing.assert_close(after[..., V:], torch.stack([fox, green], -1))
 
 
@@ -55,6 +56,8 @@ def test_a_size_that_happens_to_be_the_number_of_words_does_not_grow():
 
 
 def test_words_are_added_by_their_number_and_none_twice():
+    lost = grow_vocabulary(WORDS, ["one green two"], 1).mixing  # nothing known stands in these places
+    assert lost.tolist() == torch.tensor([[0.0] * 4 + [1 / 5] * 5] * 3).tolist()
     captions = ["a fox", "a fox", "a wolf", "a dog"]
     assert grow_vocabulary(WORDS, captions, 2).vocabulary.words == (*WORDS.words, "fox")
     assert grow_vocabulary(WORDS, captions, 1, only=["wolf"]).vocabulary.words == (*WORDS.words, "wolf")
