@@ -18,8 +18,8 @@ def compare(
     """Score the captions of runs on the same items; the first run is the baseline of all differences.
 
     `runs` are folders that `limner.evaluate` or `limner evaluate` has written captions into, or caption files;
-    `references` is a caption file (None: the dataset of the runs' recipes), and `caption_column` its column of captions,
-    when it is unusual.  Intervals and p-values come from a paired bootstrap of `draws` resamples.
+    `references` is a caption file (None: the dataset of the runs' recipes), and `caption_column` is its column of
+    captions, when it is unusual.  Intervals and p-values come from a paired bootstrap of `draws` resamples.
     Raises ValueError when the runs have fewer than two items in common, FileNotFoundError when captions are missing.
 
     >>> comparison = compare("a.json", "b.json", references="refs.json")
