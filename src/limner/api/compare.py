@@ -10,6 +10,7 @@ from limner.comparison.compared_runs import read_compared_runs, references_from_
 def compare(
     *runs: str | PathLike[str],
     references: str | PathLike[str] | None = None,
+    caption_column: str = "",
     tokenizer: str = "ptb",
     draws: int = 1000,
     seed: int = 0,
@@ -17,8 +18,8 @@ def compare(
     """Score the captions of runs on the same items; the first run is the baseline of all differences.
 
     `runs` are folders that `limner.evaluate` or `limner evaluate` has written captions into, or caption files;
-    `references` is a caption file (None: the dataset of the runs' recipes).  Intervals and p-values come from a paired
-    bootstrap of `draws` resamples.
+    `references` is a caption file (None: the dataset of the runs' recipes), and `caption_column` is its column of
+    captions, when it is unusual.  Intervals and p-values come from a paired bootstrap of `draws` resamples.
     Raises ValueError when the runs have fewer than two items in common, FileNotFoundError when captions are missing.
 
     >>> comparison = compare("a.json", "b.json", references="refs.json")
@@ -26,5 +27,5 @@ def compare(
     True
     """
     read = read_compared_runs([str(run) for run in runs])
-    media = references_from_runs(read) if references is None else references_from_file(str(references))
+    media = references_from_runs(read) if references is None else references_from_file(str(references), caption_column)
     return compare_captions(read, media, tokenizer, draws, seed)

@@ -63,7 +63,7 @@ def _run_files(options: argparse.Namespace, decoding_changes: dict[str, str]) ->
         from limner.apps.shared import html_report
         from limner.data.captions_file import read_captions
 
-        references = read_captions(options.references)
+        references = read_captions(options.references, options.caption_column)
         html_report.check_references(files, references)
     clips = [file for file in files if is_clip(file)]
     subtitle_options = {f".{name}": getattr(options, name) for name in ("srt", "vtt")}
@@ -115,6 +115,8 @@ def _check_options(options: argparse.Namespace) -> None:
         raise WrongArguments(f"--out {options.out}: the ending chooses the format; known are {', '.join(known)}")
     if options.references and not (options.out and options.out.suffix == REPORT):
         raise WrongArguments("--references are for a report: give --out report.html (or use limner score)")
+    if options.caption_column and not options.references:
+        raise WrongArguments("--caption-column is of the references: give --references FILE")
     if options.out and options.out.is_dir():
         raise WrongArguments(f"--out {options.out} is a folder; name a file in it")
     if options.max_chars and options.style != "alt-text":

@@ -93,6 +93,10 @@ def _run(given: Sequence[str]) -> int:
     except ValueError as error:
         print(f"limner: {error}", file=sys.stderr)
         return 2
+    if words[:1] == ["compare"]:
+        from limner.apps.options.compare import mark_groups
+
+        words = mark_groups(words)
     options, unknown = parser(words[:1] if words[:1] and words[0] in COMMANDS else COMMANDS).parse_known_args(words)
     try:
         with sigterm_as_interrupt():

@@ -6,11 +6,14 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column, Table
 
 from limner.apps.shared.arguments import WrongArguments, overrides, refuse_unknown, report_notes
 from limner.apps.shared.console import open_console
@@ -25,17 +28,40 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         return _print_fields(options, rest)
     if not options.recipe:
         raise WrongArguments("which recipe? limner train RECIPE.yaml; limner init DATA writes one for your data")
-    recipe = read_recipe(options.recipe, overrides(rest))
-    folder = run_folder(options)
+    changes = overrides(rest)
+    if options.seeds and "seed" in dict(changes):
+        raise WrongArguments(f"--seeds and --seed are both given: leave out --seed {dict(changes)['seed']}")
+    recipe = read_recipe(options.recipe, changes)
     from limner.metrics.report import METRICS
-    from limner.training.train import train
+    from limner.training.train import check_folder, train
 
-    if "validation.metric" in dict(overrides(rest)) and recipe.validation.metric not in METRICS:
+    if "validation.metric" in dict(changes) and recipe.validation.metric not in METRICS:
         raise WrongArguments(f"unknown metric '{recipe.validation.metric}'; known are {', '.join(METRICS)}")
-    with Watcher(folder) as watcher:
-        train(recipe, folder, options.resume, watcher)
+    folders = {seed: run_folder(options, seed) for seed in options.seeds or (recipe.seed,)}
+    for folder in folders.values():
+        check_folder(folder, options.resume)  # all of them before the first one is trained
+    watchers: dict[int, Watcher] = {}
+    for seed, folder in folders.items():
+        options.running = folder  # `interrupted` reads it
+        resume = options.resume and (not options.seeds or (folder / STATE).is_file())
+        with Watcher(folder) as watchers[seed]:
+            train(replace(recipe, seed=seed), folder, resume, watchers[seed])
     _leave_process_group()
-    return 3 if watcher.skipped else 0
+    if len(watchers) > 1 and is_first_process():
+        open_console().print(seeds_table(folders, watchers))
+    return 3 if any(watcher.skipped for watcher in watchers.values()) else 0
+
+
+def seeds_table(folders: dict[int, Path], watchers: "dict[int, Watcher]") -> Table:
+    """The best validation score of every seed x100, their mean and their standard deviation (n - 1)."""
+    best = [100 * watcher.best for watcher in watchers.values()]
+    metric = next(iter(watchers.values())).metric
+    shown = Table("seed", "run", Column(f"best {metric}", justify="right"), title="best validation scores x100")
+    for (seed, folder), value in zip(folders.items(), best, strict=True):
+        shown.add_row(str(seed), escape(str(folder)), f"{value:.1f}")
+    shown.add_section()
+    shown.add_row("", "mean \u00b1 standard deviation", f"{mean(best):.1f} \u00b1 {stdev(best):.1f}")
+    return shown
 
 
 def _print_fields(options: argparse.Namespace, rest: list[str]) -> int:
@@ -63,14 +89,20 @@ def _leave_process_group() -> None:
         torch.distributed.destroy_process_group()
 
 
-def run_folder(options: argparse.Namespace) -> Path:
-    """Where the run is written: --out, or runs/ and the name of the recipe."""
-    return Path(options.out or Path("runs") / Path(options.recipe).stem)
+def run_folder(options: argparse.Namespace, seed: int | None = None) -> Path:
+    """Where a run is written: --out, or runs/ and the name of the recipe; with --seeds "_" and the seed follow."""
+    folder = Path(options.out or Path("runs") / Path(options.recipe).stem)
+    return folder.with_name(f"{folder.name}_{seed}") if options.seeds and seed is not None else folder
+
+
+def is_first_process() -> bool:
+    """Whether this is the only process, or the first one of torchrun."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def interrupted(options: argparse.Namespace, command: str) -> str:
     """Where the last checkpoint is, and the command that continues from it."""
-    state = run_folder(options) / STATE
+    state = getattr(options, "running", run_folder(options)) / STATE
     if not state.is_file():
         return f"there is no checkpoint yet; start again with: {command}"
     return f"the last checkpoint is {state} ({_position(state)}); continue with: {command}"
@@ -94,7 +126,7 @@ class Watcher:
     def __init__(self, folder: Path | None = None):
         self.folder = folder
         self.console = open_console(soft_wrap=True)
-        self.live = self.console.is_terminal and int(os.environ.get("RANK", "0")) == 0
+        self.live = self.console.is_terminal and is_first_process()
         self.bar = Progress(
             TextColumn("{task.fields[where]}"),
             BarColumn(),
@@ -110,6 +142,7 @@ class Watcher:
         self.stage = -1
         self.last_line = 0.0  # time of the last printed line, in seconds
         self.first_step, self.skipped = 0, 0
+        self.metric, self.best = "", float("nan")  # the best validation score, a fraction
 
     def __enter__(self) -> "Watcher":
         self.bar.start()
@@ -161,7 +194,7 @@ class Watcher:
         self.console.print(f"[bold yellow]warning:[/] {escape(facts['text'])}")
 
     def _end(self, facts: dict[str, Any]) -> None:
-        self.skipped = facts["skipped"]
+        self.skipped, self.metric, self.best = facts["skipped"], facts["metric"], facts["best"]
         self.console.print(
             f"run folder: {self.folder}   best {facts['metric']} {100 * facts['best']:.1f}", markup=False
         )

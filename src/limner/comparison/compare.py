@@ -98,7 +98,7 @@ def compare(
     if not 2 <= len(runs) <= len(LETTERS):
         raise ValueError(f"a comparison takes 2 to {len(LETTERS)} runs, got {len(runs)}")
     runs = [match_to_references(run, media) for run in runs]
-    ids, left_out_notes = _common_ids(runs, media)
+    ids, left_out_notes = common_ids(runs, media)
     references = References({id: media[id].references for id in ids}, tokenizer)
     candidates = [references.candidates({id: run.captions[id] for id in ids}) for run in runs]
     scored = [compute_scores(c, references) for c in candidates]
@@ -151,8 +151,13 @@ def _run_scores(
     )
 
 
-def _common_ids(runs: Sequence[ComparedRun], media: Mapping[str, Medium]) -> tuple[list[str], list[str]]:
-    """The ids for which all runs have captions, in the order of `media`, and a note for each run that has more."""
+def common_ids(
+    runs: Sequence[ComparedRun], media: Mapping[str, Medium], labels: Sequence[str] = LETTERS
+) -> tuple[list[str], list[str]]:
+    """The ids for which all runs have captions, in the order of `media`, and a note for each run that has more.
+
+    `labels` name the runs in the notes.  Raises ValueError for fewer than two common items.
+    """
     common = set.intersection(*(set(run.captions) for run in runs))
     if len(common) < 2:
         counts = ", ".join(f"{run.name} {len(run.captions)}" for run in runs)
@@ -161,7 +166,7 @@ def _common_ids(runs: Sequence[ComparedRun], media: Mapping[str, Medium]) -> tup
             "2; were the runs evaluated on the same split of the same dataset?"
         )
     notes = []
-    for letter, run in zip(LETTERS, runs, strict=False):
+    for letter, run in zip(labels, runs, strict=False):
         if extra := [id for id in run.captions if id not in common]:
             notes.append(f"{letter}: captions that not every run has were left out, {summarise_ids(extra)}")
     return [id for id in media if id in common], notes

@@ -112,9 +112,12 @@ def references_from_runs(runs: Sequence[ComparedRun]) -> dict[str, Medium]:
     return {medium.id: medium for medium in dataset.media}
 
 
-def references_from_file(path: str | Path) -> dict[str, Medium]:
-    """References by id, with the paths of their media, from a caption file in any layout that `read_captions` reads."""
-    file = read_captions(path)
+def references_from_file(path: str | Path, caption_column: str = "") -> dict[str, Medium]:
+    """References by id, with the paths of their media, from a caption file in any layout that `read_captions` reads.
+
+    `caption_column` names the column of the captions, when it is unusual.
+    """
+    file = read_captions(path, caption_column)
     return {id: Medium(id, file.files.get(id, ""), "", texts) for id, texts in file.captions.items()}
 
 

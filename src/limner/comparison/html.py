@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from limner.comparison.compare import RunScores
+from limner.comparison.seeds import SeedGroup
 from limner.comparison.style import CSS
 
 MAX_LENGTH = 500  # characters of a text that are shown
@@ -42,13 +43,13 @@ def escape_html(text: str, max_length: int = MAX_LENGTH) -> str:
     return html.escape(_UNPRINTABLE.sub("\ufffd", short))
 
 
-def letter_tag(run: RunScores) -> str:
-    """The letter of a run in its colour."""
+def letter_tag(run: RunScores | SeedGroup) -> str:
+    """The letter of a run, or of a group of runs, in its colour."""
     return f'<b class="{colour_class(run)}">{run.letter}</b>'
 
 
-def colour_class(run: RunScores) -> str:
-    """The CSS class of a run's colour: s0 to s5, and then s0 again."""
+def colour_class(run: RunScores | SeedGroup) -> str:
+    """The CSS class of the colour of a run or a group: s0 to s5, and then s0 again."""
     return f"s{(ord(run.letter) - ord('A')) % 6}"
 
 

@@ -40,7 +40,7 @@ def train(
 
 def _train(recipe: Recipe, folder: Path, resume: bool, callback: TrainingCallback) -> Path:
     """`train`, while the lock of the run folder is held."""
-    has_checkpoint = _has_checkpoint(folder, resume)
+    has_checkpoint = check_folder(folder, resume)
     if has_checkpoint and (changed := recipe_differences(load_recipe(folder / "recipe.json"), recipe)):
         raise ValueError(
             f"{folder} was started with another recipe, which --resume cannot change: {'; '.join(changed)}"
@@ -72,7 +72,7 @@ def _empty(folder: Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _has_checkpoint(folder: Path, resume: bool) -> bool:
+def check_folder(folder: Path, resume: bool) -> bool:
     """Whether a run folder has a checkpoint to resume from.
 
     Raises FileExistsError when training would overwrite a run, ValueError when a run cannot be resumed.

@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=positive_int, metavar="N", help="default: OMP_NUM_THREADS; of onnx else one")
     parser.add_argument("--out", type=Path, metavar="FILE", help="ends in .csv, .jsonl, .json or .html (report)")
     parser.add_argument("--references", type=Path, metavar="FILE", help="a report shows them, with scores")
+    parser.add_argument("--caption-column", default="", metavar="NAME", help="of --references, when it is unusual")
     parser.add_argument("--resume", action="store_true", help="keep the captions that --out already has")
     add_overwrite(parser)
     parser.add_argument(

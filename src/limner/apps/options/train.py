@@ -3,7 +3,8 @@
     limner train RECIPE.yaml [--FIELD VALUE ...]
 
 Every field of the recipe can be changed by its dotted name, for example --stages.0.lr 1e-4 or --seed 3.  --resume
-continues an interrupted run exactly.  Several processes: torchrun --nproc_per_node 2 -m limner train RECIPE.yaml
+continues an interrupted run exactly.  --seeds 1,2,3 trains a run per seed, in the folders OUT_1, OUT_2 and OUT_3, and
+prints their mean.  Several processes: torchrun --nproc_per_node 2 -m limner train RECIPE.yaml
 
     limner train --fields [GROUP]
 
@@ -13,8 +14,24 @@ prints all fields with their defaults, or those of a group: --fields stages, --f
 import argparse
 
 
+def seed_list(text: str) -> tuple[int, ...]:
+    """Argument type: different whole numbers separated by commas.
+
+    >>> seed_list("1,2,3")
+    (1, 2, 3)
+    """
+    try:
+        seeds = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected whole numbers separated by commas, got '{text}'") from None
+    if len(set(seeds)) < len(seeds):
+        raise argparse.ArgumentTypeError(f"a seed is given twice in '{text}'")
+    return seeds
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="YAML file, or the recipe.json of a run")
     parser.add_argument("--out", metavar="DIR", help="run folder (default: runs/NAME_OF_RECIPE)")
-    parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
+    parser.add_argument("--seeds", type=seed_list, metavar="N,...", help="train one run per seed, one after the other")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run, or the rest of --seeds")
     parser.add_argument("--fields", nargs="?", const="", metavar="GROUP", help="print the fields of recipes, and stop")
