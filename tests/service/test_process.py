@@ -65,7 +65,8 @@ def test_a_process_with_bad_clients_serves_the_good_ones_and_finishes_at_sigterm
         assert slow[0].recv(100).startswith(b"HTTP/1.1 408")
         last = socket.create_connection(("127.0.0.1", port), timeout=30)
         body = json.dumps({"image": text_of(content)}).encode()
-        head = f"POST /v1/caption HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        lines = ["POST /v1/caption HTTP/1.1", "Host: localhost", "Content-Type: application/json"]
+        head = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""])
         last.sendall(head.encode() + body[:100])
         time.sleep(0.2)  # so that it has begun when the signal comes
         os.kill(process.pid, signal.SIGTERM)

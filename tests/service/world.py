@@ -15,10 +15,11 @@ from limner.service.engine import Engine
 from limner.service.limits import Limits
 
 BASE = "http://localhost"
+DEFAULTS = Settings()
 
 
 @contextmanager
-def service(pipeline: Any, settings: Settings = Settings(), **limits: Any) -> Iterator[TestClient]:
+def service(pipeline: Any, settings: Settings = DEFAULTS, **limits: Any) -> Iterator[TestClient]:
     """A client of a service with one model, `tiny`; `client.engine` is its engine."""
     engine = Engine({"tiny": pipeline}, Limits(**limits), wait=0.001)
     with TestClient(create_app(engine, settings), base_url=BASE) as client:

@@ -7,6 +7,7 @@ import sys
 from argparse import Namespace
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -96,11 +97,10 @@ def open_models(options: argparse.Namespace) -> dict[str, CaptionPipeline]:
         name, equals, source = text.partition("=")
         if not equals or Path(text).exists():
             name, source = "", text
-        name = name or (Path(source).name if source else shipped.model().stem)
-        name = name.removesuffix(".limner") or source
+        name = name or Path(source or shipped.DEFAULT).name.removesuffix(shipped.SUFFIX) or source
         if name in models:
             raise WrongArguments(f"--model: two models are called {name}: give --model NAME={source}")
-        ensemble = {"others": [], "weights": None, "average": "probabilities"}
+        ensemble: dict[str, Any] = {"others": [], "weights": None, "average": "probabilities"}
         models[name] = open_captioner(Namespace(**vars(options), **ensemble, model=source or None))
     return models
 

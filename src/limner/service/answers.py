@@ -28,18 +28,18 @@ class CaptionPiece(OtherCaption):
     """The caption of an image, or of a piece of a clip."""
 
     finished: bool = Field(description="false: the length limit was reached before the end of the sentence")
-    start: float | None = Field(None, description="Of a clip: seconds since the beginning of the file")
+    start: float | None = Field(default=None, description="Of a clip: seconds since the beginning of the file")
     end: float | None = None
     others: list[OtherCaption] = Field(default_factory=list, description="With n_best or sample above 1")
-    words: list[WordMap] | None = Field(None, description="With attention")
+    words: list[WordMap] | None = Field(default=None, description="With attention")
 
 
 class CaptionAnswer(CaptionPiece):
     """The caption of an image or clip; of a clip that was cut, the first piece, and all of them in `pieces`."""
 
-    file: str = Field("", description="The name that the client gave")
+    file: str = Field(default="", description="The name that the client gave")
     model: str
-    pieces: list[CaptionPiece] | None = Field(None, description="The pieces of a clip, at least one")
+    pieces: list[CaptionPiece] | None = Field(default=None, description="The pieces of a clip, at least one")
     notes: list[str] = Field(default_factory=list, description="A line for each damaged part that could be skipped")
 
 

@@ -101,7 +101,7 @@ def body(options: type[Options], field: str, example: dict[str, Any]) -> dict[st
     file = {"type": "string", "format": "binary"}
     media = {"type": "array", "items": text} if many else text
     files = {"type": "array", "items": file} if many else file
-    whole = {"type": "object", "required": [field], "properties": {field: media, **fields}}
+    whole: dict[str, Any] = {"type": "object", "required": [field], "properties": {field: media, **fields}}
     if not many:
         whole["properties"]["name"] = {"type": "string", "description": "The file's name, for the answer"}
     form = {"type": "object", "required": ["file"], "properties": {"file": files, **fields}}

@@ -21,16 +21,24 @@ EXPLANATION_TYPES = {"png": "image/png", "mp4": "video/mp4"}
 def native_routes(engine: Engine, style: str, created: int) -> APIRouter:
     """The routes; `style` is that of captions whose request names none, `created` when the service began (seconds)."""
     routes = APIRouter(tags=["limner"])
+    _add_captions(routes, engine, style)
+    _add_explanations(routes, engine)
+    _add_models(routes, engine, created)
+    return routes
 
-    async def caption_one(upload: Upload, options: CaptionOptions) -> CaptionAnswer:
-        name, pipeline = engine.model(options.model)
-        work = engine.caption(upload, pipeline, decoding_of(options, pipeline), options.cut, options.seed)
-        try:
-            found = await work
-        except ValueError as error:  # the medium cannot be read
-            raise RequestError(422, upload.reason(error), "unreadable") from error
-        return caption_answer(found, upload.label, name, options, style)
 
+async def _caption(engine: Engine, upload: Upload, options: CaptionOptions, style: str) -> CaptionAnswer:
+    """The caption of one medium.  Raises RequestError when it cannot be read."""
+    name, pipeline = engine.model(options.model)
+    work = engine.caption(upload, pipeline, decoding_of(options, pipeline), options.cut, options.seed)
+    try:
+        found = await work
+    except ValueError as error:
+        raise RequestError(422, upload.reason(error), "unreadable") from error
+    return caption_answer(found, upload.label, name, options, style)
+
+
+def _add_captions(routes: APIRouter, engine: Engine, style: str) -> None:
     @routes.post(
         "/v1/caption",
         response_model=CaptionAnswer,
@@ -44,7 +52,7 @@ def native_routes(engine: Engine, style: str, created: int) -> APIRouter:
         options = parse_options(CaptionOptions, fields)
         upload = one_medium(media)
         with engine.admit(1):
-            answer = await engine.within_time(caption_one(upload, options))
+            answer = await engine.within_time(_caption(engine, upload, options, style))
         if options.format == "json":
             return answer
         if answer.pieces is None:
@@ -69,7 +77,7 @@ def native_routes(engine: Engine, style: str, created: int) -> APIRouter:
 
         async def one(upload: Upload) -> CaptionAnswer | MediumError:
             try:
-                return await caption_one(upload, options)
+                return await _caption(engine, upload, options, style)
             except RequestError as error:
                 return MediumError(file=upload.label, error=error.message)
 
@@ -77,6 +85,8 @@ def native_routes(engine: Engine, style: str, created: int) -> APIRouter:
             results = await engine.within_time(asyncio.gather(*map(one, media)))
         return BatchAnswer(model=name, results=list(results))
 
+
+def _add_explanations(routes: APIRouter, engine: Engine) -> None:
     @routes.post(
         "/v1/explain",
         response_class=Response,
@@ -96,6 +106,8 @@ def native_routes(engine: Engine, style: str, created: int) -> APIRouter:
                 raise RequestError(422, upload.reason(error), "unreadable") from error
         return Response(content, media_type=EXPLANATION_TYPES[kind])
 
+
+def _add_models(routes: APIRouter, engine: Engine, created: int) -> None:
     @routes.get("/v1/models", responses=examples.answer(examples.MODELS_ANSWER))
     async def models() -> dict[str, Any]:
         """The models of this service, the default one first; OpenAI's clients read this list too."""
@@ -105,8 +117,6 @@ def native_routes(engine: Engine, style: str, created: int) -> APIRouter:
     async def model(name: str) -> dict[str, Any]:
         """One model."""
         return model_info(engine, engine.model(name)[0], created)
-
-    return routes
 
 
 def model_info(engine: Engine, name: str, created: int) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class OllamaRequest(BaseModel):
 class GenerateRequest(OllamaRequest):
     """A request to /api/generate."""
 
-    images: list[str] | None = Field(None, description="In base64")
+    images: list[str] | None = Field(default=None, description="In base64")
 
 
 class OllamaMessage(BaseModel):
@@ -66,8 +66,12 @@ class OllamaChatRequest(OllamaRequest):
 def ollama_routes(engine: Engine, style: str, created: int) -> APIRouter:
     """The routes; `created` is when the service began, in seconds."""
     routes = APIRouter(tags=["Ollama"])
-    modified = datetime.fromtimestamp(created, timezone.utc).isoformat()
+    _add_captions(routes, engine, style)
+    _add_models(routes, engine, datetime.fromtimestamp(created, timezone.utc).isoformat())
+    return routes
 
+
+def _add_captions(routes: APIRouter, engine: Engine, style: str) -> None:
     async def answer(fields: dict[str, Any], asked: OllamaRequest, images: list[str], is_chat: bool) -> Any:
         if fields.get("format"):
             raise RequestError(400, NO_JSON, "wrong_option")
@@ -102,9 +106,11 @@ def ollama_routes(engine: Engine, style: str, created: int) -> APIRouter:
         """Caption the images of the last message that has some, as Ollama's chat."""
         fields = await read_json(request, engine)
         asked = parse_options(OllamaChatRequest, fields)
-        images = next((message.images for message in reversed(asked.messages) if message.images), [])
+        images: list[str] = next((message.images for message in reversed(asked.messages) if message.images), [])
         return await answer(fields, asked, images, is_chat=True)
 
+
+def _add_models(routes: APIRouter, engine: Engine, modified: str) -> None:
     @routes.post("/api/show")
     async def show(request: Request) -> dict[str, Any]:
         """What Ollama's clients ask about a model."""
@@ -138,8 +144,6 @@ def ollama_routes(engine: Engine, style: str, created: int) -> APIRouter:
     async def version() -> dict[str, str]:
         """The version, of limner."""
         return {"version": __version__}
-
-    return routes
 
 
 def _reply(model: str, text: str, is_chat: bool, more: dict[str, Any]) -> dict[str, Any]:

@@ -59,9 +59,9 @@ class ChatRequest(BaseModel):
 
     model: str = ""
     messages: list[ChatMessage] = Field(min_length=1)
-    n: int = Field(1, ge=1, le=MAX_BEAM)
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
+    n: int = Field(default=1, ge=1, le=MAX_BEAM)
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
     stream: bool = False
 
 

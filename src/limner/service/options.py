@@ -25,35 +25,39 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str = Field("", description="Name of a model of /v1/models; the first one when it is left out")
-    beam: int | None = Field(None, ge=1, le=MAX_BEAM, description="Hypotheses of beam search; 1 is greedy search")
-    max_length: int | None = Field(None, ge=2, le=MAX_LENGTH, description="Most tokens, end of sentence included")
+    model: str = Field(default="", description="Name of a model of /v1/models; the first one when it is left out")
+    beam: int | None = Field(
+        default=None, ge=1, le=MAX_BEAM, description="Hypotheses of beam search; 1 is greedy search"
+    )
+    max_length: int | None = Field(
+        default=None, ge=2, le=MAX_LENGTH, description="Most tokens, end of sentence included"
+    )
 
 
 class CaptionOptions(Options):
     """Options of a caption."""
 
-    n_best: int | None = Field(None, ge=1, le=MAX_BEAM, description="The N best different captions of the beam")
+    n_best: int | None = Field(default=None, ge=1, le=MAX_BEAM, description="The N best different captions of the beam")
     must: Annotated[list[Word], BeforeValidator(_words), Field(max_length=MAX_MUST)] = Field(
         default_factory=list, description="Words that the caption must contain"
     )
     never: Annotated[list[Word], BeforeValidator(_words), Field(max_length=1000)] = Field(
         default_factory=list, description="Words that it must not contain"
     )
-    sample: int | None = Field(None, ge=1, le=MAX_BEAM, description="Draw N captions at random instead")
-    temperature: float | None = Field(None, gt=0, le=100, description="Of sample; below 1: safer captions")
-    top_k: int | None = Field(None, ge=1, description="Of sample: only the K likeliest words")
-    top_p: float | None = Field(None, gt=0, le=1, description="Of sample: only the likeliest words, sum P")
-    seed: int = Field(0, ge=0, lt=1 << 63, description="Of sample")
+    sample: int | None = Field(default=None, ge=1, le=MAX_BEAM, description="Draw N captions at random instead")
+    temperature: float | None = Field(default=None, gt=0, le=100, description="Of sample; below 1: safer captions")
+    top_k: int | None = Field(default=None, ge=1, description="Of sample: only the K likeliest words")
+    top_p: float | None = Field(default=None, gt=0, le=1, description="Of sample: only the likeliest words, sum P")
+    seed: int = Field(default=0, ge=0, lt=1 << 63, description="Of sample")
     style: Literal["plain", "alt-text"] | None = Field(
-        None, description="alt-text: one sentence for a screen reader; the service's own style when left out"
+        default=None, description="alt-text: one sentence for a screen reader; the service's own style when left out"
     )
-    max_chars: int = Field(MAX_CHARS, ge=10, le=1000, description="Of the style alt-text")
-    attention: bool = Field(False, description="Answer with the words and their attention maps, (t, h, w)")
-    shots: bool = Field(False, description="Cut a clip into shots, with a caption each")
-    every: float | None = Field(None, gt=0, description="Cut a clip into windows of so many seconds")
-    whole: bool = Field(False, description="One caption for a clip, however long; else more than 60 s are cut")
-    format: Literal["json", "srt", "vtt"] = Field("json", description="srt, vtt: the subtitles of a clip")
+    max_chars: int = Field(default=MAX_CHARS, ge=10, le=1000, description="Of the style alt-text")
+    attention: bool = Field(default=False, description="Answer with the words and their attention maps, (t, h, w)")
+    shots: bool = Field(default=False, description="Cut a clip into shots, with a caption each")
+    every: float | None = Field(default=None, gt=0, description="Cut a clip into windows of so many seconds")
+    whole: bool = Field(default=False, description="One caption for a clip, however long; else more than 60 s are cut")
+    format: Literal["json", "srt", "vtt"] = Field(default="json", description="srt, vtt: the subtitles of a clip")
 
     @property
     def cut(self) -> Cut:
@@ -66,9 +70,13 @@ class CaptionOptions(Options):
 class ExplainOptions(Options):
     """Options of an explanation."""
 
-    method: str = Field("", description="attention, gradcam, gradcam++ or saliency; the model's usual one if left out")
-    sentence: str = Field("", max_length=1000, description="Explained instead of the model's own caption")
-    format: Literal["png", "mp4"] | None = Field(None, description="png for images and mp4 for clips if left out")
+    method: str = Field(
+        default="", description="attention, gradcam, gradcam++ or saliency; the model's usual one if left out"
+    )
+    sentence: str = Field(default="", max_length=1000, description="Explained instead of the model's own caption")
+    format: Literal["png", "mp4"] | None = Field(
+        default=None, description="png for images and mp4 for clips if left out"
+    )
 
 
 def parse_options(kind: type[BaseModel], fields: dict[str, Any]) -> Any:
@@ -89,11 +97,11 @@ def decoding_of(options: CaptionOptions, pipeline: CaptionPipeline) -> Decoding:
 
     Raises RequestError for options that exclude each other, or that the model does not have.
     """
-    drawn = {"temperature": options.temperature, "top_k": options.top_k, "top_p": options.top_p}
+    drawn: dict[str, Any] = {"temperature": options.temperature, "top_k": options.top_k, "top_p": options.top_p}
     drawn = {name: value for name, value in drawn.items() if value is not None}
-    searched = {"beam": options.beam, "n_best": options.n_best, "must": tuple(options.must) or None}
+    searched: dict[str, Any] = {"beam": options.beam, "n_best": options.n_best, "must": tuple(options.must) or None}
     searched = {name: value for name, value in searched.items() if value is not None}
-    rules = {"max_length": options.max_length, "never": tuple(options.never) or None}
+    rules: dict[str, Any] = {"max_length": options.max_length, "never": tuple(options.never) or None}
     if options.sample is None and drawn:
         raise RequestError(400, f"{', '.join(drawn)}: only for drawn captions; give sample too", "wrong_option")
     if options.sample is not None and searched:
