@@ -205,7 +205,7 @@ def test_a_full_disk_is_named(client: TestClient, monkeypatch: pytest.MonkeyPatc
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("limner.data.archives.tempfile.TemporaryDirectory", full)
+        patched.setattr("limner.data.archives.temporary_folder", full)
         status, message = error_of(client.post("/v1/caption", files={"file": ("a.gif", many_frames())}))
         assert (status, message) == (507, "the service cannot write its temporary files (No space left on device)")
         assert client.post("/v1/caption", files={"file": png()}).status_code == 200  # images need no disk
