@@ -49,6 +49,7 @@ PACKAGES = {
     "convert": "Checkpoints and features of other systems",
     "export": "Models that run without PyTorch",
     "profiling": "What a run costs",
+    "service": "Captions over HTTP",
 }
 
 

@@ -13,8 +13,8 @@ from limner.apps.cli import main
 from limner.apps.shared import html_report
 from limner.apps.shared.html_report import report_of_files, scores
 from limner.apps.shared.journal import Journal
-from limner.apps.shared.pieces import Problems
 from limner.data.captions_file import CaptionsFile, read_captions
+from limner.inference.pieces import Problems
 from limner.inference.pipeline import Pipeline
 from limner.metrics.references import References
 from limner.metrics.report import evaluate

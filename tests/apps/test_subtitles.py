@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from limner.apps.shared.subtitles import Cue, subtitle_paths, timestamp, to_srt, to_vtt, write_subtitles
+from limner.apps.shared.subtitles import subtitle_paths, write_subtitles
+from limner.text.subtitles import Cue, timestamp, to_srt, to_vtt
 
 CUES = [
     Cue(0.0, 1.5, "a dog"),

@@ -25,7 +25,6 @@ from limner.apps.shared.arguments import (
 from limner.apps.shared.decoding import decoding_of
 from limner.apps.shared.journal import REPORT, WRITERS, Journal, Row, check_output, printable, side_file, to_csv
 from limner.apps.shared.models import open_captioner
-from limner.apps.shared.pieces import Cut, Piece, Problems, pieces
 from limner.apps.shared.streams import input_lines
 from limner.core.addresses import address_error
 from limner.core.files import check_writable, sha256
@@ -37,7 +36,9 @@ from limner.data.media import is_clip, media_of_archive
 from limner.data.media_folder import is_companion, media_below, visible_below
 from limner.decode.options import Beam, Decoding
 from limner.inference.load import CaptionPipeline
+from limner.inference.pieces import Cut, Piece, Problems, pieces
 from limner.text.alt_text import MAX_CHARS, alt_text
+from limner.text.subtitles import Cue, timestamp
 from limner.text.tokens import scoring_tokenizer
 
 if TYPE_CHECKING:
@@ -237,7 +238,7 @@ def printed_line(piece: Piece, caption: Caption, files: int) -> str:
     """A caption as it is printed: after its file name if there are several files, and after its time in a video."""
     name = [] if files == 1 else [printable(piece.file)]
     if not piece.whole_file and piece.start is not None and piece.end is not None:
-        name.append(f"{subtitles.timestamp(piece.start)} - {subtitles.timestamp(piece.end)}")
+        name.append(f"{timestamp(piece.start)} - {timestamp(piece.end)}")
     return ": ".join([" ".join(name), caption.text] if name else [caption.text])
 
 
@@ -291,10 +292,10 @@ def _write_subtitles(paths: dict[str, Path], suffix: str, rows: Iterable[Row]) -
     print(f"wrote {printable(str(written[0]))}{more}" if written else f"no {suffix} file written")
 
 
-def cues_of(clip: str, rows: Iterable[Row]) -> list[subtitles.Cue]:
+def cues_of(clip: str, rows: Iterable[Row]) -> list[Cue]:
     """The subtitles of a video, from its rows."""
     own = [row for row in rows if row["file"] == printable(clip) and "start" in row]
-    return [subtitles.Cue(row["start"], row["end"], row["caption"]) for row in own]
+    return [Cue(row["start"], row["end"], row["caption"]) for row in own]
 
 
 def expand(

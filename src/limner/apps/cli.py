@@ -34,7 +34,7 @@ COMMANDS = (
         "pack",
         "export",
     ),
-    *("shapes", "demo", "demo-train"),
+    *("serve", "shapes", "demo", "demo-train"),
 )
 SHELLS = ("bash", "zsh", "tcsh")
 PATHS = ("FILE", "DIR", "PATH", "FOLDER", "RUN", "RECIPE", "CHECKPOINT", "CLIP", "FILE.json", "FILE.html", "[RUN] FILE")

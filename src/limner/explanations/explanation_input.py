@@ -16,7 +16,7 @@ from limner.data.frames import FrameSampling
 from limner.data.media import is_clip, read_medium
 from limner.encoders.encoder import Encoder
 from limner.explanations.overlay import WHOLE_IMAGE, Box
-from limner.inference.pipeline import Pipeline, frames_of
+from limner.inference.pipeline import Pipeline
 from limner.runs.inputs import open_inputs
 from limner.runs.run import Run
 
@@ -70,7 +70,7 @@ def _from_file(pipeline: Pipeline, source: str) -> ExplanationInput:
     """Encode an image or clip."""
     notes: list[str] = []
     medium = Medium(Path(source).stem, source)
-    pixels = pipeline.encoder.preprocess(frames_of(medium, pipeline.sampling, notes, pipeline.encoder.reading_side()))
+    pixels = pipeline.read(medium, notes)[0]
     features = pipeline.encode(Pixels(pixels[None].to(pipeline.device)))
     return ExplanationInput(features, display_frames(medium, pipeline.encoder, pipeline.sampling), tuple(notes))
 

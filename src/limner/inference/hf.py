@@ -115,7 +115,7 @@ class HuggingFacePipeline:
         """
         notes: list[str] = []
         search = with_options(decoding or self.decoding, **options)
-        return replace(self._decode([self._pixels(source, notes)], search)[0], notes=tuple(notes))
+        return replace(self.decode([self.read(source, notes)], search)[0], notes=tuple(notes))
 
     def captions(
         self, sources: Iterable[Source], decoding: Decoding | None = None, batch_size: int = 16, **options: Any
@@ -124,10 +124,10 @@ class HuggingFacePipeline:
         check_several_sources(sources)
         search = with_options(decoding or self.decoding, **options)
         generate_arguments(search)  # raises before anything is read
-        return caption_in_batches(sources, self._pixels, lambda pixels: self._decode(pixels, search), batch_size)
+        return caption_in_batches(sources, self.read, lambda pixels: self.decode(pixels, search), batch_size)
 
-    def _pixels(self, source: Source, notes: list[str]) -> tuple[Float[Tensor, "T 3 h w"]]:
-        """Return the preprocessed frames of a source, with a second dimension for T even for image models."""
+    def read(self, source: Source, notes: list[str]) -> tuple[Float[Tensor, "T 3 h w"]]:
+        """Read and preprocess a source; T is 1 for an image model."""
         frames = frames_of(source, self.sampling, notes, processor_side(self.processor))
         if self.clip_frames and len(frames) != self.frames:  # an image, or an array with more frames than it reads
             frames = frames[np.arange(self.frames) * len(frames) // self.frames]
@@ -136,7 +136,8 @@ class HuggingFacePipeline:
         images = [np.ascontiguousarray(frame) for frame in frames]
         return (self.processor(images=images, input_data_format="channels_last", return_tensors="pt")["pixel_values"],)
 
-    def _decode(self, pixels: Sequence[tuple[Tensor]], decoding: Decoding | None) -> list[Caption]:
+    def decode(self, pixels: Sequence[tuple[Tensor]], decoding: Decoding | None) -> list[Caption]:
+        """Caption sources that `read` has returned, together."""
         decoding = decoding or self.decoding
         if self.clip_frames or len(pixels[0][0]) == 1:
             return self._search([frames if self.clip_frames else frames[0] for (frames,) in pixels], decoding)

@@ -1,6 +1,6 @@
 """`load`: opens a run, a packed model, an exported folder, a hub id or a model of `transformers`."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike, fspath
 from typing import Any, Protocol, runtime_checkable
 
@@ -57,6 +57,14 @@ class CaptionPipeline(Protocol):
         self, sources: Iterable[Source], decoding: Decoding | None = None, batch_size: int = 16, **options: Any
     ) -> Iterator[tuple[Source, Caption | Failure]]:
         """Caption many images or clips, in order."""
+        ...
+
+    def read(self, source: Source, notes: list[str]) -> tuple[Any, ...]:
+        """Read and preprocess one image or clip: one array of shape (frames, ...) per member of the model."""
+        ...
+
+    def decode(self, pixels: Sequence[Any], decoding: Decoding) -> Sequence[Caption]:
+        """Caption media that `read` has returned, all of one shape."""
         ...
 
 

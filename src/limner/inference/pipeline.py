@@ -127,7 +127,7 @@ class Pipeline:
         """
         notes: list[str] = []
         search = with_options(decoding or self.run.recipe.decoding, **options)
-        return replace(self._decode([self._pixels(source, notes)], search)[0], notes=tuple(notes))
+        return replace(self.decode([self.read(source, notes)], search)[0], notes=tuple(notes))
 
     def captions(
         self, sources: Iterable[Source], decoding: Decoding | None = None, batch_size: int = 16, **options: Any
@@ -141,14 +141,18 @@ class Pipeline:
         search = with_options(decoding or self.run.recipe.decoding, **options)
         search = search.bind(self.vocabulary)  # raises for unknown words before anything is read
         size = media_per_search(search, batch_size)
-        return caption_in_batches(sources, self._pixels, lambda pixels: self._decode(pixels, search), size)
+        return caption_in_batches(sources, self.read, lambda pixels: self.decode(pixels, search), size)
 
-    def _pixels(self, source: Source, notes: list[str]) -> tuple[torch.Tensor, ...]:
-        """Return the preprocessed frames (T, 3, h, w) of a source, one tensor per ensemble member."""
+    def read(self, source: Source, notes: list[str]) -> tuple[torch.Tensor, ...]:
+        """Read and preprocess a source: frames (T, 3, h, w), one tensor per ensemble member.
+
+        A line is added to `notes` for damage that was skipped.  Raises MediaError when the source cannot be read.
+        """
         own = self.encoder.preprocess(frames_of(source, self.sampling, notes, self.encoder.reading_side()))
-        return (own, *(pixels for other in self.others for pixels in other._pixels(source, [])))
+        return (own, *(pixels for other in self.others for pixels in other.read(source, [])))
 
-    def _decode(self, pixels: Sequence[tuple[torch.Tensor, ...]], decoding: Decoding) -> list[Caption]:
+    def decode(self, pixels: Sequence[tuple[torch.Tensor, ...]], decoding: Decoding) -> list[Caption]:
+        """Caption sources that `read` has returned, all of one shape, together."""
         members = (self, *self.others)
         stacked = [Pixels(torch.stack(part).to(self.device)) for part in zip(*pixels, strict=True)]
         features = [member.encode(part) for member, part in zip(members, stacked, strict=True)]

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from limner.apps.shared.journal import Row, data_block, image_ids, printable, row_ids
-from limner.apps.shared.pieces import Problems
-from limner.apps.shared.subtitles import timestamp
 from limner.comparison.compare import unique_metrics
 from limner.comparison.formatting import MINUS, format_x100
 from limner.comparison.gallery import Gallery, card_image, card_references
@@ -21,9 +19,11 @@ from limner.core.types import Medium
 from limner.data.captions_file import CaptionsFile
 from limner.data.media import is_clip
 from limner.data.pairing import normalise_id, pair_captions
+from limner.inference.pieces import Problems
 from limner.metrics.references import References
 from limner.metrics.report import METRICS, SEGMENT_METRICS, Report, compute_scores, evaluate
 from limner.runs.evaluation import Evaluation
+from limner.text.subtitles import timestamp
 
 IMAGE_BYTES = 24_000_000  # of images in a page; later cards have none
 MANY, SMALL = 400, 200  # with more cards than MANY, images have SMALL pixels a side: then all cards can have one

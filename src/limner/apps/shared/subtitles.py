@@ -1,55 +1,13 @@
-"""Captions as subtitles: SubRip (.srt) and WebVTT (.vtt, https://www.w3.org/TR/webvtt1/)."""
+"""Subtitle files of commands: which videos get one, where it goes, and its writing."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from limner.apps.shared.arguments import WrongArguments
 from limner.core.files import write_text
 from limner.data.archives import find_archive
 from limner.data.media import MEDIA_SUFFIXES
-
-LINE = 42  # characters of a subtitle line, the usual limit
-
-
-class Cue(NamedTuple):
-    """A text and the time in which it is shown, in seconds."""
-
-    start: float
-    end: float
-    text: str
-
-
-def to_srt(cues: Sequence[Cue]) -> str:
-    """SubRip text: numbered cues with times HH:MM:SS,mmm.  Cues without words are left out."""
-    spoken = [(cue, _wrapped(cue.text)) for cue in cues if cue.text.split()]
-    return "".join(
-        f"{number}\n{timestamp(cue.start, ',')} --> {timestamp(cue.end, ',')}\n{text}\n\n"
-        for number, (cue, text) in enumerate(spoken, 1)
-    )
-
-
-def to_vtt(cues: Sequence[Cue]) -> str:
-    """WebVTT text: a header, then cues with times HH:MM:SS.mmm.  Markup characters are escaped."""
-    spoken = [(cue, _wrapped(cue.text)) for cue in cues if cue.text.split()]
-    return "WEBVTT\n\n" + "".join(
-        f"{timestamp(cue.start)} --> {timestamp(cue.end)}\n{_escaped(text)}\n\n" for cue, text in spoken
-    )
-
-
-WRITERS = {".srt": to_srt, ".vtt": to_vtt}
-
-
-def timestamp(seconds: float, point: str = ".") -> str:
-    """Seconds as HH:MM:SS.mmm; hours may have more than two digits.
-
-    >>> timestamp(90.5)
-    '00:01:30.500'
-    """
-    milliseconds = round(seconds * 1000)
-    minutes, rest = divmod(milliseconds, 60_000)
-    return f"{minutes // 60:02}:{minutes % 60:02}:{rest // 1000:02}{point}{rest % 1000:03}"
+from limner.text.subtitles import WRITERS, Cue
 
 
 def subtitle_paths(option: str, suffix: str, clips: Sequence[str]) -> dict[str, Path]:
@@ -85,12 +43,3 @@ def write_subtitles(cues: Mapping[str, Sequence[Cue]], paths: Mapping[str, Path]
     for clip in written:
         write_text(paths[clip], WRITERS[suffix](cues[clip]))
     return [paths[clip] for clip in written]
-
-
-def _wrapped(text: str) -> str:
-    """Lines of at most `LINE` characters.  There are no blank lines, which would end a cue."""
-    return "\n".join(textwrap.wrap(" ".join(text.split()), LINE))
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -3,7 +3,7 @@
 OnnxPipeline.load("model.onnx/").caption("photo.jpg").text
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import Any
@@ -66,7 +66,7 @@ class OnnxPipeline:
         """
         notes: list[str] = []
         search = with_options(decoding or self.decoding, **options)
-        return replace(self._decode(self.pixels(source, notes), search), notes=tuple(notes))
+        return replace(self.decode([self.read(source, notes)], search)[0], notes=tuple(notes))
 
     def captions(
         self, sources: Iterable[Source], decoding: Decoding | None = None, batch_size: int = 16, **options: Any
@@ -77,12 +77,15 @@ class OnnxPipeline:
         """
         check_several_sources(sources)
         search = with_options(decoding or self.decoding, **options)
-        return caption_in_batches(
-            sources,
-            lambda source, notes: (self.pixels(source, notes),),
-            lambda group: [self._decode(pixels, search) for (pixels,) in group],
-            batch_size,
-        )
+        return caption_in_batches(sources, self.read, lambda group: self.decode(group, search), batch_size)
+
+    def read(self, source: Source, notes: list[str]) -> tuple[UInt8[np.ndarray, "T h w 3"]]:
+        """Read and preprocess a source; see `pixels`."""
+        return (self.pixels(source, notes),)
+
+    def decode(self, pixels: Sequence[tuple[np.ndarray]], decoding: Decoding | None) -> list[Caption]:
+        """Caption sources that `read` has returned, one after the other."""
+        return [self._caption(frames, decoding) for (frames,) in pixels]
 
     def pixels(self, source: Source, notes: list[str]) -> UInt8[np.ndarray, "T h w 3"]:
         """Read and preprocess a source -> the encoder's input; a line is added to `notes` for damage that was skipped.
@@ -101,7 +104,7 @@ class OnnxPipeline:
         options = require_supported((decoding or self.decoding).bind(self.vocabulary))
         return search_clip(self.model, pixels, options, self.clip)
 
-    def _decode(self, pixels: UInt8[np.ndarray, "T h w 3"], decoding: Decoding | None) -> Caption:
+    def _caption(self, pixels: UInt8[np.ndarray, "T h w 3"], decoding: Decoding | None) -> Caption:
         best, *more = [self._to_caption(hypothesis) for hypothesis in self.search(pixels, decoding)]
         return replace(best, others=tuple(more))
 

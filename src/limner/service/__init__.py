@@ -1,0 +1,1 @@
+"""The service behind `limner serve`: captions over HTTP, in batches, with its own, OpenAI's and Ollama's interface."""

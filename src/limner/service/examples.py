@@ -1,0 +1,141 @@
+"""Examples in the OpenAPI description.  A test sends the requests to the shipped model and expects these answers."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from limner.service.options import Options
+
+IMAGE = (  # a red square on grass green, 16 x 16 pixels
+    "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAK0lEQVR42mO0mWbDQApg"
+    "YiAR0F4DCzJnwaQ3WBUl5IkMZj8MBw2MwyAtAQDiqgU972V+rgAAAABJRU5ErkJggg=="
+)
+CAPTION = {"image": IMAGE, "name": "square.png", "n_best": 2}
+CAPTION_ANSWER: dict[str, Any] = {
+    "caption": "a little girl is sliding down a green slide",
+    "logprob": -4.2602,
+    "finished": True,
+    "others": [{"caption": "a little boy is sliding down a green slide", "logprob": -4.8506}],
+    "file": "square.png",
+    "model": "limner-tiny",
+    "notes": [],
+}
+BATCH = {"images": [IMAGE, "bm8gaW1hZ2U="], "beam": 1}
+BATCH_ANSWER: dict[str, Any] = {
+    "model": "limner-tiny",
+    "results": [
+        {**CAPTION_ANSWER, "others": [], "file": ""},
+        {"file": "", "error": "not an image in a format that is read; replace or remove it"},
+    ],
+}
+EXPLAIN = {"image": IMAGE, "method": "attention"}
+MODELS_ANSWER: dict[str, Any] = {
+    "object": "list",
+    "data": [
+        {
+            "id": "limner-tiny",
+            "object": "model",
+            "created": 1796101683,
+            "owned_by": "limner",
+            "fingerprint": "86f7051edc0bf23a72d080b68c73c35b44e0e46caf17dcd9e4ab541d43b320da",
+            "words": 2540,
+            "frames": 8,
+            "beam": 3,
+            "methods": ["attention", "gradcam", "gradcam++", "saliency"],
+        }
+    ],
+}
+CHAT = {
+    "model": "limner-tiny",
+    "messages": [
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "Describe this image."},
+                {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{IMAGE}"}},
+            ],
+        }
+    ],
+}
+CHAT_ANSWER: dict[str, Any] = {
+    "id": "chatcmpl-1796101683-1",
+    "created": 1796101684,
+    "model": "limner-tiny",
+    "object": "chat.completion",
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "a little girl is sliding down a green slide", "refusal": None},
+            "finish_reason": "stop",
+            "logprobs": None,
+        }
+    ],
+    "usage": {"prompt_tokens": 0, "completion_tokens": 10, "total_tokens": 10},
+}
+GENERATE = {"model": "limner-tiny", "prompt": "Describe this image.", "images": [IMAGE], "stream": False}
+GENERATE_ANSWER: dict[str, Any] = {
+    "model": "limner-tiny",
+    "created_at": "2026-12-01T05:08:04.658022+00:00",
+    "response": "a little girl is sliding down a green slide",
+    "done": True,
+    "done_reason": "stop",
+    "total_duration": 95623479,
+    "load_duration": 0,
+    "prompt_eval_count": 0,
+    "prompt_eval_duration": 0,
+    "eval_count": 10,
+    "eval_duration": 95623479,
+}
+OLLAMA_CHAT = {
+    "model": "limner-tiny",
+    "messages": [{"role": "user", "content": "Describe this image.", "images": [IMAGE]}],
+    "stream": False,
+}
+
+
+def body(options: type[Options], field: str, example: dict[str, Any]) -> dict[str, Any]:
+    """The description of a request with options and media: a form with files, JSON, or the bytes of a file."""
+    schema = options.model_json_schema()
+    fields, many = dict(schema["properties"]), field == "images"
+    text = {"type": "string", "description": "An image or clip in base64, or as a data URL"}
+    file = {"type": "string", "format": "binary"}
+    media = {"type": "array", "items": text} if many else text
+    files = {"type": "array", "items": file} if many else file
+    whole: dict[str, Any] = {"type": "object", "required": [field], "properties": {field: media, **fields}}
+    if not many:
+        whole["properties"]["name"] = {"type": "string", "description": "The file's name, for the answer"}
+    form = {"type": "object", "required": ["file"], "properties": {"file": files, **fields}}
+    content = {
+        "application/json": {"schema": whole, "example": example},
+        "multipart/form-data": {"schema": form},
+        "application/octet-stream": {"schema": file},
+    }
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def answer(example: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+    """The description of an answer with 200."""
+    return {200: {"content": {"application/json": {"example": example}}}}
+
+
+def json_body(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
+    """The description of a request that is JSON."""
+    schema = inlined(model.model_json_schema())
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}}
+
+
+def inlined(schema: dict[str, Any]) -> dict[str, Any]:
+    """A JSON schema with its definitions in the places of their names."""
+    definitions = schema.pop("$defs", {})
+
+    def resolve(value: Any) -> Any:
+        if isinstance(value, list):
+            return [resolve(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        if name := value.get("$ref"):
+            return resolve(definitions[name.rpartition("/")[2]])
+        return {key: resolve(item) for key, item in value.items()}
+
+    resolved: dict[str, Any] = resolve(schema)
+    return resolved

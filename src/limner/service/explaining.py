@@ -1,0 +1,81 @@
+"""Explanations for requests: a figure of an image, a film of a clip."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from limner.core.types import Medium, Pixels
+from limner.data.archives import temporary_file
+from limner.explanations.clip_sentence import captioned
+from limner.explanations.explanation_input import DisplayFrames, display_frames
+from limner.explanations.maps import (
+    METHODS,
+    Explanation,
+    default_method,
+    explain,
+    sentence_from_text,
+)
+from limner.explanations.write import write_explanation
+from limner.inference.load import CaptionPipeline
+from limner.inference.pipeline import Pipeline
+from limner.service.engine import Engine
+from limner.service.errors import RequestError
+from limner.service.media import Upload, check_image
+from limner.service.options import CaptionOptions, ExplainOptions, decoding_of
+
+
+def methods_of(pipeline: CaptionPipeline) -> list[str]:
+    """The methods that explain a model, the usual one first; none for exported models and those of `transformers`."""
+    if not isinstance(pipeline, Pipeline):
+        return []
+    usual = default_method(pipeline.model)
+    others = [name for name in METHODS if name != usual and (name != "attention" or pipeline.model.attends)]
+    return [usual, *others]
+
+
+async def explain_medium(
+    engine: Engine, pipeline: CaptionPipeline, upload: Upload, options: ExplainOptions
+) -> tuple[bytes, str]:
+    """Explain an image or clip -> the file and its kind, png or mp4.
+
+    Raises RequestError for a model or a method that cannot be had, ValueError when the medium cannot be read.
+    """
+    methods = methods_of(pipeline)
+    if not isinstance(pipeline, Pipeline) or pipeline.others:
+        raise RequestError(400, "only single models of limner can be explained; this one gives no maps", "no_maps")
+    method = options.method or methods[0]
+    if method not in methods:
+        raise RequestError(400, f"method {method[:100]!r}: this model has {', '.join(methods)}", "wrong_option")
+    loaded: Pipeline = pipeline
+    searched = CaptionOptions(beam=options.beam, max_length=options.max_length)
+    decoding: Any = decoding_of(searched, loaded)
+    is_clip = await engine.run(lambda: upload.is_clip)
+    pixels, shown = await (engine.fetch if is_clip else engine.run)(_read, engine, loaded, upload, is_clip)
+
+    def maps() -> Explanation:
+        with torch.no_grad():
+            features = loaded.encode(Pixels(pixels[None].to(loaded.device)))
+        given = sentence_from_text(loaded.vocabulary, options.sentence) if options.sentence else None
+        sentence, weights = captioned(loaded.run, features, decoding, loaded.clip, given)
+        return explain(loaded.model, features, sentence, method, weights)
+
+    explanation = await engine.on_worker(maps)
+    kind = options.format or ("mp4" if is_clip else "png")
+    return await engine.draw(lambda: _drawn(explanation, shown, kind)), kind
+
+
+def _read(engine: Engine, pipeline: Pipeline, upload: Upload, is_clip: bool) -> tuple[torch.Tensor, DisplayFrames]:
+    """The preprocessed frames (T, 3, h, w), and the frames on which the maps are drawn."""
+    check_image(upload, engine.limits)
+    with engine.local_clip(upload) if is_clip else temporary_file(upload.content, upload.local_name) as path:
+        medium = Medium("", path)
+        return pipeline.read(medium, [])[0], display_frames(medium, pipeline.encoder, pipeline.sampling)
+
+
+def _drawn(explanation: Explanation, shown: DisplayFrames, kind: str) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="limner-") as folder:
+        path = Path(folder) / f"explanation.{kind}"
+        write_explanation(explanation, shown, path)
+        return path.read_bytes()

@@ -1,0 +1,105 @@
+"""`limner serve` as a process of its own: signals, slow clients, clients that leave, and what it says."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from limner.apps.cli import main
+from tests.service.world import images, text_of
+
+
+@contextmanager
+def running(tiny: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """The process and its port."""
+    command = [sys.executable, "-m", "limner", "serve", "--model", str(tiny / "run"), "--port", "0", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.fullmatch(r"run at http://127\.0\.0\.1:(\d+)\n", line)
+        assert found, line + (process.stderr.read() if process.stderr else "")
+        yield process, int(found[1])
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def ask(port: int, content: bytes) -> str:
+    body = json.dumps({"image": text_of(content)}).encode()
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/caption", body, {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.loads(answer.read())["caption"]
+
+
+def half_a_request(port: int, headers: str = "Content-Length: 1000") -> socket.socket:
+    """A client that sends the head of a request, one byte, and no more."""
+    client = socket.create_connection(("127.0.0.1", port), timeout=30)
+    client.sendall(f"POST /v1/caption HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n\r\nx".encode())
+    return client
+
+
+def test_a_process_with_bad_clients_serves_the_good_ones_and_finishes_at_sigterm(tiny: Path):
+    (path,) = images(tiny, 1)
+    content = path.read_bytes()
+    with running(tiny, "--upload-timeout", "2", "--wait-ms", "1") as (process, port):
+        expected = ask(port, content)
+        slow = [half_a_request(port) for _ in range(50)]
+        for client in [half_a_request(port) for _ in range(20)]:
+            client.close()
+        huge = half_a_request(port, f"Content-Length: {2 << 30}")
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(lambda _: ask(port, content), range(40))) == {expected}
+        assert huge.recv(100).startswith(b"HTTP/1.1 413")
+        assert slow[0].recv(100).startswith(b"HTTP/1.1 408")
+        last = socket.create_connection(("127.0.0.1", port), timeout=30)
+        body = json.dumps({"image": text_of(content)}).encode()
+        lines = ["POST /v1/caption HTTP/1.1", "Host: localhost", "Content-Type: application/json"]
+        head = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""])
+        last.sendall(head.encode() + body[:100])
+        time.sleep(0.2)  # so that it has begun when the signal comes
+        os.kill(process.pid, signal.SIGTERM)
+        time.sleep(0.2)
+        last.sendall(body[100:])
+        answer = b"".join(iter(lambda: last.recv(4096), b""))
+        assert (
+            answer.startswith(b"HTTP/1.1 200") and json.loads(answer.partition(b"\r\n\r\n")[2])["caption"] == expected
+        )
+        out, error = process.communicate(timeout=30)
+        assert process.returncode == 0 and out == "stopped; what was begun is finished\n" and error == ""
+        with pytest.raises(OSError):
+            socket.create_connection(("127.0.0.1", port), timeout=1)
+
+
+def test_what_cannot_be_served(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run = str(tiny / "run")
+    (tmp_path / "empty").touch()
+    (tmp_path / "spaced").write_text("two words\n")
+    taken = socket.socket()
+    taken.bind(("127.0.0.1", 0))
+    taken.listen()
+    port = str(taken.getsockname()[1])
+    for arguments, status, message in (
+        (["--token-file", str(tmp_path / "empty")], 1, "is empty; it should hold the token"),
+        (["--token-file", str(tmp_path / "spaced")], 1, "the token has other characters than ASCII letters"),
+        (["--token-file", str(tmp_path / "none")], 1, "there is no file or folder"),
+        (["--port", port], 1, f"127.0.0.1:{port} cannot be used"),
+        (["--port", "70000"], 1, "127.0.0.1:70000 cannot be used"),
+        (["--model", run, "--model", run, "--port", "0"], 2, "two models are called run: give --model NAME="),
+        (["--model", str(tmp_path / "nothing"), "--port", "0"], 1, "nothing"),
+        (["--beem", "3"], 2, "unknown arguments: --beem 3"),
+    ):
+        assert main(["serve", *arguments]) == status
+        assert message in capsys.readouterr().err
+    taken.close()
