@@ -73,5 +73,8 @@ def has_encoder_weights(folder: Path) -> bool:
     """Whether a run or a model holds the weights of its encoder."""
     if (folder / "encoder").is_dir():
         return True
-    with safe_open(str(folder / "model.safetensors"), framework="np") as file:
+    path = folder / "model.safetensors"
+    if not path.is_file():  # a run of which no weights are saved yet
+        return False
+    with safe_open(str(path), framework="np") as file:
         return any(name.startswith("encoder.") for name in file.keys())  # noqa: SIM118
