@@ -20,25 +20,22 @@ def fill_from_start(tree: Any, changes: Mapping[str, Any]) -> Any:
 
     `changes` are the values of overrides by their dotted names.  Without `start` the tree stays as it is.  The fields
     are those of `model`, of `encoder` (if its name is the same), and `tokenizer` and `min_count` of `vocabulary`.
-    Raises ValueError when `model` or `encoder` is left out and there is no such model to take it from.
+    Nothing is filled in while there is no such model.
     """
     if not isinstance(tree, Mapping):
         return tree
     start = changes.get("start", tree.get("start"))
     if not isinstance(start, str) or not start:
         return tree
-    is_complete = all(name in tree for name in ("model", "encoder"))
-    if is_complete and not shipped.folder_of(start).is_dir():
-        return tree  # a run that is not there yet, or not any more; training looks for it
+    if all(name in tree for name in ("model", "encoder")) and not shipped.folder_of(start).is_dir():
+        return tree  # nothing to fetch from the hub for
     try:
         folder = resolve_model(start)
         saved = migrate(read_json(folder / "recipe.json"))
         words = read_json(folder / "vocabulary.json")
         has_encoder = bool(read_json(folder / "run.json")["encoder"])
-    except (OSError, KeyError, ValueError) as error:
-        if is_complete:
-            return tree
-        raise ValueError(f"start: {error}") from error
+    except (OSError, KeyError, ValueError):
+        return tree  # a run that is not there yet, or not any more; training says what is wrong with it
     parts = {"model": saved["model"]}
     if has_encoder:
         parts["encoder"] = _encoder(saved["encoder"], folder, start, tree, changes)
@@ -76,5 +73,8 @@ def has_encoder_weights(folder: Path) -> bool:
     """Whether a run or a model holds the weights of its encoder."""
     if (folder / "encoder").is_dir():
         return True
-    with safe_open(str(folder / "model.safetensors"), framework="np") as file:
+    path = folder / "model.safetensors"
+    if not path.is_file():  # a run of which no weights are saved yet
+        return False
+    with safe_open(str(path), framework="np") as file:
         return any(name.startswith("encoder.") for name in file.keys())  # noqa: SIM118

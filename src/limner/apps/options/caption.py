@@ -3,8 +3,7 @@
     limner caption photo.jpg clip.mp4 folder/ --out captions.csv
 
 Without --out captions are printed.  The ending of --out chooses CSV, JSONL, JSON (COCO results) or an HTML report.
-Videos of more than a minute are cut into shots, with a caption each.  Files that cannot be read are listed at the end,
-and the exit status is 3.  Without files this is a prompt: type a path, get a caption.
+Videos of more than a minute are cut into shots.  Without files this is a prompt: type a path, get a caption.
 """
 
 import argparse
@@ -23,19 +22,19 @@ from limner.apps.shared.arguments import (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="*", metavar="FILE", help="images, videos, folders, patterns; - reads a list")
-    parser.add_argument("--model", metavar="RUN", help="run, packed model, limner-tiny (default), hub id or hf:ID")
+    parser.add_argument("--model", metavar="RUN", help="run, packed model, hub id, hf:ID (default: limner-tiny)")
     parser.add_argument(
         "--engine", choices=["torch", "onnx"], metavar="NAME", help="torch or onnx (default: the one of --model)"
     )
     parser.add_argument("--threads", type=positive_int, metavar="N", help="default: OMP_NUM_THREADS; of onnx else one")
     parser.add_argument("--out", type=Path, metavar="FILE", help="ends in .csv, .jsonl, .json or .html (report)")
     parser.add_argument("--references", type=Path, metavar="FILE", help="a report shows them, with scores")
-    parser.add_argument("--caption-column", default="", metavar="NAME", help="of --references, when it is unusual")
+    parser.add_argument("--caption-column", default="", metavar="C", help="of --references, when it is unusual")
     parser.add_argument("--resume", action="store_true", help="keep the captions that --out already has")
     add_overwrite(parser)
     parser.add_argument(
         "--csv-safe", action=argparse.BooleanOptionalAction, default=True,
-        help="an apostrophe before what a spreadsheet would run (default)",
+        help="an apostrophe before spreadsheet formulas (default)",
     )  # fmt: skip
     parser.add_argument(
         "--batch-size", type=positive_int, default=16, metavar="N", help="images at a time (default: 16)"

@@ -11,7 +11,7 @@ from limner.apps.shared.names import names_of
 
 MORE = (
     "Any other field of a recipe's decoding: --decoding.FIELD VALUE, for example --decoding.length_penalty 0.5, "
-    "--decoding.groups 5, --decoding.rules.min_length 6, --decoding.rules.bad_endings common."
+    "--decoding.rules.min_length 6."
 )
 Override = tuple[str, str]  # the dotted name of a recipe's field, and its value as text
 
@@ -144,7 +144,7 @@ def add_clip(parser: Any) -> None:
         "--clip",
         choices=names_of("limner.decode.clip_options.CLIP_METHODS"),
         metavar="HOW",
-        help="of a captioner of images: consensus (of frames; default), mosaic, middle",
+        help="image captioners: consensus (default), mosaic, middle",
     )
 
 
