@@ -40,3 +40,21 @@ def report_shares(operations: dict[str, int], seconds: dict[str, list[float]], p
             f"{name:<44} {count / 1e9:7.1f} GFLOP at {speed / 1e9:5.1f} GFLOP/s, {speed / peak:.0%} of the "
             f"{peak / 1e9:.0f} of large products"
         )
+
+
+@torch.no_grad()
+def read_peak(size: int, rounds: int = 20) -> float:
+    """Bytes per second at which `size` bytes of float32 are read over and over, by a sum or a product with a vector.
+
+    Weights that fit a cache are read from it, so `size` is that of the weights in question.
+    """
+    rows = max(1, size // 4 // 1024)
+    matrix, vector = torch.randn(rows, 1024), torch.randn(1024)
+    readings: list[Callable[[], Any]] = [matrix.sum, lambda: matrix @ vector]
+    seconds = []
+    for _ in range(rounds):
+        for read in readings:
+            begin = time.perf_counter()
+            read()
+            seconds.append(time.perf_counter() - begin)
+    return 4 * matrix.numel() / min(seconds)

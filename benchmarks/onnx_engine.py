@@ -7,6 +7,8 @@ PyTorch's int8 has dynamically quantised layers in the captioner and the float e
 the test split that the run's recipe names.  Captions of the float graphs are those of PyTorch on every picture that is
 timed, or nothing is timed.  With --quality N it also says, on N pictures, how many captions are those of PyTorch in
 float32, and what each engine's CIDEr is.
+
+Then the pictures are captioned as a folder is, by `captions`, where both engines read and decode several together.
 """
 
 import argparse
@@ -35,6 +37,7 @@ from paired import report, take_turns
 
 Engine = Pipeline | OnnxPipeline
 BAR, IDENTICAL, INT8_FILE, INT8_LOSS = 2.0, 0.99, 0.35, 0.02
+FOLDER_BAR = 1.0  # as fast as PyTorch, where both decode several pictures together
 
 
 def arguments() -> argparse.Namespace:
@@ -56,6 +59,11 @@ def exported(run: str, folder: Path, int8: bool) -> ExportResult | None:
 
 def each(caption: Callable[[Source], Caption], pictures: Iterable[bytes]) -> list[str]:
     return [caption(picture).text for picture in pictures]
+
+
+def together(engine: Engine, pictures: Iterable[bytes], decoding: Beam) -> list[str]:
+    results = [caption for _, caption in engine.captions(pictures, decoding)]
+    return [caption.text for caption in results if isinstance(caption, Caption)]
 
 
 def scored(name: str, captions: dict[str, str], theirs: dict[str, str], references: References) -> float:
@@ -130,6 +138,14 @@ def main() -> None:
         report({name: seconds[name] for name in ("ONNX float32", "PyTorch, eager")}, bars)
         for small_engine in ("ONNX int8", *small_twin):
             report({name: seconds[name] for name in (small_engine, "PyTorch, eager")}, {})
+        folder = {
+            name: partial(together, it, pictures, decoding) for name, it in (*engines.items(), ("PyTorch", pipeline))
+        }
+        assert folder["ONNX float32"]() == said["ONNX float32"], "captions of a folder are those of its pictures"
+        seconds = take_turns(folder, options.rounds)
+        for name, times in seconds.items():
+            print(f"{name}, as a folder: {1000 * min(times) / len(pictures):.1f} ms a picture (fastest round)")
+        report({name: seconds[name] for name in ("ONNX float32", "PyTorch")}, {"PyTorch": FOLDER_BAR})
         if options.quality:
             quality(pipeline, {**engines, **small_twin}, test[: options.quality], decoding)
 

@@ -1,10 +1,12 @@
-"""From a JPEG in memory to the sentence: limner-tiny against Show, Attend and Tell on ResNet-101, beam 3, one thread.
+"""From a JPEG in memory to the sentence: a small model against Show, Attend and Tell on ResNet-101, beam 3, one thread.
 
-    OMP_NUM_THREADS=1 python benchmarks/tiny_latency.py --rounds 5 [--model RUN]
+    OMP_NUM_THREADS=1 python benchmarks/tiny_latency.py --rounds 5 [--model RUN] [--exported FOLDER]
 
-The rival is the usual pipeline of that paper's reimplementations: 256 x 256 pixels, ResNet-101, 14 x 14 cells, an LSTM
-of 512 with attention, here in limner's own fast decoding and with limner-tiny's words, which favours it.  Its weights
-are random, which costs the same; so that both work equally long, both say sentences of ten or eleven words.
+The model is limner-tiny, or RUN.  The rival is the usual pipeline of that paper's reimplementations: 256 x 256 pixels,
+ResNet-101 as its layers are trained, 14 x 14 cells, an LSTM of 512 with attention, here in limner's own fast decoding
+and with the small model's words, which favours it.  Its weights are random, which costs the same; so that both work
+equally long, both say sentences of ten or eleven words.  With --exported, the model as `limner export` has written it
+is timed too; its captions must be those of PyTorch.
 """
 
 import argparse
@@ -12,6 +14,7 @@ import io
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -21,13 +24,15 @@ from PIL import Image
 from limner.apps.demo import copy_photographs
 from limner.encoders import build_encoder
 from limner.encoders.resnet import ResNetConfig
+from limner.inference.onnx.pipeline import OnnxPipeline
 from limner.inference.pipeline import Pipeline
 from limner.models import build_model
 from limner.models.show_attend_tell import ShowAttendTellConfig
 from limner.runs.run import Run
 from paired import report, take_turns
 
-BAR, BEAM, WORDS = 8.0, 3, 10
+BAR, BAR_EXPORTED, BEAM, WORDS = 6.0, 12.0, 3, 10
+RIVAL = "ResNet-101 + Show, Attend and Tell"
 
 
 def rival(words: Run) -> Pipeline:
@@ -40,38 +45,46 @@ def rival(words: Run) -> Pipeline:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", help="run or packed model (default: the one that is shipped)")
+    parser.add_argument("--exported", help="the same model as `limner export` has written it")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    tiny = Pipeline.load(options.model)
-    big = rival(tiny.run)
+    small = Pipeline.load(options.model)
+    name = options.model or "limner-tiny"
+    pipelines = {name: small, RIVAL: rival(small.run)}
     pictures = []
     with tempfile.TemporaryDirectory() as folder:
         for path in copy_photographs(Path(folder)):
             buffer = io.BytesIO()
             Image.open(path).convert("RGB").resize((500, 375)).save(buffer, "JPEG", quality=90)  # as large as Flickr's
             pictures.append(buffer.getvalue())
-    rules = replace(tiny.decoding.rules, min_length=WORDS, max_length=WORDS + 1)
-    decoding = replace(tiny.decoding, size=BEAM, rules=rules)
+    rules = replace(small.decoding.rules, min_length=WORDS, max_length=WORDS + 1)
+    decoding = replace(small.decoding, size=BEAM, rules=rules)
 
-    def caption(pipeline: Pipeline) -> list[str]:
+    def caption(pipeline: Pipeline | OnnxPipeline) -> list[str]:
         return [pipeline.caption(picture, decoding).text for picture in pictures]
 
-    for pipeline in (tiny, big):  # warm, and equally long
+    for pipeline in pipelines.values():  # warm, and equally long
         lengths = {len(text.split()) for text in caption(pipeline)}
         assert lengths <= {WORDS, WORDS + 1}, f"both say as many words, not {lengths}"
-    both = {"limner-tiny": lambda: caption(tiny), "ResNet-101 + Show, Attend and Tell": lambda: caption(big)}
+    both = {each: partial(caption, pipeline) for each, pipeline in pipelines.items()}
+    if options.exported:
+        engine = OnnxPipeline.load(options.exported, threads=1)
+        assert caption(engine) == caption(small), "the exported model says other captions than PyTorch"
+        both = {f"{name}, exported": partial(caption, engine), **both}
     seconds = take_turns(both, options.rounds)
-    for name, times in seconds.items():
-        print(f"{name}: {min(times) / len(pictures) * 1e3:.1f} ms a picture (fastest round)")
-    report(seconds, dict.fromkeys(both, BAR))
+    for each, times in seconds.items():
+        print(f"{each}: {min(times) / len(pictures) * 1e3:.1f} ms a picture (fastest round)")
+    report({each: seconds[each] for each in (name, RIVAL)}, {RIVAL: BAR})
+    if options.exported:
+        report({each: seconds[each] for each in (f"{name}, exported", RIVAL)}, {RIVAL: BAR_EXPORTED})
     wall = []
     for picture in pictures * 3:
         begin = time.perf_counter()
-        tiny.caption(picture, replace(tiny.decoding, size=BEAM))
+        small.caption(picture, replace(small.decoding, size=BEAM))
         wall.append(time.perf_counter() - begin)
-    print(f"limner-tiny as it is used, beam {BEAM}: {median(wall) * 1e3:.1f} ms a picture (median wall time)")
+    print(f"{name} as it is used, beam {BEAM}: {median(wall) * 1e3:.1f} ms a picture (median wall time)")
 
 
 if __name__ == "__main__":

@@ -99,6 +99,26 @@ def test_what_cannot_be_traced_says_so_and_writes_nothing(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+@pytest.mark.slow
+def test_a_step_of_several_media_that_cannot_be_traced_is_traced_for_one(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Exports of before have such steps too: a folder is then captioned one medium at a time."""
+    real = exporter.build_graphs
+
+    def build(*given: object) -> Graphs:
+        if given[-1]:
+            raise RuntimeError("no")
+        return real(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(exporter, "build_graphs", build)
+    export_onnx(load_run(tiny / "run"), tmp_path / "x.onnx")
+    engine, pipeline = OnnxPipeline.load(tmp_path / "x.onnx"), Pipeline.load(tiny / "run")
+    assert not engine.model.manifest.batched
+    found = check_export(pipeline, engine, microworld_media(images=True, clips=True), pipeline.decoding)
+    assert found.identical == found.media == 36
+
+
 @pytest.fixture
 def copied(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Instead of tracing, the exporter takes the graphs of the tiny run: other weights are other graphs."""
@@ -207,7 +227,7 @@ def test_media_of_a_kind_that_was_not_exported_are_refused(tiny: Path, exported:
 def test_model_json_holds_format_names_and_files(exported: Path):
     told = json.loads((exported / "model.json").read_text())
     assert (
-        told["format"] == 2
+        told["format"] == 3
         and told["memory"]
         and told["state"]
         and set(told["files"])

@@ -1,5 +1,6 @@
 """Show, Attend and Tell against numbers worked out on paper."""
 
+from copy import deepcopy
 from math import exp, tanh
 
 import pytest
@@ -10,6 +11,7 @@ from limner.decode.search import Beam, beam
 from limner.models.captioner import map_tensors
 from limner.models.layers import AdditiveAttention, WordHead
 from limner.models.show_attend_tell import ShowAttendTell, ShowAttendTellConfig
+from limner.models.show_attend_tell_step import PackedStep
 from tests.models.captioners import V, random_features, small
 
 PAIR = Features(torch.tensor([[[1.0], [3.0]]]), torch.ones(1, 2, dtype=torch.bool), Layout(1, 1, 2))
@@ -150,10 +152,40 @@ def test_sharing_computations_between_hypotheses_changes_nothing():
     rows = torch.tensor([0, 1, 1, 3, 7, 7, 7, 7, 11, 10, 9, 11])
     state = map_tensors(lambda x: x.index_select(0, rows), state)
     token = torch.tensor([4, 4, 5, 5, 6, 6, 7, 7, 4, 5, 6, 7])
-    shared = model.step(token, state, memory)
-    with torch.enable_grad():
-        alone = model.step(token, state, memory)  # every row for itself
+    shared = model.decoding_step()(token, state, memory)
+    alone = model.step(token, state, memory)  # every row for itself
     torch.testing.assert_close(shared, alone)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("case", ["show_attend_tell", "show_attend_tell, all options"])
+def test_the_packed_step_is_used_for_decoding_only(case: str):
+    model = small(case)
+    packed = model.decoding_step()
+    assert isinstance(packed, PackedStep) and model.decoding_step() is packed  # made once
+    with torch.enable_grad():
+        assert model.decoding_step() == model.step
+    assert model.train().decoding_step() == model.step  # dropout
+    copied = deepcopy(model.eval())
+    assert copied.decoding_step() is not packed and set(copied.state_dict()) == set(model.state_dict())
+
+
+@torch.no_grad()
+def test_captions_are_the_same_with_and_without_the_packed_step():
+    for seed in range(4):
+        model, features = small("show_attend_tell", seed=seed), random_features(5)
+        alone = [beam(model, features.map(lambda x, i=i: x[i : i + 1]), Beam(3)) for i in range(5)]
+        together = beam(model, features, Beam(3))
+        model.decoding_step = lambda model=model: model.step
+        slow = beam(model, features, Beam(3))
+        for i, one in enumerate(alone):
+            length = one.tokens.shape[1]
+            for other in (together, slow):
+                assert (
+                    one.tokens[0].tolist() == other.tokens[i, :length].tolist() and not other.tokens[i, length:].any()
+                )
+                torch.testing.assert_close(one.logprob[0], other.logprob[i], rtol=1e-4, atol=1e-4)
+                torch.testing.assert_close(one.attention[0], other.attention[i, :length], rtol=1e-4, atol=1e-4)
 
 
 def test_cells_are_projected_once_per_medium():

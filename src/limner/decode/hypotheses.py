@@ -28,7 +28,7 @@ class FixedWidthBeam:
     def __init__(self, model: Captioner, inputs: Inputs, options: Beam, width: int, first: list[int]):
         """Only the slots in `first` hold a hypothesis before the first word, the empty one."""
         B, self.width, device = len(inputs), width, inputs.device
-        self.model, self.options = model, options
+        self.decoding_step, self.options = model.decoding_step(), options
         self.memory: Any = model.encode(inputs)  # type: ignore[arg-type]
         self.state: Any = map_tensors(lambda x: x.repeat_interleave(width, 0), model.init_state(self.memory))
         self.token = torch.full((B * width,), BOS, device=device)
@@ -43,7 +43,7 @@ class FixedWidthBeam:
 
         Raises FloatingPointError when a model's scores are nan, or all -inf at the first word.
         """
-        out = self.model.step(self.token, self.state, self.memory)
+        out = self.decoding_step(self.token, self.state, self.memory)
         self.state = out.state
         newest = out.attention[:, None]
         self.attention = newest if self.attention is None else torch.cat([self.attention, newest], 1)

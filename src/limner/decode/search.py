@@ -7,12 +7,14 @@ reports the distribution that it draws from, rules included, because self-critic
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from limner.core.registry import Registry
 from limner.core.types import BOS, EOS, PAD, Captions
+from limner.decode import single_beam
 from limner.decode.constrained import constrained_beam
 from limner.decode.diverse import diverse_beam
 from limner.decode.ensemble import Inputs
@@ -56,8 +58,9 @@ def rollout(model: Captioner, memory: Any, options: Sample | Rules) -> Captions:
     token = torch.full((rows,), BOS, device=device)
     tokens = torch.empty(rows, 0, dtype=torch.long, device=device)
     alive, total, maps = torch.ones(rows, dtype=torch.bool, device=device), torch.zeros(rows, device=device), []
+    decoding_step = model.decoding_step()
     for _ in range(rules.max_length):
-        out = model.step(token, state, memory)
+        out = decoding_step(token, state, memory)
         logits, state, attention = out.logits, out.state, out.attention
         if sampling is None:
             logp = logits.float().log_softmax(-1)
@@ -99,6 +102,8 @@ def beam(model: Captioner, inputs: Inputs, options: Beam = Beam()) -> Captions: 
         return constrained_beam(model, inputs, options)
     if options.groups > 1:
         return diverse_beam(model, inputs, options)
+    if len(inputs) == 1 and inputs.device.type == "cpu":
+        return _beam_of_one(model, inputs, options)
     search = _BeamSearch(model, inputs, options)
     for _ in range(options.rules.max_length):
         if not search.step():
@@ -106,12 +111,35 @@ def beam(model: Captioner, inputs: Inputs, options: Beam = Beam()) -> Captions: 
     return search.finish()
 
 
+def _beam_of_one(model: Captioner, inputs: Inputs, options: Beam) -> Captions:
+    """Beam search over a single medium on the CPU, with the bookkeeping of `single_beam`."""
+    memory = model.encode(inputs)  # type: ignore[arg-type]
+    decoding_step = model.decoding_step()
+
+    def step(token: Int[np.ndarray, "1 K"], state: Any) -> single_beam.StepOutput:
+        out = decoding_step(torch.from_numpy(token[0]), state, memory)
+        logp = out.logits.float().log_softmax(-1)
+        return logp.numpy()[None], out.attention.float().numpy()[None], out.state
+
+    def select(state: Any, media: Int[np.ndarray, " 1"], rows: Int[np.ndarray, "1 K"]) -> Any:
+        index = torch.from_numpy(rows[0])
+        return map_tensors(lambda x: x.index_select(0, index), state)
+
+    (found,) = single_beam.beam(step, model.init_state(memory), options, select)
+    best = NBest(1, options.n_best)
+    best.hypotheses[0] = [
+        BeamHypothesis(each.score, each.logprob, torch.from_numpy(each.tokens), torch.from_numpy(each.attention))
+        for each in found
+    ]
+    return best.captions()
+
+
 class _BeamSearch:
     """Beam search over a batch: B' media that still search, K hypotheses each.  Finished media leave the batch."""
 
     def __init__(self, model: Captioner, inputs: Inputs, options: Beam):
         B, K, device = len(inputs), options.size, inputs.device
-        self.model, self.options = model, options
+        self.decoding_step, self.options = model.decoding_step(), options
         self.memory: Any = model.encode(inputs)  # type: ignore[arg-type]
         self.state: Any = model.init_state(self.memory)
         self.media = torch.arange(B, device=device)
@@ -126,7 +154,7 @@ class _BeamSearch:
     def step(self) -> bool:
         """Extend every hypothesis by one word -> False when no medium is searching any more."""
         B, width = self.score.shape
-        out = self.model.step(self.token, self.state, self.memory)
+        out = self.decoding_step(self.token, self.state, self.memory)
         logits, state, attention = out.logits, out.state, out.attention
         logp = apply_rules(self.options.rules, logits.float().log_softmax(-1), self.tokens)
         scores = logp.view(B, width, -1).add_(self.score[..., None]).flatten(1)

@@ -8,7 +8,9 @@ Three details come from TensorFlow and matter for the weights: convolutions pad 
 and at the bottom where the padding is odd), BatchNorm adds 1e-3 to the variance, bytes are scaled to (x - 127) / 128.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from math import ceil
 from pathlib import Path
@@ -24,6 +26,7 @@ from limner.core.fields import FractionBelowOne
 from limner.core.tensors import state_dict_differences
 from limner.core.types import Features, Pixels
 from limner.encoders.encoder import Encoder, maps_to_features, resize_to_square
+from limner.encoders.folded import FoldedConvolution, FoldedNetwork, can_fold, same_padding
 from limner.encoders.pretrained import weights_sha256
 from limner.encoders.tiny import jitter_colours
 from limner.encoders.trained import load_trained_encoder, read_state_dict
@@ -198,6 +201,13 @@ class EfficientNetLite(Encoder):
             x = block(x)
         return maps_to_features(F.relu6(self.head_norm(self.head(x))), len(images))
 
+    def inference_form(self) -> Callable[[Pixels], Features]:
+        """The network with BatchNorm and ReLU6 inside its convolutions, on a CPU."""
+        if not can_fold(self):
+            return self
+        maps = FoldedNetwork(self, partial(_fold, self))
+        return lambda pixels: maps_to_features(maps(pixels.frames.flatten(0, 1)), len(pixels.frames))
+
     def provenance(self) -> dict[str, Any]:
         """JSON values that identify the features, with the hash of the current weights."""
         return {
@@ -210,18 +220,41 @@ class EfficientNetLite(Encoder):
         }
 
 
+def _fold(network: EfficientNetLite) -> Callable[[Tensor], Tensor]:
+    """The layers of a network, folded, as a function from images (B, 3, H, W) to maps."""
+    stem = FoldedConvolution(network.stem, network.stem_norm, "relu6", same=True)
+    head = FoldedConvolution(network.head, network.head_norm, "relu6")
+    blocks = []
+    for block in network.blocks:
+        assert isinstance(block, InvertedBottleneck)
+        expand = None
+        if block.expand is not None and block.expand_norm is not None:
+            expand = FoldedConvolution(block.expand, block.expand_norm, "relu6")
+        depthwise = FoldedConvolution(block.depthwise, block.depthwise_norm, "relu6", same=True)
+        blocks.append((expand, depthwise, FoldedConvolution(block.project, block.project_norm), block.shortcut))
+
+    def run(images: Tensor) -> Tensor:
+        x = stem(images.contiguous(memory_format=torch.channels_last))
+        for expand, depthwise, project, shortcut in blocks:
+            wide = x if expand is None else expand(x)
+            x = project(depthwise(wide), x if shortcut else None)
+        return head(x)
+
+    return run
+
+
 def same_convolution(convolution: nn.Conv2d, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
     """Apply a convolution with TensorFlow's "same" padding: h = ceil(H / stride), odd padding at the end.
 
     Worked example: kernel 3, stride 2, H = 224 gives h = 112 and (112 - 1) * 2 + 3 - 224 = 1 row of padding, below.
     """
     (kernel, _), (stride, _) = convolution.kernel_size, convolution.stride
-    rows, columns = (max((ceil(side / stride) - 1) * stride + kernel - side, 0) for side in x.shape[-2:])
+    (top, below), (left, right) = (same_padding(side, kernel, stride) for side in x.shape[-2:])
     padding = 0
-    if rows == columns and rows % 2 == 0:
-        padding = rows // 2
+    if top == below == left == right:
+        padding = top
     else:
-        x = F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
+        x = F.pad(x, (left, right, top, below))
     if (
         convolution.groups > 1
         and x.device.type == "cpu"

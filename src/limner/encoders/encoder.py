@@ -1,7 +1,7 @@
 """The encoder interface: every encoder preprocesses frames in its own way and turns them into feature cells."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -53,6 +53,13 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, pixels: Pixels) -> Features:
         """Encode frames (B, T, 3, h, w) to cells with layout (T, h', w').  No cell is padding."""
+
+    def inference_form(self) -> Callable[[Pixels], Features]:
+        """The same function in its fastest form for evaluation without gradients; the encoder itself by default.
+
+        It has copies of the weights, which follow when the weights change in place.
+        """
+        return self
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:

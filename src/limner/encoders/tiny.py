@@ -5,7 +5,9 @@ rate, so the network can be larger at the same speed, in training and in use.  I
 predict the cells of another encoder, then together with a captioner.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from limner.core.fields import FractionBelowOne
 from limner.core.types import Features, Pixels
 from limner.encoders.encoder import Encoder, maps_to_features, resize_to_square
+from limner.encoders.folded import FoldedConvolution, FoldedNetwork, can_fold
 from limner.encoders.pretrained import weights_sha256
 from limner.encoders.resnet import BasicBlock
 from limner.encoders.trained import load_trained_encoder
@@ -87,6 +90,13 @@ class Tiny(Encoder):
         frames = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         return maps_to_features(self.head(self.body(self.stem(frames))), len(images))
 
+    def inference_form(self) -> Callable[[Pixels], Features]:
+        """The network with BatchNorm, ReLU and shortcuts inside its convolutions, on a CPU."""
+        if not can_fold(self):
+            return self
+        maps = FoldedNetwork(self, partial(_fold, self))
+        return lambda pixels: maps_to_features(maps(pixels.frames.flatten(0, 1)), len(pixels.frames))
+
     def provenance(self) -> dict[str, Any]:
         """JSON values that identify the features, with the hash of the current weights."""
         return {
@@ -97,6 +107,37 @@ class Tiny(Encoder):
             "preprocessing": {"size": self.config.size, "resample": "bilinear", "scale": [-1, 1]},
             "dim": self.dim,
         }
+
+
+def _fold(network: Tiny) -> Callable[[Tensor], Tensor]:
+    """The layers of a network, folded, as a function from images (B, 3, H, W) to maps."""
+
+    def convolutions(layers: nn.Sequential) -> list[FoldedConvolution]:
+        """Those of a sequence of convolution, BatchNorm, ReLU, convolution, ..."""
+        return [FoldedConvolution(layers[i], layers[i + 1], "relu") for i in range(0, len(layers), 3)]  # type: ignore[arg-type]
+
+    before, after = convolutions(network.stem), convolutions(network.head)
+    blocks = []
+    for block in network.body:
+        assert isinstance(block, BasicBlock)
+        down = None if block.downsample is None else FoldedConvolution(*block.downsample)  # type: ignore[arg-type]
+        first, second = (
+            FoldedConvolution(block.conv1, block.bn1, "relu"),
+            FoldedConvolution(block.conv2, block.bn2, "relu"),
+        )
+        blocks.append((first, second, down))
+
+    def run(images: Tensor) -> Tensor:
+        x = images.contiguous(memory_format=torch.channels_last)
+        for layer in before:
+            x = layer(x)
+        for first, second, down in blocks:
+            x = second(first(x), x if down is None else down(x))
+        for layer in after:
+            x = layer(x)
+        return x
+
+    return run
 
 
 def jitter_colours(frames: Float[Tensor, "B T 3 H W"], strength: float) -> Float[Tensor, "B T 3 H W"]:

@@ -99,7 +99,7 @@ def check_export(pipeline: Pipeline, engine: OnnxPipeline, media: Sequence[Sourc
             differences.append(abs(expected.logprob - actual.logprob))
         else:
             examples.append((expected.text, actual.text))
-            tokens = engine.search(engine.pixels(source, []), decoding)[0].tokens
+            tokens = engine.search([engine.pixels(source, [])], decoding)[0][0].tokens
             losses.append(expected.logprob - caption_logprob(pipeline, source, tokens))
     if not logprobs:
         raise ValueError(f"none of {len(media)} media to check with can be read: {'; '.join(failures[:3])}")

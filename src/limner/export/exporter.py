@@ -16,9 +16,10 @@ from limner.core.torch_free import Source
 from limner.export.check import ExportCheck, check_export, microworld_media
 from limner.export.graphs import Graphs, build_graphs, write_graphs
 from limner.export.int8 import quantise_step, shrink_weights
-from limner.export.preprocessing import split_preprocessing
+from limner.export.preprocessing import PerChannel, split_preprocessing
 from limner.inference.onnx.model import EXPORT_MANIFEST, ExportManifest, OnnxModel, file_hashes
 from limner.inference.onnx.pipeline import OnnxPipeline
+from limner.inference.onnx.pixels import Preprocess
 from limner.inference.pipeline import Pipeline
 from limner.runs.run import Run
 from limner.runs.trained_media import trained_media
@@ -57,25 +58,11 @@ def export_onnx(run: Run, out: Path, int8: bool = False, media: Sequence[Source]
         raise FileExistsError(f"{out} exists and is not an exported model: choose another name")
     pipeline = Pipeline(run)
     resize, scale, shift = split_preprocessing(run.encoder)
-    decoding = replace(run.recipe.beam.bind(run.vocabulary), groups=1, must=(), n_best=1)
     with atomic_folder(out) as new:
-        graphs = _trace(run, resize.side, scale, shift, new)
-        run.vocabulary.save(new / "vocabulary.json")
-        manifest = ExportManifest(
-            files=file_hashes(new), preprocess=resize, frames=run.recipe.frames, sampling=run.recipe.sampling,
-            decoding=decoding, layout=(graphs.layout.h, graphs.layout.w), images=True, clips=True,
-            memory=graphs.memory_names, state=graphs.state_names, media=trained_media(run),
-            source={
-                "run": run.folder.resolve().name, "model": run.recipe.model.name,
-                "encoder": run.encoder.provenance()["architecture"], "torch": torch.__version__,
-            },
-        )  # fmt: skip
-        manifest.save(new)
-        images, clips = _supported_media(graphs, new, run.recipe.frames)
-        manifest = replace(manifest, images=images, clips=clips)
+        manifest = _trace(run, resize, scale, shift, new)
         manifest.save(new)
         media = media or microworld_media(manifest.images, manifest.clips and not manifest.images)
-        float_check = check_export(pipeline, OnnxPipeline.load(new), media, decoding)
+        float_check = check_export(pipeline, OnnxPipeline.load(new), media, manifest.decoding)
         _require(float_check, MIN_IDENTICAL_SHARE, "the exported graphs")
         float_bytes = {name: facts["bytes"] for name, facts in manifest.files.items()}
         int8_check = None
@@ -83,7 +70,7 @@ def export_onnx(run: Run, out: Path, int8: bool = False, media: Sequence[Source]
             _quantise(new)
             manifest = replace(manifest, files=file_hashes(new), int8=True)
             manifest.save(new)
-            int8_check = check_export(pipeline, OnnxPipeline.load(new), media, decoding)
+            int8_check = check_export(pipeline, OnnxPipeline.load(new), media, manifest.decoding)
             _require(int8_check, 0.0, "the int8 graphs")
         checks = {"float": float_check.to_json(), **({"int8": int8_check.to_json()} if int8_check else {})}
         manifest = replace(manifest, source={**manifest.source, "captions compared with PyTorch": checks})
@@ -92,20 +79,51 @@ def export_onnx(run: Run, out: Path, int8: bool = False, media: Sequence[Source]
     return ExportResult(out, float_check, int8_check, file_bytes, float_bytes, manifest.images, manifest.clips)
 
 
-def _trace(run: Run, side: tuple[int, int], scale: Sequence[float], shift: Sequence[float], folder: Path) -> Graphs:
-    """Trace encoder and decoding step and write them to a folder.  Raises ValueError when that is not possible."""
+def _trace(run: Run, resize: Preprocess, scale: PerChannel, shift: PerChannel, folder: Path) -> ExportManifest:
+    """Trace encoder and decoding step and write them to a folder, with a manifest.
+
+    The step is traced for several media, or for one where that is not possible.  Raises ValueError when nothing is.
+    """
     assert run.encoder is not None
-    try:
-        graphs = build_graphs(run.encoder.eval(), run.model.eval(), side, scale, shift)
-        write_graphs(graphs, str(folder / "encoder.onnx"), str(folder / "step.onnx"))
-    except ImportError as error:
-        raise ImportError(f"exporting needs onnx and onnxscript ({error}): pip install limner[onnx]") from error
-    except Exception as error:  # torch.export raises many kinds of exceptions and wraps the cause
-        raise ValueError(
-            f"{run.recipe.model.name} on {run.encoder.provenance()['architecture']} cannot be exported: torch.export "
-            f"cannot trace it ({_cause(error)})"
-        ) from error
-    return graphs
+    run.vocabulary.save(folder / "vocabulary.json")
+    for batched in (True, False):
+        try:
+            graphs = build_graphs(run.encoder.eval(), run.model.eval(), resize.side, scale, shift, batched)
+            write_graphs(graphs, str(folder / "encoder.onnx"), str(folder / "step.onnx"))
+            manifest = _manifest(run, resize, graphs, folder)
+            manifest.save(folder)
+            images, clips = _supported_media(graphs, folder, run.recipe.frames)
+        except ImportError as error:
+            raise ImportError(f"exporting needs onnx and onnxscript ({error}): pip install limner[onnx]") from error
+        except Exception as error:  # torch.export raises many kinds of exceptions and wraps the cause
+            if batched:
+                continue
+            raise ValueError(
+                f"{run.recipe.model.name} on {run.encoder.provenance()['architecture']} cannot be exported: "
+                f"torch.export cannot trace it ({_cause(error)})"
+            ) from error
+        if images or clips:
+            return replace(manifest, images=images, clips=clips)
+    raise ValueError(
+        f"the exported graphs compute other numbers than PyTorch, for images and for clips of {run.recipe.frames} "
+        "frames: nothing was written (torch.export fixed a length that must be dynamic, as it does for video encoders)"
+    )
+
+
+def _manifest(run: Run, resize: Preprocess, graphs: Graphs, folder: Path) -> ExportManifest:
+    """The manifest of the float graphs in a folder, before it is known which media they read."""
+    assert run.encoder is not None
+    return ExportManifest(
+        files=file_hashes(folder), preprocess=resize, frames=run.recipe.frames, sampling=run.recipe.sampling,
+        decoding=replace(run.recipe.beam.bind(run.vocabulary), groups=1, must=(), n_best=1),
+        layout=(graphs.layout.h, graphs.layout.w), images=True, clips=True,
+        memory=graphs.memory_names, state=graphs.state_names, batched=graphs.step.batched,
+        media=trained_media(run),
+        source={
+            "run": run.folder.resolve().name, "model": run.recipe.model.name,
+            "encoder": run.encoder.provenance()["architecture"], "torch": torch.__version__,
+        },
+    )  # fmt: skip
 
 
 def _cause(error: BaseException) -> str:
@@ -117,36 +135,37 @@ def _cause(error: BaseException) -> str:
 
 
 def _supported_media(graphs: Graphs, folder: Path, frames: int) -> tuple[bool, bool]:
-    """Whether the graphs compute PyTorch's numbers for images, and for clips of `frames` frames.
-
-    Raises ValueError when they do for neither.
-    """
+    """Whether the graphs compute PyTorch's numbers for images, and for clips of `frames` frames."""
     model = OnnxModel.load(folder)
-    supported = _matches_pytorch(graphs, model, 1), _matches_pytorch(graphs, model, max(2, frames))
-    if not any(supported):
-        raise ValueError(
-            f"the exported graphs compute other numbers than PyTorch, for images and for clips of {frames} frames: "
-            "nothing was written (torch.export fixed a length that must be dynamic, as it does for video encoders)"
-        )
-    return supported
+    return _matches_pytorch(graphs, model, 1), _matches_pytorch(graphs, model, max(2, frames))
 
 
 def _matches_pytorch(graphs: Graphs, model: OnnxModel, frames: int) -> bool:
-    """Compare the encoder and one decoding step of three hypotheses with PyTorch, on noise."""
-    pixels = np.random.default_rng(frames).integers(0, 256, (frames, *graphs.pixels.shape[2:]), np.uint8)
+    """Compare the encoder and one decoding step of three hypotheses with PyTorch, on noise: three media or one."""
+    media, step = 3 if graphs.step.batched else 1, graphs.step
+    shape = (media, frames, *graphs.pixels.shape[2:])
+    pixels = np.random.default_rng(frames).integers(0, 256, shape, np.uint8)
+    token = np.array([[1, 2, 3]] * media)
     try:
         with torch.enable_grad():  # the code path that was traced, see `build_graphs`
-            memory, state, _ = graphs.encoder.encode(torch.from_numpy(pixels)[None])
-            expected = [*graphs.step.memory.flatten(memory), *graphs.step.state.flatten(state)]
-            states = [x.repeat_interleave(3, 0) for x in graphs.step.state.flatten(state)]
-            tokens = torch.tensor([1, 2, 3])
-            expected += [*graphs.step(tokens, states, graphs.step.memory.flatten(memory))]
-        onnx_memory, onnx_state = model.encode(pixels)
-        step = model.step(onnx_memory, tokens.numpy(), [np.repeat(x, 3, 0) for x in onnx_state])
+            parts = [graphs.encoder.encode(torch.from_numpy(each)[None])[:2] for each in pixels]
+            memory = [torch.cat(each) for each in zip(*(step.memory.flatten(part) for part, _ in parts), strict=True)]
+            state = [torch.cat(each) for each in zip(*(step.state.flatten(part) for _, part in parts), strict=True)]
+            rows = [x.repeat_interleave(3, 0) for x in state]
+            tokens = torch.from_numpy(token)
+            if step.batched:
+                expected = step(tokens, [x.unflatten(0, (media, 3)) for x in rows], memory)
+            else:
+                expected = tuple(x[None] for x in step(tokens[0], rows, memory))
+        encoded = [model.encode(each) for each in pixels]
+        onnx_memory, onnx_state = (
+            [np.concatenate(each) for each in zip(*trees, strict=True)] for trees in zip(*encoded, strict=True)
+        )
+        logits, attention, new = model.step(onnx_memory, token, [np.repeat(x, 3, 1) for x in onnx_state])
     except Exception:  # from PyTorch (a length that the encoder cannot read) or from onnxruntime
         return False
-    actual = [*onnx_memory.values(), *onnx_state, step[0], step[1], *step[2]]
-    return all(_close(a.numpy(), b) for a, b in zip(expected, actual, strict=True))
+    actual = [*onnx_memory, *(x[:, 0] for x in onnx_state), logits, attention, *new]
+    return all(_close(a.numpy(), b) for a, b in zip([*memory, *state, *expected], actual, strict=True))
 
 
 def _close(a: np.ndarray, b: np.ndarray) -> bool:

@@ -1,10 +1,12 @@
 """A captioner as two ONNX graphs: the encoder, which runs once per medium, and one decoding step.
 
     encoder(pixels uint8 (1, T, h, w, 3)) -> memory ..., state ...
-    step(token (R,), state ..., memory ...) -> logits (R, V), attention (R, N), new state ...
+    step(token (B, K), state ..., memory ...) -> logits (B, K, V), attention (B, K, N), new state ...
 
-The memory has one row, because there is one medium.  Tokens and states have one row for each of the R hypotheses.  The
-numbers of frames T, cells N and hypotheses R are dynamic, and so is the number of words in a transformer's state.
+The encoder reads one medium at a time; a step decodes K hypotheses of each of B media, whose memories are concatenated.
+Where torch.export can trace a model for one medium only, tokens and states are (R, ...) and the memory has one row.
+The numbers of media, frames T, cells N and hypotheses are dynamic, and so is the number of words in a transformer's
+state.
 Which axes are dynamic is found by running the model with two different sizes.  Scaling and normalisation per channel
 are part of the encoder graph, so its input is the uint8 pixels of a resized image.
 """
@@ -16,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Int, UInt8
 from torch import Tensor, nn
 
 from limner.core.types import BOS, Layout, Pixels
@@ -87,18 +89,20 @@ class EncoderGraph(nn.Module):
 
 
 class StepGraph(nn.Module):
-    """One decoding step for all hypotheses of one medium."""
+    """One decoding step for all hypotheses of several media (`batched`), or of one."""
 
-    def __init__(self, captioner: Captioner, memory: TreeSpec, state: TreeSpec):
+    def __init__(self, captioner: Captioner, memory: TreeSpec, state: TreeSpec, batched: bool):
         super().__init__()
-        self.captioner, self.memory, self.state = captioner, memory, state
+        self.captioner, self.memory, self.state, self.batched = captioner, memory, state, batched
 
     def forward(
-        self, token: Int[Tensor, " R"], state: Sequence[Tensor], memory: Sequence[Tensor]
-    ) -> tuple[Float[Tensor, "R V"] | Float[Tensor, "R N"] | Tensor, ...]:
+        self, token: Int[Tensor, "*R"], state: Sequence[Tensor], memory: Sequence[Tensor]
+    ) -> tuple[Tensor, ...]:
         """Last tokens, states and memory -> logits, attention and the tensors of the new states."""
-        out = self.captioner.step(token, self.state.unflatten(state), self.memory.unflatten(memory))
-        return (out.logits, out.attention, *self.state.flatten(out.state))
+        rows = [x.flatten(0, 1) for x in (token, *state)] if self.batched else [token, *state]
+        out = self.captioner.step(rows[0], self.state.unflatten(rows[1:]), self.memory.unflatten(memory))
+        outputs = (out.logits, out.attention, *self.state.flatten(out.state))
+        return tuple(x.unflatten(0, token.shape) for x in outputs) if self.batched else outputs
 
 
 @dataclass(frozen=True)
@@ -123,9 +127,14 @@ class Graphs:
 
 
 def build_graphs(
-    encoder: Encoder, captioner: Captioner, side: tuple[int, int], scale: Sequence[float], shift: Sequence[float]
+    encoder: Encoder,
+    captioner: Captioner,
+    side: tuple[int, int],
+    scale: Sequence[float],
+    shift: Sequence[float],
+    batched: bool,
 ) -> Graphs:
-    """Build both graphs for images of `side` = (height, width) pixels.
+    """Build both graphs for images of `side` = (height, width) pixels; `batched`: a step decodes several media.
 
     Channel c of a pixel with the uint8 value x becomes scale[c] * x + shift[c].
     """
@@ -145,15 +154,19 @@ def build_graphs(
         # a transformer's state grows with every step: these axes are dynamic, and so is axis 0, the hypotheses
         grown = [_changed_axes(a, b) for a, b in zip(tree_leaves(states[1]), tree_leaves(states[2]), strict=True)]
         encoder_graph.state = TreeSpec(start, tuple((0, *axes) for axes in grown))
-    step = StepGraph(captioner, encoder_graph.memory, encoder_graph.state).eval().requires_grad_(False)
+    step = StepGraph(captioner, encoder_graph.memory, encoder_graph.state, batched).eval().requires_grad_(False)
     inputs = (token, encoder_graph.state.flatten(states[2]), encoder_graph.memory.flatten(memory))
+    if batched:  # the example has two media
+        token, rows, cells = inputs
+        inputs = (torch.stack([token] * 2), [torch.stack([x] * 2) for x in rows], [torch.cat([x] * 2) for x in cells])
     return Graphs(encoder_graph, step, short, inputs, Layout(1, layout.h, layout.w))
 
 
 def write_graphs(graphs: Graphs, encoder_path: str, step_path: str) -> None:
     """Write both graphs as ONNX files.  Any exception of torch.export means that the model cannot be traced."""
     dynamic = torch.export.Dim.DYNAMIC
-    memory, state = graphs.step.memory, graphs.step.state
+    memory, state, batched = graphs.step.memory, graphs.step.state, graphs.step.batched
+    leading = {0: dynamic, 1: dynamic} if batched else {0: dynamic}  # media and hypotheses, or hypotheses
     _write(
         graphs.encoder,
         (graphs.pixels,),
@@ -166,9 +179,9 @@ def write_graphs(graphs: Graphs, encoder_path: str, step_path: str) -> None:
         graphs.step,
         graphs.inputs,
         (
-            {0: dynamic},
-            [dict.fromkeys(axes, dynamic) for axes in state.dynamic_axes],
-            [dict.fromkeys(axes, dynamic) for axes in memory.dynamic_axes],
+            leading,
+            [leading | {axis + batched: dynamic for axis in axes if axis} for axes in state.dynamic_axes],
+            [({0: dynamic} if batched else {}) | dict.fromkeys(axes, dynamic) for axes in memory.dynamic_axes],
         ),
         ["token", *graphs.state_names, *graphs.memory_names],
         ["logits", "attention", *(f"new_{name}" for name in graphs.state_names)],

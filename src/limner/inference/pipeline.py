@@ -58,6 +58,7 @@ class Pipeline:
         self.run, self.device = run, device
         self.frames = frames or run.recipe.frames
         self.encoder: Encoder = run.encoder.to(device).eval()
+        self._run_encoder = self.encoder.inference_form()
         self.model = run.model.to(device).eval()
         self.vocabulary = run.vocabulary
         self.others = tuple(others)
@@ -166,7 +167,7 @@ class Pipeline:
     @torch.no_grad()
     def encode(self, pixels: Pixels) -> Features:
         """Return the encoder's features of preprocessed frames."""
-        return self.encoder(pixels)
+        return self._run_encoder(pixels)
 
     def to_captions(self, output: Captions, layout: Layout) -> list[Caption]:
         """Convert the output of a search, token ids and attention, into captions with words and maps."""

@@ -38,6 +38,9 @@ class Step(NamedTuple):
     attention: Float[Tensor, "R N"]  # sums to 1 over the real cells
 
 
+DecodingStep = Callable[[Tensor, Any, Any], Step]  # (token (R,), state, memory) -> Step
+
+
 class TeacherForced(NamedTuple):
     """The result of teacher forcing: `logits[:, i]` predict the token after `tokens[:, i]`.
 
@@ -85,6 +88,11 @@ class Captioner(nn.Module, ABC):
     @abstractmethod
     def forward_teacher_forced(self, memory: Any, tokens: Int[Tensor, "R L"]) -> TeacherForced:
         """Run `step` along given tokens, which begin with BOS, as fast as the model allows.  Equal to `unroll`."""
+
+    def decoding_step(self) -> "DecodingStep":
+        """The fastest form of `step` as the model is now, for a search: another function with equal results up to
+        rounding, or `step` itself."""
+        return self.step
 
     def hidden(self, state: Any) -> Float[Tensor, "R H"] | None:
         """The vector from which the last step's logits were computed, for objectives; None when there is none."""
@@ -219,6 +227,10 @@ class CaptionerWrapper(Captioner):
 
     def step(self, token: Int[Tensor, " R"], state: Any, memory: Any) -> Step:
         return self.captioner.step(token, state, memory)
+
+    def decoding_step(self) -> DecodingStep:
+        own = type(self).step is not CaptionerWrapper.step  # it changes what the captioner inside does
+        return self.step if own else self.captioner.decoding_step()
 
     def forward_teacher_forced(self, memory: Any, tokens: Int[Tensor, "R L"]) -> TeacherForced:
         return self.captioner.forward_teacher_forced(memory, tokens)

@@ -72,7 +72,17 @@ class AdditiveAttention(nn.Module):
         counts: list[int] | None = None,
     ) -> tuple[Float[Tensor, "R D"], Float[Tensor, "R N"]]:
         """-> context (R, D) and attention weights (R, N); `keys` must be `self.key(values)`."""
-        query = self.query(query)
+        return self.weigh(self.query(query), values, keys, mask, counts)
+
+    def weigh(
+        self,
+        query: Float[Tensor, "R A"],
+        values: Float[Tensor, "B N D"],
+        keys: Float[Tensor, "B N A"],
+        mask: Bool[Tensor, "B N"],
+        counts: list[int] | None = None,
+    ) -> tuple[Float[Tensor, "R D"], Float[Tensor, "R N"]]:
+        """As `forward`, for queries that are Wq q already."""
         if counts is not None or (keys.device.type == "cpu" and not torch.is_grad_enabled()):
             # one medium at a time: its (K, N, A) numbers fit the cache, those of a batch do not
             counts = counts or [len(query) // len(keys)] * len(keys)

@@ -59,6 +59,23 @@ class PackedWeight:
         return product.view(*x.shape[:-1], len(weight))
 
 
+class PackedLinear:
+    """x W^T + b without gradients on a CPU, from a packed copy of W that is made here, for weights of any size.
+
+    Nothing is checked at a call, and nothing follows when the weights change (see `limner.core.derived`).
+    """
+
+    def __init__(self, weight: Float[Tensor, "O H"], bias: Float[Tensor, " O"] | None = None):
+        """Only where `can_pack(weight)` is True."""
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), LAYOUT_ROWS)
+        self.bias = None if bias is None else bias.detach()
+
+    def __call__(self, x: Float[Tensor, "R H"]) -> Float[Tensor, "R O"]:
+        """The product, for at least one row."""
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+        return product
+
+
 class SmallBatchLinear(nn.Linear):
     """nn.Linear that uses a packed copy of its matrix on a CPU, without gradients."""
 
@@ -72,14 +89,16 @@ class SmallBatchLinear(nn.Linear):
 
 def _is_faster_packed(weight: Tensor, x: Tensor) -> bool:
     """Whether a packed copy can be used (float32, on a CPU, without gradients) and is faster."""
+    return weight.numel() >= MIN_MATRIX_SIZE and 0 < x.numel() <= MAX_ROWS * x.shape[-1] and can_pack(weight, x)
+
+
+def can_pack(*tensors: Tensor) -> bool:
+    """Whether products of these tensors can use packed copies: float32, on a CPU, without gradients or autocast."""
     return (
-        weight.numel() >= MIN_MATRIX_SIZE
-        and 0 < x.numel() <= MAX_ROWS * x.shape[-1]
+        all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
-        and {weight.device.type, x.device.type} == {"cpu"}
-        and {weight.dtype, x.dtype} == {torch.float32}
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
     )

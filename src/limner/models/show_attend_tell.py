@@ -13,12 +13,13 @@ from typing import Literal, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
+from limner.core.derived import Derived
 from limner.core.fields import FractionBelowOne, PositiveInt
 from limner.core.types import Features, Pixels
-from limner.models.captioner import Captioner, Step, TeacherForced, not_ended
+from limner.models.captioner import Captioner, DecodingStep, Step, TeacherForced, not_ended
 from limner.models.layers import AdditiveAttention, WordHead, masked_max
+from limner.models.packed_linear import can_pack
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class ShowAttendTell(Captioner):
         self.dropout = nn.Dropout(config.dropout)
         self.word_dropout = nn.Dropout(config.word_dropout)
         self.cell_dropout = nn.Dropout(config.cell_dropout)
+        self._packed_step = Derived[DecodingStep]()
         nn.init.uniform_(self.embed.weight, -0.1, 0.1)
         nn.init.uniform_(self.head.weight, -0.1, 0.1)
         nn.init.zeros_(self.head.bias)
@@ -122,37 +124,17 @@ class ShowAttendTell(Captioner):
 
     def step(self, token: Int[Tensor, " R"], state: State, memory: Memory) -> Step:
         word = self.word_dropout(self.embed(token))
-        if token.device.type == "cpu" and not torch.is_grad_enabled():
-            h, c, context, attention = self._recurrent_step_for_siblings(token, state, memory)
-        else:
-            h, c, context, attention = self.recurrent_step(word, state.h, state.c, memory)
+        h, c, context, attention = self.recurrent_step(word, state.h, state.c, memory)
         state = State(h, c, torch.arange(len(h), device=h.device))
         return Step(self.word_logits(h, context, word), state, attention)
 
-    def _recurrent_step_for_siblings(
-        self, token: Int[Tensor, " R"], state: State, memory: Memory
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """`recurrent_step` for a beam on a CPU, without repeated work.
+    def decoding_step(self) -> DecodingStep:
+        """`step` from packed weights, in evaluation without gradients on a CPU (`models.show_attend_tell_step`)."""
+        if self.training or not can_pack(*self.parameters()):
+            return self.step
+        from limner.models.show_attend_tell_step import PackedStep  # imported here: it imports this module
 
-        Rows that continue the same hypothesis have the same h: its attention, gate and matrix products are computed
-        once.  The product with a word's embedding is computed once for all rows with that word.
-        """
-        _, sibling = state.row.unique(return_inverse=True)
-        first = torch.empty(int(sibling.max()) + 1, dtype=torch.long)
-        first[sibling] = torch.arange(len(token))
-        media = len(memory.cells)
-        counts = torch.bincount(first // (len(token) // media), minlength=media).tolist()
-        h = state.h[first]
-        context, attention = self.attend(h, memory.cells, memory.keys, memory.mask, counts)
-        context = torch.sigmoid(self.gate(h)) * context
-        word_weight, context_weight = self.lstm.weight_ih.split([self.config.embed, context.shape[1]], 1)
-        gates = linear(h, self.lstm.weight_hh, self.lstm.bias_ih + self.lstm.bias_hh) + linear(context, context_weight)
-        words, which = token.unique(return_inverse=True)
-        gates = gates.index_select(0, sibling).add_(linear(self.embed(words), word_weight).index_select(0, which))
-        i, f, g, o = gates.chunk(4, 1)
-        c = torch.sigmoid(f) * state.c + torch.sigmoid(i) * torch.tanh(g)
-        h = torch.sigmoid(o) * torch.tanh(c)
-        return h, c, context.index_select(0, sibling), attention.index_select(0, sibling)
+        return self._packed_step.get(self.parameters(), lambda: PackedStep(self))
 
     def hidden(self, state: State) -> Float[Tensor, "R H"]:
         return state.h

@@ -109,7 +109,7 @@ def _measure(run: Run, source: Source, decoding: Beam, repeats: int, batch: int,
         features = pipeline.encode(pixels)
         latency["read"] = 1000 * _median_seconds(read, repeats, device)
         latency["encode"] = 1000 * _median_seconds(partial(pipeline.encode, pixels), repeats, device)
-        operations["encode"] = count_flops(partial(pipeline.encode, pixels))
+        operations["encode"] = count_flops(partial(pipeline.encoder, pixels))
         batch_pixels = Pixels(pixels.frames.expand(batch, *pixels.frames.shape[1:]).contiguous())
         caption_batch = partial(_caption, pipeline, batch_pixels, decoding)
     caption_one = partial(beam, run.model.to(device), features, decoding)

@@ -121,6 +121,32 @@ def captions_share_a_memory(model: Captioner, features: Features) -> None:
     _close(two.logits, four.logits, "teacher-forced logits of two captions per medium")
 
 
+@torch.no_grad()
+def decoding_step_equals_step(model: Captioner, features: Features) -> None:
+    """`decoding_step()` gives what `step` gives, for four media and for one, also where rows continue one hypothesis.
+
+    After the weights have changed, a new `decoding_step()` follows them.
+    """
+    for media in ([0, 1, 2, 3], [0], [2]):
+        memory = model.encode(_pick(features, media))
+        state = other = _repeat(model.init_state(memory), 3)
+        last = torch.arange(3 * len(media))
+        for step in range(3):
+            token = last % (WORDS - 3) + 3 if step else torch.full_like(last, BOS)
+            slow, fast = model.step(token, state, memory), model.decoding_step()(token, other, memory)
+            _close(fast.logits, slow.logits, f"logits of step {step} for {len(media)} media")
+            _close(fast.attention, slow.attention, f"attention of step {step} for {len(media)} media")
+            rows = last - last % 3 + torch.tensor([0, 0, 2]).repeat(len(media))
+            state, other = (
+                map_tensors(lambda x, rows=rows: x.index_select(0, rows), out.state) for out in (slow, fast)
+            )
+    for parameter in model.parameters():
+        parameter.mul_(0.9)
+    state = model.init_state(memory)
+    slow, fast = model.step(token[:1], state, memory), model.decoding_step()(token[:1], state, memory)
+    _close(fast.logits, slow.logits, "logits after the weights have changed")
+
+
 def memory_and_state_have_rows(model: Captioner, features: Features) -> None:
     """Every tensor of a memory or state has one row per medium; selected rows are those of the selected media."""
     memory = model.encode(features)
@@ -244,6 +270,7 @@ CHECKS: dict[str, Callable[[Captioner, Features], None]] = {
     "teacher forcing equals stepping": teacher_forcing_equals_stepping,
     "gradients of teacher forcing and stepping agree": gradients_of_both_agree,
     "captions of a medium share its memory": captions_share_a_memory,
+    "the decoding step equals step": decoding_step_equals_step,
     "memory and state have a row per medium": memory_and_state_have_rows,
     "rows of a batch are independent": rows_are_independent,
     "masked cells change nothing": masked_cells_change_nothing,

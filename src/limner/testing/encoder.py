@@ -14,8 +14,8 @@ def check_encoder(config: EncoderConfig) -> Features:
     """Build an encoder from a registered config and check it on random frames -> the features of the last batch.
 
     Checked: preprocessing takes frames of any size; there is one cell per place of the layout, with `dim` channels and
-    without a mask; rows of a batch are independent; evaluation mode is deterministic; the provenance is JSON and names
-    the encoder.
+    without a mask; rows of a batch are independent; evaluation mode is deterministic; the inference form gives the
+    same cells; the provenance is JSON and names the encoder.
     Raises AssertionError that says what was expected.
 
     >>> from limner.encoders import SmallCNNConfig
@@ -55,6 +55,9 @@ def _encode(encoder: Encoder, pixels: torch.Tensor) -> Features:
     with torch.no_grad():
         first, second = (encoder(Pixels(pixels)) for _ in range(2))
     assert torch.equal(first.grid, second.grid), "two calls differ in evaluation mode"
+    with torch.no_grad():
+        form = encoder.inference_form()(Pixels(pixels))
+    assert torch.allclose(form.grid, first.grid, rtol=1e-4, atol=1e-4), "the cells of the inference form differ"
     assert isinstance(first, Features), f"forward must return Features, got {type(first).__name__}"
     return first
 

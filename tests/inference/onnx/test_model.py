@@ -48,8 +48,8 @@ def test_the_card_is_held_against_itself(copy: Path):
 
 def test_other_export_formats_are_refused(copy: Path, tmp_path: Path):
     card = read_export_manifest(copy)
-    replace(card, format=3, version="9.9").save(copy)
-    with pytest.raises(ValueError, match=r"export format 3, of limner 9\.9; this limner reads up to 2: update limner"):
+    replace(card, format=4, version="9.9").save(copy)
+    with pytest.raises(ValueError, match=r"export format 4, of limner 9\.9; this limner reads up to 3: update limner"):
         OnnxPipeline.load(copy)
     (copy / EXPORT_MANIFEST).write_text("[]")
     with pytest.raises(ValueError, match="does not describe an exported model: it has no format number"):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from limner.apps.cli import main
-from limner.core.torch_free import Failure, Medium
+from limner.core.torch_free import Caption, Failure, Medium
 from limner.decode.options import Beam, Sample
 from limner.inference.onnx.pipeline import OnnxPipeline
 
@@ -77,6 +77,24 @@ def test_every_kind_of_source_is_captioned(exported: Path, files: list[Path]):
     assert isinstance(found["nowhere.png"], Failure)
     with pytest.raises(ValueError, match="needs the PyTorch engine"):
         engine.caption(files[0], Sample())
+
+
+def test_images_of_a_folder_are_decoded_together(exported: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch):
+    """They take as many steps as the one that takes most alone; hypotheses of each end at different steps."""
+    engine, shapes, counts, alone = OnnxPipeline.load(exported), list[tuple[int, ...]](), list[int](), list[Caption]()
+    step = engine.model.step
+    monkeypatch.setattr(engine.model, "step", lambda *given: shapes.append(given[1].shape) or step(*given))
+    for path in files:
+        alone.append(engine.caption(path, Beam(3, n_best=2)))
+        counts.append(len(shapes))
+        shapes.clear()
+    together = list(engine.captions(files, Beam(3, n_best=2), batch_size=len(files)))
+    assert engine.model.manifest.batched and shapes[0] == (len(files), 1) and len(shapes) == max(counts)
+    for mine, (path, ours) in zip(alone, together, strict=True):
+        assert isinstance(ours, Caption), path
+        assert (ours.text, [it.text for it in ours.others]) == (mine.text, [it.text for it in mine.others])
+        assert ours.logprob == pytest.approx(mine.logprob, abs=1e-4)
+        np.testing.assert_allclose(ours.attention, mine.attention, atol=1e-5)
 
 
 def test_the_export_beside_a_run_is_found(

@@ -1,6 +1,11 @@
-"""Captions of clips with an exported captioner, in NumPy; the same captions as `limner.runs.clip_search`."""
+"""Captions of images and clips with an exported captioner, in NumPy; the same as `limner.runs.clip_search` finds.
 
-from collections.abc import Mapping, Sequence
+The encoder runs for one medium (or frame) after the other, which is as fast as a batch; decoding steps are taken for
+several together.
+"""
+
+from collections.abc import Sequence
+from functools import partial
 from math import log
 
 import numpy as np
@@ -9,42 +14,73 @@ from jaxtyping import Float, Int, UInt8
 from limner.core.torch_free import BOS, EOS, PAD
 from limner.decode.clip_options import ClipMethod, hypotheses_per_frame
 from limner.decode.options import Beam
-from limner.inference.onnx.beam import OnnxHypothesis, OnnxStepOutput, State, beam, log_softmax
-from limner.inference.onnx.model import OnnxModel
+from limner.decode.single_beam import FoundCaption, StepOutput, beam, log_softmax
+from limner.inference.onnx.model import OnnxModel, State
 from limner.metrics.consensus import consensus
 
-Encoded = tuple[Mapping[str, np.ndarray], State]  # the memory of a frame by name, and its initial state (one row)
+Encoded = tuple[list[np.ndarray], State]  # the memory of B media, and their states (B, K, ...)
 
 
-def search_clip(
-    model: OnnxModel, pixels: UInt8[np.ndarray, "T h w 3"], options: Beam, method: ClipMethod
-) -> list[OnnxHypothesis]:
-    """The `options.n_best` best captions of an image or clip, best first; see `limner.runs.clip_search.search_clips`.
+def search_media(
+    model: OnnxModel, media: Sequence[UInt8[np.ndarray, "T h w 3"]], options: Beam, method: ClipMethod
+) -> list[list[FoundCaption]]:
+    """The `options.n_best` best captions of each image or clip, best first; see `limner.runs.clip_search.search_clips`.
 
-    Their attention is over all T * h * w cells.
+    All have the same number of frames.  Their attention is over all T * h * w cells.
     """
-    frames = len(pixels)
+    frames = len(media[0])
     if method == "mosaic" or frames == 1:
-        return _search(model, model.encode(pixels), options)
+        return _search(model, [model.encode(pixels) for pixels in media], options)
     if method == "middle":
-        found = _search(model, model.encode(pixels[frames // 2][None]), options)
-        return [each._replace(attention=_in_frame(each.attention, frames // 2, frames)) for each in found]
+        found = _search(model, [model.encode(pixels[frames // 2][None]) for pixels in media], options)
+        return [
+            [each._replace(attention=_in_frame(each.attention, frames // 2, frames)) for each in captions]
+            for captions in found
+        ]
+    return [_search_by_consensus(model, pixels, options) for pixels in media]
+
+
+def _search_by_consensus(model: OnnxModel, pixels: UInt8[np.ndarray, "T h w 3"], options: Beam) -> list[FoundCaption]:
+    """The captions of a clip on which its frames agree."""
     encoded = [model.encode(frame[None]) for frame in pixels]
     wide = hypotheses_per_frame(options)
     assert isinstance(wide, Beam)
-    hypotheses = [each for frame in encoded for each in _search(model, frame, wide)]
+    hypotheses = [each for found in _search(model, encoded, wide) for each in found]
     captions = [[int(i) for i in each.tokens if i not in (PAD, EOS)] for each in hypotheses]
     chosen = consensus(captions, np.array([each.logprob for each in hypotheses]), options.n_best)
     return [_teacher_forced(model, encoded, hypotheses[place].tokens) for place in chosen]
 
 
-def _search(model: OnnxModel, encoded: Encoded, options: Beam) -> list[OnnxHypothesis]:
-    memory, start = encoded
+def _search(model: OnnxModel, encoded: Sequence[Encoded], options: Beam) -> list[list[FoundCaption]]:
+    """The best captions of media of equal shapes, together where the exported step can do that."""
+    groups = [encoded] if model.manifest.batched else [[one] for one in encoded]
+    return [
+        captions
+        for group in groups
+        for captions in beam(partial(_step, model), _together(group), options, _select, len(group))
+    ]
 
-    def step(token: np.ndarray, state: State) -> OnnxStepOutput:
-        return model.step(memory, token, state)
 
-    return beam(step, start, options)
+def _together(encoded: Sequence[Encoded]) -> Encoded:
+    """The memories and states of several media as those of a batch."""
+    memories, states = zip(*encoded, strict=True)
+    memory, state = ([np.concatenate(parts) for parts in zip(*trees, strict=True)] for trees in (memories, states))
+    return memory, state
+
+
+def _step(model: OnnxModel, token: Int[np.ndarray, "B K"], encoded: Encoded) -> StepOutput:
+    """A step of the search, whose state is the decoder's memory and state."""
+    memory, state = encoded
+    logits, attention, state = model.step(memory, token, state)
+    return log_softmax(logits), attention, (memory, state)
+
+
+def _select(encoded: Encoded, media: Int[np.ndarray, " b"], rows: Int[np.ndarray, "b k"]) -> Encoded:
+    """The memory of `media`, and the states of the hypotheses `rows` of each."""
+    memory, state = encoded
+    if state and len(media) < len(state[0]):
+        memory = [x[media] for x in memory]
+    return memory, [x[media[:, None], rows] for x in state]
 
 
 def _in_frame(attention: Float[np.ndarray, "L n"], frame: int, frames: int) -> Float[np.ndarray, "L N"]:
@@ -54,25 +90,24 @@ def _in_frame(attention: Float[np.ndarray, "L n"], frame: int, frames: int) -> F
     return everywhere.reshape(len(attention), -1)
 
 
-def _teacher_forced(model: OnnxModel, frames: Sequence[Encoded], tokens: Int[np.ndarray, " L"]) -> OnnxHypothesis:
+def _teacher_forced(model: OnnxModel, frames: Sequence[Encoded], tokens: Int[np.ndarray, " L"]) -> FoundCaption:
     """Mean log-probability and attention of a sentence about a clip, given the encoded frames."""
     parts = [_logprob_and_attention(model, frame, tokens) for frame in frames]
     logprob = np.array([value for value, _ in parts])
     total = float(np.logaddexp.reduce(logprob))
     attention = [maps * np.exp(value - total) for value, maps in parts]
     mean = total - log(len(frames))
-    return OnnxHypothesis(mean, mean, tokens, np.concatenate(attention, 1))
+    return FoundCaption(mean, mean, tokens, np.concatenate(attention, 1))
 
 
 def _logprob_and_attention(
     model: OnnxModel, encoded: Encoded, tokens: Int[np.ndarray, " L"]
 ) -> tuple[float, Float[np.ndarray, "L n"]]:
     """Log-probability of a sentence about one frame (natural log), and its attention at every token."""
-    memory, state = encoded
     total, maps, previous = 0.0, [], BOS
     for token in tokens.tolist():
-        logits, attention, state = model.step(memory, np.array([previous], np.int64), state)
-        total += float(log_softmax(logits)[0, token])
-        maps.append(attention[0])
+        logp, attention, encoded = _step(model, np.array([[previous]], np.int64), encoded)
+        total += float(logp[0, 0, token])
+        maps.append(attention[0, 0])
         previous = token
     return total, np.stack(maps)

@@ -23,12 +23,13 @@ from limner.core.migration import migrate
 from limner.core.version import __version__
 from limner.data.frames import SamplingConfig
 from limner.decode.options import Beam
-from limner.inference.onnx.beam import OnnxStepOutput, State
 from limner.inference.onnx.pixels import Preprocess
 from limner.text.load import load_vocabulary
 from limner.text.vocabulary import Vocabulary
 
-FORMAT = 2
+State = list[np.ndarray]  # the decoder's state: arrays (B, K, ...) for K hypotheses of each of B media
+
+FORMAT = 3  # since 3, a step may read several media (`ExportManifest.batched`)
 EXPORT_MANIFEST = "model.json"
 EXPORTED_FILES = ("encoder.onnx", "step.onnx", "vocabulary.json")
 
@@ -50,6 +51,7 @@ class ExportManifest:
     source: dict[str, Any]  # the exported run, and the differences from PyTorch that were measured
     int8: bool = False
     media: str = ""  # what it was trained on: images or clips; "" is not known
+    batched: bool = False  # True: the tokens and states of a step are (B, K, ...) for B media, else (R, ...) for one
     format: int = FORMAT
     version: str = __version__
 
@@ -86,19 +88,25 @@ class OnnxModel:
         manifest = read_export_manifest(folder)
         return cls(folder, manifest, load_vocabulary(folder / "vocabulary.json"), threads)
 
-    def encode(self, pixels: UInt8[np.ndarray, "T h w 3"]) -> tuple[dict[str, np.ndarray], State]:
-        """Encode a medium once -> the memory by name, and the initial state (one row)."""
+    def encode(self, pixels: UInt8[np.ndarray, "T h w 3"]) -> tuple[list[np.ndarray], State]:
+        """Encode a medium once -> the memory (one row) and the initial state (1, 1, ...)."""
         outputs = self.encoder.run([*self.manifest.memory, *self.manifest.state], {"pixels": pixels[None]})
         count = len(self.manifest.memory)
-        return dict(zip(self.manifest.memory, outputs[:count], strict=True)), outputs[count:]
+        return outputs[:count], [x[None] for x in outputs[count:]]
 
-    def step(self, memory: Mapping[str, np.ndarray], token: Int[np.ndarray, " R"], state: State) -> OnnxStepOutput:
-        """Decode one token for each of R hypotheses -> logits (R, V), attention (R, N) and the new state."""
-        inputs = {"token": token, **memory, **dict(zip(self.manifest.state, state, strict=True))}
-        names = ["logits", "attention", *(f"new_{name}" for name in self.manifest.state)]
-        logits, attention, *state = self.decoder.run(
-            names, {name: value for name, value in inputs.items() if name in self._decoder_inputs}
-        )
+    def step(
+        self, memory: Sequence[np.ndarray], token: Int[np.ndarray, "B K"], state: State
+    ) -> tuple[np.ndarray, np.ndarray, State]:
+        """Decode one token for each of K hypotheses of B media -> logits (B, K, V), attention (B, K, N), new state.
+
+        B is 1 unless `manifest.batched`.
+        """
+        assert self.manifest.batched or len(token) == 1
+        rows = [token, *state] if self.manifest.batched else [x[0] for x in (token, *state)]
+        names = ["token", *self.manifest.state, *self.manifest.memory]
+        inputs = {k: v for k, v in zip(names, [*rows, *memory], strict=True) if k in self._decoder_inputs}
+        outputs = self.decoder.run(["logits", "attention", *(f"new_{name}" for name in self.manifest.state)], inputs)
+        logits, attention, *state = outputs if self.manifest.batched else [x[None] for x in outputs]
         return logits, attention, state
 
 

@@ -15,9 +15,9 @@ from limner.core.torch_free import BOS, EOS, PAD, Caption, Failure, Source
 from limner.data.media import frames_of
 from limner.decode.clip_options import clip_method
 from limner.decode.options import Beam, Decoding, with_options
+from limner.decode.single_beam import FoundCaption
 from limner.inference.batching import caption_in_batches, check_several_sources, source_name
-from limner.inference.onnx.beam import OnnxHypothesis, require_supported
-from limner.inference.onnx.clips import search_clip
+from limner.inference.onnx.clips import search_media
 from limner.inference.onnx.model import OnnxModel
 
 
@@ -73,7 +73,8 @@ class OnnxPipeline:
     ) -> Iterator[tuple[Source, Caption | Failure]]:
         """Caption many images or clips, in order: yields (source, Caption), or (source, Failure) if it cannot be read.
 
-        Media are captioned one at a time; `batch_size` of them are read together.
+        `batch_size` is the number of frames that are read, and whose captions are decoded, together: one per image, all
+        sampled frames of a clip.
         """
         check_several_sources(sources)
         search = with_options(decoding or self.decoding, **options)
@@ -84,8 +85,12 @@ class OnnxPipeline:
         return (self.pixels(source, notes),)
 
     def decode(self, pixels: Sequence[tuple[np.ndarray]], decoding: Decoding | None) -> list[Caption]:
-        """Caption sources that `read` has returned, one after the other."""
-        return [self._caption(frames, decoding) for (frames,) in pixels]
+        """Caption sources that `read` has returned, all of one shape, together."""
+        found = self.search([frames for (frames,) in pixels], decoding)
+        return [
+            replace(best, others=tuple(more))
+            for best, *more in ([self._to_caption(each) for each in captions] for captions in found)
+        ]
 
     def pixels(self, source: Source, notes: list[str]) -> UInt8[np.ndarray, "T h w 3"]:
         """Read and preprocess a source -> the encoder's input; a line is added to `notes` for damage that was skipped.
@@ -99,16 +104,14 @@ class OnnxPipeline:
             raise ValueError(f"{source_name(source)}: {self.folder} was exported from a model that reads {other} only")
         return self.preprocess(frames)
 
-    def search(self, pixels: UInt8[np.ndarray, "T h w 3"], decoding: Decoding | None = None) -> list[OnnxHypothesis]:
-        """Search for the `n_best` best captions of preprocessed frames, best first."""
+    def search(
+        self, media: Sequence[UInt8[np.ndarray, "T h w 3"]], decoding: Decoding | None = None
+    ) -> list[list[FoundCaption]]:
+        """Search for the `n_best` best captions of each medium, best first, given frames of equal shapes."""
         options = require_supported((decoding or self.decoding).bind(self.vocabulary))
-        return search_clip(self.model, pixels, options, self.clip)
+        return search_media(self.model, media, options, self.clip)
 
-    def _caption(self, pixels: UInt8[np.ndarray, "T h w 3"], decoding: Decoding | None) -> Caption:
-        best, *more = [self._to_caption(hypothesis) for hypothesis in self.search(pixels, decoding)]
-        return replace(best, others=tuple(more))
-
-    def _to_caption(self, hypothesis: OnnxHypothesis) -> Caption:
+    def _to_caption(self, hypothesis: FoundCaption) -> Caption:
         """Convert token ids and attention into a caption with words and maps."""
         ids = hypothesis.tokens.tolist()
         finished = EOS in ids
@@ -119,3 +122,18 @@ class OnnxPipeline:
         cells = hypothesis.attention.shape[1]
         maps = hypothesis.attention[steps].astype(np.float32).reshape(len(steps), cells // (h * w), h, w)
         return Caption(self.vocabulary.decode(tokens), hypothesis.logprob, words, maps, finished)
+
+
+def require_supported(options: Decoding) -> Beam:
+    """Return the options.  Raises ValueError for a search that the ONNX engine does not have."""
+    if not isinstance(options, Beam):
+        raise ValueError("the ONNX engine has beam search only; sampling (--sample) needs the PyTorch engine")
+    if options.groups > 1 or options.must:
+        raise ValueError(
+            "the ONNX engine has no diverse and no constrained beams (--decoding.groups, --must): use PyTorch's"
+        )
+    if options.predict_start:
+        raise ValueError(
+            "an exported model does not predict its first token (--decoding.predict_start): use the PyTorch engine"
+        )
+    return options

@@ -1,6 +1,7 @@
 """The NumPy beam search finds what PyTorch's finds, on captioners that are tables and on real ones."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,15 +14,8 @@ from limner.decode.logits import apply_rules
 from limner.decode.options import Beam, Sample
 from limner.decode.rules import Rules
 from limner.decode.search import beam as torch_beam
-from limner.inference.onnx.beam import (
-    OnnxStepOutput,
-    State,
-    beam,
-    log_softmax,
-    mask_forbidden,
-    require_supported,
-    top_k,
-)
+from limner.decode.single_beam import StepOutput, beam, log_softmax, mask_forbidden, top_k
+from limner.inference.onnx.pipeline import require_supported
 from limner.models.captioner import Captioner, map_tensors
 from tests.decode.tables import chain, tables
 from tests.models.captioners import random_features, small
@@ -33,23 +27,33 @@ def leaves(tree: object) -> list[torch.Tensor]:
     return found
 
 
-def engine_beam(model: Captioner, features: Features, options: Beam) -> list[list[tuple[list[int], float, np.ndarray]]]:
-    """The NumPy search, medium by medium, on PyTorch's own steps."""
-    found = []
-    for i in range(len(features)):
+def take_rows(state: Any, media: np.ndarray, rows: np.ndarray) -> Any:
+    memory, hidden = state
+    return map_tensors(lambda x: x[torch.from_numpy(media)], memory), [x[media[:, None], rows] for x in hidden]
+
+
+def engine_beam(
+    model: Captioner, features: Features, options: Beam, together: bool = False
+) -> list[list[tuple[list[int], float, np.ndarray]]]:
+    """The NumPy search on PyTorch's own steps, medium by medium or `together`."""
+    if not together:
+        alone = [features.map(lambda x, i=i: x[i : i + 1]) for i in range(len(features))]
+        return [engine_beam(model, one, options, True)[0] for one in alone]
+    with torch.no_grad():
+        memory = model.encode(features)
+        start = model.init_state(memory)
+
+    def step(token: np.ndarray, state: Any) -> StepOutput:
+        memory, hidden = state
+        tensors = iter([torch.from_numpy(x).flatten(0, 1) for x in hidden])
         with torch.no_grad():
-            memory = model.encode(features.map(lambda x, i=i: x[i : i + 1]))
-            start = model.init_state(memory)
+            out = model.step(torch.from_numpy(token).flatten(), map_tensors(lambda _: next(tensors), start), memory)
+        rows = [x.unflatten(0, token.shape).numpy() for x in (out.logits, out.attention, *leaves(out.state))]
+        return log_softmax(rows[0]), rows[1], (memory, rows[2:])
 
-        def step(token: np.ndarray, state: State, memory=memory, start=start) -> OnnxStepOutput:
-            tensors = iter([torch.from_numpy(x) for x in state])
-            with torch.no_grad():
-                out = model.step(torch.from_numpy(token), map_tensors(lambda _: next(tensors), start), memory)
-            return out.logits.numpy(), out.attention.numpy(), [x.numpy() for x in leaves(out.state)]
-
-        captions = beam(step, [x.numpy() for x in leaves(start)], options)
-        found.append([(it.tokens.tolist(), it.logprob, it.attention) for it in captions])
-    return found
+    first = [x.numpy()[:, None] for x in leaves(start)]
+    found = beam(step, (memory, first), options, take_rows, len(features))
+    return [[(it.tokens.tolist(), it.logprob, it.attention) for it in captions] for captions in found]
 
 
 def same(theirs: Captions, ours: list[list[tuple[list[int], float, np.ndarray]]], n_best: int) -> None:
@@ -106,7 +110,8 @@ searches = st.builds(
 @given(options=searches, seed=st.integers(0, 500), words=st.integers(1, 6), end=st.floats(-3, 3))
 def test_tables_are_searched_as_in_pytorch(options: Beam, seed: int, words: int, end: float):
     model, features = tables(3, max(words, 3), seed, end), of_tables(3)
-    same(torch_beam(model, features, options), engine_beam(model, features, options), options.n_best)
+    for together in (False, True):
+        same(torch_beam(model, features, options), engine_beam(model, features, options, together), options.n_best)
 
 
 @pytest.mark.parametrize("case", ["show_attend_tell", "first_token", "sa_lstm", "spatial_transformer", "up_down"])
@@ -114,7 +119,8 @@ def test_tables_are_searched_as_in_pytorch(options: Beam, seed: int, words: int,
 def test_captioners_are_searched_as_in_pytorch(case: str, size: int):
     model, features = small(case, seed=size), random_features(6, ragged=False)
     options = Beam(size, 0.5, Rules(min_length=2, max_length=8), normalise="wu")
-    same(torch_beam(model, features, options), engine_beam(model, features, options), 1)
+    for together in (False, True):
+        same(torch_beam(model, features, options), engine_beam(model, features, options, together), 1)
 
 
 def test_a_beam_by_hand():
@@ -163,11 +169,11 @@ def test_log_softmax_by_hand():
 
 @pytest.mark.parametrize("bad", [np.nan, -np.inf])
 def test_scores_that_are_not_numbers_are_an_error(bad: float):
-    def step(token: np.ndarray, state: State) -> OnnxStepOutput:
-        return np.full((len(token), 6), bad, np.float32), np.ones((len(token), 1), np.float32), state
+    def step(token: np.ndarray, state: Any) -> StepOutput:
+        return np.full((*token.shape, 6), bad, np.float32), np.ones((*token.shape, 1), np.float32), state
 
     with pytest.raises(FloatingPointError, match="nan or all -inf"):
-        beam(step, [], Beam(2))
+        beam(step, None, Beam(2), take_rows)
 
 
 def test_other_searches_are_refused():
