@@ -98,6 +98,19 @@ def test_bytes_of_all_requests_together_are_bounded():
     assert (b"retry-after", b"1") in connection.sent[0]["headers"]
 
 
+def test_clients_that_send_a_little_too_much_can_send_it_all_before_they_read_the_answer():
+    for headers in ({}, {"content-length": "24"}):
+        connection = Connection(b"x" * 8, b"x" * 8, b"x" * 8, headers=headers)
+        asked(connection, body_bytes=10)
+        assert connection.status == 413 and connection.chunks == []
+    waiting = Connection(b"x" * 24, headers={"content-length": "24", "expect": "100-continue"})
+    asked(waiting, body_bytes=10)
+    assert waiting.status == 413 and waiting.chunks == [b"x" * 24]
+    endless = Connection(*[b"x" * 8] * 100)
+    asked(endless, body_bytes=10)
+    assert endless.status == 413 and len(endless.chunks) > 90
+
+
 def test_compressed_bodies_are_refused():
     connection = Connection(b"\x1f\x8b", headers={"content-encoding": "gzip"})
     asked(connection)
@@ -166,7 +179,7 @@ def test_the_token_is_needed_everywhere_but_for_health(pipeline: Pipeline):
 )  # fmt: skip
 def test_a_loopback_service_answers_to_its_own_names_only(host: str, answered: bool):
     app, connection = Echo(), Connection(b"", headers={"host": host})
-    asyncio.run(Access(app, "", True)(connection.scope, connection.receive, connection.send))
+    asyncio.run(Access(app, "", True, Limits())(connection.scope, connection.receive, connection.send))
     assert connection.status == (200 if answered else 403)
 
 

@@ -6,15 +6,16 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-import limner
+from limner.inference.pipeline import Pipeline
 from limner.service.app import create_app
 from limner.service.engine import Engine
 from tests.service.world import BASE
 
 
 @pytest.fixture(scope="module")
-def shipped() -> Iterator[TestClient]:
-    with TestClient(create_app(Engine({"limner-tiny": limner.load()})), base_url=BASE) as client:
+def shipped(pipeline: Pipeline) -> Iterator[TestClient]:
+    """A service whose model has the name of the one in the examples; the fields of its answers are the same."""
+    with TestClient(create_app(Engine({"limner-tiny": pipeline})), base_url=BASE) as client:
         yield client
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,13 +18,14 @@ from pathlib import Path
 import pytest
 
 from limner.apps.cli import main
+from limner.apps.serve import raise_open_files
 from tests.service.world import images, text_of
 
 
 @contextmanager
-def running(tiny: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def running(run: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """The process and its port."""
-    command = [sys.executable, "-m", "limner", "serve", "--model", str(tiny / "run"), "--port", "0", *options]
+    command = [sys.executable, "-m", "limner", "serve", "--model", str(run), "--port", "0", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -43,6 +45,12 @@ def ask(port: int, content: bytes) -> str:
         return json.loads(answer.read())["caption"]
 
 
+def head_of(body: bytes) -> bytes:
+    """The head of a request with JSON."""
+    lines = ["POST /v1/caption HTTP/1.1", "Host: localhost", "Content-Type: application/json"]
+    return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode()
+
+
 def half_a_request(port: int, headers: str = "Content-Length: 1000") -> socket.socket:
     """A client that sends the head of a request, one byte, and no more."""
     client = socket.create_connection(("127.0.0.1", port), timeout=30)
@@ -50,11 +58,14 @@ def half_a_request(port: int, headers: str = "Content-Length: 1000") -> socket.s
     return client
 
 
-def test_a_process_with_bad_clients_serves_the_good_ones_and_finishes_at_sigterm(tiny: Path):
+def test_a_process_with_bad_clients_serves_the_good_ones_and_finishes_at_sigterm(tiny: Path, tmp_path: Path):
+    """Also after the folder of its model was deleted."""
     (path,) = images(tiny, 1)
     content = path.read_bytes()
-    with running(tiny, "--upload-timeout", "2", "--wait-ms", "1") as (process, port):
+    shutil.copytree(tiny / "run", tmp_path / "run")
+    with running(tmp_path / "run", "--upload-timeout", "2", "--wait-ms", "1") as (process, port):
         expected = ask(port, content)
+        shutil.rmtree(tmp_path / "run")
         slow = [half_a_request(port) for _ in range(50)]
         for client in [half_a_request(port) for _ in range(20)]:
             client.close()
@@ -65,9 +76,7 @@ def test_a_process_with_bad_clients_serves_the_good_ones_and_finishes_at_sigterm
         assert slow[0].recv(100).startswith(b"HTTP/1.1 408")
         last = socket.create_connection(("127.0.0.1", port), timeout=30)
         body = json.dumps({"image": text_of(content)}).encode()
-        lines = ["POST /v1/caption HTTP/1.1", "Host: localhost", "Content-Type: application/json"]
-        head = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""])
-        last.sendall(head.encode() + body[:100])
+        last.sendall(head_of(body) + body[:100])
         time.sleep(0.2)  # so that it has begun when the signal comes
         os.kill(process.pid, signal.SIGTERM)
         time.sleep(0.2)
@@ -80,6 +89,23 @@ def test_a_process_with_bad_clients_serves_the_good_ones_and_finishes_at_sigterm
         assert process.returncode == 0 and out == "stopped; what was begun is finished\n" and error == ""
         with pytest.raises(OSError):
             socket.create_connection(("127.0.0.1", port), timeout=1)
+
+
+@pytest.mark.slow
+def test_a_thousand_uploads_at_once(tiny: Path):
+    """Some are answered with 429; none is lost, and the next request is answered."""
+    (path,) = images(tiny, 1)
+    body = json.dumps({"image": text_of(path.read_bytes())}).encode()
+    raise_open_files()
+    with running(tiny / "run", "--queue", "100") as (_, port):
+        clients = [socket.create_connection(("127.0.0.1", port), timeout=120) for _ in range(1000)]
+        for client in clients:
+            client.sendall(head_of(body) + body[:-1])
+        for client in clients:
+            client.sendall(body[-1:])
+        statuses = [int(client.recv(100).split()[1]) for client in clients]
+        assert set(statuses) == {200, 429} and statuses.count(200) >= 100
+        assert ask(port, path.read_bytes())
 
 
 def test_what_cannot_be_served(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -2,10 +2,13 @@
 
 import hmac
 import ipaddress
+from contextlib import suppress
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from limner.service.bodies import ClientGone, discard
 from limner.service.errors import RequestError
+from limner.service.limits import Limits
 
 OPEN = ("/healthz", "/readyz")  # answered without a token
 
@@ -23,19 +26,21 @@ def is_loopback(host: str) -> bool:
 
 
 class Access:
-    """ASGI middleware that refuses requests without the token, before their bodies are received.
+    """ASGI middleware that refuses requests without the token; their bodies are not kept.
 
     With `loopback` it also refuses requests that were sent to another host's name: a web page whose name was made to
     point to this machine (DNS rebinding) could otherwise use the service.
     """
 
-    def __init__(self, app: ASGIApp, token: str, loopback: bool):
-        self.app, self.token, self.loopback = app, token.encode(), loopback
+    def __init__(self, app: ASGIApp, token: str, loopback: bool, limits: Limits):
+        self.app, self.token, self.loopback, self.limits = app, token.encode(), loopback, limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
         if scope["type"] == "http" and (error := self._refusal(scope)):
-            await error.response(scope["path"])(scope, receive, send)
+            with suppress(ClientGone):
+                await discard(scope, receive, self.limits)
+                await error.response(scope["path"])(scope, receive, send)
             return
         await self.app(scope, receive, send)
 

@@ -55,7 +55,7 @@ def create_app(engine: Engine, settings: Settings = Settings()) -> FastAPI:
     # the last one that is added sees a request first
     app.add_middleware(Counting, metrics=engine.metrics)
     app.add_middleware(WholeBodies, limits=engine.limits, metrics=engine.metrics)
-    app.add_middleware(Access, token=settings.token, loopback=settings.loopback)
+    app.add_middleware(Access, token=settings.token, loopback=settings.loopback, limits=engine.limits)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(settings.origins), allow_methods=["*"], allow_headers=["*"]

@@ -54,6 +54,7 @@ class WholeBodies:
         most, received = self.limits.body_bytes, 0
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length[:20]) > most:
+            await discard(scope, receive, self.limits)
             raise _too_large(most)
         deadline = asyncio.get_running_loop().time() + self.limits.upload_seconds
         more = True
@@ -69,6 +70,8 @@ class WholeBodies:
             chunk, more = message.get("body", b""), message.get("more_body", False)
             received += len(chunk)
             if received > most:
+                if more:
+                    await discard(scope, receive, self.limits)
                 raise _too_large(most)
             if self.buffered + len(chunk) > self.limits.buffered_bytes:
                 raise RequestError(429, "too many bytes of requests are waiting: try again", "busy", retry_after=1)
@@ -103,6 +106,27 @@ class WholeBodies:
         finally:
             gone.cancel()
             work.cancel()
+
+
+async def discard(scope: Scope, receive: Receive, limits: Limits) -> None:
+    """Receive the rest of a request that is refused, up to as many bytes as are allowed, without keeping it.
+
+    Many clients read no answer before they have sent everything, and lose it when the connection is closed meanwhile.
+    Nothing is received from a client that waits to be asked for the body (Expect: 100-continue), or that promises more
+    than four times what is allowed.
+    """
+    headers, received, more = dict(scope["headers"]), 0, True
+    length = headers.get(b"content-length", b"0")
+    if b"expect" in headers or (length.isdigit() and int(length[:20]) > 4 * limits.body_bytes):
+        return
+    deadline = asyncio.get_running_loop().time() + limits.upload_seconds
+    with suppress(asyncio.TimeoutError):
+        while more and received <= 4 * limits.body_bytes:
+            message = await asyncio.wait_for(receive(), max(0.0, deadline - asyncio.get_running_loop().time()))
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            received += len(message.get("body", b""))
+            more = message.get("more_body", False)
 
 
 def _too_large(most: int) -> RequestError:

@@ -1,4 +1,4 @@
-"""Examples in the OpenAPI description.  A test sends the requests to the shipped model and expects these answers."""
+"""Examples in the OpenAPI description: requests that work, and what limner-tiny answered to them."""
 
 from typing import Any
 

@@ -1,11 +1,11 @@
 """Explanations for requests: a figure of an image, a film of a clip."""
 
-import tempfile
-from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import torch
 
+from limner.core.temporaries import temporary_folder
 from limner.core.types import Medium, Pixels
 from limner.data.archives import temporary_file
 from limner.explanations.clip_sentence import captioned
@@ -75,7 +75,7 @@ def _read(engine: Engine, pipeline: Pipeline, upload: Upload, is_clip: bool) -> 
 
 
 def _drawn(explanation: Explanation, shown: DisplayFrames, kind: str) -> bytes:
-    with tempfile.TemporaryDirectory(prefix="limner-") as folder:
-        path = Path(folder) / f"explanation.{kind}"
+    with temporary_folder(gettempdir(), "limner-explanation") as folder:
+        path = folder / f"explanation.{kind}"
         write_explanation(explanation, shown, path)
         return path.read_bytes()
