@@ -115,9 +115,7 @@ def test_recipes_in_the_documentation_can_be_read() -> None:
         if isinstance(tree, dict) and tree.keys() <= Recipe.__dataclass_fields__.keys() and "mean_gru" not in text:
             given = tree.get("data", {})
             data = given if isinstance(given, list) else {"media": "images", **given}
-            start = (
-                {"start": shipped.DEFAULT} if "start" in tree else {}
-            )  # the reader's run is not here
+            start = {"start": shipped.DEFAULT} if "start" in tree else {}  # the reader's run is not here
             build_recipe({**tree, **start, "data": data}, where=f"{page}: {text}")
             read += 1
     assert read >= 8
