@@ -256,7 +256,7 @@ def test_mistakes_are_one_line_and_have_a_status(tiny: Path, photos: Path, tmp_p
         (["evaluate", run, "extra"], "unknown arguments: extra", 2),
         (["explain", run, "nowhere.jpg", "--out", "f.png"], "nowhere.jpg: there is no such file", 1),
         (["explain", run, photo, "--out", "f.bmp"], "f.bmp: the ending chooses the format", 2),
-        (["train", recipe, "--start", "nowhere"], "there is no file or folder nowhere/", 1),
+        (["train", recipe, "--start", "nowhere"], "start: nowhere is not a run folder here", 1),
         (["train", "nowhere.yaml"], "no recipe at nowhere.yaml", 1),
         (
             ["train", recipe, "--stages.0.learning_rte", "1"],

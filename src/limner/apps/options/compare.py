@@ -1,7 +1,7 @@
 """Compare runs on the same images or videos.
 
     limner compare RUN_A RUN_B --out compare.html
-    limner compare A_1 A_2 A_3 -- B_1 B_2 B_3     systems with several seeds each
+    limner compare A_1 A_2 A_3 -- B_1 B_2 B_3     means over seeds
 
 RUN is a folder with the captions.json of `limner evaluate`, or a captions file (then give --references).  The first
 one is the baseline.  All are scored anew, with the same references and tokens.  The page has paired-bootstrap
