@@ -84,7 +84,7 @@ def test_uniform_maps_are_reported(tiny: Path, clip: Path, tmp_path: Path, monke
 
 
 def test_more_frames_and_larger_parts(tiny: Path, clip: Path, tmp_path: Path, monkeypatch):
-    """What the method is given: 6 frames, and saliency frame by frame."""
+    """What the method is given: 6 frames together, and parts of them; by consensus, every frame alone."""
     asked = []
 
     def recorded(model, features, words, **options):
@@ -93,9 +93,13 @@ def test_more_frames_and_larger_parts(tiny: Path, clip: Path, tmp_path: Path, mo
 
     monkeypatch.setitem(METHODS, "saliency", recorded)
     command = ["explain", str(tiny / "run"), str(clip), "--method", "saliency", "--out", str(tmp_path / "f.png")]
-    assert main([*command, "--frames", "6", "--unit", "1,2,2", "--sentence", "a"]) == 0
-    assert main([*command, "--sentence", "a", "--overwrite"]) == 0
+    mosaic = ["--clip", "mosaic", "--sentence", "a"]
+    assert main([*command, *mosaic, "--frames", "6", "--unit", "1,2,2"]) == 0
+    assert main([*command, *mosaic, "--overwrite"]) == 0
     assert asked == [(Layout(6, 4, 4), {"block": Layout(1, 2, 2)}), (Layout(4, 4, 4), {})]
+    asked.clear()
+    assert main([*command, "--sentence", "a", "--overwrite"]) == 0
+    assert asked == [(Layout(1, 4, 4), {})] * 4
 
 
 def test_damaged_clips_are_explained_or_refused(tiny: Path, clip: Path, tmp_path: Path, capsys):

@@ -152,10 +152,10 @@ def test_missing_and_newer_files_are_named(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"is not a run folder: it has no run.json"):
         load_run(tmp_path)
     make(tmp_path)
-    edit(tmp_path, format=3, something_new=[1])
-    with pytest.raises(ValueError, match=r"has run format 3; this limner reads up to 2: update limner"):
+    edit(tmp_path, format=4, something_new=[1])
+    with pytest.raises(ValueError, match=r"has run format 4; this limner reads up to 3: update limner"):
         load_run(tmp_path)
-    edit(tmp_path, format=2)
+    edit(tmp_path, format=3)
     with pytest.raises(ValueError, match=r"run\.json does not describe a run.*something_new"):
         load_run(tmp_path)
     (tmp_path / "run.json").write_text("[]")
