@@ -22,6 +22,7 @@ from limner.apps.shared.arguments import (
     report_notes,
     report_unreadable,
 )
+from limner.apps.shared.confidence import confidence_fields, notes_about_confidence, require_calibration, shown_text
 from limner.apps.shared.decoding import decoding_of
 from limner.apps.shared.journal import REPORT, WRITERS, Journal, Row, check_output, printable, side_file, to_csv
 from limner.apps.shared.models import open_captioner
@@ -88,9 +89,14 @@ def _run_files(options: argparse.Namespace, decoding_changes: dict[str, str]) ->
     captioner = open_captioner(options)
     decoding = decoding_of(options, decoding_changes, captioner.decoding, captioner.vocabulary)
     cut = Cut(options.every, options.shots, options.whole)
+    minimum = options.min_confidence
+    if minimum is not None:
+        require_calibration(captioner, decoding)
     made_with = _provenance(options, captioner, decoding, cut if clips else None)
     journal = Journal(options.out, options.resume, made_with, options.overwrite)
-    caption_all(files, captioner, decoding, cut, journal, options.batch_size, problems, _style(options))
+    caption_all(files, captioner, decoding, cut, journal, options.batch_size, problems, _style(options), minimum)
+    if minimum is not None:
+        problems.notes += notes_about_confidence(journal.rows.values(), minimum)
     if options.out:
         about = {"captions of": captioner.name, **made_with}
         tokenizer = scoring_tokenizer(captioner.vocabulary.tokenizer if captioner.vocabulary else "")
@@ -161,6 +167,8 @@ def _provenance(
     made_with = provenance(captioner.fingerprint(), decoding)
     if options.style == "alt-text":
         made_with["style"] = {"alt-text": options.max_chars or MAX_CHARS}
+    if options.min_confidence is not None:
+        made_with["min_confidence"] = options.min_confidence
     if options.others:
         from limner.runs.resolve import resolve_model
 
@@ -187,10 +195,12 @@ def caption_all(
     batch_size: int,
     problems: Problems,
     style: Callable[[str], str],
+    min_confidence: float | None = None,
 ) -> None:
     """Caption the files that the journal does not hold yet.
 
-    Shows a progress bar, or without an output file a line per caption.
+    Shows a progress bar, or without an output file a line per caption.  A caption with a confidence below
+    `min_confidence` is withheld: its row has an empty caption, and the text in another field.
     """
     done = {row["file"] for row in journal.rows.values()}
     todo = [file for file in files if printable(file) not in done]
@@ -213,9 +223,10 @@ def caption_all(
             problems.notes += result.notes
             others = tuple(replace(other, text=style(other.text)) for other in result.others)
             caption = replace(result, text=style(result.text), others=others)
-            journal.add(row_of(piece, caption))
+            row = row_of(piece, caption, min_confidence)
+            journal.add(row)
             if journal.out is None:
-                print(printed_line(piece, caption, len(files)), flush=True)
+                print(printed_line(piece, shown_text(row), len(files)), flush=True)
                 for other in caption.others:
                     print(f"    {other.text}", flush=True)
 
@@ -234,23 +245,26 @@ def _progress_bar(total: int, completed: int) -> Iterator[Callable[[int], None]]
         yield lambda done: bar.update(task, completed=done)
 
 
-def printed_line(piece: Piece, caption: Caption, files: int) -> str:
+def printed_line(piece: Piece, text: str, files: int) -> str:
     """A caption as it is printed: after its file name if there are several files, and after its time in a video."""
     name = [] if files == 1 else [printable(piece.file)]
     if not piece.whole_file and piece.start is not None and piece.end is not None:
         name.append(f"{timestamp(piece.start)} - {timestamp(piece.end)}")
-    return ": ".join([" ".join(name), caption.text] if name else [caption.text])
+    return ": ".join([" ".join(name), text] if name else [text])
 
 
-def row_of(piece: Piece, caption: Caption) -> Row:
-    """A caption as a row of the output; times in seconds."""
+def row_of(piece: Piece, caption: Caption, min_confidence: float | None = None) -> Row:
+    """A caption as a row of the output; times in seconds.  One below `min_confidence` is withheld."""
     times = {} if piece.start is None or piece.end is None else {"start": piece.start, "end": piece.end}
+    withheld = min_confidence is not None and caption.confidence is not None and caption.confidence < min_confidence
     return {
         "file": printable(piece.file),
-        "caption": caption.text,
+        "caption": "" if withheld else caption.text,
         "logprob": round(caption.logprob, 4),
         "finished": caption.finished,
         **{name: round(value, 3) for name, value in times.items()},
+        **confidence_fields(caption),
+        **({"withheld": caption.text} if withheld else {}),
         **({"others": [[it.text, round(it.logprob, 4)] for it in caption.others]} if caption.others else {}),
     }
 

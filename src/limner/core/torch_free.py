@@ -49,11 +49,14 @@ class Caption:
     finished: bool = True  # False: the length limit was reached before the end token
     others: tuple["Caption", ...] = ()  # the next best captions, or further samples, when n_best > 1
     notes: tuple[str, ...] = ()  # a line for each damaged part of the file that could be skipped
+    confidence: float | None = None  # probability that people's captions agree; None: not calibrated (limner calibrate)
+    unfamiliar: bool | None = None  # True: the picture is far from those of training; None: not calibrated
 
     def __repr__(self) -> str:
         maps = f", attention {'x'.join(map(str, self.attention.shape))}" if len(self.words) else ""
         others = f", {len(self.others)} others" if self.others else ""
-        return f"Caption({self.text!r}, logprob={self.logprob:.2f}{maps}{others})"
+        confidence = "" if self.confidence is None else f", confidence={self.confidence:.2f}"
+        return f"Caption({self.text!r}, logprob={self.logprob:.2f}{confidence}{maps}{others})"
 
 
 @dataclass(frozen=True)

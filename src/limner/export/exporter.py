@@ -13,6 +13,7 @@ import torch
 
 from limner.core.files import atomic_folder
 from limner.core.torch_free import Source
+from limner.decode.confidence import load_calibration
 from limner.export.check import ExportCheck, check_export, microworld_media
 from limner.export.graphs import Graphs, build_graphs, write_graphs
 from limner.export.int8 import quantise_step, shrink_weights
@@ -86,6 +87,8 @@ def _trace(run: Run, resize: Preprocess, scale: PerChannel, shift: PerChannel, f
     """
     assert run.encoder is not None
     run.vocabulary.save(folder / "vocabulary.json")
+    if calibration := load_calibration(run.folder):
+        calibration.save(folder)
     for batched in (True, False):
         try:
             graphs = build_graphs(run.encoder.eval(), run.model.eval(), resize.side, scale, shift, batched)

@@ -21,8 +21,9 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor, nn
 
-from limner.core.types import BOS, Layout, Pixels
+from limner.core.types import BOS, Features, Layout, Pixels
 from limner.encoders.encoder import Encoder
+from limner.inference.onnx.model import POOLED
 from limner.models.captioner import Captioner, map_tensors
 
 Axes = tuple[int, ...]  # indices of the dynamic axes of a tensor
@@ -73,19 +74,19 @@ class EncoderGraph(nn.Module):
         self.memory: TreeSpec | None = None  # set by `build_graphs`
         self.state: TreeSpec | None = None
 
-    def encode(self, pixels: UInt8[Tensor, "1 T h w 3"]) -> tuple[Any, Any, Layout]:
-        """Pixels of one medium -> memory, first state, layout of the cells."""
+    def encode(self, pixels: UInt8[Tensor, "1 T h w 3"]) -> tuple[Any, Any, Features]:
+        """Pixels of one medium -> memory, first state, cells."""
         frames = pixels.permute(0, 1, 4, 2, 3).to(torch.float32) * self.scale + self.shift
         features = self.encoder(Pixels(frames))
         memory = self.captioner.encode(features)
-        return memory, self.captioner.init_state(memory), features.layout
+        return memory, self.captioner.init_state(memory), features
 
     def forward(self, pixels: UInt8[Tensor, "1 T h w 3"]) -> tuple[Tensor, ...]:
-        """Pixels of one medium -> the tensors of its memory and its first state."""
+        """Pixels of one medium -> the tensors of its memory and its first state, and the mean over its cells."""
         assert self.memory is not None
         assert self.state is not None
-        memory, state, _ = self.encode(pixels)
-        return (*self.memory.flatten(memory), *self.state.flatten(state))
+        memory, state, features = self.encode(pixels)
+        return (*self.memory.flatten(memory), *self.state.flatten(state), features.pooled)
 
 
 class StepGraph(nn.Module):
@@ -141,7 +142,7 @@ def build_graphs(
     encoder_graph = EncoderGraph(encoder, captioner, scale, shift).eval().requires_grad_(False)
     short, long = (torch.zeros(1, frames, *side, 3, dtype=torch.uint8) for frames in (4, 6))
     with torch.enable_grad():  # without gradients, some models use CPU kernels that cannot be traced
-        memory, start, layout = encoder_graph.encode(short)
+        memory, start, features = encoder_graph.encode(short)
         longer_memory = encoder_graph.encode(long)[0]
         encoder_graph.memory = TreeSpec(
             memory,
@@ -159,7 +160,7 @@ def build_graphs(
     if batched:  # the example has two media
         token, rows, cells = inputs
         inputs = (torch.stack([token] * 2), [torch.stack([x] * 2) for x in rows], [torch.cat([x] * 2) for x in cells])
-    return Graphs(encoder_graph, step, short, inputs, Layout(1, layout.h, layout.w))
+    return Graphs(encoder_graph, step, short, inputs, Layout(1, features.layout.h, features.layout.w))
 
 
 def write_graphs(graphs: Graphs, encoder_path: str, step_path: str) -> None:
@@ -172,7 +173,7 @@ def write_graphs(graphs: Graphs, encoder_path: str, step_path: str) -> None:
         (graphs.pixels,),
         ({1: dynamic},),
         ["pixels"],
-        [*graphs.memory_names, *graphs.state_names],
+        [*graphs.memory_names, *graphs.state_names, POOLED],
         encoder_path,
     )
     _write(

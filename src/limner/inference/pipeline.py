@@ -6,7 +6,9 @@ from math import isfinite
 from os import PathLike
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
 
 from limner import shipped
 from limner.core.files import sha256
@@ -14,6 +16,7 @@ from limner.core.torch_free import Caption, Failure, Source
 from limner.core.types import BOS, EOS, PAD, Captions, Features, Layout, Pixels
 from limner.data.frames import FrameSampling
 from limner.data.media import frames_of
+from limner.decode.confidence import load_calibration
 from limner.decode.ensemble import Ensemble, EnsembleInputs, Inputs, check_same_vocabulary
 from limner.decode.options import EQUAL_WEIGHTS, Averaging, Beam, Decoding, media_per_search, with_options
 from limner.encoders.encoder import Encoder
@@ -45,11 +48,12 @@ class Pipeline:
         others: Sequence["Pipeline"] = (),
         averaging: Averaging = EQUAL_WEIGHTS,
         clip: str | None = None,
+        calibrated: bool = True,
     ):
         """`frames` are sampled from a clip (None: as in training); `others` are the other members of an ensemble.
 
         `clip` says how a captioner of images reads clips: "consensus" (the default), "mosaic" or "middle" (see
-        `limner.decode.clip_options`).
+        `limner.decode.clip_options`).  `calibrated` False leaves the run's calibration unread.
         Raises ValueError when the run has no encoder for raw media, or the members have different vocabularies, and for
         a `clip` that the run does not have.
         """
@@ -62,6 +66,7 @@ class Pipeline:
         self.model = run.model.to(device).eval()
         self.vocabulary = run.vocabulary
         self.others = tuple(others)
+        self.calibration = load_calibration(run.folder) if calibrated and not self.others else None
         self.clip = clip_method_of([run, *(member.run for member in others)], clip)
         if self.others:
             check_same_vocabulary([(str(member.run.folder), member.vocabulary) for member in (self, *self.others)])
@@ -153,7 +158,17 @@ class Pipeline:
         return (own, *(pixels for other in self.others for pixels in other.read(source, [])))
 
     def decode(self, pixels: Sequence[tuple[torch.Tensor, ...]], decoding: Decoding) -> list[Caption]:
-        """Caption sources that `read` has returned, all of one shape, together."""
+        """Caption sources that `read` has returned, all of one shape, together, with confidences if calibrated."""
+        captions, pooled = self.captions_and_pooled(pixels, decoding)
+        if self.calibration is None:
+            return captions
+        bound = decoding.bind(self.vocabulary)
+        return self.calibration.rate(captions, pooled, bound, len(pixels[0][0]), self.clip == "mosaic")
+
+    def captions_and_pooled(
+        self, pixels: Sequence[tuple[torch.Tensor, ...]], decoding: Decoding
+    ) -> tuple[list[Caption], Float[np.ndarray, "B D"]]:
+        """Caption media of equal shapes (see `read`), and return the mean over the cells of each medium too."""
         members = (self, *self.others)
         stacked = [Pixels(torch.stack(part).to(self.device)) for part in zip(*pixels, strict=True)]
         features = [member.encode(part) for member, part in zip(members, stacked, strict=True)]
@@ -162,7 +177,12 @@ class Pipeline:
         captions = self.to_captions(search_clips(self.model, inputs, options, self.clip), features[0].layout)
         groups = [captions[i : i + options.n_best] for i in range(0, len(captions), options.n_best)]
         # where a search found fewer than n_best captions, the rest have the log-probability -inf
-        return [replace(best, others=tuple(each for each in more if isfinite(each.logprob))) for best, *more in groups]
+        best = [replace(best, others=tuple(each for each in more if isfinite(each.logprob))) for best, *more in groups]
+        return best, features[0].pooled.float().cpu().numpy()
+
+    def pooled(self, pixels: Sequence[torch.Tensor]) -> Float[np.ndarray, "B D"]:
+        """The mean over the cells of media with preprocessed frames (T, 3, h, w) of equal shapes."""
+        return self.encode(Pixels(torch.stack([*pixels]).to(self.device))).pooled.float().cpu().numpy()
 
     @torch.no_grad()
     def encode(self, pixels: Pixels) -> Features:

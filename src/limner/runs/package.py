@@ -22,6 +22,7 @@ from limner.core.tensors import save_tensors
 from limner.core.version import __version__
 from limner.data.datasets import DataConfig, data_parts
 from limner.data.pseudo_captions import PseudoCaptionsConfig
+from limner.decode.confidence import load_calibration
 from limner.encoders import Detector, Pretrained, PretrainedConfig
 from limner.models.captioner import FromPixels
 from limner.runs.resolve import FORMAT, MANIFEST, open_package
@@ -92,6 +93,8 @@ def _write(run: Run, out: Path, card: str, half: bool) -> None:
     if scores.is_file():
         saved = read_json(scores)
         write_json(out / "scores.json", {key: saved[key] for key in ("scores", "protocol") if key in saved})
+    if calibration := load_calibration(run.folder):
+        calibration.save(out)
     write_text(out / MODEL_CARD, card or _default_card(run))
 
 

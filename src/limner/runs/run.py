@@ -6,6 +6,7 @@ run.json               RunInfo: sizes, the encoder's provenance, plug-ins
 model.safetensors      the weights with the best validation score
 objective.safetensors  parameters of the objective beside those weights, if it has any
 last.safetensors       the checkpoint that training resumes from (`limner.runs.checkpoint`)
+calibration.json       how sure the model's captions are (`limner calibrate`), if it was calibrated
 log.jsonl, tensorboard/, captions.json, scores.json
 """
 
@@ -24,6 +25,7 @@ from limner.core.tensors import load_state_strictly, load_tensors, save_tensors
 from limner.core.version import __version__
 from limner.data.datasets import data_parts
 from limner.data.store import encoder_identity, provenance_differences
+from limner.decode.confidence import FILE as CALIBRATION
 from limner.encoders import Detector, DetectorConfig, Pretrained, PretrainedConfig, build_encoder
 from limner.encoders.encoder import Encoder
 from limner.encoders.trained import ENCODER_PREFIX, split_encoder_weights
@@ -66,8 +68,9 @@ class Run:
 
 
 def create_run(folder: str | Path, recipe: Recipe, vocabulary: Vocabulary, info: RunInfo) -> None:
-    """Write recipe.json, vocabulary.json and run.json of a run."""
+    """Write recipe.json, vocabulary.json and run.json of a run; a calibration of other weights is removed."""
     folder = Path(folder)
+    (folder / CALIBRATION).unlink(missing_ok=True)
     save_recipe(recipe, folder / "recipe.json")
     vocabulary.save(folder / "vocabulary.json")
     write_json(folder / "run.json", asdict(info))

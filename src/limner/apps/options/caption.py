@@ -17,6 +17,7 @@ from limner.apps.shared.arguments import (
     add_overwrite,
     positive_int,
     positive_seconds,
+    probability,
 )
 
 
@@ -41,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--style", choices=["plain", "alt-text"], default="plain", metavar="NAME", help="plain (default) or alt-text"
+    )
+    parser.add_argument(
+        "--min-confidence", type=probability, metavar="P", help="leave captions empty of which the model is less sure"
     )
     parser.add_argument("--max-chars", type=positive_int, metavar="N", help="of --style alt-text (default: 125)")
     add_device(parser)

@@ -97,6 +97,16 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
+def probability(text: str) -> float:
+    """Argument type: a number from 0 to 1."""
+    try:
+        if 0 <= float(text) <= 1:
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"expected a probability from 0 to 1, got '{text}'")
+
+
 def positive_seconds(text: str) -> float:
     """Argument type: a duration in seconds, more than 0 and finite."""
     try:

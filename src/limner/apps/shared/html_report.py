@@ -28,6 +28,7 @@ from limner.text.subtitles import timestamp
 IMAGE_BYTES = 24_000_000  # of images in a page; later cards have none
 MANY, SMALL = 400, 200  # with more cards than MANY, images have SMALL pixels a side: then all cards can have one
 SORT_KEYS = {"order": "as given", "caption": "caption", "logprob": "log-probability", "words": "words"}
+SORT_KEYS |= {"confidence": "confidence"}  # of a calibrated model
 
 SCRIPT = """
 "use strict";
@@ -312,7 +313,8 @@ def _card(place: int, row: Row, medium: Medium, scored: Scored, gallery: Gallery
     for rank, (text, logprob) in enumerate(zip(texts, logprobs, strict=True)):
         number = f"<b>{rank + 1}</b> " if several else ""
         end = "" if rank or row["finished"] else " \u2013 cut off at the length limit"
-        probability = f"<small class=unit>log p {logprob:.2f}{end}</small>".replace("-", MINUS)
+        sure = "" if rank else _confidence(row)
+        probability = f"<small class=unit>log p {logprob:.2f}{sure}{end}</small>".replace("-", MINUS)
         lines.append(f'<p dir="auto">{number}{escape_html(text) or "<i>(empty)</i>"} {probability}</p>')
     facts = {
         "order": place,
@@ -320,6 +322,7 @@ def _card(place: int, row: Row, medium: Medium, scored: Scored, gallery: Gallery
         "logprob": row["logprob"],
         "words": len(texts[0].split()),
     }
+    facts |= {"confidence": row["confidence"]} if "confidence" in row else {}
     first = scored.ranks[0] if scored.ranks else {}
     facts |= {f"score{k}": values[place] for k, values in enumerate(first.values()) if place in values}
     data = " ".join(f'data-{name}="{value}"' for name, value in facts.items())
@@ -329,6 +332,14 @@ def _card(place: int, row: Row, medium: Medium, scored: Scored, gallery: Gallery
         f'<li class="{look}" {data}><div>{image}{name}</div>'
         f"<div>{''.join(lines)}{_card_scores(place, len(texts), scored)}{references}</div></li>"
     )
+
+
+def _confidence(row: Row) -> str:
+    """The confidence of a row's caption, and what else a reader should know; "" without a calibration."""
+    sure = f", confidence {row['confidence']:.2f}" if "confidence" in row else ""
+    unfamiliar = ", unfamiliar picture" if row.get("unfamiliar") else ""
+    withheld = f", withheld: {escape_html(row['withheld'])}" if "withheld" in row else ""
+    return f"{sure}{unfamiliar}{withheld}"
 
 
 def _card_scores(place: int, count: int, scored: Scored) -> str:

@@ -18,9 +18,15 @@ from limner.data.formulas import mark_formula, unmark_formula
 from limner.data.image_ids import coco_id
 
 Row = dict[str, Any]
-TEXTS = ("file", "caption")  # fields whose text is free
+TEXTS = ("file", "caption", "withheld")  # fields whose text is free
 FIELDS = {"file": str, "caption": str, "logprob": float, "finished": bool}
 TIMES = ("start", "end")  # seconds; only rows of videos have them
+# only rows of calibrated models have these; field -> its value from that of JSON or from the text of a CSV cell
+CONFIDENCE: dict[str, Callable[[Any], Any]] = {
+    "confidence": float,
+    "unfamiliar": lambda value: {"True": True, "False": False}.get(value, value),
+    "withheld": str,
+}
 REPORT = ".html"
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
 DATA = '<script type="application/json" id="captions">', "</script>"
@@ -176,12 +182,13 @@ def _row(item: Any, where: str) -> Row:
         times = {name: float(item[name]) for name in TIMES if item.get(name) not in (None, "")}
         if isinstance(row["logprob"], str):
             row["logprob"], row["finished"] = float(row["logprob"]), {"True": True, "False": False}[row["finished"]]
+        more = {name: read(item[name]) for name, read in CONFIDENCE.items() if item.get(name) not in (None, "")}
         others = item.get("others") or []
         others = [
             [text, float(logprob)] for text, logprob in (json.loads(others) if isinstance(others, str) else others)
         ]
         if all(isinstance(row[name], kind) for name, kind in FIELDS.items()):
-            return row | times | ({"others": others} if others else {})
+            return row | times | more | ({"others": others} if others else {})
     except (KeyError, TypeError, ValueError, AttributeError):
         pass
     raise ValueError(
@@ -209,14 +216,14 @@ def to_csv(rows: list[Row], safe: bool = True) -> str:
     `safe`: a file name or caption that a spreadsheet would run as a formula gets an apostrophe in front.
     """
     text = io.StringIO()
-    fields = [*FIELDS, *(name for name in (*TIMES, "others") if any(name in row for row in rows))]
+    fields = [*FIELDS, *(name for name in (*TIMES, *CONFIDENCE, "others") if any(name in row for row in rows))]
     plain = csv.DictWriter(text, fields, lineterminator="\n")
     quoted = csv.DictWriter(text, fields, lineterminator="\n", quoting=csv.QUOTE_ALL)
     plain.writeheader()
     for row in rows:
         cells = {**row, "others": to_jsonl([row["others"]]).strip()} if "others" in row else dict(row)
         if safe:
-            cells |= {name: mark_formula(cells[name]) for name in TEXTS}
+            cells |= {name: mark_formula(cells[name]) for name in TEXTS if name in cells}
         (quoted if "\r" in row["caption"] else plain).writerow(cells)  # an unquoted \r would end the row
     return text.getvalue()
 

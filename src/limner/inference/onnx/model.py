@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from pydantic import TypeAdapter, ValidationError
 
 from limner import shipped
@@ -22,6 +22,7 @@ from limner.core.files import read_json, sha256, write_json
 from limner.core.migration import migrate
 from limner.core.version import __version__
 from limner.data.frames import SamplingConfig
+from limner.decode.confidence import FILE as CALIBRATION
 from limner.decode.options import Beam
 from limner.inference.onnx.pixels import Preprocess
 from limner.text.load import load_vocabulary
@@ -31,6 +32,7 @@ State = list[np.ndarray]  # the decoder's state: arrays (B, K, ...) for K hypoth
 
 FORMAT = 3  # since 3, a step may read several media (`ExportManifest.batched`)
 EXPORT_MANIFEST = "model.json"
+POOLED = "pooled"  # an output of the encoder, for calibrated confidences
 EXPORTED_FILES = ("encoder.onnx", "step.onnx", "vocabulary.json")
 
 
@@ -58,7 +60,7 @@ class ExportManifest:
     @property
     def fingerprint(self) -> str:
         """Hex digest of both graphs and the vocabulary."""
-        return _digest({name: entry["sha256"] for name, entry in self.files.items()})
+        return _digest({name: self.files[name]["sha256"] for name in EXPORTED_FILES})
 
     def save(self, folder: Path) -> None:
         """Write `model.json` into a folder, with a hash of its content."""
@@ -94,6 +96,11 @@ class OnnxModel:
         count = len(self.manifest.memory)
         return outputs[:count], [x[None] for x in outputs[count:]]
 
+    def pooled(self, pixels: UInt8[np.ndarray, "T h w 3"]) -> Float[np.ndarray, " D"]:
+        """The mean over the cells of a medium.  Only exports with a calibration are asked for it."""
+        (mean,) = self.encoder.run([POOLED], {"pixels": pixels[None]})
+        return mean[0]
+
     def step(
         self, memory: Sequence[np.ndarray], token: Int[np.ndarray, "B K"], state: State
     ) -> tuple[np.ndarray, np.ndarray, State]:
@@ -121,8 +128,9 @@ def is_exported(folder: str | PathLike[str]) -> bool:
     return (shipped.folder_of(folder) / EXPORT_MANIFEST).is_file()
 
 
-def file_hashes(folder: Path, names: Sequence[str] = EXPORTED_FILES) -> dict[str, dict[str, Any]]:
-    """Return the hash and size of files, as in `ExportManifest.files`."""
+def file_hashes(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the hash and size of an export's files, as in `ExportManifest.files`."""
+    names = [*EXPORTED_FILES, *([CALIBRATION] if (folder / CALIBRATION).is_file() else [])]
     return {name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in names}
 
 
@@ -151,7 +159,7 @@ def read_export_manifest(folder: Path) -> ExportManifest:
         manifest = TypeAdapter(ExportManifest).validate_python(migrate(saved))
     except ValidationError as error:
         raise ValueError(f"{path} does not describe an exported model ({error})") from error
-    for name in EXPORTED_FILES:
+    for name in dict.fromkeys([*EXPORTED_FILES, *([CALIBRATION] if CALIBRATION in manifest.files else [])]):
         entry, file = manifest.files.get(name), folder / name
         if entry is None or not file.is_file():
             raise ValueError(f"{file} is missing; take a fresh copy, or export again")

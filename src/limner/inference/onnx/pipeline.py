@@ -14,6 +14,8 @@ from jaxtyping import UInt8
 from limner.core.torch_free import BOS, EOS, PAD, Caption, Failure, Source
 from limner.data.media import frames_of
 from limner.decode.clip_options import clip_method
+from limner.decode.confidence import FILE as CALIBRATION
+from limner.decode.confidence import load_calibration
 from limner.decode.options import Beam, Decoding, with_options
 from limner.decode.single_beam import FoundCaption
 from limner.inference.batching import caption_in_batches, check_several_sources, source_name
@@ -33,6 +35,7 @@ class OnnxPipeline:
         self.sampling = manifest.sampling.with_frames(self.frames)
         self.decoding: Beam = manifest.decoding
         self.preprocess = manifest.preprocess
+        self.calibration = load_calibration(model.folder) if CALIBRATION in manifest.files else None
 
     @classmethod
     def load(
@@ -86,11 +89,14 @@ class OnnxPipeline:
 
     def decode(self, pixels: Sequence[tuple[np.ndarray]], decoding: Decoding | None) -> list[Caption]:
         """Caption sources that `read` has returned, all of one shape, together."""
-        found = self.search([frames for (frames,) in pixels], decoding)
-        return [
-            replace(best, others=tuple(more))
-            for best, *more in ([self._to_caption(each) for each in captions] for captions in found)
-        ]
+        media = [frames for (frames,) in pixels]
+        searched = ([self._to_caption(each) for each in captions] for captions in self.search(media, decoding))
+        found = [replace(best, others=tuple(more)) for best, *more in searched]
+        if self.calibration is None or not self.calibration.reads(len(media[0]), self.clip == "mosaic"):
+            return found
+        pooled = np.stack([self.model.pooled(frames) for frames in media])
+        bound = (decoding or self.decoding).bind(self.vocabulary)
+        return self.calibration.rate(found, pooled, bound, len(media[0]), self.clip == "mosaic")
 
     def pixels(self, source: Source, notes: list[str]) -> UInt8[np.ndarray, "T h w 3"]:
         """Read and preprocess a source -> the encoder's input; a line is added to `notes` for damage that was skipped.
