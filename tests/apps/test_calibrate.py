@@ -43,7 +43,7 @@ def test_the_command_writes_a_calibration_and_a_diagram(run: Path, capsys: pytes
     found = load_calibration(run)
     assert found is not None and found.media == "images" and len(found.familiarity.mean) == 8
     assert found.measured["captions"] >= 50
-    assert sum(found.measured["held out, 5 folds"]["count"]) == found.measured["captions"]
+    assert sum(found.measured["held out, 5 folds"]["counts"]) == found.measured["captions"]
     assert (run / "fit.svg").read_text().startswith("<?xml")
     assert main(["calibrate", str(run), "--split", "train"]) == 1  # and a damaged one could be made again
     assert "calibration.json exists: give --overwrite" in capsys.readouterr().err

@@ -94,7 +94,7 @@ def test_reliability_of_perfect_and_of_useless_probabilities() -> None:
     assert (perfect.brier, perfect.ece, perfect.auc) == (0.0, 0.0, 1.0)
     useless = reliability(np.full(4, 0.5), right)
     assert (useless.brier, useless.ece, useless.auc, useless.base_brier) == (0.25, 0.0, 0.5, 0.25)
-    assert useless.count == [0, 0, 0, 0, 0, 4, 0, 0, 0, 0]
+    assert useless.counts == [0, 0, 0, 0, 0, 4, 0, 0, 0, 0]
 
 
 def test_features_of_a_caption() -> None:

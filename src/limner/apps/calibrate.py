@@ -50,8 +50,8 @@ def table(found: Reliability) -> Any:
     from rich.table import Table
 
     lines = Table("confidence", "captions", "mean confidence", "above the bar", box=None)
-    bins = len(found.count)
-    for k, (count, confidence, accuracy) in enumerate(zip(found.count, found.confidence, found.accuracy, strict=True)):
+    bins = len(found.counts)
+    for k, (count, confidence, accuracy) in enumerate(zip(found.counts, found.confidence, found.accuracy, strict=True)):
         if count:
             lines.add_row(f"{k / bins:.1f} - {(k + 1) / bins:.1f}", str(count), f"{confidence:.2f}", f"{accuracy:.2f}")
     return lines

@@ -73,7 +73,7 @@ def fit_logistic(features: Float[np.ndarray, "C F"], right: Bool[np.ndarray, " C
         w -= step
         if np.abs(step).max() < 1e-8:
             break
-    return Logistic(*(tuple(map(float, v)) for v in (mean, scale, w[:-1])), float(w[-1]))
+    return Logistic(tuple(mean.tolist()), tuple(scale.tolist()), tuple(w[:-1].tolist()), float(w[-1]))
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _numbers(values: Float[np.ndarray, " K"]) -> tuple[float, ...]:
 class Reliability(NamedTuple):
     """How well probabilities fit, in ten equal bins of [0, 1]."""
 
-    count: list[int]  # captions per bin
+    counts: list[int]  # captions per bin
     confidence: list[float]  # mean probability per bin; 0 where it is empty
     accuracy: list[float]  # share of captions above the bar, per bin
     brier: float  # mean squared error of the probabilities
@@ -257,7 +257,7 @@ def load_calibration(folder: Path) -> Calibration | None:
 
 def comparable(decoding: Decoding) -> dict[str, Any]:
     """A decoding (with words as ids) as JSON values, without the number of captions that are returned."""
-    values: dict[str, Any] = json.loads(json.dumps(asdict(decoding)))  # type: ignore[call-overload]
+    values: dict[str, Any] = json.loads(json.dumps(asdict(decoding)))
     return {name: value for name, value in values.items() if name != "n_best"}
 
 

@@ -23,12 +23,12 @@ def reliability_figure(found: Reliability, bar: float, out: Path) -> Path:
     figure = Figure(figsize=(5, 4.6), dpi=140, layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.add_subplot()
-    bins = len(found.count)
+    bins = len(found.counts)
     left = np.arange(bins) / bins
-    shown = [accuracy if count else np.nan for accuracy, count in zip(found.accuracy, found.count, strict=True)]
+    shown = [accuracy if count else np.nan for accuracy, count in zip(found.accuracy, found.counts, strict=True)]
     axis.bar(left, shown, 1 / bins, align="edge", color="#2266cc", alpha=0.6, edgecolor="white")
     axis.plot([0, 1], [0, 1], color="0.4", linestyle="--", linewidth=1)
-    for k, count in enumerate(found.count):
+    for k, count in enumerate(found.counts):
         axis.text((k + 0.5) / bins, 0.01, str(count), ha="center", va="bottom", fontsize=7)
     axis.set_xlim(0, 1)
     axis.set_ylim(0, 1)
