@@ -41,7 +41,8 @@ def beam(step: StepFunction, state: Any, options: Beam, select: SelectRows, medi
     medium are nan, or all -inf.
     """
     searches = [SingleBeam(options) for _ in range(media)]
-    live, token = searches, np.full((media, 1), BOS)
+    live = searches
+    token: np.ndarray = np.full((media, 1), BOS)
     for _ in range(options.rules.max_length):
         logp, attention, state = step(token, state)
         counts = [len(search.token) for search in live]
@@ -162,15 +163,15 @@ def log_softmax(logits: Float[np.ndarray, "*B V"]) -> Float[np.ndarray, "*B V"]:
 def top_k(scores: Float[np.ndarray, " M"], count: int) -> Int[np.ndarray, " K"]:
     """Return the indices of the `count` largest scores, in falling order; of equal scores the smaller index first."""
     if count <= SMALL_BEAM:  # a pass per index is faster than a partition
-        left, indices = scores.copy(), np.empty(count, np.int64)
+        left, found = scores.copy(), np.empty(count, np.int64)
         for k in range(count):
-            indices[k] = place = left.argmax()
+            found[k] = place = left.argmax()
             if left[place] == -inf:  # among these it would find the same index again
                 break
             left[place] = -inf
         else:
-            return indices
-    indices = np.argpartition(-scores, count - 1)[:count] if count < len(scores) else np.arange(len(scores))
+            return found
+    indices: np.ndarray = np.argpartition(-scores, count - 1)[:count] if count < len(scores) else np.arange(len(scores))
     return indices[np.lexsort((indices, -scores[indices]))]
 
 

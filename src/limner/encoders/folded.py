@@ -77,10 +77,10 @@ class FoldedConvolution:
         layer, norm = self.convolution, self.norm
         assert norm.running_mean is not None
         assert norm.running_var is not None
-        weight, bias = fuse_conv_bn_weights(
+        folded, bias = fuse_conv_bn_weights(
             layer.weight, layer.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
         )
-        weight, bias, padding = weight.detach(), bias.detach(), [int(pixels) for pixels in layer.padding]
+        weight, padding = folded.detach(), [int(pixels) for pixels in layer.padding]
         if self.same:
             sides = zip(size[1:], layer.kernel_size, layer.stride, strict=True)
             totals = [sum(same_padding(*side)) for side in sides]
@@ -89,7 +89,7 @@ class FoldedConvolution:
         packed = torch.ops.mkldnn._reorder_convolution_weight(
             weight, padding, self.stride, [1, 1], self.groups, [1, *size]
         )
-        return Packed(size, padding, packed, bias)
+        return Packed(size, padding, packed, bias.detach())
 
 
 def same_padding(side: int, kernel: int, stride: int) -> tuple[int, int]:
