@@ -1,11 +1,11 @@
 """Reader of MSR-VTT (Xu et al. 2016): 10,000 clips with 20 captions each, in the files that its authors distribute."""
 
-import json
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from limner.core.files import parse_json
 from limner.core.torch_free import Medium
 from limner.data.clip_folder import clip_files
 from limner.data.dataset import Dataset, drop_empty_captions, missing_caption_problems
@@ -73,7 +73,7 @@ def _read_annotations(annotations: str | Path) -> tuple[dict[str, dict[str, Any]
     files = [(name, text) for name, text in _read_texts(_annotation_files(annotations)) if name.endswith(".json")]
     for name, text in files:
         try:
-            saved = json.loads(text)
+            saved = parse_json(text, name)
             for video in saved["videos"]:
                 id = str(video["video_id"])
                 if videos.setdefault(id, video).get("split") != video.get("split"):
@@ -83,8 +83,6 @@ def _read_annotations(annotations: str | Path) -> tuple[dict[str, dict[str, Any]
             for number, row in enumerate(saved["sentences"]):
                 id = str(row["video_id"])
                 sentences.setdefault((id, row.get("sen_id", (name, number))), row["caption"] or "")
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{name} is not a JSON file ({error})") from error
         except (KeyError, TypeError) as error:
             raise ValueError(f"{name} is not in MSR-VTT's format ({error}); expected {EXPECTED}") from error
     if not videos:

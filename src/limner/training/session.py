@@ -12,7 +12,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, gather_object, set_seed
 from torch import Tensor
 
-from limner.core.files import write_text
+from limner.core.files import parse_json, write_text
 from limner.core.types import Medium
 from limner.data.dataset import Dataset
 from limner.data.datasets import data_parts, read_dataset, read_scenes
@@ -251,7 +251,8 @@ class Session:
         self.state = TrainingState(**training_state)
         log = self.folder / "log.jsonl"
         if self.main and log.is_file():
-            rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+            rows = [parse_json(line, log) for line in lines if line.startswith("{") and line.endswith("}")]
             last = (self.state.stage, self.state.step)
             rows = [row for row in rows if (row.get("stage", 0), row.get("step", 0)) <= last]
             write_text(log, "".join(json.dumps(row) + "\n" for row in rows))

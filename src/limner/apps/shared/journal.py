@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from limner.apps.shared.arguments import WrongArguments
-from limner.core.files import read_json, write_text
+from limner.core.files import parse_json, read_json, write_text
 from limner.core.messages import short_repr
 from limner.data.formulas import mark_formula, unmark_formula
 from limner.data.image_ids import coco_id
@@ -169,10 +169,10 @@ def _lines(path: Path) -> Iterator[tuple[str, Any]]:
     lines = path.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
     for number, line in enumerate(lines, 1):
         try:
-            yield f"{path}, line {number}", json.loads(line)
-        except json.JSONDecodeError as error:
+            yield f"{path}, line {number}", parse_json(line, f"{path}, line {number}")
+        except ValueError as error:
             if number < len(lines):
-                raise ValueError(f"{path}, line {number}: not JSON ({error.msg}), and more lines follow") from error
+                raise ValueError(f"{error}, and more lines follow") from error
 
 
 def _row(item: Any, where: str) -> Row:
@@ -185,7 +185,8 @@ def _row(item: Any, where: str) -> Row:
         more = {name: read(item[name]) for name, read in CONFIDENCE.items() if item.get(name) not in (None, "")}
         others = item.get("others") or []
         others = [
-            [text, float(logprob)] for text, logprob in (json.loads(others) if isinstance(others, str) else others)
+            [text, float(logprob)]
+            for text, logprob in (parse_json(others, where) if isinstance(others, str) else others)
         ]
         if all(isinstance(row[name], kind) for name, kind in FIELDS.items()):
             return row | times | more | ({"others": others} if others else {})
@@ -207,7 +208,7 @@ def _data_of(path: Path) -> Any:
     text, end, _ = rest.partition(DATA[1])
     if not (begin and end):
         raise ValueError(f"{path} is no report of this command: it does not hold the captions as data")
-    return json.loads(text)
+    return parse_json(text, path)
 
 
 def to_csv(rows: list[Row], safe: bool = True) -> str:
