@@ -1,6 +1,7 @@
 """Reader of MSR-VTT (Xu et al. 2016): 10,000 clips with 20 captions each, in the files that its authors distribute."""
 
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from limner.core.files import parse_json
 from limner.core.torch_free import Medium
 from limner.data.clip_folder import clip_files
 from limner.data.dataset import Dataset, drop_empty_captions, missing_caption_problems
+from limner.data.layouts.content import read_bounded
 from limner.data.media_folder import visible_files
 from limner.data.split_names import parse_split_name
 
@@ -127,6 +129,8 @@ def _read_texts(paths: Sequence[Path]) -> Iterator[tuple[str, str]]:
                 for member in archive.namelist():
                     name = Path(member).name
                     if name == "category.txt" or ("videodatainfo" in name and name.endswith(".json")):
-                        yield f"{path}/{member}", archive.read(member).decode("utf-8-sig")
-        except (zipfile.BadZipFile, UnicodeDecodeError, EOFError) as error:
+                        packed = archive.getinfo(member).compress_size
+                        with archive.open(member) as file:
+                            yield f"{path}/{member}", read_bounded(file, packed, member).decode("utf-8-sig")
+        except (zipfile.BadZipFile, UnicodeDecodeError, EOFError, zlib.error, RuntimeError) as error:  # or encrypted
             raise ValueError(f"{path} is damaged ({error}); download it again") from error

@@ -41,9 +41,11 @@ def save_checkpoint(
     try:
         save_tensors(folder / CHECKPOINT, tensors, metadata)
     except OSError as error:
+        before = (folder / CHECKPOINT).is_file()
+        kept = "the previous one is intact: free some space and continue with --resume"
         raise OSError(
-            f"the checkpoint in {folder} could not be written ({error}); the previous one is intact: free some space "
-            "and continue with --resume"
+            f"the checkpoint in {folder} could not be written ({error}); "
+            f"{kept if before else 'it was the first one: free some space and start again'}"
         ) from error
 
 

@@ -15,8 +15,7 @@ class HeldSignals:
     """
 
     def __init__(self) -> None:
-        self.half_a_step = False  # True after a second signal, which did not wait
-        self._holding = False
+        self.holding = False
         self._pending: int | None = None
         self._before: dict[int, Any] = {}
 
@@ -31,21 +30,20 @@ class HeldSignals:
 
     def hold(self) -> None:
         """From now on, the first signal waits."""
-        self._holding = True
+        self.holding = True
 
     def release(self) -> None:
         """A signal that has waited does now what it would have done before; the next ones do not wait."""
-        self._holding = False
+        self.holding = False
         if self._pending is not None:
             number, self._pending = self._pending, None
             self._do(number, None)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._holding and self._pending is None:
+        if self.holding and self._pending is None:
             self._pending = number
-            return
-        self.half_a_step = self._holding
-        self._do(number, frame)
+        else:
+            self._do(number, frame)
 
     def _do(self, number: int, frame: FrameType | None) -> None:
         """What the handler before this one does; a process that would simply end is interrupted too."""

@@ -131,6 +131,14 @@ def check_output(out: Path, resume: bool, overwrite: bool) -> None:
         )
 
 
+def has_rows(out: Path) -> bool:
+    """Whether an interrupted command has left rows beside an output."""
+    try:
+        return bool(_read_side_file(side_file(out))[1])
+    except (ValueError, OSError):
+        return False
+
+
 def _read_side_file(path: Path) -> tuple[dict[str, Any], list[Row]]:
     """-> (provenance, rows); both are empty when there is no such file."""
     if not path.is_file() or path.stat().st_size == 0:
