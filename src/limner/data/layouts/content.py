@@ -119,7 +119,7 @@ def most_unpacked(packed: int) -> int:
     return min(MAX_UNPACKED, max(ANY_GROWTH, packed * MAX_GROWTH))
 
 
-def read_bounded(file: IO[bytes], packed: int, what: str) -> bytes:
+def read_bounded(file: IO[bytes] | gzip.GzipFile, packed: int, what: str) -> bytes:
     """All bytes of a file that is being unpacked, from `packed` bytes.
 
     Raises ValueError when it grows beyond `most_unpacked`, before it is in memory.
