@@ -131,6 +131,6 @@ def _read_texts(paths: Sequence[Path]) -> Iterator[tuple[str, str]]:
                     if name == "category.txt" or ("videodatainfo" in name and name.endswith(".json")):
                         packed = archive.getinfo(member).compress_size
                         with archive.open(member) as file:
-                            yield f"{path}/{member}", read_bounded(file, packed, member).decode("utf-8-sig")
+                            yield f"{path}/{member}", read_bounded(file.read, packed, member).decode("utf-8-sig")
         except (zipfile.BadZipFile, UnicodeDecodeError, EOFError, zlib.error, RuntimeError) as error:  # or encrypted
             raise ValueError(f"{path} is damaged ({error}); download it again") from error

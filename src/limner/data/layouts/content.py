@@ -5,8 +5,8 @@ import gzip
 import io
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 ZIP_MAGIC, GZIP_MAGIC = b"PK\x03\x04", b"\x1f\x8b"
 CAPTION_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".token")
@@ -119,13 +119,13 @@ def most_unpacked(packed: int) -> int:
     return min(MAX_UNPACKED, max(ANY_GROWTH, packed * MAX_GROWTH))
 
 
-def read_bounded(file: IO[bytes] | gzip.GzipFile, packed: int, what: str) -> bytes:
-    """All bytes of a file that is being unpacked, from `packed` bytes.
+def read_bounded(read: Callable[[int], bytes], packed: int, what: str) -> bytes:
+    """All bytes of a file that is being unpacked from `packed` bytes, by its method `read`.
 
     Raises ValueError when it grows beyond `most_unpacked`, before it is in memory.
     """
     most = most_unpacked(packed)
-    unpacked = file.read(most + 1)
+    unpacked = read(most + 1)
     if len(unpacked) > most:
         raise ValueError(
             f"{what} grows from {packed:,} to more than {most:,} bytes when it is unpacked, which no caption file "
@@ -137,7 +137,7 @@ def read_bounded(file: IO[bytes] | gzip.GzipFile, packed: int, what: str) -> byt
 def _gunzip(data: bytes) -> bytes:
     try:
         with gzip.open(io.BytesIO(data)) as file:
-            return read_bounded(file, len(data), "the gzip file")
+            return read_bounded(file.read, len(data), "the gzip file")
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"the gzip file is damaged ({error}); download it again") from error
 
@@ -161,7 +161,9 @@ def _read_member(data: bytes) -> bytes:
                     else f"the ZIP holds no caption file ({', '.join(CAPTION_SUFFIXES)}), but {names[:4]}"
                 )
             with archive.open(members[0]) as file:
-                return read_bounded(file, archive.getinfo(members[0]).compress_size, f"{members[0]} in the ZIP file")
+                return read_bounded(
+                    file.read, archive.getinfo(members[0]).compress_size, f"{members[0]} in the ZIP file"
+                )
     except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
         raise ValueError(f"the ZIP file is damaged or encrypted ({error}); download it again") from error
 
