@@ -8,7 +8,7 @@ CODE := src tests benchmarks docs/hooks docs/tutorials
 
 SAT := flickr8k_show_attend_tell
 
-.PHONY: demo demo-train limner-tiny test check suite suite-half suite-rest docs docs-serve tutorials tutorials-check format clean
+.PHONY: demo demo-train limner-tiny test check suite suite-half suite-rest faults faults-kills faults-rest docs docs-serve tutorials tutorials-check format clean
 
 HALF := tests/objectives tests/training
 
@@ -45,6 +45,15 @@ suite-half: .venv/.installed
 
 suite-rest: .venv/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests $(HALF:%=--ignore=%)
+
+faults: .venv/.installed        ## kills, full disks, damaged files in great numbers, in two processes (20 minutes)
+	$(MAKE) --no-print-directory -j2 faults-kills faults-rest
+
+faults-kills: .venv/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults tests/faults/test_kills.py
+
+faults-rest: .venv/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults tests/faults --ignore tests/faults/test_kills.py
 
 docs: .venv/.installed          ## build the documentation into site/; a broken link or a request to another host fails
 	$(BIN)/mkdocs build

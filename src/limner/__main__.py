@@ -1,5 +1,18 @@
-"""`python -m limner`: the command line, also as torchrun starts it (`torchrun -m limner train ...`)."""
+"""`limner` and `python -m limner`: the command line, also as torchrun starts it (`torchrun -m limner train ...`)."""
 
-from limner.apps.cli import entry
+import sys
 
-entry()
+
+def entry() -> None:
+    """The console script `limner`.  Ctrl-C while Python still imports is no error either."""
+    try:
+        from limner.apps.cli import entry as command_line
+
+        command_line()
+    except KeyboardInterrupt:
+        print("limner: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    entry()

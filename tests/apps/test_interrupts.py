@@ -24,7 +24,8 @@ def stop_by_signal(*_: object) -> None:
 
 
 def test_a_training_says_how_to_go_on(tmp_path: Path, monkeypatch, capsys):
-    """Interrupted in the middle by SIGTERM; the command that is printed finishes it, to the same weights."""
+    """Interrupted in a step by SIGTERM, which waits for its end; the command that is printed finishes the training, to
+    the same weights."""
     save_recipe(recipe(pictures(tmp_path / "data", 4), ("stages.0.epochs", 2), batch_size=2), tmp_path / "r.json")
     whole = ["train", str(tmp_path / "r.json"), "--out", str(tmp_path / "whole"), "--seed", "3"]
     assert main(whole) == 0
@@ -42,7 +43,7 @@ def test_a_training_says_how_to_go_on(tmp_path: Path, monkeypatch, capsys):
     state = tmp_path / "my run" / "last.safetensors"
     error = one_line(capsys)
     head, _, advised = error.partition("; continue with: ")
-    assert head == f"limner: interrupted; the last checkpoint is {state} (stage 1, epoch 2, step 2)"
+    assert head == f"limner: interrupted; the last checkpoint is {state} (stage 1, epoch 2, step 3)"
     assert shlex.split(advised) == ["limner", *command, "--resume"]
     monkeypatch.setattr(stage.StageTrainer, "on_step", step)
     assert main(shlex.split(advised)[1:]) == 0
@@ -54,7 +55,10 @@ def test_a_training_without_a_checkpoint(tmp_path: Path, monkeypatch, capsys):
     save_recipe(recipe(pictures(tmp_path / "data", 4)), tmp_path / "r.json")
     monkeypatch.setattr("limner.training.session.read_dataset", stop_by_signal)
     assert main(["train", str(tmp_path / "r.json"), "--out", str(tmp_path / "run")]) == 130
-    assert "there is no checkpoint yet; start again with: limner train " in one_line(capsys)
+    assert (
+        f"there is no checkpoint yet; start again with: limner train {tmp_path / 'r.json'} --out {tmp_path / 'run'}\n"
+        in one_line(capsys)
+    )
 
 
 def test_processes_of_torchrun(tmp_path: Path, monkeypatch, capsys):

@@ -93,10 +93,10 @@ def test_shards_and_index_are_in_the_documented_format(tmp_path: Path) -> None:
     shard = load_file(tmp_path / "shard-00001.safetensors")
     assert torch.equal(shard["grid"], grid(4).half()) and shard["offsets"].tolist() == [0, 6]
     index = json.loads((tmp_path / "index.json").read_text())
-    assert index["format"] == "limner-features" and index["version"] == 2 and index["dtype"] == "float16"
+    assert index["format"] == "limner-features" and index["version"] == 3 and index["dtype"] == "float16"
     assert [line["keys"] for line in index["shards"]] == [["m0", "m1", "m2", "m3"], ["m4"]]
     assert index["shards"][1]["layouts"] == [[1, 2, 3]]
-    assert set(index["shards"][1]) == {"file", "sha256", "bytes", "keys", "layouts"}
+    assert set(index["shards"][1]) == {"file", "sha256", "bytes", "keys", "layouts", "crc32"}
 
 
 def test_a_killed_extraction_loses_at_most_one_shard_and_ends_equal(tmp_path: Path) -> None:
@@ -134,6 +134,60 @@ def test_verify_names_the_shard_whose_bytes_changed(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"changed since extraction: \S*shard-00001.safetensors; delete them"):
         FeatureStore(tmp_path).verify()
+
+
+def test_a_changed_shard_is_found_when_its_entry_is_first_read(tmp_path: Path) -> None:
+    """A flipped bit in the cells of m5, and one in the boxes of a detector; all other entries are read."""
+    fill(tmp_path, range(8))
+    path = tmp_path / "shard-00001.safetensors"
+    cells = grid(5).half().numpy().tobytes()
+    content = path.read_bytes()
+    path.write_bytes(content.replace(cells, bytes([cells[0] ^ 1]) + cells[1:]))
+    store = FeatureStore(tmp_path)
+    for id in store.ids:
+        if id != "m5":
+            store.get(id)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"shard-00001.safetensors is damaged: m5 is not what was written; delete"):
+            store.get("m5")
+    path.write_bytes(content)
+    assert torch.equal(FeatureStore(tmp_path).get("m5")[0], grid(5).half())
+
+
+def test_a_changed_index_is_found_when_it_is_opened(tmp_path: Path) -> None:
+    """Two ids exchanged, a checksum, the checksum of the index itself; and every byte, one after the other."""
+    fill(tmp_path, range(2))
+    index = tmp_path / "index.json"
+    content = index.read_bytes()
+    for old, new in ((b'"m0", "m1"', b'"m1", "m0"'), (b'"bytes": ', b'"bytes":  '), (b"}\n", b"}")):
+        index.write_bytes(content.replace(old, new))
+        if new == b"}":  # the end of the last line
+            FeatureStore(tmp_path)
+            continue
+        with pytest.raises(ValueError, match=r"index.json is damaged: its checksum is another one; delete it and run"):
+            FeatureStore(tmp_path)
+    for place in range(len(content) - 2):
+        index.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(ValueError, match=r"index\.json"):
+            FeatureStore(tmp_path)
+
+
+def test_a_store_of_version_2_is_read_and_gets_checksums_when_it_is_extended(tmp_path: Path) -> None:
+    fill(tmp_path, range(6))
+    new = contents(tmp_path)
+    index = json.loads(new["index.json"])
+    index = {**{key: value for key, value in index.items() if key != "sha256"}, "version": 2}
+    for shard in index["shards"]:
+        del shard["crc32"]
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    store = FeatureStore(tmp_path)
+    assert store.version == 2 and torch.equal(store.get("m5")[0], grid(5).half())
+    fill(tmp_path, range(6))
+    assert contents(tmp_path) == new
+    del index["shards"][0]["keys"]
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=r"index.json is damaged \(KeyError\('keys'\)\); delete it"):
+        FeatureStore(tmp_path)
 
 
 def test_another_encoder_is_refused_field_by_field(tmp_path: Path) -> None:
@@ -297,8 +351,8 @@ def test_errors_explain_what_is_missing(tmp_path: Path) -> None:
 def test_an_index_of_another_format_is_refused(tmp_path: Path) -> None:
     fill(tmp_path, range(2))
     index = json.loads((tmp_path / "index.json").read_text())
-    (tmp_path / "index.json").write_text(json.dumps({**index, "version": 3}))
-    with pytest.raises(ValueError, match="version 3; this limner reads limner-features up to version 2"):
+    (tmp_path / "index.json").write_text(json.dumps({**index, "version": 4}))
+    with pytest.raises(ValueError, match="version 4; this limner reads limner-features up to version 3"):
         FeatureStore(tmp_path)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from limner.core.tensors import load_tensors
+from limner.core.tensors import load_tensors, save_tensors
 from limner.runs.checkpoint import save_checkpoint
 from limner.runs.recipe import Recipe
 from limner.training import session, stage
@@ -227,3 +227,21 @@ def test_the_scale_of_fp16_is_resumed_and_does_not_change_the_numbers(
     assert torch.equal(
         *(load_tensors(tmp_path / n / "model.safetensors")[0]["head.weight"] for n in ("plain", "scaled"))
     )
+
+
+def test_a_state_of_a_newer_limner_is_named(world: tuple[Recipe, Path], tmp_path: Path):
+    """A field that this limner does not know, a state that is no state, and none at all."""
+    run = tmp_path / "run"
+    shutil.copytree(world[1], run)
+    tensors, metadata = load_tensors(run / "last.safetensors")
+    for position, message in (
+        ({**json.loads(metadata["position"]), "mood": 1}, "holds a state that this limner does not know .*mood"),
+        ({"stage": "x"}, "holds a state that this limner does not know"),
+        ([1], "is no checkpoint of a training: it has no position"),
+    ):
+        save_tensors(run / "last.safetensors", tensors, {"position": json.dumps(position)})
+        with pytest.raises(ValueError, match=message):
+            train(world[0], run, resume=True)
+    save_tensors(run / "last.safetensors", tensors)
+    with pytest.raises(ValueError, match="is no checkpoint of a training"):
+        train(world[0], run, resume=True)

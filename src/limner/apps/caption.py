@@ -24,7 +24,17 @@ from limner.apps.shared.arguments import (
 )
 from limner.apps.shared.confidence import confidence_fields, notes_about_confidence, require_calibration, shown_text
 from limner.apps.shared.decoding import decoding_of
-from limner.apps.shared.journal import REPORT, WRITERS, Journal, Row, check_output, printable, side_file, to_csv
+from limner.apps.shared.journal import (
+    REPORT,
+    WRITERS,
+    Journal,
+    Row,
+    check_output,
+    has_rows,
+    printable,
+    side_file,
+    to_csv,
+)
 from limner.apps.shared.models import open_captioner
 from limner.apps.shared.streams import input_lines
 from limner.core.addresses import address_error
@@ -110,9 +120,14 @@ def _run_files(options: argparse.Namespace, decoding_changes: dict[str, str]) ->
 
 def interrupted(options: argparse.Namespace, command: str) -> str:
     """What is kept of an interrupted call, and the command that continues it."""
-    if not options.out or not side_file(options.out).is_file():
+    if not can_resume(options):
         return "no caption was written to a file"
     return f"the captions so far are in {side_file(options.out)}; continue with: {command}"
+
+
+def can_resume(options: argparse.Namespace) -> bool:
+    """Whether an interrupted call has left captions that --resume would keep."""
+    return bool(options.out) and has_rows(options.out)
 
 
 def _check_options(options: argparse.Namespace) -> None:

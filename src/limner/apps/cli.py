@@ -10,6 +10,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from importlib import import_module
 
 from limner.apps.shared.arguments import WrongArguments, split_dotted
@@ -75,6 +76,7 @@ def _run(given: Sequence[str]) -> int:
     """`main` with escaped output."""
     if given[:1] == ["--print-completion"]:
         return _print_completion(given[1:])
+    options = argparse.Namespace(command="")
     try:
         words, dotted = split_dotted(_load_plugins(given))
     except ValueError as error:
@@ -84,16 +86,21 @@ def _run(given: Sequence[str]) -> int:
         from limner.apps.options.compare import mark_groups
 
         words = mark_groups(words)
-    options, unknown = parser(words[:1] if words[:1] and words[0] in COMMANDS else COMMANDS).parse_known_args(words)
     try:
         with sigterm_as_interrupt():
+            known = words[:1] if words[:1] and words[0] in COMMANDS else COMMANDS
+            options, unknown = parser(known).parse_known_args(words)
             if hasattr(options, "device"):
                 check_device(options.device)
             with collector_paused():
                 command = import_module(options.command)
-            return int(command.run(options, [*unknown, *dotted]))
-    except (ValueError, OSError, FloatingPointError, ImportError) as error:
-        if os.environ.get("LIMNER_DEBUG"):
+            status = int(command.run(options, [*unknown, *dotted]))
+            sys.stdout.flush()
+            return status
+    except BrokenPipeError:
+        return _closed_pipe()
+    except (ValueError, OSError, FloatingPointError, ImportError, MemoryError, RuntimeError) as error:
+        if os.environ.get("LIMNER_DEBUG") or (isinstance(error, RuntimeError) and not _is_out_of_memory(error)):
             raise
         print(f"limner: {error_message(error)}{_disk_advice(error, options)}", file=sys.stderr)
         return 2 if isinstance(error, WrongArguments) else 1
@@ -101,6 +108,20 @@ def _run(given: Sequence[str]) -> int:
         if os.environ.get("RANK", "0") == "0":  # torchrun starts several processes; one line is enough
             print(f"limner: interrupted{_advice(options, given)}", file=sys.stderr)
         return 130
+
+
+def _closed_pipe() -> int:
+    """What a command does when nobody reads its output any more, as in `limner caption photos | head -1`: it ends
+    quietly, with the status that a shell gives to programs that SIGPIPE ends."""
+    with open(os.devnull, "w") as nowhere, suppress(OSError, ValueError):  # the rest goes nowhere, also at exit
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    return 141
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out; PyTorch raises RuntimeError for that."""
+    words = ("out of memory", "not enough memory", "allocate memory")
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
 
 
 def _load_plugins(arguments: Sequence[str]) -> list[str]:
@@ -126,17 +147,23 @@ def _advice(options: argparse.Namespace, given: Sequence[str]) -> str:
     interrupted = getattr(sys.modules.get(options.command), "interrupted", None)
     if interrupted is None:
         return ""
-    more = ["--resume"] if hasattr(options, "resume") and not options.resume else []
+    more = ["--resume"] if _can_resume(options) and not options.resume else []
     processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
     program = ["limner"] if processes == "1" else ["torchrun", "--nproc_per_node", processes, "-m", "limner"]
     return f"; {interrupted(options, shlex.join([*program, *given, *more]))}"
 
 
+def _can_resume(options: argparse.Namespace) -> bool:
+    """Whether a command has written something that its --resume would continue."""
+    can_resume = getattr(sys.modules.get(options.command), "can_resume", None)
+    return bool(can_resume and can_resume(options))
+
+
 def _disk_advice(error: Exception, options: argparse.Namespace) -> str:
-    """What to do when the disk is full; "" for other errors."""
-    if not isinstance(error, OSError) or error.errno != errno.ENOSPC:
+    """What to do when the disk is full, or the user's share of it; "" for other errors."""
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return ""
-    resume = ", then continue with --resume" if hasattr(options, "resume") else ""
+    resume = ", then continue with --resume" if _can_resume(options) else ""
     return f": free some space{resume}; files that were written before are intact"
 
 
@@ -146,6 +173,12 @@ def error_message(error: Exception) -> str:
         return (
             f"the file name {error.object} cannot be opened in this locale, whose encoding is {error.encoding}: set "
             "PYTHONUTF8=1, or a locale with UTF-8"
+        )
+    if _is_out_of_memory(error):
+        first = (str(error).splitlines() or [""])[0]
+        return (
+            f"there is not enough memory ({first:.200}): give a smaller batch size, model or file, or close "
+            "other programs"
         )
     if not isinstance(error, OSError) or error.filename is None or not isinstance(error.filename, str | os.PathLike):
         return str(error)
@@ -198,7 +231,15 @@ def entry() -> None:
     """The console script `limner`."""
     if os.name == "posix" and sys.executable and sys.getfilesystemencoding() not in ("utf-8", "utf8"):
         _restart_in_utf8_mode()
-    status = main()
+    status: int | str | None
+    try:
+        status = main()
+    except SystemExit as ended:  # of argparse, after --help and wrong arguments
+        status = ended.code
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        status = _closed_pipe()
     gc.freeze()  # or else Python searches all objects for garbage before it exits, .3 s with PyTorch
     sys.exit(status)
 

@@ -103,6 +103,8 @@ def _verify(options: argparse.Namespace, rest: list[str]) -> int:
     store = FeatureStore(out)
     store.verify()
     print(f"{out}: {len(store)} entries, every shard is as it was written")
+    if store.version < 3:
+        report_notes([f"{out} is of an earlier limner, without checksums of index and entries; extract adds them"])
     return 0
 
 

@@ -102,10 +102,20 @@ def is_first_process() -> bool:
 
 def interrupted(options: argparse.Namespace, command: str) -> str:
     """Where the last checkpoint is, and the command that continues from it."""
-    state = getattr(options, "running", run_folder(options)) / STATE
-    if not state.is_file():
+    state = _state(options)
+    if not can_resume(options):
         return f"there is no checkpoint yet; start again with: {command}"
     return f"the last checkpoint is {state} ({_position(state)}); continue with: {command}"
+
+
+def can_resume(options: argparse.Namespace) -> bool:
+    """Whether there is a checkpoint that --resume would continue."""
+    return _state(options).is_file()
+
+
+def _state(options: argparse.Namespace) -> Path:
+    """The checkpoint of the run that is being trained; `running` is one of several."""
+    return Path(getattr(options, "running", run_folder(options))) / STATE
 
 
 def _position(state: Path) -> str:

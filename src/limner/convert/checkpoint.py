@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from limner.core.addresses import refuse_address
-from limner.core.torch_files import check_torch_file
+from limner.core.torch_files import check_torch_file, is_zip
 from limner.core.untrusted import check_pickle
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first object of the format before torch 1.6 (torch/serialization.py)
@@ -65,7 +65,7 @@ def read_records(path: str | Path) -> Any:
     """The second reader, see the docstring of this module.  Raises ValueError as `read_checkpoint` does."""
     requested: dict[str, None] = {}
     try:
-        tree = _read_zip(Path(path), requested) if zipfile.is_zipfile(path) else _read_legacy(Path(path), requested)
+        tree = _read_zip(Path(path), requested) if is_zip(path) else _read_legacy(Path(path), requested)
     except Exception as error:  # a malicious or damaged pickle can fail anywhere
         if is_cut(error):
             raise ValueError(

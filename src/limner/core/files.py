@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -98,12 +98,24 @@ def write_safetensors(path: str | Path, tensors: Mapping[str, Any], metadata: Ma
 
 def read_json(path: str | Path) -> Any:
     """Read a JSON file.  Raises ValueError, which names the file, when it is not JSON."""
+    return parse_json(Path(path).read_bytes(), path)
+
+
+def parse_json(
+    text: str | bytes, where: str | Path, object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None
+) -> Any:
+    """The value of a JSON text; bytes are UTF-8, with or without a byte order mark.
+
+    All JSON of others is read here.  Raises ValueError, which begins with `where`, for what is not JSON, is nested too
+    deep, or has a number with more digits than Python reads.
+    """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a JSON file ({error})") from error
+        decoded = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        return json.loads(decoded, object_pairs_hook=object_pairs_hook)
     except RecursionError as error:
-        raise ValueError(f"{path} is JSON that is nested too deep to be read") from error
+        raise ValueError(f"{where} is JSON that is nested too deep to be read") from error
+    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, or an integer of more than 4,300 digits
+        raise ValueError(f"{where} is not a JSON file ({error})") from error
 
 
 def sha256(path: str | Path) -> str:

@@ -35,13 +35,21 @@ def check_torch_file(path: str | Path) -> None:
             raise ValueError(f"{path} {kind}")
     if head[8:10] == b'{"' and int.from_bytes(head[:8], "little") < size:
         raise ValueError(f"{path} is a safetensors file: save its tensors with torch.save first")
-    if zipfile.is_zipfile(path):
+    if is_zip(path):
         _check_sums(path, size)
     elif head.startswith(ZIP):
         raise ValueError(
             f"{path} is cut, so it is not a torch checkpoint any more: it is a zip archive, and its end is missing "
             f"(it has {size:,} bytes); copy or download it again"
         )
+
+
+def is_zip(path: str | Path) -> bool:
+    """Whether a file is a ZIP archive, also a damaged one, for which `zipfile.is_zipfile` may raise."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        return True
 
 
 def _check_sums(path: Path, size: int) -> None:

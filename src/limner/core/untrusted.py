@@ -3,6 +3,7 @@
 import pickle
 import pickletools
 import struct
+from collections.abc import Callable, Iterator
 from io import BufferedIOBase
 from typing import Any
 
@@ -67,6 +68,21 @@ def _number(opcode: str, argument: bytes) -> int:
             raise pickle.UnpicklingError(f"{argument[:40]!r} is no number of an object")
         return int(digits)
     return int.from_bytes(argument, "little")
+
+
+def bounded_lines(readline: Callable[[int], bytes], most: int, where: str) -> Iterator[bytes]:
+    """The lines of a binary file from its method `readline`, each with at most `most` bytes.
+
+    Raises ValueError, which names `where`, for a longer line before all of it is in memory.
+
+    >>> import io
+    >>> list(bounded_lines(io.BytesIO(b"a b\\nc").readline, 10, "x.txt"))
+    [b'a b\\n', b'c']
+    """
+    while line := readline(most + 1):
+        if len(line) > most:
+            raise ValueError(f"{where} has a line of more than {most:,} bytes: it is damaged, or no such file")
+        yield line
 
 
 def load_yaml(text: str) -> Any:

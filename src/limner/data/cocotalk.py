@@ -4,15 +4,17 @@ The files of self-critical.pytorch, Up-Down and X-LAN have this layout.  The cap
 words that were rare then are unknown, and captions end after so many words as the label file has columns.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from limner.core.files import read_json
+from limner.core.messages import short_repr
 from limner.core.torch_free import Medium
 from limner.data.dataset import Dataset, drop_empty_captions
-from limner.data.stored_images import open_hdf5
+from limner.data.stored_images import reading_hdf5
 
 LABELS = ("labels", "label_start_ix", "label_end_ix", "label_length")
 UNKNOWN = "unk"  # how an unknown word is written in a caption, and in captions that a run generates
@@ -32,8 +34,10 @@ def read(annotations: str | Path, media: str | Path, restval: bool = True) -> Da
         raise ValueError(f"{path} is not a prepared file of prepro_labels.py; expected {EXPECTED}")
     words = _words(saved["ix_to_word"], path)
     images = saved["images"]
+    if not isinstance(images, list):
+        raise ValueError(f"{path}: expected a list of images, got {short_repr(images, 60)}")
     labels_file = _labels_file(path)
-    with open_hdf5(labels_file) as file:
+    with reading_hdf5(labels_file) as file:
         if absent := [name for name in LABELS if name not in file]:
             raise ValueError(f"{labels_file} has no dataset {', '.join(absent)}; expected {', '.join(LABELS)}")
         labels, starts, ends, lengths = (np.asarray(file[name][()]) for name in LABELS)
@@ -45,6 +49,26 @@ def read(annotations: str | Path, media: str | Path, restval: bool = True) -> Da
         raise ValueError(
             f"{labels_file} has word {labels.max()} and {path} {len(words)} words: they do not belong together"
         )
+    try:
+        entries = _entries(images, labels, starts, ends, lengths, words, media, restval)
+    except (AttributeError, KeyError, TypeError, IndexError) as error:
+        raise ValueError(f"{path} and {labels_file} do not fit together ({error!r}); expected {EXPECTED}") from error
+    cleaned = drop_empty_captions(entries)
+    kept = tuple(word for word in words if word != UNKNOWN)
+    return Dataset(cleaned.media, cleaned.problems, words=kept)
+
+
+def _entries(
+    images: Any,
+    labels: np.ndarray,
+    starts: np.ndarray,
+    ends: np.ndarray,
+    lengths: np.ndarray,
+    words: Sequence[str],
+    media: str | Path,
+    restval: bool,
+) -> list[Medium]:
+    """The images with their captions."""
     entries = []
     for image, start, end in zip(images, starts.tolist(), ends.tolist(), strict=True):
         split = str(image.get("split", ""))
@@ -56,9 +80,7 @@ def read(annotations: str | Path, media: str | Path, restval: bool = True) -> Da
         entries.append(
             Medium(str(image["id"]), str(Path(media) / name), "train" if split == "restval" else split, texts)
         )
-    cleaned = drop_empty_captions(entries)
-    kept = tuple(word for word in words if word != UNKNOWN)
-    return Dataset(cleaned.media, cleaned.problems, words=kept)
+    return entries
 
 
 def _json_file(path: Path) -> Path:

@@ -68,7 +68,10 @@ class FeatureSource:
         self._files: dict[str, Path] = {}
         self.ids: set[str] = set()
         if self.path.suffix.lower() in HDF5_SUFFIXES and self.path.is_file():
-            self.ids = set(self._hdf5().keys())
+            try:
+                self.ids = set(self._hdf5().keys())
+            except RuntimeError as error:
+                raise ValueError(f"{self.path} is a damaged HDF5 file ({error}): download it again") from error
         elif self.path.is_dir():
             for file in visible_files(self.path, ARRAY_SUFFIXES):
                 if file.stem in self._files:

@@ -4,14 +4,13 @@ Neither the package `datasets` nor a loading script is used: only Arrow and JSON
 """
 
 import glob
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from limner.core.files import read_json
+from limner.core.files import parse_json, read_json
 from limner.core.torch_free import Medium
 from limner.data.archives import open_archive
 from limner.data.arrow_tables import ARROW_SUFFIXES, ArrowTable, find_media_column
@@ -138,7 +137,7 @@ def _texts(value: Any, where: str) -> tuple[str, ...]:
     """The captions in a cell.  A text that is a JSON list counts as a list."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
-            value = json.loads(value)
+            value = parse_json(value, where)
         except ValueError:
             value = [value]
     values = value if isinstance(value, list) else [value]

@@ -1,14 +1,16 @@
 """Reader of MSR-VTT (Xu et al. 2016): 10,000 clips with 20 captions each, in the files that its authors distribute."""
 
-import json
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from limner.core.files import parse_json
 from limner.core.torch_free import Medium
 from limner.data.clip_folder import clip_files
 from limner.data.dataset import Dataset, drop_empty_captions, missing_caption_problems
+from limner.data.layouts.content import read_bounded
 from limner.data.media_folder import visible_files
 from limner.data.split_names import parse_split_name
 
@@ -73,7 +75,7 @@ def _read_annotations(annotations: str | Path) -> tuple[dict[str, dict[str, Any]
     files = [(name, text) for name, text in _read_texts(_annotation_files(annotations)) if name.endswith(".json")]
     for name, text in files:
         try:
-            saved = json.loads(text)
+            saved = parse_json(text, name)
             for video in saved["videos"]:
                 id = str(video["video_id"])
                 if videos.setdefault(id, video).get("split") != video.get("split"):
@@ -83,8 +85,6 @@ def _read_annotations(annotations: str | Path) -> tuple[dict[str, dict[str, Any]
             for number, row in enumerate(saved["sentences"]):
                 id = str(row["video_id"])
                 sentences.setdefault((id, row.get("sen_id", (name, number))), row["caption"] or "")
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{name} is not a JSON file ({error})") from error
         except (KeyError, TypeError) as error:
             raise ValueError(f"{name} is not in MSR-VTT's format ({error}); expected {EXPECTED}") from error
     if not videos:
@@ -129,6 +129,8 @@ def _read_texts(paths: Sequence[Path]) -> Iterator[tuple[str, str]]:
                 for member in archive.namelist():
                     name = Path(member).name
                     if name == "category.txt" or ("videodatainfo" in name and name.endswith(".json")):
-                        yield f"{path}/{member}", archive.read(member).decode("utf-8-sig")
-        except (zipfile.BadZipFile, UnicodeDecodeError, EOFError) as error:
+                        packed = archive.getinfo(member).compress_size
+                        with archive.open(member) as file:
+                            yield f"{path}/{member}", read_bounded(file.read, packed, member).decode("utf-8-sig")
+        except (zipfile.BadZipFile, UnicodeDecodeError, EOFError, zlib.error, RuntimeError) as error:  # or encrypted
             raise ValueError(f"{path} is damaged ({error}); download it again") from error

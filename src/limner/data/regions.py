@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from limner.core.files import read_json
 from limner.core.locks import lock_folder
+from limner.core.torch_files import is_zip
 from limner.core.types import Layout
 from limner.data.media_folder import visible_files
 from limner.data.store import ChannelCountError, StoreWriter
@@ -135,7 +136,7 @@ def read_region_tsv(paths: Sequence[Path]) -> Iterator[RegionEntry]:
     """
     for path in paths:
         with open(path, "rb") as file:
-            if file.read(len(ZIP_MAGIC)) != ZIP_MAGIC and not zipfile.is_zipfile(file):
+            if file.read(len(ZIP_MAGIC)) != ZIP_MAGIC and not is_zip(path):
                 file.seek(0)
                 yield from _tsv_entries(file.readline, str(path))
                 continue

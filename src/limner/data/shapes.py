@@ -6,7 +6,8 @@
 Item i depends on (seed, i) alone, so a larger world of the same seed contains the smaller one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import pairwise
 from math import cos, pi, sin
@@ -99,15 +100,32 @@ def _write_world(
 def load_world(root: str | Path) -> list[Medium]:
     """The images and clips of a world, with absolute paths, splits (train, val, test) and references."""
     root = Path(root).resolve()
-    return [
-        Medium(item["id"], str(root / item["file"]), item["split"], tuple(item["references"]))
-        for item in _read_truth_file(root)["items"]
-    ]
+    truth = _read_truth_file(root)
+    with _naming(root):
+        return [
+            Medium(
+                str(item["id"]), str(root / str(item["file"])), str(item["split"]), tuple(map(str, item["references"]))
+            )
+            for item in truth["items"]
+        ]
 
 
 def read_truth(root: str | Path) -> dict[str, Scene]:
     """The scene of every medium of a world, by its id."""
-    return {item["id"]: _scene_from_json(item["truth"]) for item in _read_truth_file(Path(root))["items"]}
+    truth = _read_truth_file(Path(root))
+    with _naming(Path(root)):
+        return {item["id"]: _scene_from_json(item["truth"]) for item in truth["items"]}
+
+
+@contextmanager
+def _naming(root: Path) -> Iterator[None]:
+    """Turn errors about values of truth.json into a ValueError that names it."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{root / 'truth.json'} is damaged ({error!r:.200}); generate the micro-world again"
+        ) from error
 
 
 # --- scenes -----------------------------------------------------------------------------------------------------------

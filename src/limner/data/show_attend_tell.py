@@ -12,7 +12,7 @@ from typing import Any
 from limner.core.files import read_json
 from limner.core.torch_free import Medium
 from limner.data.dataset import Dataset, drop_empty_captions
-from limner.data.stored_images import BGR, StoredImages, open_hdf5
+from limner.data.stored_images import BGR, StoredImages, reading_hdf5
 
 SPLITS = {"TRAIN": "train", "VAL": "val", "TEST": "test"}
 SPECIAL = ("<pad>", "<start>", "<end>", "<unk>")
@@ -62,7 +62,7 @@ def _split(folder: Path, base: str, name: str, words: dict[int, str], channels: 
     if not images.is_file():
         return []
     count = StoredImages(images).counts.get("images", 0)
-    with open_hdf5(images) as file:
+    with reading_hdf5(images) as file:
         per_image = int(file.attrs.get("captions_per_image", 0))
     captions, lengths = (read_json(folder / f"{name}_{kind}_{base}.json") for kind in ("CAPTIONS", "CAPLENS"))
     if not count or not per_image or not len(captions) == len(lengths) == count * per_image:

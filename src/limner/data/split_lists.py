@@ -1,12 +1,11 @@
 """Split lists: files that name the media of the splits train, val and test; they replace the split of the dataset."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from limner.core.files import read_json
+from limner.core.files import parse_json
 from limner.data.dataset import Dataset
 from limner.data.image_ids import medium_name
 from limner.data.media_folder import visible_files
@@ -55,10 +54,7 @@ def _read_ids(path: Path) -> list[str]:
         raise ValueError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
     if not text.lstrip().startswith(("[", "{")):
         return [line.strip() for line in text.splitlines() if line.strip()]
-    try:
-        saved = json.loads(text)
-    except json.JSONDecodeError:
-        saved = read_json(path)  # its error names the file
+    saved = parse_json(text, path)
     if not isinstance(saved, list) or not all(isinstance(id, str | int) for id in saved):
         raise ValueError(f"{path}: expected a JSON array of ids")
     return [str(id) for id in saved]

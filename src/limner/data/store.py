@@ -13,18 +13,26 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from limner.core.files import read_json, sha256, write_json, write_safetensors
+from limner.core.files import sha256, write_safetensors
 from limner.core.migration import migrate
 from limner.core.types import Layout
 from limner.data.augmentations import AUGMENTATIONS
-
-FORMAT, VERSION = "limner-features", 2  # version 1 is read too
-INDEX = "index.json"
-METADATA = "limner"  # key of the JSON string in a shard's safetensors metadata
-RERUN = "run `limner extract` again: it keeps complete shards and extracts the rest"
+from limner.data.store_files import (
+    FORMAT,
+    INDEX,
+    METADATA,
+    RERUN,
+    SHARD_FIELDS,
+    VERSION,
+    checksum,
+    checksums,
+    describe_shard,
+    map_shard,
+    read_index,
+    write_index,
+)
 
 
 class Float16RangeError(ValueError):
@@ -104,15 +112,13 @@ class StoreWriter:
         """Adopt every complete shard, and delete incomplete ones and temporary files of older versions."""
         indexed: dict[str, dict[str, Any]] = {}
         if (self.folder / INDEX).exists():
-            index = read_json(self.folder / INDEX)
+            index = read_index(self.folder)
             _check_same_encoder(index["encoder"], self.provenance, self.folder)
             indexed = {shard["file"]: {**shard, "dim": index["dim"]} for shard in index["shards"]}
             self.failures = {failure["id"]: failure["reason"] for failure in index["failures"]}
         shard_paths = sorted(self.folder.glob("shard-*.safetensors"))
         for path in shard_paths:
-            entry = indexed.get(path.name)
-            complete = entry is not None and path.stat().st_size == entry["bytes"]
-            shard = entry if complete else _describe_shard(path, self.provenance)
+            shard = self._adopted(path, indexed.get(path.name))
             if shard is not None and self._keys.isdisjoint(shard["keys"]):
                 self._shards[path.name] = shard
                 self._keys.update(shard["keys"])
@@ -121,6 +127,15 @@ class StoreWriter:
         for path in [*self.folder.glob(".shard-*"), *self.folder.glob(f".{INDEX}.*"), *shard_paths]:
             if path.name not in self._shards and path.is_file():
                 path.unlink()
+
+    def _adopted(self, path: Path, entry: dict[str, Any] | None) -> dict[str, Any] | None:
+        """The index entry of a shard that is there; None when it is incomplete, or not what the index says."""
+        if entry is None or path.stat().st_size != entry["bytes"]:
+            return _describe_shard(path, self.provenance)
+        if "crc32" in entry:
+            return entry
+        # a store of an earlier version: its entries get checksums
+        return _describe_shard(path, self.provenance) if sha256(path) == entry["sha256"] else None
 
     def _check_channels(self) -> None:
         """Set `dim` to the number of channels of the shards.  Raises ValueError when they differ."""
@@ -204,6 +219,7 @@ class StoreWriter:
             "bytes": path.stat().st_size,
             "keys": [entry_key(id, augmentation) for id, augmentation in zip(ids, augmentations, strict=True)],
             "layouts": [list(layout) for layout in layouts],
+            "crc32": checksums(tensors["grid"], tensors.get("boxes"), layouts),
             "dim": grids[0].shape[1],
         }
         self._pending = []
@@ -232,10 +248,9 @@ class StoreWriter:
             "dim": self.dim,
             "dtype": "float16",
             "failures": [{"id": id, "reason": reason} for id, reason in sorted(self.failures.items())],
-            "shards": [{key: value for key, value in shard.items() if key != "dim"} for shard in shards],
+            "shards": [{key: shard[key] for key in SHARD_FIELDS} for shard in shards],
         }
-        write_json(self.folder / INDEX, index, indent=None)
-        return self.folder / INDEX
+        return write_index(self.folder, index)
 
 
 class FeatureStore:
@@ -254,18 +269,22 @@ class FeatureStore:
                 f"{self.folder} is not a feature store (no {INDEX}); make one of images or clips with `limner "
                 "extract`, of a detector's regions with `limner convert`"
             )
-        index = read_json(self.folder / INDEX)
-        if index.get("format") != FORMAT or index.get("version") not in (1, VERSION):
-            raise ValueError(
-                f"{self.folder / INDEX} is {index.get('format')} version {index.get('version')}; "
-                f"this limner reads {FORMAT} up to version {VERSION}"
-            )
+        index = read_index(self.folder)
+        self.version: int = index["version"]  # entries have checksums from 3 on
+        try:
+            self._read(index)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{self.folder / INDEX} is damaged ({error!r}); delete it and {RERUN}") from error
+
+    def _read(self, index: dict[str, Any]) -> None:
+        """Take over the facts of the index."""
         self.dim: int = index["dim"]
         self.provenance: dict[str, Any] = index["encoder"]
         self.augmentations: list[str] = migrate(index)["augmentations"]
         self.failures: dict[str, str] = {failure["id"]: failure["reason"] for failure in index["failures"]}
         self._files: list[tuple[Path, int, str]] = []
-        self._places: dict[str, tuple[int, int, int, Layout]] = {}  # key -> shard, first cell, last cell + 1, layout
+        # key -> shard, first cell, last cell + 1, layout, checksum (None: it was compared, or there is none)
+        self._places: dict[str, tuple[int, int, int, Layout, int | None]] = {}
         for number, shard in enumerate(index["shards"]):
             path = self.folder / shard["file"]
             size = path.stat().st_size if path.exists() else None
@@ -274,9 +293,10 @@ class FeatureStore:
                 raise ValueError(f"{path} {what}; {RERUN}")
             self._files.append((path, shard["bytes"], shard["sha256"]))
             start = 0
-            for key, sizes in zip(shard["keys"], shard["layouts"], strict=True):
+            crcs = shard["crc32"] if self.version >= 3 else [None] * len(shard["keys"])
+            for key, sizes, crc in zip(shard["keys"], shard["layouts"], crcs, strict=True):
                 layout = Layout(*sizes)
-                self._places[key] = (number, start, start + layout.cells, layout)
+                self._places[key] = (number, start, start + layout.cells, layout, crc)
                 start += layout.cells
         self._maps: list[tuple[Tensor, Tensor | None] | None] = [None] * len(self._files)
 
@@ -299,15 +319,22 @@ class FeatureStore:
     ) -> tuple[Float[Tensor, "N D"], Layout, Float[Tensor, "N 4"] | None]:
         """One entry: a float16 copy of its cells, their layout, and the boxes of a detector (None: derive them).
 
-        Raises KeyError, with the reason, when the store does not have it.
+        Raises KeyError, with the reason, when the store does not have it, ValueError when it is read for the first time
+        and its checksum differs.
         """
         key = entry_key(id, augmentation)
         place = self._places.get(key)
         if place is None:
             raise KeyError(self._why_missing(id, augmentation))
-        number, start, stop, layout = place
+        number, start, stop, layout, crc = place
         grid, boxes = self._maps[number] or self._map(number)
-        return grid[start:stop].clone(), layout, None if boxes is None else boxes[start:stop].clone()
+        cells, box = grid[start:stop].clone(), None if boxes is None else boxes[start:stop].clone()
+        if crc is not None:
+            if checksum(cells, box) != crc:
+                path = self._files[number][0]
+                raise ValueError(f"{path} is damaged: {key} is not what was written; delete it and {RERUN}")
+            self._places[key] = (number, start, stop, layout, None)
+        return cells, layout, box
 
     def _why_missing(self, id: str, augmentation: str) -> str:
         if id in self.failures:
@@ -319,12 +346,7 @@ class FeatureStore:
 
     def _map(self, number: int) -> tuple[Tensor, Tensor | None]:
         path, size, _ = self._files[number]
-        # a private mapping keeps no file handle, so 2,000 shards do not reach the limit of open files
-        storage: Any = torch.UntypedStorage.from_file(str(path), False, size)
-        data = torch.empty(0, dtype=torch.uint8).set_(storage)
-        tensors = _tensors(data, path)
-        mapped = (tensors["grid"], tensors.get("boxes"))
-        self._maps[number] = mapped
+        mapped = self._maps[number] = map_shard(path, size)
         return mapped
 
     def verify(self) -> None:
@@ -338,50 +360,16 @@ class FeatureStore:
         _check_same_encoder(self.provenance, json.loads(json.dumps(provenance)), self.folder)
 
 
-_DTYPES = {"F16": torch.float16, "F32": torch.float32, "I64": torch.int64}
-
-
-def _tensors(data: Tensor, path: Path) -> dict[str, Tensor]:
-    """The tensors of a memory-mapped safetensors file, as views into it.
-
-    The file is 8 bytes of header length, a JSON header, and the tensors with the widest type first.
-    """
-    length = int.from_bytes(data[:8].numpy().tobytes(), "little")
-    try:
-        header = json.loads(data[8 : 8 + length].numpy().tobytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged (unreadable header); delete it and {RERUN}") from error
-    body = data[8 + length :]
-    tensors = {}
-    for name, entry in header.items():
-        if name != "__metadata__":
-            first, last = entry["data_offsets"]
-            tensors[name] = body[first:last].view(_DTYPES[entry["dtype"]]).view(entry["shape"])
-    return tensors
-
-
 def _describe_shard(path: Path, provenance: dict[str, Any]) -> dict[str, Any] | None:
     """The index entry of a shard; None when it is incomplete.  Raises ValueError when another encoder made it."""
-    try:
-        with safe_open(path, "pt") as shard:
-            facts = migrate(json.loads((shard.metadata() or {}).get(METADATA, "{}")))
-            dim = shard.get_slice("grid").get_shape()[1]
-    except (SafetensorError, OSError):
+    described = describe_shard(path)
+    if described is None:
         return None
-    if facts.get("format") != FORMAT:
-        raise ValueError(f"{path} is not a shard of a feature store; extract into an empty folder")
+    entry, facts = described
     if facts["provenance_hash"] != provenance_hash(provenance):
         _check_same_encoder(facts["provenance"], provenance, path.parent)
-    return {
-        "file": path.name,
-        "sha256": sha256(path),
-        "bytes": path.stat().st_size,
-        "keys": [
-            entry_key(id, augmentation) for id, augmentation in zip(facts["ids"], facts["augmentations"], strict=True)
-        ],
-        "layouts": facts["layouts"],
-        "dim": dim,
-    }
+    places = zip(facts["ids"], facts["augmentations"], strict=True)
+    return {**entry, "keys": [entry_key(id, augmentation) for id, augmentation in places]}
 
 
 def _check_same_encoder(stored: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:

@@ -5,12 +5,12 @@ https://github.com/webdataset/webdataset
 """
 
 import glob
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from limner.core.files import parse_json
 from limner.core.torch_free import Medium
 from limner.data.archives import TarIndex, open_archive
 from limner.data.dataset import Dataset, drop_empty_captions, missing_caption_problems, split_by_hash
@@ -108,10 +108,7 @@ def _captions(index: TarIndex, files: dict[str, str], column: str) -> tuple[tupl
     """The captions of a sample, and the fields of its JSON file.  Raises ValueError when a file is not as expected."""
     fields: Any = {}
     if ".json" in files:
-        try:
-            fields = json.loads(index.read(files[".json"]))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{index.path}/{files['.json']} is not JSON ({error})") from error
+        fields = parse_json(index.read(files[".json"]), f"{index.path}/{files['.json']}")
         fields = {"caption": fields} if isinstance(fields, str | list) else fields
         if not isinstance(fields, dict):
             raise ValueError(f"{index.path}/{files['.json']}: expected an object with a caption, got {fields!r:.40}")

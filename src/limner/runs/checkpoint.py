@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from limner.core.files import parse_json
 from limner.core.migration import migrate_tensors, migrate_training_state
 from limner.core.tensors import load_state_strictly, load_tensors, save_tensors
 
@@ -40,9 +41,11 @@ def save_checkpoint(
     try:
         save_tensors(folder / CHECKPOINT, tensors, metadata)
     except OSError as error:
+        before = (folder / CHECKPOINT).is_file()
+        kept = "the previous one is intact: free some space and continue with --resume"
         raise OSError(
-            f"the checkpoint in {folder} could not be written ({error}); the previous one is intact: free some space "
-            "and continue with --resume"
+            f"the checkpoint in {folder} could not be written ({error}); "
+            f"{kept if before else 'it was the first one: free some space and start again'}"
         ) from error
 
 
@@ -51,9 +54,12 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
     Raises FileNotFoundError when there is none, ValueError when it is damaged.
     """
-    tensors, metadata = load_tensors(folder / CHECKPOINT)
-    training_state = migrate_training_state(json.loads(metadata["position"]))
-    return Checkpoint(migrate_tensors(tensors), training_state, json.loads(metadata.get("scaler", "{}")))
+    path = folder / CHECKPOINT
+    tensors, metadata = load_tensors(path)
+    training_state, scaler = (parse_json(metadata.get(name, "{}"), path) for name in ("position", "scaler"))
+    if not isinstance(training_state, dict) or not training_state or not isinstance(scaler, dict):
+        raise ValueError(f"{path} is no checkpoint of a training: it has no position; take it from a copy")
+    return Checkpoint(migrate_tensors(tensors), migrate_training_state(training_state), scaler)
 
 
 def checkpoint_tensors(

@@ -77,6 +77,12 @@ def open_package(source: str | os.PathLike[str]) -> Path:
     manifest = read_json(path)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int) or "files" not in manifest:
         raise ValueError(f"{path} does not describe a packed model: it has no format number, or no list of files")
+    if not isinstance(manifest["files"], dict) or not all(
+        isinstance(entry, dict) and {"sha256", "bytes"} <= entry.keys() for entry in manifest["files"].values()
+    ):
+        raise ValueError(
+            f"{path} does not describe a packed model: a file in it has no size or hash; take a fresh copy"
+        )
     if manifest["format"] > FORMAT:
         raise ValueError(
             f"{folder} has pack format {manifest['format']}, of limner {manifest.get('version')}; this limner reads "

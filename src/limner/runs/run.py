@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from limner.core.addresses import refuse_address
 from limner.core.files import read_json, write_json
+from limner.core.messages import short_repr
 from limner.core.migration import migrate_tensors
 from limner.core.tensors import load_state_strictly, load_tensors, save_tensors
 from limner.core.version import __version__
@@ -164,9 +165,21 @@ def read_info(folder: Path) -> RunInfo:
     if saved["format"] > FORMAT:  # checked first: a newer format may have fields that RunInfo does not have
         raise ValueError(f"{folder} has run format {saved['format']}; this limner reads up to {FORMAT}: update limner")
     try:
-        return RunInfo(**{**saved, "plugins": tuple(saved.get("plugins", ()))})
+        info = RunInfo(**{**saved, "plugins": tuple(saved.get("plugins", ()))})
+        check_types(info)
     except TypeError as error:
         raise ValueError(f"{folder / 'run.json'} does not describe a run ({error})") from error
+    return info
+
+
+def check_types(info: RunInfo) -> None:
+    """Raise TypeError when a field of run.json has a value of another kind than it is for."""
+    kinds = {"feature_dim": int, "encoder": dict, "encoder_trained": bool, "channels": str, "version": str}
+    for name, kind in kinds.items():
+        if type(value := getattr(info, name)) is not kind:
+            raise TypeError(f"{name} is {short_repr(value, 60)}, expected {kind.__name__}")
+    if info.feature_dim < 1 or not all(isinstance(plugin, str) for plugin in info.plugins):
+        raise TypeError(f"feature_dim is {info.feature_dim}, plugins are {short_repr(info.plugins, 60)}")
 
 
 def _load_encoder(

@@ -7,10 +7,10 @@ import gzip
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import IO, cast
 
 import torch
 from safetensors import safe_open
@@ -18,11 +18,13 @@ from torch import nn
 
 from limner.core.addresses import refuse_address
 from limner.core.torch_free import BOS, EOS
+from limner.core.untrusted import bounded_lines
 from limner.text.clip_bpe import ClipVocabulary
 from limner.text.vocabulary import SPECIALS, Vocabulary
 
 CLIP_EMBEDDING = "token_embedding.weight"  # end of the tensor's name in CLIP's weights
 GZIP_MAGIC, ZIP_MAGIC, UTF8_MARK = b"\x1f\x8b", b"PK\x03\x04", b"\xef\xbb\xbf"
+MOST_LINE = 1 << 20  # bytes; vectors of 1,000 numbers take 10,000
 BEGIN = 4096  # bytes that are looked at
 BINARY_KINDS = {
     b"\xba\x16\x4f\x2f": "a model of fastText (.bin; the vectors are in the .vec file beside it)",
@@ -56,7 +58,7 @@ def load_vectors(path: str | Path, vocabulary: Vocabulary, embedding: nn.Module,
     seen: list[str] = []
     not_finite, not_utf8 = [], 0
     with _open_text(Path(path)) as lines:
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(bounded_lines(lines.readline, MOST_LINE, str(path)), 1):
             name, values = _split_line(line.strip(b"\r\n"), width, f"{path}, line {number}", number == 1)
             if not values:
                 continue
@@ -112,7 +114,7 @@ def _numbers(values: list[bytes], where: str) -> list[float]:
 
 
 @contextmanager
-def _open_text(path: Path) -> Iterator[Iterable[bytes]]:
+def _open_text(path: Path) -> Iterator[IO[bytes]]:
     """A vector file for reading, unpacked.  Raises ValueError, with the file, when it holds no text."""
     with open(path, "rb") as file:
         magic = file.read(4)

@@ -4,7 +4,7 @@ The objective computes the loss; the loop takes optimiser steps, sets learning r
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from limner.runs.recipe import Stage
 from limner.training.adabound import AdaBound
 from limner.training.parameter_groups import parameter_groups
 from limner.training.schedules import ReduceOnPlateau, lr_factor
+from limner.training.signals import HeldSignals
 
 
 @dataclass
@@ -122,7 +123,8 @@ def fit(
     `training_module` returns the Loss of (batch, epoch), as `TrainingModule` does.  After each optimiser step `on_step`
     gets the logs.  After each epoch `on_epoch` returns a validation score (None: no validation); `on_best` is called
     when it is the best so far.  `checkpoint` is called after every `checkpoint_steps` steps and after every epoch.
-    Raises FloatingPointError, which names the step and the media, when the loss is not finite.
+    Ctrl-C and SIGTERM wait for the end of a step, and `checkpoint` is called before they end the training of a single
+    process.  Raises FloatingPointError, which names the step and the media, when the loss is not finite.
     """
     total = -(-len(batches) // stage.accumulate) * stage.epochs
     plateau = ReduceOnPlateau(stage.schedule)
@@ -132,33 +134,64 @@ def fit(
         state.plateau_factor,
     )
     training_module.train()
-    while state.epoch < stage.epochs and not state.done:
-        for group in _accumulation_groups(batches.epoch(state.epoch, state.batch), stage.accumulate):
-            scale = lr_factor(stage.schedule, state.step, total, state.epoch) * plateau.factor
-            for parameters in optimizer.param_groups:
-                parameters["lr"] = parameters["base_lr"] * scale
-            logs = _optimizer_step(training_module, optimizer, group, stage, accelerator, state)
-            if ema is not None:
-                ema.update()
-            state.step += 1
-            state.batch += len(group)
-            on_step({**logs, "lr": optimizer.param_groups[0]["lr"]})
-            if state.step % checkpoint_steps == 0 and state.batch < len(batches):
+    with _exact_interrupts(checkpoint, accelerator) as signals:
+        while state.epoch < stage.epochs and not state.done:
+            for group in _accumulation_groups(batches.epoch(state.epoch, state.batch), stage.accumulate):
+                signals.hold()
+                scale = lr_factor(stage.schedule, state.step, total, state.epoch) * plateau.factor
+                for parameters in optimizer.param_groups:
+                    parameters["lr"] = parameters["base_lr"] * scale
+                logs = _optimizer_step(training_module, optimizer, group, stage, accelerator, state)
+                if ema is not None:
+                    ema.update()
+                state.step += 1
+                state.batch += len(group)
+                on_step({**logs, "lr": optimizer.param_groups[0]["lr"]})
+                signals.release()
+                if state.step % checkpoint_steps == 0 and state.batch < len(batches):
+                    checkpoint()
+            with _count_epoch(state, len(batches)):
+                score = on_epoch()
+                signals.hold()
+            training_module.train()
+            if score is not None:
+                better = plateau.update(score, state.epoch)
+                state.best_score, state.bad_validations, state.plateau_factor = (
+                    plateau.best,
+                    plateau.bad_validations,
+                    plateau.factor,
+                )
+                state.done = stage.patience is not None and plateau.bad_validations >= stage.patience
+                if better:
+                    on_best()
+            checkpoint()
+            signals.release()
+
+
+@contextmanager
+def _exact_interrupts(checkpoint: Callable[[], None], accelerator: Accelerator) -> Iterator[HeldSignals]:
+    """Context manager that calls `checkpoint` when Ctrl-C or SIGTERM ends the training between two steps.
+
+    Several processes would have to stop at the same step; they keep their last checkpoint.
+    """
+    with HeldSignals() as signals:
+        try:
+            yield signals
+        except KeyboardInterrupt:
+            if not signals.holding and accelerator.num_processes == 1:  # holding: half a step was made
                 checkpoint()
-        state.epoch, state.batch = state.epoch + 1, 0
-        score = on_epoch()
-        training_module.train()
-        if score is not None:
-            better = plateau.update(score, state.epoch)
-            state.best_score, state.bad_validations, state.plateau_factor = (
-                plateau.best,
-                plateau.bad_validations,
-                plateau.factor,
-            )
-            state.done = stage.patience is not None and plateau.bad_validations >= stage.patience
-            if better:
-                on_best()
-        checkpoint()
+            raise
+
+
+@contextmanager
+def _count_epoch(state: TrainingState, batches: int) -> Iterator[None]:
+    """Context manager for the validation after an epoch; when it is interrupted, the epoch has still to be ended."""
+    state.epoch, state.batch = state.epoch + 1, 0
+    try:
+        yield
+    except KeyboardInterrupt:
+        state.epoch, state.batch = state.epoch - 1, batches
+        raise
 
 
 def _accumulation_groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:

@@ -12,7 +12,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, gather_object, set_seed
 from torch import Tensor
 
-from limner.core.files import write_text
+from limner.core.files import parse_json, write_text
 from limner.core.types import Medium
 from limner.data.dataset import Dataset
 from limner.data.datasets import data_parts, read_dataset, read_scenes
@@ -26,7 +26,7 @@ from limner.metrics.references import References
 from limner.metrics.report import METRICS, Report, evaluate
 from limner.models import build_model, leaves_parameters_unused
 from limner.models.captioner import Captioner
-from limner.runs.checkpoint import load_checkpoint
+from limner.runs.checkpoint import CHECKPOINT, load_checkpoint
 from limner.runs.inputs import open_inputs
 from limner.runs.recipe import Recipe
 from limner.runs.run import RunInfo, append_log, create_run
@@ -248,12 +248,25 @@ class Session:
     def resume(self) -> None:
         """Read the last checkpoint, and remove log lines that were written after it."""
         self.resume_tensors, training_state, self.scaler = load_checkpoint(self.folder)
-        self.state = TrainingState(**training_state)
+        try:
+            self.state = TrainingState(**training_state)
+            last = (int(self.state.stage), int(self.state.step))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{self.folder / CHECKPOINT} holds a state that this limner does not know ({error}): was it written by "
+                "a newer one? then update limner"
+            ) from error
         log = self.folder / "log.jsonl"
         if self.main and log.is_file():
-            rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-            last = (self.state.stage, self.state.step)
-            rows = [row for row in rows if (row.get("stage", 0), row.get("step", 0)) <= last]
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+            rows = [parse_json(line, log) for line in lines if line.startswith("{") and line.endswith("}")]
+            # the epoch of a validation that was interrupted has still to be ended, and is validated again
+            rows = [
+                row
+                for row in rows
+                if (row.get("stage", 0), row.get("step", 0)) <= last
+                and not ((row.get("stage", 0), row.get("step", 0)) == last and row.get("epoch", 0) > self.state.epoch)
+            ]
             write_text(log, "".join(json.dumps(row) + "\n" for row in rows))
 
     def progress(self) -> dict[str, int]:

@@ -126,9 +126,11 @@ class StageTrainer:
         """Context manager in which the model holds the averaged weights, if the stage averages them."""
         if self.ema is not None:
             self.ema.swap()
-        yield
-        if self.ema is not None:
-            self.ema.swap()
+        try:
+            yield
+        finally:
+            if self.ema is not None:
+                self.ema.swap()
 
     def checkpoint(self) -> None:
         """Save the checkpoint; all processes call it, since it holds the random state of each."""

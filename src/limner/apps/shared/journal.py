@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from limner.apps.shared.arguments import WrongArguments
-from limner.core.files import read_json, write_text
+from limner.core.files import parse_json, read_json, write_text
 from limner.core.messages import short_repr
 from limner.data.formulas import mark_formula, unmark_formula
 from limner.data.image_ids import coco_id
@@ -131,6 +131,14 @@ def check_output(out: Path, resume: bool, overwrite: bool) -> None:
         )
 
 
+def has_rows(out: Path) -> bool:
+    """Whether an interrupted command has left rows beside an output."""
+    try:
+        return bool(_read_side_file(side_file(out))[1])
+    except (ValueError, OSError):
+        return False
+
+
 def _read_side_file(path: Path) -> tuple[dict[str, Any], list[Row]]:
     """-> (provenance, rows); both are empty when there is no such file."""
     if not path.is_file() or path.stat().st_size == 0:
@@ -169,10 +177,10 @@ def _lines(path: Path) -> Iterator[tuple[str, Any]]:
     lines = path.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
     for number, line in enumerate(lines, 1):
         try:
-            yield f"{path}, line {number}", json.loads(line)
-        except json.JSONDecodeError as error:
+            yield f"{path}, line {number}", parse_json(line, f"{path}, line {number}")
+        except ValueError as error:
             if number < len(lines):
-                raise ValueError(f"{path}, line {number}: not JSON ({error.msg}), and more lines follow") from error
+                raise ValueError(f"{error}, and more lines follow") from error
 
 
 def _row(item: Any, where: str) -> Row:
@@ -185,7 +193,8 @@ def _row(item: Any, where: str) -> Row:
         more = {name: read(item[name]) for name, read in CONFIDENCE.items() if item.get(name) not in (None, "")}
         others = item.get("others") or []
         others = [
-            [text, float(logprob)] for text, logprob in (json.loads(others) if isinstance(others, str) else others)
+            [text, float(logprob)]
+            for text, logprob in (parse_json(others, where) if isinstance(others, str) else others)
         ]
         if all(isinstance(row[name], kind) for name, kind in FIELDS.items()):
             return row | times | more | ({"others": others} if others else {})
@@ -207,7 +216,7 @@ def _data_of(path: Path) -> Any:
     text, end, _ = rest.partition(DATA[1])
     if not (begin and end):
         raise ValueError(f"{path} is no report of this command: it does not hold the captions as data")
-    return json.loads(text)
+    return parse_json(text, path)
 
 
 def to_csv(rows: list[Row], safe: bool = True) -> str:

@@ -5,11 +5,14 @@ import gzip
 import io
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 ZIP_MAGIC, GZIP_MAGIC = b"PK\x03\x04", b"\x1f\x8b"
 CAPTION_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".token")
 MAX_UNPACKED = 2 << 30  # bytes; captions of 100 million words fit, and what holds more is no caption file
+MAX_GROWTH = 100  # times the packed size, beyond `ANY_GROWTH` bytes; captions grow 3 to 10 times
+ANY_GROWTH = 16 << 20
 SAVE_AS_CSV = "save it as CSV in UTF-8"
 
 # (offset, the bytes there, what the file is, what to do)
@@ -58,6 +61,8 @@ def read_text(path: str | Path) -> str:
     A gzip file is unpacked, and of a ZIP file the one caption file in it is read.  Raises ValueError, which names the
     kind of the file and what to do, for any other content, and OSError when the path cannot be read.
     """
+    if (size := Path(path).stat().st_size) > MAX_UNPACKED:
+        raise ValueError(f"it has {size >> 20:,} MiB, more than {MAX_UNPACKED >> 30} GiB; is it a caption file?")
     data = Path(path).read_bytes()
     if data.startswith(GZIP_MAGIC):
         data = _gunzip(data)
@@ -109,15 +114,32 @@ def _decode(data: bytes) -> str:
     return text
 
 
+def most_unpacked(packed: int) -> int:
+    """The most bytes that so many packed bytes may become; what grows more is no caption file, but a bomb."""
+    return min(MAX_UNPACKED, max(ANY_GROWTH, packed * MAX_GROWTH))
+
+
+def read_bounded(read: Callable[[int], bytes], packed: int, what: str) -> bytes:
+    """All bytes of a file that is being unpacked from `packed` bytes, by its method `read`.
+
+    Raises ValueError when it grows beyond `most_unpacked`, before it is in memory.
+    """
+    most = most_unpacked(packed)
+    unpacked = read(most + 1)
+    if len(unpacked) > most:
+        raise ValueError(
+            f"{what} grows from {packed:,} to more than {most:,} bytes when it is unpacked, which no caption file "
+            "does; unpack it yourself if you trust it"
+        )
+    return unpacked
+
+
 def _gunzip(data: bytes) -> bytes:
     try:
         with gzip.open(io.BytesIO(data)) as file:
-            unpacked = file.read(MAX_UNPACKED + 1)
+            return read_bounded(file.read, len(data), "the gzip file")
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"the gzip file is damaged ({error}); download it again") from error
-    if len(unpacked) > MAX_UNPACKED:
-        raise ValueError(f"unpacked it has more than {MAX_UNPACKED >> 30} GiB; is it a caption file?")
-    return unpacked
 
 
 def _read_member(data: bytes) -> bytes:
@@ -138,9 +160,10 @@ def _read_member(data: bytes) -> bytes:
                     if members
                     else f"the ZIP holds no caption file ({', '.join(CAPTION_SUFFIXES)}), but {names[:4]}"
                 )
-            if archive.getinfo(members[0]).file_size > MAX_UNPACKED:
-                raise ValueError(f"{members[0]} has more than {MAX_UNPACKED >> 30} GiB; is it a caption file?")
-            return archive.read(members[0])
+            with archive.open(members[0]) as file:
+                return read_bounded(
+                    file.read, archive.getinfo(members[0]).compress_size, f"{members[0]} in the ZIP file"
+                )
     except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
         raise ValueError(f"the ZIP file is damaged or encrypted ({error}); download it again") from error
 

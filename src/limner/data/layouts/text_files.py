@@ -14,7 +14,7 @@ from limner.data.formulas import unmark_formula
 from limner.data.layouts.entry import Columns, Entry, Reading, UnknownLayoutError, find_columns, is_row, shorten
 from limner.data.media import MEDIA_SUFFIXES
 
-MAX_FIELD = 2**31 - 1  # characters; the limit of 131072 of `csv` refuses long lists and images in base64
+MAX_FIELD = 64 << 20  # characters; the limit of 131072 of `csv` refuses long lists and images in base64
 DELIMITERS = ("\t", "|", ";", ",")
 OWN_COLUMNS = ("file", "caption", "logprob", "finished")  # of `limner caption`, which marks formulas
 _SEP = re.compile(r"sep=(.)", re.IGNORECASE)  # a first line of Excel's, which names the delimiter
@@ -41,6 +41,7 @@ def parse_lines(text: str, reading: Reading) -> tuple[str, Iterator[Entry]]:
 
     Raises UnknownLayoutError when its first line is not that of a known layout.
     """
+    _check_line_lengths(text)
     if "\n" not in text:  # line ends of old Macs
         text = text.replace("\r", "\n")
     table = text.lstrip("\r\n")
@@ -64,6 +65,15 @@ def parse_lines(text: str, reading: Reading) -> tuple[str, Iterator[Entry]]:
         raise UnknownLayoutError(f"it begins with {first.rstrip()[:80]!r}, which is not a known layout")
     layout = next(layout for layout in LINE_LAYOUTS if layout.matches(before.strip(), after.strip()))
     return layout.name, _line_entries(text, layout)
+
+
+def _check_line_lengths(text: str) -> None:
+    """Raise ValueError for a line of 32 to 64 million characters or more, which would take several times its memory."""
+    half = MAX_FIELD // 2
+    for start in range(0, len(text) - half, half):  # a line that long fills one of these windows
+        if all(text.find(end, start, start + half) == -1 for end in "\n\r"):
+            line = text.count("\n", 0, start) + 1
+            raise ValueError(f"line {line} has more than {half:,} characters; is it a caption file?")
 
 
 def _looks_like_header(line: str) -> bool:

@@ -1,0 +1,159 @@
+"""Runs readers on damaged files in a process of its own, and says what must not happen."""
+
+import contextlib
+import hashlib
+import io
+import os
+import pickle
+import resource
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from tests.faults.mutate import mutate
+from tests.faults.readers import Reader
+
+SECONDS = 5.0
+BYTES = 1 << 30  # more than a process has at its beginning
+REPORTED = (ValueError, OSError, FloatingPointError, ImportError)  # what `limner` reports in one line
+EXECUTED = ("os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "socket.connect", "pty.spawn")
+
+
+class Fault(NamedTuple):
+    """A damaged file that did what none may do."""
+
+    reader: str
+    file: str
+    seed: int
+    what: str
+
+
+class Executed(BaseException):
+    """Something tried to start a program."""
+
+
+def try_damaged(reader: Reader, seeds: range) -> list[Fault]:
+    """Read the files of a reader once for each seed, one of them damaged, in a forked process."""
+    begin, end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(begin)
+        with os.fdopen(end, "wb") as report:
+            status = 1
+            try:
+                _child(reader, seeds, report)
+                status = 0
+            finally:
+                report.flush()
+                os._exit(status)
+    os.close(end)
+    with os.fdopen(begin, "rb") as report:
+        data = report.read()
+    status = os.waitpid(child, 0)[1]
+    faults, last = [], -1
+    stream = io.BytesIO(data)
+    with contextlib.suppress(EOFError):
+        while True:
+            item = pickle.load(stream)
+            if isinstance(item, int):
+                last = item
+            else:
+                faults.append(Fault(*item))
+    if status:
+        faults.append(Fault(reader.name, "?", last, f"the process ended with {os.waitstatus_to_exitcode(status)}"))
+    return faults
+
+
+def _child(reader: Reader, seeds: range, report: Any) -> None:
+    torch.set_num_threads(1)
+    sys.addaudithook(_watch)
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, 1)
+    os.dup2(silent, 2)
+    whole = {path: path.read_bytes() for path in reader.files}
+    before = _tree(reader)
+    expected = _digest(_outcome(reader.read)[1]) if reader.sealed else ""
+    size = _address_space()
+    resource.setrlimit(resource.RLIMIT_AS, (size + 2 * BYTES, size + 2 * BYTES))
+    peak = _peak()
+    for seed in seeds:
+        pickle.dump(seed, report)
+        report.flush()
+        path = reader.files[seed % len(reader.files)]
+        path.write_bytes(mutate(whole[path], seed))
+        begin = time.monotonic()
+        kind, value = _outcome(reader.read)
+        seconds, grown = time.monotonic() - begin, _peak() - peak
+        wrong = ""
+        if kind == "broken":
+            wrong = value
+        elif seconds > SECONDS:
+            wrong = f"it took {seconds:.1f} s"
+        elif grown > BYTES:
+            wrong = f"it took {grown >> 20} MiB"
+        elif reader.sealed and kind == "read" and _digest(value) != expected:
+            wrong = "accepted, and is not what was written"
+        if wrong:
+            pickle.dump((reader.name, path.name, seed, wrong), report)
+        peak = max(peak, _peak())
+        path.write_bytes(whole[path])
+        _restore(before, whole)
+
+
+def _outcome(read: Callable[[], Any]) -> tuple[str, Any]:
+    """("read", value), ("refused", message) or ("broken", what went wrong)."""
+    signal.signal(signal.SIGALRM, _too_long)
+    signal.alarm(int(4 * SECONDS))
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            return "read", read()
+    except REPORTED as error:
+        return "refused", str(error)
+    except BaseException as error:
+        place = traceback.extract_tb(error.__traceback__)
+        own = next((frame for frame in reversed(place) if "/limner/" in frame.filename), place[-1])
+        return "broken", f"{type(error).__name__}: {error!s:.80} ({Path(own.filename).name}:{own.lineno} {own.name})"
+    finally:
+        signal.alarm(0)
+
+
+def _too_long(*_: object) -> None:
+    raise TimeoutError("no end")  # an OSError: counted by its time
+
+
+def _watch(event: str, arguments: tuple[Any, ...]) -> None:
+    if event in EXECUTED:
+        raise Executed(event)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()
+
+
+def _tree(reader: Reader) -> set[Path]:
+    return {path for folder in {path.parent for path in reader.files} for path in folder.parent.rglob("*")}
+
+
+def _restore(before: set[Path], whole: dict[Path, bytes]) -> None:
+    """Remove what a reader has written, and write back what it has changed."""
+    for folder in {path.parent for path in whole}:
+        for path in sorted(folder.parent.rglob("*"), reverse=True):
+            if path not in before:
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    for path, data in whole.items():
+        path.write_bytes(data)
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+def _address_space() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -1,0 +1,42 @@
+"""Damaged files: no reader shows a traceback, takes long or much memory, runs a program, or accepts a sealed file."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.faults.harness import try_damaged
+from tests.faults.mutate import mutate
+from tests.faults.readers import Reader, all_readers
+
+TRIES = int(os.environ.get("LIMNER_MUTATIONS", "250"))  # for each of about 90 readers
+SAMPLE = {  # a reader of each kind -> tries in every run of the suite
+    "captions coco.json": 20, "captions table.csv": 20, "captions packed.zip": 10, "recipe.yaml": 20, "store": 40,
+    "features .h5": 20, "image png": 15, "clip mkv": 10, "archive t.tar": 10, "checkpoint sa-lstm": 10,
+    "micro-world": 20, "packed model": 8, "run": 6,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def readers(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Reader]:
+    return all_readers(tmp_path_factory.mktemp("corpus"), tiny)
+
+
+def test_a_share_of_the_damaged_files(readers: list[Reader]):
+    chosen = {reader.name: reader for reader in readers}
+    faults = [fault for name, tries in SAMPLE.items() for fault in try_damaged(chosen[name], range(tries))]
+    assert faults == []
+
+
+@pytest.mark.faults
+def test_many_damaged_files(readers: list[Reader]):
+    assert len(readers) > 80
+    faults = [fault for reader in readers for fault in try_damaged(reader, range(1000, 1000 + TRIES))]
+    assert faults == []
+
+
+def test_mutations_are_seeded_and_differ():
+    data = b'{"a": [1, 2, {"b": "c"}], "d": null}'
+    damaged = [mutate(data, seed) for seed in range(200)]
+    assert damaged == [mutate(data, seed) for seed in range(200)]
+    assert data not in damaged and len(set(damaged)) > 150
