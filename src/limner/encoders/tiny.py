@@ -120,7 +120,7 @@ def _fold(network: Tiny) -> Callable[[Tensor], Tensor]:
     blocks = []
     for block in network.body:
         assert isinstance(block, BasicBlock)
-        down = None if block.downsample is None else FoldedConvolution(*block.downsample)  # type: ignore[arg-type]
+        down = None if block.downsample is None else FoldedConvolution(*block.downsample)
         first, second = (
             FoldedConvolution(block.conv1, block.bn1, "relu"),
             FoldedConvolution(block.conv2, block.bn2, "relu"),
