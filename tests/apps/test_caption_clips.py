@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from limner.apps.cli import main
-from limner.apps.shared import pieces as pieces_module
 from limner.apps.shared.arguments import positive_seconds
 from limner.apps.shared.journal import Journal, to_jsonl
 from limner.core.types import Medium
 from limner.data.clips import index_clip, read_clip
 from limner.data.frames import FrameSampling
+from limner.inference import pieces as pieces_module
 from limner.inference.pieces import Cut, Piece, Problems, pieces
 from limner.inference.pipeline import Pipeline
 from tests.data.videos import animate, greys, join, noise, tone, with_sound, write
