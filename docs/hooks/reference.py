@@ -50,6 +50,7 @@ PACKAGES = {
     "export": "Models that run without PyTorch",
     "profiling": "What a run costs",
     "service": "Captions over HTTP",
+    "client": "Captioning with the model of a service",
 }
 
 

@@ -1,18 +1,14 @@
 """The real clients of OpenAI and Ollama, over a socket: they call the service as they would call theirs."""
 
 import base64
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
 from limner.inference.pipeline import Pipeline
-from limner.service.app import create_app
-from limner.service.engine import Engine
-from tests.service.world import images, png
+from tests.service.world import images, png, served
 
 openai = pytest.importorskip("openai")
 ollama = pytest.importorskip("ollama")
@@ -20,17 +16,8 @@ ollama = pytest.importorskip("ollama")
 
 @pytest.fixture(scope="module")
 def address(pipeline: Pipeline) -> Iterator[str]:
-    """A service that listens, in a thread of this process."""
-    engine = Engine({"tiny": pipeline})
-    server = uvicorn.Server(uvicorn.Config(create_app(engine), port=0, log_level="error", lifespan="on"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(10)
+    with served(pipeline) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

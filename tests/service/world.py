@@ -2,11 +2,13 @@
 
 import base64
 import io
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import uvicorn
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -25,6 +27,22 @@ def service(pipeline: Any, settings: Settings = DEFAULTS, **limits: Any) -> Iter
     with TestClient(create_app(engine, settings), base_url=BASE) as client:
         client.engine = engine
         yield client
+
+
+@contextmanager
+def served(pipeline: Any, settings: Settings = DEFAULTS, **limits: Any) -> Iterator[str]:
+    """The address of a service that listens, in a thread of this process."""
+    app = create_app(Engine({"tiny": pipeline}, Limits(**limits)), settings)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="on"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
 
 
 def png(colour: tuple[int, int, int] = (200, 30, 30), size: tuple[int, int] = (32, 32)) -> bytes:

@@ -1,5 +1,7 @@
 """`load`: opens a run, a packed model, an exported folder, a hub id or a model of `transformers`."""
 
+import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike, fspath
 from typing import Any, Protocol, runtime_checkable
@@ -80,7 +82,8 @@ def load(
 
     `model` is a run folder, a packed model or its hub id, the name of a model inside limner ("limner-tiny"), a folder
     of `limner export`, or a model of `transformers` (`hf:OWNER/NAME`, or a folder that `save_pretrained` has written);
-    None is the model that comes with limner.
+    `http://HOST:PORT` asks a `limner serve` (its token is in the variable LIMNER_TOKEN); None is the model that comes
+    with limner.
     `device` is a device name of PyTorch.  `frames` are sampled from a clip (None: as in training).  `encoder` replaces
     the path of a pretrained encoder that has moved.  `clip` is how a captioner of images reads clips: "consensus" (the
     default: the sentence that agrees most with those of all frames), "mosaic" (the frames as one large image) or
@@ -93,6 +96,12 @@ def load(
     True
     """
     check_device(device)
+    if is_service(model):
+        if frames is not None or clip is not None:
+            raise ValueError(f"{model} decides itself how clips are read: leave out frames and clip")
+        from limner.client import Client
+
+        return Client(fspath(model or ""), os.environ.get("LIMNER_TOKEN", ""))
     refuse_address(fspath(model or "").removeprefix(HF_PREFIX))
     if is_transformers(model):
         from limner.inference.hf import HuggingFacePipeline
@@ -117,6 +126,17 @@ def check_device(name: str) -> None:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:  # AssertionError: PyTorch was built without CUDA
         raise ValueError(f"the device {name} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def is_service(model: str | PathLike[str] | None) -> bool:
+    """Whether a model is that of a `limner serve`: an address without a path, which would be that of a file.
+
+    >>> is_service("http://localhost:8000"), is_service("http://localhost:8000/#fast"), is_service("runs/mine")
+    (True, True, False)
+    >>> is_service("https://example.com/model.limner")
+    False
+    """
+    return isinstance(model, str) and re.fullmatch(r"https?://[^/#?\s]+/?(#.*)?", model, re.IGNORECASE) is not None
 
 
 def is_transformers(model: str | PathLike[str] | None) -> bool:

@@ -1,6 +1,7 @@
 """limner's own interface: captions, batches, explanations and models."""
 
 import asyncio
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -130,6 +131,7 @@ def model_info(engine: Engine, name: str, created: int) -> dict[str, Any]:
         "fingerprint": engine.fingerprints[name],
         "words": None if pipeline.vocabulary is None else len(pipeline.vocabulary),
         "frames": pipeline.frames,
-        "beam": pipeline.decoding.size,
+        "clip": pipeline.clip,
+        "decoding": asdict(pipeline.decoding),
         "methods": methods_of(pipeline),
     }

@@ -5,7 +5,7 @@ import argparse
 from limner.apps.shared.arguments import WrongArguments
 from limner.apps.shared.decoding import averaging_of
 from limner.apps.shared.startup import collector_paused
-from limner.inference.load import CaptionPipeline, is_exported, is_transformers, load
+from limner.inference.load import CaptionPipeline, is_exported, is_service, is_transformers, load
 
 
 def open_captioner(options: argparse.Namespace) -> CaptionPipeline:
@@ -14,6 +14,9 @@ def open_captioner(options: argparse.Namespace) -> CaptionPipeline:
     Raises ValueError or FileNotFoundError when there is no model by that name, WrongArguments for options that it does
     not have.
     """
+    if is_service(options.model):
+        _refuse_run_options(options, f"is about runs of limner, and {options.model} is a service")
+        return load(options.model, frames=options.frames, clip=options.clip)
     if options.engine == "onnx" or (options.engine is None and options.model and is_exported(options.model)):
         return _open_exported(options)
     if options.threads:
