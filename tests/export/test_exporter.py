@@ -216,12 +216,14 @@ def test_a_run_without_an_encoder_is_refused(tiny: Path, tmp_path: Path):
 def test_media_of_a_kind_that_was_not_exported_are_refused(tiny: Path, exported: Path, tmp_path: Path):
     """A model that reads clips only says so of a picture, and goes on."""
     shutil.copytree(exported, tmp_path / "x")
-    replace(read_export_manifest(exported), images=False, files=file_hashes(exported)).save(tmp_path / "x")
+    replace(read_export_manifest(exported), images=False, media="clips", files=file_hashes(exported)).save(
+        tmp_path / "x"
+    )
     engine = OnnxPipeline.load(tmp_path / "x")
     clip = np.zeros((4, 40, 50, 3), np.uint8)
     (_, failure), (_, caption) = engine.captions([clip[0], clip])
     assert "was exported from a model that reads clips only" in failure.reason  # type: ignore[union-attr]
-    assert caption.text == OnnxPipeline.load(exported).caption(clip).text != ""  # type: ignore[union-attr]
+    assert caption.text == OnnxPipeline.load(exported, clip="mosaic").caption(clip).text != ""  # type: ignore[union-attr]
 
 
 def test_model_json_holds_format_names_and_files(exported: Path):

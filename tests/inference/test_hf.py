@@ -133,7 +133,7 @@ def test_captions_and_log_probabilities_are_the_models_own(
     assert len(flat) == len(kept) == 4 * (decoding.n_best if decoding else 1)
     for k, (ids, caption) in enumerate(zip(kept, flat, strict=True)):
         said = ids[: ids.index(EOS) + 1] if EOS in ids else ids
-        frames = captioner._pixels(pictures()[k // (len(flat) // 4)], [])[0]
+        frames = captioner.read(pictures()[k // (len(flat) // 4)], [])[0]
         expected = steps(captioner, frames[None] if captioner.clip_frames else frames, said)
         assert caption.logprob == pytest.approx(expected, abs=1e-3)
         assert caption.finished == (EOS in ids) and caption.attention.shape == (0, 1, 1, 1) and caption.words == ()
@@ -165,14 +165,14 @@ def test_models_of_clips_see_frames_in_order(models: Path, tmp_path: Path):
     video, still = HuggingFacePipeline.load(models / "clip"), HuggingFacePipeline.load(models / "git")
     assert (video.frames, still.frames) == (3, 1)
     there = np.stack(pictures(3))
-    (forth,), (back,) = video._pixels(there, []), video._pixels(there[::-1].copy(), [])
+    (forth,), (back,) = video.read(there, []), video.read(there[::-1].copy(), [])
     assert forth.shape == (3, 3, 16, 16) and torch.equal(forth, back.flip(0))
     assert video.caption(there).logprob != video.caption(there[::-1].copy()).logprob
-    (repeated,) = video._pixels(pictures(1)[0], [])
+    (repeated,) = video.read(pictures(1)[0], [])
     assert repeated.shape[0] == 3 and torch.equal(repeated[0], repeated[2])
-    assert torch.equal(still._pixels(there, [])[0], still._pixels(pictures(3)[1], [])[0])
+    assert torch.equal(still.read(there, [])[0], still.read(pictures(3)[1], [])[0])
     path = write(tmp_path / "v.mp4", greys(9))
-    assert video._pixels(path, [])[0].mean((1, 2, 3)).diff().min() > 0
+    assert video.read(path, [])[0].mean((1, 2, 3)).diff().min() > 0
     with pytest.raises(ValueError, match="reads 3 frames of a clip, not 8: leave out the number of frames"):
         HuggingFacePipeline.load(models / "clip", frames=8)
     with pytest.raises(ValueError, match="reads images, and one frame of a clip, not 8"):
@@ -227,7 +227,7 @@ def test_drawn_captions_differ_and_have_the_model_s_log_probabilities(models: Pa
     found = captioner.caption(pictures()[0], Sample(8, rules=Rules(0, 6, no_repeat_word=False)))
     drawn = (found, *found.others)
     assert len(drawn) == 8 and len({one.text for one in drawn}) > 3
-    (pixels,) = captioner._pixels(pictures()[0], [])
+    (pixels,) = captioner.read(pictures()[0], [])
     expected = [steps(captioner, pixels, row[: row.index(EOS) + 1] if EOS in row else row) for row in ids]
     assert [one.logprob for one in drawn] == pytest.approx(expected, abs=1e-3)
 

@@ -176,8 +176,7 @@ def test_a_run_of_clips_is_measured_on_a_clip(tiny: Path, tmp_path: Path):
     """Its four frames are four times the cells of a picture."""
     run = load_run(tiny / "run")
     still = profile(run, repeats=1, batch=1, memory=False)
-    data = replace(run.recipe.data, name="msrvtt")
-    moving = profile(replace(run, recipe=replace(run.recipe, data=data)), repeats=1, batch=1, memory=False)
+    moving = profile(replace(run, info=replace(run.info, media="clips")), repeats=1, batch=1, memory=False)
     assert run.recipe.frames == 4 and moving.about["cells"] == 4 * still.about["cells"]
     assert moving.operations["encode"] == 4 * still.operations["encode"]
     assert (still.about["medium"], moving.about["medium"]) == ("640 x 480 JPEG", "clip, 4 frames")

@@ -60,7 +60,7 @@ class ExportManifest:
     @property
     def fingerprint(self) -> str:
         """Hex digest of both graphs and the vocabulary."""
-        return _digest({name: self.files[name]["sha256"] for name in EXPORTED_FILES})
+        return _digest({name: self.files[name]["sha256"] for name in EXPORTED_FILES if name in self.files})
 
     def save(self, folder: Path) -> None:
         """Write `model.json` into a folder, with a hash of its content."""
