@@ -12,7 +12,7 @@ import pytest
 from tests.faults.kills import contents, finish, start, undisturbed
 from tests.faults.writers import Writer, writers
 
-SAMPLE = ("caption csv", "extract", "pack")
+SAMPLE = ("caption csv", "pack")
 ALL = (
     "caption csv", "caption jsonl", "caption html", "subtitles", "extract", "train", "pack",
     "convert", "shapes", "score", "evaluate", "explain",
@@ -77,7 +77,7 @@ def lost(writer: Writer, folder: Path, places: range) -> list[str]:
 
 @pytest.mark.parametrize("name", SAMPLE)
 def test_a_disk_that_fails(name: str, tiny: Path, tmp_path: Path):
-    assert lost(writers(tiny, tmp_path)[name], tmp_path, range(1, 8, 3)) == []
+    assert lost(writers(tiny, tmp_path)[name], tmp_path, range(1, 6, 4)) == []
 
 
 @pytest.mark.faults

@@ -9,7 +9,7 @@ from tests.faults.kills import kill, undisturbed
 from tests.faults.writers import writers
 
 KILLS = int(os.environ.get("LIMNER_KILLS", "50"))
-SAMPLE = ("caption csv", "extract", "pack", "train")
+SAMPLE = ("caption csv", "pack", "extract")
 ALL = (
     "caption csv", "caption jsonl", "caption json", "caption html", "subtitles", "extract", "train",
     "train scst", "pack", "convert", "shapes", "score", "evaluate", "explain",
@@ -26,7 +26,7 @@ def lost(name: str, seeds: range, tiny: Path, folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("name", SAMPLE)
 def test_a_killed_command_is_finished_by_the_next_one(name: str, tiny: Path, tmp_path: Path):
-    assert lost(name, range(2), tiny, tmp_path) == []
+    assert lost(name, range(1), tiny, tmp_path) == []
 
 
 @pytest.mark.faults

@@ -70,7 +70,7 @@ class FeatureSource:
         if self.path.suffix.lower() in HDF5_SUFFIXES and self.path.is_file():
             try:
                 self.ids = set(self._hdf5().keys())
-            except RuntimeError as error:
+            except (RuntimeError, KeyError, OSError) as error:
                 raise ValueError(f"{self.path} is a damaged HDF5 file ({error}): download it again") from error
         elif self.path.is_dir():
             for file in visible_files(self.path, ARRAY_SUFFIXES):
