@@ -8,17 +8,21 @@ CODE := src tests benchmarks docs/hooks docs/tutorials
 
 SAT := flickr8k_show_attend_tell
 
-.PHONY: demo demo-train limner-tiny test check suite suite-half suite-rest faults faults-kills faults-rest docs docs-serve tutorials tutorials-check format clean
+.PHONY: demo demo-train limner-small limner-tiny test check suite suite-half suite-rest faults faults-kills faults-rest docs docs-serve tutorials tutorials-check format clean
 
 HALF := tests/objectives tests/training
 
-demo: .venv/.installed          ## caption photographs (PICTURES="a.jpg folder") with limner-tiny or MODEL=RUN, explain one
+demo: .venv/.installed          ## caption photographs (PICTURES="a.jpg folder") with limner-small or MODEL=RUN, explain one
 	$(BIN)/limner demo $(PICTURES) $(if $(MODEL),--model $(MODEL)) --out demo
 
 demo-train: .venv/.installed    ## generate the micro-world, train on it, caption, score, explain
 	$(BIN)/limner demo-train --out demo
 
-limner-tiny: .venv/.installed   ## make the model inside the package again, its teacher first (hours; goes on where it stopped)
+limner-small: .venv/.installed  ## make the model inside the package again (two hours on one core; goes on where it stopped)
+	$(BIN)/limner train recipes/limner_small.yaml --resume
+	$(BIN)/limner pack runs/limner_small --half --card docs/limner-small.md --out src/limner/shipped/limner-small.limner
+
+limner-tiny: .venv/.installed   ## make the model that was inside limner 0.2, its teacher first (hours; goes on where it stopped)
 	$(BIN)/limner extract recipes/$(SAT)_frozen.yaml
 	$(BIN)/limner train recipes/$(SAT)_frozen.yaml --resume
 	$(BIN)/limner train recipes/$(SAT).yaml --resume
@@ -27,7 +31,7 @@ limner-tiny: .venv/.installed   ## make the model inside the package again, its 
 	$(BIN)/limner train recipes/$(SAT)_scst.yaml --resume
 	$(BIN)/limner evaluate runs/$(SAT)_scst --split train --n-best 5 --out runs/pseudo_captions
 	$(BIN)/limner train recipes/limner_tiny.yaml --resume
-	$(BIN)/limner pack runs/limner_tiny --half --card docs/limner-tiny.md --out src/limner/shipped/limner-tiny.limner
+	$(BIN)/limner pack runs/limner_tiny --half --out runs/limner-tiny.limner
 
 test: check suite               ## everything that must pass
 

@@ -64,7 +64,7 @@ def test_nobody_runs_it_as_root():
 def test_what_is_copied_is_sent_and_nothing_else():
     copied = [name for rest in of("COPY") for name in shlex.split(rest)[:-1]]
     assert all((ROOT / name).exists() for name in copied)
-    assert all(is_sent(name) for name in copied) and is_sent("src/limner/shipped/limner-tiny.limner/manifest.json")
+    assert all(is_sent(name) for name in copied) and is_sent("src/limner/shipped/limner-small.limner/manifest.json")
     unsent = (".git/config", "runs/x/model.safetensors", ".venv/bin/python", "demo/x", "src/limner/__pycache__/x.pyc")
     assert not any(is_sent(name) for name in unsent)
 

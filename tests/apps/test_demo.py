@@ -20,7 +20,7 @@ from limner.runs.run import load_run
 
 @pytest.fixture
 def inside(tiny: Path, tmp_path: Path, monkeypatch) -> Path:
-    folder = pack(load_run(tiny / "run"), tmp_path / "inside" / "limner-tiny.limner")
+    folder = pack(load_run(tiny / "run"), tmp_path / "inside" / "limner-small.limner")
     monkeypatch.setattr(shipped, "FOLDER", folder.parent)
     monkeypatch.setattr(demo, "FPS", 2)
     return folder
@@ -34,6 +34,8 @@ def picture(path: Path, grey: int, size: tuple[int, int] = (40, 24)) -> str:
 def test_photographs_of_packages(tiny: Path, inside: Path, tmp_path: Path, capsys):
     """In a folder where an earlier demo was interrupted."""
     pytest.importorskip("skimage")
+    pytest.importorskip("sklearn")
+    assert len(demo.PHOTOGRAPHS) >= 12
     out = tmp_path / "demo"
     out.mkdir()
     (out / "report.html.partial").write_text('{"model": "", "decoding": {}}\n{"file": "x"}\n')
@@ -75,10 +77,10 @@ def test_a_clip_shows_each_picture_as_long(tmp_path: Path):
 
 def test_a_package_that_is_not_there(tmp_path: Path, monkeypatch, capsys):
     real = demo.find_spec
-    monkeypatch.setattr(demo, "find_spec", lambda name: None if name == "skimage" else real(name))
+    monkeypatch.setattr(demo, "find_spec", lambda name: None if name in ("skimage", "sklearn") else real(name))
     assert [Path(file).name for file in copy_photographs(tmp_path)] == ["officer.jpg"]
     error = capsys.readouterr().err
-    assert error == "the photographs of scikit-image are missing: pip install 'limner[demo]'\n"
+    assert error == "the photographs of scikit-image and scikit-learn are missing: pip install 'limner[demo]'\n"
     monkeypatch.setattr(demo, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="there is no photograph to caption"):
         copy_photographs(tmp_path)

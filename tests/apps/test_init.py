@@ -36,7 +36,7 @@ def test_the_recipe_trains_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "photos.csv: read as captions, media in photos\n" in shown.out
     assert "files     12 images with captions that can be read\n" in shown.out
     assert "captions  24, 2 for a file, 3 to 4 words, 4 in the middle\n" in shown.out
-    assert "words     7 that limner-tiny knows, 1 new: qubitron (10)\n" in shown.out
+    assert "words     7 that limner-small knows, 1 new: qubitron (10)\n" in shown.out
     assert "next:\n  limner train recipe.yaml\n  limner evaluate runs/recipe --split test\n" in shown.out
     assert shown.err == ""
     recipe = load_recipe("recipe.yaml")

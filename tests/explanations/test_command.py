@@ -138,7 +138,7 @@ def test_frames_become_a_film(tiny: Path, clip: Path, tmp_path: Path, capsys):
 
 def test_without_a_run_it_is_the_shipped_model(tiny: Path, clip: Path, tmp_path: Path, monkeypatch, capsys):
     """As `limner caption` does; with --model another one.  Without --out the explanation is named after the file."""
-    pack(load_run(tiny / "run"), tmp_path / "shipped" / "limner-tiny.limner")
+    pack(load_run(tiny / "run"), tmp_path / "shipped" / "limner-small.limner")
     monkeypatch.setattr(shipped, "FOLDER", tmp_path / "shipped")
     monkeypatch.chdir(tmp_path)
     photo, caption = tiny / "world" / "images" / "000001.png", Pipeline.load(tiny / "run").caption

@@ -1,4 +1,4 @@
-"""`limner demo`: caption photographs with limner-tiny, show them on a page, and explain one."""
+"""`limner demo`: caption photographs with limner-small, show them on a page, and explain one."""
 
 import argparse
 import shlex
@@ -23,6 +23,11 @@ PHOTOGRAPHS = {
     "motorcycle.png": ("skimage", "data/motorcycle_left.png"),
     "photographer.png": ("skimage", "data/camera.png"),
     "rocket.jpg": ("skimage", "data/rocket.jpg"),
+    "palace.jpg": ("sklearn", "datasets/images/china.jpg"),
+    "flower.jpg": ("sklearn", "datasets/images/flower.jpg"),
+    "clock.png": ("skimage", "data/clock_motion.png"),
+    "coins.png": ("skimage", "data/coins.png"),
+    "lawn.png": ("skimage", "data/grass.png"),
 }
 EXPLAINED = "photographer.png"
 SIZE = (320, 240)  # of the video: width and height in pixels
@@ -96,7 +101,7 @@ def copy_photographs(folder: Path) -> list[str]:
         (folder / name).write_bytes(source.read_bytes())
         copies.append(str(folder / name))
     if missing:
-        packages = " and ".join(sorted({"skimage": "scikit-image"}.get(name, name) for name in missing))
+        packages = " and ".join(sorted({"skimage": "scikit-image", "sklearn": "scikit-learn"}.get(name, name) for name in missing))
         print(f"the photographs of {packages} are missing: pip install 'limner[demo]'", file=sys.stderr)
     if not copies:
         raise ValueError("there is no photograph to caption: name some, or pip install 'limner[demo]'")

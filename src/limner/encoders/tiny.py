@@ -1,4 +1,4 @@
-"""Encoder of limner-tiny: a narrow residual CNN (He et al. 2016, arXiv:1512.03385) for one CPU thread.
+"""A tiny encoder: a narrow residual CNN (He et al. 2016, arXiv:1512.03385) for one CPU thread.
 
 It uses dense 3x3 convolutions instead of depthwise ones.  On a CPU, dense ones run at several times the arithmetic
 rate, so the network can be larger at the same speed, in training and in use.  It is trained from scratch: first to

@@ -80,7 +80,7 @@ def load(
 ) -> CaptionPipeline:
     """Load a captioner.
 
-    `model` is a run folder, a packed model or its hub id, the name of a model inside limner ("limner-tiny"), a folder
+    `model` is a run folder, a packed model or its hub id, the name of a model inside limner ("limner-small"), a folder
     of `limner export`, or a model of `transformers` (`hf:OWNER/NAME`, or a folder that `save_pretrained` has written);
     `http://HOST:PORT` asks a `limner serve` (its token is in the variable LIMNER_TOKEN); None is the model that comes
     with limner.

@@ -1,6 +1,6 @@
 """The folder that a user means by the name of a run or a model; packed models are checked file by file.
 
-    resolve_model("limner-tiny")     # a model inside limner
+    resolve_model("limner-small")     # a model inside limner
     resolve_model("runs/mine")       # a run folder
     resolve_model("mine.limner")     # a packed model, of which every file is checked
     resolve_model("owner/name")      # a packed model on the hub
@@ -26,8 +26,8 @@ ALLOWED_SUFFIXES = (".safetensors", ".json", ".md", ".txt")  # formats that cann
 def resolve_model(source: str | os.PathLike[str]) -> Path:
     """Return the folder of a model that a user names.
 
-    It is a model inside limner (`limner-tiny`), a run folder, a packed model or the hub id of one.  The name of a model
-    inside limner wins over a folder of that name in the working directory, which is written `./limner-tiny`.
+    It is a model inside limner (`limner-small`), a run folder, a packed model or the hub id of one.  The name of a model
+    inside limner wins over a folder of that name in the working directory, which is written `./limner-small`.
     A packed model is checked first, and raises what `open_package` does; an address is a ValueError, a name that
     nothing has a FileNotFoundError that lists the known ones.  Another path that does not exist is returned as it is:
     `load_run` raises FileNotFoundError for it.
@@ -50,7 +50,7 @@ def resolve_model(source: str | os.PathLike[str]) -> Path:
 def is_name(text: str) -> bool:
     """Whether it could be the name of a model inside limner, since it is no path to somewhere else.
 
-    >>> [is_name(text) for text in ("limner-tiny", "./limner-tiny", "runs/mine", "..")]
+    >>> [is_name(text) for text in ("limner-small", "./limner-small", "runs/mine", "..")]
     [True, False, False, False]
     """
     return text not in ("", ".", "..") and not text.startswith("~") and not {"/", os.sep} & set(text)

@@ -1,4 +1,4 @@
-"""The models inside the package.  Their names stand wherever a run or a model may stand: `start: limner-tiny`.
+"""The models inside the package.  Their names stand wherever a run or a model may stand: `start: limner-small`.
 
 A model is a folder `NAME.limner` beside this file, written by `limner pack`; to add one is to add its folder.
 """
@@ -8,8 +8,8 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 SUFFIX = ".limner"
-DEFAULT = "limner-tiny"  # of `limner.load()`, `limner caption` and `limner explain`
-RECIPE = "recipes/limner_tiny.yaml"
+DEFAULT = "limner-small"  # of `limner.load()`, `limner caption` and `limner explain`
+RECIPE = "recipes/limner_small.yaml"
 
 
 def names() -> list[str]:
@@ -32,13 +32,13 @@ def model(name: str = DEFAULT) -> Path:
 def folder_of(source: str | os.PathLike[str]) -> Path:
     """Return the folder that a user means by the name of a model inside the package, or by a path.
 
-    A name wins over a folder of that name in the working directory, which is written `./limner-tiny`.  A `Path` is
+    A name wins over a folder of that name in the working directory, which is written `./limner-small`.  A `Path` is
     always a path, since it does not keep the "./".
 
-    >>> folder_of("limner-tiny").name
-    'limner-tiny.limner'
-    >>> folder_of("./limner-tiny"), folder_of("runs/mine")
-    (PosixPath('limner-tiny'), PosixPath('runs/mine'))
+    >>> folder_of("limner-small").name
+    'limner-small.limner'
+    >>> folder_of("./limner-small"), folder_of("runs/mine")
+    (PosixPath('limner-small'), PosixPath('runs/mine'))
     """
     return model(source) if isinstance(source, str) and source in names() else Path(source).expanduser()
 

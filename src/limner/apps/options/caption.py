@@ -23,7 +23,7 @@ from limner.apps.shared.arguments import (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="*", metavar="FILE", help="images, videos, folders, patterns; - reads a list")
-    parser.add_argument("--model", metavar="RUN", help="run, packed model, hub id, hf:ID (default: limner-tiny)")
+    parser.add_argument("--model", metavar="RUN", help="run, packed model, hub id, hf:ID (default: limner-small)")
     parser.add_argument(
         "--engine", choices=["torch", "onnx"], metavar="NAME", help="torch or onnx (default: the one of --model)"
     )

@@ -1,4 +1,4 @@
-"""Caption photographs with limner-tiny, show them on a page, and explain one.
+"""Caption photographs with limner-small, show them on a page, and explain one.
 
     limner demo [FILE ...] --out demo
 
@@ -15,5 +15,5 @@ from limner.apps.shared.arguments import positive_int
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="*", metavar="FILE", help="images, videos or folders instead of photographs")
     parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="folder to write (default: demo)")
-    parser.add_argument("--model", metavar="RUN", help="instead of limner-tiny")
+    parser.add_argument("--model", metavar="RUN", help="instead of limner-small")
     parser.add_argument("--beam", type=positive_int, default=5, metavar="K", help="hypotheses (default: %(default)s)")

@@ -24,7 +24,7 @@ from limner.apps.shared.names import names_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="run folder, packed model or limner-tiny")
+    parser.add_argument("run", metavar="RUN", help="run folder, packed model or limner-small")
     parser.add_argument("--split", default="test", help="default: test")
     parser.add_argument("--data-set", default="", metavar="LABEL", help="only this one of the recipe's data sets")
     parser.add_argument(

@@ -17,7 +17,7 @@ from limner.apps.shared.names import names_of
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="*", metavar="[RUN] FILE", help="a run or packed model; an image or video")
-    parser.add_argument("--model", metavar="RUN", help="the same as RUN before FILE (default: limner-tiny)")
+    parser.add_argument("--model", metavar="RUN", help="the same as RUN before FILE (default: limner-small)")
     parser.add_argument(
         "--out", type=Path, metavar="FILE",
         help="figure (.png .pdf .svg .jpg), film (.mp4 .gif) or folder for frames; with --score .json",

@@ -15,7 +15,7 @@ from limner.apps.shared.arguments import positive_int
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="run folder, packed model or limner-tiny")
+    parser.add_argument("run", metavar="RUN", help="run folder, packed model or limner-small")
     parser.add_argument("--format", choices=["onnx"], default="onnx")
     parser.add_argument("--int8", action="store_true", help="weights of one byte")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write (default: RUN.onnx)")

@@ -14,7 +14,7 @@ from limner.apps.shared.arguments import add_beam, add_overwrite, positive_int
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, packed models, limner-tiny")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, packed models, limner-small")
     parser.add_argument("--media", metavar="FILE", help="image or video to measure with (default: noise)")
     parser.add_argument("--repeats", type=positive_int, default=10, metavar="N", help="of these the median counts")
     parser.add_argument("--batch-size", type=positive_int, default=16, metavar="N", help="for captions per second")
