@@ -15,7 +15,7 @@ from tests.service.world import BASE
 @pytest.fixture(scope="module")
 def shipped(pipeline: Pipeline) -> Iterator[TestClient]:
     """A service whose model has the name of the one in the examples; the fields of its answers are the same."""
-    with TestClient(create_app(Engine({"limner-tiny": pipeline})), base_url=BASE) as client:
+    with TestClient(create_app(Engine({"limner-small": pipeline})), base_url=BASE) as client:
         yield client
 
 

@@ -17,12 +17,12 @@ CAPTION_ANSWER: dict[str, Any] = {
     "finished": True,
     "others": [{"caption": "a little boy is sliding down a green slide", "logprob": -4.8506}],
     "file": "square.png",
-    "model": "limner-tiny",
+    "model": "limner-small",
     "notes": [],
 }
 BATCH = {"images": [IMAGE, "bm8gaW1hZ2U="], "beam": 1}
 BATCH_ANSWER: dict[str, Any] = {
-    "model": "limner-tiny",
+    "model": "limner-small",
     "results": [
         {**CAPTION_ANSWER, "others": [], "file": ""},
         {"file": "", "error": "not an image in a format that is read; replace or remove it"},
@@ -33,7 +33,7 @@ MODELS_ANSWER: dict[str, Any] = {
     "object": "list",
     "data": [
         {
-            "id": "limner-tiny",
+            "id": "limner-small",
             "object": "model",
             "created": 1796101683,
             "owned_by": "limner",
@@ -69,7 +69,7 @@ MODELS_ANSWER: dict[str, Any] = {
     ],
 }
 CHAT = {
-    "model": "limner-tiny",
+    "model": "limner-small",
     "messages": [
         {
             "role": "user",
@@ -83,7 +83,7 @@ CHAT = {
 CHAT_ANSWER: dict[str, Any] = {
     "id": "chatcmpl-1796101683-1",
     "created": 1796101684,
-    "model": "limner-tiny",
+    "model": "limner-small",
     "object": "chat.completion",
     "choices": [
         {
@@ -95,9 +95,9 @@ CHAT_ANSWER: dict[str, Any] = {
     ],
     "usage": {"prompt_tokens": 0, "completion_tokens": 10, "total_tokens": 10},
 }
-GENERATE = {"model": "limner-tiny", "prompt": "Describe this image.", "images": [IMAGE], "stream": False}
+GENERATE = {"model": "limner-small", "prompt": "Describe this image.", "images": [IMAGE], "stream": False}
 GENERATE_ANSWER: dict[str, Any] = {
-    "model": "limner-tiny",
+    "model": "limner-small",
     "created_at": "2026-12-01T05:08:04.658022+00:00",
     "response": "a little girl is sliding down a green slide",
     "done": True,
@@ -110,7 +110,7 @@ GENERATE_ANSWER: dict[str, Any] = {
     "eval_duration": 95623479,
 }
 OLLAMA_CHAT = {
-    "model": "limner-tiny",
+    "model": "limner-small",
     "messages": [{"role": "user", "content": "Describe this image.", "images": [IMAGE]}],
     "stream": False,
 }

@@ -16,7 +16,7 @@ from limner.apps.shared.arguments import add_clip, add_device, positive_int, pos
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", dest="models", action="append", default=[], metavar="[NAME=]RUN",
-        help="as of limner caption; may be repeated (default: limner-tiny)",
+        help="as of limner caption; may be repeated (default: limner-small)",
     )  # fmt: skip
     parser.add_argument(
         "--engine", choices=["torch", "onnx"], metavar="NAME", help="torch or onnx (default: the one of --model)"
