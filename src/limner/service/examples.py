@@ -1,4 +1,4 @@
-"""Examples in the OpenAPI description: requests that work, and what limner-tiny answered to them."""
+"""Examples in the OpenAPI description: requests that work, and what limner-small answered to them."""
 
 from typing import Any
 
