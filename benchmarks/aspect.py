@@ -1,4 +1,4 @@
-"""Squash an image to the encoder's square, crop its centre, or fill it up with grey?  CIDEr of one model on the same images.
+"""Squash an image to the encoder's square, crop its centre, or fill it up with grey?  CIDEr on the same images.
 
     python benchmarks/aspect.py --model limner-small --split val
 

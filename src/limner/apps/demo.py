@@ -29,6 +29,7 @@ PHOTOGRAPHS = {
     "coins.png": ("skimage", "data/coins.png"),
     "lawn.png": ("skimage", "data/grass.png"),
 }
+DISTRIBUTIONS = {"skimage": "scikit-image", "sklearn": "scikit-learn"}  # package -> what pip calls it
 EXPLAINED = "photographer.png"
 SIZE = (320, 240)  # of the video: width and height in pixels
 FPS, SECONDS, MOST = 12, 2, 6  # frames per second; seconds per image; most images in the video
@@ -101,7 +102,7 @@ def copy_photographs(folder: Path) -> list[str]:
         (folder / name).write_bytes(source.read_bytes())
         copies.append(str(folder / name))
     if missing:
-        packages = " and ".join(sorted({"skimage": "scikit-image", "sklearn": "scikit-learn"}.get(name, name) for name in missing))
+        packages = " and ".join(sorted(DISTRIBUTIONS.get(name, name) for name in missing))
         print(f"the photographs of {packages} are missing: pip install 'limner[demo]'", file=sys.stderr)
     if not copies:
         raise ValueError("there is no photograph to caption: name some, or pip install 'limner[demo]'")

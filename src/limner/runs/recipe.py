@@ -160,9 +160,9 @@ class Recipe:
     validation: Validation = field(default_factory=Validation)  # decides which weights are saved
     # how captions are generated unless a command asks for another search
     decoding: Annotated[SearchOptions, ConfigOf(SEARCHES)] = field(default_factory=Beam)
-    # run folder, packed model or model inside limner (limner-small) that this run starts from: its words, to which those
-    # of the training captions are added, and its best weights; better scores than theirs are saved.  What the recipe
-    # leaves out of `model`, `encoder`, `vocabulary.tokenizer` and `vocabulary.min_count` is as in that model
+    # run folder, packed model or model inside limner (limner-small) that this run starts from: its words, to which
+    # those of the training captions are added, and its best weights; better scores than theirs are saved.  What the
+    # recipe leaves out of `model`, `encoder`, `vocabulary.tokenizer` and `vocabulary.min_count` is as in that model
     start: str = ""
     checkpoint_steps: PositiveInt = 1000  # steps between two checkpoints; there is one after every epoch too
     seed: int = 0  # of weights, order, dropout and sampling

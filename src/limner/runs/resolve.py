@@ -26,8 +26,8 @@ ALLOWED_SUFFIXES = (".safetensors", ".json", ".md", ".txt")  # formats that cann
 def resolve_model(source: str | os.PathLike[str]) -> Path:
     """Return the folder of a model that a user names.
 
-    It is a model inside limner (`limner-small`), a run folder, a packed model or the hub id of one.  The name of a model
-    inside limner wins over a folder of that name in the working directory, which is written `./limner-small`.
+    It is a model inside limner (`limner-small`), a run folder, a packed model or the hub id of one.  The name of a
+    model inside limner wins over a folder of that name in the working directory, which is written `./limner-small`.
     A packed model is checked first, and raises what `open_package` does; an address is a ValueError, a name that
     nothing has a FileNotFoundError that lists the known ones.  Another path that does not exist is returned as it is:
     `load_run` raises FileNotFoundError for it.
