@@ -10,6 +10,7 @@ import pytest
 
 from limner import shipped
 from limner.apps.cli import main
+from limner.data.datasets import data_parts
 from limner.inference.pipeline import Pipeline
 from limner.runs.package import pack
 from limner.runs.resolve import open_package
@@ -110,4 +111,6 @@ def test_the_model_inside_the_package():
     photograph = Path(str(find_spec("matplotlib").origin)).parent / "mpl-data/sample_data/grace_hopper.jpg"
     caption = Pipeline.load().caption(photograph)
     assert caption.finished and caption.text.split()[0] == "a"
-    assert Pipeline.load().run.recipe.data.media == ""  # nothing of the machine that it was trained on
+    parts = data_parts(Pipeline.load().run.recipe.data)
+    assert list(parts) == ["flickr8k", "coco5000"]
+    assert not any(part.media or part.annotations for part in parts.values())  # nothing of the machine of its training

@@ -16,6 +16,7 @@ def frame_count(inputs: Inputs) -> int:
 def frames_apart(inputs: Inputs) -> Inputs:
     """The frames of B media as B * T media of one frame each; those of a medium are neighbours, in their order.
 
+    >>> import torch
     >>> frames_apart(Pixels(torch.zeros(2, 3, 3, 8, 8))).frames.shape
     torch.Size([6, 1, 3, 8, 8])
     """

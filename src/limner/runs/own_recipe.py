@@ -124,7 +124,7 @@ def write_own_recipe(own: OwnRecipe) -> str:
 def _aligned(text: str) -> str:
     """Lines `name: value  # comment` with their comments in one column.
 
-    >>> print(_aligned("start: x  # model\\nseed: 1"))
+    >>> print(_aligned("start: x  # model\\nseed: 1"), end="")
     start: x                                # model
     seed: 1
     """

@@ -43,9 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--style", choices=["plain", "alt-text"], default="plain", metavar="NAME", help="plain (default) or alt-text"
     )
-    parser.add_argument(
-        "--min-confidence", type=probability, metavar="P", help="leave captions empty of which the model is less sure"
-    )
+    parser.add_argument("--min-confidence", type=probability, metavar="P", help="withhold captions that are less sure")
     parser.add_argument("--max-chars", type=positive_int, metavar="N", help="of --style alt-text (default: 125)")
     add_device(parser)
     group = parser.add_argument_group("videos")
