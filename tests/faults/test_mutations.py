@@ -18,20 +18,25 @@ SAMPLE = {  # a reader of each kind -> tries in every run of the suite
 
 
 @pytest.fixture(scope="module")
-def readers(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Reader]:
-    return all_readers(tmp_path_factory.mktemp("corpus"), tiny)
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("corpus")
 
 
-def test_a_share_of_the_damaged_files(readers: list[Reader]):
+@pytest.fixture(scope="module")
+def readers(tiny: Path, corpus: Path) -> list[Reader]:
+    return all_readers(corpus, tiny)
+
+
+def test_a_share_of_the_damaged_files(readers: list[Reader], corpus: Path):
     chosen = {reader.name: reader for reader in readers}
-    faults = [fault for name, tries in SAMPLE.items() for fault in try_damaged(chosen[name], range(tries))]
+    faults = [fault for name, tries in SAMPLE.items() for fault in try_damaged(chosen[name], range(tries), corpus)]
     assert faults == []
 
 
 @pytest.mark.faults
-def test_many_damaged_files(readers: list[Reader]):
+def test_many_damaged_files(readers: list[Reader], corpus: Path):
     assert len(readers) > 80
-    faults = [fault for reader in readers for fault in try_damaged(reader, range(1000, 1000 + TRIES))]
+    faults = [fault for reader in readers for fault in try_damaged(reader, range(1000, 1000 + TRIES), corpus)]
     assert faults == []
 
 
@@ -40,3 +45,21 @@ def test_mutations_are_seeded_and_differ():
     damaged = [mutate(data, seed) for seed in range(200)]
     assert damaged == [mutate(data, seed) for seed in range(200)]
     assert data not in damaged and len(set(damaged)) > 150
+
+
+def test_the_harness_notices_what_must_not_happen(tmp_path: Path):
+    """A program that is started, an exception that no command reports, a sealed file that is accepted, a process that
+    dies; and what a reader writes is removed again."""
+    path = tmp_path / "x"
+    path.write_bytes(b"abc")
+    cases = {
+        "Executed: os.system": lambda: os.system("true"),
+        "ZeroDivisionError": lambda: 1 / 0,
+        "accepted, and is not what was written": path.read_bytes,
+        "the process ended with 3": lambda: os._exit(3),
+    }
+    for said, read in cases.items():
+        (fault,) = try_damaged(Reader("bad", [path], read, said.startswith("accepted")), range(1), tmp_path)
+        assert said in fault.what
+    assert try_damaged(Reader("good", [path], (tmp_path / "new").touch), range(2), tmp_path) == []
+    assert [each.name for each in tmp_path.iterdir()] == ["x"]
