@@ -133,6 +133,7 @@ def test_a_folder_of_pictures_with_sidecars(tmp_path: Path, capsys, existing: st
         skipped = "files that have a sidecar and keep it: 4 (--existing overwrite, append or prepend changes it)"
         assert (skipped in error) == (existing == "skip") and len(server.seen) == (8 if existing == "skip" else 12)
         assert main(command) == 0 and len(server.seen) == (8 if existing == "skip" else 24)
+        assert "no image and no video" not in capsys.readouterr().err  # sidecars are no strangers
         assert {path.name: read_sidecar(path) for path in folder.glob("*.txt")} == expected
 
 

@@ -48,6 +48,7 @@ from limner.data.archives import is_archive
 from limner.data.frame_folders import frame_files, looks_like_frames
 from limner.data.media import is_clip, media_of_archive
 from limner.data.media_folder import is_companion, media_below, visible_below
+from limner.data.sidecars import without_sidecars
 from limner.decode.options import Beam, Decoding
 from limner.inference.context import context_of
 from limner.inference.load import CaptionPipeline, PromptedPipeline
@@ -396,7 +397,7 @@ def expand(
             if not matches:
                 problems.append(f"{source}: no folder with images in this folder")
         elif path.is_dir():
-            below = media_below(path)
+            below = without_sidecars(media_below(path))
             if not below.media:
                 problems.append(f"{source}: no image or video in this folder")
             if notes is not None and below.others:

@@ -1,10 +1,12 @@
 """Sidecars: files beside an image or video with words about it, `dog.txt` beside `dog.jpg`."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from limner.data.archives import find_archive
+from limner.data.media_folder import MediaFolder
 
 KINDS = ("txt", "caption", "json")  # endings, in the order in which they are looked for
 TEXT_FIELDS = ("caption", "description", "text", "title", "prompt")  # of a JSON sidecar, the first one that is there
@@ -21,6 +23,14 @@ def sidecar_path(file: str | Path, kind: str) -> Path:
     'photos/dog.txt'
     """
     return Path(file).with_suffix(f".{kind}")
+
+
+def without_sidecars(folder: MediaFolder) -> MediaFolder:
+    """A folder whose `others` leave out the sidecars of its media."""
+    beside = {path.with_suffix("") for path in folder.media}
+    endings = {f".{kind}" for kind in KINDS}
+    others = (path for path in folder.others if path.suffix not in endings or path.with_suffix("") not in beside)
+    return replace(folder, others=tuple(others))
 
 
 def find_sidecar(file: str | Path) -> Path | None:
