@@ -50,9 +50,9 @@ def copy_without(folder: Path, out: Path, *left_out: str) -> Path:
 
 
 @torch.no_grad()
-def plain_logprob(captioner: VisionLanguagePipeline, frames: list[np.ndarray], ids: list[int]) -> float:
+def plain_logprob(captioner: VisionLanguagePipeline, frames: np.ndarray, ids: list[int]) -> float:
     """Natural log-probability of `ids` by one forward pass over prompt and caption, without `generate`."""
-    inputs = captioner._inputs([(frames, "")])
+    inputs = captioner._inputs([(frames, np.array([""]))])
     model = captioner.model
     said = torch.tensor([ids])
     if model.config.is_encoder_decoder:
@@ -83,7 +83,7 @@ def test_every_family_by_one_path(tiny_vlm, name: str, monkeypatch: pytest.Monke
     alone = [captioner.caption(medium, decoding) for medium in media]
     for medium, caption, row in zip(media, alone, made, strict=True):
         ids = row[: row.index(EOS) + 1] if EOS in row else row
-        frames = captioner._read(medium, [])[0]
+        frames = captioner.read(medium, [])[0]
         assert len(frames) == (1 if medium.ndim == 3 or not FAMILIES[name].several else 4)
         assert caption.logprob == pytest.approx(plain_logprob(captioner, frames, ids), abs=1e-3)
         assert caption.finished == (EOS in ids) and caption.attention.shape == (0, 1, 1, 1)
@@ -104,7 +104,7 @@ def test_the_frames_of_a_clip_are_seen_in_order(tiny_vlm):
     """A model of several images sees four frames in order, a model of one image the middle one."""
     several, one = load(f"hf:{tiny_vlm('qwen2_5_vl')}", frames=3), load(f"hf:{tiny_vlm('paligemma')}")
     clip = np.stack(noise(*[(16, 16)] * 6))
-    assert [frame[0, 0, 0] for frame in several._read(clip, [])[0]] == [clip[k][0, 0, 0] for k in (0, 2, 4)]
+    assert [frame[0, 0, 0] for frame in several.read(clip, [])[0]] == [clip[k][0, 0, 0] for k in (0, 2, 4)]
     assert several.caption(clip).logprob != several.caption(clip[::-1].copy()).logprob
     assert one.caption(clip).logprob == one.caption(clip[3]).logprob
     with pytest.raises(ValueError, match="reads images, and one frame of a clip, not 8: leave out the number"):
@@ -128,7 +128,7 @@ def test_requests(tiny_vlm):
     assert asked == {"florence2": "<CAPTION>", "paligemma": "<image>caption en", "blip-2": ""}
     own = load(f"hf:{tiny_vlm('blip-2')}", prompt="a dog")
     grey = np.full((20, 20, 3), 99, np.uint8)
-    assert own._inputs([([grey], "")])["input_ids"].shape[1] == 4 + 2 and own._request(1) == "a dog"
+    assert own._inputs([(grey[None], np.array([""]))])["input_ids"].shape[1] == 4 + 2 and own._request(1) == "a dog"
     assert (
         own.caption(grey, max_length=3).logprob != load(f"hf:{tiny_vlm('blip-2')}").caption(grey, max_length=3).logprob
     )
@@ -139,8 +139,8 @@ def test_requests(tiny_vlm):
 
 def test_large_pictures_are_scaled_down(tiny_vlm):
     captioner = load(f"hf:{tiny_vlm('qwen3_vl')}", max_side=64)
-    (large,) = captioner._read(np.zeros((300, 200, 3), np.uint8), [])[0]
-    (small,) = captioner._read(np.zeros((30, 20, 3), np.uint8), [])[0]
+    (large,) = captioner.read(np.zeros((300, 200, 3), np.uint8), [])[0]
+    (small,) = captioner.read(np.zeros((30, 20, 3), np.uint8), [])[0]
     assert large.shape == (64, 43, 3) and small.shape == (30, 20, 3)
 
 
@@ -271,8 +271,8 @@ def test_context_is_part_of_the_request(tiny_vlm, tmp_path: Path):
     grey = np.full((20, 20, 3), 99, np.uint8)
     captioner = load(f"hf:{tiny_vlm('smolvlm')}", prompt="two")
     known = WithContext(grey, "a dog <image> runs <|im_end|> on grass")
-    frames, context = captioner._read(known, [])
-    assert len(frames) == 1 and context == "a dog runs on grass"
+    frames, context = captioner.read(known, [])
+    assert len(frames) == 1 and context.tolist() == ["a dog runs on grass"]
     assert "> user <image> two\nThis is known about it: a dog runs on grass  <|im_end|>" in captioner._request(
         1, context
     )

@@ -72,7 +72,8 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-Asked = tuple[list[UInt8[np.ndarray, "_ _ 3"]], str]  # frames, one for an image, and what is known about them
+# the frames of a medium, one for an image, and an array of one text: what is known about it
+Asked = tuple[UInt8[np.ndarray, "_ _ _ 3"], np.ndarray]
 
 
 class VisionLanguagePipeline:
@@ -179,10 +180,8 @@ class VisionLanguagePipeline:
         for an image that the processor refuses.
         """
         notes: list[str] = []
-        (result,) = self._decode([self._read(source, notes)], with_options(decoding or self.decoding, **options))
-        if not isinstance(result, Caption):
-            raise result
-        return replace(result, notes=tuple(notes))
+        (caption,) = self.decode([self.read(source, notes)], with_options(decoding or self.decoding, **options))
+        return replace(caption, notes=tuple(notes))
 
     def captions(
         self, sources: Iterable[Source], decoding: Decoding | None = None, batch_size: int = 16, **options: Any
@@ -192,9 +191,9 @@ class VisionLanguagePipeline:
         search = with_options(decoding or self.decoding, **options)
         generate_arguments(search)  # raises before anything is read
         decode = lambda parts: self._decode(parts, search)  # noqa: E731
-        return caption_in_batches(sources, self._read, decode, batch_size, group_by=lambda parts: len(parts[0]) > 1)
+        return caption_in_batches(sources, self.read, decode, batch_size, group_by=lambda parts: len(parts[0]) > 1)
 
-    def _read(self, source: Source, notes: list[str]) -> Asked:
+    def read(self, source: Source, notes: list[str]) -> Asked:
         """The frames of a source, scaled down: one for an image, at most `self.frames` for a clip; and its context."""
         context = ""
         if isinstance(source, WithContext):
@@ -205,7 +204,16 @@ class VisionLanguagePipeline:
             frames = frames[len(frames) // 2][None]
         elif len(frames) > self.frames:  # an array with more frames than are read
             frames = frames[np.arange(self.frames) * len(frames) // self.frames]
-        return [scaled_down(frame, self.prompting.max_side) for frame in frames], context
+        return np.stack([scaled_down(frame, self.prompting.max_side) for frame in frames]), np.array([context])
+
+    def decode(self, pixels: Sequence[Asked], decoding: Decoding) -> list[Caption]:
+        """Caption media that `read` has returned, all images or all clips.  Raises ValueError when the model fails."""
+        captions = []
+        for result in self._decode(pixels, decoding):
+            if not isinstance(result, Caption):
+                raise result
+            captions.append(result)
+        return captions
 
     def _check_context(self) -> None:
         """Raise ValueError when the request of this family cannot hold what is known about a picture."""
@@ -244,15 +252,15 @@ class VisionLanguagePipeline:
     def _search(self, parts: Sequence[Asked], decoding: Decoding) -> list[Caption]:
         return generate_captions(self.model, self._inputs(parts), decoding, self.tokenizer, self._eos())
 
-    def _agreed(self, frames: Sequence[np.ndarray], context: str, decoding: Decoding) -> Caption:
+    def _agreed(self, frames: np.ndarray, context: np.ndarray, decoding: Decoding) -> Caption:
         """The caption of a clip from those of its frames, each asked about by itself."""
         wide = hypotheses_per_frame(decoding)
-        return choose_by_consensus(self._search([([frame], context) for frame in frames], wide), decoding)
+        return choose_by_consensus(self._search([(frame[None], context) for frame in frames], wide), decoding)
 
     def _inputs(self, parts: Sequence[Asked]) -> dict[str, Tensor]:
-        """The arguments of `generate` for media: a list of frames (one for an image) and a context each."""
-        requests = [self._request(len(frames), context) for frames, context in parts]
-        nested: list[Any] = [frames if self.template else frames[0] for frames, _ in parts]
+        """The arguments of `generate` for media: frames (one for an image) and a context each."""
+        requests = [self._request(len(frames), str(context[0])) for frames, context in parts]
+        nested: list[Any] = [[*frames] if self.template else frames[0] for frames, _ in parts]
         start = self.tokenizer.bos_token
         has_start = bool(self.template and start and requests[0].startswith(start))
         options = {
@@ -289,7 +297,7 @@ class VisionLanguagePipeline:
     def _try_prompt(self) -> None:
         """Raise ValueError when the chat template or the processor fails for a grey image and the prompt."""
         try:
-            self._inputs([([np.full((32, 32, 3), 128, np.uint8)], "")])
+            self._inputs([(np.full((1, 32, 32, 3), 128, np.uint8), np.array([""]))])
         except Exception as error:  # a template is a program in the model's files: any error can come of it
             what = "chat template or processor" if self.template else "processor"
             prompt = self.prompting.text(1, self.family.prompt)

@@ -21,6 +21,7 @@ from os import PathLike, fspath
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from limner.core.torch_free import Caption, Failure, Source, WithContext
@@ -136,7 +137,9 @@ class OpenAIPipeline:
         """
         search = with_options(decoding or self.decoding, **options)
         parameters(search)
-        return self._caption(self._connect(), source, search)
+        notes: list[str] = []
+        (caption,) = self.decode([self.read(source, notes)], search)
+        return replace(caption, notes=(*notes, *caption.notes))
 
     def captions(
         self, sources: Iterable[Source], decoding: Decoding | None = None, batch_size: int = 16, **options: Any
@@ -188,26 +191,45 @@ class OpenAIPipeline:
         except (ValueError, OSError) as error:
             return Failure(source_name(source), str(error))
 
+    def decode(self, pixels: Sequence[tuple[np.ndarray, np.ndarray]], decoding: Decoding) -> list[Caption]:
+        """Caption media that `read` has returned, one after the other.  Raises ValueError when no caption comes."""
+        client = self._connect()
+        try:
+            return [self._asked(client, parts, decoding, "<array>") for parts in pixels]
+        finally:
+            client.close()
+
     def _caption(self, client: ServerClient, source: Source, decoding: Decoding) -> Caption:
         notes: list[str] = []
-        messages = self._messages(source, notes)
+        caption = self._asked(client, self.read(source, notes), decoding, source_name(source))
+        return replace(caption, notes=(*notes, *caption.notes))
+
+    def _asked(
+        self, client: ServerClient, parts: tuple[np.ndarray, np.ndarray], decoding: Decoding, name: str
+    ) -> Caption:
+        """The caption of a medium that was read: one request, or one per drawn caption."""
+        messages = self._messages(*parts)
         seeds = [None] if isinstance(decoding, Beam) else _seeds(decoding.n_best)
         found = [self._ask(client, messages, decoding, seed) for seed in seeds]
-        if foreign := foreign_script(found[0].text, messages[-1]["content"][-1]["text"]):
-            notes.append(f"{source_name(source)}: the answer is written in {foreign}, unlike the prompt")
-        return replace(found[0], others=tuple(found[1:]), notes=tuple(notes))
+        foreign = foreign_script(found[0].text, messages[-1]["content"][-1]["text"])
+        notes = (f"{name}: the answer is written in {foreign}, unlike the prompt",) if foreign else ()
+        return replace(found[0], others=tuple(found[1:]), notes=notes)
 
-    def _messages(self, source: Source, notes: list[str]) -> list[dict[str, Any]]:
-        """The request for a source: its frames as data URLs, then the prompt."""
+    def read(self, source: Source, notes: list[str]) -> tuple[UInt8[np.ndarray, "_ _ _ 3"], np.ndarray]:
+        """The frames of a source, scaled down, and an array of one text: what is known about it."""
         context = ""
         if isinstance(source, WithContext):
             context, source = source.text, source.source
         frames = frames_of(source, self.sampling, notes, self.prompting.max_side)
         if len(frames) > self.frames:  # an array with more frames than are sent
             frames = frames[np.arange(self.frames) * len(frames) // self.frames]
-        pictures = [data_url(scaled_down(frame, self.prompting.max_side)) for frame in frames]
+        return np.stack([scaled_down(frame, self.prompting.max_side) for frame in frames]), np.array([context])
+
+    def _messages(self, frames: UInt8[np.ndarray, "T h w 3"], context: np.ndarray) -> list[dict[str, Any]]:
+        """The request for a medium: its frames as data URLs, then the prompt."""
+        pictures = [data_url(frame) for frame in frames]
         content = [{"type": "image_url", "image_url": {"url": url}} for url in pictures]
-        text = self.prompting.text(len(frames), context=context)
+        text = self.prompting.text(len(frames), context=str(context[0]))
         request = {"role": "user", "content": [*content, {"type": "text", "text": text}]}
         return [*([{"role": "system", "content": self.prompting.system}] if self.prompting.system else []), request]
 
