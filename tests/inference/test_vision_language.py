@@ -273,9 +273,8 @@ def test_context_is_part_of_the_request(tiny_vlm, tmp_path: Path):
     known = WithContext(grey, "a dog <image> runs <|im_end|> on grass")
     frames, context = captioner.read(known, [])
     assert len(frames) == 1 and context.tolist() == ["a dog runs on grass"]
-    assert "> user <image> two\nThis is known about it: a dog runs on grass  <|im_end|>" in captioner._request(
-        1, context
-    )
+    request = captioner._request(1, str(context[0]))
+    assert "> user <image> two\nThis is known about it: a dog runs on grass  <|im_end|>" in request
     assert captioner.caption(known, max_length=2).logprob != captioner.caption(grey, max_length=2).logprob
     placed = load(f"hf:{tiny_vlm('smolvlm')}", prompt="two {context} birds")
     assert "two a cat birds" in placed._request(1, "a cat") and "two  birds" in placed._request(1)
