@@ -38,8 +38,9 @@ class Prompting:
 
         >>> Prompting().text(1), Prompting("What is this?").text(4)
         ('Describe this image in one plain sentence.', 'What is this?')
-        >>> Prompting("Describe it.").text(1, context="Rex at the lake")
-        'Describe it.\nThis is known about it: Rex at the lake'
+        >>> print(Prompting("Describe it.").text(1, context="Rex at the lake"))
+        Describe it.
+        This is known about it: Rex at the lake
         """
         text = CLIP_PROMPT if frames > 1 and default == PROMPT else default
         if self.prompt is not None:
