@@ -7,7 +7,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain
@@ -38,7 +38,8 @@ from limner.apps.shared.journal import (
     to_csv,
 )
 from limner.apps.shared.models import open_captioner
-from limner.apps.shared.sidecar_writer import SidecarQueue, SidecarWriter
+from limner.apps.shared.progress import progress_bar
+from limner.apps.shared.sidecar_writer import SidecarQueue, sidecar_writer
 from limner.apps.shared.streams import input_lines
 from limner.core.addresses import address_error
 from limner.core.files import check_writable, sha256
@@ -102,7 +103,7 @@ def _run_files(options: argparse.Namespace, decoding_changes: dict[str, str]) ->
             check_writable(path)
     else:
         check_outputs(options, *subtitle_files, inputs=files)
-    sidecars = _sidecars(options)
+    sidecars = sidecar_writer(options)
     selected = sidecars.select(files, problems) if sidecars else files
     captioner = open_captioner(options)
     problems.notes += captioner.notes if isinstance(captioner, PromptedPipeline) else ()
@@ -182,18 +183,6 @@ def _run_prompt(options: argparse.Namespace, decoding_changes: dict[str, str]) -
     return run_prompt(captioner, decoding, _style(options))
 
 
-def _sidecars(options: argparse.Namespace) -> SidecarWriter | None:
-    """What writes --sidecar; None without it."""
-    given = {"--existing": options.existing, "--prefix": options.prefix, "--suffix": options.suffix}
-    if options.sidecar is None:
-        if unused := [name for name, value in {**given, "--template": options.template}.items() if value is not None]:
-            raise WrongArguments(f"{unused[0]} is about captions beside the files: give --sidecar txt, caption or json")
-        return None
-    literal = [(text or "").replace("{", "{{").replace("}", "}}") for text in (options.prefix, options.suffix)]
-    template = literal[0] + ("{caption}" if options.template is None else options.template) + literal[1]
-    return SidecarWriter(options.sidecar, options.existing or "skip", template)
-
-
 def _style(options: argparse.Namespace) -> Callable[[str], str]:
     """The function that --style applies to every caption."""
     if options.style != "alt-text":
@@ -260,7 +249,7 @@ def caption_all(
             waiting.append(piece)
             yield WithContext(source, known) if context and (known := context(piece.file)) else source
 
-    with _progress_bar(len(files), len(files) - len(todo)) if journal.out else nullcontext() as show_progress:
+    with progress_bar(len(files), len(files) - len(todo)) if journal.out else nullcontext() as show_progress:
         for _, result in captioner.captions(sources(), decoding, batch_size):
             piece = waiting.popleft()
             if show_progress:
@@ -281,20 +270,6 @@ def caption_all(
                     print(f"    {other.text}", flush=True)
     if sidecars:
         sidecars.flush()
-
-
-@contextmanager
-def _progress_bar(total: int, completed: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on a terminal -> the function that sets the number of files that are done."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from limner.apps.shared.console import open_console
-
-    console = open_console(soft_wrap=True)
-    columns = (TextColumn("caption"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("caption", total=total, completed=completed)
-        yield lambda done: bar.update(task, completed=done)
 
 
 def printed_line(piece: Piece, text: str, files: int) -> str:

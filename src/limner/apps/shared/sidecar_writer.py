@@ -3,6 +3,7 @@
 Words that are there already are somebody's work: they are lost only when the user asks for it (`overwrite`).
 """
 
+import argparse
 import errno
 import json
 import os
@@ -145,6 +146,18 @@ class SidecarWriter:
         if self.existing == "prepend":
             there = before.startswith((text + "\n", text + ", ", text + " "))
         return before if there else first + joint + second
+
+
+def sidecar_writer(options: argparse.Namespace) -> SidecarWriter | None:
+    """What writes --sidecar; None without it."""
+    given = {"--existing": options.existing, "--prefix": options.prefix, "--suffix": options.suffix}
+    if options.sidecar is None:
+        if unused := [name for name, value in {**given, "--template": options.template}.items() if value is not None]:
+            raise WrongArguments(f"{unused[0]} is about captions beside the files: give --sidecar txt, caption or json")
+        return None
+    literal = [(text or "").replace("{", "{{").replace("}", "}}") for text in (options.prefix, options.suffix)]
+    template = literal[0] + ("{caption}" if options.template is None else options.template) + literal[1]
+    return SidecarWriter(options.sidecar, options.existing or "skip", template)
 
 
 class SidecarQueue:
