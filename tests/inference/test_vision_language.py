@@ -252,7 +252,7 @@ def test_the_command_is_the_same_as_python(tiny_vlm, tmp_path: Path, capsys):
     assert "was written with another decoding and style and prompt and system" in capsys.readouterr().err
     assert main(["caption", files[0], "--prompt", "x"]) == 2
     assert (
-        "--prompt is for models of transformers (--model hf:...) and servers; limner-tiny takes no request"
+        "--prompt is for models of transformers (--model hf:...) and servers; limner-small takes no request"
         in capsys.readouterr().err
     )
 

@@ -99,7 +99,7 @@ def _refuse_prompting(options: argparse.Namespace) -> None:
         "--dtype": options.dtype,
         "--context": options.context,
     }
-    model = options.model or "limner-tiny"
+    model = options.model or "limner-small"
     reason = f"is for models of transformers (--model hf:...) and servers; {model} takes no request"
     _refuse({**given, "--max-side": options.max_side}, reason)
     _refuse_server_options(options)
