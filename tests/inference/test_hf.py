@@ -17,7 +17,9 @@ from limner.core.torch_free import Failure
 from limner.data.datasets import read_dataset
 from limner.decode.options import Beam, Sample
 from limner.decode.rules import Rules
-from limner.inference.hf import HuggingFacePipeline, generate_arguments
+from limner.inference import generation
+from limner.inference.generation import generate_arguments
+from limner.inference.hf import HuggingFacePipeline
 from limner.runs.recipe_file import load_recipe
 from limner.text.alt_text import alt_text
 from tests.apps.test_caption import picture
@@ -96,9 +98,8 @@ def pictures(count: int = 4) -> list[np.ndarray]:
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """The ids of every caption from here on, in the order made."""
     ids: list[list[int]] = []
-    real = HuggingFacePipeline._caption
-    record = lambda self, tokens, ways: ids.append(tokens.tolist()) or real(self, tokens, ways)  # noqa: E731
-    monkeypatch.setattr(HuggingFacePipeline, "_caption", record)
+    real = generation.to_caption
+    monkeypatch.setattr(generation, "to_caption", lambda row, *rest: ids.append(row.tolist()) or real(row, *rest))
     return ids
 
 
@@ -241,7 +242,7 @@ def test_missing_or_unknown_models_are_refused_at_once(models: Path, tmp_path: P
         HuggingFacePipeline.load("hf:nowhere")
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(ValueError, match="is a 'bert' model; supported captioners are blip, git, vision-encoder"):
+    with pytest.raises(ValueError, match="is a 'bert' model; supported here are blip, git, vision-encoder"):
         HuggingFacePipeline.load(tmp_path / "x")
     for lost in ("model.safetensors", "preprocessor_config.json"):
         folder = tmp_path / lost

@@ -7,10 +7,11 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from limner.apps.shared.arguments import (
     WrongArguments,
     check_outputs,
     only_decoding,
+    report_failed,
     report_notes,
     report_unreadable,
 )
@@ -36,19 +38,24 @@ from limner.apps.shared.journal import (
     to_csv,
 )
 from limner.apps.shared.models import open_captioner
+from limner.apps.shared.progress import progress_bar
+from limner.apps.shared.sidecar_writer import SidecarQueue, sidecar_writer
 from limner.apps.shared.streams import input_lines
 from limner.core.addresses import address_error
 from limner.core.files import check_writable, sha256
 from limner.core.locks import lock_output
-from limner.core.torch_free import Caption, Failure, Source
+from limner.core.torch_free import Caption, Failure, Source, WithContext
 from limner.data.archives import is_archive
 from limner.data.frame_folders import frame_files, looks_like_frames
 from limner.data.media import is_clip, media_of_archive
 from limner.data.media_folder import is_companion, media_below, visible_below
+from limner.data.sidecars import without_sidecars
 from limner.decode.options import Beam, Decoding
-from limner.inference.load import CaptionPipeline
+from limner.inference.context import context_of
+from limner.inference.load import CaptionPipeline, PromptedPipeline
 from limner.inference.pieces import Cut, Piece, Problems, pieces
 from limner.text.alt_text import MAX_CHARS, alt_text
+from limner.text.sentences import first_sentence
 from limner.text.subtitles import Cue, timestamp
 from limner.text.tokens import scoring_tokenizer
 
@@ -96,7 +103,10 @@ def _run_files(options: argparse.Namespace, decoding_changes: dict[str, str]) ->
             check_writable(path)
     else:
         check_outputs(options, *subtitle_files, inputs=files)
+    sidecars = sidecar_writer(options)
+    selected = sidecars.select(files, problems) if sidecars else files
     captioner = open_captioner(options)
+    problems.notes += captioner.notes if isinstance(captioner, PromptedPipeline) else ()
     decoding = decoding_of(options, decoding_changes, captioner.decoding, captioner.vocabulary)
     cut = Cut(options.every, options.shots, options.whole)
     minimum = options.min_confidence
@@ -104,7 +114,10 @@ def _run_files(options: argparse.Namespace, decoding_changes: dict[str, str]) ->
         require_calibration(captioner, decoding)
     made_with = _provenance(options, captioner, decoding, cut if clips else None)
     journal = Journal(options.out, options.resume, made_with, options.overwrite)
-    caption_all(files, captioner, decoding, cut, journal, options.batch_size, problems, _style(options), minimum)
+    known = partial(context_of, kind=options.context, notes=problems.notes) if options.context else None
+    queue = SidecarQueue(sidecars, problems) if sidecars else None
+    style, size = _style(options), options.batch_size
+    caption_all(selected, captioner, decoding, cut, journal, size, problems, style, minimum, known, queue)
     if minimum is not None:
         problems.notes += notes_about_confidence(journal.rows.values(), minimum)
     if options.out:
@@ -114,8 +127,9 @@ def _run_files(options: argparse.Namespace, decoding_changes: dict[str, str]) ->
     for suffix, paths_of_suffix in paths.items():
         _write_subtitles(paths_of_suffix, suffix, journal.rows.values())
     report_unreadable(problems.unreadable)
+    report_failed(problems.failed)
     report_notes(problems.notes)
-    return 3 if problems.unreadable else 0
+    return 3 if problems.unreadable or problems.failed else 0
 
 
 def interrupted(options: argparse.Namespace, command: str) -> str:
@@ -155,6 +169,7 @@ def _run_prompt(options: argparse.Namespace, decoding_changes: dict[str, str]) -
     useless = {
         "--out": options.out,
         "--resume": options.resume,
+        "--sidecar": options.sidecar,
         "--srt": options.srt,
         "--vtt": options.vtt,
         "--with": options.others,
@@ -170,8 +185,8 @@ def _run_prompt(options: argparse.Namespace, decoding_changes: dict[str, str]) -
 
 def _style(options: argparse.Namespace) -> Callable[[str], str]:
     """The function that --style applies to every caption."""
-    if options.style == "plain":
-        return str
+    if options.style != "alt-text":
+        return first_sentence if options.style == "sentence" else str
     return partial(alt_text, max_chars=options.max_chars or MAX_CHARS)
 
 
@@ -180,8 +195,10 @@ def _provenance(
 ) -> dict[str, Any]:
     """What decides about the captions; rows with another provenance are never mixed.  `cut`: None without videos."""
     made_with = provenance(captioner.fingerprint(), decoding)
-    if options.style == "alt-text":
-        made_with["style"] = {"alt-text": options.max_chars or MAX_CHARS}
+    if options.style != "plain":
+        made_with["style"] = {options.style: options.max_chars or MAX_CHARS}
+    if isinstance(captioner, PromptedPipeline):
+        made_with |= captioner.settings()
     if options.min_confidence is not None:
         made_with["min_confidence"] = options.min_confidence
     if options.others:
@@ -211,12 +228,17 @@ def caption_all(
     problems: Problems,
     style: Callable[[str], str],
     min_confidence: float | None = None,
+    context: Callable[[str], str] | None = None,
+    sidecars: SidecarQueue | None = None,
 ) -> None:
     """Caption the files that the journal does not hold yet.
 
-    Shows a progress bar, or without an output file a line per caption.  A caption with a confidence below
-    `min_confidence` is withheld: its row has an empty caption, and the text in another field.
+    `context` is what is known about a file.  Shows a progress bar, or without an output file a line per caption.  A
+    caption with a confidence below `min_confidence` is withheld: its row has an empty caption, and the text in another
+    field.
     """
+    if sidecars:
+        sidecars.add_done(files, journal.rows.values())
     done = {row["file"] for row in journal.rows.values()}
     todo = [file for file in files if printable(file) not in done]
     place = {file: number for number, file in enumerate(todo, len(files) - len(todo))}
@@ -225,39 +247,29 @@ def caption_all(
     def sources() -> Iterator[Source]:
         for piece, source in pieces(todo, cut, captioner.sampling, problems):
             waiting.append(piece)
-            yield source
+            yield WithContext(source, known) if context and (known := context(piece.file)) else source
 
-    with _progress_bar(len(files), len(files) - len(todo)) if journal.out else nullcontext() as show_progress:
+    with progress_bar(len(files), len(files) - len(todo)) if journal.out else nullcontext() as show_progress:
         for _, result in captioner.captions(sources(), decoding, batch_size):
             piece = waiting.popleft()
             if show_progress:
                 show_progress(place[piece.file] + 1)
             if isinstance(result, Failure):
-                problems.unreadable.append(result.reason)
+                (problems.unreadable if result.unreadable else problems.failed).append(result.reason)
                 continue
             problems.notes += result.notes
             others = tuple(replace(other, text=style(other.text)) for other in result.others)
             caption = replace(result, text=style(result.text), others=others)
             row = row_of(piece, caption, min_confidence)
             journal.add(row)
+            if sidecars:
+                sidecars.add(piece.file, row)
             if journal.out is None:
                 print(printed_line(piece, shown_text(row), len(files)), flush=True)
                 for other in caption.others:
                     print(f"    {other.text}", flush=True)
-
-
-@contextmanager
-def _progress_bar(total: int, completed: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on a terminal -> the function that sets the number of files that are done."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from limner.apps.shared.console import open_console
-
-    console = open_console(soft_wrap=True)
-    columns = (TextColumn("caption"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("caption", total=total, completed=completed)
-        yield lambda done: bar.update(task, completed=done)
+    if sidecars:
+        sidecars.flush()
 
 
 def printed_line(piece: Piece, text: str, files: int) -> str:
@@ -275,13 +287,18 @@ def row_of(piece: Piece, caption: Caption, min_confidence: float | None = None) 
     return {
         "file": printable(piece.file),
         "caption": "" if withheld else caption.text,
-        "logprob": round(caption.logprob, 4),
+        "logprob": _rounded(caption.logprob),
         "finished": caption.finished,
         **{name: round(value, 3) for name, value in times.items()},
         **confidence_fields(caption),
         **({"withheld": caption.text} if withheld else {}),
-        **({"others": [[it.text, round(it.logprob, 4)] for it in caption.others]} if caption.others else {}),
+        **({"others": [[it.text, _rounded(it.logprob)] for it in caption.others]} if caption.others else {}),
     }
+
+
+def _rounded(logprob: float) -> float | None:
+    """A log-probability as in outputs; None for NaN: a server told none."""
+    return None if isnan(logprob) else round(logprob, 4)
 
 
 def _write_output(
@@ -355,7 +372,7 @@ def expand(
             if not matches:
                 problems.append(f"{source}: no folder with images in this folder")
         elif path.is_dir():
-            below = media_below(path)
+            below = without_sidecars(media_below(path))
             if not below.media:
                 problems.append(f"{source}: no image or video in this folder")
             if notes is not None and below.others:

@@ -35,7 +35,15 @@ class Medium:
         return self.id.removeprefix(f"{self.part}/") if self.part else self.id
 
 
-Source = str | PathLike[str] | Medium | Image.Image | np.ndarray | bytes
+@dataclass(frozen=True)
+class WithContext:
+    """A source with words that are known about it, for models that take a request; other models refuse it."""
+
+    source: "Source"
+    text: str
+
+
+Source = str | PathLike[str] | Medium | Image.Image | np.ndarray | bytes | WithContext
 
 
 @dataclass(frozen=True, repr=False)
@@ -65,3 +73,4 @@ class Failure:
 
     source: str
     reason: str
+    unreadable: bool = True  # False: it was read, and the model or the server gave no caption

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from limner.core.addresses import address_error
-from limner.core.torch_free import Medium, Source
+from limner.core.torch_free import Medium, Source, WithContext
 from limner.data import animations
 from limner.data.archives import (
     find_archive,
@@ -160,6 +160,8 @@ def check_single_source(source: object) -> None:
         raise TypeError(f"caption() takes no open file ({kind}): give its path, or the bytes that file.read() returns")
     if isinstance(source, (list, tuple, set, Iterator)):
         raise TypeError(f"caption() takes one image or clip, got a {kind}: give several to captions()")
+    if isinstance(source, WithContext):
+        raise TypeError("this model takes no request, so no context: give the source itself")
     if not isinstance(source, (str, PathLike, Medium, Image.Image, np.ndarray, bytes)):
         raise TypeError(f"caption() takes a path, PIL image, bytes or uint8 array, got {kind}")
 
@@ -190,4 +192,5 @@ def frames_of(
         notes.append(f"<{kind}>: one of its {count} frames is read; give the path or the bytes to read a clip")
     if isinstance(source, (np.ndarray, Image.Image)):
         return read_image(source, notes=notes, side=side)
+    assert not isinstance(source, WithContext)  # refused above
     return read_medium(source, sampling, notes, side)

@@ -162,11 +162,12 @@ def _read_others(file: CaptionsFile, rows: Sequence[tuple[str, dict[str, Any]]])
     others: dict[str, list[tuple[str, float]]] = {}
     for id, row in rows:
         for pair in row.get("others") or []:
-            if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) and _is_number(pair[1])):
+            known = isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)
+            if not (known and (pair[1] is None or _is_number(pair[1]))):  # None: a server told none
                 raise ValueError(
                     f"{file.path}: {id!r} has {pair!r} in its field 'others'; expected [caption, log-probability]"
                 )
-            others.setdefault(id, []).append((pair[0], pair[1]))
+            others.setdefault(id, []).append((pair[0], pair[1] or 0.0))
     return others
 
 

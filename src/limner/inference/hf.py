@@ -7,45 +7,48 @@ A model is a local folder or a hub id.  Code in its repository is never run.  Ca
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from math import log
 from os import PathLike, fspath
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from limner.core.hub import fetch_transformers_model
 from limner.core.torch_free import Caption, Failure, Source
 from limner.data.frames import FrameSampling
 from limner.data.media import frames_of
-from limner.decode.clip_options import ClipMethod, clip_method, hypotheses_per_frame
-from limner.decode.options import Beam, Decoding, Sample, with_options
+from limner.decode.clip_options import hypotheses_per_frame
+from limner.decode.options import Beam, Decoding, with_options
 from limner.decode.rules import Rules
 from limner.encoders.pretrained import processor_side, quiet_transformers, weights_sha256
 from limner.inference.batching import caption_in_batches, check_several_sources
+from limner.inference.clip_reading import choose_by_consensus, clip_method_of
+from limner.inference.generation import generate_arguments, generate_captions
 from limner.inference.load import HF_PREFIX
-from limner.metrics.consensus import consensus
+from limner.inference.prompting import Prompting
+from limner.inference.transformers_models import (
+    ModelRefused,
+    dtype_of,
+    load_weights,
+    model_folder,
+    model_type_of,
+    named_errors,
+)
 
-NO_ATTENTION = np.zeros((0, 1, 1, 1), np.float32)
+if TYPE_CHECKING:
+    from limner.inference.vision_language import VisionLanguagePipeline
 
 
 class Architecture(NamedTuple):
     """How models of one `model_type` are loaded and decoded."""
 
     model: str  # name of the class in `transformers`
-    decoder: Callable[[Any], Any] = lambda model: model  # model -> the part with `compute_transition_scores`
     eos_token_id: Callable[[Any], Any] = lambda model: model.generation_config.eos_token_id  # an id, several, or None
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "blip": Architecture(
-        "BlipForConditionalGeneration",
-        lambda model: model.text_decoder,
-        lambda model: model.config.text_config.sep_token_id,
-    ),
+    "blip": Architecture("BlipForConditionalGeneration", lambda model: model.config.text_config.sep_token_id),
     "git": Architecture("GitForCausalLM"),
     "vision-encoder-decoder": Architecture("VisionEncoderDecoderModel"),
 }
@@ -70,23 +73,28 @@ class HuggingFacePipeline:
         self.model, self.processor, self.tokenizer = model.to(device).eval(), processor, tokenizer
         # frames that a video model reads together; 0 for image models
         self.clip_frames = int(getattr(model.config, "num_image_with_embedding", None) or 0)
-        self.clip = _clip_method(name, self.clip_frames, clip)
+        self.clip = clip_method_of(name, self.clip_frames > 0, clip)
         self.frames = self.clip_frames or (frames or FrameSampling().frames if self.clip == "consensus" else 1)
         self.sampling = FrameSampling(self.frames)
         self.vocabulary = None  # it has subword tokens, not words
 
     @classmethod
     def load(
-        cls, source: str | PathLike[str], device: str = "cpu", frames: int | None = None, clip: str | None = None
+        cls,
+        source: str | PathLike[str],
+        device: str = "cpu",
+        frames: int | None = None,
+        dtype: str = "float32",
+        clip: str | None = None,
     ) -> "HuggingFacePipeline":
         """Load a model from a local folder or a hub id, with or without `hf:` before it.
 
-        A model of images reads the middle frame of a clip, or with `clip` "consensus" `frames` frames one by one.
-        Raises ValueError when it cannot be fetched, lacks weights, has an unknown architecture, or does not read
-        clips in the way that `frames` and `clip` ask for.
+        `dtype` is float32, bfloat16 or float16.  A model of images reads the middle frame of a clip, or with `clip`
+        "consensus" `frames` frames one by one.  Raises ValueError when it cannot be fetched, lacks weights, has an
+        unknown architecture, or does not read clips in the way that `frames` and `clip` ask for.
         """
         source = fspath(source).removeprefix(HF_PREFIX)
-        pipeline = cls(source, *_load(source), device, frames, clip)
+        pipeline = cls(source, *_load(source, dtype_of(dtype, device), device), device, frames, clip)
         if frames not in (None, pipeline.frames):
             reads = f"{pipeline.frames} frames of a clip" if pipeline.clip_frames else "images, and one frame of a clip"
             instead = "" if pipeline.clip_frames else ", or give clip consensus (--clip)"
@@ -144,151 +152,57 @@ class HuggingFacePipeline:
         wide = hypotheses_per_frame(decoding)
         return [choose_by_consensus(self._search([*frames], wide), decoding) for (frames,) in pixels]
 
-    @torch.no_grad()
     def _search(self, pixels: Sequence[Tensor], decoding: Decoding) -> list[Caption]:
         """Caption images (3, h, w), or the frames (T, 3, h, w) of clips for a video model."""
-        stacked = torch.stack([*pixels]).to(self.device)
-        greedy = isinstance(decoding, Beam) and decoding.size == 1  # scores of greedy search are changed by the rules
-        outputs = {"output_logits": greedy, "output_scores": not greedy, "return_dict_in_generate": True}
-        with quiet_transformers():
-            output = self.model.generate(pixel_values=stacked, **generate_arguments(decoding), **outputs)
-        captions = [
-            self._caption(ids, logprobs)
-            for ids, logprobs in zip(output.sequences[:, 1:], self._token_logprobs(output, decoding), strict=True)
-        ]
-        groups = [captions[i : i + decoding.n_best] for i in range(0, len(captions), decoding.n_best)]
-        return [replace(best, others=tuple(more)) for best, *more in groups]
-
-    def _token_logprobs(self, output: Any, decoding: Decoding) -> Float[Tensor, "R L"]:
-        """Return the natural log-probability of each token; for samples, under the distribution that is sampled."""
-        decoder, beams = self.architecture.decoder(self.model), getattr(output, "beam_indices", None)
-        if beams is not None:
-            return decoder.compute_transition_scores(output.sequences, output.scores, beams)
-        scores = output.scores if isinstance(decoding, Sample) else output.logits
-        assert scores is not None
-        return decoder.compute_transition_scores(output.sequences, scores, normalize_logits=True)
-
-    def _caption(self, ids: Int[Tensor, " L"], logprobs: Float[Tensor, " L"]) -> Caption:
-        """Convert token ids and their log-probabilities into a caption."""
+        stacked = torch.stack([*pixels]).to(self.device, self.model.dtype)
         eos = self.architecture.eos_token_id(self.model)
-        is_eos = torch.isin(ids, torch.tensor([] if eos is None else eos, dtype=ids.dtype, device=ids.device))
-        finished = bool(is_eos.any())
-        length = int(is_eos.int().argmax()) + 1 if finished else len(ids)  # the end token included
-        text = " ".join(self.tokenizer.decode(ids[:length], skip_special_tokens=True).split())
-        return Caption(text, float(logprobs[:length].sum()), (), NO_ATTENTION, finished)
+        return generate_captions(self.model, {"pixel_values": stacked}, decoding, self.tokenizer, eos)
 
 
-def _clip_method(name: str, clip_frames: int, wanted: str | None) -> ClipMethod:
-    """How a model reads clips: all frames together for a video model, the middle frame or a consensus for another."""
-    if clip_frames:
-        return clip_method("clips", wanted, name)
-    if wanted == "mosaic":
-        raise ValueError(f"{name} reads one image of a fixed size, and no mosaic of frames: give consensus or middle")
-    return "middle" if wanted is None else clip_method("images", wanted, name)
-
-
-def choose_by_consensus(frames: Sequence[Caption], decoding: Decoding) -> Caption:
-    """The caption of a clip from those of its frames, each with `others`: what agrees most with all of them.
-
-    Words are what blanks separate.  The log-probability is that which the caption has in its own frame, less the
-    logarithm of the number of frames, because the model was not asked about it in the others.
-    """
-    captions = [each for frame in frames for each in (replace(frame, others=()), *frame.others)]
-    ids: dict[str, int] = {}
-    words = [[ids.setdefault(word, len(ids)) for word in each.text.split()] for each in captions]
-    equal = isinstance(decoding, Sample)  # a sample counts once
-    logprobs = np.array([0.0 if equal else each.logprob for each in captions])
-    best, *others = (
-        replace(captions[place], logprob=captions[place].logprob - log(len(frames)))
-        for place in consensus(words, logprobs, decoding.n_best)
-    )
-    return replace(best, others=tuple(others))
-
-
-def generate_arguments(decoding: Decoding) -> dict[str, Any]:
-    """Return the arguments of `generate` for a decoding.  Raises ValueError for options that it does not have."""
-    rules = decoding.rules
-    refused = {
-        "words that must not appear (--never)": rules.never,
-        "rules about the last word (--decoding.rules.bad_endings)": rules.bad_endings,
-        "a word that may not follow itself (--decoding.rules.no_repeat_word)": rules.no_repeat_word,
-    }
-    options: dict[str, Any] = {"max_new_tokens": rules.max_length, "num_return_sequences": decoding.n_best}
-    options |= {"min_new_tokens": rules.min_length} if rules.min_length else {}
-    options |= {"no_repeat_ngram_size": 3} if rules.no_repeat_trigram else {}
-    if isinstance(decoding, Beam):
-        refused |= {
-            "words that must appear (--must)": decoding.must,
-            "diverse beams (--decoding.groups)": decoding.groups > 1,
-            "ended captions that compete with unfinished ones (--decoding.finished_compete)": decoding.finished_compete,
-            "hypotheses that stay until they end (--decoding.drop_hopeless)": not decoding.drop_hopeless,
-            "a predicted first token (--decoding.predict_start)": decoding.predict_start,
-            "--decoding.normalise wu": decoding.normalise == "wu",
-        }
-        penalty = 1.0 if decoding.normalise == "avg" else decoding.length_penalty
-        options |= {"do_sample": False, "num_beams": decoding.size, "length_penalty": penalty}
-    elif isinstance(decoding, Sample):
-        options |= {"do_sample": True, "num_beams": 1, "temperature": decoding.temperature}
-        options |= {"top_k": decoding.top_k or 0, "top_p": 1.0 if decoding.top_p is None else decoding.top_p}
-    else:
-        raise ValueError(f"a model of transformers has no search {decoding.name!r}: use beam search or sampling")
-    if requested := [name for name, value in refused.items() if value]:
-        raise ValueError(
-            f"{requested[0]}: a model of transformers generates subword tokens, by a search of its own that has no "
-            "such option; leave it out"
-        )
-    return options
-
-
-def _transformers() -> Any:
+def _load(source: str, dtype: str, device: str) -> tuple[Architecture, Any, Any, Any]:
+    """Load (architecture, model, image processor, tokenizer).  Raises ValueError for a model that cannot be used."""
     import transformers  # imported here: it takes 3 s, and only these captioners need it
 
-    return transformers
-
-
-def _load(source: str) -> tuple[Architecture, Any, Any, Any]:
-    """Load (architecture, model, image processor, tokenizer).  Raises ValueError for a model that cannot be used."""
-    folder = _folder(source)
-    transformers = _transformers()
-    try:
-        with quiet_transformers():
-            name = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type
-            if name not in ARCHITECTURES:
-                raise _UnsupportedArchitecture(
-                    f"{source} is a {name!r} model; supported captioners are {', '.join(ARCHITECTURES)}"
-                )
-            architecture = ARCHITECTURES[name]
-            # "pil": the processors without torchvision, which may be missing or not fit this PyTorch
-            processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            model, report = getattr(transformers, architecture.model).from_pretrained(
-                folder, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
-            )
-    except _UnsupportedArchitecture:
-        raise
-    except Exception as error:  # damaged files raise errors of many classes
-        why = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]:.150}"
-        raise ValueError(
-            f"{source} cannot be loaded ({why}); the folder needs config.json, preprocessor_config.json, a tokenizer "
-            "and model.safetensors, undamaged"
-        ) from error
-    if report["missing_keys"] or report["mismatched_keys"]:
-        missing = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
-        raise ValueError(
-            f"{source} lacks {len(missing)} weights of {architecture.model}, for example {missing[0]}: take a model "
-            "with all its weights"
-        )
+    folder = model_folder(source)
+    model_type = model_type_of(source, folder)
+    if model_type not in ARCHITECTURES:
+        raise ModelRefused(f"{source} is a {model_type!r} model; supported here are {', '.join(ARCHITECTURES)}")
+    architecture = ARCHITECTURES[model_type]
+    with named_errors(source), quiet_transformers():
+        # "pil": the processors without torchvision, which may be missing or not fit this PyTorch
+        processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    model = load_weights(source, folder, getattr(transformers, architecture.model), dtype, device)
     return architecture, model, processor, tokenizer
 
 
-def _folder(source: str) -> Path:
-    """Return a local folder, or the folder of a hub id in the hub's cache."""
-    local = Path(source).expanduser()
-    if local.is_dir():
-        return local
-    instead = f"a local folder, such as {HF_PREFIX}models/{local.name}, as save_pretrained writes it"
-    return fetch_transformers_model(source, instead)
+def load_transformers(
+    source: str | PathLike[str],
+    device: str = "cpu",
+    frames: int | None = None,
+    dtype: str = "",
+    prompting: Prompting = Prompting(),
+    clip: str | None = None,
+) -> "HuggingFacePipeline | VisionLanguagePipeline":
+    """Load a captioner of `transformers` of any family: by `HuggingFacePipeline` or by `VisionLanguagePipeline`.
 
+    Raises ValueError as their `load`, for a model that is no captioner, and for a prompt that it cannot take.
+    """
+    name = fspath(source).removeprefix(HF_PREFIX)
+    model_type = model_type_of(name, model_folder(name))
+    if model_type in ARCHITECTURES:
+        if prompting.prompt is not None or prompting.system:
+            raise ModelRefused(
+                f"{name} is a {model_type!r} model, which captions without a request: leave out --prompt and --system"
+            )
+        return HuggingFacePipeline.load(source, device, frames, dtype or "float32", clip)
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-class _UnsupportedArchitecture(ValueError):
-    """Raised for a model with an architecture that is not in ARCHITECTURES."""
+    from limner.inference.vision_language import FAMILIES, VisionLanguagePipeline
+
+    if model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        raise ModelRefused(
+            f"{name} is a {model_type!r} model, which writes no text about images; supported captioners are "
+            f"{', '.join([*ARCHITECTURES, *FAMILIES])}, and others that transformers lists as image-text-to-text"
+        )
+    return VisionLanguagePipeline.load(source, device, frames, dtype, prompting, clip)

@@ -13,9 +13,11 @@ from limner.data.frames import FrameSampling
 from limner.decode.clip_options import ClipMethod
 from limner.decode.options import Beam, Decoding
 from limner.inference.onnx.model import is_exported
+from limner.inference.prompting import MAX_SIDE, Prompting
+from limner.inference.server.address import OPENAI_PREFIX
 from limner.text.vocabulary import Vocabulary
 
-__all__ = ["CaptionPipeline", "is_exported", "is_transformers", "load"]
+__all__ = ["CaptionPipeline", "PromptedPipeline", "is_exported", "is_server", "is_transformers", "load"]
 
 HF_PREFIX = "hf:"
 
@@ -70,6 +72,20 @@ class CaptionPipeline(Protocol):
         ...
 
 
+@runtime_checkable
+class PromptedPipeline(CaptionPipeline, Protocol):
+    """Interface of pipelines that ask a vision-language model, on this machine or behind a server."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know about the model, a line each."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """What decides about captions besides weights and decoding, as JSON values."""
+        ...
+
+
 def load(
     model: str | PathLike[str] | None = None,
     *,
@@ -77,17 +93,24 @@ def load(
     frames: int | None = None,
     encoder: str = "",
     clip: str | None = None,
+    dtype: str = "",
+    prompt: str | None = None,
+    system: str = "",
+    max_side: int = MAX_SIDE,
 ) -> CaptionPipeline:
     """Load a captioner.
 
     `model` is a run folder, a packed model or its hub id, the name of a model inside limner ("limner-small"), a folder
-    of `limner export`, or a model of `transformers` (`hf:OWNER/NAME`, or a folder that `save_pretrained` has written);
-    `http://HOST:PORT` asks a `limner serve` (its token is in the variable LIMNER_TOKEN); None is the model that comes
-    with limner.
+    of `limner export`, a model of `transformers` (`hf:OWNER/NAME`, or a folder that `save_pretrained` has written), or
+    one behind a server (`openai:http://127.0.0.1:8000/v1#NAME`); `http://HOST:PORT` asks a `limner serve` (its token is
+    in the variable LIMNER_TOKEN); None is the model that comes with limner.
     `device` is a device name of PyTorch.  `frames` are sampled from a clip (None: as in training).  `encoder` replaces
     the path of a pretrained encoder that has moved.  `clip` is how a captioner of images reads clips: "consensus" (the
     default: the sentence that agrees most with those of all frames), "mosaic" (the frames as one large image) or
     "middle" (the middle frame).
+    For vision-language models and servers: `prompt` is the request (None: one plain sentence), `system` the system
+    message, `max_side` the pixels to which larger pictures are scaled down; `dtype` is the float type of a model of
+    `transformers` ("": float32 on the CPU, bfloat16 elsewhere).
     Raises FileNotFoundError when there is no such model, ValueError when it is damaged, cannot be fetched, the device
     does not exist, or a captioner of clips is asked to read them in another way.
 
@@ -95,6 +118,10 @@ def load(
     >>> captioner.caption("photo.jpg").text == captioner.caption("photo.jpg", beam=2).text
     True
     """
+    if model is not None and is_server(model):
+        from limner.inference.server.pipeline import OpenAIPipeline
+
+        return OpenAIPipeline.load(model, frames, Prompting(prompt, system, max_side), clip=clip)
     check_device(device)
     if is_service(model):
         if frames is not None or clip is not None:
@@ -104,9 +131,10 @@ def load(
         return Client(fspath(model or ""), os.environ.get("LIMNER_TOKEN", ""))
     refuse_address(fspath(model or "").removeprefix(HF_PREFIX))
     if is_transformers(model):
-        from limner.inference.hf import HuggingFacePipeline
+        from limner.inference.hf import load_transformers
 
-        return HuggingFacePipeline.load(fspath(model or ""), device, frames, clip)
+        prompting = Prompting(prompt, system, max_side)
+        return load_transformers(fspath(model or ""), device, frames, dtype, prompting, clip)
     if model is not None and is_exported(model):
         from limner.inference.onnx.pipeline import OnnxPipeline
 
@@ -137,6 +165,11 @@ def is_service(model: str | PathLike[str] | None) -> bool:
     False
     """
     return isinstance(model, str) and re.fullmatch(r"https?://[^/#?\s]+/?(#.*)?", model, re.IGNORECASE) is not None
+
+
+def is_server(model: str | PathLike[str]) -> bool:
+    """Whether a model is one behind a server: `openai:URL#NAME`."""
+    return fspath(model).startswith(OPENAI_PREFIX)
 
 
 def is_transformers(model: str | PathLike[str] | None) -> bool:

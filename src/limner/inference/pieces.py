@@ -21,6 +21,7 @@ class Problems:
     """What went wrong with the files of a command, a line each."""
 
     unreadable: list[str] = field(default_factory=list)  # skipped
+    failed: list[str] = field(default_factory=list)  # read, but the model or the server gave no caption
     notes: list[str] = field(default_factory=list)  # captioned, although the file is damaged
 
 

@@ -7,6 +7,8 @@ stop as a pause, and more than about 125 characters tire the listener.
 
 import re
 
+from limner.text.sentences import first_sentence
+
 MAX_CHARS = 125
 EDGE_CHARS = " .,;:!?-"  # removed from both ends
 MEDIUM_NOUN = r"(?:images?|pictures?|photos?|photographs?|videos?|clips?|close ?-?ups?|shots?|views?)"
@@ -35,7 +37,7 @@ def alt_text(caption: str, max_chars: int = MAX_CHARS) -> str:
     """
     if max_chars < 10:
         raise ValueError(f"max_chars is {max_chars}; a sentence needs 10 characters or more")
-    text = re.split(r"(?<=[.!?])\s", " ".join(caption.split()).lstrip(EDGE_CHARS), maxsplit=1)[0]
+    text = first_sentence(" ".join(caption.split()).lstrip(EDGE_CHARS))
     while (shorter := OPENING_PHRASE.sub("", text, count=1)) != text and shorter:
         text = shorter
     text = re.sub(r"\s+([,.;:!?%)\]])", r"\1", text)

@@ -7,6 +7,7 @@ need it.
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cache
 
@@ -158,3 +159,21 @@ def has_no_blanks(caption: str) -> bool:
         if sum(len(_character().findall(run)) for run in runs) > longest * len(runs):
             return True
     return False
+
+
+def foreign_script(text: str, reference: str) -> str:
+    """The script of most letters of a text, by the names of Unicode, when `reference` has no letter of it; or "".
+
+    >>> foreign_script("Собака бежит.", "Describe this image."), foreign_script("a dog", "Describe this image.")
+    ('Cyrillic', '')
+    """
+    scripts = _scripts(text)
+    if not scripts or not (known := _scripts(reference)):
+        return ""
+    script, count = scripts.most_common(1)[0]
+    return script.title() if 2 * count > scripts.total() and script not in known else ""
+
+
+def _scripts(text: str) -> Counter[str]:
+    """How many letters of each script a text has: the first word of their names, LATIN, CYRILLIC, CJK ..."""
+    return Counter(unicodedata.name(char, "?").partition(" ")[0] for char in text if char.isalpha())

@@ -180,7 +180,10 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
 
 def _add_beam(group: Any) -> None:
     group.add_argument("--beam", type=positive_int, metavar="K", help="number of hypotheses; 1 is greedy search")
-    group.add_argument("--max-length", type=positive_int, metavar="N", help="most tokens, end of sentence included")
+    group.add_argument(
+        "--max-length", "--max-new-tokens", type=positive_int, metavar="N",
+        help="most tokens, end of sentence included",
+    )  # fmt: skip
 
 
 def add_ensemble(parser: argparse.ArgumentParser) -> None:
@@ -229,6 +232,11 @@ def report_lines(lines: Sequence[str], one: str, many: str, shown: int = 20) -> 
 def report_unreadable(lines: Sequence[str]) -> None:
     """Print the files that were skipped to stderr."""
     report_lines(lines, "file could not be read", "files could not be read")
+
+
+def report_failed(lines: Sequence[str]) -> None:
+    """Print the files that were read and got no caption to stderr."""
+    report_lines(lines, "file got no caption", "files got no caption")
 
 
 def report_notes(lines: Sequence[str]) -> None:

@@ -93,7 +93,11 @@ def report_of_files(
     """
     paths, where, problems = paths or {}, _common_folder(rows), problems or Problems()
     media = [_medium(row, paths.get(row["file"], row["file"]), where) for row in rows]
-    lists = {"Files that could not be read": problems.unreadable, "Notes about files": problems.notes}
+    lists = {
+        "Files that could not be read": problems.unreadable,
+        "Files without a caption": problems.failed,
+        "Notes about files": problems.notes,
+    }
     advice = "are they where they were?", "caption fewer files per report"
     return _report(rows, media, scores(rows, references, tokenizer), {"files": where or ".", **about}, lists, advice)
 
@@ -314,12 +318,13 @@ def _card(place: int, row: Row, medium: Medium, scored: Scored, gallery: Gallery
         number = f"<b>{rank + 1}</b> " if several else ""
         end = "" if rank or row["finished"] else " \u2013 cut off at the length limit"
         sure = "" if rank else _confidence(row)
-        probability = f"<small class=unit>log p {logprob:.2f}{sure}{end}</small>".replace("-", MINUS)
+        shown = "" if logprob is None else f"log p {logprob:.2f}"
+        probability = f"<small class=unit>{shown}{sure}{end}</small>".replace("-", MINUS)
         lines.append(f'<p dir="auto">{number}{escape_html(text) or "<i>(empty)</i>"} {probability}</p>')
     facts = {
         "order": place,
         "caption": escape_html(texts[0]),
-        "logprob": row["logprob"],
+        **({} if row["logprob"] is None else {"logprob": row["logprob"]}),
         "words": len(texts[0].split()),
     }
     facts |= {"confidence": row["confidence"]} if "confidence" in row else {}

@@ -19,7 +19,12 @@ from limner.data.image_ids import coco_id
 
 Row = dict[str, Any]
 TEXTS = ("file", "caption", "withheld")  # fields whose text is free
-FIELDS = {"file": str, "caption": str, "logprob": float, "finished": bool}
+FIELDS: dict[str, Any] = {
+    "file": str,
+    "caption": str,
+    "logprob": (float, type(None)),  # None: a server told none
+    "finished": bool,
+}
 TIMES = ("start", "end")  # seconds; only rows of videos have them
 # only rows of calibrated models have these; field -> its value from that of JSON or from the text of a CSV cell
 CONFIDENCE: dict[str, Callable[[Any], Any]] = {
@@ -188,12 +193,13 @@ def _row(item: Any, where: str) -> Row:
     try:
         row = {name: item[name] for name in FIELDS}
         times = {name: float(item[name]) for name in TIMES if item.get(name) not in (None, "")}
-        if isinstance(row["logprob"], str):
-            row["logprob"], row["finished"] = float(row["logprob"]), {"True": True, "False": False}[row["finished"]]
+        if isinstance(row["finished"], str):
+            row["finished"] = {"True": True, "False": False}[row["finished"]]
+        row["logprob"] = _logprob(row["logprob"])
         more = {name: read(item[name]) for name, read in CONFIDENCE.items() if item.get(name) not in (None, "")}
         others = item.get("others") or []
         others = [
-            [text, float(logprob)]
+            [text, _logprob(logprob)]
             for text, logprob in (parse_json(others, where) if isinstance(others, str) else others)
         ]
         if all(isinstance(row[name], kind) for name, kind in FIELDS.items()):
@@ -203,6 +209,10 @@ def _row(item: Any, where: str) -> Row:
     raise ValueError(
         f"{where}: --resume expects an output of this command, with {', '.join(FIELDS)}; got {short_repr(item, 200)}"
     )
+
+
+def _logprob(value: Any) -> float | None:
+    return None if value in (None, "") else float(value)
 
 
 def data_block(rows: Sequence[Row]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from limner.apps.shared.arguments import Override, WrongArguments
-from limner.inference.load import is_exported, is_transformers
+from limner.inference.load import is_exported, is_server, is_transformers
 from limner.runs.recipe import Recipe
 from limner.runs.recipe_file import load_recipe
 from limner.runs.resolve import MANIFEST, resolve_model
@@ -22,6 +22,8 @@ def open_run(name: str, options: argparse.Namespace, changes: Sequence[Override]
 
     Raises ValueError or FileNotFoundError when it is no run, WrongArguments for changes that it does not allow.
     """
+    if is_server(name):
+        raise ValueError(f"{name} is a server: only `limner caption` asks these")
     if is_transformers(name):
         raise ValueError(f"{name} is a model of transformers: only `limner caption` reads these")
     if is_exported(name):

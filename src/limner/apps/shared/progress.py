@@ -1,0 +1,18 @@
+"""The progress bar of a command."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def progress_bar(total: int, completed: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on a terminal -> the function that sets the number of files that are done."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from limner.apps.shared.console import open_console
+
+    console = open_console(soft_wrap=True)
+    columns = (TextColumn("caption"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("caption", total=total, completed=completed)
+        yield lambda done: bar.update(task, completed=done)
