@@ -10,7 +10,7 @@ SAT := flickr8k_show_attend_tell
 
 .PHONY: demo demo-train limner-small limner-tiny test check suite suite-half suite-rest faults faults-kills faults-rest docs docs-serve tutorials tutorials-check format clean
 
-HALF := tests/objectives tests/training
+HALF := tests/objectives tests/training tests/faults tests/service tests/client tests/inference tests/export
 
 demo: .venv/.installed          ## caption photographs (PICTURES="a.jpg folder") with limner-small or MODEL=RUN, explain one
 	$(BIN)/limner demo $(PICTURES) $(if $(MODEL),--model $(MODEL)) --out demo
