@@ -121,7 +121,7 @@ def test_only_the_last_line_may_be_cut(tmp_path: Path, name: str):
     assert list(Journal(tmp_path / "c.jsonl", True, BY).rows) == ["a.png"]
     (tmp_path / "c.jsonl.partial").unlink()
     (tmp_path / name).write_text(text + '{"file": "b.p\n' + to_jsonl([ROW | {"file": "c.png"}]))
-    message = rf"{name}, line {len(head) + 2}: not JSON \(.*\), and more lines follow"
+    message = rf"{name}, line {len(head) + 2} is not a JSON file \(.*\), and more lines follow"
     with pytest.raises(ValueError, match=message):
         Journal(tmp_path / "c.jsonl", True, BY)
 

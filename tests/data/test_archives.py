@@ -167,7 +167,11 @@ def test_a_damaged_caption_file_of_a_sample_is_a_problem_line(tmp_path: Path):
     assert [medium.references for medium in found.media] == [(), (), (), ("fine",)]
     lines = [line for line in found.problems if "no caption" not in line]
     assert [line.partition(":")[0] for line in lines] == ["a", "b", "c"]
-    assert "a.json is not JSON" in lines[0] and "b.txt is not UTF-8" in lines[1] and "must be text, got 7" in lines[2]
+    assert (
+        "a.json is not a JSON file" in lines[0]
+        and "b.txt is not UTF-8" in lines[1]
+        and "must be text, got 7" in lines[2]
+    )
 
 
 def test_subtitles_of_a_clip_in_a_tar_need_a_folder(tmp_path: Path):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from limner.data.datasets import data_parts
 from limner.encoders import SmallCNNConfig
 from limner.objectives import CrossEntropy
 from limner.runs.recipe import Recipe, Stage
@@ -38,8 +39,9 @@ def test_data_and_weights_are_where_two_variables_say(path: Path, monkeypatch: p
     there = load_recipe(path)
     assert not any(text.startswith(("..", "/")) for text in strings(yaml.safe_load(path.read_text())))
     moved = {"data": "../shared/data/", "weights": "../shared/weights/"}
-    for mine, other in ((here.data.media, there.data.media), (here.data.annotations, there.data.annotations)):
-        assert other == mine.replace(moved["data"], "/disk/data/")
+    for mine, other in zip(data_parts(here.data).values(), data_parts(there.data).values(), strict=True):
+        assert other.media == mine.media.replace(moved["data"], "/disk/data/")
+        assert other.annotations == mine.annotations.replace(moved["data"], "/disk/data/")
     assert there.encoder.source == here.encoder.source.replace(moved["weights"], "google/")
 
 

@@ -58,4 +58,5 @@ def test_words_are_those_that_the_model_knows_new_ones_and_rare_ones():
 def test_a_captioner_of_characters_is_new_and_its_encoder_is_not():
     tree = load_yaml(write_own_recipe(own(20, 1, "一只黑狗在草地上奔跑")))
     assert "start" not in tree and tree["encoder"]["source"] == shipped.DEFAULT
-    assert tree["vocabulary"]["tokenizer"] == "script-runs" and tree["model"]["hidden"] == 320
+    assert tree["vocabulary"]["tokenizer"] == "script-runs"
+    assert tree["model"]["hidden"] == load_recipe(shipped.model() / "recipe.json").model.hidden == 512  # type: ignore[attr-defined]

@@ -92,6 +92,13 @@ def open_models(options: argparse.Namespace) -> dict[str, CaptionPipeline]:
 
     Raises WrongArguments when two have one name.
     """
+    not_offered: dict[str, Any] = {
+        "others": [],
+        "weights": None,
+        "average": "probabilities",
+    }  # of `caption`; --timeout is another one here
+    not_offered |= dict.fromkeys(("prompt", "context", "max_side", "requests", "timeout", "key_variable"))
+    not_offered |= {"system": "", "dtype": ""}
     models: dict[str, CaptionPipeline] = {}
     for text in options.models or [""]:
         name, equals, source = text.partition("=")
@@ -100,8 +107,7 @@ def open_models(options: argparse.Namespace) -> dict[str, CaptionPipeline]:
         name = name or Path(source or shipped.DEFAULT).name.removesuffix(shipped.SUFFIX) or source
         if name in models:
             raise WrongArguments(f"--model: two models are called {name}: give --model NAME={source}")
-        ensemble: dict[str, Any] = {"others": [], "weights": None, "average": "probabilities"}
-        models[name] = open_captioner(Namespace(**vars(options), **ensemble, model=source or None))
+        models[name] = open_captioner(Namespace(**{**vars(options), **not_offered}, model=source or None))
     return models
 
 
