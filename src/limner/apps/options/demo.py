@@ -16,4 +16,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="*", metavar="FILE", help="images, videos or folders instead of photographs")
     parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="folder to write (default: demo)")
     parser.add_argument("--model", metavar="RUN", help="instead of limner-small")
-    parser.add_argument("--beam", type=positive_int, default=5, metavar="K", help="hypotheses (default: %(default)s)")
+    parser.add_argument("--beam", type=positive_int, default=3, metavar="K", help="hypotheses (default: %(default)s)")
