@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/tiny_latency.py --rounds 5 [--model RUN] [--exported FOLDER]
 
-The model is limner-tiny, or RUN.  The rival is the usual pipeline of that paper's reimplementations: 256 x 256 pixels,
+The model is limner-small, or RUN.  The rival is the usual pipeline of that paper's reimplementations: 256 x 256 pixels,
 ResNet-101 as its layers are trained, 14 x 14 cells, an LSTM of 512 with attention, here in limner's own fast decoding
 and with the small model's words, which favours it.  Its weights are random, which costs the same; so that both work
 equally long, both say sentences of ten or eleven words.  With --exported, the model as `limner export` has written it
@@ -51,7 +51,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     small = Pipeline.load(options.model)
-    name = options.model or "limner-tiny"
+    name = options.model or "limner-small"
     pipelines = {name: small, RIVAL: rival(small.run)}
     pictures = []
     with tempfile.TemporaryDirectory() as folder:

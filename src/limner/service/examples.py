@@ -12,10 +12,10 @@ IMAGE = (  # a red square on grass green, 16 x 16 pixels
 )
 CAPTION = {"image": IMAGE, "name": "square.png", "n_best": 2}
 CAPTION_ANSWER: dict[str, Any] = {
-    "caption": "a little girl is sliding down a green slide",
-    "logprob": -4.2602,
+    "caption": "a red sign is sitting on a red wall",
+    "logprob": -5.2966,
     "finished": True,
-    "others": [{"caption": "a little boy is sliding down a green slide", "logprob": -4.8506}],
+    "others": [{"caption": "a red sign is sitting on a wall", "logprob": -4.8287}],
     "file": "square.png",
     "model": "limner-small",
     "notes": [],
@@ -24,7 +24,7 @@ BATCH = {"images": [IMAGE, "bm8gaW1hZ2U="], "beam": 1}
 BATCH_ANSWER: dict[str, Any] = {
     "model": "limner-small",
     "results": [
-        {**CAPTION_ANSWER, "others": [], "file": ""},
+        {**CAPTION_ANSWER, "caption": "a red sign is sitting on a wall", "logprob": -4.8287, "others": [], "file": ""},
         {"file": "", "error": "not an image in a format that is read; replace or remove it"},
     ],
 }
@@ -37,8 +37,8 @@ MODELS_ANSWER: dict[str, Any] = {
             "object": "model",
             "created": 1796101683,
             "owned_by": "limner",
-            "fingerprint": "86f7051edc0bf23a72d080b68c73c35b44e0e46caf17dcd9e4ab541d43b320da",
-            "words": 2540,
+            "fingerprint": "87668930e15d0b7757b11c7655dd10fca885df1a259ae0a55ca5308d99ab5eeb",
+            "words": 3726,
             "frames": 8,
             "clip": "consensus",
             "decoding": {
@@ -88,7 +88,7 @@ CHAT_ANSWER: dict[str, Any] = {
     "choices": [
         {
             "index": 0,
-            "message": {"role": "assistant", "content": "a little girl is sliding down a green slide", "refusal": None},
+            "message": {"role": "assistant", "content": "a red sign is sitting on a red wall", "refusal": None},
             "finish_reason": "stop",
             "logprobs": None,
         }
@@ -99,7 +99,7 @@ GENERATE = {"model": "limner-small", "prompt": "Describe this image.", "images":
 GENERATE_ANSWER: dict[str, Any] = {
     "model": "limner-small",
     "created_at": "2026-12-01T05:08:04.658022+00:00",
-    "response": "a little girl is sliding down a green slide",
+    "response": "a red sign is sitting on a red wall",
     "done": True,
     "done_reason": "stop",
     "total_duration": 95623479,
