@@ -1,10 +1,12 @@
 """Folded convolutions equal the separate layers, and encoders made of them give the same cells."""
 
+import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from limner.core.derived import Derived
@@ -14,6 +16,9 @@ from limner.encoders.efficientnet_lite import EfficientNetLiteConfig, same_convo
 from limner.encoders.encoder import Encoder, EncoderConfig
 from limner.encoders.folded import FoldedConvolution, same_padding
 from limner.encoders.tiny import TinyConfig
+from limner.models import build_model
+from limner.models.captioner import FromPixels
+from limner.models.sa_lstm import SaLstmConfig
 
 TINY = TinyConfig(size=64, widths=(4, 8, 8, 8), blocks=(1, 2, 1, 1), dim=6)
 LITE = EfficientNetLiteConfig(variant="lite0", size=64, source="")
@@ -97,3 +102,39 @@ def test_a_derived_value_is_computed_when_weights_change():
     weight.add_(1)
     assert derived.get([weight], lambda: calls.append(1) or len(calls)) == 2
     assert derived.get([weight.clone()], lambda: 3) == 3
+
+
+def test_a_captioner_of_pixels_folds_its_encoder_when_it_needs_no_gradient(monkeypatch: pytest.MonkeyPatch):
+    """Validation and evaluation run the form for inference, also of changed weights; training runs the layers."""
+    encoder = build_encoder(TINY)
+    randomise(encoder)
+    model = FromPixels(encoder, build_model(SaLstmConfig(hidden=4, embed=4, attention=4), 9, TINY.dim))
+    pixels, plain = Pixels(torch.randn(2, 1, 3, 64, 64)), encoder.eval()
+    calls: list[str] = []
+    monkeypatch.setattr(FoldedConvolution, "__call__", counted(calls, FoldedConvolution.__call__))
+
+    model.train()
+    assert model.features(pixels).grid.requires_grad and not calls
+    model.eval()
+    assert model.features(pixels).grid.requires_grad and not calls
+    for _ in range(2):
+        with torch.no_grad():
+            calls.clear()
+            torch.testing.assert_close(model.features(pixels).grid, plain(pixels).grid, rtol=1e-4, atol=1e-4)
+            assert calls
+            randomise(encoder)
+    encoder.requires_grad_(False)
+    calls.clear()
+    model.train()
+    assert not model.features(pixels).grid.requires_grad and calls  # a frozen encoder in training
+    assert copy.deepcopy(model).features(pixels).grid.equal(model.features(pixels).grid)
+
+
+def counted(calls: list[str], function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The function, which notes its calls."""
+
+    def wrapped(*arguments: Any) -> Tensor:
+        calls.append("convolution")
+        return function(*arguments)
+
+    return wrapped

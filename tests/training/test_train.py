@@ -2,6 +2,7 @@
 
 import json
 import math
+import platform
 from pathlib import Path
 
 import numpy as np
@@ -316,6 +317,24 @@ def test_one_process_may_train_in_one_precision_after_another(tmp_path: Path):
         train(recipe(folder, precision=precision), tmp_path / f"run-{len(list(tmp_path.iterdir()))}")
     heads = [load_tensors(tmp_path / f"run-{k}" / "model.safetensors")[0]["head.weight"] for k in (1, 2, 3)]
     assert torch.equal(heads[0], heads[2]) and not torch.equal(heads[0], heads[1])
+
+
+@pytest.mark.parametrize(
+    ("precision", "supported", "warned"), [("bf16", False, 1), ("bf16", True, 0), ("fp32", False, 0)]
+)
+def test_bfloat16_without_instructions_for_it_is_warned_of(
+    precision: str, supported: bool, warned: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: supported)
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    seen: list[str] = []
+    folder = pictures(tmp_path / "data", 4)
+    train(
+        recipe(folder, precision=precision),
+        tmp_path / "run",
+        callback=lambda event, facts: seen.append(f"{event} {facts}"),
+    )
+    assert sum("no instructions for bfloat16" in line for line in seen) == warned
 
 
 def test_the_average_follows_what_is_trained(tmp_path: Path):

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from limner.core.locks import lock_folder
-from limner.core.types import Layout, Medium, Pixels
+from limner.core.types import Features, Layout, Medium, Pixels
 from limner.data.augmentations import AUGMENTATIONS, side_before
 from limner.data.frames import FrameSampling
 from limner.data.media import is_clip, read_medium
@@ -106,10 +106,11 @@ def _extract(
     damaged: dict[str, None] = {}  # a set that keeps its order
     clips = any(is_clip(job.medium.path) for job in todo)
     window = max(workers, 2 * batch_size // (sampling.frames if clips else 1))
+    run_encoder = encoder.inference_form()
     reading = prefetch(lambda job: _load_frames(job, encoder, sampling), todo, window=window, workers=workers)
     for chunk in _chunks((loaded for _, loaded in reading), batch_size):
         damaged |= dict.fromkeys(note for item in chunk for note in item.notes)
-        for job, grid, layout, boxes, reason in _encode(chunk, encoder, device):
+        for job, grid, layout, boxes, reason in _encode(chunk, run_encoder, device):
             try:
                 if grid is None:
                     failures.setdefault(job.medium.id, reason)
@@ -171,7 +172,7 @@ def _chunks(loaded: Iterable[LoadedFrames], frames: int) -> Iterator[list[Loaded
 
 @torch.no_grad()
 def _encode(
-    chunk: Sequence[LoadedFrames], encoder: Encoder, device: torch.device | str
+    chunk: Sequence[LoadedFrames], run_encoder: Callable[[Pixels], Features], device: torch.device | str
 ) -> list[tuple[ExtractionJob, Tensor | None, Layout, Tensor | None, str]]:
     """Encode the jobs of a chunk -> (job, grid, layout, boxes, reason) of each, in order.
 
@@ -180,7 +181,7 @@ def _encode(
     cells: dict[int, tuple[Tensor, Layout, Tensor | None]] = {}
     for indices in group_by_shape([item.frames for item in chunk]):
         stack = torch.stack([frames for index in indices if (frames := chunk[index].frames) is not None])
-        features = encoder(Pixels(stack.to(device)))
+        features = run_encoder(Pixels(stack.to(device)))
         boxes = [None] * len(indices) if features.regions is None else features.regions.cpu()
         for index, grid, box in zip(indices, features.grid.cpu(), boxes, strict=True):
             cells[index] = (grid, features.layout, box)

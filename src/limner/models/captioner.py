@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from limner.core.derived import Derived
 from limner.core.types import EOS, PAD, Features, Pixels
 from limner.models.position_embedding import PositionEmbedding
 
@@ -243,12 +244,16 @@ class CaptionerWrapper(Captioner):
 
 
 class FromPixels(CaptionerWrapper):
-    """An encoder in front of a captioner: it captions raw frames and can be trained end to end."""
+    """An encoder in front of a captioner: it captions raw frames and can be trained end to end.
+
+    Where the encoder needs no gradient and is in evaluation mode, it runs in its `inference_form`, if it has one.
+    """
 
     def __init__(self, encoder: nn.Module, captioner: Captioner):
         super().__init__()
         self.encoder = encoder
         self.captioner = captioner
+        self._inference_form = Derived[Callable[[Pixels], Features]]()
 
     def train(self, mode: bool = True) -> "FromPixels":
         """Set the mode.  A frozen encoder stays in evaluation mode: the statistics of its BatchNorm do not change."""
@@ -258,4 +263,13 @@ class FromPixels(CaptionerWrapper):
         return self
 
     def encode(self, inputs: Features | Pixels) -> Any:
-        return self.captioner.encode(self.encoder(inputs) if isinstance(inputs, Pixels) else inputs)
+        return self.captioner.encode(self.features(inputs) if isinstance(inputs, Pixels) else inputs)
+
+    def features(self, pixels: Pixels) -> Features:
+        """The cells of raw frames."""
+        weights = list(self.encoder.parameters())
+        trained = self.encoder.training or (torch.is_grad_enabled() and any(it.requires_grad for it in weights))
+        form = None if trained else getattr(self.encoder, "inference_form", None)
+        run = self.encoder if form is None else self._inference_form.get(weights, form)
+        features: Features = run(pixels)
+        return features

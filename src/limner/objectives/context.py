@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from limner.core.types import Batch, Features, Medium, Pixels
-from limner.models.captioner import Captioner, TeacherForced
+from limner.models.captioner import Captioner, FromPixels, TeacherForced
 from limner.text.vocabulary import SPECIALS, Vocabulary
 
 
@@ -54,7 +54,12 @@ class Context:
 
 def to_features(model: Captioner, inputs: Features | Pixels) -> Features:
     """The features that the captioner reads: pixels go through its encoder, features stay as they are."""
-    return model.get_submodule("encoder")(inputs) if isinstance(inputs, Pixels) else inputs
+    if not isinstance(inputs, Pixels):
+        return inputs
+    features: Features = (
+        model.features(inputs) if isinstance(model, FromPixels) else model.get_submodule("encoder")(inputs)
+    )
+    return features
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """`Session`: the data, vocabulary and model that all stages of a run share, and the validation of the model."""
 
 import json
+import platform
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +51,17 @@ def ignore_events(event: str, facts: dict[str, Any]) -> None:
     """A training callback that does nothing."""
 
 
+def precision_warnings(recipe: Recipe) -> list[str]:
+    """A line for bf16 on a CPU that computes bfloat16 in software: a convolution then takes 30 times as long."""
+    slow = not torch.cuda.is_available() and not torch.cpu._is_avx512_bf16_supported()
+    if platform.machine() not in ("x86_64", "AMD64") or not slow or recipe.stages[0].precision != "bf16":
+        return []
+    return [
+        "this CPU has no instructions for bfloat16, so bf16 can be 30 times slower than fp32: give every stage fp32 "
+        "(--stages.0.precision fp32 and so on)"
+    ]
+
+
 def make_accelerator(recipe: Recipe) -> Accelerator:
     """Build the Accelerator for a recipe: CUDA where there is one, in the precision of the stages.
 
@@ -86,7 +98,7 @@ class Session:
         self.main = self.accelerator.is_main_process
         self.callback = callback if self.main else ignore_events
         self.dataset = read_dataset(recipe.data)
-        self._warn(self.dataset.notes)
+        self._warn([*self.dataset.notes, *precision_warnings(recipe)])
         set_seed(recipe.seed)
         self.start = open_start(recipe, self.dataset) if recipe.start else None
         self.vocabulary = self.start.grown.vocabulary if self.start else build_vocabulary(recipe, self.dataset)
