@@ -21,7 +21,19 @@ from limner.apps.shared.streams import escaped_output
 from limner.core.version import __version__
 
 COMMANDS = (
-    *("caption", "explain", "init", "train", "evaluate", "score", "compare", "calibrate", "extract", "profile"),
+    *(
+        "caption",
+        "explain",
+        "init",
+        "train",
+        "evaluate",
+        "score",
+        "compare",
+        "calibrate",
+        "average",
+        "extract",
+        "profile",
+    ),
     *("convert", "pack", "export", "serve", "shapes", "demo", "demo-train"),
 )
 SHELLS = ("bash", "zsh", "tcsh")
