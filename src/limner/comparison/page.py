@@ -1,6 +1,7 @@
 """The page of a comparison: one self-contained HTML file without network access and scripts."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from limner.comparison.compare import Comparison, metric_aliases
@@ -14,11 +15,13 @@ from limner.metrics.significance import Difference
 ITEMS_PER_DIRECTION = 12
 
 
-def comparison_page(comparison: Comparison, items: int = ITEMS_PER_DIRECTION) -> tuple[str, list[str]]:
+def comparison_page(
+    comparison: Comparison, items: int = ITEMS_PER_DIRECTION, more: Sequence[str] = ()
+) -> tuple[str, list[str]]:
     """The HTML file as text, and one line for each reason why thumbnails are missing in it.
 
     For each run but the first, the page shows the items where it differs most from the first one: at most `items` where
-    its score is higher and at most `items` where it is lower.
+    its score is higher and at most `items` where it is lower.  `more` are sections of HTML that follow the scores.
     """
     gallery = Gallery()
     sections = [differences_section(comparison, k, items, gallery) for k in range(1, len(comparison.runs))]
@@ -30,6 +33,7 @@ def comparison_page(comparison: Comparison, items: int = ITEMS_PER_DIRECTION) ->
         _warnings(comparison),
         _scores(comparison),
         _human(comparison),
+        *more,
         _distributions(comparison),
         *sections,
         *(explanation(escape_html(line) + ".") for line in missing),

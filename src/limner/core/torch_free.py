@@ -74,3 +74,4 @@ class Failure:
     source: str
     reason: str
     unreadable: bool = True  # False: it was read, and the model or the server gave no caption
+    answer: str | None = None  # what a server answered in place of a caption, for example a refusal

@@ -6,9 +6,10 @@ A student that is trained on sentences of a teacher learns the mode of the teach
 
 import json
 import random
+import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from math import exp, isfinite
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from typing import Any
 from limner.core.fields import Fraction
 from limner.core.types import UNK, Medium
 from limner.data.captions_file import CaptionsFile, read_captions
+from limner.data.dataset import Dataset, missing_caption_problems
 from limner.data.image_ids import coco_id
 from limner.data.layouts.content import read_text
 from limner.data.layouts.entry import ID_COLUMNS
 from limner.text.vocabulary import Vocabulary
 
+NO_CAPTION = re.compile(r": (no caption|none of its \d+ media has a caption)$")  # lines of `missing_caption_problems`
 SCORE_KEYS = ("score", "logprob")  # `limner caption` writes the second
 
 
@@ -35,6 +38,7 @@ class PseudoCaptionsConfig:
 
     file: str = ""  # any caption file that `limner score` reads; a JSONL file may have scores, and `others` of n-best
     probability: Fraction = 0.5
+    fill: bool = False  # media of training and validation without a human caption have those of the file as their own
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,30 @@ def read_pseudo_captions(
         raise ValueError(f"{config.file} has no usable caption of the training media; {reasons}")
     packed = {id: tuple(rows) for id, rows in captions.items()}
     return PseudoCaptions(packed, {id: tuple(values) for id, values in weights.items()}, config.probability, problems)
+
+
+def fill_captions(dataset: Dataset, file: str | Path, splits: Collection[str]) -> Dataset:
+    """A data set whose media in `splits` without a caption have those of a caption file as their own.
+
+    Further captions in the field `others` count as well.  Media that the file does not have stay without captions, and
+    add a problem line if they are in `splits`.
+    """
+    captions = read_captions(file)
+    others = _read_others(captions, _json_rows(captions))
+    names = _ids_by_name(dataset.media)
+    filled: dict[str, tuple[str, ...]] = {}
+    for name, texts in captions.captions.items():
+        if id := names.get(name) or names.get(Path(name).name):
+            filled[id] = (*texts, *(text for text, _ in others.get(name, [])))
+    media = tuple(
+        replace(medium, references=filled[medium.id])
+        if not medium.references and medium.split in splits and medium.id in filled
+        else medium
+        for medium in dataset.media
+    )
+    problems = [line for line in dataset.problems if not NO_CAPTION.search(line)]
+    missing = missing_caption_problems(medium for medium in media if medium.split in splits)
+    return replace(dataset, media=media, problems=(*problems, *missing))
 
 
 def _ids_by_name(media: Sequence[Medium]) -> dict[str, str]:

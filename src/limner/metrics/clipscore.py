@@ -157,6 +157,25 @@ def clip_score(
     return ClipScores(score, _score(harmonic))
 
 
+def several_clip_scores(
+    media: Mapping[str, Medium | str],
+    captions: Mapping[str, Sequence[str]],
+    clip: ClipModel,
+    frames: int = 8,
+    progress: Callable[[int], object] = lambda done: None,
+) -> dict[str, list[float]]:
+    """CLIPScore, in [0, 2.5], of several captions of each medium, which is read once.
+
+    Arguments as in `clip_score`.  Raises KeyError for an id without a medium, and MediaError for a medium that cannot
+    be read.
+    """
+    vectors = _frame_vectors([media[id] for id in captions], clip, frames, progress)
+    return {
+        id: [WEIGHT * float((cells @ text).clamp(min=0).mean()) for text in clip.encode_texts(texts)]
+        for (id, texts), cells in zip(captions.items(), vectors, strict=True)
+    }
+
+
 def _frame_vectors(
     media: Sequence[Medium | str], clip: ClipModel, frames: int, progress: Callable[[int], object]
 ) -> Iterator[Float[Tensor, "T D"]]:

@@ -67,3 +67,22 @@ def expected_cider_d(
     equal = np.ones(len(counts.ngram))
     hypotheses = Hypotheses(counts, equal, pair, lengths, np.zeros(len(captions), np.int64))
     return cider_d(hypotheses, postings, counts.tfidf_norms(equal, len(captions)), probabilities)
+
+
+def agreement(captions: Sequence[Sequence[str]]) -> list[float | None]:
+    """How much each caption of a medium, as words, agrees with the others: its mean CIDEr-D with them, in [0, 1].
+
+    A caption of less than four words cannot reach 1, because it has no n-grams of all sizes.  A caption without others
+    has None.
+
+    The first two are equal, and have no n-grams of three and four words: 10 * 2 / 4 = 5 of 10.
+
+    >>> agreement([["red", "dog"], ["red", "dog"], ["blue", "sky"]]), agreement([["red", "dog"]])
+    ([0.25, 0.25, 0.0], [None])
+    """
+    if len(captions) < 2:
+        return [None] * len(captions)
+    numbers = {word: number for number, word in enumerate(dict.fromkeys(chain(*captions)))}
+    tokens = [[numbers[word] for word in caption] for caption in captions]
+    others = (1 - np.eye(len(tokens))) / (len(tokens) - 1)
+    return [round(float(expected_cider_d(tokens, share)[place]) / 10, 6) for place, share in enumerate(others)]

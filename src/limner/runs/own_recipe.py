@@ -86,6 +86,7 @@ class OwnRecipe:
     path     where it will be written
     splits   the folder of split lists that are written with it; "" when the data have splits of their own
     media    the media that can be used
+    folder   the run folder; "": the one of `limner train` without `--out`
     """
 
     command: str
@@ -96,6 +97,7 @@ class OwnRecipe:
     media: Sequence[Medium]
     words: WordReport
     start: str = shipped.DEFAULT
+    folder: str = ""
 
     @property
     def start_folder(self) -> Path:
@@ -104,8 +106,8 @@ class OwnRecipe:
 
     @property
     def run(self) -> Path:
-        """The run folder into which `limner train` writes without `--out`."""
-        return Path("runs") / self.path.stem
+        """The run folder; without `folder` the one into which `limner train` writes without `--out`."""
+        return Path(self.folder) if self.folder else Path("runs") / self.path.stem
 
     @property
     def training_media(self) -> list[Medium]:

@@ -18,7 +18,7 @@ from limner.core.types import Medium
 from limner.data.dataset import Dataset
 from limner.data.datasets import data_parts, read_dataset, read_scenes
 from limner.data.mixture import first_of_each
-from limner.data.pseudo_captions import read_pseudo_captions
+from limner.data.pseudo_captions import fill_captions, read_pseudo_captions
 from limner.decode.generate import generate
 from limner.decode.search import Beam
 from limner.encoders import Pretrained
@@ -97,7 +97,7 @@ class Session:
         self.accelerator = make_accelerator(recipe)
         self.main = self.accelerator.is_main_process
         self.callback = callback if self.main else ignore_events
-        self.dataset = read_dataset(recipe.data)
+        self.dataset = read_training_data(recipe)
         self._warn([*self.dataset.notes, *precision_warnings(recipe)])
         set_seed(recipe.seed)
         self.start = open_start(recipe, self.dataset) if recipe.start else None
@@ -322,6 +322,12 @@ class Session:
         if warning:
             self.callback("warning", {"text": warning})
         return score
+
+
+def read_training_data(recipe: Recipe) -> Dataset:
+    """Read the data of a recipe; where it says so, media without captions have those of `pseudo_captions.file`."""
+    dataset, config = read_dataset(recipe.data), recipe.pseudo_captions
+    return fill_captions(dataset, config.file, ("train", recipe.validation.split)) if config.fill else dataset
 
 
 def _absent_notes(labels: Sequence[str], media: Sequence[Medium], use: str) -> list[str]:

@@ -25,6 +25,12 @@ FIELDS: dict[str, Any] = {
     "logprob": (float, type(None)),  # None: a server told none
     "finished": bool,
 }
+# what the rows of a data set's media have besides, in `limner distill`
+OF_MEDIA = {
+    "id": str,  # of the medium in its data set
+    "problem": str,  # why there is no caption
+    "answer": str,  # what a server answered in place of a caption
+}
 TIMES = ("start", "end")  # seconds; only rows of videos have them
 # only rows of calibrated models have these; field -> its value from that of JSON or from the text of a CSV cell
 CONFIDENCE: dict[str, Callable[[Any], Any]] = {
@@ -48,7 +54,9 @@ def printable(file: str) -> str:
 
 
 def row_key(row: Row) -> Hashable:
-    """What identifies a row: its file, and for a part of a video its start."""
+    """What identifies a row: the id in its data set, or else its file, and for a part of a video its start."""
+    if "id" in row:
+        return ("id", row["id"])
     return (row["file"], row["start"]) if "start" in row else row["file"]
 
 
@@ -64,8 +72,15 @@ class Journal:
     from them.  The first line of the side file is the provenance: what made the rows.
     """
 
-    def __init__(self, out: Path | None, resume: bool, provenance: dict[str, Any], overwrite: bool = False):
-        """`out` None keeps the rows in memory only.
+    def __init__(
+        self,
+        out: Path | None,
+        resume: bool,
+        provenance: dict[str, Any],
+        overwrite: bool = False,
+        finished_known: bool = False,
+    ):
+        """`out` None keeps the rows in memory only.  `finished_known`: the caller knows what made a finished output.
 
         Raises FileExistsError when a finished output would be overwritten, ValueError when the rows of an interrupted
         command would be lost or have another provenance, and when a file was not written by this command.
@@ -88,7 +103,7 @@ class Journal:
             if done and "start" in done[-1]:  # parts of its video may be missing
                 done = [row for row in done if row["file"] != done[-1]["file"]]
             finished = finished_rows(out)
-            if finished and not done:  # a finished output does not say what made its rows
+            if finished and not done and not finished_known:  # a finished output does not say what made its rows
                 print(
                     f"note: the {len(finished)} captions of {out} are kept, whatever model and decoding made them",
                     file=sys.stderr,
@@ -106,13 +121,13 @@ class Journal:
     def finish(self, order: Sequence[str], write: Callable[[list[Row]], str] | None = None) -> None:
         """Write the output and remove the side file.
 
-        order  files in the order in which their rows are written; rows of other files come last
+        order  files, or ids, in the order in which their rows are written; other rows come last
         write  makes the text of the output; None: chosen by its ending
         """
         assert self.out is not None
         assert self.path is not None
         place = {file: number for number, file in enumerate(order)}
-        rows = sorted(self.rows.values(), key=lambda row: place.get(row["file"], len(place)))
+        rows = sorted(self.rows.values(), key=lambda row: place.get(row.get("id", row["file"]), len(place)))
         write_text(self.out, (write or WRITERS[self.out.suffix])(rows))
         self.path.unlink()
 
@@ -197,6 +212,7 @@ def _row(item: Any, where: str) -> Row:
             row["finished"] = {"True": True, "False": False}[row["finished"]]
         row["logprob"] = _logprob(row["logprob"])
         more = {name: read(item[name]) for name, read in CONFIDENCE.items() if item.get(name) not in (None, "")}
+        more |= {name: item[name] for name, kind in OF_MEDIA.items() if isinstance(item.get(name), kind)}
         others = item.get("others") or []
         others = [
             [text, _logprob(logprob)]

@@ -17,6 +17,9 @@ BUILT_IN = {
     "limner.metrics.report.METRICS": (
         *("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "CIDEr-D"),
     ),
+    "limner.text.language.FUNCTION_WORDS": (
+        *("en", "de", "fr", "es", "it", "pt", "nl", "sv", "da", "pl", "cs", "fi", "tr", "ro", "id"),
+    ),
     "limner.text.tokens.TOKENIZERS": ("ptb", "ptb-isolated", "simple", "split", "characters", "script-runs"),
 }
 

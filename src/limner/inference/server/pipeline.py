@@ -173,7 +173,8 @@ class OpenAIPipeline:
                         "to the server, then continue with --resume"
                     )
                 if isinstance(result, ValueError):
-                    result = Failure(source_name(source), f"{source_name(source)}: {result}", unreadable=False)
+                    answer = result.answer if isinstance(result, NoCaption) else None
+                    result = Failure(source_name(source), f"{source_name(source)}: {result}", False, answer)
                 yield source, result
                 waiting.extend((item, pool.submit(work, item)) for item in islice(remaining, 1))
         finally:
@@ -254,7 +255,11 @@ class OpenAIPipeline:
 
 
 class NoCaption(ValueError):
-    """The server answered, but not with a caption."""
+    """The server answered, but not with a caption: `answer` is its text."""
+
+    def __init__(self, message: str, answer: str = ""):
+        super().__init__(message)
+        self.answer = answer
 
 
 def parameters(decoding: Decoding) -> dict[str, Any]:
@@ -295,15 +300,16 @@ def caption_of(answer: Any, max_tokens: int) -> Caption:
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise RequestFailed(f"the answer is no chat completion ({str(answer)[:80]!r})", 200) from error
     if refusal:
-        raise NoCaption(f"the model refuses ({str(refusal)[:200]!r})")
+        raise NoCaption(f"the model refuses ({str(refusal)[:200]!r})", str(refusal))
     thought = THOUGHT.match(text)
     text = " ".join(text[thought.end() if thought else 0 :].encode("utf-8", "replace").decode().split())
     if not text:
         raise NoCaption("the answer has no text" + (" within the limit of tokens" if end == "length" else ""))
     if len(text) > CHARACTERS_PER_TOKEN * max_tokens:
-        raise NoCaption(f"the answer has {len(text):,} characters, for a limit of {max_tokens} tokens ({text[:60]!r})")
+        message = f"the answer has {len(text):,} characters, for a limit of {max_tokens} tokens ({text[:60]!r})"
+        raise NoCaption(message, text)
     if is_refusal(text):
-        raise NoCaption(f"the model refuses ({text[:200]!r})")
+        raise NoCaption(f"the model refuses ({text[:200]!r})", text)
     return Caption(text, math.nan if thought else _logprob(choice), (), NO_ATTENTION, end != "length")
 
 
