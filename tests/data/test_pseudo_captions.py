@@ -10,7 +10,8 @@ import pytest
 
 from limner.core.types import Medium
 from limner.data.batches import TrainingBatches
-from limner.data.pseudo_captions import PseudoCaptions, PseudoCaptionsConfig, read_pseudo_captions
+from limner.data.dataset import Dataset
+from limner.data.pseudo_captions import PseudoCaptions, PseudoCaptionsConfig, fill_captions, read_pseudo_captions
 from limner.text.vocabulary import Vocabulary
 from tests.data.test_batches import Reader, content
 
@@ -161,3 +162,21 @@ def test_an_ambiguous_file_name_is_skipped(tmp_path: Path):
     path = write(tmp_path / "t.jsonl", {"id": "x.jpg", "caption": "a red dog"}, {"id": "a", "caption": "a cat"})
     found = read_pseudo_captions(PseudoCaptionsConfig(str(path)), media, WORDS, 30)
     assert found.captions.keys() == {"a"} and len(found.problems) == 1
+
+
+def test_media_without_captions_are_filled_in_the_named_splits(tmp_path: Path):
+    """Human captions stay; `others` count too; what the file does not have is a problem."""
+    media = [*MEDIA[:2], *(Medium(id, f"pictures/{id}.jpg", split) for id, split in
+                           (("m5", "train"), ("m6", "val"), ("m7", "test"), ("m8", "train")))]  # fmt: skip
+    row = {"id": "m5", "caption": "a red dog", "logprob": -1.0, "others": [["a blue cat", -2.0]]}
+    path = write(tmp_path / "t.jsonl", row, *({"id": f"m{k}", "caption": "a blue dog"} for k in (0, 6, 7)))
+    before = Dataset(tuple(media), ("m5: no caption", "x.jpg: broken", "split val: none of its 1 media has a caption"))
+    filled = fill_captions(before, path, ("train", "val"))
+    assert [medium.references for medium in filled.media] == [
+        *[("a dog", "a cat")] * 2,
+        ("a red dog", "a blue cat"),
+        ("a blue dog",),
+        (),
+        (),
+    ]
+    assert filled.problems == ("x.jpg: broken", "m8: no caption")

@@ -14,7 +14,7 @@ from limner.data.frames import FrameSampling
 from limner.data.media import MediaError, read_medium
 from limner.data.shapes import generate_world
 from limner.metrics import clipscore
-from limner.metrics.clipscore import ClipModel, clip_score, load_clip
+from limner.metrics.clipscore import ClipModel, clip_score, load_clip, several_clip_scores
 
 SIDE, CONTEXT = 32, 40
 SIZES = {"square": (SIDE, SIDE), "wide": (48, SIDE), "large": (64, 96)}
@@ -145,6 +145,15 @@ def test_batches_change_nothing(clip: ClipModel, media: dict[str, str], monkeypa
     without = clip_score(media, CAPTIONS, None, clip)
     assert without.ref_clip_score is None
     np.testing.assert_allclose(without.clip_score.segments, alone.clip_score.segments, atol=1e-6)
+
+
+def test_several_captions_of_a_medium_have_the_scores_of_single_ones(clip: ClipModel, media: dict[str, str]):
+    """Each medium is read once, and gives what `clip_score` gives for each caption."""
+    texts = {id: [text, "a green plane"] for id, text in CAPTIONS.items()}
+    found = several_clip_scores(media, texts, clip, frames=3)
+    for place in (0, 1):
+        alone = clip_score(media, {id: own[place] for id, own in texts.items()}, None, clip, frames=3)
+        assert [found[id][place] for id in texts] == pytest.approx(alone.clip_score.segments.tolist(), abs=1e-5)
 
 
 def test_what_is_missing_is_named(clip: ClipModel, media: dict[str, str], tmp_path: Path):

@@ -8,7 +8,7 @@ import argparse
 import hashlib
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -144,13 +144,13 @@ def _teach(
 ) -> tuple[list[Row], list[str]]:
     """Caption the media with the teacher -> (a row for each, notes).  `settings` are written with the teacher's own."""
     values = {"model": options.teacher, "engine": None, "threads": None, "clip": None, "context": None, "seed": None}
-    ensemble = {"others": [], "weights": None, "average": "probabilities"}
+    ensemble: dict[str, Any] = {"others": [], "weights": None, "average": "probabilities"}
     asked = argparse.Namespace(**{**vars(options), **values, **ensemble})
     captioner = open_captioner(asked)
     decoding = decoding_of(asked, {}, captioner.decoding, captioner.vocabulary)
     made_with: dict[str, Any] = provenance(captioner.fingerprint(), decoding)
     notes: list[str] = []
-    style = str
+    style: Callable[[str], str] = str
     if isinstance(captioner, PromptedPipeline):  # language models say more than a caption
         made_with |= {**captioner.settings(), "style": "sentence"}
         notes += captioner.notes

@@ -162,9 +162,8 @@ def _small(
     training = [text for medium in media if medium.split == "train" for text in medium.references]
     words = count_words(training or ["a picture"], shipped.model())
     splits = data.splits or config.splits
-    own = OwnRecipe(
-        command, run / "student.yaml", replace(config, splits=""), splits, data.plan, media, words, folder=str(run)
-    )
+    path = pseudo_captions.with_name("student.yaml")
+    own = OwnRecipe(command, path, replace(config, splits=""), splits, data.plan, media, words, folder=str(run))
     return f"{write_own_recipe(own)}{_pseudo_captions(pseudo_captions)}"
 
 

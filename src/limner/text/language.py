@@ -12,7 +12,7 @@ from collections.abc import Iterable
 FUNCTION_WORDS = {
     "en": "a an the of in on at with and is are to for from by near next his her its their while that this",
     "de": "der die das ein eine einen einem einer und auf mit ist sind im am zu von den dem vor neben bei sich für aus",
-    "fr": "le la les un une des du de et est sont sur avec dans au aux en pour par devant qui dans son sa près",
+    "fr": "le la les un une des du de et est sont sur avec dans au aux en pour par devant qui son sa près",
     "es": "el la los las un una unos unas de del y es son en con sobre por para al junto su que está están",
     "it": "il lo la i gli le un una uno di del della e è sono su sul con in nel nella da che si al sta",
     "pt": "o a os as um uma de do da e é são em no na com sobre por para ao que está estão dos das",

@@ -127,7 +127,7 @@ class Journal:
         assert self.out is not None
         assert self.path is not None
         place = {file: number for number, file in enumerate(order)}
-        rows = sorted(self.rows.values(), key=lambda row: place.get(row.get("id", row["file"]), len(place)))
+        rows = sorted(self.rows.values(), key=lambda row: place.get(row["id" if "id" in row else "file"], len(place)))
         write_text(self.out, (write or WRITERS[self.out.suffix])(rows))
         self.path.unlink()
 

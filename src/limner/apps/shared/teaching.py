@@ -62,9 +62,9 @@ def media_row(medium: Medium, result: Caption | Failure, style: Callable[[str], 
     text = style(result.text)
     row["finished"] = result.finished or (text != result.text and text.endswith(ENDS))
     row["caption"] = text
-    if "others" in row:
-        row["others"] = [[style(other), logprob] for other, logprob in row["others"]]
-    return {**row, "id": printable(medium.id)}
+    others = row.pop("others", [])
+    row["id"] = printable(medium.id)  # before `others`, as a journal reads it again
+    return {**row, "others": [[style(other), logprob] for other, logprob in others]} if others else row
 
 
 def captions_of(rows: Sequence[Row]) -> dict[str, list[TeacherCaption]]:
