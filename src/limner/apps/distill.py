@@ -40,6 +40,11 @@ from limner.text.sentences import first_sentence
 from limner.training.caption_filters import CaptionFilters, ClipScorer, FilteredCaptions, filter_captions
 from limner.training.train import check_folder, train
 
+# the options that decide about the teacher's captions
+OF_TEACHER = (
+    *("teacher", "n_best", "sample", "temperature", "beam", "max_length", "frames"),
+    *("prompt", "system", "dtype", "max_side", "split", "limit"),
+)
 MIN_CLIP_SCORE = 0.5  # a cosine of 0.2 between image and caption
 
 
@@ -86,14 +91,14 @@ def _distill(options: argparse.Namespace, changes: Sequence[Override]) -> int:
             f"{files.folder} holds captions of an interrupted call: continue it with --resume, or choose another --out"
         )
     data = plan_teaching(
-        options.data, files.folder / "splits", options.media, options.file_column, options.caption_column
+        options.data, files.folder / "splits", options.media, options.file_column, options.caption_column, changes
     )
     command = shlex.join(["limner", "distill", options.data, "--teacher", options.teacher, "--out", str(options.out)])
     make_recipe = partial(student_recipe, options.student, data, files.kept, run=options.out, command=command)
     recipe, _ = make_recipe(captions={}, changes=changes)  # a mistake in it is found before the teacher works
     taught, compared, notes = _media(data, recipe, options)
     asked = list(dict.fromkeys([*taught, *compared]))
-    begun = {"data": _hash_of(data.media), "teacher's name": options.teacher}
+    begun = {"data": _hash_of(data.media), "options of the teacher": {name: vars(options)[name] for name in OF_TEACHER}}
     files.check_settings(begun)
     rows, more = (finished_rows(files.captions), []) if is_training else _teach(options, files, asked, begun)
     filtered = _filter(options, files, recipe, taught, rows, is_training)

@@ -32,14 +32,12 @@ class TeachingData:
     config    the field `data` of the student's recipe; None: the recipe of the student is at `recipe`, with data
     media     the media whose files are there, with their splits
     missing   lines about media whose file is not there
-    problems  the reader's lines about what it left out
     notes     the reader's lines about repairs and choices
     """
 
     config: DataConfig | None
     media: tuple[Medium, ...]
     missing: tuple[str, ...]
-    problems: tuple[str, ...]
     notes: tuple[str, ...]
     plan: SplitPlan
     splits: str = ""  # folder of the split lists; "" when the data have splits of their own
@@ -60,18 +58,25 @@ def is_recipe(path: str) -> bool:
 
 
 def plan_teaching(
-    path: str, splits: Path, media: str = "", file_column: str = "", caption_column: str = ""
+    path: str,
+    splits: Path,
+    media: str = "",
+    file_column: str = "",
+    caption_column: str = "",
+    changes: Sequence[tuple[str, object]] = (),
 ) -> TeachingData:
     """Read the data at `path` and decide the split of each medium; human captions may be missing.
 
     `path` is a recipe or what `limner init` takes; `splits` is the folder for lists of new splits, which
-    `write_plan` writes.  The other arguments are those of `find_data`.
+    `write_plan` writes.  `changes` are fields of the student's recipe; those of `data` count for a recipe at `path`.
+    The other arguments are those of `find_data`.
     Raises FileNotFoundError when there is nothing, ValueError when no image or clip is there or fewer than three are.
     """
     config = None if is_recipe(path) else find_data(path, media, file_column, caption_column)
     if config is None and (media or file_column or caption_column):
         raise ValueError(f"{path} is a recipe, which says itself where the data are: leave out --media and columns")
-    dataset = read_dataset(load_recipe(path).data if config is None else config)
+    recipe = None if config else load_recipe(path, [(name, value) for name, value in changes if _is_data(name)])
+    dataset = read_dataset(recipe.data if recipe else config)
     there = [medium for medium in dataset.media if medium.path and medium_exists(medium.path)]
     if not there:
         first = f", for example {dataset.media[0].path or dataset.media[0].id}" if dataset.media else ""
@@ -92,12 +97,15 @@ def plan_teaching(
         missing=tuple(
             f"{medium.id}: there is no file {medium.path}" for medium in dataset.media if medium.id not in ids
         ),
-        problems=tuple(line for line in dataset.problems if not line.endswith((": no caption", "has a caption"))),
         notes=dataset.notes,
         plan=plan,
         splits=str(splits) if plan.is_new else "",
         recipe=path if config is None else "",
     )
+
+
+def _is_data(field: str) -> bool:
+    return field.partition(".")[0] == "data"
 
 
 def write_plan(data: TeachingData) -> None:
@@ -131,8 +139,7 @@ def student_recipe(
         ("pseudo_captions.fill", True),
     ]
     if student not in SMALL:
-        own = [] if data.config is None else [("data", {**asdict(data.config), "splits": data.splits})]
-        return load_recipe(student, [*own, *taught, *changes]), ""
+        return load_recipe(student, [*_data_of(student, data), *taught, *changes]), ""
     config = data.config or load_recipe(data.recipe).data
     if not isinstance(config, DataConfig):
         raise ValueError(
@@ -141,6 +148,16 @@ def student_recipe(
     text = _small(config, data, pseudo_captions, captions, run, command)
     own = [] if data.config else [("data", asdict(config))]  # with fields that the text has not
     return build_recipe(load_yaml(text), [*own, *changes], "the student's recipe"), text if data.config else ""
+
+
+def _data_of(student: str, data: TeachingData) -> list[tuple[str, object]]:
+    """The field `data` for the recipe of a student; nothing when it is the recipe that names the data."""
+    if data.config is not None:
+        return [("data", {**asdict(data.config), "splits": data.splits})]
+    if Path(student) == Path(data.recipe):
+        return []
+    config = load_recipe(data.recipe).data
+    return [("data", asdict(config) if isinstance(config, DataConfig) else [asdict(part) for part in config])]
 
 
 def _small(

@@ -53,8 +53,8 @@ class TeacherFiles:
         now = json.loads(json.dumps(settings))  # tuples become lists
         if changed := [name for name, value in now.items() if before.get(name, value) != value]:
             raise ValueError(
-                f"{self.folder} was begun with another {' and another '.join(changed)}, as {self.settings.name} "
-                "says: give the same options as before, or choose another --out"
+                f"{self.folder} was begun with other {' and '.join(changed)}, as {self.settings.name} says: give the "
+                "same options and data as before, or choose another --out"
             )
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:

@@ -42,6 +42,8 @@ def compare_with_teacher(
     media = {printable(medium.id): medium for medium in compared}
     ours = {row["id"]: row["caption"] for row in journal.rows.values() if "problem" not in row}
     theirs = {row["id"]: row["caption"] for row in rows if "problem" not in row and row["id"] in ours}
+    if without := len(media) - len(theirs):
+        notes.append(f"{without} of {len(media)} compared images and clips have no caption of both")
     tokenizer = scoring_tokenizer(student_run.vocabulary.tokenizer)
     facts = _facts(teacher, student_run, taught, rows, filtered)
     comparison = _comparison(teacher, files, media, theirs, ours, tokenizer)
@@ -84,7 +86,10 @@ def _comparison(
         return None
     runs = [
         ComparedRun(name, path, {id: captions[id] for id in ids}, ())
-        for name, path, captions in ((teacher, files.captions, theirs), (str(files.run), files.run, ours))
+        for name, path, captions in (
+            (f"teacher {teacher}", files.captions, theirs),
+            (f"student {files.run}", files.run, ours),
+        )
     ]
     return compare(runs, {id: media[id] for id in ids}, tokenizer)
 
