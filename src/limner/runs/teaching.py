@@ -75,8 +75,8 @@ def plan_teaching(
     config = None if is_recipe(path) else find_data(path, media, file_column, caption_column)
     if config is None and (media or file_column or caption_column):
         raise ValueError(f"{path} is a recipe, which says itself where the data are: leave out --media and columns")
-    recipe = None if config else load_recipe(path, [(name, value) for name, value in changes if _is_data(name)])
-    dataset = read_dataset(recipe.data if recipe else config)
+    of_data = [(name, value) for name, value in changes if _is_data(name)]
+    dataset = read_dataset(config or load_recipe(path, of_data).data)
     there = [medium for medium in dataset.media if medium.path and medium_exists(medium.path)]
     if not there:
         first = f", for example {dataset.media[0].path or dataset.media[0].id}" if dataset.media else ""
