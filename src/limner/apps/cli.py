@@ -34,7 +34,7 @@ COMMANDS = (
         "extract",
         "profile",
     ),
-    *("convert", "pack", "export", "serve", "shapes", "demo", "demo-train"),
+    *("convert", "pack", "export", "serve", "watch", "shapes", "demo", "demo-train"),
 )
 SHELLS = ("bash", "zsh", "tcsh")
 PATHS = ("FILE", "DIR", "PATH", "FOLDER", "RUN", "RECIPE", "CHECKPOINT", "CLIP", "FILE.json", "FILE.html", "[RUN] FILE")
