@@ -53,14 +53,13 @@ def play(film: Path, captioner: CaptionPipeline, preview: Path | None) -> None:
         for frame in source.frames(stop):
             looked += 1
             if shown:
-                shown.show(frame.second, frame.image.reformat(640, 480, "rgb24").to_ndarray(), "a caption")
+                shown.show(frame, "a caption")
             yield frame
 
     live = LiveScenes(watched(), captioner.caption, stop)
     seen = list(live)
     if shown:
         shown.close()
-    begun = source.clip.span[0]
     times = sorted(1000 * each.latency for each in seen[1:])  # the first scene is no change
     percentiles = quantiles(times, n=20)
     print(

@@ -27,7 +27,7 @@ from limner.watching import camera
 from limner.watching.camera import Camera, open_source
 from limner.watching.preview import FPS, FilmPreview, HttpPreview, burn_in, wrapped
 from tests.data.videos import moving, write
-from tests.watching.test_scenes import BLUE, GREEN, RED, WHITE
+from tests.watching.test_scenes import BLUE, GREEN, RED, WHITE, frames
 
 CUTS = [RED] * 20 + [GREEN] * 20 + [WHITE] + [GREEN] * 9 + [BLUE] * 20  # scenes begin at 0, 2 and 5 s; a flash at 4 s
 
@@ -107,8 +107,8 @@ def test_a_time_limit(tiny: Path, film: Path, tmp_path: Path):
 
 def test_the_film_of_the_preview_has_the_caption_and_the_length_of_the_source(tmp_path: Path):
     preview = FilmPreview(tmp_path / "p.mp4", wait=True)
-    for number in range(20):
-        preview.show(number / 10, BLUE, "a dog" if number >= 10 else "")
+    for number, frame in enumerate(frames([BLUE] * 20)):
+        preview.show(frame, "a dog" if number >= 10 else "")
     preview.close()
     pictures = read_clip(tmp_path / "p.mp4", FrameSampling(100, "every", 1))
     assert len(pictures) == int(1.9 * FPS) + 1 and pictures.shape[1:3] == (360, 480)
@@ -121,7 +121,7 @@ def test_a_preview_without_pictures_and_one_that_cannot_be_written(tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").touch()
     preview = FilmPreview(tmp_path / "file" / "p.mp4", wait=True)
-    preview.show(0, BLUE, "")
+    preview.show(next(frames([BLUE])), "")
     with pytest.raises(OSError):
         preview.close()
 
@@ -155,7 +155,7 @@ def test_a_browser_on_this_machine_sees_pictures_and_captions():
 
     def show() -> None:
         while not ended.wait(0.02):
-            preview.show(0, RED, "a red wall")
+            preview.show(next(frames([RED])), "a red wall")
 
     shower = threading.Thread(target=show)
     shower.start()
@@ -199,11 +199,11 @@ def test_a_stream_is_opened_again_and_then_given_up(tmp_path: Path, monkeypatch:
     with served(tmp_path) as address:
         source = open_source(f"{address}/a.ts")
         assert isinstance(source, Camera) and "secret" not in source.name
-        frames = source.frames(threading.Event())
-        assert next(frames).image.width == 64
+        live = source.frames(threading.Event())
+        assert next(live).image.width == 64
         (tmp_path / "a.ts").unlink()
         with pytest.raises(MediaError, match=r"^http://127.0.0.1:\d+/a.ts: no more pictures \(") as refused:
-            list(frames)
+            list(live)
         assert "secret" not in str(refused.value)
         with pytest.raises(MediaError, match=r"a\.ts: it cannot be opened"):
             open_source(f"{address}/a.ts")
@@ -213,7 +213,7 @@ def test_a_playlist_of_a_stream_reads_no_file(tmp_path: Path, film: Path):
     (tmp_path / "list.m3u8").write_text(
         f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:7,\nfile://{film}\n#EXT-X-ENDLIST\n"
     )
-    with served(tmp_path) as address, pytest.raises(MediaError, match="cannot be opened|no video stream"):
+    with served(tmp_path) as address, pytest.raises(MediaError, match=r"cannot be opened|no video stream"):
         open_source(f"{address}/list.m3u8")
 
 

@@ -29,8 +29,9 @@ from limner.watching.hook import Hook
 from limner.watching.state import WatchState
 
 STATE = ".limner-watch"
-OF_FOLDERS = {"--once": "once", "--state": "state", "--sidecar": "sidecar", "--shots": "shots", "--every": "every"}
-OF_CAMERAS = {"--fast": "fast", "--seconds": "seconds", "--preview": "preview", "--srt": "srt", "--vtt": "vtt"}
+OF_FOLDERS = ("once", "state", "sidecar", "existing", "prefix", "suffix", "template", "context", "frames", "clip",
+              "shots", "every", "whole")  # fmt: skip
+OF_CAMERAS = ("fast", "seconds", "preview", "srt", "vtt", "overwrite")
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
@@ -87,10 +88,10 @@ def _captioning(options: argparse.Namespace, changes: dict[str, str]) -> tuple[C
     if options.min_confidence is not None:
         require_calibration(captioner, decoding)
     cut = Cut(options.every, options.shots, options.whole)
-    notes: list[str] = []  # about words beside a picture that cannot be read; the caption is made without them
+    notes: list[str] = []
     known = partial(context_of, kind=options.context, notes=notes) if options.context else None
     captioning = Captioning(
-        captioner, decoding, cut, options.batch_size, style_of(options), options.min_confidence, known
+        captioner, decoding, cut, options.batch_size, style_of(options), options.min_confidence, known, notes
     )
     return captioning, provenance_of(whole, captioner, decoding, cut)
 
@@ -108,8 +109,8 @@ def _check_options(options: argparse.Namespace) -> None:
     if (options.folder is None) == (options.camera is None):
         raise WrongArguments("name a folder to watch, or give --camera SOURCE, and not both")
     other, what = (OF_FOLDERS, "a folder") if options.camera is not None else (OF_CAMERAS, "--camera")
-    if given := [flag for flag, name in other.items() if getattr(options, name)]:
-        raise WrongArguments(f"{given[0]} is about {what}")
+    if given := [name for name in other if getattr(options, name)]:
+        raise WrongArguments(f"--{given[0]} is about {what}")
     if options.out and options.out.suffix != ".jsonl":
         raise WrongArguments(f"--out {options.out}: captions are appended as they come, so the ending is .jsonl")
     if options.out and options.out.is_dir():

@@ -15,8 +15,11 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from limner.data.video_pixels import upright
 from limner.explanations.fonts import font_of
 from limner.explanations.video import write_mp4
+from limner.watching.camera import Frame
+from limner.watching.scenes import SIDE
 
 FPS = 15  # pictures a second of the film, and at most so many for a browser
 AHEAD = 30  # pictures that may wait for the encoder
@@ -39,13 +42,23 @@ img {{max-width: 100%}}</style>
 class Preview(Protocol):
     """Shows pictures of a source with the caption of the moment."""
 
-    def show(self, second: float, picture: UInt8[np.ndarray, "H W 3"], text: str) -> None:
-        """Take the picture of a moment and its caption."""
+    def show(self, frame: Frame, text: str) -> None:
+        """Take a frame and the caption of the moment."""
         ...
 
     def close(self) -> None:
         """Finish what is written."""
         ...
+
+
+def picture_of(frame: Frame) -> UInt8[np.ndarray, "H W 3"]:
+    """The pixels of a frame, at most `SIDE` pixels wide and high; large frames are scaled down before all else."""
+    image = frame.image
+    scale = SIDE / max(image.width, image.height)
+    turned = any(data.type.name == "DISPLAYMATRIX" for data in image.side_data)
+    if scale < 1 and not turned:
+        image = image.reformat(width=round(image.width * scale), height=round(image.height * scale))
+    return upright(image, SIDE, frame.pixel_aspect)
 
 
 def burn_in(picture: UInt8[np.ndarray, "H W 3"], text: str) -> UInt8[np.ndarray, "H W 3"]:
@@ -88,31 +101,24 @@ class FilmPreview:
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._write, daemon=True)
 
-    def show(self, second: float, picture: UInt8[np.ndarray, "H W 3"], text: str) -> None:
-        """Add a picture for the time until the next one."""
-        times = int(second * FPS) + 1 - self._shown
+    def show(self, frame: Frame, text: str) -> None:
+        """Add a frame for the time until the next one."""
+        times = int(frame.second * FPS) + 1 - self._shown
         if times <= 0 or self._error is not None:
             return
         if not self._shown:
             times = 1  # the film begins with the first picture
-            self._shown = int(second * FPS)
+            self._shown = int(frame.second * FPS)
             self._thread.start()
-        try:
-            self._pictures.put((times, burn_in(picture, text)), block=self.wait)
+        if self.wait or not self._pictures.full():
+            self._pictures.put((times, burn_in(picture_of(frame), text)))
             self._shown += times
-        except queue.Full:
-            pass
 
     def close(self) -> None:
         """Finish the film.  Raises OSError when it could not be written."""
-        if not self._thread.is_alive() and self._error is None:
+        if self._thread.ident is None:
             return  # there was no picture
-        while self._error is None and self._thread.is_alive():
-            try:
-                self._pictures.put(None, timeout=0.1)
-                break
-            except queue.Full:
-                continue
+        self._pictures.put(None)
         self._thread.join()
         if self._error is not None:
             raise self._error
@@ -123,7 +129,7 @@ class FilmPreview:
             write_mp4(self.out, self._frames(), FPS)
         except BaseException as error:
             self._error = error
-            while self._pictures.get() is not None and self.wait:  # nobody may wait for ever
+            while self._pictures.get() is not None:  # nobody may wait for ever
                 pass
 
     def _frames(self) -> Iterator[np.ndarray]:
@@ -164,14 +170,14 @@ class HttpPreview:
         """What to open in a browser."""
         return f"http://127.0.0.1:{self._server.server_address[1]}/"
 
-    def show(self, second: float, picture: UInt8[np.ndarray, "H W 3"], text: str) -> None:
+    def show(self, frame: Frame, text: str) -> None:
         """Send a picture to whoever looks; without anybody only the caption is kept."""
         self._text = text
         if not self._clients or time.monotonic() - self._last < 1 / FPS:
             return
         self._last = time.monotonic()
         file = io.BytesIO()
-        Image.fromarray(burn_in(picture, text)).save(file, "JPEG", quality=80)
+        Image.fromarray(burn_in(picture_of(frame), text)).save(file, "JPEG", quality=80)
         with self._change:
             self._jpeg, self._number = file.getvalue(), self._number + 1
             self._change.notify_all()

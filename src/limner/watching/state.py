@@ -8,7 +8,7 @@ cut off is left out.  At the start the file is written anew, atomically, with on
 import json
 import os
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from limner.core.files import parse_json, write_text
@@ -50,6 +50,7 @@ class WatchState:
     def __init__(self, path: Path, made_with: dict[str, Any]):
         self.path = path
         self.records: dict[str, Record] = {}
+        self.by_stem: dict[str, set[str]] = {}  # path without suffix -> files that would share a sidecar
         self._by_content: dict[str, Record] = {}
         head, records = _read(path)
         made_with = json.loads(json.dumps(made_with))
@@ -88,6 +89,7 @@ class WatchState:
     def _keep(self, record: Record) -> None:
         self.records[record.file] = record
         self._by_content[record.sha256] = record
+        self.by_stem.setdefault(stem_of(record.file), set()).add(record.file)
 
     def _append(self, value: dict[str, Any]) -> None:
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
@@ -96,6 +98,15 @@ class WatchState:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def stem_of(file: str) -> str:
+    """The path without its suffix, which files with one sidecar share.
+
+    >>> stem_of("pets/dog.jpg")
+    'pets/dog'
+    """
+    return str(PurePosixPath(file).with_suffix(""))
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[Record]]:

@@ -136,7 +136,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda or mps (default: cpu)")
 
 
-def add_overwrite(parser: argparse.ArgumentParser) -> None:
+def add_overwrite(parser: Any) -> None:
     """Add --overwrite, which `check_outputs` reads."""
     parser.add_argument("--overwrite", action="store_true", help="replace output files that exist")
 

@@ -19,7 +19,7 @@ from limner.apps.shared.journal import Row, printable
 from limner.apps.shared.watch_folder import Captioning, append_rows
 from limner.core.files import write_text
 from limner.core.torch_free import Caption, Failure
-from limner.data.video_pixels import upright
+from limner.inference.load import PromptedPipeline
 from limner.inference.pieces import Piece
 from limner.text.subtitles import WRITERS, Cue, timestamp
 from limner.watching.camera import Camera, Film, Frame, open_source
@@ -46,7 +46,7 @@ class CameraWatch:
         for frame in frames:
             self.second = frame.second
             if self.preview is not None:
-                self.preview.show(frame.second, upright(frame.image, SIDE, frame.pixel_aspect), self.text)
+                self.preview.show(frame, self.text)
             yield frame
 
     def add(self, seen: Seen) -> None:
@@ -144,8 +144,9 @@ def _captioner(how: Captioning) -> Callable[[np.ndarray], Caption | Failure]:
 
 
 def _warm_up(how: Captioning) -> None:
-    """Caption a grey picture: the first caption takes longer than the others."""
-    _captioner(how)(np.full((SIDE // 2, SIDE, 3), 127, np.uint8))
+    """Caption a grey picture: the first caption takes longer than the others.  A server is not bothered with it."""
+    if not isinstance(how.captioner, PromptedPipeline):
+        _captioner(how)(np.full((SIDE // 2, SIDE, 3), 127, np.uint8))
 
 
 def _end(source: Film | Camera, watch: CameraWatch, seconds: float | None, stop: Event) -> float:

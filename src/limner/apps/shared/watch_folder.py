@@ -21,7 +21,7 @@ from limner.inference.load import CaptionPipeline
 from limner.inference.pieces import Cut, Piece, Problems
 from limner.watching.arrivals import Arrival, Arrivals, signature_of
 from limner.watching.hook import Hook
-from limner.watching.state import Record, WatchState
+from limner.watching.state import Record, WatchState, stem_of
 
 SHARE = 4  # a listing that takes a second is followed by a pause of at least four
 
@@ -37,6 +37,7 @@ class Captioning:
     style: Callable[[str], str]
     minimum: float | None = None
     context: Callable[[str], str] | None = None
+    context_notes: list[str] = field(default_factory=list)  # about words beside files that cannot be read
 
 
 @dataclass
@@ -97,7 +98,8 @@ class FolderWatch:
             try:
                 digest = sha256(arrival.path)
             except OSError as error:
-                self._unreadable(arrival, "", f"{arrival.path} cannot be read ({error.strerror})")
+                if signature_of(arrival.path) is not None:  # else it was renamed or removed just now
+                    self._unreadable(arrival, "", f"{arrival.path} cannot be read ({error.strerror})")
                 continue
             if (record := self.state.of_content(digest)) is not None:
                 self._known_content(arrival, record)
@@ -108,6 +110,9 @@ class FolderWatch:
                 )  # a second one with this content waits for the captions of the first
         for path, outcome in self._captions([*new]).items():
             self._finish(*new[path], outcome)
+        for note in self.captioning.context_notes:
+            print(f"note: {note}", file=sys.stderr)
+        self.captioning.context_notes.clear()
 
     def _gets_caption(self, arrival: Arrival) -> bool:
         """Whether a file gets a caption, as far as its sidecar decides about it."""
@@ -209,9 +214,8 @@ class FolderWatch:
         if self.sidecars is None:
             return
         sidecar = sidecar_path(path, self.sidecars.kind)
-        stem, folder = Path(path).stem, Path(self._name(path)).parent
-        others = [name for name in self.state.records if Path(name).stem == stem and Path(name).parent == folder]
-        owner = next((name for name in others if name != self._name(path) and self._has_captions(name)), None)
+        others = self.state.by_stem.get(stem_of(self._name(path)), set()) - {self._name(path)}
+        owner = next((name for name in others if self._has_captions(name)), None)
         if owner is not None:
             self._tell(
                 f"{path}: {sidecar} is the sidecar of {self._path(owner)} and stays as it is; rename one of them"
