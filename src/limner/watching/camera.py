@@ -139,7 +139,7 @@ def _open(source: str, name: str) -> Any:
     try:
         if source.isdigit():
             return av.open(_device(source), format="v4l2", options={"framerate": "30"})
-        options = {"protocol_whitelist": PROTOCOLS, "rtsp_transport": "tcp", "fflags": "nobuffer"}
+        options = {"protocol_whitelist": PROTOCOLS, "rtsp_transport": "tcp"}
         return av.open(source, options=options, timeout=TIMEOUT)
     except av.error.FFmpegError as error:
         raise MediaError(

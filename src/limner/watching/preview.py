@@ -61,7 +61,7 @@ def picture_of(frame: Frame) -> UInt8[np.ndarray, "H W 3"]:
     return upright(image, SIDE, frame.pixel_aspect)
 
 
-def burn_in(picture: UInt8[np.ndarray, "H W 3"], text: str) -> UInt8[np.ndarray, "H W 3"]:
+def burn_in(picture: UInt8[np.ndarray, "H W 3"], text: str) -> UInt8[np.ndarray, "H2 W2 3"]:
     """The picture with a caption over its lower edge, in as many lines as it needs; "" changes nothing."""
     image = Image.fromarray(picture)
     if image.width < WIDTH:
@@ -98,6 +98,8 @@ class FilmPreview:
         self.out, self.wait = out, wait
         self._pictures: queue.Queue[tuple[int, np.ndarray] | None] = queue.Queue(AHEAD)
         self._shown = 0  # pictures of the film so far
+        self._ended = False
+        font_of("", 14)  # the import that fonts need takes longer than a caption may
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._write, daemon=True)
 
@@ -109,10 +111,11 @@ class FilmPreview:
         if not self._shown:
             times = 1  # the film begins with the first picture
             self._shown = int(frame.second * FPS)
-            self._thread.start()
         if self.wait or not self._pictures.full():
             self._pictures.put((times, burn_in(picture_of(frame), text)))
             self._shown += times
+            if self._thread.ident is None:
+                self._thread.start()
 
     def close(self) -> None:
         """Finish the film.  Raises OSError when it could not be written."""
@@ -129,7 +132,7 @@ class FilmPreview:
             write_mp4(self.out, self._frames(), FPS)
         except BaseException as error:
             self._error = error
-            while self._pictures.get() is not None:  # nobody may wait for ever
+            while not self._ended and self._pictures.get() is not None:  # nobody may wait for ever
                 pass
 
     def _frames(self) -> Iterator[np.ndarray]:
@@ -141,6 +144,7 @@ class FilmPreview:
             size = picture.shape[:2]
             for _ in range(times):
                 yield picture
+        self._ended = True
 
 
 class HttpPreview:
@@ -153,6 +157,7 @@ class HttpPreview:
         self._change = threading.Condition()
         self._jpeg, self._number, self._text = b"", 0, ""
         self._clients = 0
+        font_of("", 14)  # see above
         self._last = -1.0
         self._closed = False
         page = PAGE.format(name=html.escape(name)).encode()
