@@ -168,7 +168,7 @@ def test_a_browser_on_this_machine_sees_pictures_and_captions():
         page = ask("/")[1].read().decode()
         assert "&lt;b&gt;camera&lt;/b&gt;" in page and "http" not in page
         assert ask("/", "evil.example")[0] == 403 and ask("/etc/passwd")[0] == 404
-        with pytest.raises(OSError, match="choose another: --preview http:PORT"):
+        with pytest.raises(OSError, match="choose another one with --preview http:PORT"):
             HttpPreview(port, "")
     finally:
         ended.set()
