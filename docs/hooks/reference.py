@@ -50,6 +50,7 @@ PACKAGES = {
     "export": "Models that run without PyTorch",
     "profiling": "What a run costs",
     "service": "Captions over HTTP",
+    "watching": "Files and pictures as they come",
     "client": "Captioning with the model of a service",
 }
 

@@ -22,9 +22,9 @@ def help_of(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_of_a_command(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """At most 60 lines of 80 columns, of caption 92; a usage line, what the command does, and a command to copy."""
+    """At most 60 lines of 80 columns, of caption and watch 92; a usage line, what it does, and a command to copy."""
     lines = help_of(name, monkeypatch, capsys).splitlines()
-    assert len(lines) <= (92 if name == "caption" else 60) and max(map(len, lines)) <= 80
+    assert len(lines) <= (92 if name in ("caption", "watch") else 60) and max(map(len, lines)) <= 80
     assert lines[0].startswith(f"usage: limner {name} [options]") and lines[2][0].isupper()
     assert any(line.startswith(f"    limner {name}") for line in lines)
 

@@ -2,16 +2,12 @@
 
 import argparse
 import glob
-import json
 import os
 import sys
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain
-from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +20,8 @@ from limner.apps.shared.arguments import (
     report_notes,
     report_unreadable,
 )
-from limner.apps.shared.confidence import confidence_fields, notes_about_confidence, require_calibration, shown_text
+from limner.apps.shared.captioning import captioned, printed_line, provenance_of, row_of, style_of
+from limner.apps.shared.confidence import notes_about_confidence, require_calibration, shown_text
 from limner.apps.shared.decoding import decoding_of
 from limner.apps.shared.journal import (
     REPORT,
@@ -42,9 +39,9 @@ from limner.apps.shared.progress import progress_bar
 from limner.apps.shared.sidecar_writer import SidecarQueue, sidecar_writer
 from limner.apps.shared.streams import input_lines
 from limner.core.addresses import address_error
-from limner.core.files import check_writable, sha256
+from limner.core.files import check_writable
 from limner.core.locks import lock_output
-from limner.core.torch_free import Caption, Failure, Source, WithContext
+from limner.core.torch_free import Failure
 from limner.data.archives import is_archive
 from limner.data.frame_folders import frame_files, looks_like_frames
 from limner.data.media import is_clip, media_of_archive
@@ -53,10 +50,8 @@ from limner.data.sidecars import without_sidecars
 from limner.decode.options import Beam, Decoding
 from limner.inference.context import context_of
 from limner.inference.load import CaptionPipeline, PromptedPipeline
-from limner.inference.pieces import Cut, Piece, Problems, pieces
-from limner.text.alt_text import MAX_CHARS, alt_text
-from limner.text.sentences import first_sentence
-from limner.text.subtitles import Cue, timestamp
+from limner.inference.pieces import Cut, Problems
+from limner.text.subtitles import Cue
 from limner.text.tokens import scoring_tokenizer
 
 if TYPE_CHECKING:
@@ -112,11 +107,11 @@ def _run_files(options: argparse.Namespace, decoding_changes: dict[str, str]) ->
     minimum = options.min_confidence
     if minimum is not None:
         require_calibration(captioner, decoding)
-    made_with = _provenance(options, captioner, decoding, cut if clips else None)
+    made_with = provenance_of(options, captioner, decoding, cut if clips else None)
     journal = Journal(options.out, options.resume, made_with, options.overwrite)
     known = partial(context_of, kind=options.context, notes=problems.notes) if options.context else None
     queue = SidecarQueue(sidecars, problems) if sidecars else None
-    style, size = _style(options), options.batch_size
+    style, size = style_of(options), options.batch_size
     caption_all(selected, captioner, decoding, cut, journal, size, problems, style, minimum, known, queue)
     if minimum is not None:
         problems.notes += notes_about_confidence(journal.rows.values(), minimum)
@@ -180,42 +175,7 @@ def _run_prompt(options: argparse.Namespace, decoding_changes: dict[str, str]) -
     captioner = open_captioner(options)
     decoding = decoding_of(options, decoding_changes, captioner.decoding, captioner.vocabulary)
     assert isinstance(decoding, Beam)
-    return run_prompt(captioner, decoding, _style(options))
-
-
-def _style(options: argparse.Namespace) -> Callable[[str], str]:
-    """The function that --style applies to every caption."""
-    if options.style != "alt-text":
-        return first_sentence if options.style == "sentence" else str
-    return partial(alt_text, max_chars=options.max_chars or MAX_CHARS)
-
-
-def _provenance(
-    options: argparse.Namespace, captioner: CaptionPipeline, decoding: Decoding, cut: Cut | None
-) -> dict[str, Any]:
-    """What decides about the captions; rows with another provenance are never mixed.  `cut`: None without videos."""
-    made_with = provenance(captioner.fingerprint(), decoding)
-    if options.style != "plain":
-        made_with["style"] = {options.style: options.max_chars or MAX_CHARS}
-    if isinstance(captioner, PromptedPipeline):
-        made_with |= captioner.settings()
-    if options.min_confidence is not None:
-        made_with["min_confidence"] = options.min_confidence
-    if options.others:
-        from limner.runs.resolve import resolve_model
-
-        members = [sha256(resolve_model(other) / "model.safetensors") for other in options.others]
-        made_with["ensemble"] = {"members": members, "weights": options.weights, "of": options.average}
-    if cut is not None:
-        made_with["clips"] = {"frames": captioner.frames, **asdict(cut)}
-        if captioner.clip != "mosaic":  # the only way of limner 0.2, whose outputs name none
-            made_with["clips"]["read by"] = captioner.clip
-    return made_with
-
-
-def provenance(model: str, decoding: Decoding) -> dict[str, Any]:
-    """The hash of a model's weights and the decoding, as JSON values."""
-    return {"model": model, "decoding": json.loads(json.dumps(asdict(decoding)))}
+    return run_prompt(captioner, decoding, style_of(options))
 
 
 def caption_all(
@@ -242,24 +202,15 @@ def caption_all(
     done = {row["file"] for row in journal.rows.values()}
     todo = [file for file in files if printable(file) not in done]
     place = {file: number for number, file in enumerate(todo, len(files) - len(todo))}
-    waiting: deque[Piece] = deque()
-
-    def sources() -> Iterator[Source]:
-        for piece, source in pieces(todo, cut, captioner.sampling, problems):
-            waiting.append(piece)
-            yield WithContext(source, known) if context and (known := context(piece.file)) else source
-
+    results = captioned(todo, captioner, decoding, cut, batch_size, problems, style, context)
     with progress_bar(len(files), len(files) - len(todo)) if journal.out else nullcontext() as show_progress:
-        for _, result in captioner.captions(sources(), decoding, batch_size):
-            piece = waiting.popleft()
+        for piece, caption in results:
             if show_progress:
                 show_progress(place[piece.file] + 1)
-            if isinstance(result, Failure):
-                (problems.unreadable if result.unreadable else problems.failed).append(result.reason)
+            if isinstance(caption, Failure):
+                (problems.unreadable if caption.unreadable else problems.failed).append(caption.reason)
                 continue
-            problems.notes += result.notes
-            others = tuple(replace(other, text=style(other.text)) for other in result.others)
-            caption = replace(result, text=style(result.text), others=others)
+            problems.notes += caption.notes
             row = row_of(piece, caption, min_confidence)
             journal.add(row)
             if sidecars:
@@ -270,35 +221,6 @@ def caption_all(
                     print(f"    {other.text}", flush=True)
     if sidecars:
         sidecars.flush()
-
-
-def printed_line(piece: Piece, text: str, files: int) -> str:
-    """A caption as it is printed: after its file name if there are several files, and after its time in a video."""
-    name = [] if files == 1 else [printable(piece.file)]
-    if not piece.whole_file and piece.start is not None and piece.end is not None:
-        name.append(f"{timestamp(piece.start)} - {timestamp(piece.end)}")
-    return ": ".join([" ".join(name), text] if name else [text])
-
-
-def row_of(piece: Piece, caption: Caption, min_confidence: float | None = None) -> Row:
-    """A caption as a row of the output; times in seconds.  One below `min_confidence` is withheld."""
-    times = {} if piece.start is None or piece.end is None else {"start": piece.start, "end": piece.end}
-    withheld = min_confidence is not None and caption.confidence is not None and caption.confidence < min_confidence
-    return {
-        "file": printable(piece.file),
-        "caption": "" if withheld else caption.text,
-        "logprob": _rounded(caption.logprob),
-        "finished": caption.finished,
-        **{name: round(value, 3) for name, value in times.items()},
-        **confidence_fields(caption),
-        **({"withheld": caption.text} if withheld else {}),
-        **({"others": [[it.text, _rounded(it.logprob)] for it in caption.others]} if caption.others else {}),
-    }
-
-
-def _rounded(logprob: float) -> float | None:
-    """A log-probability as in outputs; None for NaN: a server told none."""
-    return None if isnan(logprob) else round(logprob, 4)
 
 
 def _write_output(

@@ -21,8 +21,8 @@ from limner.apps.shared.streams import escaped_output
 from limner.core.version import __version__
 
 COMMANDS = (
-    *("caption", "explain", "init", "train", "distill", "evaluate", "score", "compare", "calibrate", "average"),
-    *("extract", "profile", "convert", "pack", "export", "serve", "shapes", "demo", "demo-train"),
+    *("caption", "watch", "serve", "explain", "init", "train", "distill", "evaluate", "score", "compare"),
+    *("calibrate", "average", "extract", "profile", "convert", "pack", "export", "shapes", "demo", "demo-train"),
 )
 SHELLS = ("bash", "zsh", "tcsh")
 PATHS = ("FILE", "DIR", "PATH", "FOLDER", "RUN", "RECIPE", "CHECKPOINT", "CLIP", "FILE.json", "FILE.html", "[RUN] FILE")

@@ -38,8 +38,8 @@ class MediaFolder:
         return f"{root}: {len(self.others)} {files} no image and no video: {names}{more}"
 
 
-def media_below(root: str | PathLike[str]) -> MediaFolder:
-    """Find the media in a folder and its subfolders.
+def media_below(root: str | PathLike[str], recursive: bool = True) -> MediaFolder:
+    """Find the media in a folder, and unless `recursive` is False in its subfolders.
 
     Hidden files and folders (`.name`), and what systems put beside them, are left out.  A linked folder is followed
     unless its files are below `root` anyway.
@@ -47,7 +47,7 @@ def media_below(root: str | PathLike[str]) -> MediaFolder:
     problems: list[str] = []
     media: list[Path] = []
     others: list[Path] = []
-    for path in sorted(_files_below(Path(root), problems)):
+    for path in sorted(_files_below(Path(root), problems, recursive)):
         (media if _is_medium(path) else others).append(path)
     return MediaFolder(tuple(media), tuple(others), tuple(problems))
 
@@ -78,7 +78,7 @@ def _is_medium(path: Path) -> bool:
     return promises_medium(path) or not path.is_file() or recognise(path) != ""
 
 
-def _files_below(folder: Path, problems: list[str]) -> Iterator[Path]:
+def _files_below(folder: Path, problems: list[str], recursive: bool) -> Iterator[Path]:
     """Every file that is no companion, in no order."""
     root = folder.resolve()
     seen = {root}
@@ -87,7 +87,8 @@ def _files_below(folder: Path, problems: list[str]) -> Iterator[Path]:
         problems.append(f"{error.filename}: the folder cannot be listed ({error.strerror}); it was left out")
 
     for where, folders, files in os.walk(folder, onerror=cannot_be_listed, followlinks=True):
-        folders[:] = [name for name in folders if not is_companion(name) and _is_new(Path(where, name), root, seen)]
+        below = folders if recursive else []
+        folders[:] = [name for name in below if not is_companion(name) and _is_new(Path(where, name), root, seen)]
         yield from (Path(where, name) for name in files if not is_companion(name))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from math import ceil
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -68,21 +69,50 @@ def shot_boundaries(
     frames: Iterable[tuple[float, Float[np.ndarray, " bins"]]], threshold: float = THRESHOLD
 ) -> Iterator[float]:
     """The times, in seconds, at which a new shot begins, from (seconds, colour histogram) of every frame."""
-    previous = None
-    suspected: tuple[float, np.ndarray] | None = None  # time of a change, and the histogram before it
+    detector = ShotDetector(threshold)
     for second, histogram in frames:
-        if suspected is not None:
-            since, before = suspected
-            if histogram_distance(before, histogram) <= threshold:
-                suspected = None
-            elif second - since >= FLASH:
-                suspected = None
-                yield since
-        elif previous is not None and histogram_distance(previous, histogram) > threshold:
-            suspected = second, previous
-        previous = histogram
-    if suspected is not None:
-        yield suspected[0]
+        if (boundary := detector.update(second, histogram)) is not None:
+            yield boundary
+    if detector.suspected is not None:
+        yield detector.suspected
+
+
+class ShotDetector:
+    """Finds the boundaries of shots in frames that come one by one.
+
+    slow      changes are also seen against the beginning of the shot, so that a pan, a dissolve or somebody who walks
+              in front of a camera begins a new one
+    shortest  seconds that a shot must last before the next one may begin
+
+    >>> red, blue = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+    >>> detector = ShotDetector()
+    >>> [detector.update(second, colours) for second, colours in [(0.0, red), (0.5, blue), (1.0, blue)]]
+    [None, None, 0.5]
+    """
+
+    def __init__(self, threshold: float = THRESHOLD, slow: bool = False, shortest: float = 0.0):
+        self.threshold, self.slow, self.shortest = threshold, slow, shortest
+        self.suspected: float | None = None  # when a change came that may still be a flash
+        self._before = self._first = self._previous = np.zeros(0)  # histograms before the change, and of this shot
+        self._begin: float | None = None  # when this shot was known to have begun
+
+    def update(self, second: float, histogram: Float[np.ndarray, " bins"]) -> float | None:
+        """Take the next frame -> the time at which a new shot began, when this frame makes that certain."""
+        boundary = None
+        if self._begin is None:
+            self._begin, self._first = second, histogram
+        elif self.suspected is not None:
+            if histogram_distance(self._before, histogram) <= self.threshold:
+                self.suspected = None
+            elif second - self.suspected >= FLASH and second - self._begin >= self.shortest:
+                boundary, self.suspected = self.suspected, None
+                self._begin, self._first = second, histogram
+        elif histogram_distance(self._previous, histogram) > self.threshold:
+            self.suspected, self._before = second, self._previous
+        elif self.slow and histogram_distance(self._first, histogram) > self.threshold:
+            self.suspected, self._before = second, self._first
+        self._previous = histogram
+        return boundary
 
 
 def histogram_distance(a: Float[np.ndarray, " bins"], b: Float[np.ndarray, " bins"]) -> float:
@@ -91,12 +121,18 @@ def histogram_distance(a: Float[np.ndarray, " bins"], b: Float[np.ndarray, " bin
 
 
 def colour_histograms(clip: ClipIndex) -> Iterator[tuple[float, Float[np.ndarray, "512"]]]:
-    """(seconds, histogram) of every frame: the fractions of 8 x 8 x 8 RGB colours in an image of 64 x 48 pixels."""
+    """(seconds, colour histogram) of every frame of a clip."""
     from av.video.reformatter import VideoReformatter
 
     scale = VideoReformatter()  # one for all frames, because `frame.reformat` would set up a new one each time
     for timestamp, frame in decode_frames(clip):
         with as_media_error(clip.path):
-            colours = rgb_pixels(frame, scale, width=64, height=48).astype(np.int32) >> 5
-        codes = (colours[..., 0] << 6) | (colours[..., 1] << 3) | colours[..., 2]
-        yield clip.to_seconds(timestamp), np.bincount(codes.ravel(), minlength=512) / codes.size
+            histogram = colour_histogram(frame, scale)
+        yield clip.to_seconds(timestamp), histogram
+
+
+def colour_histogram(frame: Any, scale: Any) -> Float[np.ndarray, "512"]:
+    """The fractions of 8 x 8 x 8 RGB colours in a PyAV frame, which `scale` reduces to 64 x 48 pixels."""
+    colours = rgb_pixels(frame, scale, width=64, height=48).astype(np.int32) >> 5
+    codes = (colours[..., 0] << 6) | (colours[..., 1] << 3) | colours[..., 2]
+    return np.bincount(codes.ravel(), minlength=512) / codes.size

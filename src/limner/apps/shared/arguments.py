@@ -136,7 +136,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda or mps (default: cpu)")
 
 
-def add_overwrite(parser: argparse.ArgumentParser) -> None:
+def add_overwrite(parser: Any) -> None:
     """Add --overwrite, which `check_outputs` reads."""
     parser.add_argument("--overwrite", action="store_true", help="replace output files that exist")
 
@@ -156,6 +156,72 @@ def add_clip(parser: Any) -> None:
         metavar="HOW",
         help="image captioners: consensus (default), mosaic, middle",
     )
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add --model, --engine and --threads, which `limner.apps.shared.models.open_captioner` reads."""
+    parser.add_argument(
+        "--model", metavar="RUN", help="run, packed model, hub id, hf:ID, openai:URL#NAME (default: limner-small)"
+    )
+    parser.add_argument(
+        "--engine", choices=["torch", "onnx"], metavar="NAME", help="torch or onnx (default: the one of --model)"
+    )
+    parser.add_argument("--threads", type=positive_int, metavar="N", help="default: OMP_NUM_THREADS; of onnx else one")
+
+
+def add_style(parser: argparse.ArgumentParser) -> None:
+    """Add --batch-size, and --style, --min-confidence and --max-chars: how a caption is written."""
+    parser.add_argument(
+        "--batch-size", type=positive_int, default=16, metavar="N", help="images at a time (default: 16)"
+    )
+    parser.add_argument(
+        "--style", choices=["plain", "sentence", "alt-text"], default="plain", metavar="NAME",
+        help="plain (default), sentence (the first one), or alt-text",
+    )  # fmt: skip
+    parser.add_argument("--min-confidence", type=probability, metavar="P", help="withhold captions that are less sure")
+    parser.add_argument("--max-chars", type=positive_int, metavar="N", help="of --style alt-text (default: 125)")
+
+
+def add_prompting(parser: argparse.ArgumentParser) -> None:
+    """The options of models that take a request with the picture."""
+    group = parser.add_argument_group("vision-language models (hf:...) and servers (openai:...)")
+    group.add_argument("--prompt", metavar="TEXT", help="the request (default: one plain sentence)")
+    group.add_argument("--system", default="", metavar="TEXT", help="the system message of a chat model")
+    group.add_argument(
+        "--dtype", choices=["float32", "bfloat16", "float16"], default="", metavar="NAME",
+        help="float32 (default on the CPU), bfloat16 (elsewhere) or float16",
+    )  # fmt: skip
+    group.add_argument(
+        "--max-side", type=positive_int, metavar="N", help="scale larger pictures down to N pixels (default: 1024)"
+    )
+    group.add_argument(
+        "--context", choices=["sidecar", "exif", "any"], metavar="FROM",
+        help="words about a file for the request: sidecar (dog.txt), exif, any",
+    )  # fmt: skip
+    group.add_argument("--requests", type=positive_int, metavar="N", help="under way at a server (default: 4)")
+    group.add_argument("--timeout", type=positive_seconds, metavar="S", help="seconds for a request (default: 300)")
+    group.add_argument("--key-variable", metavar="NAME", help="that holds the key (default: LIMNER_API_KEY)")
+
+
+def add_sidecars(parser: argparse.ArgumentParser) -> None:
+    """The options of captions beside their files."""
+    group = parser.add_argument_group("captions beside the files")
+    group.add_argument("--sidecar", choices=["txt", "caption", "json"], metavar="KIND", help="dog.KIND for dog.jpg")
+    group.add_argument(
+        "--existing", choices=["skip", "overwrite", "append", "prepend"], metavar="HOW",
+        help="a sidecar that is there: skip (default), overwrite, append, prepend",
+    )  # fmt: skip
+    group.add_argument("--prefix", metavar="TEXT", help="before each caption in a sidecar")
+    group.add_argument("--suffix", metavar="TEXT", help="after it")
+    group.add_argument("--template", metavar="TEXT", help="around it: '{caption}, {name}, {folder}'")
+
+
+def add_cutting(group: Any) -> None:
+    """Add --shots, --every and --whole: how videos are cut."""
+    cutting = group.add_mutually_exclusive_group()
+    cutting.add_argument("--shots", action="store_true", help="cut every video into shots")
+    cutting.add_argument("--every", type=positive_seconds, metavar="SECONDS", help="cut videos into equal windows")
+    cutting.add_argument("--whole", action="store_true", help="one caption per video, however long")
 
 
 def add_beam(parser: argparse.ArgumentParser) -> None:
