@@ -131,7 +131,8 @@ def _print_table(console: EscapingConsole, table: BreakdownTable) -> None:
     if table.rows:
         shown = Table()
         for place, column in enumerate(table.columns):
-            shown.add_column(column, justify="left" if place == 0 or not table.rows[0][place][:1].isdigit() else "right")
+            is_number = place > 0 and table.rows[0][place][:1].isdigit()
+            shown.add_column(column, justify="right" if is_number else "left")
         for row in table.rows:
             shown.add_row(*(Text(escape_controls(cell)) for cell in row))
         console.print(shown)

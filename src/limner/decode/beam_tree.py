@@ -1,8 +1,8 @@
 """The steps of a beam search as a tree: every hypothesis is a node, the extension of its parent by one token.
 
-    captions, steps = traced_beam(model, inputs, options)
-    nodes = beam_tree(steps)
-    node_of(nodes, captions.tokens[0].tolist())      # the caption's place in the tree
+captions, steps = traced_beam(model, inputs, options)
+nodes = beam_tree(steps)
+node_of(nodes, captions.tokens[0].tolist())      # the caption's place in the tree
 """
 
 from collections.abc import Sequence

@@ -98,15 +98,16 @@ def _continue(
         if not (alive & ~ends).any():
             break
     columns = [torch.stack(column, 1).cpu() for column in zip(*steps, strict=True)]
-    return [
-        _row(prefixes[k], rules, row, *(column[k] for column in columns)) for k, row in enumerate(tokens.tolist())
-    ]
+    return [_row(prefixes[k], rules, row, *(column[k] for column in columns)) for k, row in enumerate(tokens.tolist())]
 
 
 def _forced(prefixes: Sequence[Sequence[int]], place: int, greedy: Int[Tensor, " K"]) -> Int[Tensor, " K"]:
     """The tokens of the prefixes at a place; the greedy ones of those that are over."""
     return torch.tensor(
-        [prefix[place] if place < len(prefix) else best for prefix, best in zip(prefixes, greedy.tolist(), strict=True)],
+        [
+            prefix[place] if place < len(prefix) else best
+            for prefix, best in zip(prefixes, greedy.tolist(), strict=True)
+        ],
         device=greedy.device,
     )
 

@@ -154,7 +154,8 @@ class References:
     def document_frequency(self, ngrams: Sequence[Sequence[str]]) -> Int[np.ndarray, " G"]:
         """The number of media whose references contain each n-gram, which is given as 1 to 4 words.
 
-        >>> References({"x": ["a cat", "a dog"], "y": ["a cat sat"]}, "split").document_frequency([["a", "cat"], ["dog"]])
+        >>> references = References({"x": ["a cat", "a dog"], "y": ["a cat sat"]}, "split")
+        >>> references.document_frequency([["a", "cat"], ["dog"]])
         array([2, 1])
         """
         tokens, lengths = _encode((" ".join(words) for words in ngrams), _WordIds(self._word_ids))

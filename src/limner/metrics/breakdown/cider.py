@@ -72,9 +72,7 @@ class CiderBreakdown:
     score: float
 
 
-def break_down_cider(
-    words: Sequence[str], references: Sequence[Sequence[str]], counted: References
-) -> CiderBreakdown:
+def break_down_cider(words: Sequence[str], references: Sequence[Sequence[str]], counted: References) -> CiderBreakdown:
     """CIDEr of one caption, given as its words, with the document frequencies of `counted`; equal to `metrics.cider`.
 
     The example of `metrics.cider.cider`: for x the caption is the reference, and there are no 3-grams and 4-grams.
@@ -107,7 +105,9 @@ def break_down_cider(
 
 def _cosine(n: int, counts: Mapping[Ngram, int], theirs: Mapping[Ngram, int], idf: Mapping[Ngram, float]) -> Cosine:
     shared = tuple(
-        SharedNgram(ngram, count, theirs[ngram], idf[ngram], min(count, theirs[ngram]) * theirs[ngram] * idf[ngram] ** 2)
+        SharedNgram(
+            ngram, count, theirs[ngram], idf[ngram], min(count, theirs[ngram]) * theirs[ngram] * idf[ngram] ** 2
+        )
         for ngram, count in counts.items()
         if ngram in theirs
     )

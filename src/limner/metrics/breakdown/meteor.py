@@ -99,9 +99,7 @@ def break_down_meteor(caption: str, references: Sequence[str]) -> MeteorBreakdow
         alignment, _ = best_alignment(matches)
         each.append(_reference(tuple(own), _pairs(alignment, words[0], own), counts))
     best = max(range(len(each)), key=lambda i: each[i].score)  # the first of equals
-    return MeteorBreakdown(
-        tuple(words[0]), _function_words(words[0], tables), tuple(each), best, each[best].score
-    )
+    return MeteorBreakdown(tuple(words[0]), _function_words(words[0], tables), tuple(each), best, each[best].score)
 
 
 def _function_words(words: Sequence[str], tables: Tables) -> tuple[str, ...]:
@@ -134,7 +132,7 @@ def _weighted_share(counts: Sequence[int], side: int) -> float:
 
 
 def _pairs(alignment: Sequence[Match], words: Sequence[str], reference: Sequence[str]) -> tuple[AlignedPair, ...]:
-    """The matches with their words, and the chunk of each: one begins where a match does not go on in both sentences."""
+    """The matches with their words and their chunk: one begins where a match does not go on in both sentences."""
     pairs: list[AlignedPair] = []
     chunk, ends = -1, (-1, -1)
     for match in sorted(alignment, key=lambda it: it.ref_start):

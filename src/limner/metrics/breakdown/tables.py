@@ -1,7 +1,7 @@
 """A caption's breakdown as tables of text: the same for the terminal and for HTML.
 
-    for table in breakdown_tables(found):       # "BLEU-1: ...", its columns, its rows
-        print(table.title, table.rows)
+for table in breakdown_tables(found):       # "BLEU-1: ...", its columns, its rows
+    print(table.title, table.rows)
 """
 
 from collections.abc import Iterator, Sequence
