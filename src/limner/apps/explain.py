@@ -35,12 +35,10 @@ from limner.explanations.maps import (
     explain,
     sentence_from_text,
 )
-from limner.explanations.page import break_down_caption, collect, write_page
+from limner.explanations.page import PAGE, break_down_caption, collect, write_page
 from limner.explanations.saliency import parse_block
 from limner.explanations.write import FILMS, write_explanation
 from limner.runs.run import Run
-
-PAGE = ".html"
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:

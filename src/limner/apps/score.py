@@ -131,8 +131,7 @@ def _print_table(console: EscapingConsole, table: BreakdownTable) -> None:
     if table.rows:
         shown = Table()
         for place, column in enumerate(table.columns):
-            is_number = place > 0 and table.rows[0][place][:1].isdigit()
-            shown.add_column(column, justify="right" if is_number else "left")
+            shown.add_column(column, justify="left" if table.is_text(place) else "right")
         for row in table.rows:
             shown.add_row(*(Text(escape_controls(cell)) for cell in row))
         console.print(shown)

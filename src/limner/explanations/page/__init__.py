@@ -1,7 +1,7 @@
 """The learning page: one HTML file that explains a caption, its search and its scores."""
 
 from limner.explanations.page.content import PageContent, collect
-from limner.explanations.page.document import write_page
+from limner.explanations.page.document import PAGE, write_page
 from limner.explanations.page.references import break_down_caption
 
-__all__ = ["PageContent", "break_down_caption", "collect", "write_page"]
+__all__ = ["PAGE", "PageContent", "break_down_caption", "collect", "write_page"]

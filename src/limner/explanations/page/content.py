@@ -99,7 +99,7 @@ def collect(
     }
     facts = {
         "file": source,
-        "model": run.folder.name,
+        "model": run.folder.name.removesuffix(".limner"),
         "search": f"beam of {decoding.size}" if decoding.size > 1 else "greedy search",
         **({"clip": clips} if subject.features.layout.t > 1 else {}),
         **({"sentence": "given, not the model's own"} if given is not None else {}),

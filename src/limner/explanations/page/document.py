@@ -14,6 +14,7 @@ from limner.metrics.breakdown import CaptionBreakdown, breakdown_tables
 from limner.metrics.breakdown.tables import BreakdownTable, by_metric
 
 MAX_BYTES = 5_000_000
+PAGE = ".html"  # the ending of a page's name
 
 METRICS = {  # what each metric asks, before its numbers
     "BLEU": "How many n-grams of the caption are in a reference? An n-gram counts at most as often as the reference "
@@ -68,7 +69,7 @@ def _words(content: PageContent) -> str:
         for name in content.data["maps"]
     )
     return f"""<section aria-labelledby="words-title"><h2 id="words-title">Word by word</h2>
-<p class="soft" id="keys">Arrow keys left and right step through the words, 1 to {5} choose another word, Escape goes
+<p class="soft" id="keys">Arrow keys left and right step through the words, 1 to 5 choose another word, Escape goes
 back to the first sentence.</p>
 <div class="viewer"><div>
 <canvas id="picture" role="img" aria-label="the picture"></canvas>
@@ -126,10 +127,14 @@ def _table(table: BreakdownTable) -> str:
     lines = "".join(f"<p>{escape_html(line)}</p>" for line in table.lines)
     if not table.rows:
         return f"<h3>{title}</h3>{lines}"
-    heads = "".join(f'<th scope="col">{name}</th>' if name else "<td></td>" for name in table.columns)
+    css = [' class="word"' if table.is_text(place) else "" for place in range(len(table.columns))]
+    heads = "".join(
+        f'<th scope="col"{kind}>{name}</th>' if name else "<td></td>"
+        for name, kind in zip(table.columns, css, strict=True)
+    )
     rows = "".join(
         f'<tr><th scope="row">{escape_html(row[0])}</th>'
-        + "".join(f"<td>{escape_html(cell)}</td>" for cell in row[1:])
+        + "".join(f"<td{kind}>{escape_html(cell)}</td>" for cell, kind in zip(row[1:], css[1:], strict=True))
         + "</tr>"
         for row in table.rows
     )

@@ -10,7 +10,7 @@ const make = (name, text, css) => {
 const bytes = (base64) => Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
 const percent = (logprob) => {
   const share = 100 * Math.exp(logprob);
-  return share >= 10 ? `${share.toFixed(0)} %` : share >= 0.1 ? `${share.toFixed(1)} %` : "< 0.1 %";
+  return share >= 10 ? `${share.toFixed(0)}\u00a0%` : share >= 0.1 ? `${share.toFixed(1)}\u00a0%` : "<\u00a00.1\u00a0%";
 };
 const [T, ROWS, COLUMNS] = data.layout, CELLS = T * ROWS * COLUMNS;
 const END = data.words.indexOf("(end)");
@@ -260,7 +260,7 @@ function drawTree() {
     const group = drawing("g", { class: `${node[5]}${onPath.has(i) ? " path" : ""}`, transform: `translate(${x(node)} ${y(node)})` });
     const word = data.words[node[3]], text = drawing("text", { x: 6, y: 18 });
     text.textContent = word.length > 9 ? `${word.slice(0, 8)}\u2026` : word;
-    const share = drawing("text", { x: BOX - 5, y: 18, "text-anchor": "end", class: "share" });
+    const share = drawing("text", { x: BOX - 5, y: 18, "text-anchor": "end", class: "percent" });
     share.textContent = percent(node[4]);
     const title = drawing("title", {});
     title.textContent = `${prefixOf(i).join(" ")}: ${percent(node[4])}, ${FATES[node[5]]}`;

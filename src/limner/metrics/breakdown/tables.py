@@ -25,6 +25,10 @@ class BreakdownTable(NamedTuple):
     rows: tuple[tuple[str, ...], ...]
     lines: tuple[str, ...] = ()
 
+    def is_text(self, place: int) -> bool:
+        """Whether a column holds words and not numbers."""
+        return place == 0 or not self.rows[0][place][:1].isdigit()
+
 
 def breakdown_tables(found: CaptionBreakdown) -> list[BreakdownTable]:
     """All tables of a caption, metric by metric."""
