@@ -34,11 +34,11 @@ def explain(
 
     `model` is a run folder or a packed model (None: the model that comes with limner).  `method` is "attention",
     "gradcam", "gradcam++" or "saliency" (None: attention, if the model has it).  `sentence` is explained instead of
-    the model's own caption.  `out` is the path of a figure (.png, .pdf, .svg), a film (.mp4, .gif), a page (.html) or a
-    folder of frames to write.  A page also shows how the scores come about: against `references`, or those that
-    `reference_file`, captions of a data set, has for this file.  `font` is a font file for words that DejaVu Sans lacks, for example Chinese ones.  `frames` are
-    sampled from a clip (None: as in training); `clip` is how a captioner of images reads them: "consensus" (None),
-    "mosaic" or "middle".
+    the model's own caption.  `out` is the path of a figure (.png, .pdf, .svg), a film (.mp4, .gif), a page (.html) or
+    a folder of frames to write.  A page also shows how the scores come about: against `references`, or against those
+    that `reference_file`, the captions of a data set, has for this file.  `font` is a font file for words that DejaVu
+    Sans lacks, for example Chinese ones.  `frames` are sampled from a clip (None: as in training); `clip` is how a
+    captioner of images reads them: "consensus" (None), "mosaic" or "middle".
     Raises ValueError for an unknown method, or a source that cannot be read.
 
     >>> import limner

@@ -2,7 +2,7 @@
 
     limner explain photo.jpg                      makes photo-explained.png
     limner explain RUN clip.mp4 --out film.mp4    or .gif, a folder, a figure
-    limner explain RUN photo.jpg --out page.html  maps, search, scores to step through
+    limner explain RUN photo.jpg --out page.html  to step through
     limner explain RUN --score                    are the maps right?
     limner explain --join DIR --out film.mp4      PNG files to a film
 

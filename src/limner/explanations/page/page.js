@@ -168,7 +168,7 @@ function showAlternatives() {
     word.dir = "auto";
     inner.style.width = `${100 * Math.exp(it.logprob)}%`;
     bar.append(inner);
-    item.append(word, bar, make("output", percent(it.logprob)));
+    item.append(word, bar, make("span", percent(it.logprob), "number"));
     return item;
   }));
   part("back").hidden = now.sentence === 0;
