@@ -101,7 +101,7 @@ def collect(
         "file": source,
         "model": run.folder.name.removesuffix(".limner"),
         "search": f"beam of {decoding.size}" if decoding.size > 1 else "greedy search",
-        **({"clip": clips} if subject.features.layout.t > 1 else {}),
+        **({"clip": clips} if clip or clips != "mosaic" else {}),
         **({"sentence": "given, not the model's own"} if given is not None else {}),
     }
     return PageContent(sentence.text, facts, data, notes=(*notes, *subject.notes))

@@ -74,7 +74,7 @@ back to the first sentence.</p>
 <div class="viewer"><div>
 <canvas id="picture" role="img" aria-label="the picture"></canvas>
 <div id="time-line" hidden><canvas id="strip" aria-hidden="true"></canvas>
-<label>Time <input type="range" id="time" min="0" step="1"></label> <span id="seconds"></span></div>
+<label>Time <input type="range" id="time" min="0" step="1"> <span id="seconds"></span></label></div>
 <fieldset id="methods"><legend>Where it looked, by</legend>{methods}</fieldset>
 <p class="soft" id="method-note"></p></div>
 <div><div id="words" role="group" aria-label="words of the sentence"></div>

@@ -10,7 +10,8 @@ const make = (name, text, css) => {
 const bytes = (base64) => Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
 const percent = (logprob) => {
   const share = 100 * Math.exp(logprob);
-  return share >= 10 ? `${share.toFixed(0)}\u00a0%` : share >= 0.1 ? `${share.toFixed(1)}\u00a0%` : "<\u00a00.1\u00a0%";
+  const digits = share >= 10 ? share.toFixed(0) : share >= 0.1 ? share.toFixed(1) : share >= 0.001 ? share.toFixed(3) : "";
+  return digits ? `${digits}\u00a0%` : "<\u00a00.001\u00a0%";
 };
 const [T, ROWS, COLUMNS] = data.layout, CELLS = T * ROWS * COLUMNS;
 const END = data.words.indexOf("(end)");
@@ -243,7 +244,7 @@ const drawing = (name, attributes) => {
   return element;
 };
 function drawTree() {
-  const WIDE = 132, HIGH = 34, BOX = 108, TALL = 28;
+  const WIDE = 150, HIGH = 34, BOX = 126, TALL = 28;
   const onPath = new Set(beam.path), steps = Math.max(...beam.nodes.map((node) => node[1]));
   const rows = Math.max(...beam.nodes.map((node) => node[2]));
   const size = { width: steps * WIDE, height: rows * HIGH + 4 };
