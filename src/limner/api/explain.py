@@ -10,8 +10,9 @@ from limner.explanations.clip_sentence import captioned
 from limner.explanations.explanation_input import load_explanation_input
 from limner.explanations.maps import Explanation, default_method, sentence_from_text
 from limner.explanations.maps import explain as explain_sentence
-from limner.explanations.page import PAGE, break_down_caption, collect, write_page
+from limner.explanations.page import PAGE, collect, find_references, write_page
 from limner.explanations.write import write_explanation
+from limner.metrics.breakdown import break_down
 from limner.runs.resolve import resolve_model
 from limner.runs.run import Run, load_run
 
@@ -53,8 +54,9 @@ def explain(
     chosen = method or default_method(run.model)
     explanation = explain_sentence(run.model, explained.features, words, chosen, weights)
     if out is not None and Path(out).suffix.lower() == PAGE:
+        known = find_references(fspath(source), references, fspath(reference_file))
         content = collect(run, explained, fspath(source), run.recipe.beam, clip, given, method)
-        breakdown = break_down_caption(fspath(source), content.caption, references, fspath(reference_file))
+        breakdown = None if known is None else break_down(*known, content.caption)
         write_page(replace(content, breakdown=breakdown), Path(out))
     elif out is not None:
         write_explanation(explanation, explained.display, Path(out), font=fspath(font))

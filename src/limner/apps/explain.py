@@ -35,9 +35,11 @@ from limner.explanations.maps import (
     explain,
     sentence_from_text,
 )
-from limner.explanations.page import PAGE, break_down_caption, collect, write_page
+from limner.explanations.page import PAGE, collect, find_references, write_page
 from limner.explanations.saliency import parse_block
 from limner.explanations.write import FILMS, write_explanation
+from limner.metrics.breakdown import break_down
+from limner.metrics.references import References
 from limner.runs.run import Run
 
 
@@ -73,6 +75,7 @@ def show(options: argparse.Namespace, rest: list[str]) -> int:
         raise WrongArguments(f"--method {options.method}: several methods are for --score; give one")
     block = _block(options.unit)
     decoding_changes, changes = split_decoding(rest)
+    known = find_references(source, options.reference, options.references)
     loaded = open_run(model, options, changes)
     method = options.method or default_method(loaded.model)
     if block and method != "saliency":
@@ -82,7 +85,7 @@ def show(options: argparse.Namespace, rest: list[str]) -> int:
     subject = load_explanation_input(loaded, source, options.device, options.frames)
     bound = decoding.bind(loaded.vocabulary)
     if is_page:
-        return page(options, loaded, subject, (source, out), bound, given)
+        return page(options, loaded, subject, (source, out), bound, given, known)
     sentence, weights = captioned(loaded, subject.features, bound, options.clip, given)
     explanation = explain(
         loaded.model, subject.features, sentence, method, weights, **({"block": block} if block else {})
@@ -113,11 +116,12 @@ def page(
     paths: tuple[str, Path],
     decoding: Beam,
     given: TargetSentence | None,
+    known: tuple[References, str] | None,
 ) -> int:
-    """Write the learning page; `paths` are the medium and the page."""
+    """Write the learning page; `paths` are the medium and the page, `known` the references and the medium's id."""
     source, out = paths
     content = collect(loaded, subject, source, decoding, options.clip, given, options.method)
-    breakdown = break_down_caption(source, content.caption, options.reference, options.references)
+    breakdown = None if known is None else break_down(*known, content.caption)
     write_page(replace(content, breakdown=breakdown), out)
     print(f"{content.caption}\nwrote {out}")
     if given is not None and given.unknown:

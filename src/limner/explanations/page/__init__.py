@@ -2,6 +2,6 @@
 
 from limner.explanations.page.content import PageContent, collect
 from limner.explanations.page.document import PAGE, write_page
-from limner.explanations.page.references import break_down_caption
+from limner.explanations.page.references import find_references
 
-__all__ = ["PAGE", "PageContent", "break_down_caption", "collect", "write_page"]
+__all__ = ["PAGE", "PageContent", "collect", "find_references", "write_page"]

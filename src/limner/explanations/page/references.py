@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from limner.data.captions_file import read_captions
 from limner.data.pairing import normalise_id
-from limner.metrics.breakdown import CaptionBreakdown, break_down, find_id
+from limner.metrics.breakdown import find_id
 from limner.metrics.references import References
 
 
-def break_down_caption(source: str, caption: str, given: Sequence[str], file: str = "") -> CaptionBreakdown | None:
-    """Break down the scores of a caption of the medium `source`, a path or an id; None without references.
+def find_references(source: str, given: Sequence[str], file: str = "") -> tuple[References, str] | None:
+    """The references of a data set, and the id of the medium `source`, a path or an id; None without references.
 
     given  references of this medium; they replace those of the file
     file   a caption file of any layout, or a folder.  All its media count for the idf weights of CIDEr
@@ -19,7 +19,7 @@ def break_down_caption(source: str, caption: str, given: Sequence[str], file: st
     if any(not text.strip() for text in given):
         raise ValueError('a reference is empty: give a sentence, --reference "a dog runs"')
     if not file:
-        return break_down(References({source: list(given)}), source, caption) if given else None
+        return (References({source: list(given)}), source) if given else None
     read = read_captions(file)
     texts = {id: list(captions) for id, captions in read.captions.items() if captions}
     try:
@@ -30,7 +30,7 @@ def break_down_caption(source: str, caption: str, given: Sequence[str], file: st
         id = source
     if given:
         texts[id] = list(given)
-    return break_down(References(texts), id, caption)
+    return References(texts), id
 
 
 def _id_of(source: str, texts: dict[str, list[str]], files: dict[str, str]) -> str:
