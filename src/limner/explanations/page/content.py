@@ -155,7 +155,9 @@ def _beam(
     elif clips == "consensus":
         assert weights is not None
         frame = int(weights.argmax())
-        media, options = select_frame(features, frame), hypotheses_per_frame(decoding)
+        media, wide = select_frame(features, frame), hypotheses_per_frame(decoding)
+        assert isinstance(wide, Beam)
+        options = wide
         note = (
             "Every frame of the clip is searched by itself, and the sentence that agrees most with those of all frames "
             f"is the caption. The tree is that of frame {frame + 1} of {features.layout.t}, which the caption fits best"

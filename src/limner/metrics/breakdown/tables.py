@@ -72,12 +72,12 @@ def _bleu(bleu: BleuBreakdown) -> Iterator[BreakdownTable]:
         formula = f"exp(1 - {bleu.closest} / {bleu.length}) = " if bleu.length else ""
         penalty = f"shorter than it: brevity penalty = {formula}{number(bleu.brevity_penalty)}"
     length = f"the caption has {bleu.length} words, the references {lengths}; the closest is {bleu.closest}: {penalty}"
-    rows = []
+    scores = []
     for order in bleu.orders:
         product = " x ".join(number(it.precision) for it in bleu.orders[: order.n])
         root = product if order.n == 1 else f"({product})^(1/{order.n})"
-        rows.append((f"BLEU-{order.n}", f"{root} x {number(bleu.brevity_penalty)}", number(order.score)))
-    yield BreakdownTable("BLEU", "Mean of the precisions, times the brevity penalty", ("", "", "score"), tuple(rows),
+        scores.append((f"BLEU-{order.n}", f"{root} x {number(bleu.brevity_penalty)}", number(order.score)))
+    yield BreakdownTable("BLEU", "Mean of the precisions, times the brevity penalty", ("", "", "score"), tuple(scores),
                          (length,))  # fmt: skip
 
 
