@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from limner import shipped
@@ -21,20 +21,26 @@ from limner.core.addresses import refuse_address
 from limner.core.files import write_json
 from limner.core.types import Layout
 from limner.data.media import is_clip
+from limner.decode.options import Beam
 from limner.explanations import video
 from limner.explanations.clip_sentence import captioned
 from limner.explanations.evaluation import score_run, scores_table
-from limner.explanations.explanation_input import load_explanation_input
+from limner.explanations.explanation_input import ExplanationInput, load_explanation_input
 from limner.explanations.figure import FORMATS
 from limner.explanations.fonts import check_font, glyph_note
 from limner.explanations.maps import (
     METHODS,
+    TargetSentence,
     default_method,
     explain,
     sentence_from_text,
 )
+from limner.explanations.page import PAGE, collect, find_references, write_page
 from limner.explanations.saliency import parse_block
 from limner.explanations.write import FILMS, write_explanation
+from limner.metrics.breakdown import break_down
+from limner.metrics.references import References
+from limner.runs.run import Run
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
@@ -53,11 +59,15 @@ def show(options: argparse.Namespace, rest: list[str]) -> int:
     """Explain one image or video."""
     model, source = _model_and_source(options)
     out = options.out or Path(f"{Path(source).stem}-explained{'.mp4' if is_clip(source) else '.png'}")
-    if out.suffix.lower() not in ("", *FORMATS, *FILMS) and not out.is_dir():
+    is_page = out.suffix.lower() == PAGE and not out.is_dir()
+    if out.suffix.lower() not in ("", *FORMATS, *FILMS, PAGE) and not out.is_dir():
         raise WrongArguments(
-            f"{out}: the ending chooses the format; known are {', '.join((*FORMATS, *FILMS))}, and none for a folder"
+            f"{out}: the ending chooses the format; known are {', '.join((*FORMATS, *FILMS, PAGE))}, and none for a "
+            "folder"
         )
-    check_outputs(options, out, inputs=[source, *([options.font] if options.font else [])])
+    _check_page_options(options, is_page)
+    read = [path for path in (options.font, options.references) if path]
+    check_outputs(options, out, inputs=[source, *read])
     if options.overwrite and out.resolve() == Path(source).resolve().parent:  # whose frames would be replaced
         raise ValueError(f"{out} holds {source}, which is explained: choose another folder")
     check_font(options.font)
@@ -65,6 +75,7 @@ def show(options: argparse.Namespace, rest: list[str]) -> int:
         raise WrongArguments(f"--method {options.method}: several methods are for --score; give one")
     block = _block(options.unit)
     decoding_changes, changes = split_decoding(rest)
+    known = find_references(source, options.reference, options.references)
     loaded = open_run(model, options, changes)
     method = options.method or default_method(loaded.model)
     if block and method != "saliency":
@@ -73,6 +84,8 @@ def show(options: argparse.Namespace, rest: list[str]) -> int:
     given = None if options.sentence is None else sentence_from_text(loaded.vocabulary, options.sentence)
     subject = load_explanation_input(loaded, source, options.device, options.frames)
     bound = decoding.bind(loaded.vocabulary)
+    if is_page:
+        return page(options, loaded, subject, (source, out), bound, given, known)
     sentence, weights = captioned(loaded, subject.features, bound, options.clip, given)
     explanation = explain(
         loaded.model, subject.features, sentence, method, weights, **({"block": block} if block else {})
@@ -85,6 +98,35 @@ def show(options: argparse.Namespace, rest: list[str]) -> int:
         print(f"{method} is the same everywhere for every word; try another --method", file=sys.stderr)
     note = glyph_note(" ".join([explanation.text, *explanation.words]), options.font)
     report_notes([*subject.notes, *([note] if note else [])])
+    return 0
+
+
+def _check_page_options(options: argparse.Namespace, is_page: bool) -> None:
+    """Raise WrongArguments for options that would have no effect."""
+    if not is_page and (options.reference or options.references):
+        raise WrongArguments("references are for a page: give --out page.html too")
+    if is_page and (unused := [name for name in ("unit", "font") if getattr(options, name)]):
+        raise WrongArguments(f"a page shows all cells, with the reader's fonts: leave out --{unused[0]}")
+
+
+def page(
+    options: argparse.Namespace,
+    loaded: Run,
+    subject: ExplanationInput,
+    paths: tuple[str, Path],
+    decoding: Beam,
+    given: TargetSentence | None,
+    known: tuple[References, str] | None,
+) -> int:
+    """Write the learning page; `paths` are the medium and the page, `known` the references and the medium's id."""
+    source, out = paths
+    content = collect(loaded, subject, source, decoding, options.clip, given, options.method)
+    breakdown = None if known is None else break_down(*known, content.caption)
+    write_page(replace(content, breakdown=breakdown), out)
+    print(f"{content.caption}\nwrote {out}")
+    if given is not None and given.unknown:
+        print(f"not in the vocabulary, read as the unknown word: {', '.join(given.unknown)}", file=sys.stderr)
+    report_notes([*content.notes, *(breakdown.notes if breakdown else ())])
     return 0
 
 

@@ -1,6 +1,7 @@
 """`limner score`: score captions of any tool."""
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,13 +9,16 @@ from functools import partial
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
 from limner.apps.shared.arguments import (
     WrongArguments,
     check_outputs,
     refuse_unknown,
 )
-from limner.apps.shared.console import open_console
+from limner.apps.shared.console import EscapingConsole, open_console
+from limner.apps.shared.streams import escape_controls
 from limner.core.addresses import refuse_address
 from limner.core.files import write_json
 from limner.data.captions_file import SHAPES, read_captions
@@ -22,6 +26,8 @@ from limner.data.media_folder import media_below
 from limner.data.pairing import CaptionPairs, normalise_id, pair_captions, summarise_ids
 from limner.data.shapes import read_truth
 from limner.data.shapes_words import Scene
+from limner.metrics.breakdown import break_down, breakdown_tables, find_id
+from limner.metrics.breakdown.tables import BreakdownTable, by_metric
 from limner.metrics.references import Candidates, References, Score
 from limner.metrics.report import (
     Metric,
@@ -71,6 +77,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     pairs = pair_captions(
         candidates, references, options.split, options.allow_missing, options.diversity, options.allow_extra
     )
+    if options.why:
+        return why(options, pairs)
     training = _training(options.training) if options.training else None
     counted = References(pairs.references, options.tokenizer)
     report: Report | SampleReport
@@ -90,6 +98,45 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         write_json(options.out, given | report_to_json(report))
         print(f"wrote {options.out} (fractions, not x100)")
     return 0
+
+
+def why(options: argparse.Namespace, pairs: CaptionPairs) -> int:
+    """Print how the scores of one caption come about."""
+    id = find_id(options.why, pairs.candidates)
+    found = break_down(References(pairs.references, options.tokenizer), id, pairs.candidates[id][0])
+    if options.json:
+        print(json.dumps(found.to_json(), indent=1))
+        return 0
+    console = open_console()
+    console.print(Text(f"{id}: {escape_controls(found.text)}", style="bold"))
+    for i, reference in enumerate(found.references, 1):
+        console.print(Text(f"reference {i}: {escape_controls(reference)}"))
+    for metric, tables in by_metric(breakdown_tables(found)).items():
+        console.rule(Text(metric), align="left")
+        for table in tables:
+            _print_table(console, table)
+    scores = Table(title="scores of this caption x100", title_justify="left")
+    for name in found.scores:
+        scores.add_column(name, justify="right")
+    scores.add_row(*(f"{100 * score:.1f}" for score in found.scores.values()))
+    console.print(scores)
+    for note in (*pairs.notes, *found.notes):
+        print(f"note: {note}", file=sys.stderr)
+    return 0
+
+
+def _print_table(console: EscapingConsole, table: BreakdownTable) -> None:
+    """One table of `why`: words as they are, without the markup of rich."""
+    console.print(Text(escape_controls(table.title), style="bold"))
+    if table.rows:
+        shown = Table()
+        for place, column in enumerate(table.columns):
+            shown.add_column(column, justify="left" if table.is_text(place) else "right")
+        for row in table.rows:
+            shown.add_row(*(Text(escape_controls(cell)) for cell in row))
+        console.print(shown)
+    for line in table.lines:
+        console.print(Text(escape_controls(line)))
 
 
 def show(report: Report | SampleReport, about: str = "") -> None:
@@ -135,6 +182,12 @@ def _check_options(options: argparse.Namespace) -> None:
     """Raise WrongArguments for options that would have no effect."""
     if options.images and not options.clip:
         raise WrongArguments("--images is for CLIPScore: give --clip too")
+    if options.json and not options.why:
+        raise WrongArguments("--json prints one caption: give --why ID too (--out FILE.json has the scores of all)")
+    unused = [name for name in ("out", "clip", "diversity", "training", "spice_jar") if getattr(options, name)]
+    unused += ["metrics"] if options.metrics != "all" else []
+    if options.why and unused:
+        raise WrongArguments(f"--why prints one caption's scores: leave out --{unused[0].replace('_', '-')}")
     if options.clip and options.diversity:
         raise WrongArguments("--clip scores one caption per id: leave out --diversity")
 

@@ -21,8 +21,11 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")  # not allowed in HTML
 
 
-def html_document(title: str, body: Iterable[str], script: str = "") -> str:
-    """A complete HTML file.  `title` and `body` are HTML already; `script` is the only JavaScript that may run."""
+def html_document(title: str, body: Iterable[str], script: str = "", style: str = "") -> str:
+    """A complete HTML file.  `title` and `body` are HTML already; `script` is the only JavaScript that may run.
+
+    `style` is added to the style sheet of all pages.
+    """
     script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     policy = f"{POLICY}; script-src 'sha256-{script_hash}'" if script else POLICY
     head = [
@@ -30,7 +33,7 @@ def html_document(title: str, body: Iterable[str], script: str = "") -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{title}</title>",
-        f"<style>{CSS}</style>",
+        f"<style>{CSS}{style}</style>",
     ]
     end = [f"<script>{script}</script>"] if script else []
     lines = ["<!doctype html>", '<html lang="en"><head>', *head, "</head><body>", *body, *end, "</body></html>", ""]

@@ -25,7 +25,7 @@ from limner.decode.rules import Rules
 from limner.decode.start import with_predicted_start
 from limner.models.captioner import Captioner, first_tensor, map_tensors
 
-__all__ = ["SEARCHES", "Beam", "Sample", "beam", "greedy", "rollout", "sample", "search"]
+__all__ = ["SEARCHES", "Beam", "Sample", "beam", "greedy", "rollout", "sample", "search", "traced_beam"]
 
 
 @torch.no_grad()
@@ -111,21 +111,40 @@ def beam(model: Captioner, inputs: Inputs, options: Beam = Beam()) -> Captions: 
     return search.finish()
 
 
-def _beam_of_one(model: Captioner, inputs: Inputs, options: Beam) -> Captions:
-    """Beam search over a single medium on the CPU, with the bookkeeping of `single_beam`."""
+@torch.no_grad()
+def traced_beam(model: Captioner, inputs: Inputs, options: Beam) -> tuple[Captions, list[single_beam.BeamStep]]:
+    """`beam` for a single medium, and the steps of its search (`beam_tree` makes a tree of them).
+
+    Raises ValueError for several media, and for constrained and diverse beams, which are several beams.
+    """
+    if options.must or options.groups > 1:
+        raise ValueError(f"the steps of a {'constrained' if options.must else 'diverse'} beam are not recorded")
+    if len(inputs) != 1:
+        raise ValueError(f"the steps of one medium's search are recorded at a time, got {len(inputs)} media")
+    if options.predict_start:
+        model, inputs, options = with_predicted_start(model, inputs, options)
+    steps: list[single_beam.BeamStep] = []
+    return _beam_of_one(model, inputs, options, steps), steps
+
+
+def _beam_of_one(
+    model: Captioner, inputs: Inputs, options: Beam, trace: list[single_beam.BeamStep] | None = None
+) -> Captions:
+    """Beam search over a single medium, with the bookkeeping of `single_beam`; its steps are added to `trace`."""
     memory = model.encode(inputs)  # type: ignore[arg-type]
-    decoding_step = model.decoding_step()
+    decoding_step, device = model.decoding_step(), inputs.device
 
     def step(token: Int[np.ndarray, "1 K"], state: Any) -> single_beam.StepOutput:
-        out = decoding_step(torch.from_numpy(token[0]), state, memory)
+        out = decoding_step(torch.from_numpy(token[0]).to(device), state, memory)
         logp = out.logits.float().log_softmax(-1)
-        return logp.numpy()[None], out.attention.float().numpy()[None], out.state
+        return logp.cpu().numpy()[None], out.attention.float().cpu().numpy()[None], out.state
 
     def select(state: Any, media: Int[np.ndarray, " 1"], rows: Int[np.ndarray, "1 K"]) -> Any:
-        index = torch.from_numpy(rows[0])
+        index = torch.from_numpy(rows[0]).to(device)
         return map_tensors(lambda x: x.index_select(0, index), state)
 
-    (found,) = single_beam.beam(step, model.init_state(memory), options, select)
+    traces = None if trace is None else [trace]
+    (found,) = single_beam.beam(step, model.init_state(memory), options, select, traces=traces)
     best = NBest(1, options.n_best)
     best.hypotheses[0] = [
         BeamHypothesis(each.score, each.logprob, torch.from_numpy(each.tokens), torch.from_numpy(each.attention))

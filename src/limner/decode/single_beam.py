@@ -5,9 +5,9 @@ numbers.  It needs no PyTorch, so both engines use it.  Hypotheses that have end
 best, have no row in the decoder's batch: later steps are faster.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -33,14 +33,40 @@ class FoundCaption(NamedTuple):
     attention: np.ndarray  # (L, N); each row sums to 1
 
 
-def beam(step: StepFunction, state: Any, options: Beam, select: SelectRows, media: int = 1) -> list[list[FoundCaption]]:
+Fate = Literal["kept", "ended", "hopeless", "outside"]
+
+
+class BeamStep(NamedTuple):
+    """One step of the search: the C likeliest extensions of the hypotheses, best first, and what became of each.
+
+    parent   (C,) the hypothesis that is extended, counted among the kept ones of the step before
+    token    (C,) the token by which it is extended
+    logprob  (C,) natural log of the probability of the extended hypothesis, not normalised
+    fate     kept: it is extended in the next step.  ended: the token is EOS.  hopeless: it cannot become better than
+             the ended ones (`Beam.drop_hopeless`).  outside: the beam has no place for it
+    """
+
+    parent: np.ndarray
+    token: np.ndarray
+    logprob: np.ndarray
+    fate: tuple[Fate, ...]
+
+
+def beam(
+    step: StepFunction,
+    state: Any,
+    options: Beam,
+    select: SelectRows,
+    media: int = 1,
+    traces: Sequence[list[BeamStep]] | None = None,
+) -> list[list[FoundCaption]]:
     """Return the `options.n_best` best captions of each medium, best first; fewer when the search finds fewer.
 
     All media take their steps together, with K rows each: a medium with fewer hypotheses repeats some.  One that has
     ended leaves the batch.  `state` has B = `media` rows, with K = 1.  Raises FloatingPointError when the scores of a
-    medium are nan, or all -inf.
+    medium are nan, or all -inf.  `traces` has a list for each medium, to which its steps are added.
     """
-    searches = [SingleBeam(options) for _ in range(media)]
+    searches = [SingleBeam(options, None if traces is None else traces[i]) for i in range(media)]
     live = searches
     token: np.ndarray = np.full((media, 1), BOS)
     for _ in range(options.rules.max_length):
@@ -63,8 +89,8 @@ def beam(step: StepFunction, state: Any, options: Beam, select: SelectRows, medi
 class SingleBeam:
     """The hypotheses of one medium: R unfinished ones, with a row of the decoder each, and the best ended ones."""
 
-    def __init__(self, options: Beam):
-        self.options = options
+    def __init__(self, options: Beam, trace: list[BeamStep] | None = None):
+        self.options, self.trace = options, trace
         self.score = np.zeros(1, np.float32)  # (R,) log-probabilities of the unfinished hypotheses
         self.slots = options.size  # hypotheses that may still end
         self.token = np.full(1, BOS, np.int64)  # (R,) their last tokens
@@ -100,6 +126,8 @@ class SingleBeam:
         if self.options.drop_hopeless and self.threshold > -inf:
             # the highest normalised score that a hypothesis can still reach: log-probabilities only fall
             live &= score / max(1.0, self.options.divisor(self.options.rules.max_length)) > self.threshold
+        if self.trace is not None:
+            self.trace.append(_trace_step(scores, logp.shape[1], in_beam, ended, live))
         return self._keep(live, score, parents)
 
     def _keep(self, live: Bool[np.ndarray, " K"], score: np.ndarray, parents: np.ndarray) -> Int[np.ndarray, " S"]:
@@ -151,6 +179,24 @@ class SingleBeam:
             score = logprob / self.options.divisor(self.tokens.shape[1]) if self.options.keep_beam_full else -inf
             self._add(FoundCaption(score, logprob, self.tokens[row], self.attention[row]))
         return self.ended
+
+
+def _trace_step(
+    scores: Float[np.ndarray, " M"],
+    words: int,
+    in_beam: Bool[np.ndarray, " K"],
+    ended: Bool[np.ndarray, " K"],
+    live: Bool[np.ndarray, " K"],
+) -> BeamStep:
+    """The step that chose the K highest of `scores`, with as many of the next best ones."""
+    size = len(in_beam)
+    best = top_k(scores, min(2 * size, len(scores)))
+    best = best[scores[best] > -inf]
+    fates: list[Fate] = ["outside"] * len(best)
+    for k in range(min(size, len(best))):
+        if in_beam[k]:
+            fates[k] = "ended" if ended[k] else "kept" if live[k] else "hopeless"
+    return BeamStep(best // words, best % words, scores[best], tuple(fates))
 
 
 def log_softmax(logits: Float[np.ndarray, "*B V"]) -> Float[np.ndarray, "*B V"]:

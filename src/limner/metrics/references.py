@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import Float, Int
 
-from limner.metrics.ngrams import NgramCounts, Postings, count_ngrams
+from limner.metrics.ngrams import UNSEEN, NgramCounts, Postings, count_ngrams
 from limner.text.tokens import get_tokenizer
 
 T = TypeVar("T")
@@ -150,6 +150,20 @@ class References:
         ngram = self.postings.index.lookup(index)[counts.ngram]
         pair = self.postings.lookup(ngram, counts.sentence)
         return Candidates(texts, lines, lengths, NgramCounts(counts.sentence, ngram, counts.order, counts.count), pair)
+
+    def document_frequency(self, ngrams: Sequence[Sequence[str]]) -> Int[np.ndarray, " G"]:
+        """The number of media whose references contain each n-gram, which is given as 1 to 4 words.
+
+        >>> references = References({"x": ["a cat", "a dog"], "y": ["a cat sat"]}, "split")
+        >>> references.document_frequency([["a", "cat"], ["dog"]])
+        array([2, 1])
+        """
+        tokens, lengths = _encode((" ".join(words) for words in ngrams), _WordIds(self._word_ids))
+        index, counts = count_ngrams(tokens, lengths)
+        whole = counts.order == lengths[counts.sentence] - 1  # one entry for each n-gram: itself
+        number = np.full(len(lengths), UNSEEN)
+        number[counts.sentence[whole]] = self.postings.index.lookup(index)[counts.ngram[whole]]
+        return np.append(self.postings.document_frequency, 0)[number]
 
     def _check_candidates(self, captions: Mapping[str, Any]) -> None:
         wanted = set(self.ids)

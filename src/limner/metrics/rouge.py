@@ -41,9 +41,18 @@ def _segment_score(words: Sequence[str], references: Sequence[tuple[int, Mapping
     common = [(lcs_length(words, masks, length), length) for length, masks in references]
     precision = max(shared for shared, _ in common) / len(words)
     recall = max(shared / length for shared, length in common)
+    return f_measure(precision, recall)
+
+
+def f_measure(precision: float, recall: float) -> float:
+    """ROUGE-L of a precision and a recall (eq. 4); 0 where one of them is 0.
+
+    >>> f_measure(0.5, 0.5), f_measure(0.0, 1.0)
+    (0.5, 0.0)
+    """
     if precision == 0 or recall == 0:
         return 0.0
-    return (1 + BETA**2) * precision * recall / (recall + BETA**2 * precision)  # eq. 4
+    return (1 + BETA**2) * precision * recall / (recall + BETA**2 * precision)
 
 
 def lcs_length(words: Sequence[str], masks: Mapping[str, int], length: int) -> int:

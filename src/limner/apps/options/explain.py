@@ -2,6 +2,7 @@
 
     limner explain photo.jpg                      makes photo-explained.png
     limner explain RUN clip.mp4 --out film.mp4    or .gif, a folder, a figure
+    limner explain RUN photo.jpg --out page.html  to step through
     limner explain RUN --score                    are the maps right?
     limner explain --join DIR --out film.mp4      PNG files to a film
 
@@ -20,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="RUN", help="the same as RUN before FILE (default: limner-small)")
     parser.add_argument(
         "--out", type=Path, metavar="FILE",
-        help="figure (.png .pdf .svg .jpg), film (.mp4 .gif) or folder for frames; with --score .json",
+        help="figure (.png .pdf .svg .jpg), film (.mp4 .gif), page (.html) or folder for frames; with --score .json",
     )  # fmt: skip
     add_overwrite(parser)
     methods = ", ".join(names_of("limner.explanations.maps.METHODS"))
@@ -32,6 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=positive_int, metavar="N", help="frames sampled from a video")
     add_clip(parser)
     parser.add_argument("--font", default="", metavar="FILE", help="for words that DejaVu Sans lacks: .ttf, .otf, .ttc")
+    parser.add_argument(
+        "--reference",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="of a page: score against it; may be repeated",
+    )
+    parser.add_argument("--references", default="", metavar="FILE", help="of a page: captions of the file's data set")
     parser.add_argument("--score", action="store_true", help="score the maps on a split of the run's data")
     parser.add_argument("--split", default="test", help="of --score (default: test)")
     parser.add_argument("--limit", type=positive_int, metavar="N", help="of --score: only the first N")

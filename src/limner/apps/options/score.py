@@ -2,6 +2,8 @@
 
     limner score --candidates preds.json --references refs.json
 
+    limner score ... --why 42          match by match, for one caption
+
 Both files may have any usual layout, which is recognised by their content: COCO results, COCO annotations, Karpathy,
 VizWiz, TextCaps, VATEX, MSR-VTT, MSVD, ActivityNet, Flickr's token files, CSV, JSONL, {id: captions}, also in a .gz or
 ZIP file; a folder of media with text files or metadata.csv; a micro-world.
@@ -30,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-extra", action="store_true", help="leave out candidates without references")
     parser.add_argument("--training", metavar="FILE", help="training captions: adds the share of novel captions")
     parser.add_argument("--diversity", action="store_true", help="several candidates per id: diversity, mean, best")
+    parser.add_argument("--why", metavar="ID", help="show how the scores of this caption come about, match by match")
+    parser.add_argument("--json", action="store_true", help="of --why: print JSON")
     add_metrics(parser)
     group = parser.add_argument_group("CLIPScore and RefCLIPScore")
     group.add_argument("--clip", metavar="CLIP", help="folder or hub id; published: openai/clip-vit-base-patch32")
