@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from limner.apps.caption import provenance
 from limner.apps.shared.arguments import (
     Override,
     WrongArguments,
@@ -21,6 +20,7 @@ from limner.apps.shared.arguments import (
     report_lines,
     report_notes,
 )
+from limner.apps.shared.captioning import provenance
 from limner.apps.shared.decoding import decoding_of
 from limner.apps.shared.journal import Journal, Row, finished_rows, printable
 from limner.apps.shared.models import open_captioner
