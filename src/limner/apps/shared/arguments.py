@@ -169,7 +169,7 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("decoding (default: the recipe's)", MORE)
     _add_beam(group)
     group.add_argument("--n-best", type=positive_int, metavar="N", help="the N best different captions of the beam")
-    group.add_argument("--must", type=word_list, metavar="WORD,...", help="words that the caption must contain")
+    group.add_argument("--must", type=word_list, metavar="WORD,...", help="words that must appear; a|b: one of them")
     group.add_argument("--never", type=word_list, metavar="WORD,...", help="words that it must not contain")
     group.add_argument("--sample", type=positive_int, metavar="N", help="draw N captions at random instead")
     group.add_argument("--temperature", type=float, metavar="T", help="of --sample; below 1: safer captions")
