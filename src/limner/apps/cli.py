@@ -21,19 +21,8 @@ from limner.apps.shared.streams import escaped_output
 from limner.core.version import __version__
 
 COMMANDS = (
-    *(
-        "caption",
-        "explain",
-        "init",
-        "train",
-        "evaluate",
-        "score",
-        "compare",
-        "calibrate",
-        "average",
-        "extract",
-        "profile",
-    ),
+    *("caption", "alt", "explain", "init", "train", "evaluate", "score", "compare", "calibrate", "average"),
+    *("extract", "profile"),
     *("convert", "pack", "export", "serve", "shapes", "demo", "demo-train"),
 )
 SHELLS = ("bash", "zsh", "tcsh")

@@ -2,7 +2,8 @@
 
     limner caption photo.jpg clip.mp4 folder/ --out captions.csv
 
-Without --out captions are printed.  The ending of --out chooses CSV, JSONL, JSON (COCO results) or an HTML report.
+Without --out captions are printed.  The ending of --out chooses CSV, JSONL, JSON (COCO results), an HTML report,
+Parquet, or a Hugging Face data set.
 Videos of more than a minute are cut into shots.  Without files this is a prompt: type a path, get a caption.
 """
 
@@ -15,6 +16,7 @@ from limner.apps.shared.arguments import (
     add_device,
     add_ensemble,
     add_overwrite,
+    add_prompting,
     positive_int,
     positive_seconds,
     probability,
@@ -30,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--engine", choices=["torch", "onnx"], metavar="NAME", help="torch or onnx (default: the one of --model)"
     )
     parser.add_argument("--threads", type=positive_int, metavar="N", help="default: OMP_NUM_THREADS; of onnx else one")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="ends in .csv, .jsonl, .json or .html (report)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help=".csv, .jsonl, .json, .html (report), .parquet, .hf")
     parser.add_argument("--references", type=Path, metavar="FILE", help="a report shows them, with scores")
     parser.add_argument("--caption-column", default="", metavar="C", help="of --references, when it is unusual")
     parser.add_argument("--resume", action="store_true", help="keep the captions that --out already has")
@@ -49,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-confidence", type=probability, metavar="P", help="withhold captions that are less sure")
     parser.add_argument("--max-chars", type=positive_int, metavar="N", help="of --style alt-text (default: 125)")
     add_device(parser)
-    _add_prompting(parser)
+    add_prompting(parser)
     _add_sidecars(parser)
     group = parser.add_argument_group("videos")
     group.add_argument("--frames", type=positive_int, metavar="N", help="frames sampled from a video or shot")
@@ -67,35 +69,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_ensemble(parser)
 
 
-def _add_prompting(parser: argparse.ArgumentParser) -> None:
-    """The options of models that take a request with the picture."""
-    group = parser.add_argument_group("vision-language models (hf:...) and servers (openai:...)")
-    group.add_argument("--prompt", metavar="TEXT", help="the request (default: one plain sentence)")
-    group.add_argument("--system", default="", metavar="TEXT", help="the system message of a chat model")
-    group.add_argument(
-        "--dtype", choices=["float32", "bfloat16", "float16"], default="", metavar="NAME",
-        help="float32 (default on the CPU), bfloat16 (elsewhere) or float16",
-    )  # fmt: skip
-    group.add_argument(
-        "--max-side", type=positive_int, metavar="N", help="scale larger pictures down to N pixels (default: 1024)"
-    )
-    group.add_argument(
-        "--context", choices=["sidecar", "exif", "any"], metavar="FROM",
-        help="words about a file for the request: sidecar (dog.txt), exif, any",
-    )  # fmt: skip
-    group.add_argument("--requests", type=positive_int, metavar="N", help="under way at a server (default: 4)")
-    group.add_argument("--timeout", type=positive_seconds, metavar="S", help="seconds for a request (default: 300)")
-    group.add_argument("--key-variable", metavar="NAME", help="that holds the key (default: LIMNER_API_KEY)")
-
-
 def _add_sidecars(parser: argparse.ArgumentParser) -> None:
-    """The options of captions beside their files."""
-    group = parser.add_argument_group("captions beside the files")
-    group.add_argument("--sidecar", choices=["txt", "caption", "json"], metavar="KIND", help="dog.KIND for dog.jpg")
+    """The options of captions beside and inside their files."""
+    group = parser.add_argument_group("captions beside or inside the files")
+    kinds = ["txt", "caption", "json", "xmp"]
+    group.add_argument("--sidecar", choices=kinds, metavar="KIND", help="txt, caption, json, xmp: dog.txt for dog.jpg")
+    group.add_argument("--exif", action="store_true", help="into EXIF's ImageDescription of the image file itself")
+    group.add_argument("--xmp", action="store_true", help="into its XMP (dc:description)")
     group.add_argument(
         "--existing", choices=["skip", "overwrite", "append", "prepend"], metavar="HOW",
-        help="a sidecar that is there: skip (default), overwrite, append, prepend",
+        help="words that are there: skip (default), overwrite, append, prepend",
     )  # fmt: skip
-    group.add_argument("--prefix", metavar="TEXT", help="before each caption in a sidecar")
+    group.add_argument("--prefix", metavar="TEXT", help="before each caption that is written there")
     group.add_argument("--suffix", metavar="TEXT", help="after it")
     group.add_argument("--template", metavar="TEXT", help="around it: '{caption}, {name}, {folder}'")

@@ -158,6 +158,27 @@ def add_clip(parser: Any) -> None:
     )
 
 
+def add_prompting(parser: argparse.ArgumentParser) -> None:
+    """The options of models that take a request with the picture."""
+    group = parser.add_argument_group("vision-language models (hf:...) and servers (openai:...)")
+    group.add_argument("--prompt", metavar="TEXT", help="the request (default: one plain sentence)")
+    group.add_argument("--system", default="", metavar="TEXT", help="the system message of a chat model")
+    group.add_argument(
+        "--dtype", choices=["float32", "bfloat16", "float16"], default="", metavar="NAME",
+        help="float32 (default on the CPU), bfloat16 (elsewhere) or float16",
+    )  # fmt: skip
+    group.add_argument(
+        "--max-side", type=positive_int, metavar="N", help="scale larger pictures down to N pixels (default: 1024)"
+    )
+    group.add_argument(
+        "--context", choices=["sidecar", "exif", "any"], metavar="FROM",
+        help="words about a file for the request: sidecar (dog.txt), exif, any",
+    )  # fmt: skip
+    group.add_argument("--requests", type=positive_int, metavar="N", help="under way at a server (default: 4)")
+    group.add_argument("--timeout", type=positive_seconds, metavar="S", help="seconds for a request (default: 300)")
+    group.add_argument("--key-variable", metavar="NAME", help="that holds the key (default: LIMNER_API_KEY)")
+
+
 def add_beam(parser: argparse.ArgumentParser) -> None:
     """The decoding options of a command that needs one caption per image or video."""
     group = parser.add_argument_group("decoding (default: the recipe's)", MORE)
