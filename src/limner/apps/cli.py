@@ -26,7 +26,20 @@ COMMANDS = (
     *("convert", "pack", "export", "serve", "shapes", "demo", "demo-train"),
 )
 SHELLS = ("bash", "zsh", "tcsh")
-PATHS = ("FILE", "DIR", "PATH", "FOLDER", "RUN", "RECIPE", "CHECKPOINT", "CLIP", "FILE.json", "FILE.html", "[RUN] FILE")
+PATHS = (
+    "FILE",
+    "PAGE",
+    "DIR",
+    "PATH",
+    "FOLDER",
+    "RUN",
+    "RECIPE",
+    "CHECKPOINT",
+    "CLIP",
+    "FILE.json",
+    "FILE.html",
+    "[RUN] FILE",
+)
 STATUS = (
     "exit status: 0 all well, 1 could not be done, 2 wrong arguments, 3 done but some files skipped, 130 interrupted"
 )

@@ -12,9 +12,11 @@ MAX_XMP = 16_000_000  # bytes of a packet that was compressed
 
 
 class Chunk(NamedTuple):
+    """A chunk: `data` are all its bytes, that is the length, the kind, the content and a checksum (CRC)."""
+
     kind: bytes
     content: bytes
-    data: bytes  # all its bytes: length, kind, content, CRC
+    data: bytes
 
 
 def split(data: bytes) -> tuple[list[Chunk], bytes]:
