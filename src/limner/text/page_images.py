@@ -20,7 +20,7 @@ REFERENCE_IMAGE = re.compile(r"(?<!\\)!\[(\s*)\]\[([^\[\]]+)\]")
 DEFINITION = re.compile(r"^ {0,3}\[([^\[\]]+)\]:[ \t]*(?:<([^<>\n]*)>|(\S+))", re.MULTILINE)
 CODE_SPAN = re.compile(r"(?<![`\\])(`+)(?!`)((?:(?!\r?\n[ \t]*\r?\n)[\s\S])+?)(?<!`)\1(?!`)")
 COMMENT = re.compile(r"<!--[\s\S]*?-->")
-SPECIAL = re.compile(r"([\\`*_\[\]<&])")  # characters that mean something inside ![...]
+SPECIAL = re.compile(r"([\\`*_\[\]<&|])")  # characters that mean something inside ![...]
 
 State = Literal["missing", "empty", "decorative", "described"]
 
