@@ -56,7 +56,7 @@ def parts_of(photo: Path) -> tuple[str, str]:
 
 def measure(place: str, policy: str, captions: dict[Path, str], human: dict[str, str], folder: Path) -> str:
     """One row of the table."""
-    photos = [Path(shutil.copy(path, folder / path.name)) for path in captions]
+    photos = [Path(shutil.copyfile(path, folder / path.name)) for path in captions]  # not their permissions
     theirs = {photo: human[photo.name] for photo in photos[::3]}
     by_hand = PLACES[place](Wording("overwrite"))
     for photo, text in theirs.items():
@@ -71,7 +71,7 @@ def measure(place: str, policy: str, captions: dict[Path, str], human: dict[str,
             caption = captions[next(path for path in captions if path.name == Path(file).name)]
             queue.add(file, {"file": file, "caption": caption, "logprob": -1.0})
         queue.flush()
-        assert not problems.failed, problems.failed
+        assert not problems.failed, problems.failed[:3]
         found.append({path: path.read_bytes() for path in sorted(folder.iterdir())})
     after = sum(bool(words_in(place, photo)) for photo in photos)
     kept = sum(text in words_in(place, photo) for photo, text in theirs.items())
@@ -84,6 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("captions", type=Path, help="what `limner caption --out captions.jsonl` wrote")
     parser.add_argument("people", type=Path, help="dataset_flickr8k.json")
+    parser.add_argument("--places", nargs="+", choices=PLACES, default=list(PLACES), metavar="PLACE")
     options = parser.parse_args()
     rows = [json.loads(line) for line in options.captions.read_text().splitlines()]
     captions = {Path(row["file"]): row["caption"] for row in rows}
@@ -94,7 +95,7 @@ def main() -> None:
         end="",
     )
     print("pictures changed |\n|---|---|---|---|---|---|---|")
-    for place in PLACES:
+    for place in options.places:
         for policy in POLICIES:
             with tempfile.TemporaryDirectory() as folder:
                 print(measure(place, policy, captions, human, Path(folder)), flush=True)

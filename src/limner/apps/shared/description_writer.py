@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from limner.apps.shared.arguments import WrongArguments
@@ -36,7 +37,8 @@ class DescriptionWriter:
         Left out are files that keep their description (`skip`), that cannot hold one, and that cannot be written.
         Files that cannot be read stay: reading the picture reports them.  Raises WrongArguments for media in archives.
         """
-        kept, selected = 0, []
+        kept, selected = 0, list[str]()
+        unwritable = cache(_unwritable)  # asked once per folder
         for file in files:
             if find_archive(file):
                 raise WrongArguments(f"--{self.place}: {file} lies inside another file, which is not changed")
@@ -45,10 +47,10 @@ class DescriptionWriter:
             except OSError:
                 selected.append(file)
                 continue
-            if reason:
-                problems.failed.append(f"{file}: {reason}")
-            elif words and self.wording.existing == "skip":
+            if not reason and words and self.wording.existing == "skip":
                 kept += 1
+            elif reason := reason or unwritable(Path(os.path.realpath(file)).parent):
+                problems.failed.append(f"{file}: {reason}")
             else:
                 selected.append(file)
         if kept:
@@ -95,16 +97,9 @@ class DescriptionWriter:
         if not path.stat().st_mode & 0o222:
             return "it is read-only, so no description is written into it", ""
         try:
-            words = self._words(path.read_bytes())
+            return "", self._words(path.read_bytes())
         except MetadataError as error:
             return self._stays(error), ""
-        if words and self.wording.existing == "skip":
-            return "", words
-        try:
-            check_writable(path)
-        except OSError as error:
-            return f"its description cannot be written ({error.strerror})", ""
-        return "", words
 
     def _words(self, data: bytes) -> str:
         words = description(data, self.place).strip()
@@ -112,3 +107,12 @@ class DescriptionWriter:
 
     def _stays(self, error: Exception) -> str:
         return f"no description is written into its {NAMES[self.place]}: {error}; it stays as it is"
+
+
+def _unwritable(folder: Path) -> str:
+    """Why no file can be written in a folder; "" when it can."""
+    try:
+        check_writable(folder / "image")
+    except OSError as error:
+        return f"its description cannot be written ({error.strerror})"
+    return ""

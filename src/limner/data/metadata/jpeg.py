@@ -20,7 +20,8 @@ class Segment(NamedTuple):
 
 def split(data: bytes) -> tuple[list[Segment], bytes]:
     """-> (the segments after SOI, everything from the first scan on).  Raises MetadataError for a damaged file."""
-    segments, place = [], 2
+    segments: list[Segment] = []
+    place = 2
     while True:
         if data[place : place + 1] != b"\xff":
             raise MetadataError(f"it is damaged (no segment of JPEG at byte {place})")

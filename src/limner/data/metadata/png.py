@@ -24,7 +24,8 @@ def split(data: bytes) -> tuple[list[Chunk], bytes]:
 
     Raises MetadataError for a damaged file, and for EXIF or XMP behind the picture.
     """
-    chunks, place = [], len(SIGNATURE)
+    chunks: list[Chunk] = []
+    place = len(SIGNATURE)
     while True:
         size, kind = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
         if kind == b"IDAT" and chunks:

@@ -12,7 +12,8 @@ PREFIX = b"Exif\0\0"  # of JPEG; some programs write it here too
 
 def split(data: bytes) -> tuple[list[Chunk], bytes]:
     """-> (chunks, bytes behind the last).  Raises MetadataError for a damaged file."""
-    chunks, place = [], 12
+    chunks: list[Chunk] = []
+    place = 12
     end = 8 + int.from_bytes(data[4:8], "little")
     if end > len(data):
         raise MetadataError("it is cut off")
