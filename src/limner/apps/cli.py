@@ -27,17 +27,7 @@ COMMANDS = (
 )
 SHELLS = ("bash", "zsh", "tcsh")
 PATHS = (
-    "FILE",
-    "PAGE",
-    "DIR",
-    "PATH",
-    "FOLDER",
-    "RUN",
-    "RECIPE",
-    "CHECKPOINT",
-    "CLIP",
-    "FILE.json",
-    "FILE.html",
+    *("FILE", "PAGE", "DIR", "PATH", "FOLDER", "RUN", "RECIPE", "CHECKPOINT", "CLIP", "FILE.json", "FILE.html"),
     "[RUN] FILE",
 )
 STATUS = (
