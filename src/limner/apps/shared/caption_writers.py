@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from limner.apps.shared.arguments import WrongArguments
 from limner.apps.shared.description_writer import DescriptionWriter
@@ -12,6 +12,7 @@ from limner.apps.shared.wording import Wording
 from limner.inference.pieces import Problems
 
 
+@runtime_checkable
 class CaptionWriter(Protocol):
     """Writes captions beside or into their files."""
 
