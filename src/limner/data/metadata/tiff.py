@@ -108,6 +108,8 @@ def picture(data: bytes) -> list[bytes]:
         numbers = []
         for tag in (offsets, sizes):
             value, letter = read_value(data, tag) or b"", "H" if kinds.get(tag) == SHORT else "I"
+            if len(value) % struct.calcsize(order + letter):
+                raise MetadataError(f"it is damaged (tag {tag})")
             numbers.append([number for (number,) in struct.iter_unpack(order + letter, value)])
         places = list(zip(*numbers, strict=False))
         if any(start + size > len(data) for start, size in places):
