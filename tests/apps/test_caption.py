@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from limner.apps.caption import expand
 from limner.apps.cli import main
+from limner.apps.shared.input_files import expand
 from limner.apps.shared.journal import Journal, image_ids, printable, to_jsonl
 from limner.data.image_ids import coco_id
 from limner.inference.pipeline import Pipeline

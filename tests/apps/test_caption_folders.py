@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from limner.apps.caption import expand
 from limner.apps.cli import main
+from limner.apps.shared.input_files import expand
 
 
 def image(path: Path, format: str = "JPEG") -> Path:

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from rich.table import Table
 
-from limner.apps.caption import expand
 from limner.apps.cli import error_message, main
 from limner.apps.shared.console import open_console
+from limner.apps.shared.input_files import expand
 from limner.apps.shared.streams import EscapingStream, escaped_output, input_lines
 from limner.runs.overrides import parse_value
 

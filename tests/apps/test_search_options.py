@@ -70,12 +70,15 @@ def test_samples(tiny: Path, tmp_path: Path, pictures: list[str]):
     assert runs[0] == runs[1] != runs[2] and all(len(row["others"]) == 3 for row in runs[0])
 
 
-def test_words_that_must_and_must_not(tiny: Path, tmp_path: Path, pictures: list[str]):
+def test_words_that_must_and_must_not(tiny: Path, tmp_path: Path, pictures: list[str], capsys):
     words = Pipeline.load(tiny / "run").vocabulary.words
     said = {word for row in caption(tiny, tmp_path, pictures) for word in row["caption"].split()}
     other = next(word for word in words[4:] if word not in said)
     held = caption(tiny, tmp_path, pictures, "--must", other)
     assert all(other in row["caption"].split() for row in held)
+    either = caption(tiny, tmp_path, pictures, "--must", f"zebra|{other}")
+    assert [row["caption"] for row in either] == [row["caption"] for row in held]
+    assert "the vocabulary has no 'zebra', so that one of the other words of --must appears" in capsys.readouterr().err
     never = sorted(said)[0]
     rules = ("--decoding.rules.no_repeat_trigram", "true", "--decoding.rules.bad_endings", "common")
     free = caption(tiny, tmp_path, pictures, "--never", f"{never}, zebra", *rules)

@@ -10,7 +10,9 @@ import pytest
 from limner.apps.caption import caption_all
 from limner.apps.cli import main
 from limner.apps.shared.arguments import WrongArguments
-from limner.apps.shared.sidecar_writer import SidecarQueue, SidecarWriter
+from limner.apps.shared.caption_writers import CaptionQueue
+from limner.apps.shared.sidecar_writer import SidecarWriter
+from limner.apps.shared.wording import Wording
 from limner.data.sidecars import read_sidecar
 from limner.inference.pieces import Problems
 from tests.apps.test_caption import picture
@@ -54,7 +56,7 @@ def written(
     ],
 )
 def test_what_happens_to_words_that_are_there(tmp_path: Path, existing: str, before, after: str | None):
-    found, failed = written(SidecarWriter("txt", existing), tmp_path, before)
+    found, failed = written(SidecarWriter("txt", Wording(existing)), tmp_path, before)
     if after is None:
         assert found == "\\xff" and failed == [
             f"{tmp_path}/dog.jpg: {tmp_path}/dog.txt is not UTF-8 text; it stays as it is"
@@ -76,7 +78,7 @@ def test_what_happens_to_words_that_are_there(tmp_path: Path, existing: str, bef
     ],
 )
 def test_fields_of_others_stay_in_json(tmp_path: Path, existing: str, before: str | None, after: dict | None):
-    found, failed = written(SidecarWriter("json", existing), tmp_path, before)
+    found, failed = written(SidecarWriter("json", Wording(existing)), tmp_path, before)
     if after is None:
         assert found == before and len(failed) == 1 and failed[0].endswith("; it stays as it is")
     else:
@@ -84,17 +86,17 @@ def test_fields_of_others_stay_in_json(tmp_path: Path, existing: str, before: st
 
 
 def test_nothing_is_written_for_an_empty_caption_or_into_a_folder(tmp_path: Path):
-    found, failed = written(SidecarWriter("txt", "overwrite"), tmp_path, "mine", caption="")
+    found, failed = written(SidecarWriter("txt", Wording("overwrite")), tmp_path, "mine", caption="")
     assert found == "mine" and failed == [f"{tmp_path}/dog.jpg: its caption is empty, so no sidecar is written"]
     (tmp_path / "cat.txt").mkdir()
     problems = Problems()
-    SidecarWriter("txt", "overwrite").write(str(tmp_path / "cat.jpg"), [ROW], problems)
+    SidecarWriter("txt", Wording("overwrite")).write(str(tmp_path / "cat.jpg"), [ROW], problems)
     assert problems.failed == [f"{tmp_path}/cat.jpg: {tmp_path}/cat.txt is a folder; it stays as it is"]
 
 
 def test_templates(tmp_path: Path):
     (tmp_path / "rex").mkdir()
-    writer = SidecarWriter("txt", template="{{sks}} {caption}, {name}, {folder}")
+    writer = SidecarWriter("txt", Wording(template="{{sks}} {caption}, {name}, {folder}"))
     assert written(writer, tmp_path / "rex", None)[0] == "{sks} a dog, dog, rex\n"
     for template, why in (
         ("{name}", "has no {caption}"),
@@ -104,7 +106,7 @@ def test_templates(tmp_path: Path):
         ("{caption", "expected '}'"),
     ):
         with pytest.raises(WrongArguments, match=why.replace("{", "\\{").replace("\\\\{", "\\{")):
-            SidecarWriter("txt", template=template)
+            Wording(template=template)
 
 
 @pytest.mark.parametrize("existing", ["skip", "overwrite", "append", "prepend"])
@@ -155,17 +157,17 @@ def test_a_resumed_command_writes_the_sidecars_that_an_interrupt_left_out(tmp_pa
     with serving(lambda body: says(grey_of(body))) as server:
         command = ["caption", str(tmp_path / "in"), "--model", f"{server.url}#tiny-vlm", "--out", str(out)]
         command += ["--sidecar", "txt", "--existing", "append"]
-        real = SidecarQueue.flush
+        real = CaptionQueue.flush
 
-        def interrupted(queue: SidecarQueue) -> None:
+        def interrupted(queue: CaptionQueue) -> None:
             if queue._file == files[1]:
                 raise KeyboardInterrupt
             real(queue)
 
-        monkeypatch.setattr(SidecarQueue, "flush", interrupted)
+        monkeypatch.setattr(CaptionQueue, "flush", interrupted)
         assert main(command) == 130
         assert not (tmp_path / "in" / "2.txt").exists() and read_sidecar(tmp_path / "in" / "1.txt") == "mine"
-        monkeypatch.setattr(SidecarQueue, "flush", real)
+        monkeypatch.setattr(CaptionQueue, "flush", real)
         assert main([*command, "--resume"]) == 0
         texts = {path.name: read_sidecar(path) for path in (tmp_path / "in").glob("*.txt")}
         assert texts == {"0.txt": "grey 0", "1.txt": "mine, grey 10", "2.txt": "grey 20", "3.txt": "grey 30"}
@@ -196,7 +198,7 @@ def test_sidecars_that_cannot_be(tmp_path: Path, capsys):
     for arguments, why in (
         ([one, str(tmp_path / "dog.bmp"), "--sidecar", "txt"], f"share {tmp_path}/dog.txt; caption them in separate"),
         ([str(tar), "--sidecar", "txt"], "lies inside another file"),
-        ([one, "--prefix", "x"], "--prefix is about captions beside the files: give --sidecar"),
+        ([one, "--prefix", "x"], "--prefix is about captions beside or inside the files: give --sidecar KIND"),
         ([one, "--sidecar", "txt", "--template", "x"], "has no {caption}"),
     ):
         assert main(["caption", *arguments]) == 2

@@ -32,6 +32,29 @@ def test_an_exhaustive_beam_finds_the_best_caption_with_the_words(must: tuple[in
         assert found.logprob[rows].tolist() == pytest.approx([ended[words] for words in expected], abs=1e-4)
 
 
+@pytest.mark.parametrize("must", [((4, 5),), ((4, 5), 6), ((4, 5), (5, 6)), ((4, 6), (5, 6), 4), (4, (4, 5))])
+def test_alternatives_against_all_sequences(must: tuple[int | tuple[int, ...], ...]):
+    """Each entry needs one of its words; a word of two entries serves both."""
+    world, rules = tables(4, 3, seed=11, end=0.5), replace(FREE, max_length=4)
+    found = beam(world, media(*range(4)), Beam(260, 0.3, rules, n_best=3, must=must))
+    slots = [{entry} if isinstance(entry, int) else set(entry) for entry in must]
+    for medium in range(4):
+        sequences = every(world, medium, rules)[0]
+        ended = {words: total for words, total in sequences.items() if all(slot & set(words) for slot in slots)}
+        expected = sorted(ended, key=lambda words: -ended[words] / len(words) ** 0.3)[:3]
+        rows = slice(3 * medium, 3 * medium + 3)
+        assert said(found)[rows] == expected and len(expected) == 3
+        assert found.logprob[rows].tolist() == pytest.approx([ended[words] for words in expected], abs=1e-4)
+
+
+def test_a_narrow_beam_holds_alternatives(model: Captioner, features: Features):
+    plain = said(beam(model, features, Beam(2)))
+    unsaid = tuple(word for word in range(4, 9) if word not in plain[0])[:2]
+    found = beam(model, features, Beam(2, must=(unsaid, 4)))
+    assert all(set(unsaid) & set(words) and 4 in words for words in said(found))
+    torch.testing.assert_close(found.logprob, forced(model, features, found), rtol=1e-4, atol=1e-4)
+
+
 def test_a_narrow_beam_finds_captions_with_the_words(model: Captioner, features: Features):
     """Also words that a model does not say of its own accord."""
     plain = said(beam(model, features, Beam(2)))

@@ -1,5 +1,6 @@
 """Rules about words: against a twin that looks at whole sentences, and by hand."""
 
+import re
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 
 from limner.core.types import EOS, UNK
 from limner.decode.logits import apply_rules, warp_logits
+from limner.decode.required_words import missing_alternatives
 from limner.decode.rules import ENDINGS, Rules, missing_words
 from limner.decode.search import Beam, Sample, beam, greedy, sample
 from limner.text.clip_bpe import read_clip_vocabulary
@@ -94,6 +96,22 @@ def test_words_that_must_not_appear_are_read_as_the_vocabulary_reads():
         Beam(must=("!",)).bind(WORDS)
     with pytest.raises(ValueError, match="'dog' must appear and must never appear"):
         Beam(must=("dog",), rules=Rules(never=("Dog!",))).bind(WORDS)
+
+
+def test_alternatives_become_ids():
+    """WORDS has a, dog and runs: alternatives that it lacks are left out as long as one is left."""
+    bound = Beam(must=("Dog|runs!", "a| zebra", "zebra|a", "dog|Dog"), rules=Rules(never=("runs",))).bind(WORDS)
+    assert bound.must == ((5, 6), 4, 5) and bound.bind(WORDS) == bound
+    assert missing_alternatives(("dog|zebra", "yak", "a"), WORDS) == ["zebra"]
+    pipe = Vocabulary((*WORDS.words, "|"))
+    assert Beam(must=("|",)).bind(pipe).must == (7,)
+    for must, never, why in (
+        ("zebra|yak", "", "the vocabulary has no 'zebra' or 'yak', which must appear"),
+        ("dog|runs", "runs,dog", "'dog' or 'runs' must appear and must never appear"),
+        ("a dog|runs", "", "'a dog' is 2 words, and each of the alternatives in 'a dog|runs' is a single word"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(why)):
+            Beam(must=(must,), rules=Rules(never=tuple(never.split(",")))).bind(WORDS)
 
 
 def test_rules_about_words_of_byte_pairs(tmp_path: Path):

@@ -1,13 +1,11 @@
 """`limner caption`: caption images and videos."""
 
 import argparse
-import glob
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +18,12 @@ from limner.apps.shared.arguments import (
     report_notes,
     report_unreadable,
 )
+from limner.apps.shared.caption_writers import CaptionQueue, caption_writers
 from limner.apps.shared.captioning import captioned, printed_line, provenance_of, row_of, style_of
 from limner.apps.shared.confidence import notes_about_confidence, require_calibration, shown_text
+from limner.apps.shared.data_set_outputs import DATA_SET, PARQUET, check_data_set, is_data_set, write_data_set
 from limner.apps.shared.decoding import decoding_of
+from limner.apps.shared.input_files import expand, notes_about_frames
 from limner.apps.shared.journal import (
     REPORT,
     WRITERS,
@@ -36,17 +37,10 @@ from limner.apps.shared.journal import (
 )
 from limner.apps.shared.models import open_captioner
 from limner.apps.shared.progress import progress_bar
-from limner.apps.shared.sidecar_writer import SidecarQueue, sidecar_writer
-from limner.apps.shared.streams import input_lines
-from limner.core.addresses import address_error
-from limner.core.files import check_writable
+from limner.core.files import check_writable, write_text
 from limner.core.locks import lock_output
 from limner.core.torch_free import Failure
-from limner.data.archives import is_archive
-from limner.data.frame_folders import frame_files, looks_like_frames
-from limner.data.media import is_clip, media_of_archive
-from limner.data.media_folder import is_companion, media_below, visible_below
-from limner.data.sidecars import without_sidecars
+from limner.data.media import is_clip
 from limner.decode.options import Beam, Decoding
 from limner.inference.context import context_of
 from limner.inference.load import CaptionPipeline, PromptedPipeline
@@ -71,7 +65,7 @@ def _run_files(options: argparse.Namespace, decoding_changes: dict[str, str]) ->
     """Caption the files, while the lock of the output is held."""
     problems = Problems()
     files, problems.unreadable = expand(options.files, problems.notes, options.frame_folders)
-    problems.notes += [] if options.frame_folders else _notes_about_frames(options.files)
+    problems.notes += [] if options.frame_folders else notes_about_frames(options.files)
     references = None
     if options.references:
         from limner.apps.shared import html_report
@@ -88,6 +82,8 @@ def _run_files(options: argparse.Namespace, decoding_changes: dict[str, str]) ->
     }
     if options.out:
         check_output(options.out, options.resume, options.overwrite)
+        if is_data_set(options.out):
+            check_data_set(options.out, files, options.resume, options.overwrite)
         if os.path.realpath(options.out) in {os.path.realpath(path) for path in (*files, options.references or "")}:
             raise ValueError(
                 f"{options.out} is an input, which the output would replace: choose another name for --out"
@@ -98,8 +94,8 @@ def _run_files(options: argparse.Namespace, decoding_changes: dict[str, str]) ->
             check_writable(path)
     else:
         check_outputs(options, *subtitle_files, inputs=files)
-    sidecars = sidecar_writer(options)
-    selected = sidecars.select(files, problems) if sidecars else files
+    queue = CaptionQueue(caption_writers(options), problems)
+    selected = queue.select(files)
     captioner = open_captioner(options)
     problems.notes += captioner.notes if isinstance(captioner, PromptedPipeline) else ()
     decoding = decoding_of(options, decoding_changes, captioner.decoding, captioner.vocabulary)
@@ -110,7 +106,6 @@ def _run_files(options: argparse.Namespace, decoding_changes: dict[str, str]) ->
     made_with = provenance_of(options, captioner, decoding, cut if clips else None)
     journal = Journal(options.out, options.resume, made_with, options.overwrite)
     known = partial(context_of, kind=options.context, notes=problems.notes) if options.context else None
-    queue = SidecarQueue(sidecars, problems) if sidecars else None
     style, size = style_of(options), options.batch_size
     caption_all(selected, captioner, decoding, cut, journal, size, problems, style, minimum, known, queue)
     if minimum is not None:
@@ -141,14 +136,14 @@ def can_resume(options: argparse.Namespace) -> bool:
 
 def _check_options(options: argparse.Namespace) -> None:
     """Raise WrongArguments for options that contradict each other."""
-    known = (*WRITERS, REPORT)
+    known = (*WRITERS, REPORT, PARQUET, DATA_SET)
     if options.out and options.out.suffix not in known:
         raise WrongArguments(f"--out {options.out}: the ending chooses the format; known are {', '.join(known)}")
     if options.references and not (options.out and options.out.suffix == REPORT):
         raise WrongArguments("--references are for a report: give --out report.html (or use limner score)")
     if options.caption_column and not options.references:
         raise WrongArguments("--caption-column is of the references: give --references FILE")
-    if options.out and options.out.is_dir():
+    if options.out and options.out.is_dir() and options.out.suffix != DATA_SET:
         raise WrongArguments(f"--out {options.out} is a folder; name a file in it")
     if options.max_chars and options.style != "alt-text":
         raise WrongArguments("--max-chars is for alternative text: give --style alt-text")
@@ -165,6 +160,8 @@ def _run_prompt(options: argparse.Namespace, decoding_changes: dict[str, str]) -
         "--out": options.out,
         "--resume": options.resume,
         "--sidecar": options.sidecar,
+        "--exif": options.exif,
+        "--xmp": options.xmp,
         "--srt": options.srt,
         "--vtt": options.vtt,
         "--with": options.others,
@@ -189,7 +186,7 @@ def caption_all(
     style: Callable[[str], str],
     min_confidence: float | None = None,
     context: Callable[[str], str] | None = None,
-    sidecars: SidecarQueue | None = None,
+    queue: CaptionQueue | None = None,
 ) -> None:
     """Caption the files that the journal does not hold yet.
 
@@ -197,8 +194,8 @@ def caption_all(
     caption with a confidence below `min_confidence` is withheld: its row has an empty caption, and the text in another
     field.
     """
-    if sidecars:
-        sidecars.add_done(files, journal.rows.values())
+    if queue:
+        queue.add_done(files, journal.rows.values())
     done = {row["file"] for row in journal.rows.values()}
     todo = [file for file in files if printable(file) not in done]
     place = {file: number for number, file in enumerate(todo, len(files) - len(todo))}
@@ -213,14 +210,14 @@ def caption_all(
             problems.notes += caption.notes
             row = row_of(piece, caption, min_confidence)
             journal.add(row)
-            if sidecars:
-                sidecars.add(piece.file, row)
+            if queue:
+                queue.add(piece.file, row)
             if journal.out is None:
                 print(printed_line(piece, shown_text(row), len(files)), flush=True)
                 for other in caption.others:
                     print(f"    {other.text}", flush=True)
-    if sidecars:
-        sidecars.flush()
+    if queue:
+        queue.flush()
 
 
 def _write_output(
@@ -236,20 +233,20 @@ def _write_output(
     """Finish the output file; for a report, print what it could not show."""
     paths = {printable(file): file for file in files}
 
-    def report_text(rows: list[Row]) -> str:
-        from limner.apps.shared import html_report
+    def write(rows: list[Row]) -> None:
+        if is_data_set(out):
+            write_data_set(out, rows, paths)
+        elif out.suffix == REPORT:
+            from limner.apps.shared import html_report
 
-        text, missing = html_report.report_of_files(rows, about, paths, references, problems, tokenizer)
-        for line in missing:
-            print(f"note: {line}", file=sys.stderr)
-        return text
+            text, missing = html_report.report_of_files(rows, about, paths, references, problems, tokenizer)
+            for line in missing:
+                print(f"note: {line}", file=sys.stderr)
+            write_text(out, text)
+        else:
+            write_text(out, to_csv(rows, safe=csv_safe) if out.suffix == ".csv" else WRITERS[out.suffix](rows))
 
-    writers: dict[str, Callable[[list[Row]], str]] = {
-        **WRITERS,
-        ".csv": partial(to_csv, safe=csv_safe),
-        REPORT: report_text,
-    }
-    journal.finish(list(paths), writers[out.suffix])
+    journal.finish(list(paths), write)
     print(f"{printable(str(out))}: {len(journal.rows)} captions")
 
 
@@ -264,78 +261,3 @@ def cues_of(clip: str, rows: Iterable[Row]) -> list[Cue]:
     """The subtitles of a video, from its rows."""
     own = [row for row in rows if row["file"] == printable(clip) and "start" in row]
     return [Cue(row["start"], row["end"], row["caption"]) for row in own]
-
-
-def expand(
-    sources: Sequence[str], notes: list[str] | None = None, frame_folders: bool = False
-) -> tuple[list[str], list[str]]:
-    """Arguments -> (files without duplicates, a line for each argument that names no file).
-
-    A folder stands for the images and videos below it, in the order of their names; a pattern for the files that match
-    it; a tar, Parquet or HDF5 file for the media in it; "-" for the lines of the standard input.  `./dog.png` is
-    `dog.png`.  Hidden files of a folder are left out.  With `frame_folders`, a folder that holds images stands for one
-    clip.  A line is added to `notes` about files of a folder that are no media.
-    """
-    files: dict[str, None] = {}
-    problems: list[str] = []
-    listed = input_lines() if "-" in sources else ()
-    for source in chain((source for source in sources if source != "-"), filter(None, listed)):
-        path = Path(os.path.normpath(source))
-        matches: list[str] = []
-        if error := address_error(source):
-            problems.append(error)
-        elif glob.has_magic(source) and not path.exists():
-            names = (name for name in glob.glob(source, recursive=True) if not os.path.isdir(name))
-            matches = sorted(name for name in names if not _finds_companion(source, name))
-            if not matches:
-                problems.append(f"{source}: no file matches this pattern")
-        elif path.is_dir() and frame_folders:
-            matches = [str(folder) for folder in (path, *_folders_below(path)) if frame_files(folder)]
-            if not matches:
-                problems.append(f"{source}: no folder with images in this folder")
-        elif path.is_dir():
-            below = without_sidecars(media_below(path))
-            if not below.media:
-                problems.append(f"{source}: no image or video in this folder")
-            if notes is not None and below.others:
-                notes.append(below.note(source))
-            problems += below.problems
-            matches = list(map(str, below.media))
-        else:
-            matches = [str(path)]
-        for match in matches:
-            files.update(dict.fromkeys(_media_in(match, problems)))
-    return list(files), problems
-
-
-def _finds_companion(pattern: str, path: str) -> bool:
-    """Whether a part of a path that a pattern matches was put there by a system, and the pattern does not name it."""
-    return any(is_companion(part) for part in set(Path(path).parts) - set(Path(pattern).parts))
-
-
-def _media_in(file: str, problems: list[str]) -> list[str]:
-    """The paths of the media in an archive; the file itself when it is none."""
-    if not is_archive(file):
-        return [file]
-    try:
-        media, damage = media_of_archive(file)
-    except (ValueError, ImportError) as error:
-        problems.append(str(error))
-        return []
-    problems += damage
-    return media
-
-
-def _folders_below(path: Path) -> list[Path]:
-    return [folder for folder in visible_below(path) if folder.is_dir()]
-
-
-def _notes_about_frames(sources: Sequence[str]) -> list[str]:
-    """A note for each folder among the arguments that seems to hold several clips as folders of numbered frames."""
-    notes = []
-    for source in map(Path, sources):
-        folders = (source, *_folders_below(source)) if source.is_dir() else ()
-        frames = [folder for folder in folders if looks_like_frames(folder)]
-        if len(frames) > 1:  # a single folder of numbered images may well be one of photographs
-            notes.append(f"{source}: {len(frames)} folders have numbered images; --frame-folders reads each as a video")
-    return notes

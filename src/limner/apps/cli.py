@@ -21,11 +21,14 @@ from limner.apps.shared.streams import escaped_output
 from limner.core.version import __version__
 
 COMMANDS = (
-    *("caption", "watch", "serve", "explain", "init", "train", "distill", "evaluate", "score", "compare"),
+    *("caption", "alt", "watch", "serve", "explain", "init", "train", "distill", "evaluate", "score", "compare"),
     *("calibrate", "average", "extract", "profile", "convert", "pack", "export", "shapes", "demo", "demo-train"),
 )
 SHELLS = ("bash", "zsh", "tcsh")
-PATHS = ("FILE", "DIR", "PATH", "FOLDER", "RUN", "RECIPE", "CHECKPOINT", "CLIP", "FILE.json", "FILE.html", "[RUN] FILE")
+PATHS = (
+    *("FILE", "PAGE", "DIR", "PATH", "FOLDER", "RUN", "RECIPE", "CHECKPOINT", "CLIP", "FILE.json", "FILE.html"),
+    "[RUN] FILE",
+)
 STATUS = (
     "exit status: 0 all well, 1 could not be done, 2 wrong arguments, 3 done but some files skipped, 130 interrupted"
 )

@@ -38,7 +38,7 @@ FPS, SECONDS, MOST = 12, 2, 6  # frames per second; seconds per image; most imag
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     refuse_unknown(rest)
     from limner import shipped
-    from limner.apps.caption import expand
+    from limner.apps.shared.input_files import expand
     from limner.data.media import is_clip
 
     begin, out = time.monotonic(), options.out

@@ -13,11 +13,11 @@ from types import FrameType
 from typing import Any
 
 from limner.apps.shared.arguments import WrongArguments, only_decoding
+from limner.apps.shared.caption_writers import sidecar_writer, wording_of
 from limner.apps.shared.captioning import provenance_of, style_of
 from limner.apps.shared.confidence import require_calibration
 from limner.apps.shared.decoding import decoding_of
 from limner.apps.shared.models import open_captioner
-from limner.apps.shared.sidecar_writer import sidecar_writer
 from limner.apps.shared.watch_folder import Captioning, FolderWatch, drop_cut_line
 from limner.core.files import check_writable
 from limner.core.locks import lock_output
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
 def _watch_folder(options: argparse.Namespace, changes: dict[str, str], state_path: Path) -> int:
     """Watch the folder, while the lock of the state file is held."""
-    sidecars, hook = sidecar_writer(options), _hook(options)
+    sidecars, hook = sidecar_writer(options, wording_of(options)), _hook(options)
     for path in filter(None, (options.out, state_path)):
         check_writable(path)
     if options.out and options.out.exists() and not state_path.exists():

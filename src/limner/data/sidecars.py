@@ -7,8 +7,9 @@ from typing import Any
 
 from limner.data.archives import find_archive
 from limner.data.media_folder import MediaFolder
+from limner.data.metadata import MetadataError, xmp
 
-KINDS = ("txt", "caption", "json")  # endings, in the order in which they are looked for
+KINDS = ("txt", "caption", "json", "xmp")  # endings, in the order in which they are looked for
 TEXT_FIELDS = ("caption", "description", "text", "title", "prompt")  # of a JSON sidecar, the first one that is there
 
 
@@ -34,7 +35,7 @@ def without_sidecars(folder: MediaFolder) -> MediaFolder:
 
 
 def find_sidecar(file: str | Path) -> Path | None:
-    """The sidecar that a file has: the first of dog.txt, dog.caption and dog.json; None without one."""
+    """The sidecar that a file has: the first of dog.txt, dog.caption, dog.json and dog.xmp; None without one."""
     if find_archive(str(file)):
         return None
     paths = (sidecar_path(file, kind) for kind in KINDS)
@@ -44,8 +45,8 @@ def find_sidecar(file: str | Path) -> Path | None:
 def read_sidecar(path: Path) -> str:
     """The words in a sidecar, in one line.
 
-    Raises SidecarError for a folder, for bytes that are not UTF-8, for a JSON file without words, and for a file that
-    may not be read.
+    Raises SidecarError for a folder, for other bytes than UTF-8, for a JSON file without words, for damaged XMP, and
+    for a file that may not be read.
     """
     if path.is_dir():
         raise SidecarError(f"{path} is a folder, where a text file is expected")
@@ -57,7 +58,17 @@ def read_sidecar(path: Path) -> str:
         raise SidecarError(f"{path} cannot be read ({error.strerror})") from error
     if path.suffix == ".json":
         text = text_of_json(path, text)
+    elif path.suffix == ".xmp":
+        text = _text_of_xmp(path, text)
     return " ".join(text.split())
+
+
+def _text_of_xmp(path: Path, text: str) -> str:
+    """The description in an XMP sidecar; "" without one.  Raises SidecarError."""
+    try:
+        return xmp.description(text.encode()) if text.strip() else ""
+    except MetadataError as error:
+        raise SidecarError(f"{path} cannot be read: {error}") from error
 
 
 def text_of_json(path: Path, text: str) -> str:

@@ -4,6 +4,9 @@ With n required words there are 2^n beams of `size` hypotheses, one for every su
 holds the hypotheses that contain exactly these required words.  A hypothesis that adds a required word competes in the
 beam of the larger subset.  A caption may end only in the beam of the full set.
 
+A required word may have alternatives, "orange|white": it is held once the caption contains one of them.  An alternative
+of several required words makes all of them held.
+
 Example with two required words, "dog" (bit 0) and "red" (bit 1), and size 1:
 
     subset  binary  its hypothesis after two words
@@ -20,18 +23,18 @@ from limner.core.types import EOS, Captions
 from limner.decode.ensemble import Inputs
 from limner.decode.hypotheses import FixedWidthBeam
 from limner.decode.options import Beam
+from limner.decode.required_words import required_ids
 from limner.models.captioner import Captioner
 
 
 @torch.no_grad()
 def constrained_beam(model: Captioner, inputs: Inputs, options: Beam) -> Captions:
-    """Search for the best captions that contain all of `options.must` (word ids) -> B * n_best rows.
+    """Search for the best captions that contain all of `options.must` -> B * n_best rows.
 
     Where no such caption has ended in time, the result is the likeliest unfinished caption that contains as many of
     the words as possible.
     """
-    must = [word for word in options.must if isinstance(word, int)]
-    assert len(must) == len(options.must), "words are bound to a vocabulary first: Beam.bind"
+    must = required_ids(options.must)
     S, K, B, device = 1 << len(must), options.size, len(inputs), inputs.device
     search = FixedWidthBeam(model, inputs, options, S * K, [0])
     full_set = torch.arange(S * K, device=device) >= (S - 1) * K  # the slots of the beam that may end
@@ -57,24 +60,28 @@ def constrained_beam(model: Captioner, inputs: Inputs, options: Beam) -> Caption
     return search.finish([slots[held == words] for words in range(len(must), -1, -1)])
 
 
-def _best_of_subset(scores: Tensor, subset: int, must: list[int], K: int) -> tuple[Tensor, Tensor, Tensor]:
+def _best_of_subset(scores: Tensor, subset: int, must: list[tuple[int, ...]], K: int) -> tuple[Tensor, Tensor, Tensor]:
     """The K best hypotheses that contain exactly the required words in `subset`, a bit for each word.
 
     `scores` (B, S * K, V) are the log-probabilities of every hypothesis with one more word.  Candidates are the
-    hypotheses of this subset with a word that is not required, and those of each subset with one word fewer, with
-    that word.  -> parent slots, words and totals, (B, K) each.
+    hypotheses of this subset with a word that adds none, and those of smaller subsets with a word that adds the rest.
+    -> parent slots, words and totals, (B, K) each.
     """
     V = scores.shape[-1]
+    bits: dict[int, int] = {}  # word -> the required words that it makes held
+    for bit, alternatives in enumerate(must):
+        for word in alternatives:
+            bits[word] = bits.get(word, 0) | 1 << bit
     stay = scores[:, subset * K : (subset + 1) * K].clone()
-    stay[..., [word for bit, word in enumerate(must) if not subset >> bit & 1]] = -torch.inf
+    stay[..., [word for word, adds in bits.items() if adds & ~subset]] = -torch.inf
     pool = [stay.flatten(1)]
     origin = [torch.arange(subset * K, (subset + 1) * K).repeat_interleave(V)]
     added = [torch.arange(V).repeat(K)]
-    for bit, word in enumerate(must):
-        if subset >> bit & 1:
-            before = subset ^ (1 << bit)
-            pool.append(scores[:, before * K : (before + 1) * K, word])
-            origin.append(torch.arange(before * K, (before + 1) * K))
-            added.append(torch.full((K,), word))
+    for word, adds in bits.items():
+        for before in range(subset):
+            if before | adds == subset:
+                pool.append(scores[:, before * K : (before + 1) * K, word])
+                origin.append(torch.arange(before * K, (before + 1) * K))
+                added.append(torch.full((K,), word))
     total, best = torch.cat(pool, 1).topk(K)
     return torch.cat(origin).to(best)[best], torch.cat(added).to(best)[best], total

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field, fields, replace
 from math import isfinite
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
-from limner.decode.rules import Rules, RuleWords, spell_words, word_ids
+from limner.decode.required_words import RequiredWords, bind_required
+from limner.decode.rules import Rules
 from limner.text.vocabulary import Vocabulary
 
 
@@ -67,7 +68,7 @@ class Beam:
     n_best: int = 1  # captions per medium that are returned, best first
     groups: int = 1  # groups of size / groups hypotheses that avoid each other's words
     diversity: float = 0.5  # log-probability that a word loses for each time an earlier group has chosen it
-    must: RuleWords = ()  # words that the caption must contain
+    must: RequiredWords = ()  # words that the caption must contain; "orange|white" is one of them or both
     name: Literal["beam"] = "beam"
 
     def __post_init__(self) -> None:
@@ -112,17 +113,11 @@ class Beam:
         """The same options with words as ids.
 
         Raises ValueError for a required word that the vocabulary lacks or that is also forbidden, and for a word of
-        several pieces, which can be neither required nor forbidden.
+        several pieces, which can be neither required nor forbidden (`decode.required_words`).
         """
         rules = self.rules.bind(vocabulary)
-        required = [word for entry in self.must if isinstance(entry, str) for word in spell_words(entry, vocabulary)]
-        if unknown := [word for word in dict.fromkeys(required) if word not in vocabulary.ids]:
-            raise ValueError(f"the vocabulary has no {', '.join(map(repr, unknown))}, which must appear")
-        known = (entry for entry in self.must if isinstance(entry, int))
-        ids = tuple(dict.fromkeys((*word_ids(required, vocabulary), *known)))
-        if both := set(ids) & set(rules.never):
-            raise ValueError(f"{', '.join(repr(vocabulary.words[i]) for i in both)} must appear and must never appear")
-        return replace(self, rules=rules, must=ids)
+        never = [word for word in rules.never if isinstance(word, int)]
+        return replace(self, rules=rules, must=bind_required(self.must, vocabulary, never))
 
 
 @dataclass(frozen=True)

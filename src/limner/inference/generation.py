@@ -67,7 +67,7 @@ def to_caption(
 def generate_arguments(decoding: Decoding) -> dict[str, Any]:
     """Return the arguments of `generate` for a decoding.  Raises ValueError for options that it does not have."""
     rules = decoding.rules
-    refused = {
+    refused: dict[str, Any] = {
         "words that must not appear (--never)": rules.never,
         "rules about the last word (--decoding.rules.bad_endings)": rules.bad_endings,
         "a word that may not follow itself (--decoding.rules.no_repeat_word)": rules.no_repeat_word,

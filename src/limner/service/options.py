@@ -39,7 +39,7 @@ class CaptionOptions(Options):
 
     n_best: int | None = Field(default=None, ge=1, le=MAX_BEAM, description="The N best different captions of the beam")
     must: Annotated[list[Word], BeforeValidator(_words), Field(max_length=MAX_MUST)] = Field(
-        default_factory=list, description="Words that the caption must contain"
+        default_factory=list, description="Words that the caption must contain; this|that: one of them"
     )
     never: Annotated[list[Word], BeforeValidator(_words), Field(max_length=1000)] = Field(
         default_factory=list, description="Words that it must not contain"

@@ -2,7 +2,8 @@
 
     limner caption photo.jpg clip.mp4 folder/ --out captions.csv
 
-Without --out captions are printed.  The ending of --out chooses CSV, JSONL, JSON (COCO results) or an HTML report.
+Without --out captions are printed.  The ending of --out chooses CSV, JSONL, JSON (COCO results), an HTML report,
+Parquet, or a Hugging Face data set.
 Videos of more than a minute are cut into shots.  Without files this is a prompt: type a path, get a caption.
 """
 
@@ -27,7 +28,7 @@ from limner.apps.shared.arguments import (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="*", metavar="FILE", help="images, videos, folders, patterns; - reads a list")
     add_model(parser)
-    parser.add_argument("--out", type=Path, metavar="FILE", help="ends in .csv, .jsonl, .json or .html (report)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help=".csv, .jsonl, .json, .html (report), .parquet, .hf")
     parser.add_argument("--references", type=Path, metavar="FILE", help="a report shows them, with scores")
     parser.add_argument("--caption-column", default="", metavar="C", help="of --references, when it is unusual")
     parser.add_argument("--resume", action="store_true", help="keep the captions that --out already has")

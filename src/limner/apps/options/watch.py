@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--patience", type=positive_seconds, default=30.0, metavar="S",
         help="unchanged before it counts as damaged (default: 30)",
     )  # fmt: skip
-    add_sidecars(parser)
+    add_sidecars(parser, inside=False)
     group = parser.add_argument_group("camera")
     group.add_argument("--camera", metavar="SOURCE", help="number, address (rtsp://...) or video file")
     group.add_argument("--fast", action="store_true", help="a video file as fast as possible, no scene left out")

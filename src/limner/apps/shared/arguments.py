@@ -203,15 +203,21 @@ def add_prompting(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--key-variable", metavar="NAME", help="that holds the key (default: LIMNER_API_KEY)")
 
 
-def add_sidecars(parser: argparse.ArgumentParser) -> None:
-    """The options of captions beside their files."""
-    group = parser.add_argument_group("captions beside the files")
-    group.add_argument("--sidecar", choices=["txt", "caption", "json"], metavar="KIND", help="dog.KIND for dog.jpg")
+def add_sidecars(parser: argparse.ArgumentParser, inside: bool = True) -> None:
+    """Add the options of captions beside their files, and with `inside` of those inside them."""
+    group = parser.add_argument_group(f"captions beside {'or inside ' if inside else ''}the files")
+    kinds = ["txt", "caption", "json", "xmp"]
+    group.add_argument("--sidecar", choices=kinds, metavar="KIND", help="txt, caption, json, xmp: dog.txt for dog.jpg")
+    if inside:
+        group.add_argument("--exif", action="store_true", help="into EXIF's ImageDescription of the image file itself")
+        group.add_argument("--xmp", action="store_true", help="into its XMP (dc:description)")
+    else:
+        parser.set_defaults(exif=False, xmp=False)
     group.add_argument(
         "--existing", choices=["skip", "overwrite", "append", "prepend"], metavar="HOW",
-        help="a sidecar that is there: skip (default), overwrite, append, prepend",
+        help="words that are there: skip (default), overwrite, append, prepend",
     )  # fmt: skip
-    group.add_argument("--prefix", metavar="TEXT", help="before each caption in a sidecar")
+    group.add_argument("--prefix", metavar="TEXT", help="before each caption that is written there")
     group.add_argument("--suffix", metavar="TEXT", help="after it")
     group.add_argument("--template", metavar="TEXT", help="around it: '{caption}, {name}, {folder}'")
 
@@ -235,7 +241,7 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("decoding (default: the recipe's)", MORE)
     _add_beam(group)
     group.add_argument("--n-best", type=positive_int, metavar="N", help="the N best different captions of the beam")
-    group.add_argument("--must", type=word_list, metavar="WORD,...", help="words that the caption must contain")
+    group.add_argument("--must", type=word_list, metavar="WORD,...", help="words that must appear; a|b: one of them")
     group.add_argument("--never", type=word_list, metavar="WORD,...", help="words that it must not contain")
     group.add_argument("--sample", type=positive_int, metavar="N", help="draw N captions at random instead")
     group.add_argument("--temperature", type=float, metavar="T", help="of --sample; below 1: safer captions")

@@ -8,6 +8,7 @@ from typing import Any
 
 from limner.apps.shared.arguments import WrongArguments, word_list
 from limner.decode.options import Averaging, Beam, Decoding, Sample
+from limner.decode.required_words import missing_alternatives
 from limner.decode.rules import missing_words
 from limner.text.vocabulary import Vocabulary
 
@@ -45,7 +46,7 @@ def decoding_of(
     vocabulary  the model's; None when it is not known
 
     Raises WrongArguments for a field or value that cannot be.  Prints a note to stderr when a published search gives
-    way, and for forbidden words that the model does not know.
+    way, and for forbidden words and alternatives that the model does not know.
     """
     changes = {FIELDS[flag]: getattr(options, flag, None) for flag in FIELDS}
     changes = {name: value for name, value in changes.items() if value is not None}
@@ -75,6 +76,10 @@ def decoding_of(
     if vocabulary is not None and (unknown := missing_words(never, vocabulary)):
         words = ", ".join(map(repr, unknown))
         print(f"note: the vocabulary has no {words}, so that it never appears anyway", file=sys.stderr)
+    must = decoding.must if isinstance(decoding, Beam) and "must" in changes else ()
+    if vocabulary is not None and (unknown := missing_alternatives(must, vocabulary)):
+        words = ", ".join(map(repr, unknown))
+        print(f"note: the vocabulary has no {words}, so that one of the other words of --must appears", file=sys.stderr)
     if sampling:
         import torch
 

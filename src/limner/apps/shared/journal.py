@@ -14,6 +14,7 @@ from typing import Any
 from limner.apps.shared.arguments import WrongArguments
 from limner.core.files import parse_json, read_json, write_text
 from limner.core.messages import short_repr
+from limner.data.arrow_tables import import_pyarrow
 from limner.data.formulas import mark_formula, unmark_formula
 from limner.data.image_ids import coco_id
 
@@ -39,6 +40,7 @@ CONFIDENCE: dict[str, Callable[[Any], Any]] = {
     "withheld": str,
 }
 REPORT = ".html"
+METADATA = "metadata.jsonl"  # the name of an output with the captions of an image folder
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
 DATA = '<script type="application/json" id="captions">', "</script>"
 
@@ -118,17 +120,20 @@ class Journal:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(to_jsonl([row]))
 
-    def finish(self, order: Sequence[str], write: Callable[[list[Row]], str] | None = None) -> None:
+    def finish(self, order: Sequence[str], write: Callable[[list[Row]], None] | None = None) -> None:
         """Write the output and remove the side file.
 
         order  files, or ids, in the order in which their rows are written; other rows come last
-        write  makes the text of the output; None: chosen by its ending
+        write  writes the output; None: the text that its ending stands for
         """
         assert self.out is not None
         assert self.path is not None
         place = {file: number for number, file in enumerate(order)}
         rows = sorted(self.rows.values(), key=lambda row: place.get(row["id" if "id" in row else "file"], len(place)))
-        write_text(self.out, (write or WRITERS[self.out.suffix])(rows))
+        if write is None:
+            write_text(self.out, WRITERS[self.out.suffix](rows))
+        else:
+            write(rows)
         self.path.unlink()
 
 
@@ -176,6 +181,10 @@ def finished_rows(path: Path) -> list[Row]:
     """
     if not path.is_file():
         return []
+    if path.name == METADATA:
+        return [_row_of_metadata(item, path, where) for where, item in _lines(path)]
+    if path.suffix == ".parquet":
+        return [_row(item, f"{path}, row {number}") for number, item in enumerate(_rows_of_parquet(path), 1)]
     if path.suffix == ".csv":
         with open(path, newline="", encoding="utf-8-sig") as file:
             try:
@@ -189,6 +198,27 @@ def finished_rows(path: Path) -> list[Row]:
     if not isinstance(items, list):
         raise ValueError(f"{path}: expected a list of captions, as this command writes it")
     return [_row(item, f"{path}, item {number}") for number, item in enumerate(items, 1)]
+
+
+def _row_of_metadata(item: Any, path: Path, where: str) -> Row:
+    """A row of a line of metadata.jsonl, which must have no more fields than this command writes."""
+    if not isinstance(item, dict) or item.keys() != {"file_name", "text"}:
+        raise ValueError(
+            f"{where}: expected file_name and text and no more, which --resume would lose; got {short_repr(item, 200)}"
+        )
+    file = printable(os.path.normpath(path.parent / str(item["file_name"])))
+    return {"file": file, "caption": str(item["text"]), "logprob": None, "finished": True}
+
+
+def _rows_of_parquet(path: Path) -> list[dict[str, Any]]:
+    arrow = import_pyarrow(path)
+    import pyarrow.parquet
+
+    try:
+        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
+        return rows
+    except (arrow.ArrowException, OSError) as error:
+        raise ValueError(f"{path} is no output of this command ({error})") from error
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Any]]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
-from limner.apps.caption import row_of
+from limner.apps.shared.captioning import row_of
 from limner.apps.shared.journal import Journal, Row, printable
 from limner.apps.shared.progress import progress_bar
 from limner.core.torch_free import Caption, Failure, Medium
