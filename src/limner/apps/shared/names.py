@@ -9,7 +9,8 @@ BUILT_IN = {
         *("flip-crop-tl", "flip-crop-tr", "flip-crop-bl", "flip-crop-br", "flip-crop-centre"),
     ),
     "limner.data.datasets.DATASETS": (
-        *("captions", "coco", "flickr8k", "flickr30k", "csv", "jsonl", "msrvtt", "msvd", "sftcap", "frames"),
+        *("captions", "coco", "flickr8k", "flickr30k", "csv", "jsonl", "msrvtt", "msvd"),
+        *("nocaps", "textcaps", "vizwiz", "vatex", "sftcap", "frames"),
         *("webdataset", "parquet", "huggingface", "cocotalk", "show_attend_tell", "folder", "shapes"),
     ),
     "limner.decode.clip_options.CLIP_METHODS": ("consensus", "mosaic", "middle"),
