@@ -11,11 +11,14 @@ scores.compute(predictions=["a cat"], references=[["a cat sat", "the cat sits"]]
 
 from collections.abc import Sequence
 
-import datasets
-import evaluate
-
 from limner.metrics.references import References
 from limner.metrics.report import compute_scores, select_metrics
+
+try:
+    import datasets
+    import evaluate
+except ImportError as error:
+    raise ImportError("the module needs Hugging Face's evaluate: pip install 'limner[evaluate]'") from error
 
 DESCRIPTION = """Scores of image and video captions, without Java: BLEU-1 to BLEU-4, METEOR, ROUGE-L and CIDEr, as
 coco-caption computes them on PTB tokens."""

@@ -121,9 +121,9 @@ class CaptionScore(_CaptionRows):
     `score` is a name of `limner.metrics.report.METRICS`; `options` are those of `torchmetrics.Metric`, for example
     `sync_on_compute`.  Raises UnknownName, which lists the known ones.
 
-    >>> bleu = CaptionScore("BLEU-1", tokenizer="simple")
-    >>> bleu.update(["a cat"], [["a cat sat", "the cat"]])
-    >>> float(bleu.compute())
+    >>> rouge = CaptionScore("ROUGE-L", tokenizer="simple")
+    >>> rouge.update(["a cat sat"], [["A cat sat.", "the cat"]])
+    >>> float(rouge.compute())
     1.0
     """
 
@@ -143,9 +143,9 @@ class CaptionScores(_CaptionRows):
     and counted once for all of them.
 
     >>> scores = CaptionScores(["bleu", "ROUGE-L"], tokenizer="simple")
-    >>> scores.update(["a cat"], [["a cat sat", "the cat"]])
-    >>> {name: round(float(value), 2) for name, value in scores.compute().items()}
-    {'BLEU-1': 1.0, 'BLEU-2': 1.0, 'BLEU-3': 0.0, 'BLEU-4': 0.0, 'ROUGE-L': 0.83}
+    >>> scores.update(["a dog sat down"], [["a cat sat down"]])  # 3 of 4 words, 1 of 3 pairs, no triple
+    >>> {name: round(float(value), 3) for name, value in scores.compute().items()}
+    {'BLEU-1': 0.75, 'BLEU-2': 0.5, 'BLEU-3': 0.0, 'BLEU-4': 0.0, 'ROUGE-L': 0.75}
     """
 
     def __init__(self, scores: Sequence[str] | None = None, tokenizer: str = "ptb", **options: Any) -> None:

@@ -20,8 +20,8 @@ from limner.core.files import read_json, write_json
 from limner.runs.recipe import Recipe
 from limner.training.session import round_for_log
 
-TRACKERS = ("wandb", "mlflow", "trackio", "tensorboard")
-PACKAGES = {"mlflow": "mlflow-skinny"}  # tracker -> what pip calls it, where that is another name
+# tracker -> what pip installs
+TRACKERS = {"wandb": "wandb", "mlflow": "mlflow-skinny", "trackio": "trackio", "tensorboard": "tensorboard"}
 IDS = "tracking.json"  # in the run folder: tracker -> id of its run, with which --resume continues
 EVERY = 50  # steps, as in log.jsonl
 POSITIONS = {"step", "total_step", "stage", "stages", "epoch", "epochs", "batch", "batches"}
@@ -37,7 +37,7 @@ def check_trackers(names: Sequence[str]) -> None:
         if name not in TRACKERS:
             raise ValueError(f"unknown tracker '{name}'; known are {', '.join(TRACKERS)}")
         if importlib.util.find_spec(name) is None:
-            raise ImportError(f"--track {name} needs {name}: pip install {PACKAGES.get(name, name)}")
+            raise ImportError(f"--track {name} needs {name}: pip install {TRACKERS[name]}")
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:
@@ -78,21 +78,21 @@ class Tracking:
             self._try(name, lambda tracker: tracker.finish())
 
     def __call__(self, event: str, facts: dict[str, Any]) -> None:
-        if not self.started:
-            self._start()
+        if not self.started and "total_step" in facts:  # the first event of a session that is complete
+            self._start(facts["total_step"])
         if event == "step" and (facts["step"] % EVERY == 0 or facts["batch"] == facts["batches"]):
             self._log("train", facts, POSITIONS)
         elif event == "validation":
             self._log(facts["split"], facts, NOT_SCORES)
 
-    def _start(self) -> None:
-        """Start the trackers with the recipe as their configuration."""
+    def _start(self, step: int) -> None:
+        """Start the trackers with the recipe as their configuration; `step` is the one that a run continues from."""
         self.started = True
         ids = self._run_ids()
         config = flatten(asdict(self.recipe))
         for name in self.names:
             try:
-                self.running[name] = tracker = _make(name, self.folder, ids[name])
+                self.running[name] = tracker = _make(name, self.folder, ids[name], step)
                 tracker.start()
                 if not ids[name]:
                     ids[name] = getattr(getattr(tracker.tracker, "info", None), "run_id", "")  # mlflow's own
@@ -139,7 +139,7 @@ class Tracking:
         self.warn(f"{name} failed and gets nothing more ({reason}); training goes on, and log.jsonl has everything")
 
 
-def _make(name: str, folder: Path, id: str) -> trackers.GeneralTracker:
+def _make(name: str, folder: Path, id: str, step: int) -> trackers.GeneralTracker:
     """Build a tracker that has not been started; its run has the name of the run folder, in the project limner."""
     title, project = folder.resolve().name, os.environ.get(f"{name.upper()}_PROJECT", "limner")
     if name == "wandb":
@@ -150,4 +150,5 @@ def _make(name: str, folder: Path, id: str) -> trackers.GeneralTracker:
         return trackers.MLflowTracker(project, run_name=title, run_id=id or None)
     if name == "trackio":
         return trackers.TrackioTracker(project, name=f"{title}-{id}", resume="allow")
-    return trackers.TensorBoardTracker("tracked", logging_dir=str(folder / "tensorboard"))
+    # drops what an interrupted run wrote after its last checkpoint
+    return trackers.TensorBoardTracker("tracked", logging_dir=str(folder / "tensorboard"), purge_step=step + 1)

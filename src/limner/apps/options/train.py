@@ -13,6 +13,8 @@ prints all fields with their defaults, or those of a group: --fields stages, --f
 
 import argparse
 
+from limner.apps.shared.names import names_of
+
 
 def seed_list(text: str) -> tuple[int, ...]:
     """Argument type: different whole numbers separated by commas.
@@ -35,7 +37,7 @@ def tracker_list(text: str) -> tuple[str, ...]:
     >>> tracker_list("wandb, mlflow")
     ('wandb', 'mlflow')
     """
-    known = ("wandb", "mlflow", "trackio", "tensorboard")
+    known = names_of("limner.training.tracking.TRACKERS")
     names = tuple(part.strip() for part in text.split(","))
     if unknown := [name for name in names if name not in known]:
         raise argparse.ArgumentTypeError(f"unknown tracker '{unknown[0]}'; known are {', '.join(known)}")

@@ -18,6 +18,7 @@ BUILT_IN = {
     "limner.metrics.report.METRICS": (
         *("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "CIDEr-D"),
     ),
+    "limner.training.tracking.TRACKERS": ("wandb", "mlflow", "trackio", "tensorboard"),
     "limner.text.tokens.TOKENIZERS": ("ptb", "ptb-isolated", "simple", "split", "characters", "script-runs"),
 }
 
