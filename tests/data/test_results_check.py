@@ -39,7 +39,7 @@ def test_a_right_file_has_no_problems_and_no_notes() -> None:
         (row(1, "  "), "1 of 1 captions are empty (entry 0: '  '): they score 0"),
         (row(1, "a\u2028b"), "1 of 1 captions have line ends in them"),
         ('[{"image_id": 1, "caption": "\\ud800"}]', "1 of 1 captions have half a character"),
-        ('[{"image_id": NaN, "caption": "a"}]', "NaN occurs 1 times, which is not JSON"),
+        ('[{"image_id": NaN, "caption": "a"}]', "NaN is among the values, which is not JSON (count: 1)"),
         (json.dumps([{"id": 1}]), "1 of 1 entries have no image_id (entry 0): the first entry has 'id'"),
         (json.dumps([1]), "1 of 1 entries are no objects (entry 0: 1)"),
         (json.dumps(GOOD + GOOD[:1]), "1 image_id (1) occur more than once: keep one caption for each"),
@@ -50,6 +50,7 @@ def test_a_right_file_has_no_problems_and_no_notes() -> None:
         (json.dumps(GOOD)[:-5], "it is not JSON ("),
         (b"\xef\xbb\xbf" + json.dumps(GOOD).encode(), "it begins with a byte order mark"),
         (json.dumps(GOOD, ensure_ascii=False).encode("latin-1"), "it is not UTF-8 (byte "),
+        (b"\x89PNG\r\n\x1a\n", "it is a PNG image (byte 0: invalid start byte): name the file with its captions"),
         ("[" * 100_000, "it is not JSON ("),
     ],
 )  # fmt: skip

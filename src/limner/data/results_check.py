@@ -16,7 +16,7 @@ from typing import Any
 
 from limner.data.captions_file import read_captions
 from limner.data.image_ids import coco_id, medium_name
-from limner.data.layouts.content import read_bounded, read_text
+from limner.data.layouts.content import kind_of, read_bounded, read_text
 
 NAME = re.compile(r"captions_(?P<split>[a-z]+20\d\d)_(?P<name>.+)_results\.json")  # COCO's name of a results file
 SPLITS = {"val2014": 40504, "test2014": 40775}  # images for which the server wants captions
@@ -132,7 +132,8 @@ def _parse(content: bytes, problems: list[str]) -> list[Any] | None:
     try:
         saved = json.loads(content.decode("utf-8"), parse_constant=note_constant)
     except UnicodeDecodeError as error:
-        problems.append(f"it is not UTF-8 (byte {error.start}: {error.reason}): save it as UTF-8")
+        what, advice = kind_of(content) or ("not UTF-8", "save it as UTF-8")
+        problems.append(f"it is {what} (byte {error.start}: {error.reason}): {advice}")
         return None
     except (json.JSONDecodeError, RecursionError) as error:
         lines = content.strip().splitlines()
@@ -142,7 +143,9 @@ def _parse(content: bytes, problems: list[str]) -> list[Any] | None:
         problems.append(f"it is not JSON ({error}): {hint}")
         return None
     for text, count in constants.items():
-        problems.append(f"{text} occurs {count} times, which is not JSON: leave such entries out, or give a caption")
+        problems.append(
+            f"{text} is among the values, which is not JSON (count: {count}): leave such entries out, or give a caption"
+        )
     if not isinstance(saved, list):
         hint = 'take the list [{"image_id": 1, "caption": "..."}, ...]'
         if isinstance(saved, dict) and saved:
