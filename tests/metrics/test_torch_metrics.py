@@ -91,7 +91,6 @@ def test_reset_forward_pickle_and_collections_work_as_for_any_metric() -> None:
         ("a cat", [["a cat"]], "expected a list of captions"),
         (["a cat"], [], "got 1 captions, 0 references and 1 ids"),
         (["a cat"], ["a cat"], "expected a caption and a list of references, got 'a cat', 'a cat'"),
-        ([None], [["a"]], "got None"),
     ],
 )
 def test_what_is_no_batch_of_captions_is_refused(preds: list[str], target: list[list[str]], message: str) -> None:

@@ -53,7 +53,9 @@ def test_a_run_without_scores_has_a_card_without_a_model_index(tiny: Path, tmp_p
     assert card.data.library_name == "limner" and card.data.eval_results is None and "model-index" not in str(card)
 
 
-def test_every_file_arrives_as_it_was_packed(scored: Path, tmp_path: Path, server: Hub, capsys) -> None:
+def test_every_file_arrives_as_it_was_packed(
+    scored: Path, tmp_path: Path, server: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "m"
     assert main(["pack", str(scored), "--out", str(folder), "--push", "owner/name", "--private"]) == 0
     assert f"{server.address}/owner/name" in capsys.readouterr().out
@@ -70,7 +72,9 @@ def test_every_file_arrives_as_it_was_packed(scored: Path, tmp_path: Path, serve
     assert list(server.blobs) == [json.loads(sent["manifest.json"])["files"]["model.safetensors"]["sha256"]]
 
 
-def test_a_changed_model_is_not_uploaded(scored: Path, tmp_path: Path, server: Hub, capsys) -> None:
+def test_a_changed_model_is_not_uploaded(
+    scored: Path, tmp_path: Path, server: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = pack(load_run(scored), tmp_path / "m")
     with open(folder / "README.md", "a") as file:
         file.write("more")
@@ -79,7 +83,7 @@ def test_a_changed_model_is_not_uploaded(scored: Path, tmp_path: Path, server: H
 
 
 def test_what_the_hub_refuses_is_one_line_that_says_what_to_do(
-    scored: Path, tmp_path: Path, server: Hub, capsys, monkeypatch: pytest.MonkeyPatch
+    scored: Path, tmp_path: Path, server: Hub, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = pack(load_run(scored), tmp_path / "m")
 

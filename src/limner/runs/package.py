@@ -64,12 +64,12 @@ def push_to_hub(folder: str | Path, repo: str, private: bool = False) -> str:
     authentication is left to huggingface_hub (`hf auth login`, HF_TOKEN).
     Raises ValueError, with the hub's reason and what to do, when the hub refuses or cannot be reached.
     """
-    from httpx import HTTPError
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
     folder = open_package(folder)
     api = HfApi()
+    unreachable = HfHubHTTPError.__bases__[0]  # HTTPError of the library that huggingface_hub uses: httpx or httpx2
     try:
         api.create_repo(repo, private=private, exist_ok=True)
         return str(api.upload_folder(folder_path=folder, repo_id=repo, commit_message=f"limner {__version__}"))
@@ -83,7 +83,7 @@ def push_to_hub(folder: str | Path, repo: str, private: bool = False) -> str:
         status = error.response.status_code if error.response is not None else 0
         hint = "; is the login right, and may it write there? (hf auth whoami)" if status in (401, 403, 404) else ""
         raise ValueError(f"the hub refused {repo}: {_one_line(str(error))}{hint}") from error
-    except HTTPError as error:
+    except unreachable as error:
         raise ValueError(
             f"the hub {api.endpoint} cannot be reached ({error}); {folder} is whole: push it later"
         ) from error
