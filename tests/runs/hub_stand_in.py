@@ -1,8 +1,7 @@
 """A stand-in for the Hugging Face hub on loopback: the requests with which `huggingface_hub` makes a repository and
-uploads a folder, small files inside the commit and large ones by LFS."""
+uploads a folder.  It asks for all files inside the commit; the hub's own storage of large files (Xet) is not here."""
 
 import base64
-import hashlib
 import json
 import threading
 from collections.abc import Iterator
@@ -21,7 +20,6 @@ class Hub(ThreadingHTTPServer):
         self.address = f"http://127.0.0.1:{self.server_port}"
         self.created: list[dict[str, Any]] = []
         self.files: dict[str, bytes] = {}
-        self.blobs: dict[str, bytes] = {}
         self.tokens: set[str] = set()
         self.refuse = 0
 
@@ -43,10 +41,6 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer({"id": "owner/name", "siblings": [], "sha": "0" * 40})
 
-    def do_PUT(self) -> None:
-        self.server.blobs[self.path.rpartition("/")[2]] = self._body()
-        self._answer({})
-
     def do_POST(self) -> None:
         body, hub = self._body(), self.server
         hub.tokens.add(self.headers.get("Authorization", ""))
@@ -57,12 +51,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer({"url": f"{hub.address}/owner/name"})
         elif "/preupload/" in self.path:
             files = [file["path"] for file in json.loads(body)["files"]]
-            modes = [(path, "lfs" if path.endswith(".safetensors") else "regular") for path in files]
-            self._answer({"files": [{"path": p, "uploadMode": mode, "shouldIgnore": False} for p, mode in modes]})
-        elif self.path.endswith("/info/lfs/objects/batch"):
-            objects = json.loads(body)["objects"]
-            places = [{**one, "actions": {"upload": {"href": f"{hub.address}/lfs/{one['oid']}"}}} for one in objects]
-            self._answer({"transfer": "basic", "objects": places})
+            self._answer({"files": [{"path": p, "uploadMode": "regular", "shouldIgnore": False} for p in files]})
         elif "/commit/" in self.path:
             self._commit(body)
             self._answer({"success": True, "commitOid": "1" * 40, "commitUrl": f"{hub.address}/owner/name/commit/1"})
@@ -74,10 +63,6 @@ class _Handler(BaseHTTPRequestHandler):
             value = line["value"]
             if line["key"] == "file":
                 self.server.files[value["path"]] = base64.b64decode(value["content"])
-            elif line["key"] == "lfsFile":
-                content = self.server.blobs[value["oid"]]
-                assert hashlib.sha256(content).hexdigest() == value["oid"]
-                self.server.files[value["path"]] = content
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") != "chunked":

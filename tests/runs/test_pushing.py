@@ -1,6 +1,5 @@
 """A packed model on the hub: what is uploaded, what its card says, and what is said when the hub refuses."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,7 +68,6 @@ def test_every_file_arrives_as_it_was_packed(
         (tmp_path / "down" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "down" / name).write_bytes(content)
     assert open_package(tmp_path / "down") == tmp_path / "down"
-    assert list(server.blobs) == [json.loads(sent["manifest.json"])["files"]["model.safetensors"]["sha256"]]
 
 
 def test_a_changed_model_is_not_uploaded(
