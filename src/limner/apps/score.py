@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -21,7 +22,7 @@ from limner.apps.shared.console import EscapingConsole, open_console
 from limner.apps.shared.streams import escape_controls
 from limner.core.addresses import refuse_address
 from limner.core.files import write_json
-from limner.data.captions_file import SHAPES, read_captions
+from limner.data.captions_file import DOMAINS, SHAPES, read_captions
 from limner.data.media_folder import media_below
 from limner.data.pairing import CaptionPairs, normalise_id, pair_captions, summarise_ids
 from limner.data.shapes import read_truth
@@ -69,6 +70,8 @@ def metrics_of(
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     refuse_unknown(rest)
     _check_options(options)
+    if options.check_only:
+        return _check_results(options)
     read = [path for path in (options.candidates, options.references, options.training) if path]
     check_outputs(options, options.out, inputs=read)
     metrics, extra, about = metrics_of(options)
@@ -92,9 +95,16 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
             extra, about = extra | scores, about | provenance
         report = evaluate(captions, counted, metrics, extra=extra, training=training, scenes=scenes)
     report = replace(report, protocol=report.protocol | about, notes=(*pairs.notes, *report.notes))
-    show(report)
+    groups = {} if options.diversity else _evaluate_groups(options, pairs, references.groups, metrics)
+    for name, part in groups.items():
+        show(part, name)
+    show(report, "entire" if groups else "")
     if options.out:
-        given = {name: str(getattr(options, name)) for name in ("candidates", "references", "split")}
+        given: dict[str, Any] = {name: str(getattr(options, name)) for name in ("candidates", "references", "split")}
+        if groups:
+            given["groups"] = {
+                name: {"scores": part.scores, "protocol": part.protocol} for name, part in groups.items()
+            }
         write_json(options.out, given | report_to_json(report))
         print(f"wrote {options.out} (fractions, not x100)")
     return 0
@@ -139,6 +149,19 @@ def _print_table(console: EscapingConsole, table: BreakdownTable) -> None:
         console.print(Text(escape_controls(line)))
 
 
+def _evaluate_groups(
+    options: argparse.Namespace, pairs: CaptionPairs, groups: Mapping[str, str], metrics: dict[str, Metric] | None
+) -> dict[str, Report]:
+    """The report of each group of the references (nocaps' domains), as if its images were evaluated alone."""
+    reports = {}
+    for name in DOMAINS:
+        if ids := [id for id in pairs.references if groups.get(id) == name]:
+            references = References({id: pairs.references[id] for id in ids}, options.tokenizer)
+            report = evaluate({id: pairs.candidates[id][0] for id in ids}, references, metrics)
+            reports[name] = replace(report, notes=())
+    return reports
+
+
 def show(report: Report | SampleReport, about: str = "") -> None:
     """Print the tables to stdout and the notes to stderr.  `about` says what a report is of, when there are several."""
     console = open_console()
@@ -178,8 +201,32 @@ def find_media(ids: Sequence[str], files: Mapping[str, str], folder: Path | None
     return {id: paths[0] for id, paths in candidates.items()}
 
 
+def _check_results(options: argparse.Namespace) -> int:
+    """Print what a server would refuse about the candidates -> the exit status, 1 if there is something."""
+    from limner.data.results_check import check_results
+
+    checks = check_results(options.candidates, options.references or "", options.split)
+    for check in checks:
+        for line in check.problems:
+            print(f"{check.path}: {line}")
+        for line in check.notes:
+            print(f"note: {check.path}: {line}", file=sys.stderr)
+    problems = sum(len(check.problems) for check in checks)
+    if problems:
+        print(f"{problems} problem{'s' if problems > 1 else ''}: the file would be refused, or scored wrongly")
+        return 1
+    for check in checks:
+        known = "" if options.references else "; --references FILE compares the ids, too"
+        print(f"{check.path}: {check.entries} captions in COCO's results format{known}")
+    return 0
+
+
 def _check_options(options: argparse.Namespace) -> None:
-    """Raise WrongArguments for options that would have no effect."""
+    """Raise WrongArguments for options that would have no effect, and for references that are missing."""
+    if not options.references and not options.check_only:
+        raise WrongArguments("which references? give --references FILE (or --check-only, to check the format)")
+    if options.check_only and (options.out or options.clip or options.diversity or options.training):
+        raise WrongArguments("--check-only scores nothing: leave out --out, --clip, --diversity and --training")
     if options.images and not options.clip:
         raise WrongArguments("--images is for CLIPScore: give --clip too")
     if options.json and not options.why:

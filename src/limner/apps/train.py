@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -33,6 +33,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         raise WrongArguments(f"--seeds and --seed are both given: leave out --seed {dict(changes)['seed']}")
     recipe = read_recipe(options.recipe, changes)
     from limner.metrics.report import METRICS
+    from limner.training.tracking import Tracking, check_trackers
     from limner.training.train import check_folder, train
 
     if "validation.metric" in dict(changes) and recipe.validation.metric not in METRICS:
@@ -40,16 +41,29 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     folders = {seed: run_folder(options, seed) for seed in options.seeds or (recipe.seed,)}
     for folder in folders.values():
         check_folder(folder, options.resume)  # all of them before the first one is trained
+    check_trackers(options.track)
     watchers: dict[int, Watcher] = {}
     for seed, folder in folders.items():
         options.running = folder  # `interrupted` reads it
         resume = options.resume and (not options.seeds or (folder / STATE).is_file())
-        with Watcher(folder) as watchers[seed]:
-            train(replace(recipe, seed=seed), folder, resume, watchers[seed])
+        seeded = replace(recipe, seed=seed)
+        with Watcher(folder) as watcher, Tracking(options.track, seeded, folder, watcher.warn) as tracking:
+            watchers[seed] = watcher
+            train(seeded, folder, resume, both(watcher, tracking))
     _leave_process_group()
     if len(watchers) > 1 and is_first_process():
         open_console().print(seeds_table(folders, watchers))
     return 3 if any(watcher.skipped for watcher in watchers.values()) else 0
+
+
+def both(first: "Watcher", second: Callable[[str, dict[str, Any]], None]) -> Callable[[str, dict[str, Any]], None]:
+    """A training callback that calls two."""
+
+    def callback(event: str, facts: dict[str, Any]) -> None:
+        second(event, facts)  # before the watcher, which takes facts out of the first event
+        first(event, facts)
+
+    return callback
 
 
 def seeds_table(folders: dict[int, Path], watchers: "dict[int, Watcher]") -> Table:
@@ -201,7 +215,11 @@ class Watcher:
         self._write_scalars(facts, (*names, "ROUGE-L", "distinct", *of_data_sets), facts["split"])
 
     def _warning(self, facts: dict[str, Any]) -> None:
-        self.console.print(f"[bold yellow]warning:[/] {escape(facts['text'])}")
+        self.warn(facts["text"])
+
+    def warn(self, text: str) -> None:
+        """Print a warning above the progress bar."""
+        self.console.print(f"[bold yellow]warning:[/] {escape(text)}")
 
     def _end(self, facts: dict[str, Any]) -> None:
         self.skipped, self.metric, self.best = facts["skipped"], facts["metric"], facts["best"]

@@ -34,6 +34,7 @@ EXPECTED = (
     "labels; a folder with WORDMAP_*.json; or a micro-world"
 )
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.jsonl.gz", "metadata.csv.gz")
+DOMAINS = ("in-domain", "near-domain", "out-domain")  # of nocaps, by how much COCO says about what is in an image
 SHAPES = "micro-world"  # `CaptionsFile.format` of a folder that `limner shapes` wrote
 
 # Characters that some tool reads as the end of a line, and so as the start of the next caption, or of a string (NUL).
@@ -47,9 +48,10 @@ class CaptionsFile:
     """Captions by id, in the order of the file; an id may have none.
 
     The ids 42 and "42" are the same.  `splits` (id -> split), `files` (id -> path of the medium, as written in the
-    file) and `times` (id -> start and end of a part of a clip, in seconds) have only the ids for which the file says
-    so.  `unusable` are the ids whose captions were all left out, because the file marks them (VizWiz).  `notes` has one
-    line for each kind of repair, `problems` one for each row without an id or caption text.
+    file), `times` (id -> start and end of a part of a clip, in seconds) and `groups` (id -> nocaps' domain: in-domain,
+    near-domain or out-domain) have only the ids for which the file says so.  `unusable` are the ids whose captions were
+    all left out, because the file marks them (VizWiz).  `notes` has one line for each kind of repair, `problems` one
+    for each row without an id or caption text.
     """
 
     path: str
@@ -61,6 +63,7 @@ class CaptionsFile:
     times: dict[str, tuple[float, float]] = field(default_factory=dict)
     unusable: frozenset[str] = frozenset()
     problems: tuple[str, ...] = ()
+    groups: dict[str, str] = field(default_factory=dict)
 
     def split(self, name: str) -> "CaptionsFile":
         """The captions of one split, in any spelling.
@@ -197,6 +200,7 @@ def _collect(path: Path, format: str, entries: Iterable[Entry], reading: Reading
         collector.times,
         unusable,
         tuple(collector.problems),
+        collector.groups,
     )
 
 
@@ -208,6 +212,7 @@ class _Collector:
         self.captions: dict[str, list[str]] = {}
         self.splits: dict[str, str] = {}
         self.files: dict[str, str] = {}
+        self.groups: dict[str, str] = {}
         self.times: dict[str, tuple[float, float]] = {}
         self.keeps = EntryFilter(reading.where)
         self.restval: set[str] = set()  # ids of Karpathy's split restval, when it is left out
@@ -242,6 +247,8 @@ class _Collector:
         if entry.note:
             self.said[entry.note] = None
         self._set_split(id, entry)
+        if entry.fields and (domain := entry.fields.get("domain")) in DOMAINS:
+            self.groups[id] = domain
         if file and self.files.setdefault(id, file) != file:
             raise ValueError(f"{entry.where}: {id!r} has two files, {self.files[id]!r} and {file!r}")
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from types import ModuleType
+from typing import Annotated, Literal, cast
 
 from limner.core.addresses import refuse_address
 from limner.core.fields import NameOf, PositiveFraction
@@ -18,13 +19,18 @@ from limner.core.torch_free import Medium
 from limner.data import (
     caption_dataset,
     cocotalk,
+    flickr30k,
     frames_dataset,
     huggingface,
     msrvtt,
     msvd,
+    nocaps,
     sftcap,
     shapes,
     show_attend_tell,
+    textcaps,
+    vatex,
+    vizwiz,
     webdataset,
 )
 from limner.data.dataset import SPLITS, Dataset
@@ -90,6 +96,19 @@ def _sftcap(config: DataConfig) -> Dataset:
     return sftcap.read(config.annotations, config.media)
 
 
+def _flickr30k(config: DataConfig) -> Dataset:
+    _require(config, flickr30k.EXPECTED)
+    path = flickr30k.captions_file(config.annotations)
+    dataset = _captions(replace(config, annotations=str(path)))
+    return dataset if config.splits or config.default_split else flickr30k.with_split(dataset, path)
+
+
+def _published(reader: ModuleType, config: DataConfig) -> Dataset:
+    """Read the files of a data set as its authors publish them: one of them, or the folder of all."""
+    _require(config, reader.EXPECTED)
+    return cast(Dataset, reader.read(config.annotations, config.media, config.caption_column))
+
+
 def _archive(reader: Callable[..., Dataset], config: DataConfig) -> Dataset:
     """Read files that hold media and captions; `media` names them, or `annotations` does."""
     if not (config.annotations or config.media):
@@ -114,13 +133,17 @@ def _require(config: DataConfig, expected: str) -> None:
 
 DATASETS |= {
     "captions": _captions,
-    "coco": _captions,  # this and the next four are `captions`, under the name of what is usually in the file
+    "coco": _captions,  # this and the next three are `captions`, under the name of what is usually in the file
     "flickr8k": _captions,
-    "flickr30k": _captions,
+    "flickr30k": _flickr30k,
     "csv": _captions,
     "jsonl": _captions,
     "msrvtt": _msrvtt,
     "msvd": _msvd,
+    "nocaps": partial(_published, nocaps),
+    "textcaps": partial(_published, textcaps),
+    "vizwiz": partial(_published, vizwiz),
+    "vatex": partial(_published, vatex),
     "sftcap": _sftcap,
     "frames": lambda config: frames_dataset.read(config.annotations, config.media),
     "webdataset": partial(_archive, webdataset.read),
@@ -173,8 +196,8 @@ def _read_part(config: DataConfig) -> Dataset:
     """Read all media of one data set, with its own ids."""
     for path in (config.media, config.annotations, config.splits, config.mapping):
         refuse_address(path)
-    if config.where and DATASETS[config.name] is not _captions:
-        readers = ", ".join(name for name, reader in DATASETS.items() if reader is _captions)
+    if config.where and DATASETS[config.name] not in (_captions, _flickr30k):
+        readers = ", ".join(name for name, reader in DATASETS.items() if reader in (_captions, _flickr30k))
         raise ValueError(
             f"data.where chooses entries of a caption file: it needs a name of {readers}, not {config.name}"
         )

@@ -8,6 +8,7 @@ detector is inside, with the weights it has after training.
 
 import html
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -59,14 +60,33 @@ def pack(run: Run, out: str | Path, card: str = "", half: bool = False) -> Path:
 def push_to_hub(folder: str | Path, repo: str, private: bool = False) -> str:
     """Upload a packed model to the hub repository `owner/name` -> its address.
 
-    Authentication is left to huggingface_hub (`hf auth login`).
+    Every file is compared with its hash before.  The hub is that of the environment variable HF_ENDPOINT;
+    authentication is left to huggingface_hub (`hf auth login`, HF_TOKEN).
+    Raises ValueError, with the hub's reason and what to do, when the hub refuses or cannot be reached.
     """
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
     folder = open_package(folder)
     api = HfApi()
-    api.create_repo(repo, private=private, exist_ok=True)
-    return str(api.upload_folder(folder_path=folder, repo_id=repo, commit_message=f"limner {__version__}"))
+    unreachable = HfHubHTTPError.__bases__[0]  # HTTPError of the library that huggingface_hub uses: httpx or httpx2
+    try:
+        api.create_repo(repo, private=private, exist_ok=True)
+        return str(api.upload_folder(folder_path=folder, repo_id=repo, commit_message=f"limner {__version__}"))
+    except HFValidationError as error:
+        raise ValueError(f"'{repo}' cannot be a repository: expected OWNER/NAME ({error})") from error
+    except LocalTokenNotFoundError as error:
+        raise ValueError("the hub needs a login: call hf auth login, or set HF_TOKEN") from error
+    except OfflineModeIsEnabled as error:
+        raise ValueError("HF_HUB_OFFLINE is set, so nothing is uploaded: unset it") from error
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else 0
+        hint = "; is the login right, and may it write there? (hf auth whoami)" if status in (401, 403, 404) else ""
+        raise ValueError(f"the hub refused {repo}: {_one_line(str(error))}{hint}") from error
+    except unreachable as error:
+        raise ValueError(
+            f"the hub {api.endpoint} cannot be reached ({error}); {folder} is whole: push it later"
+        ) from error
 
 
 def _write(run: Run, out: Path, card: str, half: bool) -> None:
@@ -125,9 +145,7 @@ def _default_card(run: Run) -> str:
     protocol = escape_markdown(json.dumps(saved.get("protocol", {}))) if rows else ""
     scores = f"\n## Scores\n{protocol}\n\n| | |\n|---|---|\n{rows}\n" if rows else ""
     return f"""---
-library_name: limner
-pipeline_tag: image-to-text
-tags: [image-captioning, limner]
+{_card_metadata(run, numbers, str(saved.get("split", "")) if rows else "")}
 ---
 # {escape_markdown(run.folder.resolve().name)}
 
@@ -142,6 +160,47 @@ import limner
 print(limner.load("this folder or its hub id").caption("photo.jpg").text)
 ```
 {scores}"""
+
+
+def _card_metadata(run: Run, scores: Mapping[str, float], split: str) -> str:
+    """Return the YAML header of a model card, which the hub reads: with the scores as its `model-index`.
+
+    The hub shows them beside those of other models.  They are fractions, as in scores.json.
+    """
+    from huggingface_hub import EvalResult, ModelCardData
+
+    names = [part.name for part in data_parts(run.recipe.data).values()]
+    results = [
+        EvalResult(
+            task_type="image-to-text",
+            task_name="Image captioning",
+            dataset_type=_plain("-".join(names)),
+            dataset_name=_plain(" and ".join(names)),
+            dataset_split=_plain(split) if split else None,
+            metric_type=_plain(name).lower(),
+            metric_name=_plain(name),
+            metric_value=round(value, 4),
+        )
+        for name, value in scores.items()
+        if math.isfinite(value)
+    ]
+    data = ModelCardData(
+        library_name="limner",
+        pipeline_tag="image-to-text",
+        tags=["image-captioning", "limner"],
+        model_name=_plain(run.folder.resolve().name) if results else None,
+        eval_results=results or None,
+    )
+    return str(data.to_yaml())
+
+
+def _plain(text: str) -> str:
+    """Text of others without anything that could be markup: letters, digits and a few signs.
+
+    >>> _plain("BLEU-4"), _plain("a<b>|c")
+    ('BLEU-4', 'a b c')
+    """
+    return " ".join(re.sub(r"[^\w .+-]", " ", text).split()) or "unnamed"
 
 
 def _data_sets(run: Run) -> str:

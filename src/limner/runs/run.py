@@ -6,6 +6,7 @@ run.json               RunInfo: sizes, the encoder's provenance, plug-ins
 model.safetensors      the weights with the best validation score
 objective.safetensors  parameters of the objective beside those weights, if it has any
 last.safetensors       the checkpoint that training resumes from (`limner.runs.checkpoint`)
+tracking.json          ids of the run in experiment trackers (`limner train --track`)
 calibration.json       how sure the model's captions are (`limner calibrate`), if it was calibrated
 log.jsonl, tensorboard/, captions.json, scores.json
 """
@@ -37,8 +38,10 @@ from limner.runs.recipe_file import Overrides, load_recipe, save_recipe
 from limner.text.load import load_vocabulary
 from limner.text.vocabulary import Vocabulary
 
-IMAGE_DATASETS = {"coco", "flickr8k", "flickr30k", "cocotalk", "show_attend_tell"}  # data sets without clips
-CLIP_DATASETS = {"msrvtt", "msvd", "sftcap", "frames"}  # data sets without images
+IMAGE_DATASETS = {  # data sets without clips
+    *("coco", "flickr8k", "flickr30k", "nocaps", "textcaps", "vizwiz", "cocotalk", "show_attend_tell"),
+}
+CLIP_DATASETS = {"msrvtt", "msvd", "vatex", "sftcap", "frames"}  # data sets without images
 FORMAT = 3  # 3: run.json tells what the run was trained on
 
 

@@ -7,6 +7,7 @@
 Both files may have any usual layout, which is recognised by their content: COCO results, COCO annotations, Karpathy,
 VizWiz, TextCaps, VATEX, MSR-VTT, MSVD, ActivityNet, Flickr's token files, CSV, JSONL, {id: captions}, also in a .gz or
 ZIP file; a folder of media with text files or metadata.csv; a micro-world.
+--check-only says what COCO's server would refuse.
 Scores are printed x100; --out writes them as fractions, with a row per image.
 """
 
@@ -19,7 +20,12 @@ from limner.apps.shared.names import names_of
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--candidates", required=True, metavar="FILE", help="the captions to score, one per id")
-    parser.add_argument("--references", required=True, metavar="FILE", help="the reference captions")
+    parser.add_argument("--references", metavar="FILE", help="the reference captions")
+    parser.add_argument(
+        "--check-only",
+        action="store_true",
+        help="only check a results file or ZIP, strictly, as COCO's server reads it",
+    )
     parser.add_argument("--split", default="", help="only this split of the references (train, val, test)")
     parser.add_argument(
         "--caption-column", default="", metavar="NAME", help="of the references; for VATEX's Chinese captions: chCap"

@@ -13,6 +13,8 @@ prints all fields with their defaults, or those of a group: --fields stages, --f
 
 import argparse
 
+from limner.apps.shared.names import names_of
+
 
 def seed_list(text: str) -> tuple[int, ...]:
     """Argument type: different whole numbers separated by commas.
@@ -29,9 +31,29 @@ def seed_list(text: str) -> tuple[int, ...]:
     return seeds
 
 
+def tracker_list(text: str) -> tuple[str, ...]:
+    """Argument type: names of experiment trackers separated by commas.
+
+    >>> tracker_list("wandb, mlflow")
+    ('wandb', 'mlflow')
+    """
+    known = names_of("limner.training.tracking.TRACKERS")
+    names = tuple(part.strip() for part in text.split(","))
+    if unknown := [name for name in names if name not in known]:
+        raise argparse.ArgumentTypeError(f"unknown tracker '{unknown[0]}'; known are {', '.join(known)}")
+    return names
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="YAML file, or the recipe.json of a run")
     parser.add_argument("--out", metavar="DIR", help="run folder (default: runs/NAME_OF_RECIPE)")
     parser.add_argument("--seeds", type=seed_list, metavar="N,...", help="train one run per seed, one after the other")
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run, or the rest of --seeds")
+    parser.add_argument(
+        "--track",
+        type=tracker_list,
+        default=(),
+        metavar="NAME,...",
+        help="also log to wandb, mlflow, trackio, tensorboard",
+    )
     parser.add_argument("--fields", nargs="?", const="", metavar="GROUP", help="print the fields of recipes, and stop")

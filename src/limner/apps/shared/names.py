@@ -9,7 +9,8 @@ BUILT_IN = {
         *("flip-crop-tl", "flip-crop-tr", "flip-crop-bl", "flip-crop-br", "flip-crop-centre"),
     ),
     "limner.data.datasets.DATASETS": (
-        *("captions", "coco", "flickr8k", "flickr30k", "csv", "jsonl", "msrvtt", "msvd", "sftcap", "frames"),
+        *("captions", "coco", "flickr8k", "flickr30k", "csv", "jsonl", "msrvtt", "msvd"),
+        *("nocaps", "textcaps", "vizwiz", "vatex", "sftcap", "frames"),
         *("webdataset", "parquet", "huggingface", "cocotalk", "show_attend_tell", "folder", "shapes"),
     ),
     "limner.decode.clip_options.CLIP_METHODS": ("consensus", "mosaic", "middle"),
@@ -20,6 +21,7 @@ BUILT_IN = {
     "limner.text.language.FUNCTION_WORDS": (
         *("en", "de", "fr", "es", "it", "pt", "nl", "sv", "da", "pl", "cs", "fi", "tr", "ro", "id"),
     ),
+    "limner.training.tracking.TRACKERS": ("wandb", "mlflow", "trackio", "tensorboard"),
     "limner.text.tokens.TOKENIZERS": ("ptb", "ptb-isolated", "simple", "split", "characters", "script-runs"),
 }
 
