@@ -16,6 +16,8 @@ CHROMIUM = next(
 )
 LOOPBACK_ONLY = '"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"'
 QUIET = "--disable-background-networking --disable-component-update --disable-sync --disable-quic --no-first-run"
+ROOT = Path(__file__).parents[1]
+AXE = Path(os.environ.get("LIMNER_AXE", ROOT / "build" / "browser" / "node_modules" / "axe-core" / "axe.min.js"))
 KEYS = {"Tab": 9, "Enter": 13, " ": 32, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowRight": 39, "ArrowDown": 40}
 
 
@@ -130,3 +132,19 @@ def chromium(profile: Path) -> Iterator[Page]:
         os.close(in_write)  # a browser whose pipe ends goes too
         process.wait(20)
         os.close(out_read)
+
+
+def faults(page: Page) -> list[str]:
+    """The faults of accessibility that axe-core finds in a page as it is; none where axe-core is not installed.
+
+    `make browser` installs it from npm.  A test that has nothing else to say skips without it.
+    """
+    if not AXE.is_file():
+        return []
+    page.ask(AXE.read_text(encoding="utf-8") + "; 0")
+    found = page.ask("axe.run().then(it => JSON.stringify(it.violations))")
+    return [
+        f"{it['impact']} {it['id']}: {it['help']}: {node['html'][:200]} {node.get('failureSummary', '')}"
+        for it in json.loads(found)
+        for node in it["nodes"]
+    ]

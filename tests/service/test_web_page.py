@@ -24,7 +24,7 @@ from tests.service.world import error_of, images, png, served, service
 
 POLICY = {
     "default-src": "'none'", "script-src": "'self'", "style-src": "'self'", "img-src": "'self' data: blob:",
-    "media-src": "blob:", "connect-src": "'self'", "base-uri": "'none'", "form-action": "'none'",
+    "connect-src": "'self'", "base-uri": "'none'", "form-action": "'none'",
     "frame-ancestors": "'none'",
 }  # fmt: skip
 MARKUP = ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "srcdoc")

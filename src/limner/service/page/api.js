@@ -19,6 +19,8 @@ let asking = null;
 function askForToken() {
   asking ??= new Promise((resolve) => {
     const dialog = byId("token-dialog");
+    byId("token-wrong").hidden = !token; // one was given before, and refused
+    byId("token").value = "";
     const given = () => {
       dialog.removeEventListener("close", given);
       asking = null;

@@ -47,20 +47,21 @@ export class Batch {
     }
     this.table.hidden = byId("batch-actions").hidden = byId("error-batch").hidden = false;
     byId("error-batch").hidden = true;
+    if (!this.running || this.stop.signal.aborted) this.stop = new AbortController();
     if (this.running) return; // the workers take the new ones too
     this.running = true;
-    this.stop = new AbortController();
     this.count();
-    await Promise.all(Array.from({ length: AT_A_TIME }, () => this.work(this.stop.signal)));
+    await Promise.all(Array.from({ length: AT_A_TIME }, () => this.work()));
     this.running = false;
     this.progress.hide();
     this.sort();
     this.finish();
   }
 
-  async work(signal) {
+  async work() {
     while (this.waiting.length) {
       const item = this.waiting.shift();
+      const { signal } = this.stop;
       if (signal.aborted) this.fail(item, "stopped before it was captioned");
       else await this.caption(item, signal);
       this.count();

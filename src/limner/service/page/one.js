@@ -17,6 +17,7 @@ export class OneFile {
     this.progress = new Progress("one", () => this.stop?.abort());
     this.shown = [];
     byId("file-one").addEventListener("change", (event) => event.target.files[0] && this.open(event.target.files[0]));
+    byId("file-one").addEventListener("click", (event) => { event.target.value = ""; }); // the same file may be chosen again
     byId("again").addEventListener("click", () => this.open(this.file));
     byId("compare").addEventListener("change", () => {
       byId("side-b").hidden = !byId("compare").checked;

@@ -90,7 +90,8 @@ export class Side {
     const { answer, file } = this.result;
     const clip = Boolean(answer.pieces);
     const piece = this.pieces[this.piece];
-    const copy = element("button", { type: "button", onclick: async () => {
+    // browsers give pages the clipboard only over https, or from the machine itself
+    const copy = !navigator.clipboard ? null : element("button", { type: "button", onclick: async () => {
       await navigator.clipboard.writeText(piece.caption);
       copy.textContent = "Copied";
     } }, "Copy the caption");
