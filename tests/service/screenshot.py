@@ -36,8 +36,8 @@ def main(out: Path) -> None:
             tab.ask("scrollTo(0, document.querySelector('#examples').offsetTop - 8)")
             tab.picture(picture, whole=False)
         file = io.BytesIO()
-        with Image.open(picture) as image:  # 256 colours make the file three times smaller
-            image.convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(file, "PNG", optimize=True)
+        with Image.open(picture) as image:  # 32 levels of each colour, which nobody sees, halve the file
+            image.convert("RGB").point(lambda level: min(255, (level + 4) // 8 * 8)).save(file, "PNG", optimize=True)
     with atomic_write(out) as temporary:
         temporary.write_bytes(file.getvalue())
     print(f"wrote {out}, {len(file.getvalue()) / 1000:.0f} kB")
