@@ -45,7 +45,16 @@ def comparison(tiny: Path, folder: Path) -> Path:
     return out
 
 
-@pytest.mark.parametrize("make", [captions, evaluation, comparison])
+def learning(tiny: Path, folder: Path) -> Path:
+    """The page of `limner explain`."""
+    generate_world(folder / "world", images=1, seed=1, size=32)
+    (picture,) = (folder / "world" / "images").iterdir()
+    out = folder / "learning.html"
+    assert main(["explain", str(tiny / "run"), str(picture), "--out", str(out)]) == 0
+    return out
+
+
+@pytest.mark.parametrize("make", [captions, evaluation, comparison, learning])
 def test_axe_finds_no_fault(make: Callable[[Path, Path], Path], tiny: Path, tmp_path: Path):
     page = make(tiny, tmp_path)
     with chromium(tmp_path / "profile") as tab:
