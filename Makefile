@@ -8,7 +8,9 @@ CODE := src tests benchmarks docs/hooks docs/tutorials
 
 SAT := flickr8k_show_attend_tell
 
-.PHONY: demo demo-train limner-small limner-tiny test check suite suite-half suite-rest faults faults-kills faults-rest docs docs-serve tutorials tutorials-check format clean
+.PHONY: demo demo-train limner-small limner-tiny test check suite suite-half suite-rest browser screenshot faults faults-kills faults-rest docs docs-serve tutorials tutorials-check format clean
+
+AXE := build/browser/node_modules/axe-core/axe.min.js
 
 HALF := tests/objectives tests/training tests/faults tests/service tests/client tests/inference tests/export
 
@@ -49,6 +51,14 @@ suite-half: .venv/.installed
 
 suite-rest: .venv/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests $(HALF:%=--ignore=%)
+
+browser: .venv/.installed       ## drive the pages in Chromium, and look for faults with axe-core from npm; skipped where they are absent
+	test -f $(AXE) || npm install --silent --no-audit --no-fund --no-save --prefix build/browser axe-core@4.14.1 \
+		|| echo "axe-core is not to be had: its checks are left out"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser -rs
+
+screenshot: .venv/.installed    ## the README's picture of the page, with Chromium
+	$(BIN)/python -m tests.service.screenshot docs/page.png
 
 faults: .venv/.installed        ## kills, full disks, damaged files in great numbers, in two processes (20 minutes)
 	$(MAKE) --no-print-directory -j2 faults-kills faults-rest

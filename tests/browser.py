@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +14,18 @@ from typing import Any
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
+LOOPBACK_ONLY = '"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"'
 QUIET = "--disable-background-networking --disable-component-update --disable-sync --disable-quic --no-first-run"
+ROOT = Path(__file__).parents[1]
+AXE = Path(os.environ.get("LIMNER_AXE", ROOT / "build" / "browser" / "node_modules" / "axe-core" / "axe.min.js"))
+KEYS = {"Tab": 9, "Enter": 13, " ": 32, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowRight": 39, "ArrowDown": 40}
 
 
 class Page:
-    """One tab.  `requests` are the addresses asked for, but for `data:`; `complaints` what console and policy said."""
+    """One tab, which reaches this machine only.
+
+    `requests` are the addresses asked for, but for `data:`; `complaints` what console and policy said.
+    """
 
     def __init__(self, read: int, write: int):
         self.read, self.write, self.number, self.session = read, write, 0, ""
@@ -29,12 +37,13 @@ class Page:
         for domain in ("Page", "Network", "Log", "Runtime"):
             self.call(f"{domain}.enable")
 
-    def open(self, path: Path, width: int = 1200, height: int = 900, scheme: str = "light") -> None:
+    def open(self, page: Path | str, width: int = 1200, height: int = 900, scheme: str = "light") -> None:
+        """Open a file or an address, in a window of so many pixels, in a light or dark system."""
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        self.call("Page.navigate", url=page.resolve().as_uri() if isinstance(page, Path) else page)
         while self._next().get("method") != "Page.loadEventFired":
             pass
 
@@ -43,6 +52,28 @@ class Page:
         answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def until(self, script: str, seconds: float = 120.0) -> None:
+        """Wait until an expression is true."""
+        deadline = time.monotonic() + seconds
+        while not self.ask(f"Boolean({script})"):
+            assert time.monotonic() < deadline, (script, self.ask("document.body.innerText"), self.complaints)
+            time.sleep(0.05)
+
+    def press(self, *keys: str) -> None:
+        """Press and release keys as a person does: "Tab", "Enter", "ArrowRight", " ", or "Shift+Tab"."""
+        for key in keys:
+            name = key.removeprefix("Shift+")
+            event = {"key": name, "code": name, "windowsVirtualKeyCode": KEYS[name], "modifiers": 8 * (name != key)}
+            text = {"Enter": "\r", " ": " "}.get(name)
+            self.call("Input.dispatchKeyEvent", type="keyDown", **event, **({"text": text} if text else {}))
+            self.call("Input.dispatchKeyEvent", type="keyUp", **event)
+
+    def choose_files(self, selector: str, *paths: Path) -> None:
+        """Give files to an <input type=file>."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path.resolve()) for path in paths])
 
     def picture(self, path: Path, whole: bool = True) -> None:
         """A screenshot, for a human to look at."""
@@ -84,7 +115,7 @@ def chromium(profile: Path) -> Iterator[Page]:
     assert CHROMIUM
     out_read, out_write = os.pipe()
     in_read, in_write = os.pipe()
-    flags = f"--headless --no-sandbox --disable-gpu --hide-scrollbars --remote-debugging-pipe {QUIET}"
+    flags = f"--headless --no-sandbox --disable-gpu --hide-scrollbars --remote-debugging-pipe {QUIET} {LOOPBACK_ONLY}"
     command = f'exec "$0" {flags} "--user-data-dir=$1" 3<&{in_read} 4>&{out_write}'
     with open(os.devnull, "w") as silent:
         process = subprocess.Popen(
@@ -101,3 +132,19 @@ def chromium(profile: Path) -> Iterator[Page]:
         os.close(in_write)  # a browser whose pipe ends goes too
         process.wait(20)
         os.close(out_read)
+
+
+def faults(page: Page) -> list[str]:
+    """The faults of accessibility that axe-core finds in a page as it is; none where axe-core is not installed.
+
+    `make browser` installs it from npm.  A test that has nothing else to say skips without it.
+    """
+    if not AXE.is_file():
+        return []
+    page.ask(AXE.read_text(encoding="utf-8") + "; 0")
+    found = page.ask("axe.run().then(it => JSON.stringify(it.violations))")
+    return [
+        f"{it['impact']} {it['id']}: {it['help']}: {node['html'][:200]} {node.get('failureSummary', '')}"
+        for it in json.loads(found)
+        for node in it["nodes"]
+    ]

@@ -27,8 +27,9 @@ def test_the_two_commands_are_targets_of_the_makefile(target: str) -> None:
 
 def test_the_picture_of_the_readme_exists() -> None:
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
-    assert pictures == ["docs/attention.png"]
-    assert (ROOT / "docs" / "attention.png").is_file()
+    assert pictures == ["docs/attention.png", "docs/page.png"]
+    assert all((ROOT / picture).is_file() for picture in pictures)
+    assert (ROOT / "docs" / "page.png").stat().st_size < 300_000
 
 
 def test_every_relative_link_of_the_readme_exists() -> None:

@@ -7,12 +7,13 @@ import pytest
 from PIL import Image
 
 from limner import shipped
-from limner.apps import demo
 from limner.apps.cli import main
-from limner.apps.demo import copy_photographs, slide_show
+from limner.apps.demo import copy_photographs
 from limner.apps.shared.journal import finished_rows
+from limner.data import photographs
 from limner.data.frames import FrameSampling
 from limner.data.media import read_medium
+from limner.data.photographs import slide_show
 from limner.inference.pipeline import Pipeline
 from limner.runs.package import pack
 from limner.runs.run import load_run
@@ -22,7 +23,7 @@ from limner.runs.run import load_run
 def inside(tiny: Path, tmp_path: Path, monkeypatch) -> Path:
     folder = pack(load_run(tiny / "run"), tmp_path / "inside" / "limner-small.limner")
     monkeypatch.setattr(shipped, "FOLDER", folder.parent)
-    monkeypatch.setattr(demo, "FPS", 2)
+    monkeypatch.setattr(photographs, "FPS", 2)
     return folder
 
 
@@ -35,7 +36,7 @@ def test_photographs_of_packages(tiny: Path, inside: Path, tmp_path: Path, capsy
     """In a folder where an earlier demo was interrupted."""
     pytest.importorskip("skimage")
     pytest.importorskip("sklearn")
-    assert len(demo.PHOTOGRAPHS) >= 12
+    assert len(photographs.PHOTOGRAPHS) >= 12
     out = tmp_path / "demo"
     out.mkdir()
     (out / "report.html.partial").write_text('{"model": "", "decoding": {}}\n{"file": "x"}\n')
@@ -43,7 +44,7 @@ def test_photographs_of_packages(tiny: Path, inside: Path, tmp_path: Path, capsy
     said = capsys.readouterr().out
     rows = finished_rows(out / "report.html")
     names = [Path(row["file"]).name for row in rows]
-    assert set(demo.PHOTOGRAPHS) < set(names) and "photographs.mp4" in names and "000000.mp4" in names
+    assert set(photographs.PHOTOGRAPHS) < set(names) and "photographs.mp4" in names and "000000.mp4" in names
     assert Image.open(out / "pictures" / "cat.png").size == (451, 300)  # scikit-image's Chelsea
     assert rows[names.index("cat.png")]["caption"] in said and len(rows[names.index("cat.png")]["others"]) == 1
     assert (out / "explained.png").read_bytes()[:4] == b"\x89PNG"
@@ -71,16 +72,18 @@ def test_a_clip_shows_each_picture_as_long(tmp_path: Path):
     files = [picture(tmp_path / f"{k}.png", 100 * k, size) for k, size in enumerate(((400, 100), (90, 300), (1, 1)))]
     (tmp_path / "bad.png").write_text("x")
     frames = slide_show([files[0], str(tmp_path / "bad.png"), *files[1:]])
-    assert len(frames) == 3 * demo.FPS * demo.SECONDS and {frame.shape for frame in frames} == {(240, 320, 3)}
-    assert [int(frame.mean()) for frame in frames[:: demo.FPS * demo.SECONDS]] == [0, 100, 200]
+    assert len(frames) == 3 * photographs.FPS * photographs.SECONDS and {frame.shape for frame in frames} == {
+        (240, 320, 3)
+    }
+    assert [int(frame.mean()) for frame in frames[:: photographs.FPS * photographs.SECONDS]] == [0, 100, 200]
 
 
 def test_a_package_that_is_not_there(tmp_path: Path, monkeypatch, capsys):
-    real = demo.find_spec
-    monkeypatch.setattr(demo, "find_spec", lambda name: None if name in ("skimage", "sklearn") else real(name))
+    real = photographs.find_spec
+    monkeypatch.setattr(photographs, "find_spec", lambda name: None if name in ("skimage", "sklearn") else real(name))
     assert [Path(file).name for file in copy_photographs(tmp_path)] == ["officer.jpg"]
     error = capsys.readouterr().err
     assert error == "the photographs of scikit-image and scikit-learn are missing: pip install 'limner[demo]'\n"
-    monkeypatch.setattr(demo, "find_spec", lambda name: None)
+    monkeypatch.setattr(photographs, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="there is no photograph to caption"):
         copy_photographs(tmp_path)

@@ -107,7 +107,7 @@ def test_pictures_beside_stored_features(tmp_path: Path, monkeypatch, capsys):
     assert [(m["alt"], m["width"]) for m in found.named("img")] == [
         (row["caption"], "300") for row in finished_rows(tmp_path / "r.html")
     ]
-    assert [m["title"] for m in found.named("h4")] == [str(folder / f"v{k}.png") for k in range(3)]
+    assert [m["title"] for m in found.named("h3")] == [str(folder / f"v{k}.png") for k in range(3)]
     monkeypatch.setattr(html_report, "MANY", 2)
     assert main([*command, "--report", str(tmp_path / "r.html"), "--overwrite"]) == 0
     found = Reader((tmp_path / "r.html").read_text(encoding="utf-8"))

@@ -65,9 +65,8 @@ def test_captions_names_ids_and_references_are_text():
     ]
     text, _ = comparison_page(compare(sides, media(references), "split", 10))
     read = Reader(text)
-    allowed = (
-        "html head meta title style body h1 h2 h3 h4 span b p div ul li table thead tbody tr th td small figure svg"
-    )
+    allowed = "html head meta title style body main h1 h2 h3 h4 span b p div ul li table thead tbody tr th td small "
+    allowed += "figure svg"
     assert {tag for tag, _ in read.tags} <= {
         *allowed.split(),
         "path",

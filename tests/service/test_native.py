@@ -8,19 +8,9 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from limner.explanations.video import write_mp4
 from limner.inference.pipeline import Pipeline
 from limner.text.alt_text import alt_text
 from tests.service.world import error_of, images, png, service, text_of
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Two seconds of red, then two of green; 10 frames a second."""
-    colours = [(220, 20, 20)] * 20 + [(20, 200, 20)] * 20
-    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    write_mp4(path, (np.full((32, 32, 3), colour, np.uint8) for colour in colours), fps=10)
-    return path.read_bytes()
 
 
 def test_the_three_forms_of_a_request_give_the_captions_of_the_pipeline(

@@ -20,9 +20,13 @@ def shipped(pipeline: Pipeline) -> Iterator[TestClient]:
 
 
 def shape_of(value: Any) -> Any:
-    """The fields of JSON and the types of what is in them, but for null, which descriptions leave out."""
+    """The fields of JSON and the types of what is in them.
+
+    Without null, which descriptions leave out, and without what only calibrated models tell.
+    """
     if isinstance(value, dict):
-        return {name: shape_of(item) for name, item in value.items() if item is not None}
+        named = {name: item for name, item in value.items() if name not in ("confidence", "unfamiliar")}
+        return {name: shape_of(item) for name, item in named.items() if item is not None}
     return [shape_of(item) for item in value] if isinstance(value, list) else type(value)
 
 

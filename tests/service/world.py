@@ -31,8 +31,9 @@ def service(pipeline: Any, settings: Settings = DEFAULTS, **limits: Any) -> Iter
 
 @contextmanager
 def served(pipeline: Any, settings: Settings = DEFAULTS, **limits: Any) -> Iterator[str]:
-    """The address of a service that listens, in a thread of this process."""
-    app = create_app(Engine({"tiny": pipeline}, Limits(**limits)), settings)
+    """The address of a service that listens, in a thread of this process; `pipeline` may be a dictionary of models."""
+    models = pipeline if isinstance(pipeline, dict) else {"tiny": pipeline}
+    app = create_app(Engine(models, Limits(**limits)), settings)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="on"))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -4,35 +4,16 @@ import argparse
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
+from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 from limner.apps.shared.arguments import refuse_unknown
 from limner.apps.shared.journal import Row, finished_rows, printable
+from limner.data.photographs import FPS, find_photographs, slide_show
 from limner.inference.load import is_transformers
 
-# name -> package and file in it.  limner itself contains no photograph, because of the packages' licences
-PHOTOGRAPHS = {
-    "officer.jpg": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
-    "astronaut.png": ("skimage", "data/astronaut.png"),
-    "cat.png": ("skimage", "data/chelsea.png"),
-    "coffee.png": ("skimage", "data/coffee.png"),
-    "motorcycle.png": ("skimage", "data/motorcycle_left.png"),
-    "photographer.png": ("skimage", "data/camera.png"),
-    "rocket.jpg": ("skimage", "data/rocket.jpg"),
-    "palace.jpg": ("sklearn", "datasets/images/china.jpg"),
-    "flower.jpg": ("sklearn", "datasets/images/flower.jpg"),
-    "clock.png": ("skimage", "data/clock_motion.png"),
-    "coins.png": ("skimage", "data/coins.png"),
-    "lawn.png": ("skimage", "data/grass.png"),
-}
-DISTRIBUTIONS = {"skimage": "scikit-image", "sklearn": "scikit-learn"}  # package -> what pip calls it
 EXPLAINED = "photographer.png"
-SIZE = (320, 240)  # of the video: width and height in pixels
-FPS, SECONDS, MOST = 12, 2, 6  # frames per second; seconds per image; most images in the video
+MOST = 6  # images in the video
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
@@ -92,21 +73,14 @@ def copy_photographs(folder: Path) -> list[str]:
     Raises ValueError when there is none.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    copies, missing = [], set()
-    for name, (package, file) in PHOTOGRAPHS.items():
-        spec = find_spec(package)
-        source = Path(spec.origin).parent / file if spec and spec.origin else None
-        if source is None or not source.is_file():
-            missing.add(package)
-            continue
+    found, missing = find_photographs()
+    for name, source in found.items():
         (folder / name).write_bytes(source.read_bytes())
-        copies.append(str(folder / name))
     if missing:
-        packages = " and ".join(sorted(DISTRIBUTIONS.get(name, name) for name in missing))
-        print(f"the photographs of {packages} are missing: pip install 'limner[demo]'", file=sys.stderr)
-    if not copies:
+        print(f"the photographs of {' and '.join(missing)} are missing: pip install 'limner[demo]'", file=sys.stderr)
+    if not found:
         raise ValueError("there is no photograph to caption: name some, or pip install 'limner[demo]'")
-    return copies
+    return [str(folder / name) for name in found]
 
 
 def make_videos(images: Sequence[str], folder: Path) -> list[str]:
@@ -120,25 +94,3 @@ def make_videos(images: Sequence[str], folder: Path) -> list[str]:
         videos.append(str(write_mp4(folder / "photographs.mp4", frames, FPS)))
     generate_world(folder / "shapes", images=0, videos=1, seed=1, size=128)
     return [*videos, str(folder / "shapes" / "videos" / "000000.mp4")]
-
-
-def slide_show(images: Sequence[str]) -> list[np.ndarray]:
-    """Frames of every image for `SECONDS`, zooming in; images that cannot be read are left out."""
-    from limner.data.media import MediaError, read_image
-
-    frames: list[np.ndarray] = []
-    for file in images:
-        try:
-            frames += zoom(read_image(file)[0])
-        except MediaError:
-            continue  # the caption command reports it
-    return frames
-
-
-def zoom(pixels: np.ndarray) -> Iterator[np.ndarray]:
-    """Frames (H,W,3) uint8 of an image's centre, from the largest part that fits to four fifths of it."""
-    from PIL import Image, ImageOps
-
-    image = Image.fromarray(pixels)
-    for border in np.linspace(0, 0.1, FPS * SECONDS).tolist():  # on each side
-        yield np.asarray(ImageOps.fit(image, SIZE, Image.Resampling.BILINEAR, border))

@@ -149,7 +149,7 @@ class Client:
         others = tuple(Caption(it["caption"], it["logprob"], (), _no_maps()) for it in answer["others"])
         return Caption(
             answer["caption"], answer["logprob"], tuple(word["word"] for word in words), maps, answer["finished"],
-            others, tuple(answer["notes"]),
+            others, tuple(answer["notes"]), answer.get("confidence"), answer.get("unfamiliar"),
         )  # fmt: skip
 
     def _ask(self, path: str, body: Mapping[str, Any] | None) -> Any:

@@ -113,7 +113,7 @@ def _card(comparison: Comparison, i: int, pair: tuple[RunScores, RunScores], gal
     for it in pair:
         cells = "".join(html_cell(format_x100(it.segments[name][i])) for name in names)
         rows += f'<tr><th scope="row">{letter_tag(it)}</th>{cells}</tr>'
-    scores = f"<table><thead><tr><th></th>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+    scores = f"<table><thead><tr><td></td>{heads}</tr></thead><tbody>{rows}</tbody></table>"
     name = escape_html(medium.id, 80) + (" (frames)" if kind == "clip" else "")
     return (
         f'<li class="{kind}"><div>{image}<h4>{name}</h4></div>'

@@ -36,7 +36,17 @@ def html_document(title: str, body: Iterable[str], script: str = "", style: str 
         f"<style>{CSS}{style}</style>",
     ]
     end = [f"<script>{script}</script>"] if script else []
-    lines = ["<!doctype html>", '<html lang="en"><head>', *head, "</head><body>", *body, *end, "</body></html>", ""]
+    lines = [
+        "<!doctype html>",
+        '<html lang="en"><head>',
+        *head,
+        "</head><body><main>",
+        *body,
+        "</main>",
+        *end,
+        "</body></html>",
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -62,10 +72,19 @@ def html_table(name: str, heads: Sequence[str], rows: Sequence[tuple[str, Sequen
     `name` is its HTML id; each row is a label and its cells (`html_cell`); all texts are HTML already.
     """
     head = "".join(f"<th>{text}</th>" for text in heads)
-    body = "".join(f'<tr><th scope="row">{label}</th>{"".join(cells)}</tr>' for label, cells in rows)
-    top = f"<thead><tr><th></th>{head}</tr></thead>" if heads else ""
+    body = "".join(f"<tr>{row_head(label)}{''.join(cells)}</tr>" for label, cells in rows)
+    top = f"<thead><tr><td></td>{head}</tr></thead>" if heads else ""
     table = f'<table id="{name}" class="{css_class}">{top}<tbody>{body}</tbody></table>'
     return f'<div class="wide" tabindex="0">{table}</div>'
+
+
+def row_head(label: str) -> str:
+    """The first cell of a row; an empty one is no head, which a screen reader would read out.
+
+    >>> row_head("A"), row_head("")
+    ('<th scope="row">A</th>', '<td></td>')
+    """
+    return f'<th scope="row">{label}</th>' if label else "<td></td>"
 
 
 def html_cell(text: str, *below: str, css_class: str = "") -> str:

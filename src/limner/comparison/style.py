@@ -47,7 +47,7 @@ rect { fill: currentColor; }
   grid-template-columns: 12rem minmax(0, 1fr); align-items: start; align-content: start; }
 .items > li.clip, .items > li.no-image { grid-template-columns: minmax(0, 1fr); }
 .items img { width: 100%; height: auto; border-radius: 4px; background: var(--line); }
-.items h4 { margin: 0; font-size: .8rem; font-weight: 400; color: var(--soft); overflow-wrap: anywhere; }
+.items h3, .items h4 { margin: 0; font-size: .8rem; font-weight: 400; color: var(--soft); overflow-wrap: anywhere; }
 .items p { margin: .25rem 0; overflow-wrap: anywhere; line-height: 1.35; }
 .items table { font-size: .8rem; width: 100%; } .items th, .items td { padding: .1rem .3rem; }
 .items ul { margin: .15rem 0 0; padding-left: 1.1rem; font-size: .875rem; overflow-wrap: anywhere; line-height: 1.35; }

@@ -2,6 +2,7 @@
 
 import hmac
 import ipaddress
+from collections.abc import Collection
 from contextlib import suppress
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -32,8 +33,10 @@ class Access:
     point to this machine (DNS rebinding) could otherwise use the service.
     """
 
-    def __init__(self, app: ASGIApp, token: str, loopback: bool, limits: Limits):
+    def __init__(self, app: ASGIApp, token: str, loopback: bool, limits: Limits, more: Collection[str] = ()):
+        """`more` are further paths that are answered without the token."""
         self.app, self.token, self.loopback, self.limits = app, token.encode(), loopback, limits
+        self.open = {*OPEN, *more}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
@@ -50,7 +53,7 @@ class Access:
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
         if self.loopback and not is_loopback(name):
             return RequestError(403, "this service answers requests to localhost only", "wrong_host")
-        if not self.token or scope["path"] in OPEN:
+        if not self.token or scope["path"] in self.open:
             return None
         kind, _, given = headers.get(b"authorization", b"").partition(b" ")
         if kind.lower() == b"bearer" and hmac.compare_digest(given.strip(), self.token):

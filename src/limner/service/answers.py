@@ -30,6 +30,13 @@ class CaptionPiece(OtherCaption):
     finished: bool = Field(description="false: the length limit was reached before the end of the sentence")
     start: float | None = Field(default=None, description="Of a clip: seconds since the beginning of the file")
     end: float | None = None
+    confidence: float | None = Field(
+        default=None,
+        description="Probability that people's captions agree; of calibrated models and their usual search",
+    )
+    unfamiliar: bool | None = Field(
+        default=None, description="Of calibrated models; true: the picture is unlike those of training"
+    )
     others: list[OtherCaption] = Field(default_factory=list, description="With n_best or sample above 1")
     words: list[WordMap] | None = Field(default=None, description="With attention")
 
@@ -89,6 +96,8 @@ def _piece(piece: Piece, caption: Caption, options: CaptionOptions, style: str) 
         finished=caption.finished,
         start=None if piece.start is None else round(piece.start, 3),
         end=None if piece.end is None else round(piece.end, 3),
+        confidence=None if caption.confidence is None else round(caption.confidence, 4),
+        unfamiliar=caption.unfamiliar,
         others=[
             OtherCaption(caption=styled(other.text, options, style), logprob=round(other.logprob, 4))
             for other in caption.others

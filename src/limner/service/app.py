@@ -19,6 +19,7 @@ from limner.service.metrics import Counting
 from limner.service.native import native_routes
 from limner.service.ollama_api import ollama_routes
 from limner.service.openai_api import openai_routes
+from limner.service.web_page import page_paths, page_routes
 
 DESCRIPTION = "Captions of images and clips, written by models on this machine."
 
@@ -50,12 +51,15 @@ def create_app(engine: Engine, settings: Settings = Settings()) -> FastAPI:
     app.include_router(native_routes(engine, settings.style, created))
     app.include_router(openai_routes(engine, settings.style, settings.hosts, created))
     app.include_router(ollama_routes(engine, settings.style, created))
+    app.include_router(page_routes(engine))
     _add_health(app, engine)
     _add_errors(app, engine)
     # the last one that is added sees a request first
     app.add_middleware(Counting, metrics=engine.metrics)
     app.add_middleware(WholeBodies, limits=engine.limits, metrics=engine.metrics)
-    app.add_middleware(Access, token=settings.token, loopback=settings.loopback, limits=engine.limits)
+    app.add_middleware(
+        Access, token=settings.token, loopback=settings.loopback, limits=engine.limits, more=page_paths()
+    )
     if settings.origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(settings.origins), allow_methods=["*"], allow_headers=["*"]

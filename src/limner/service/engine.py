@@ -18,6 +18,7 @@ import numpy as np
 
 from limner.core.torch_free import Caption
 from limner.data.archives import temporary_file
+from limner.data.clips import index_clip
 from limner.decode.options import Decoding
 from limner.inference.load import CaptionPipeline
 from limner.inference.pieces import Cut, Piece, Problems, pieces
@@ -30,6 +31,7 @@ from limner.service.metrics import Metrics
 AHEAD = 4  # pieces of a clip that wait for their captions while the next one is read
 DEFAULTS, USUAL_CUT = Limits(), Cut()
 Result = TypeVar("Result")
+Progress = Callable[[float], Any]  # called with a fraction from 0 to 1
 
 
 @dataclass(frozen=True)
@@ -134,11 +136,20 @@ class Engine:
         return result
 
     async def caption(
-        self, upload: Upload, pipeline: CaptionPipeline, decoding: Decoding, cut: Cut = USUAL_CUT, seed: int = 0
+        self,
+        upload: Upload,
+        pipeline: CaptionPipeline,
+        decoding: Decoding,
+        cut: Cut = USUAL_CUT,
+        seed: int = 0,
+        on_progress: Progress = lambda fraction: None,
     ) -> Captions:
-        """Caption an image or a clip.  Raises RequestError (413), MediaError, or ValueError when it cannot be done."""
+        """Caption an image or a clip.  Raises RequestError (413), MediaError, or ValueError when it cannot be done.
+
+        `on_progress` is called from another thread, after every piece of a clip, with the fraction that is captioned.
+        """
         if await self.run(lambda: upload.is_clip):
-            return await self._caption_clip(upload, pipeline, decoding, cut, seed)
+            return await self._caption_clip(upload, pipeline, decoding, cut, seed, on_progress)
         notes: list[str] = []
 
         def read() -> tuple[Any, ...]:
@@ -150,12 +161,18 @@ class Engine:
         return Captions(((Piece(upload.label), caption),), False, _named(upload, notes))
 
     async def _caption_clip(
-        self, upload: Upload, pipeline: CaptionPipeline, decoding: Decoding, cut: Cut, seed: int
+        self,
+        upload: Upload,
+        pipeline: CaptionPipeline,
+        decoding: Decoding,
+        cut: Cut,
+        seed: int,
+        on_progress: Progress,
     ) -> Captions:
         stop = threading.Event()
 
         def work() -> Captions:
-            return self._clip(upload, pipeline, decoding, cut, seed, stop)
+            return self._clip(upload, pipeline, decoding, cut, seed, stop, on_progress)
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._clips, work)
@@ -163,12 +180,20 @@ class Engine:
             stop.set()
 
     def _clip(
-        self, upload: Upload, pipeline: CaptionPipeline, decoding: Decoding, cut: Cut, seed: int, stop: threading.Event
+        self,
+        upload: Upload,
+        pipeline: CaptionPipeline,
+        decoding: Decoding,
+        cut: Cut,
+        seed: int,
+        stop: threading.Event,
+        on_progress: Progress,
     ) -> Captions:
         """Caption a clip in the calling thread; gives up between two pieces when `stop` is set."""
         problems = Problems()
         waiting: list[tuple[Piece, Future[Caption]]] = []
         with self.local_clip(upload) as path:
+            begin, end = index_clip(path).span
             for piece, source in pieces([path], cut, pipeline.sampling, problems):
                 if stop.is_set():
                     break
@@ -176,6 +201,7 @@ class Engine:
                 waiting.append((piece, self.batcher.caption(pipeline, parts, decoding, seed)))
                 if len(waiting) > AHEAD:
                     waiting[-AHEAD - 1][1].result()
+                    on_progress(((waiting[-AHEAD - 1][0].end or end) - begin) / (end - begin))
             problems.notes = [note.replace(path, upload.local_name) for note in problems.notes]
         if problems.unreadable:
             raise ValueError(problems.unreadable[0])

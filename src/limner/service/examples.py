@@ -15,16 +15,22 @@ CAPTION_ANSWER: dict[str, Any] = {
     "caption": "a red sign is sitting on a red wall",
     "logprob": -5.2966,
     "finished": True,
+    "confidence": 0.2535,
+    "unfamiliar": False,
     "others": [{"caption": "a red sign is sitting on a wall", "logprob": -4.8287}],
     "file": "square.png",
     "model": "limner-small",
     "notes": [],
 }
 BATCH = {"images": [IMAGE, "bm8gaW1hZ2U="], "beam": 1}
+GREEDY_ANSWER = {  # not the search that was calibrated, so it has no confidence
+    **{name: value for name, value in CAPTION_ANSWER.items() if name != "confidence"},
+    "caption": "a red sign is sitting on a wall", "logprob": -4.8287, "others": [], "file": "",
+}  # fmt: skip
 BATCH_ANSWER: dict[str, Any] = {
     "model": "limner-small",
     "results": [
-        {**CAPTION_ANSWER, "caption": "a red sign is sitting on a wall", "logprob": -4.8287, "others": [], "file": ""},
+        GREEDY_ANSWER,
         {"file": "", "error": "not an image in a format that is read; replace or remove it"},
     ],
 }

@@ -22,6 +22,7 @@ from limner.inference.load import CaptionPipeline
 from limner.inference.pipeline import Pipeline
 from limner.service.engine import Engine
 from limner.service.errors import RequestError
+from limner.service.explanation_data import explanation_data
 from limner.service.media import Upload, check_image
 from limner.service.options import CaptionOptions, ExplainOptions, decoding_of
 
@@ -52,7 +53,8 @@ async def explain_medium(
     searched = CaptionOptions(beam=options.beam, max_length=options.max_length)
     decoding: Any = decoding_of(searched, loaded)
     is_clip = await engine.run(lambda: upload.is_clip)
-    pixels, shown = await (engine.fetch if is_clip else engine.run)(_read, engine, loaded, upload, is_clip)
+    part = (options.start, options.end) if is_clip else (None, None)
+    pixels, shown = await (engine.fetch if is_clip else engine.run)(_read, engine, loaded, upload, is_clip, part)
 
     def maps() -> Explanation:
         with torch.no_grad():
@@ -63,14 +65,22 @@ async def explain_medium(
 
     explanation = await engine.on_worker(maps)
     kind = options.format or ("mp4" if is_clip else "png")
+    if kind == "json":
+        return await engine.draw(lambda: explanation_data(explanation, shown).model_dump_json().encode()), kind
     return await engine.draw(lambda: _drawn(explanation, shown, kind)), kind
 
 
-def _read(engine: Engine, pipeline: Pipeline, upload: Upload, is_clip: bool) -> tuple[torch.Tensor, DisplayFrames]:
-    """The preprocessed frames (T, 3, h, w), and the frames on which the maps are drawn."""
+def _read(
+    engine: Engine,
+    pipeline: Pipeline,
+    upload: Upload,
+    is_clip: bool,
+    part: tuple[float | None, float | None],
+) -> tuple[torch.Tensor, DisplayFrames]:
+    """The preprocessed frames (T, 3, h, w), and the frames to draw on; `part` of a clip in seconds."""
     check_image(upload, engine.limits)
     with engine.local_clip(upload) if is_clip else temporary_file(upload.content, upload.local_name) as path:
-        medium = Medium("", path)
+        medium = Medium("", path, start=part[0], end=part[1])
         return pipeline.read(medium, [])[0], display_frames(medium, pipeline.encoder, pipeline.sampling)
 
 

@@ -1,22 +1,25 @@
 """limner's own interface: captions, batches, explanations and models."""
 
 import asyncio
+import json
+from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
 
 from limner.service import examples
 from limner.service.answers import BatchAnswer, CaptionAnswer, MediumError, caption_answer, subtitles
-from limner.service.engine import Engine
-from limner.service.errors import RequestError
+from limner.service.engine import Engine, Progress
+from limner.service.errors import RequestError, error_body
 from limner.service.explaining import explain_medium, methods_of
 from limner.service.media import Upload
 from limner.service.options import CaptionOptions, ExplainOptions, decoding_of, parse_options
 from limner.service.request_body import one_medium, read_media
 
 SUBTITLE_TYPES = {"srt": "application/x-subrip", "vtt": "text/vtt"}
-EXPLANATION_TYPES = {"png": "image/png", "mp4": "video/mp4"}
+EXPLANATION_TYPES = {"png": "image/png", "mp4": "video/mp4", "json": "application/json"}
 
 
 def native_routes(engine: Engine, style: str, created: int) -> APIRouter:
@@ -28,15 +31,53 @@ def native_routes(engine: Engine, style: str, created: int) -> APIRouter:
     return routes
 
 
-async def _caption(engine: Engine, upload: Upload, options: CaptionOptions, style: str) -> CaptionAnswer:
+async def _caption(
+    engine: Engine,
+    upload: Upload,
+    options: CaptionOptions,
+    style: str,
+    on_progress: Progress = lambda fraction: None,
+) -> CaptionAnswer:
     """The caption of one medium.  Raises RequestError when it cannot be read."""
     name, pipeline = engine.model(options.model)
-    work = engine.caption(upload, pipeline, decoding_of(options, pipeline), options.cut, options.seed)
+    decoding = decoding_of(options, pipeline)
     try:
-        found = await work
+        found = await engine.caption(upload, pipeline, decoding, options.cut, options.seed, on_progress)
     except ValueError as error:
         raise RequestError(422, upload.reason(error), "unreadable") from error
     return caption_answer(found, upload.label, name, options, style)
+
+
+async def _lines(engine: Engine, upload: Upload, options: CaptionOptions, style: str) -> AsyncIterator[str]:
+    """The answer of format jsonl: {"progress": fraction} while a clip is captioned, then the answer or the error."""
+    loop, fractions = asyncio.get_running_loop(), asyncio.Queue[float]()
+
+    def on_progress(fraction: float) -> None:
+        loop.call_soon_threadsafe(fractions.put_nowait, fraction)
+
+    async def whole() -> dict[str, Any]:
+        try:
+            with engine.admit(1):
+                answer = await engine.within_time(_caption(engine, upload, options, style, on_progress))
+            return {"answer": answer.model_dump(exclude_none=True)}
+        except RequestError as error:
+            engine.metrics.refused.labels(error.code).inc()
+            return {**error_body("", error.status, error.message, error.code), "status": error.status}
+        except OSError as error:
+            message = f"the service cannot write its temporary files ({error.strerror})"
+            return {**error_body("", 507, message, "disk"), "status": 507}
+
+    work = asyncio.ensure_future(whole())
+    try:
+        while not work.done():
+            waiting = asyncio.ensure_future(fractions.get())
+            await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                yield json.dumps({"progress": round(waiting.result(), 4)}) + "\n"
+            waiting.cancel()
+        yield json.dumps(work.result()) + "\n"
+    finally:
+        work.cancel()
 
 
 def _add_captions(routes: APIRouter, engine: Engine, style: str) -> None:
@@ -52,6 +93,9 @@ def _add_captions(routes: APIRouter, engine: Engine, style: str) -> None:
         fields, media = await read_media(request, engine, "image")
         options = parse_options(CaptionOptions, fields)
         upload = one_medium(media)
+        if options.format == "jsonl":
+            decoding_of(options, engine.model(options.model)[1])  # wrong options have a status of their own
+            return StreamingResponse(_lines(engine, upload, options, style), media_type="application/jsonl")
         with engine.admit(1):
             answer = await engine.within_time(_caption(engine, upload, options, style))
         if options.format == "json":
@@ -74,7 +118,7 @@ def _add_captions(routes: APIRouter, engine: Engine, style: str) -> None:
         name, pipeline = engine.model(options.model)
         decoding_of(options, pipeline)  # wrong options are an error of the request, not of each medium
         if options.format != "json":
-            raise RequestError(400, f"format {options.format} is for one clip: send it to /v1/caption")
+            raise RequestError(400, f"format {options.format} is for one file: send it to /v1/caption")
 
         async def one(upload: Upload) -> CaptionAnswer | MediumError:
             try:
@@ -95,7 +139,7 @@ def _add_explanations(routes: APIRouter, engine: Engine) -> None:
         responses={200: {"content": {kind: {} for kind in EXPLANATION_TYPES.values()}}},
     )
     async def explain(request: Request) -> Response:
-        """Show where the model looked for each word: a figure (PNG) of an image, a film (MP4) of a clip."""
+        """Show where the model looked for each word: a figure (PNG) of an image, a film (MP4) of a clip, or maps."""
         fields, media = await read_media(request, engine, "image")
         options = parse_options(ExplainOptions, fields)
         upload = one_medium(media)

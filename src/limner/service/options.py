@@ -57,7 +57,10 @@ class CaptionOptions(Options):
     shots: bool = Field(default=False, description="Cut a clip into shots, with a caption each")
     every: float | None = Field(default=None, gt=0, description="Cut a clip into windows of so many seconds")
     whole: bool = Field(default=False, description="One caption for a clip, however long; else more than 60 s are cut")
-    format: Literal["json", "srt", "vtt"] = Field(default="json", description="srt, vtt: the subtitles of a clip")
+    format: Literal["json", "jsonl", "srt", "vtt"] = Field(
+        default="json",
+        description="srt, vtt: the subtitles of a clip; jsonl: lines with the progress of a clip, then the answer",
+    )
 
     @property
     def cut(self) -> Cut:
@@ -74,8 +77,10 @@ class ExplainOptions(Options):
         default="", description="attention, gradcam, gradcam++ or saliency; the model's usual one if left out"
     )
     sentence: str = Field(default="", max_length=1000, description="Explained instead of the model's own caption")
-    format: Literal["png", "mp4"] | None = Field(
-        default=None, description="png for images and mp4 for clips if left out"
+    start: float | None = Field(default=None, ge=0, description="Of a clip: explain the part that begins here, seconds")
+    end: float | None = Field(default=None, ge=0, description="... and ends here")
+    format: Literal["png", "mp4", "json"] | None = Field(
+        default=None, description="png for images and mp4 for clips if left out; json: maps and frames as data"
     )
 
 

@@ -13,7 +13,7 @@ from limner.apps.shared.journal import Row, data_block, image_ids, printable, ro
 from limner.comparison.compare import unique_metrics
 from limner.comparison.formatting import MINUS, format_x100
 from limner.comparison.gallery import Gallery, card_image, card_references
-from limner.comparison.html import escape_html, explanation, html_cell, html_document, html_table
+from limner.comparison.html import escape_html, explanation, html_cell, html_document, html_table, row_head
 from limner.comparison.protocol import flatten
 from limner.core.types import Medium
 from limner.data.captions_file import CaptionsFile
@@ -145,6 +145,7 @@ def _report(
         _summary(rows, scored),
         *(_list(name, lines) for name, lines in lists.items()),
         *(explanation(escape_html(line) + ".") for line in missing),
+        "<h2>Captions</h2>",
         _bar(scored),
         f'<ul class="items" id="cards">{"".join(cards)}</ul>' if cards else explanation("No captions."),
         "<h2>How they were made</h2>",
@@ -332,7 +333,7 @@ def _card(place: int, row: Row, medium: Medium, scored: Scored, gallery: Gallery
     facts |= {f"score{k}": values[place] for k, values in enumerate(first.values()) if place in values}
     data = " ".join(f'data-{name}="{value}"' for name, value in facts.items())
     references = card_references(scored.texts[place]) if place in scored.texts else ""
-    name = f'<h4 title="{escape_html(row["file"])}">{escape_html(medium.id, 160)}</h4>'
+    name = f'<h3 title="{escape_html(row["file"])}">{escape_html(medium.id, 160)}</h3>'
     return (
         f'<li class="{look}" {data}><div>{image}{name}</div>'
         f"<div>{''.join(lines)}{_card_scores(place, len(texts), scored)}{references}</div></li>"
@@ -357,5 +358,5 @@ def _card_scores(place: int, count: int, scored: Scored) -> str:
     for rank in range(count):
         by_metric = scored.ranks[rank]
         values = "".join(html_cell(format_x100(by_metric[name][place]) if name in by_metric else "") for name in names)
-        lines += f'<tr><th scope="row">{rank + 1 if count > 1 else ""}</th>{values}</tr>'
-    return f"<table><thead><tr><th></th>{heads}</tr></thead><tbody>{lines}</tbody></table>"
+        lines += f"<tr>{row_head(str(rank + 1) if count > 1 else '')}{values}</tr>"
+    return f"<table><thead><tr><td></td>{heads}</tr></thead><tbody>{lines}</tbody></table>"

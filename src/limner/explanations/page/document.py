@@ -47,14 +47,12 @@ def page_text(content: PageContent) -> str:
     facts = ", ".join(f"{name}: {escape_html(value, 120)}" for name, value in content.facts.items())
     body = [
         f'<header><h1 dir="auto">{title}</h1>{explanation(facts)}</header>',
-        "<main>",
         *(f'<p class="warn">{escape_html(note)}.</p>' for note in content.notes),
         '<noscript><p class="warn">This page needs JavaScript for all but the scores; it asks for nothing from the '
         "network.</p></noscript>",
         _words(content),
         _beam() if content.data["beam"] else "",
         _scores(content.breakdown),
-        "</main>",
         f'<script type="application/json" id="data">{data}</script>',
     ]
     here = files(__package__)
