@@ -21,15 +21,16 @@ from limner.data.shots import (
 )
 from tests.data.videos import write
 
+# the middle of their bins of 32 levels, so that rounding in an encoder moves no pixel to the next bin
 RED, GREEN, WHITE = (
-    np.full((32, 48, 3), colour, np.uint8) for colour in ((220, 20, 20), (20, 200, 40), (250, 250, 250))
+    np.full((32, 48, 3), colour, np.uint8) for colour in ((208, 16, 16), (16, 208, 48), (240, 240, 240))
 )
 
 
 def panning(count: int) -> list[np.ndarray]:
     """A blue wall with a bright stripe that wanders over it."""
-    wall = np.full((32, 48, 3), (30, 40, 200), np.uint8)
-    wall[:, :16] = (240, 230, 90)
+    wall = np.full((32, 48, 3), (48, 48, 208), np.uint8)
+    wall[:, :16] = (240, 240, 80)
     return [np.roll(wall, 2 * k, 1) for k in range(count)]
 
 

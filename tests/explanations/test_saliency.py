@@ -33,7 +33,7 @@ def test_the_saliency_of_a_part_is_its_log_probability_alone(case: str, block: L
                          Layout(*part.shape[:3]))  # fmt: skip
         expected = sentence_logprobs(other, alone, WORDS)[0]
         inside = found[:, t : t + block.t, y : y + block.h, x : x + block.w].flatten(1)
-        torch.testing.assert_close(inside, expected[:, None].expand_as(inside), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(inside, expected[:, None].expand_as(inside), rtol=1e-4, atol=1e-5)
 
 
 def test_one_part_with_all_cells_gives_the_usual_log_probability():
