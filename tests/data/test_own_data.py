@@ -104,7 +104,7 @@ def test_everything_that_is_wrong_with_data_is_counted(tmp_path: Path):
     assert [medium.id for medium in report.usable] == ["a.png", "b.png", "d.png"]
     assert report.missing == (f"gone.png: there is no file {tmp_path / 'gone.png'}",)
     assert len(report.unreadable) == 1 and "web.png" in report.unreadable[0]
-    assert report.empty_captions == 2 and report.without_captions == ("c.png",)
+    assert sum(report.empty_captions.values()) == 2 and report.without_captions == ("c.png",)
     assert report.duplicates == (("a.png", "d.png"),)
     assert report.unnamed == (str(tmp_path / "nobody.png"),)
     assert len(report.other_problems) == 1 and "no file name" in report.other_problems[0]

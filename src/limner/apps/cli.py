@@ -21,7 +21,20 @@ from limner.apps.shared.streams import escaped_output
 from limner.core.version import __version__
 
 COMMANDS = (
-    *("caption", "alt", "watch", "serve", "explain", "init", "train", "distill", "evaluate", "score", "compare"),
+    *(
+        "caption",
+        "alt",
+        "watch",
+        "serve",
+        "explain",
+        "init",
+        "check",
+        "train",
+        "distill",
+        "evaluate",
+        "score",
+        "compare",
+    ),
     *("calibrate", "average", "extract", "profile", "convert", "pack", "export", "shapes", "demo", "demo-train"),
 )
 SHELLS = ("bash", "zsh", "tcsh")

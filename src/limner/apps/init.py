@@ -5,14 +5,12 @@ import shlex
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-from rich.progress import track
 
 from limner import shipped
 from limner.apps.shared.arguments import WrongArguments, check_outputs, refuse_unknown, report_lines, report_notes
-from limner.apps.shared.console import open_console
+from limner.apps.shared.progress import watched
 from limner.core.files import write_text
 from limner.core.plugins import load_entry_points
 from limner.core.torch_free import Medium
@@ -34,7 +32,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     load_entry_points()
     config = find_data(options.data, options.media, options.file_column, options.caption_column)
     print(f"{options.data}: read as {config.name}{f', media in {config.media}' if config.media else ''}")
-    report = inspect_data(config, options.check, _watched)
+    report = inspect_data(config, options.check, watched)
     usable = report.usable
     plan = plan_splits(report.media, {medium.id for medium in usable}, report.duplicates)
     training = [text for medium in usable if plan.splits[medium.id] == "train" for text in medium.references]
@@ -53,12 +51,6 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     print(f"wrote {out}; next:\n  limner train {shlex.quote(str(out))}")
     print(f"  limner evaluate {shlex.quote(str(own.run))} --split test")
     return 3 if problems else 0
-
-
-def _watched(media: Sequence[Medium]) -> Iterable[Medium]:
-    """The media, with a progress bar on a terminal while they are opened."""
-    console = open_console()
-    return track(media, "opening the files", console=console, transient=True, disable=not console.is_terminal)
 
 
 def _say_what_is_there(report: DataReport, usable: Sequence[Medium], plan: SplitPlan, words: WordReport) -> None:
@@ -101,9 +93,8 @@ def _say_what_is_wrong(report: DataReport, plan: SplitPlan, options: argparse.Na
     apart = [ids for ids in report.duplicates if len({plan.splits[id] for id in ids}) > 1]
     lines = [f"{' = '.join(ids[:4])}{' (in several splits)' if ids in apart else ''}" for ids in report.duplicates]
     report_lines(lines, "group of equal files", "groups of equal files", 5)
-    if report.empty_captions:
-        are = "caption is" if report.empty_captions == 1 else "captions are"
-        print(f"{report.empty_captions:,} {are} empty", file=sys.stderr)
+    if empty := sum(report.empty_captions.values()):
+        print(f"{empty:,} {'caption is' if empty == 1 else 'captions are'} empty", file=sys.stderr)
     notes = list(report.notes)
     if report.unchecked:
         notes.append(f"{report.unchecked:,} files were not opened: --check N opens more")

@@ -20,6 +20,7 @@ def read(
     restval: bool = True,
     default_split: str = "",
     where: Mapping[str, object] | None = None,
+    keep_going: bool = False,
 ) -> Dataset:
     """Read a caption file or a folder, in any layout that `limner.data.captions_file` reads, as a data set.
 
@@ -31,12 +32,21 @@ def read(
                                  (about 80 % train, 10 % val, 10 % test)
     where                        field -> its value or list of values: entries of the file with other values are left
                                  out, and a note counts them
+    keep_going                   an id with two files or two splits keeps the first, and adds a problem line
 
     Rows without an id and empty captions add a problem line, repairs a note.  Raises ValueError, with the place and
     what was expected there, when a file has no known layout, or no entry is as `where` says.
     """
     wanted = {name: field_texts(value) for name, value in (where or {}).items()}
-    reading = Reading(file_column, caption_column, file_is_id=True, restval=restval, allow_gaps=True, where=wanted)
+    reading = Reading(
+        file_column,
+        caption_column,
+        file_is_id=True,
+        restval=restval,
+        allow_gaps=True,
+        where=wanted,
+        keep_going=keep_going,
+    )
     return _read_file(Path(annotations), default_split, media, reading)
 
 

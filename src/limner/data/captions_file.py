@@ -226,6 +226,9 @@ class _Collector:
         if self.reading.allow_gaps and (entry.id is None or (isinstance(entry.id, str) and not entry.id.strip())):
             self.problems.append(f"{entry.where}: no file name")
             return
+        if entry.problem:
+            self.problems.append(entry.problem)
+            return
         id, file = _parse_id(entry.id, entry.where), self._file(entry.file, entry.where)
         if file and id == entry.file.strip():
             id = file
@@ -250,7 +253,7 @@ class _Collector:
         if entry.fields and (domain := entry.fields.get("domain")) in DOMAINS:
             self.groups[id] = domain
         if file and self.files.setdefault(id, file) != file:
-            raise ValueError(f"{entry.where}: {id!r} has two files, {self.files[id]!r} and {file!r}")
+            self._conflict(f"{entry.where}: {id!r} has two files, {self.files[id]!r} and {file!r}")
 
     def _text(self, text: Any, id: str, where: str) -> str:
         if text is None and self.reading.allow_gaps:
@@ -269,7 +272,13 @@ class _Collector:
         if not (split := "train" if _is_restval(entry.split) else normalise_split_name(entry.split)):
             return
         if self.splits.setdefault(id, split) != split:
-            raise ValueError(f"{entry.where}: {id!r} is in two splits, {self.splits[id]!r} and {split!r}")
+            self._conflict(f"{entry.where}: {id!r} is in two splits, {self.splits[id]!r} and {split!r}")
+
+    def _conflict(self, line: str) -> None:
+        """An id contradicts itself: an error, or a problem line when reading goes on."""
+        if not self.reading.keep_going:
+            raise ValueError(line)
+        self.problems.append(line)
 
     def _file(self, file: Any, where: str) -> str:
         """The path of a medium, with / for the backslashes of Windows."""

@@ -68,7 +68,7 @@ class DataConfig:
     share: PositiveFraction = 1.0
 
 
-def _captions(config: DataConfig) -> Dataset:
+def _captions(config: DataConfig, keep_going: bool = False) -> Dataset:
     _require(config, "a caption file, which may have any layout that `limner score` reads")
     return caption_dataset.read(
         config.annotations,
@@ -78,6 +78,7 @@ def _captions(config: DataConfig) -> Dataset:
         config.restval,
         config.default_split,
         config.where,
+        keep_going,
     )
 
 
@@ -182,17 +183,19 @@ def data_parts(data: DataConfig | Sequence[DataConfig]) -> dict[str, DataConfig]
     return dict(zip(labels, parts, strict=True))
 
 
-def read_dataset(data: DataConfig | Sequence[DataConfig]) -> Dataset:
+def read_dataset(data: DataConfig | Sequence[DataConfig], keep_going: bool = False) -> Dataset:
     """Read all media of a data set, or of several ones as one.
 
-    In a list of data sets, and where a label is given, ids are LABEL/ID.  Raises FileNotFoundError or ValueError, with
-    what was expected, when a file is missing or of another layout, or is in two data sets.
+    In a list of data sets, and where a label is given, ids are LABEL/ID.  With `keep_going`, an id that a caption file
+    gives two files or two splits keeps the first and adds a problem line; otherwise it is an error.  Raises
+    FileNotFoundError or ValueError, with what was expected, when a file is missing or of another layout, or is in two
+    data sets.
     """
-    parts = {label: _read_part(part) for label, part in data_parts(data).items()}
+    parts = {label: _read_part(part, keep_going) for label, part in data_parts(data).items()}
     return parts[""] if "" in parts else unite(parts)
 
 
-def _read_part(config: DataConfig) -> Dataset:
+def _read_part(config: DataConfig, keep_going: bool) -> Dataset:
     """Read all media of one data set, with its own ids."""
     for path in (config.media, config.annotations, config.splits, config.mapping):
         refuse_address(path)
@@ -201,7 +204,8 @@ def _read_part(config: DataConfig) -> Dataset:
         raise ValueError(
             f"data.where chooses entries of a caption file: it needs a name of {readers}, not {config.name}"
         )
-    dataset = normalise_splits(DATASETS[config.name](config))
+    reader = DATASETS[config.name]
+    dataset = normalise_splits(_captions(config, keep_going) if reader is _captions else reader(config))
     if config.splits and config.name != "msvd":  # its reader applies the lists, because a clip of MSVD has two names
         dataset = apply_split_lists(dataset, read_split_lists(config.splits), config.splits)
     return replace(dataset, notes=(*dataset.notes, *_files_in_two_splits(dataset)))

@@ -3,20 +3,24 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
 
 from limner.core.files import sha256
 from limner.core.torch_free import Medium
 from limner.data.archives import find_archive, medium_exists
-from limner.data.datasets import DataConfig, read_dataset
+from limner.data.datasets import DataConfig, data_parts, read_dataset
 from limner.data.frames import FrameSampling
 from limner.data.media import MediaError, is_clip, read_medium
 from limner.data.media_folder import media_below
 
 READ_SIDE = 64  # pixels to which the test of a file reads a large image; smaller ones are read in full
-_EMPTY_CAPTIONS = re.compile(r": (\d+) empty caption\(s\) dropped$")  # a line of `drop_empty_captions`
+_EMPTY_CAPTIONS = re.compile(r"^(.*): (\d+) empty caption\(s\) dropped$", re.DOTALL)  # a line of `drop_empty_captions`
+_BREAKS_OFF = ": truncated: "  # in a note about an image; other notes are about values that had to be guessed
 WHOLE_SET = ("captions", "folder")  # kinds of data sets whose folder should hold no other media
 
 
@@ -29,13 +33,15 @@ class DataReport:
     missing           lines about media whose file is not there: captions without a picture
     unreadable        lines about media whose file cannot be read
     unchecked         how many files were not opened, because there are more than the limit
-    empty_captions    captions without a letter or digit, which are left out
+    empty_captions    id -> how many of its captions have no letter and no digit, and are left out
     without_captions  ids of media without a caption
     unnamed           files in the folder of the media that no caption names
     duplicates        groups of ids whose files have the same bytes
-    damaged           lines about files that are damaged and were still read
+    damaged           lines about files that were read with a note, most because they are damaged
+    cut               id -> the note about a file that breaks off, or a clip that is damaged
     other_problems    the reader's lines about what it left out
     notes             the reader's lines about repairs and choices
+    unusable          id -> why its file cannot be used: it is missing, or cannot be read
     """
 
     media: tuple[Medium, ...]
@@ -43,14 +49,15 @@ class DataReport:
     missing: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
     unchecked: int = 0
-    empty_captions: int = 0
+    empty_captions: Mapping[str, int] = field(default_factory=dict)
     without_captions: tuple[str, ...] = ()
     unnamed: tuple[str, ...] = ()
     duplicates: tuple[tuple[str, ...], ...] = ()
     damaged: tuple[str, ...] = ()
+    cut: Mapping[str, str] = field(default_factory=dict)
     other_problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    unusable: frozenset[str] = frozenset()  # ids of the missing and the unreadable media
+    unusable: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def usable(self) -> list[Medium]:
@@ -58,57 +65,84 @@ class DataReport:
         return [medium for medium in self.media if medium.references and medium.id not in self.unusable]
 
 
+Look = Callable[[Medium, UInt8[np.ndarray, "T H W 3"]], None]  # what is done with the frames of a file
+
+
 def inspect_data(
-    config: DataConfig, limit: int = 10_000, watch: Callable[[Sequence[Medium]], Iterable[Medium]] = iter
+    config: DataConfig | Sequence[DataConfig],
+    limit: int = 10_000,
+    watch: Callable[[Sequence[Medium]], Iterable[Medium]] = iter,
+    look: Look | None = None,
+    keep_going: bool = False,
 ) -> DataReport:
-    """Read a data set and open its files -> what is in it and what is wrong with it.
+    """Read a data set, or several ones as one, and open the files -> what is in it and what is wrong with it.
 
     At most `limit` files are opened; all are looked for.  `watch` gets the media that will be opened and yields them
-    again, for example to show the progress.  Raises what `read_dataset` raises, and ValueError when there is no caption
-    at all.
+    again, for example to show the progress.  `look` is called with every medium that can be read and its frame, so that
+    no file is read twice.  `keep_going` is that of `read_dataset`.  Raises what `read_dataset` raises, and ValueError
+    when there is no caption at all.
     """
-    dataset = read_dataset(config)
+    dataset = read_dataset(config, keep_going)
     if not any(medium.references for medium in dataset.media):
         first = f"; the first of {len(dataset.problems)} problems: {dataset.problems[0]}" if dataset.problems else ""
+        where = ", ".join(part.annotations or part.media for part in data_parts(config).values())
         raise ValueError(
-            f"{config.annotations or config.media}: none of {len(dataset.media)} images or clips has a caption; give a "
+            f"{where}: none of {len(dataset.media)} images or clips has a caption; give a "
             f"caption file, or put dog.txt with its captions beside dog.jpg{first}"
         )
-    absent = [medium for medium in dataset.media if not medium_exists(medium.path)]
-    missing = {medium.id for medium in absent}
+    missing = {
+        medium.id: f"there is no file {medium.path}" for medium in dataset.media if not medium_exists(medium.path)
+    }
     there = [medium for medium in dataset.media if medium.id not in missing]
     opened = there[:: max(1, -(-len(there) // limit))]
-    unreadable, damaged = _open_files(watch(opened))
-    empty = [int(match[1]) for line in dataset.problems if (match := _EMPTY_CAPTIONS.search(line))]
+    files = _open_files(watch(opened), look)
+    empty = [match for line in dataset.problems if (match := _EMPTY_CAPTIONS.search(line))]
     without = tuple(medium.id for medium in dataset.media if not medium.references)
     others = [line for line in dataset.problems if not _EMPTY_CAPTIONS.search(line) and not line.endswith("no caption")]
+    clips = frozenset(medium.id for medium in there if is_clip(medium.path))
     return DataReport(
         media=dataset.media,
-        clips=frozenset(medium.id for medium in there if is_clip(medium.path)),
-        missing=tuple(f"{medium.id}: there is no file {medium.path}" for medium in absent),
-        unreadable=tuple(unreadable.values()),
+        clips=clips,
+        missing=tuple(f"{id}: {reason}" for id, reason in missing.items()),
+        unreadable=tuple(files.unreadable.values()),
         unchecked=len(there) - len(opened),
-        empty_captions=sum(empty),
+        empty_captions={match[1]: int(match[2]) for match in empty},
         without_captions=without,
-        unnamed=_files_without_captions(config, dataset.media),
+        unnamed=tuple(
+            line for part in data_parts(config).values() for line in _files_without_captions(part, dataset.media)
+        ),
         duplicates=same_files(there),
-        damaged=tuple(damaged),
+        damaged=tuple(dict.fromkeys(line for lines in files.notes.values() for line in lines)),
+        cut={id: line for id, lines in files.notes.items() for line in lines[:1] if id in clips or _BREAKS_OFF in line},
         other_problems=tuple(others),
         notes=dataset.notes,
-        unusable=frozenset(missing | unreadable.keys()),
+        unusable=missing | files.unreadable,
     )
 
 
-def _open_files(media: Iterable[Medium]) -> tuple[dict[str, str], list[str]]:
-    """Open files -> (id of each that cannot be read, with the reason; notes about damage)."""
-    unreadable: dict[str, str] = {}
-    notes: list[str] = []
+@dataclass(frozen=True)
+class _OpenedFiles:
+    """Of opened files, by id: why one cannot be read, and the notes about one that was read."""
+
+    unreadable: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+
+
+def _open_files(media: Iterable[Medium], look: Look | None) -> _OpenedFiles:
+    """Open files, and show each frame that could be read to `look`."""
+    opened = _OpenedFiles()
     for medium in media:
+        notes: list[str] = []
         try:
-            read_medium(medium, FrameSampling(frames=1), notes, READ_SIDE)
+            frames = read_medium(medium, FrameSampling(frames=1), notes, READ_SIDE)
         except (MediaError, ValueError, OSError) as error:
-            unreadable[medium.id] = str(error)
-    return unreadable, list(dict.fromkeys(notes))
+            opened.unreadable[medium.id] = str(error)
+            continue
+        if notes:
+            opened.notes[medium.id] = notes
+        if look is not None:
+            look(medium, frames)
+    return opened
 
 
 def _files_without_captions(config: DataConfig, media: Sequence[Medium]) -> tuple[str, ...]:

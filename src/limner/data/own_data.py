@@ -100,7 +100,7 @@ def _only_caption_file(folder: Path) -> Path | None:
 
 def _has_captions(path: Path) -> bool:
     try:
-        read_entries(path, Reading(file_is_id=True, allow_gaps=True))
+        read_entries(path, Reading(file_is_id=True, allow_gaps=True, keep_going=True))
     except (ValueError, OSError):
         return False
     return True
@@ -111,7 +111,9 @@ def _media_folder(annotations: Path, file_column: str, caption_column: str) -> s
 
     "" when the paths are right as they are written, and when no file is found.
     """
-    file = read_entries(annotations, Reading(file_column, caption_column, file_is_id=True, allow_gaps=True))
+    file = read_entries(
+        annotations, Reading(file_column, caption_column, file_is_id=True, allow_gaps=True, keep_going=True)
+    )
     names = [file.files.get(id, id) for id in file.captions]
     names = names[:: -(-len(names) // SAMPLE)]
     parent = annotations if annotations.is_dir() else annotations.parent

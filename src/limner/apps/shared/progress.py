@@ -1,7 +1,9 @@
-"""The progress bar of a command."""
+"""The progress bars of commands."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+
+from limner.core.torch_free import Medium
 
 
 @contextmanager
@@ -16,3 +18,13 @@ def progress_bar(total: int, completed: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("caption", total=total, completed=completed)
         yield lambda done: bar.update(task, completed=done)
+
+
+def watched(media: Sequence[Medium]) -> Iterable[Medium]:
+    """The media of a data set, with a progress bar on a terminal while they are opened."""
+    from rich.progress import track
+
+    from limner.apps.shared.console import open_console
+
+    console = open_console()
+    return track(media, "opening the files", console=console, transient=True, disable=not console.is_terminal)

@@ -56,6 +56,7 @@ class Entry(NamedTuple):
     start, end  seconds, when the captions are those of a part of a clip
     fields      all fields of the row or object; None: it belongs to an image that another entry describes, or the
                 layout has no fields
+    problem     why the entry is left out, when `Reading.keep_going` goes on after what is otherwise an error
     """
 
     where: str
@@ -68,6 +69,7 @@ class Entry(NamedTuple):
     end: float | None = None
     note: str = ""  # about the file: said once, however many entries have it
     fields: Mapping[str, Any] | None = None
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class Reading:
     where       only entries whose fields have one of these values, as texts
     allow_gaps  a row without an id is left out and adds a problem line, and a caption may be null, which is empty;
                 otherwise both are errors
+    keep_going  an id that occurs twice where it must not, or has two files or two splits, keeps the first and adds a
+                problem line; otherwise it is an error
     """
 
     file_column: str = ""
@@ -88,6 +92,7 @@ class Reading:
     restval: bool = True
     allow_gaps: bool = False
     where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    keep_going: bool = False
 
 
 @dataclass(frozen=True)

@@ -194,12 +194,13 @@ def _karpathy_entries(saved: dict[str, Any], reading: Reading) -> Iterator[Entry
         where = f"images[{k}]"
         name = get(image, "filename", where)
         id = image["cocoid"] if "cocoid" in image else PurePosixPath(str(name)).stem
-        if id in seen:
-            raise ValueError(f"{where}: {id!r} occurs twice; ids must be unique")
+        problem = f"{where}: {id!r} occurs twice; ids must be unique" if id in seen else ""
+        if problem and not reading.keep_going:
+            raise ValueError(problem)
         seen.add(id)
         texts = [get(row, "raw", where) for row in objects(get(image, "sentences", where), f"{where}.sentences")]
         file = str(PurePosixPath(image.get("filepath") or "", str(name)))
-        yield Entry(where, id, texts, image.get("split"), file, fields=image)
+        yield Entry(where, id, texts, image.get("split"), file, fields=image, problem=problem)
 
 
 def _is_textcaps(saved: Any, _: Reading) -> bool:
