@@ -243,17 +243,16 @@ class _Collector:
                 return
             self.times[id] = entry.start, entry.end
         texts = self.captions.setdefault(id, [])
+        if self._set_split(id, entry) or self._set_file(id, file, entry.where):
+            return
         texts += [self._text(text, id, entry.where) for text in entry.captions]
         self.left_out.update(entry.left_out)
         if entry.left_out:
             self.marked[id] = None
         if entry.note:
             self.said[entry.note] = None
-        self._set_split(id, entry)
         if entry.fields and (domain := entry.fields.get("domain")) in DOMAINS:
             self.groups[id] = domain
-        if file and self.files.setdefault(id, file) != file:
-            self._conflict(f"{entry.where}: {id!r} has two files, {self.files[id]!r} and {file!r}")
 
     def _text(self, text: Any, id: str, where: str) -> str:
         if text is None and self.reading.allow_gaps:
@@ -264,21 +263,30 @@ class _Collector:
         self.surrogates += bool(_LONE_SURROGATES.search(text))
         return _LONE_SURROGATES.sub("\ufffd", _LINE_ENDS.sub(" ", text)).replace("\n", " ")
 
-    def _set_split(self, id: str, entry: Entry) -> None:
+    def _set_file(self, id: str, file: str, where: str) -> bool:
+        """Keep the file of an id -> whether it has another one, and the reading goes on."""
+        if not file or self.files.setdefault(id, file) == file:
+            return False
+        return self._conflict(f"{where}: {id!r} has two files, {self.files[id]!r} and {file!r}")
+
+    def _set_split(self, id: str, entry: Entry) -> bool:
+        """Keep the split of an id -> whether it has another one, and the reading goes on."""
         if entry.split in (None, ""):
-            return
+            return False
         if not isinstance(entry.split, str):
             raise ValueError(f"{entry.where}: a split must be text, got {entry.split!r}")
         if not (split := "train" if _is_restval(entry.split) else normalise_split_name(entry.split)):
-            return
-        if self.splits.setdefault(id, split) != split:
-            self._conflict(f"{entry.where}: {id!r} is in two splits, {self.splits[id]!r} and {split!r}")
+            return False
+        if self.splits.setdefault(id, split) == split:
+            return False
+        return self._conflict(f"{entry.where}: {id!r} is in two splits, {self.splits[id]!r} and {split!r}")
 
-    def _conflict(self, line: str) -> None:
-        """An id contradicts itself: an error, or a problem line when reading goes on."""
+    def _conflict(self, line: str) -> bool:
+        """An id contradicts itself: an error, or a problem line and True when the reading goes on."""
         if not self.reading.keep_going:
             raise ValueError(line)
         self.problems.append(line)
+        return True
 
     def _file(self, file: Any, where: str) -> str:
         """The path of a medium, with / for the backslashes of Windows."""

@@ -49,8 +49,10 @@ def media_findings(report: DataReport, hashes: PictureHashes) -> Iterator[Findin
         match = _ID.search(line)
         yield Finding("ids" if _IDS.search(line) else "rows", (match[1],) if match else (), line)
     yield from (Finding("no-caption", (id,), "no caption") for id in report.without_captions)
+    bare = set(report.without_captions)  # all of whose captions are empty, or that have none
     for id, count in report.empty_captions.items():
-        yield Finding("empty", (id,), f"{count} empty caption{'s' if count > 1 else ''}")
+        if id not in bare:
+            yield Finding("empty", (id,), f"{count} empty caption{'s' if count > 1 else ''}")
 
 
 def _copies(report: DataReport, hashes: PictureHashes) -> Iterator[Finding]:
