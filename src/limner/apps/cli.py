@@ -22,7 +22,19 @@ from limner.core.version import __version__
 
 COMMANDS = (
     *("caption", "alt", "watch", "serve", "explain", "init", "train", "distill", "evaluate", "score", "compare"),
-    *("calibrate", "average", "extract", "profile", "convert", "pack", "export", "shapes", "demo", "demo-train"),
+    *(
+        "calibrate",
+        "average",
+        "extract",
+        "merge",
+        "profile",
+        "convert",
+        "pack",
+        "export",
+        "shapes",
+        "demo",
+        "demo-train",
+    ),
 )
 SHELLS = ("bash", "zsh", "tcsh")
 PATHS = (
