@@ -70,10 +70,8 @@ def test_parts_are_disjoint_and_make_up_the_list_in_any_order(names: set[str], d
 
 def test_parts_by_hand():
     """Bytes decide, not the alphabet of a locale: Z comes before a, and a before ä."""
-    assert part_of(["ä", "a", "Z", "b"], Part(1, 2)) == ["b", "Z"] and part_of(["ä", "a", "Z", "b"], Part(2, 2)) == [
-        "ä",
-        "a",
-    ]
+    names = ["ä", "a", "Z", "b"]
+    assert part_of(names, Part(1, 2)) == ["Z", "b"] and part_of(names, Part(2, 2)) == ["ä", "a"]
     with pytest.raises(ValueError, match="the index is from 1 to 2"):
         part_of(["a", "b"], Part(3, 2))
     with pytest.raises(ValueError, match="take at most 2"):
