@@ -18,6 +18,7 @@ from limner.apps.shared.arguments import (
     report_notes,
     report_unreadable,
 )
+from limner.apps.shared.caption_parts import CaptionPart, check_undivided, record_path
 from limner.apps.shared.caption_writers import CaptionQueue, caption_writers
 from limner.apps.shared.captioning import captioned, printed_line, provenance_of, row_of, style_of
 from limner.apps.shared.confidence import notes_about_confidence, require_calibration, shown_text
@@ -41,6 +42,7 @@ from limner.core.files import check_writable, write_text
 from limner.core.locks import lock_output
 from limner.core.torch_free import Failure
 from limner.data.media import is_clip
+from limner.data.parts import Part
 from limner.decode.options import Beam, Decoding
 from limner.inference.context import context_of
 from limner.inference.load import CaptionPipeline, PromptedPipeline
@@ -66,13 +68,12 @@ def _run_files(options: argparse.Namespace, decoding_changes: dict[str, str]) ->
     problems = Problems()
     files, problems.unreadable = expand(options.files, problems.notes, options.frame_folders)
     problems.notes += [] if options.frame_folders else notes_about_frames(options.files)
-    references = None
-    if options.references:
-        from limner.apps.shared import html_report
-        from limner.data.captions_file import read_captions
-
-        references = read_captions(options.references, options.caption_column)
-        html_report.check_references(files, references)
+    part = CaptionPart(options.out, Part(*options.part), files, options.resume) if options.part else None
+    if part:
+        files = part.files
+    elif options.out:
+        check_undivided(options.out, options.resume)
+    references = _references_of(options, files)
     clips = [file for file in files if is_clip(file)]
     subtitle_options = {f".{name}": getattr(options, name) for name in ("srt", "vtt")}
     paths = {
@@ -80,20 +81,7 @@ def _run_files(options: argparse.Namespace, decoding_changes: dict[str, str]) ->
         for suffix, option in subtitle_options.items()
         if option is not None
     }
-    if options.out:
-        check_output(options.out, options.resume, options.overwrite)
-        if is_data_set(options.out):
-            check_data_set(options.out, files, options.resume, options.overwrite)
-        if os.path.realpath(options.out) in {os.path.realpath(path) for path in (*files, options.references or "")}:
-            raise ValueError(
-                f"{options.out} is an input, which the output would replace: choose another name for --out"
-            )
-    subtitle_files = [path for each in paths.values() for path in each.values()]
-    if options.resume:
-        for path in subtitle_files:
-            check_writable(path)
-    else:
-        check_outputs(options, *subtitle_files, inputs=files)
+    _check_outputs(options, files, [path for each in paths.values() for path in each.values()])
     queue = CaptionQueue(caption_writers(options), problems)
     selected = queue.select(files)
     captioner = open_captioner(options)
@@ -103,8 +91,13 @@ def _run_files(options: argparse.Namespace, decoding_changes: dict[str, str]) ->
     minimum = options.min_confidence
     if minimum is not None:
         require_calibration(captioner, decoding)
-    made_with = provenance_of(options, captioner, decoding, cut if clips else None)
-    journal = Journal(options.out, options.resume, made_with, options.overwrite)
+    made_with = provenance_of(options, captioner, decoding, cut if clips or part else None)
+    keep_finished = part.require(made_with) if part else True
+    journal = Journal(options.out, options.resume, made_with, options.overwrite, keep_finished=keep_finished)
+    if part:
+        part.begin()
+    elif options.out:
+        record_path(options.out).unlink(missing_ok=True)  # of a part that --overwrite replaces
     known = partial(context_of, kind=options.context, notes=problems.notes) if options.context else None
     style, size = style_of(options), options.batch_size
     caption_all(selected, captioner, decoding, cut, journal, size, problems, style, minimum, known, queue)
@@ -113,13 +106,42 @@ def _run_files(options: argparse.Namespace, decoding_changes: dict[str, str]) ->
     if options.out:
         about = {"captions of": captioner.name, **made_with}
         tokenizer = scoring_tokenizer(captioner.vocabulary.tokenizer if captioner.vocabulary else "")
-        _write_output(options.out, journal, files, about, references, problems, tokenizer, options.csv_safe)
+        _write_output(options.out, journal, files, about, references, problems, tokenizer, options.csv_safe, part)
     for suffix, paths_of_suffix in paths.items():
         _write_subtitles(paths_of_suffix, suffix, journal.rows.values())
     report_unreadable(problems.unreadable)
     report_failed(problems.failed)
     report_notes(problems.notes)
     return 3 if problems.unreadable or problems.failed else 0
+
+
+def _references_of(options: argparse.Namespace, files: Sequence[str]) -> "CaptionsFile | None":
+    """The references that a report shows; None without them."""
+    if not options.references:
+        return None
+    from limner.apps.shared import html_report
+    from limner.data.captions_file import read_captions
+
+    references = read_captions(options.references, options.caption_column)
+    html_report.check_references(files, references)
+    return references
+
+
+def _check_outputs(options: argparse.Namespace, files: Sequence[str], subtitle_files: Sequence[Path]) -> None:
+    """Check before the work that outputs can be written, and that nothing is lost."""
+    if options.out:
+        check_output(options.out, options.resume, options.overwrite)
+        if is_data_set(options.out):
+            check_data_set(options.out, files, options.resume, options.overwrite)
+        if os.path.realpath(options.out) in {os.path.realpath(path) for path in (*files, options.references or "")}:
+            raise ValueError(
+                f"{options.out} is an input, which the output would replace: choose another name for --out"
+            )
+    if options.resume:
+        for path in subtitle_files:
+            check_writable(path)
+    else:
+        check_outputs(options, *subtitle_files, inputs=files)
 
 
 def interrupted(options: argparse.Namespace, command: str) -> str:
@@ -159,6 +181,7 @@ def _run_prompt(options: argparse.Namespace, decoding_changes: dict[str, str]) -
     useless = {
         "--out": options.out,
         "--resume": options.resume,
+        "--part": options.part,
         "--sidecar": options.sidecar,
         "--exif": options.exif,
         "--xmp": options.xmp,
@@ -229,6 +252,7 @@ def _write_output(
     problems: Problems,
     tokenizer: str,
     csv_safe: bool,
+    part: CaptionPart | None,
 ) -> None:
     """Finish the output file; for a report, print what it could not show."""
     paths = {printable(file): file for file in files}
@@ -245,9 +269,12 @@ def _write_output(
             write_text(out, text)
         else:
             write_text(out, to_csv(rows, safe=csv_safe) if out.suffix == ".csv" else WRITERS[out.suffix](rows))
+        if part:
+            part.finish(csv_safe, problems)
 
     journal.finish(list(paths), write)
-    print(f"{printable(str(out))}: {len(journal.rows)} captions")
+    of_part = f" of part {part.part} ({len(files)} of {part.total} files)" if part else ""
+    print(f"{printable(str(out))}: {len(journal.rows)} captions{of_part}")
 
 
 def _write_subtitles(paths: dict[str, Path], suffix: str, rows: Iterable[Row]) -> None:

@@ -21,21 +21,9 @@ from limner.apps.shared.streams import escaped_output
 from limner.core.version import __version__
 
 COMMANDS = (
-    *(
-        "caption",
-        "alt",
-        "watch",
-        "serve",
-        "explain",
-        "init",
-        "check",
-        "train",
-        "distill",
-        "evaluate",
-        "score",
-        "compare",
-    ),
-    *("calibrate", "average", "extract", "profile", "convert", "pack", "export", "shapes", "demo", "demo-train"),
+    *("caption", "alt", "watch", "serve", "explain", "init", "check", "train", "distill", "evaluate", "score"),
+    *("compare", "calibrate", "average", "extract", "merge", "profile", "convert", "pack", "export", "shapes"),
+    *("demo", "demo-train"),
 )
 SHELLS = ("bash", "zsh", "tcsh")
 PATHS = (

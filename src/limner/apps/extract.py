@@ -21,6 +21,7 @@ from limner.apps.shared.runs import read_recipe
 from limner.core.files import check_writable
 from limner.data.augmentations import AUGMENTATIONS
 from limner.data.datasets import DataConfig, read_dataset
+from limner.data.parts import Part, part_of
 from limner.data.sftcap import write_frame_features
 from limner.data.store import FeatureStore
 from limner.encoders import (
@@ -48,9 +49,15 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     if unknown := [name for name in augmentations if name not in AUGMENTATIONS]:
         raise WrongArguments(f"unknown augmentation '{unknown[0]}'; known are {', '.join(AUGMENTATIONS)}")
     if options.verify:
+        if options.part:
+            raise WrongArguments("--verify checks a whole store: leave out --part")
         return _verify(options, rest)
     recipe, encoder = _recipe_and_encoder(options, rest)
-    out = options.out = options.out or _store_of(recipe)  # `interrupted` reads it
+    given = options.out
+    out = options.out = given or _store_of(recipe)  # `interrupted` reads it
+    part = Part(*options.part) if options.part else None
+    if part and not given:
+        raise WrongArguments(f"--part {part} needs a store of its own: give --out DIR")
     if not out:
         raise WrongArguments("where should the features go? give --out DIR, or `features` in the recipe")
     if options.frame_features:
@@ -68,11 +75,14 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
             batch_size=options.batch_size,
             device=options.device,
             sampling=recipe.sampling.with_frames(options.frames or recipe.frames),
+            part=part,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    console.print(f"{out}: {report}", markup=False)
+    console.print(f"{out}: {f'part {part}, ' if part else ''}{report}", markup=False)
     if options.frame_features:
-        written = write_frame_features(FeatureStore(out), options.frame_features, [m.id for m in dataset.media])
+        ids = [medium.id for medium in dataset.media]
+        ids = part_of(ids, part) if part else ids
+        written = write_frame_features(FeatureStore(out), options.frame_features, ids)
         console.print(f"{options.frame_features}: {len(written)} files", markup=False)
     report_unreadable([f"{id}: {reason}" for id, reason in report.failures])
     report_data_problems(dataset.problems)

@@ -5,7 +5,7 @@ that was interrupted.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,8 +18,10 @@ from limner.core.types import Features, Layout, Medium, Pixels
 from limner.data.augmentations import AUGMENTATIONS, side_before
 from limner.data.frames import FrameSampling
 from limner.data.media import is_clip, read_medium
+from limner.data.parts import Part, part_of
 from limner.data.prefetch import prefetch
 from limner.data.store import Float16RangeError, StoreWriter, entry_key
+from limner.data.store_parts import begin_store_part, require_undivided
 from limner.encoders.encoder import Encoder, group_by_shape
 
 
@@ -68,21 +70,50 @@ def extract(
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
     sampling: FrameSampling = FrameSampling(),
+    part: Part | None = None,
 ) -> ExtractReport:
     """Encode every medium once per augmentation and write the cells to the store at `out`.
 
     All media with the first augmentation come first.  Augmentations other than "full" are applied only to media of
     the splits `augment_splits`.  `sampling` chooses the frames of every clip.  `batch_size` is the number of
     frames that are encoded together; a clip is never divided.  `progress` is called with (done, total) entries.
-    Entries that the store already holds are kept, so the same call continues an interrupted extraction.  Raises
-    ValueError for unknown augmentations, duplicate ids, or a store that another encoder wrote; LockedError when
-    another process is writing the store.  A medium that cannot be read is only listed in the report.
+    Entries that the store already holds are kept, so the same call continues an interrupted extraction.  With `part`,
+    only the media of this part are encoded, and the store says which part it holds; `merge_stores` makes one store of
+    all parts.  Raises ValueError for unknown augmentations, duplicate ids, or a store that another encoder wrote or
+    that holds another part; LockedError when another process is writing the store.  A medium that cannot be read is
+    only listed in the report.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
     jobs = _list_jobs(media, augmentations, augment_splits)
+    encoder = encoder.to(device).eval()
     with lock_folder(out):
-        return _extract(jobs, encoder.to(device).eval(), out, batch_size, device, workers, progress, sampling)
+        jobs = _begin_part(jobs, media, part, out, encoder, sampling)
+        return _extract(jobs, encoder, out, batch_size, device, workers, progress, sampling)
+
+
+def _begin_part(
+    jobs: Sequence[ExtractionJob],
+    media: Sequence[Medium],
+    part: Part | None,
+    out: Path,
+    encoder: Encoder,
+    sampling: FrameSampling,
+) -> list[ExtractionJob]:
+    """The jobs of a part, which is recorded in the store; all jobs without one."""
+    if part is None:
+        require_undivided(out)
+        return list(jobs)
+    chosen = set(part_of([medium.id for medium in media], part))
+    places = [(place, job) for place, job in enumerate(jobs) if job.medium.id in chosen]
+    made_with = {
+        "encoder": encoder.provenance(),
+        "augmentations": list(dict.fromkeys(job.augmentation for job in jobs)),
+        "sampling": asdict(sampling),
+    }
+    keys = [(place, entry_key(job.medium.id, job.augmentation)) for place, job in places]
+    begin_store_part(out, part, media, keys, made_with)
+    return [job for _, job in places]
 
 
 def _extract(

@@ -18,6 +18,7 @@ from limner.apps.shared.arguments import (
     add_ensemble,
     add_model,
     add_overwrite,
+    add_part,
     add_prompting,
     add_sidecars,
     add_style,
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--caption-column", default="", metavar="C", help="of --references, when it is unusual")
     parser.add_argument("--resume", action="store_true", help="keep the captions that --out already has")
     add_overwrite(parser)
+    add_part(parser)
     parser.add_argument(
         "--csv-safe", action=argparse.BooleanOptionalAction, default=True,
         help="an apostrophe before spreadsheet formulas (default)",

@@ -9,7 +9,7 @@ The same command continues an interrupted extraction.  --verify checks a finishe
 
 import argparse
 
-from limner.apps.shared.arguments import positive_int
+from limner.apps.shared.arguments import add_part, positive_int
 from limner.apps.shared.names import names_of
 
 
@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--window", type=positive_int, metavar="N", help="3-D ResNet: frames per vector (published: 16)"
     )
     parser.add_argument("--out", metavar="DIR", help="feature store (default: the recipe's `features`)")
+    add_part(parser)
     augmentations = ", ".join(names_of("limner.data.augmentations.AUGMENTATIONS"))
     parser.add_argument(
         "--augmentations",

@@ -97,6 +97,20 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
+def part_argument(text: str) -> tuple[int, int]:
+    """Argument type: a part and the number of parts.
+
+    >>> part_argument("2/8")
+    (2, 8)
+    """
+    index, slash, count = text.partition("/")
+    if not (slash and all(number.isascii() and number.isdigit() for number in (index, count))):
+        raise argparse.ArgumentTypeError(f"expected I/N, for example 2/8, got '{text}'")
+    if not 1 <= int(index) <= int(count):
+        raise argparse.ArgumentTypeError(f"parts are counted from 1 to {int(count)}, got '{text}'")
+    return int(index), int(count)
+
+
 def probability(text: str) -> float:
     """Argument type: a number from 0 to 1."""
     try:
@@ -139,6 +153,11 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 def add_overwrite(parser: Any) -> None:
     """Add --overwrite, which `check_outputs` reads."""
     parser.add_argument("--overwrite", action="store_true", help="replace output files that exist")
+
+
+def add_part(parser: Any) -> None:
+    """Add --part, which divides the work between machines."""
+    parser.add_argument("--part", type=part_argument, metavar="I/N", help="only part I of N; join them with merge")
 
 
 def add_metrics(parser: argparse.ArgumentParser) -> None:

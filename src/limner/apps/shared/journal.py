@@ -81,8 +81,12 @@ class Journal:
         provenance: dict[str, Any],
         overwrite: bool = False,
         finished_known: bool = False,
+        keep_finished: bool = True,
     ):
-        """`out` None keeps the rows in memory only.  `finished_known`: the caller knows what made a finished output.
+        """`out` None keeps the rows in memory only.
+
+        `finished_known`: the caller knows what made a finished output.  `keep_finished`: `resume` keeps the rows of a
+        finished output, and not only those of an interrupted command.
 
         Raises FileExistsError when a finished output would be overwritten, ValueError when the rows of an interrupted
         command would be lost or have another provenance, and when a file was not written by this command.
@@ -104,7 +108,7 @@ class Journal:
                 )
             if done and "start" in done[-1]:  # parts of its video may be missing
                 done = [row for row in done if row["file"] != done[-1]["file"]]
-            finished = finished_rows(out)
+            finished = finished_rows(out) if keep_finished else []
             if finished and not done and not finished_known:  # a finished output does not say what made its rows
                 print(
                     f"note: the {len(finished)} captions of {out} are kept, whatever model and decoding made them",
@@ -159,9 +163,17 @@ def check_output(out: Path, resume: bool, overwrite: bool) -> None:
 def has_rows(out: Path) -> bool:
     """Whether an interrupted command has left rows beside an output."""
     try:
-        return bool(_read_side_file(side_file(out))[1])
+        return bool(unfinished_rows(out))
     except (ValueError, OSError):
         return False
+
+
+def unfinished_rows(out: Path) -> list[Row]:
+    """The rows that an interrupted command has left beside an output.
+
+    Raises ValueError when they are damaged.
+    """
+    return _read_side_file(side_file(out))[1]
 
 
 def _read_side_file(path: Path) -> tuple[dict[str, Any], list[Row]]:
@@ -174,8 +186,10 @@ def _read_side_file(path: Path) -> tuple[dict[str, Any], list[Row]]:
     return head, [_row(item, where) for where, item in lines]
 
 
-def finished_rows(path: Path) -> list[Row]:
+def finished_rows(path: Path, csv_safe: bool = True) -> list[Row]:
     """The rows of a finished output; none when there is no such file.
+
+    `csv_safe`: a CSV file has apostrophes before formulas.
 
     Raises ValueError that names file and line when this command did not write it.
     """
@@ -189,7 +203,9 @@ def finished_rows(path: Path) -> list[Row]:
         with open(path, newline="", encoding="utf-8-sig") as file:
             try:
                 rows = csv.DictReader(file)
-                return [_row(_without_marks(item), f"{path}, line {rows.line_num}") for item in rows]
+                return [
+                    _row(_without_marks(item) if csv_safe else item, f"{path}, line {rows.line_num}") for item in rows
+                ]
             except (csv.Error, UnicodeDecodeError) as error:
                 raise ValueError(f"{path} is no output of this command ({error})") from error
     if path.suffix == ".jsonl":
