@@ -65,7 +65,7 @@ if not TYPE_CHECKING:  # with `__getattr__` a type checker would accept any name
 
         try:
             value = getattr(importlib.import_module(_MODULES[name]), name)
-        except ModuleNotFoundError as error:
+        except ImportError as error:
             from limner.core.distributions import missing_part
 
             if message := missing_part(error):

@@ -12,9 +12,12 @@ def missing_part(error: ImportError) -> str | None:
     >>> missing_part(ModuleNotFoundError("No module named 'shtab'", name="shtab")) is None  # PyTorch is installed here
     True
     """
-    if not isinstance(error, ModuleNotFoundError) or not error.name or find_spec("torch") is not None:
+    if not error.name or find_spec("torch") is not None:
         return None
-    needed = "PyTorch" if error.name.partition(".")[0] in ("limner", "torch") else error.name
+    package = error.name.partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError) and package != "limner":  # a broken package, not an absent one
+        return None
+    needed = "PyTorch" if package in ("limner", "torch") else error.name
     return (
         f"this needs {needed}, which limner-engine does without: pip install limner (limner-engine itself captions "
         "with exported models)"

@@ -142,7 +142,7 @@ def load(
         return OnnxPipeline.load(shipped.DEFAULT if model is None else model, frames, clip=clip)
     try:
         from limner.inference.pipeline import Pipeline
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         raise ImportError(missing_part(error) or str(error), name=error.name) from error
 
     return Pipeline.load(model, encoder, device, frames, clip=clip)

@@ -49,7 +49,7 @@ def imported_names(name: str, files: dict[str, Path]) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (each.name for each in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0 and node.module, f"{name}: limner has no relative imports"
+            assert node.module, f"{name}: limner has no relative imports"
             yield node.module
             members = (f"{node.module}.{each.name}" for each in node.names)
             yield from (member for member in members if member in files)

@@ -1,9 +1,9 @@
 """Build the two wheels of limner: `limner-engine`, which needs no PyTorch, and `limner`, which requires it.
 
-    python packages/engine/build.py --out dist
+    python packages/engine/build_wheels.py --out dist
 
-Both come from `src/limner`, and no file is in both: limner-engine has the modules of `modules.engine_modules` and the
-exported limner-small, limner all others.  The exported model is made here, by `limner export`.
+Both come from `src/limner`, and no file is in both: limner-engine has the modules that `engine_modules.py` chooses and
+the exported limner-small, limner all others.  The exported model is made here, by `limner export`.
 """
 
 import argparse
@@ -14,8 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from modules import engine_modules
-
+from engine_modules import engine_modules
 from limner import shipped
 from limner.core.version import __version__
 
@@ -71,7 +70,7 @@ def stage_limner(stage: Path) -> None:
 
 def limner_metadata(text: str) -> str:
     """The metadata of the wheel limner: it requires limner-engine, which has the script and the version's module."""
-    version_table = r'\[tool\.setuptools\.dynamic\]\nversion = .*\n'
+    version_table = r"\[tool\.setuptools\.dynamic\]\nversion = .*\n"
     changes = (
         (r'dynamic = \["version"\]', f'version = "{__version__}"'),
         (r"(?m)^dependencies = \[$", f'dependencies = [\n    "limner-engine=={__version__}",'),
