@@ -4,11 +4,11 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 export NO_MKDOCS_2_WARNING = 1
 
-CODE := src tests benchmarks docs/hooks docs/tutorials
+CODE := src tests benchmarks packages docs/hooks docs/tutorials
 
 SAT := flickr8k_show_attend_tell
 
-.PHONY: demo demo-train limner-small limner-tiny test check suite suite-half suite-rest browser screenshot faults faults-kills faults-rest docs docs-serve tutorials tutorials-check format clean
+.PHONY: demo demo-train limner-small limner-tiny wheels test check suite suite-half suite-rest engine browser screenshot faults faults-kills faults-rest docs docs-serve tutorials tutorials-check format clean
 
 AXE := build/browser/node_modules/axe-core/axe.min.js
 
@@ -35,6 +35,9 @@ limner-tiny: .venv/.installed   ## make the model that was inside limner 0.2, it
 	$(BIN)/limner train recipes/limner_tiny.yaml --resume
 	$(BIN)/limner pack runs/limner_tiny --half --out runs/limner-tiny.limner
 
+wheels: .venv/.installed        ## build the wheels limner-engine, which needs no PyTorch, and limner, which requires it
+	$(BIN)/python packages/engine/build_wheels.py --out dist
+
 test: check suite               ## everything that must pass
 
 check: .venv/.installed         ## lint, format, types, layers
@@ -51,6 +54,9 @@ suite-half: .venv/.installed
 
 suite-rest: .venv/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests $(HALF:%=--ignore=%)
+
+engine: .venv/.installed        ## both wheels; limner-engine in a clean environment, captions compared with PyTorch's
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/test_engine_distribution.py
 
 browser: .venv/.installed       ## drive the pages in Chromium, and look for faults with axe-core from npm; skipped where they are absent
 	test -f $(AXE) || npm install --silent --no-audit --no-fund --no-save --prefix build/browser axe-core@4.14.1 \

@@ -63,7 +63,14 @@ if not TYPE_CHECKING:  # with `__getattr__` a type checker would accept any name
             raise AttributeError(f"module 'limner' has no attribute {name!r}; it has {', '.join(__all__)}")
         import importlib
 
-        value = getattr(importlib.import_module(_MODULES[name]), name)
+        try:
+            value = getattr(importlib.import_module(_MODULES[name]), name)
+        except ImportError as error:
+            from limner.core.distributions import missing_part
+
+            if message := missing_part(error):
+                raise ImportError(f"limner.{name}: {message}") from error
+            raise
         globals()[name] = value
         return value
 

@@ -173,6 +173,10 @@ def _disk_advice(error: Exception, options: argparse.Namespace) -> str:
 
 def error_message(error: Exception) -> str:
     """The message of an error; those of the operating system in plain words."""
+    if isinstance(error, ImportError):
+        from limner.core.distributions import missing_part
+
+        return missing_part(error) or str(error)
     if isinstance(error, UnicodeEncodeError) and error.encoding == sys.getfilesystemencoding() != "utf-8":
         return (
             f"the file name {error.object} cannot be opened in this locale, whose encoding is {error.encoding}: set "

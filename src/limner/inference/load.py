@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from limner import shipped
 from limner.core.addresses import refuse_address
+from limner.core.distributions import missing_part
 from limner.core.torch_free import Caption, Failure, Source
 from limner.data.frames import FrameSampling
 from limner.decode.clip_options import ClipMethod
@@ -135,11 +136,14 @@ def load(
 
         prompting = Prompting(prompt, system, max_side)
         return load_transformers(fspath(model or ""), device, frames, dtype, prompting, clip)
-    if model is not None and is_exported(model):
+    if is_exported(shipped.DEFAULT if model is None else model):
         from limner.inference.onnx.pipeline import OnnxPipeline
 
-        return OnnxPipeline.load(model, frames, clip=clip)
-    from limner.inference.pipeline import Pipeline
+        return OnnxPipeline.load(shipped.DEFAULT if model is None else model, frames, clip=clip)
+    try:
+        from limner.inference.pipeline import Pipeline
+    except ImportError as error:
+        raise ImportError(missing_part(error) or str(error), name=error.name) from error
 
     return Pipeline.load(model, encoder, device, frames, clip=clip)
 

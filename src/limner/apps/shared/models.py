@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Mapping
 
+from limner import shipped
 from limner.apps.shared.arguments import WrongArguments
 from limner.apps.shared.decoding import averaging_of
 from limner.apps.shared.startup import collector_paused
@@ -19,7 +20,7 @@ def open_captioner(options: argparse.Namespace) -> CaptionPipeline:
     if is_service(options.model):
         _refuse_run_options(options, f"is about runs of limner, and {options.model} is a service")
         return load(options.model, frames=options.frames, clip=options.clip)
-    if options.engine == "onnx" or (options.engine is None and options.model and is_exported(options.model)):
+    if options.engine == "onnx" or (options.engine is None and is_exported(options.model or shipped.DEFAULT)):
         return _open_exported(options)
     if options.model is not None and is_server(options.model):
         return _open_server(options)
@@ -46,16 +47,18 @@ def open_captioner(options: argparse.Namespace) -> CaptionPipeline:
 
 
 def _open_exported(options: argparse.Namespace) -> CaptionPipeline:
-    """Open the exported folder that --model names, or RUN.onnx beside the run that it names."""
+    """Open the exported folder that --model names, RUN.onnx beside the run that it names, or the shipped model's."""
     _refuse_prompting(options)
     _refuse_run_options(options, "is about runs: an exported model is complete in itself")
-    if options.model is None or options.device != "cpu":
+    name = options.model or shipped.DEFAULT
+    inside = shipped.exported(name)
+    if (options.model is None and inside is None) or options.device != "cpu":
         raise WrongArguments("an exported model runs on the CPU: give --model FOLDER, and no --device")
     with collector_paused():
         from limner.inference.onnx.pipeline import OnnxPipeline
 
-    beside = f"{options.model.rstrip('/')}.onnx"
-    folder = beside if not is_exported(options.model) and is_exported(beside) else options.model
+    beside = f"{name.rstrip('/')}.onnx"
+    folder = inside or (beside if not is_exported(name) and is_exported(beside) else name)
     return OnnxPipeline.load(folder, options.frames, options.threads, options.clip)
 
 

@@ -86,7 +86,7 @@ class OnnxModel:
         Raises ValueError that names a file which is missing or changed, or a newer format; ImportError without
         onnxruntime.
         """
-        folder = Path(folder).expanduser()
+        folder = shipped.folder_of(folder)
         manifest = read_export_manifest(folder)
         return cls(folder, manifest, load_vocabulary(folder / "vocabulary.json"), threads)
 
