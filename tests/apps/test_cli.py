@@ -184,7 +184,7 @@ def test_interrupted_and_resumed(tiny: Path, photos: Path, tmp_path: Path, monke
 
 
 def test_a_cut_within_a_letter(tiny: Path, photos: Path, tmp_path: Path):
-    by = caption_app.provenance(sha256(tiny / "run" / "model.safetensors"), load_run(tiny / "run").recipe.decoding)
+    by = provenance(sha256(tiny / "run" / "model.safetensors"), load_run(tiny / "run").recipe.decoding)
     row = {"file": str(photos / "7.png"), "caption": "kept", "logprob": -1.0, "finished": True}
     cut = rows_of.to_jsonl([{"file": str(photos / "ö.png"), "caption": "", "logprob": -1.0, "finished": True}])
     data = rows_of.to_jsonl([by, row]).encode() + cut.encode().split("ö".encode())[0] + "ö".encode()[:1]

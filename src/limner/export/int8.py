@@ -36,7 +36,7 @@ def quantise_step(source: Path, target: Path) -> None:
     root.setLevel(logging.ERROR)  # silences advice about preprocessing, which goes to the root logger
     try:
         quantize_dynamic(
-            model, str(target), weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=STEP_OPERATORS
+            model, str(target), weight_type=QuantType.QUInt8, per_channel=True, op_types_to_quantize=STEP_OPERATORS
         )
     finally:
         root.setLevel(level)
