@@ -260,8 +260,10 @@ def test_formulas_survive_the_merge_with_and_without_apostrophes(tmp_path: Path)
         assert to_jsonl(merged_rows(outs)[0]) == to_jsonl(rows)
 
 
-def extract(tiny: Path, out: Path, *more: str) -> int:
-    return main(["extract", str(tiny / "run"), "--out", str(out), "--augmentations", "full,flip", *more])
+def extract(tiny: Path, out: Path, *more: str, augmentations: str = "full,flip") -> int:
+    """Media one by one: which media share a batch may change the last bit of a feature."""
+    given_more = ["--augmentations", augmentations, "--batch-size", "1", *more]
+    return main(["extract", str(tiny / "run"), "--out", str(out), *given_more])
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -311,7 +313,7 @@ def test_merged_stores_are_those_of_one_command(tiny: Path, tmp_path: Path, caps
 def test_augmentations_are_added_to_parts(tiny: Path, tmp_path: Path):
     outs = [tmp_path / f"f-{index}" for index in (1, 2)]
     for index, out in enumerate(outs, 1):
-        run = ["extract", str(tiny / "run"), "--out", str(out), "--part", f"{index}/2"]
-        assert main([*run, "--augmentations", "full"]) == 0 and main([*run, "--augmentations", "full,flip"]) == 0
+        for augmentations in ("full", "full,flip"):
+            assert extract(tiny, out, "--part", f"{index}/2", augmentations=augmentations) == 0
     assert extract(tiny, tmp_path / "whole") == 0 and merge(outs, tmp_path / "merged") == 0
     assert files_of(tmp_path / "merged") == files_of(tmp_path / "whole")

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ def read_record(path: Path) -> PartRecord | None:
     if value.pop("sha256", None) != _checksum(value):
         raise ValueError(f"{path} is damaged: its checksum is another one; make this part again")
     items = tuple((place, name) for place, name in value["items"])
-    return replace(PartRecord(**value), part=Part(**value["part"]), items=items)
+    return PartRecord(**{**value, "part": Part(**value["part"]), "items": items})
 
 
 def _checksum(facts: Mapping[str, Any]) -> str:
