@@ -138,7 +138,7 @@ def ids(found: dict[str, Any], kind: str) -> set[str]:
     return {id for item in found["findings"].get(kind, {"items": []})["items"] for id in item["ids"]}
 
 
-def test_a_clean_data_set_has_no_findings(clean: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_clean_data_set_has_no_findings(clean: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, found = check(clean)
     assert (status, found["findings"], found["files"], found["usable"]) == (0, {}, COUNT, COUNT)
     assert "nothing was found" in capsys.readouterr().out
@@ -147,7 +147,7 @@ def test_a_clean_data_set_has_no_findings(clean: Path, capsys: pytest.CaptureFix
     }  # fmt: skip
 
 
-def test_every_planted_fault_is_found_and_nothing_else(planted: Path, capsys: pytest.CaptureFixture[str]):
+def test_every_planted_fault_is_found_and_nothing_else(planted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.read_bytes() for path in planted.rglob("*") if path.is_file()}
     status, found = check(planted, "--html", str(planted / "page.html"))
     assert status == 3
@@ -164,7 +164,7 @@ def test_every_planted_fault_is_found_and_nothing_else(planted: Path, capsys: py
 
 
 @pytest.mark.parametrize("name", ["fixed.jsonl", "fixed.csv", "fixed.json"])
-def test_what_is_fixed_is_clean(planted: Path, name: str, capsys: pytest.CaptureFixture[str]):
+def test_what_is_fixed_is_clean(planted: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     out, media = planted / name, str(planted / "images")
     assert check(planted, "--fix", str(out))[0] == 3
     assert "captions were repaired" in capsys.readouterr().out
@@ -177,7 +177,7 @@ def test_what_is_fixed_is_clean(planted: Path, name: str, capsys: pytest.Capture
     assert main(["check", str(out), "--media", media]) == 0
 
 
-def test_a_store_that_does_not_fit(clean: Path, tmp_path: Path):
+def test_a_store_that_does_not_fit(clean: Path, tmp_path: Path) -> None:
     writer = StoreWriter(tmp_path / "store", {"name": "small_cnn"})
     for name in [*(f"{place:03}" for place in range(2, COUNT)), "stranger"]:
         writer.add(name, "full", torch.zeros(1, 4), Layout(1, 1, 1))
@@ -190,7 +190,7 @@ def test_a_store_that_does_not_fit(clean: Path, tmp_path: Path):
     assert status == 3 and "is not a feature store" in found["findings"]["feature-store"]["items"][0]["detail"]
 
 
-def test_a_recipe_names_data_and_another_encoder(clean: Path, tmp_path: Path):
+def test_a_recipe_names_data_and_another_encoder(clean: Path, tmp_path: Path) -> None:
     writer = StoreWriter(tmp_path / "store", {"name": "resnet"})
     for place in range(COUNT):
         writer.add(f"{place:03}", "full", torch.zeros(1, 4), Layout(1, 1, 1))
@@ -213,14 +213,19 @@ def test_a_recipe_names_data_and_another_encoder(clean: Path, tmp_path: Path):
     (["--media", "nowhere"], 3, ""),
 ])  # fmt: skip
 def test_wrong_arguments(
-    clean: Path, words: list[str], status: int, message: str, monkeypatch: pytest.MonkeyPatch, capsys
-):
+    clean: Path,
+    words: list[str],
+    status: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.chdir(clean)
     assert main(["check", "data.csv", *words]) == status
     assert message in capsys.readouterr().err
 
 
-def test_near_pairs_are_those_of_the_slow_search():
+def test_near_pairs_are_those_of_the_slow_search() -> None:
     """Against all pairs, with copies at many distances."""
     hashes = [hash_picture(np.asarray(picture(seed))) for seed in range(40)]
     for seed in range(20):

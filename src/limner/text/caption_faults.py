@@ -109,7 +109,7 @@ def caption_faults(text: str, rules: CaptionRules) -> Iterator[tuple[str, str]]:
         better = repair_encoding(text)
         yield "encoding", f'wrong encoding: it may be "{better}"' if better else "wrong encoding: letters are lost"
     if is_refusal(text) and _TALKS_OF_PICTURES.search(text):
-        yield "template", "a refusal of a language model"
+        yield "template", "a refusal in place of a caption"
     for what, pattern in TEMPLATES.items():
         if pattern.search(text):
             yield "template", f"{what} in it" if what != "a word for no caption" else what

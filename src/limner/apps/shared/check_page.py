@@ -115,7 +115,11 @@ def _card(finding: Finding, media: Mapping[str, Medium], gallery: Gallery, check
     caption = f'<p dir="auto">{escape_html(finding.caption)}</p>' if finding.caption else ""
     others = len(finding.ids) - len(shown)
     more = f"<p>and {others} more</p>" if shown and others > 0 else ""
-    about = f"<div>{caption}<p class=soft>{escape_html(finding.detail)}</p>{more}</div>"
+    detail = finding.detail
+    for medium in shown:  # a page may be passed on: it names files, and no folders of this computer
+        folder = os.path.dirname(medium.path)
+        detail = detail.replace(f"{folder}{os.sep}", "") if os.path.isabs(folder) else detail
+    about = f"<div>{caption}<p class=soft>{escape_html(detail)}</p>{more}</div>"
     if len(pictures) > 1:
         return f'<li class="several"><div class="group">{"".join(pictures)}</div>{about}</li>'
     return f'<li class="{look}">{"".join(pictures)}{about}</li>'
