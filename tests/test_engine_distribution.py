@@ -52,7 +52,7 @@ def command_without_pytorch(staged: Path, *arguments: str | Path) -> subprocess.
     return without_pytorch(staged, "from limner.apps.cli import entry\nentry()", *arguments)
 
 
-def test_the_rule_that_chooses_modules(tmp_path: Path):
+def test_the_rule_that_chooses_modules(tmp_path: Path) -> None:
     """Imports of functions and for type checkers do not count; those of parents and inside try do."""
     package = tmp_path / "limner"
     package.mkdir()
@@ -69,14 +69,14 @@ def test_the_rule_that_chooses_modules(tmp_path: Path):
     assert set(imported_names("limner.above", module_files(tmp_path))) == {"limner", "limner.heavy"}
 
 
-def test_its_modules_import_without_pytorch(staged: Path):
+def test_its_modules_import_without_pytorch(staged: Path) -> None:
     done = without_pytorch(
         staged, f"from importlib import import_module\nfor name in {list(MODULES)}: import_module(name)"
     )
     assert (done.stderr, done.returncode) == ("", 0)
 
 
-def test_it_has_what_captions_need():
+def test_it_has_what_captions_need() -> None:
     """Whatever a caption of the ONNX engine imports is in test_start; here the commands and the front doors."""
     commands = {"caption", "alt", "watch", "score", "shapes"}
     assert {name for name in MODULES if re.fullmatch(r"limner\.apps\.(?!shared|options|cli)\w+", name)} == {
@@ -88,7 +88,7 @@ def test_it_has_what_captions_need():
     assert all(not name.startswith(LEFT_OUT) for name in MODULES)
 
 
-def test_it_requires_what_the_rule_allows():
+def test_it_requires_what_the_rule_allows() -> None:
     """The packages of the rule are those of its pyproject.toml, with the versions that limner requires."""
     own = (PACKAGE / "pyproject.toml").read_text(encoding="utf-8")
     required = re.search(r"(?s)dependencies = \[\n(.*?)\]", own)
@@ -105,7 +105,7 @@ def files_of(source: Path) -> set[Path]:
     return {path for path in found if "__pycache__" not in path.parts}
 
 
-def test_no_file_is_in_both_wheels_and_none_in_neither(staged: Path, tmp_path: Path):
+def test_no_file_is_in_both_wheels_and_none_in_neither(staged: Path, tmp_path: Path) -> None:
     build_wheels.stage_limner(tmp_path / "limner")
     engine, rest, source = map(files_of, (staged, tmp_path / "limner" / "src", ROOT / "src"))
     assert not engine & rest
@@ -113,14 +113,14 @@ def test_no_file_is_in_both_wheels_and_none_in_neither(staged: Path, tmp_path: P
     assert {path.parts[:3] for path in (engine | rest) - source} == {("limner", "shipped", "limner-small.onnx")}
 
 
-def test_limner_requires_it():
+def test_limner_requires_it() -> None:
     text = build_wheels.limner_metadata((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     version = limner.__version__
     assert f'version = "{version}"' in text and f'"limner-engine=={version}",\n    "torch>=' in text
     assert "dynamic" not in text and "[project.scripts]" not in text  # the script is limner-engine's
 
 
-def test_a_picture_without_pytorch(staged: Path, tiny: Path):
+def test_a_picture_without_pytorch(staged: Path, tiny: Path) -> None:
     picture = tiny / "world" / "images" / "000001.png"
     done = command_without_pytorch(staged, "caption", picture)
     assert (done.stdout.strip(), done.stderr) == (Pipeline.load(tiny / "run").caption(picture).text, "")
@@ -131,7 +131,7 @@ def test_a_picture_without_pytorch(staged: Path, tiny: Path):
     ["train recipe.yaml", "explain photo.jpg", "export RUN", "caption PICTURE --model RUN",
      "caption PICTURE --device cuda", "caption PICTURE --out report.html", "caption PICTURE --engine torch"],
 )  # fmt: skip
-def test_what_needs_pytorch_says_what_to_install(staged: Path, tiny: Path, tmp_path: Path, words: str):
+def test_what_needs_pytorch_says_what_to_install(staged: Path, tiny: Path, tmp_path: Path, words: str) -> None:
     replaced = {"PICTURE": tiny / "world" / "images" / "000001.png", "RUN": tiny / "run"}
     replaced["report.html"] = tmp_path / "report.html"
     done = command_without_pytorch(staged, *(replaced.get(word, word) for word in words.split()))
@@ -139,14 +139,16 @@ def test_what_needs_pytorch_says_what_to_install(staged: Path, tiny: Path, tmp_p
     assert done.stderr.startswith("limner: this needs PyTorch, which limner-engine does without: pip install limner")
 
 
-def test_names_of_the_package_say_it_too(staged: Path):
+def test_names_of_the_package_say_it_too(staged: Path) -> None:
     code = "import limner\ntry: limner.train\nexcept ImportError as error: print(error)"
     assert "limner.train: this needs PyTorch" in without_pytorch(staged, code).stdout
     code = "import limner\ntry: limner.load('runs/mine')\nexcept ImportError as error: print(error)"
     assert without_pytorch(staged, code).stdout.startswith("this needs PyTorch")
 
 
-def test_the_exported_model_inside(exported: Path, tiny: Path, tmp_path: Path, monkeypatch, capsys):
+def test_the_exported_model_inside(
+    exported: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It is the default where there is no packed one; --engine onnx asks for it where there are both."""
     picture = str(tiny / "world" / "images" / "000001.png")
     monkeypatch.setattr(shipped, "FOLDER", tmp_path)
@@ -180,29 +182,36 @@ def clean(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     """A virtual environment with limner-engine, installed with pip, and nothing else."""
     folder = tmp_path_factory.mktemp("clean")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    constraints = ["-c", ROOT / "constraints.txt"]
+    pip: list[str | Path] = [
+        folder / "bin" / "python",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+    ]
+    constraints: list[str | Path] = ["-c", ROOT / "constraints.txt"]
     subprocess.run([*pip, *constraints, wheels["limner_engine"]], check=True, env=ENVIRONMENT)
     return folder
 
 
 def installed(clean: Path, *arguments: str | Path, status: int = 0) -> subprocess.CompletedProcess[str]:
     """Call the installed command."""
-    command = [clean / "bin" / "limner", *arguments]
+    command: list[str | Path] = [clean / "bin" / "limner", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT, cwd=clean)
     assert done.returncode == status, done.stderr
     return done
 
 
 @pytest.mark.slow
-def test_the_wheels_share_no_file(wheels: dict[str, Path]):
+def test_the_wheels_share_no_file(wheels: dict[str, Path]) -> None:
     names = [{name for name in ZipFile(path).namelist() if name.startswith("limner/")} for path in wheels.values()]
     assert set(wheels) == {"limner", "limner_engine"} and not names[0] & names[1]
     assert all(path.stat().st_size < 40e6 for path in wheels.values())
 
 
 @pytest.mark.slow
-def test_its_size_and_no_pytorch(clean: Path):
+def test_its_size_and_no_pytorch(clean: Path) -> None:
     """The four large packages take 268 of 347 MB; what comes with them is small."""
     listed = installed_distributions(clean)
     assert not {name for name in listed if name in HEAVY or name.startswith("nvidia")}
@@ -218,13 +227,21 @@ def size_of(path: Path) -> int:
 
 
 def installed_distributions(clean: Path) -> list[str]:
-    command = [clean / "bin" / "python", "-m", "pip", "list", "--format", "json", "--disable-pip-version-check"]
+    command: list[str | Path] = [
+        clean / "bin" / "python",
+        "-m",
+        "pip",
+        "list",
+        "--format",
+        "json",
+        "--disable-pip-version-check",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=ENVIRONMENT)
     return [entry["name"].lower() for entry in json.loads(done.stdout)]
 
 
 @pytest.mark.slow
-def test_captions_of_the_clean_environment_are_pytorchs(clean: Path, tiny: Path, tmp_path: Path):
+def test_captions_of_the_clean_environment_are_pytorchs(clean: Path, tiny: Path, tmp_path: Path) -> None:
     """A picture, a folder with JSONL and sidecars, a clip with subtitles; what needs PyTorch is named."""
     pictures = tmp_path / "pictures"
     shutil.copytree(tiny / "world" / "images", pictures)
