@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from limner.apps import caption as caption_app
 from limner.apps.cli import COMMANDS, main
 from limner.apps.shared import journal as rows_of
 from limner.apps.shared.arguments import overrides
+from limner.apps.shared.captioning import provenance
 from limner.core.files import sha256
 from limner.data import shapes
 from limner.encoders import SmallCNN
