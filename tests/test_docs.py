@@ -94,7 +94,8 @@ def test_commands_in_the_documentation_have_options_that_exist() -> None:
             match = re.search(r"(?:^|-m |; do |\| )limner (?!--print-completion)(?:--plugin \w+ )?(\w.*)$", line)
             if not match or match[1].startswith("."):
                 continue
-            words = shlex.split(match[1].partition(" ; ")[0].partition("; done")[0], comments=True)
+            command = match[1].replace("$SLURM_ARRAY_TASK_ID", "1")
+            words = shlex.split(command.partition(" ; ")[0].partition("; done")[0], comments=True)
             _, unknown = arguments.parse_known_args(words)
             for word in unknown:
                 name = word.removeprefix("--")

@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
 from limner.core import replace_folder, temporaries
 from limner.core.files import atomic_folder, atomic_write, check_writable, write_text
 from limner.core.locks import LONGEST, LockedError, lock_folder, lock_output, short_name
 from limner.core.temporaries import temporary_folder
+from limner.core.tensors import save_tensors
 
 
 @contextmanager
@@ -176,3 +178,9 @@ def test_what_cannot_be_written_is_found_before(tmp_path: Path):
     with pytest.raises(OSError) as failed, temporary_folder("/proc/self", "x.csv"):
         pass
     assert failed.value.filename == "/proc/self/x.csv"
+
+
+def test_weights_can_be_read_by_whom_the_umask_allows(tmp_path: Path) -> None:
+    save_tensors(tmp_path / "w.safetensors", {"w": torch.zeros(1)})
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "w.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode

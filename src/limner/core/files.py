@@ -87,8 +87,10 @@ def write_safetensors(path: str | Path, tensors: Mapping[str, Any], metadata: Ma
     from safetensors.torch import save_file  # imports PyTorch, so it is not imported at the top of this file
 
     with atomic_write(path) as temporary:
+        mode = temporary.stat().st_mode  # that of the user's umask; safetensors makes files that only their owner reads
         try:
             save_file(dict(tensors), temporary, dict(metadata))
+            temporary.chmod(mode)
         except SafetensorError as error:
             number = re.search(r"os error (\d+)", str(error))
             if number is None:
