@@ -21,6 +21,7 @@ TS_DISCONT = 512  # FFmpeg's AVFMT_TS_DISCONT: time stamps of the format may jum
 # How files begin whose format FFmpeg is so unsure about that it trusts a wrong suffix, as in clip.jpg.
 UNSURE_FORMATS = (
     (b"\0\0\x01\xba", "mpeg"),  # MPEG program stream, VOB
+    (b"\0\0\x01\xb3", "mpegvideo"),  # MPEG-1 and MPEG-2 without a container
     *((b"\0\0\0\x01" + unit, "h264") for unit in (b"\x67", b"\x27", b"\x09\x10", b"\x09\xf0")),  # without a container
     *((b"\0\0\0\x01" + unit, "hevc") for unit in (b"\x40\x01", b"\x46\x01")),
     *((b"\x1f\x07\0" + lines, "dv") for lines in (b"\x3f", b"\xbf")),  # 60 and 50 fields
