@@ -1,7 +1,7 @@
 """What the learning page shows: maps, alternatives and the beam of one caption, as values of JSON.
 
 content = collect(run, subject, "photo.jpg", decoding)
-content.data["choices"][0]      # the caption: its words, their log-probabilities and alternatives
+content.data["choices"]      # the first one is the caption: its words, their log-probabilities and alternatives
 """
 
 import base64
