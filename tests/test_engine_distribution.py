@@ -78,7 +78,7 @@ def test_its_modules_import_without_pytorch(staged: Path) -> None:
 
 def test_it_has_what_captions_need() -> None:
     """Whatever a caption of the ONNX engine imports is in test_start; here the commands and the front doors."""
-    commands = {"caption", "alt", "watch", "score", "shapes"}
+    commands = {"caption", "alt", "watch", "merge", "score", "shapes"}
     assert {name for name in MODULES if re.fullmatch(r"limner\.apps\.(?!shared|options|cli)\w+", name)} == {
         f"limner.apps.{name}" for name in commands
     }
