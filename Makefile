@@ -12,7 +12,7 @@ SAT := flickr8k_show_attend_tell
 
 AXE := build/browser/node_modules/axe-core/axe.min.js
 
-HALF := tests/objectives tests/training tests/faults tests/service tests/client tests/inference tests/export
+HALF := tests/objectives tests/training tests/faults tests/service tests/client tests/inference tests/export tests/explanations tests/watching
 
 demo: .venv/.installed          ## caption photographs (PICTURES="a.jpg folder") with limner-small or MODEL=RUN, explain one
 	$(BIN)/limner demo $(PICTURES) $(if $(MODEL),--model $(MODEL)) --out demo

@@ -51,7 +51,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
 def _watch_folder(options: argparse.Namespace, changes: dict[str, str], state_path: Path) -> int:
     """Watch the folder, while the lock of the state file is held."""
-    sidecars, hook = sidecar_writer(options, wording_of(options)), _hook(options)
+    sidecars, hook = sidecar_writer(options, wording_of(options, inside=False)), _hook(options)
     for path in filter(None, (options.out, state_path)):
         check_writable(path)
     if options.out and options.out.exists() and not state_path.exists():

@@ -35,14 +35,18 @@ def caption_writers(options: argparse.Namespace) -> list[CaptionWriter]:
     return writers
 
 
-def wording_of(options: argparse.Namespace) -> Wording:
-    """What --existing, --prefix, --suffix and --template say.  Raises WrongArguments when they are about nothing."""
+def wording_of(options: argparse.Namespace, inside: bool = True) -> Wording:
+    """What --existing, --prefix, --suffix and --template say; without `inside` a command writes only sidecars.
+
+    Raises WrongArguments when they are about nothing.
+    """
     if not (options.sidecar or options.exif or options.xmp):
         given = {"--existing": options.existing, "--prefix": options.prefix, "--suffix": options.suffix}
         if unused := [name for name, value in {**given, "--template": options.template}.items() if value is not None]:
-            raise WrongArguments(
-                f"{unused[0]} is about captions beside or inside the files: give --sidecar KIND, --exif or --xmp"
+            where, give = (
+                ("beside or inside", "--sidecar KIND, --exif or --xmp") if inside else ("beside", "--sidecar KIND")
             )
+            raise WrongArguments(f"{unused[0]} is about captions {where} the files: give {give}")
     literal = [(text or "").replace("{", "{{").replace("}", "}}") for text in (options.prefix, options.suffix)]
     template = literal[0] + ("{caption}" if options.template is None else options.template) + literal[1]
     return Wording(options.existing or "skip", template)
