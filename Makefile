@@ -20,9 +20,13 @@ demo: .venv/.installed          ## caption photographs (PICTURES="a.jpg folder")
 demo-train: .venv/.installed    ## generate the micro-world, train on it, caption, score, explain
 	$(BIN)/limner demo-train --out demo
 
-limner-small: .venv/.installed  ## make the model inside the package again (two hours on one core; goes on where it stopped)
+limner-small: .venv/.installed  ## make the model inside the package again (three to four hours on one core; training goes on where it stopped)
 	$(BIN)/limner train recipes/limner_small.yaml --resume
-	$(BIN)/limner pack runs/limner_small --half --card docs/limner-small.md --out src/limner/shipped/limner-small.limner
+	$(BIN)/limner train recipes/limner_small_256.yaml --resume
+	rm -rf runs/limner_small_mean
+	$(BIN)/limner average runs/limner_small_256 runs/limner_small --out runs/limner_small_mean
+	$(BIN)/limner calibrate runs/limner_small_mean
+	$(BIN)/limner pack runs/limner_small_mean --half --card docs/limner-small.md --out src/limner/shipped/limner-small.limner
 
 limner-tiny: .venv/.installed   ## make the model that was inside limner 0.2, its teacher first (hours; goes on where it stopped)
 	$(BIN)/limner extract recipes/$(SAT)_frozen.yaml

@@ -46,6 +46,19 @@ def test_the_mean_of_a_run_and_itself_captions_as_the_run(tmp_path: Path):
     assert (got.text, got.logprob) == (expected.text, expected.logprob)
 
 
+def test_the_size_of_images_is_that_of_the_first_run(tmp_path: Path):
+    first = random_run(tmp_path / "a", MODEL)
+    larger = other_weights(first, tmp_path / "b", 1.0)
+    for name in ("recipe.json", "run.json"):
+        saved = json.loads((larger / name).read_text())
+        saved["encoder"].get("preprocessing", saved["encoder"])["size"] = 64
+        (larger / name).write_text(json.dumps(saved))
+    for runs, size in (((larger, first), 64), ((first, larger), 32)):
+        assert main(["average", *map(str, runs), "--out", str(tmp_path / str(size))]) == 0
+        encoder = Pipeline.load(tmp_path / str(size)).encoder
+        assert encoder.provenance()["preprocessing"]["size"] == size
+
+
 def test_runs_that_do_not_go_together_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     first = random_run(tmp_path / "a", MODEL)
     wider = random_run(tmp_path / "wider", ShowAttendTellConfig(hidden=10, embed=6, attention=4))

@@ -7,6 +7,7 @@ started from it.  It costs one model at inference, unlike an ensemble.
 from collections.abc import Sequence
 from pathlib import Path
 from shutil import copytree
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,10 +49,10 @@ def average_weights(
 def average_runs(folders: Sequence[Path], weights: Sequence[float], out: Path) -> Path:
     """Write the run whose weights are the weighted mean of those of `folders` -> `out`.
 
-    `weights` are positive, one per run; they are divided by their sum.  Recipe, words and encoder are those of the
-    first run.  Raises FileExistsError when `out` holds something, ValueError when there are fewer than two runs, their
-    number is not that of the weights, a weight is not positive, or the runs are not of one model, one vocabulary and
-    one encoder.
+    `weights` are positive, one per run; they are divided by their sum.  Recipe, words, encoder and image size are those
+    of the first run.  Raises FileExistsError when `out` holds something, ValueError when there are fewer than two runs,
+    their number is not that of the weights, a weight is not positive, or the runs are not of one model, one vocabulary
+    and one encoder.
     """
     if len(folders) < 2:
         raise ValueError("an average needs at least two runs")
@@ -78,12 +79,21 @@ def average_runs(folders: Sequence[Path], weights: Sequence[float], out: Path) -
 
 
 def _check_same_kind(first: Run, other: Run) -> None:
-    """Raise ValueError unless two runs have the same model and encoder; weights inside the runs may differ."""
+    """Raise ValueError unless two runs have the same model and encoder.
+
+    Weights inside the runs may differ, and the size of the images: training may end with larger ones.
+    """
     both = f"{first.folder} and {other.folder}"
     if other.recipe.model != first.recipe.model:
         raise ValueError(f"{both} have different models: {first.recipe.model}, {other.recipe.model}")
-    before, after = encoder_identity(first.info.encoder), encoder_identity(other.info.encoder)
+    before, after = _without_size(first.info.encoder), _without_size(other.info.encoder)
     if first.info.encoder_trained and other.info.encoder_trained:  # the hash is that before training
         before, after = {**before, "sha256": ""}, {**after, "sha256": ""}
     if lines := provenance_differences(before, after, str(first.folder)):
         raise ValueError(f"{both} have different encoders: {'; '.join(lines)}")
+
+
+def _without_size(provenance: dict[str, Any]) -> dict[str, Any]:
+    """The identity of an encoder at any size of images."""
+    identity = encoder_identity(provenance)
+    return {**identity, "preprocessing": {**identity.get("preprocessing", {}), "size": None}}
