@@ -1,8 +1,8 @@
 """Reader of TextCaps (Sidorov et al. 2020, arXiv:2003.12462): captions that read the text in an image.
 
-`TextCaps_0.1_train.json` (21,953 images) and `TextCaps_0.1_val.json` (3,166 images) hold {"data": [...]}; a row is one
+`TextCaps_0.1_train.json` and `TextCaps_0.1_val.json` hold {"data": [...]}; a row is one
 caption, with `image_id`, `caption_str`, all `reference_strs` of the image and its `set_name`.  The images of both are
-in the folder train_images.  The captions of the test split (3,289 images) are not published.
+in the folder train_images.  The captions of the test split are not published.
 """
 
 import re

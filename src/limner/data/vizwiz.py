@@ -1,6 +1,6 @@
 """Reader of VizWiz-Captions (Gurari et al. 2020, arXiv:2002.08565): photographs that blind people took.
 
-`train.json` (23,431 images), `val.json` (7,750) and `test.json` (8,000, without captions) are in COCO's format.  A
+`train.json`, `val.json` and `test.json` (without captions) are in COCO's format.  A
 caption that is marked as `is_rejected` or `is_precanned` is no reference, as in the evaluation of its challenge.
 """
 
