@@ -1,7 +1,7 @@
 """Reader of VATEX (Wang et al. 2019, arXiv:1904.03493): clips with ten English and ten Chinese captions each.
 
 `vatex_training_v1.0.json`, `vatex_validation_v1.0.json` and
-`vatex_public_test_english_v1.1.json` (6,000) are lists of {"videoID", "enCap", "chCap"};
+`vatex_public_test_english_v1.1.json` are lists of {"videoID", "enCap", "chCap"};
 `vatex_private_test_without_annotations.json` has no captions.  The videoID is the YouTube id with the first and the
 last second of the clip, NAME_000010_000020: the name of its file.
 """
