@@ -13,9 +13,12 @@ from limner.apps.cli import main
 from limner.apps.shared import journal, teaching
 from limner.data.datasets import DataConfig, read_dataset
 from limner.data.shapes import generate_world
+from limner.metrics.clipscore import load_clip, several_clip_scores
 from limner.runs.recipe_file import load_recipe
 from limner.runs.run import load_run
 from tests.inference.loopback import Answer, says, serving
+from tests.inference.tiny_vlms import save
+from tests.metrics.test_clipscore import make_clip
 
 RECIPE = """
 data: {name: shapes, media: world}
@@ -152,6 +155,38 @@ def test_a_run_of_limner_teaches(here: Path):
     assert all(isinstance(row["logprob"], float) and len(row["others"]) == 2 for row in captions)
     recipe = load_recipe("run/recipe.json")
     assert recipe.stages[0].objective.name == "distil" and recipe.pseudo_captions.fill
+
+
+def test_a_clip_looks_at_the_captions(here: Path):
+    """With random weights scores mean nothing: what counts is that each caption has its own, and what the bar does."""
+    clip = ["--clip", str(make_clip(here / "clip")), "--min-clip-score"]
+    assert distill(mixed, *clip, "0", out="all") == 0
+    kept = {row["id"]: row["caption"] for row in rows("all/teacher/pseudo_captions.jsonl")}
+    pictures = {medium.id: medium for medium in read_dataset(load_recipe("all/recipe.json").data).media}
+    scores = several_clip_scores({id: pictures[id] for id in kept}, {id: [text] for id, text in kept.items()},
+                                 clip=load_clip(clip[1]))  # fmt: skip
+    bar = sorted(score for (score,) in scores.values())[len(kept) // 2]
+    assert distill(mixed, *clip, str(bar - 1e-6), out="half") == 0
+    better = {id for id, (score,) in scores.items() if score >= bar - 1e-6}
+    assert {row["id"] for row in rows("half/teacher/pseudo_captions.jsonl")} == better < set(kept)
+    reasons = {row["id"]: row["reason"] for row in rows("half/teacher/rejected.jsonl")}
+    assert {id for id, reason in reasons.items() if reason == "CLIPScore"} == set(kept) - better
+
+
+def test_a_model_of_transformers_teaches(here: Path, capsys: pytest.CaptureFixture[str]):
+    """What it says is what `limner caption` says; the student learns from those that pass the filters."""
+    teacher = f"hf:{save('blip-2', here / 'teacher')}"
+    more = ["--min-words", "1", "--language", "any", "--max-length", "5"]
+    assert main(["distill", "student.yaml", "--teacher", teacher, "--out", "run", *more]) in (0, 3)
+    said = {row["id"]: row for row in rows("run/teacher/captions.jsonl")}
+    call = ["caption", "world/images", "--model", teacher, "--max-new-tokens", "5", "--out", "said.jsonl"]
+    assert main(call) in (0, 3)
+    alone = {Path(row["file"]).stem: row["caption"] for row in rows("said.jsonl")}
+    again = {f"image-{stem}": caption for stem, caption in alone.items() if f"image-{stem}" in said}
+    assert {id: row["caption"] for id, row in said.items() if row["caption"]} == {id: t for id, t in again.items() if t}
+    kept, rejected = rows("run/teacher/pseudo_captions.jsonl"), rows("run/teacher/rejected.jsonl")
+    assert kept and {row["reason"] for row in rejected} <= {"empty", "cut off", "repeats"}
+    assert Path("run/model.safetensors").exists()
 
 
 def test_when_every_caption_is_rejected_nothing_is_trained(here: Path, capsys: pytest.CaptureFixture[str]):

@@ -103,7 +103,7 @@ def caption_faults(text: str, rules: CaptionRules) -> Iterator[tuple[str, str]]:
         yield "long", f"{count} words"
     if script := foreign_script(text, rules.reference) if rules.reference else "":
         yield "language", f"in {script} letters"
-    elif rules.language and (other := _other_language(text, rules.language)):
+    elif rules.language and (other := other_language(text, rules.language)):
         yield "language", f"in {other}, the others in {rules.language}"
     if is_wrongly_decoded(text):
         better = repair_encoding(text)
@@ -114,17 +114,6 @@ def caption_faults(text: str, rules: CaptionRules) -> Iterator[tuple[str, str]]:
         if pattern.search(text):
             yield "template", f"{what} in it" if what != "a word for no caption" else what
             break
-
-
-def _other_language(text: str, expected: str) -> str:
-    """As `other_language`, when two different words speak for it.
-
-    >>> _other_language("see no evil, hear no evil, speak no evil", "en")  # no is a Portuguese function word
-    ''
-    """
-    other = other_language(text, expected)
-    known = FUNCTION_WORDS[other].split() if other else []
-    return other if len(set(re.findall(r"[^\W\d_]+", text.lower())) & set(known)) > 1 else ""
 
 
 def is_wrongly_decoded(text: str) -> bool:

@@ -45,17 +45,22 @@ def function_words(text: str) -> Counter[str]:
 def other_language(text: str, expected: str) -> str:
     """The language of a text that is clearly not the `expected` one; "" when it may be that one.
 
-    Another language is clear when the text has at least two of its function words, and more than twice as many as of
-    the expected one.  A text in a language that is not in `FUNCTION_WORDS`, or a short one, is not noticed.
+    Another language is clear when the text has at least two different function words of it, and more than twice as
+    many, repetitions counted, as of the expected one.  A text in a language that is not in `FUNCTION_WORDS`, or a
+    short one, is not noticed.
 
     >>> other_language("ein Hund auf einem Sofa", "en"), other_language("a dog on a sofa", "en")
     ('de', '')
     >>> other_language("two brown dogs", "en"), other_language("a dog on a sofa", "de")
     ('', 'en')
+    >>> other_language("see no evil, hear no evil, speak no evil", "en")  # no is a Portuguese function word
+    ''
     """
     counts = function_words(text)
+    present = {word.lower() for word in _LETTERS.findall(text)}
     for language, count in counts.most_common():
-        if language != expected and count >= LEAST and count > 2 * counts[expected]:
+        different = len(present & _WORDS[language])
+        if language != expected and different >= LEAST and count > 2 * counts[expected]:
             return language
     return ""
 

@@ -12,6 +12,11 @@ REFUSAL = re.compile(
     r"(?!\s+of)",
     re.IGNORECASE | re.DOTALL,
 )
+# "We cannot see her face" is a caption by people; a model that speaks as "we" talks of the picture or of its help
+PEOPLE = re.compile(
+    r"^we\s(?!.*\b(?:images?|pictures?|photos?|videos?|help|assist|describe|identify|requests?|sorry)\b)",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def is_refusal(text: str) -> bool:
@@ -21,5 +26,8 @@ def is_refusal(text: str) -> bool:
     (True, True)
     >>> is_refusal("a man who can not swim"), is_refusal("A sign says: sorry, we are closed.")
     (False, False)
+    >>> is_refusal("We cannot see the face of the man."), is_refusal("We can't assist with this request.")
+    (False, True)
     """
-    return bool(REFUSAL.match(" ".join(text.split())))
+    text = " ".join(text.split())
+    return bool(REFUSAL.match(text)) and not PEOPLE.match(text)
