@@ -131,7 +131,7 @@ def test_cells_and_words_are_projected_once():
     rows: dict[str, list[int]] = {"cells": [], "words": []}
     layer = model.word_layers[0]
     layer.attend_cells.key.register_forward_hook(lambda *x: rows["cells"].append(x[2].shape[:-1].numel()))
-    layer.attend_words.key.register_forward_hook(lambda *x: rows["words"].append(x[2].shape[:-1].numel()))
+    layer.norms[0].register_forward_hook(lambda *x: rows["words"].append(x[2].shape[:-1].numel()))
     captions = beam(model, regions((5, 5)), Beam(3))
     assert rows["cells"] == [10]  # 2 media of 5 regions, once for all words of all hypotheses
     assert rows["words"][0] == 2 and set(rows["words"][1:]) <= {3, 6}  # a word of each hypothesis

@@ -49,12 +49,14 @@ class UnbiasedNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(dim))
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
-        centred = x - x.mean(-1, keepdim=True)
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            centred = x - x.mean(-1, keepdim=True)
             return self.weight * centred / (x.std(-1, keepdim=True) + 1e-6) + self.bias
-        # the same deviation from its definition: a seventh of the time for the rows of a decoding step
-        deviation = torch.linalg.vector_norm(centred, dim=-1, keepdim=True) / (x.shape[-1] - 1) ** 0.5
-        return torch.addcmul(self.bias, self.weight, centred / (deviation + 1e-6))
+        # torch's norm divides by s_D, the deviation that divides by D; here s = s_D (D / (D - 1)) ** .5, and
+        # s_D / (s + 1e-6) = 1 / ((D / (D - 1)) ** .5 + 1e-6 / s_D): a quarter of the passes over a step's rows
+        normed, _, inverse = torch.native_layer_norm(x, x.shape[-1:], None, None, 1e-30)
+        share = 1 / ((x.shape[-1] / (x.shape[-1] - 1)) ** 0.5 + 1e-6 * inverse)
+        return torch.addcmul(self.bias, self.weight, normed.mul_(share.to(x.dtype)))
 
 
 NORMS: dict[str, type[nn.Module]] = {"layer": nn.LayerNorm, "rms": RMSNorm, "unbiased": UnbiasedNorm}

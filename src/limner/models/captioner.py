@@ -35,7 +35,7 @@ class Step(NamedTuple):
     """The result of one decoding step for R rows over V words and N cells."""
 
     logits: Float[Tensor, "R V"]
-    state: Any  # nested tuple of tensors, R rows each
+    state: Any  # nested tuple of tensors, R rows each; a `decoding_step` may add what all rows share
     attention: Float[Tensor, "R N"]  # sums to 1 over the real cells
 
 
@@ -207,9 +207,11 @@ def first_tensor(tree: Any) -> Tensor:
 
 
 def map_tensors(fn: Callable[[Tensor], Tensor], tree: Any) -> Any:
-    """Apply `fn` to every tensor of a nested tuple; named tuples keep their type."""
+    """Apply `fn` to every tensor of a nested tuple; named tuples keep their type, and other values stay as they are."""
     if isinstance(tree, Tensor):
         return fn(tree)
+    if not isinstance(tree, tuple | list):
+        return tree
     items = [map_tensors(fn, item) for item in tree]
     return type(tree)(*items) if hasattr(tree, "_fields") else tuple(items)
 

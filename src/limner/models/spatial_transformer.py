@@ -5,7 +5,7 @@ X-linear).  With `geometry` it is the Object Relation Transformer (arXiv:1906.05
 geometry the transformer of ruotianluo/self-critical.pytorch.
 
 The keys and values of the cells for every decoder layer are computed once per medium.  `step` caches the keys and
-values of the words so far.
+values of the words so far; searches on a CPU share them among hypotheses (`models.spatial_transformer_step`).
 """
 
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from limner.core.derived import Derived
 from limner.core.fields import FractionBelowOne, PositiveInt
 from limner.core.types import Features, Pixels
 from limner.models.attention_blocks import (
@@ -26,11 +27,11 @@ from limner.models.attention_blocks import (
     sinusoidal_table,
     split_heads,
 )
-from limner.models.captioner import Captioner, Step, TeacherForced, map_tensors, not_ended
+from limner.models.captioner import Captioner, DecodingStep, Step, TeacherForced, map_tensors, not_ended
 from limner.models.geometry import GeometryBias, box_fourier_features, pairwise_geometry
 from limner.models.grid_positions import GRID_POSITIONS, POSITIONS, AreaShare, grid_side
 from limner.models.layers import WordHead
-from limner.models.packed_linear import SmallBatchLinear
+from limner.models.packed_linear import SmallBatchLinear, can_pack
 from limner.models.position_embedding import PositionEmbedding
 from limner.models.xlinear import XLinear
 
@@ -106,6 +107,7 @@ class SpatialTransformer(Captioner):
         self.head = WordHead(dim, vocabulary_size, config.mask_special_tokens)
         self.dropout = nn.Dropout(config.dropout)
         self.cell_dropout = nn.Dropout(config.cell_dropout)
+        self._tree_step = Derived[DecodingStep]()
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
@@ -176,6 +178,14 @@ class SpatialTransformer(Captioner):
     def step(self, token: Int[Tensor, " R"], state: State, memory: Memory) -> Step:
         x, state, attention = self.decode_words(token[:, None], state, memory)
         return Step(self.head(x[:, 0]), state, attention[:, 0])
+
+    def decoding_step(self) -> DecodingStep:
+        """`step` on a tree of words, in evaluation without gradients on a CPU (`models.spatial_transformer_step`)."""
+        if self.training or not can_pack(*self.parameters()):
+            return self.step
+        from limner.models.spatial_transformer_step import TreeStep  # imported here: it imports this module
+
+        return self._tree_step.get(self.parameters(), lambda: TreeStep(self))
 
     def hidden(self, state: State) -> Float[Tensor, "R D"]:
         return state.output
