@@ -3,8 +3,9 @@
     python benchmarks/serve_load.py FOLDER_OF_IMAGES --clients 64 --requests 2000
 
 Every answer is compared with the caption that the pipeline gives for the image alone.  Two services run, one that
-captions in batches and one that captions one image at a time.  What is compared takes turns in short rounds, whose order
-is reversed each time, so that a busy machine harms all alike; the CPU time of the service does not depend on others.
+captions in batches and one that captions one image at a time.  What is compared takes turns in short rounds, whose
+order is reversed each time, so that a busy machine harms all alike; the CPU time of the service does not depend on
+others.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,6 +193,23 @@ def compare(
     )
 
 
+def compare_at_once(
+    ways: Mapping[str, tuple[Service, Callable[[bytes], tuple[str, bytes]]]],
+    images: Sequence[tuple[bytes, str]],
+    options: argparse.Namespace,
+) -> None:
+    """Print how two ways differ that share the service at the same time, with half of the clients each.
+
+    Other work on the machine then harms both in the same moment.
+    """
+    clients, requests = options.clients // 2, options.compared * options.rounds // 2
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda way: load(*way, images, clients, requests, 0), ways.values())
+    for name, tally in zip(ways, (first, second), strict=True):
+        print(f"{name:24} {tally.speed:6.1f} captions/s  p50 {1000 * median(tally.seconds):6.0f} ms  at the same time")
+    print(f"{' / '.join(reversed(list(ways)))}, at the same time: {second.speed / first.speed:.3f} in captions/s")
+
+
 def sum_of(tallies: Sequence[Tally]) -> Tally:
     """All of them as one."""
     whole = Tally()
@@ -227,7 +246,9 @@ def main() -> None:
         for line in whole.wrong[:5]:
             print(f"  wrong: {line}")
         compare({"one at a time": (single, native), "in batches": (batching, native)}, images, options)
-        compare({"limner's own interface": (batching, native), "OpenAI's": (batching, openai)}, images, options)
+        interfaces = {"limner's own interface": (batching, native), "OpenAI's": (batching, openai)}
+        compare(interfaces, images, options)
+        compare_at_once(interfaces, images, options)
 
 
 if __name__ == "__main__":

@@ -135,7 +135,8 @@ def check_image(upload: Upload, limits: Limits) -> None:
             width, height = image.size
             frames = getattr(image, "n_frames", 1)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_many_pixels(upload, str(error), limits) from error
+        found = re.search(r"\((\d+) pixels\)", str(error))  # Pillow tells it so
+        raise _too_many_pixels(upload, f"{int(found[1]):,}" if found else "these", limits) from error
     except Exception:  # Pillow's readers raise nearly anything; reading it tells what is wrong
         return
     if width * height > limits.pixels:
