@@ -1,5 +1,6 @@
 """axe-core finds no fault of accessibility in the pages that commands write, wide and light, narrow and dark."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,8 +8,10 @@ import pytest
 
 from limner.apps.cli import main
 from limner.data.shapes import generate_world
+from tests.apps.test_distill import RECIPE, mixed
 from tests.browser import AXE, CHROMIUM, chromium, faults
 from tests.comparison.world import BAD, GOOD, data_set, run
+from tests.inference.loopback import serving
 
 pytestmark = [
     pytest.mark.browser,
@@ -45,16 +48,67 @@ def comparison(tiny: Path, folder: Path) -> Path:
     return out
 
 
-def learning(tiny: Path, folder: Path) -> Path:
-    """The page of `limner explain`."""
-    generate_world(folder / "world", images=1, seed=1, size=32)
-    (picture,) = (folder / "world" / "images").iterdir()
-    out = folder / "learning.html"
-    assert main(["explain", str(tiny / "run"), str(picture), "--out", str(out)]) == 0
+def comparison_of_seeds(tiny: Path, folder: Path) -> Path:
+    """The page of `limner compare` for two groups of runs."""
+    data, out = data_set(folder / "data"), folder / "seeds.html"
+    ours, theirs = [
+        [str(run(folder / f"{name}{k}", data, said)) for k, said in enumerate((first, second))]
+        for name, first, second in (("a", GOOD, GOOD), ("b", BAD, {**BAD, "y": "two cats"}))
+    ]
+    arguments = [*ours, "--", *theirs]
+    options = ["--tokenizer", "simple", "--bootstrap", "50", "--out", str(out)]
+    assert main(["compare", *options, *arguments]) == 0
     return out
 
 
-@pytest.mark.parametrize("make", [captions, evaluation, comparison, learning])
+def checked(tiny: Path, folder: Path) -> Path:
+    """The page of `limner check`: two pictures alike, one that cannot be read, a file without a caption."""
+    data = folder / "data"
+    data_set(data)
+    (data / "copy.png").write_bytes((data / "x.png").read_bytes())
+    (data / "bad.png").write_bytes(b"<html>")
+    rows = [{"file": f"{name}.png", "id": name, "split": split, "captions": ["a red dog runs", "dog"]}
+            for name, split in (("copy", "train"), ("bad", "train"), ("absent", "val"))]  # fmt: skip
+    with open(data / "captions.jsonl", "a", encoding="utf-8") as file:
+        file.write("".join(json.dumps(row) + "\n" for row in rows))
+    out = folder / "check.html"
+    assert main(["check", str(data / "captions.jsonl"), "--html", str(out)]) in (0, 3)
+    return out
+
+
+def distilled(tiny: Path, folder: Path) -> Path:
+    """The page of `limner distill`: captions of a teacher that are kept and rejected, a student, people's captions."""
+    generate_world(folder / "world", 40, seed=1, size=32)
+    (folder / "student.yaml").write_text(RECIPE.replace("media: world", f"media: {folder / 'world'}"))
+    with serving(mixed) as server:
+        arguments = [str(folder / "student.yaml"), "--teacher", f"{server.url}#tiny", "--out", str(folder / "run")]
+        assert main(["distill", *arguments]) == 0
+    return folder / "run" / "distill.html"
+
+
+def learning(tiny: Path, folder: Path) -> Path:
+    """The page of `limner explain` for a picture, with scores."""
+    generate_world(folder / "world", images=1, seed=1, size=32)
+    (picture,) = (folder / "world" / "images").iterdir()
+    out = folder / "learning.html"
+    references = ["--reference", "a red square", "--reference", "a small red square on a table"]
+    assert main(["explain", str(tiny / "run"), str(picture), "--out", str(out), *references]) == 0
+    return out
+
+
+def learning_of_a_clip(tiny: Path, folder: Path) -> Path:
+    """The page of `limner explain` for a clip."""
+    generate_world(folder / "world", images=1, videos=1, seed=1, size=32)
+    (clip,) = (folder / "world" / "videos").iterdir()
+    out = folder / "learning.html"
+    assert main(["explain", str(tiny / "run"), str(clip), "--out", str(out)]) == 0
+    return out
+
+
+PAGES = [captions, evaluation, comparison, comparison_of_seeds, checked, distilled, learning, learning_of_a_clip]
+
+
+@pytest.mark.parametrize("make", PAGES)
 def test_axe_finds_no_fault(make: Callable[[Path, Path], Path], tiny: Path, tmp_path: Path):
     page = make(tiny, tmp_path)
     with chromium(tmp_path / "profile") as tab:

@@ -2,60 +2,19 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
-import urllib.request
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from limner.apps.cli import main
 from limner.apps.serve import raise_open_files
+from tests.service.process import ask, half_a_request, head_of, running
 from tests.service.world import images, text_of
-
-
-@contextmanager
-def running(run: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """The process and its port."""
-    command = [sys.executable, "-m", "limner", "serve", "--model", str(run), "--port", "0", *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        found = re.fullmatch(r"run at http://127\.0\.0\.1:(\d+)\n", line)
-        assert found, line + (process.stderr.read() if process.stderr else "")
-        yield process, int(found[1])
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def ask(port: int, content: bytes) -> str:
-    body = json.dumps({"image": text_of(content)}).encode()
-    request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/caption", body, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.loads(answer.read())["caption"]
-
-
-def head_of(body: bytes) -> bytes:
-    """The head of a request with JSON."""
-    lines = ["POST /v1/caption HTTP/1.1", "Host: localhost", "Content-Type: application/json"]
-    return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode()
-
-
-def half_a_request(port: int, headers: str = "Content-Length: 1000") -> socket.socket:
-    """A client that sends the head of a request, one byte, and no more."""
-    client = socket.create_connection(("127.0.0.1", port), timeout=30)
-    client.sendall(f"POST /v1/caption HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n\r\nx".encode())
-    return client
 
 
 def test_a_process_with_bad_clients_serves_the_good_ones_and_finishes_at_sigterm(tiny: Path, tmp_path: Path):

@@ -27,6 +27,7 @@ from limner.watching import camera
 from limner.watching.camera import Camera, open_source
 from limner.watching.preview import FPS, FilmPreview, HttpPreview, burn_in, wrapped
 from tests.data.videos import moving, write
+from tests.watching.rtsp import playing
 from tests.watching.test_scenes import BLUE, GREEN, RED, WHITE, frames
 
 CUTS = [RED] * 20 + [GREEN] * 20 + [WHITE] + [GREEN] * 9 + [BLUE] * 20  # scenes begin at 0, 2 and 5 s; a flash at 4 s
@@ -207,6 +208,31 @@ def test_a_stream_is_opened_again_and_then_given_up(tmp_path: Path, monkeypatch:
         assert "secret" not in str(refused.value)
         with pytest.raises(MediaError, match=r"a\.ts: it cannot be opened"):
             open_source(f"{address}/a.ts")
+
+
+def test_a_network_camera(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch):
+    """RTSP over TCP, with a password: captions, subtitles and events; then the camera goes."""
+    stream = write(tmp_path / "a.ts", [RED] * 50 + [GREEN] * 50, "libx264", rate=25, g="25")
+    monkeypatch.setattr(camera, "RETRIES", 0)
+    with playing(stream, 4.0, "me:s3cret") as (server, place):
+        source = f"rtsp://me:s3cret@{place}"
+        outputs = ["--out", tmp_path / "o.jsonl", "--srt", tmp_path / "a.srt", "--vtt", tmp_path / "a.vtt"]
+        assert watch(tiny, source, *outputs, "--preview", tmp_path / "p.mp4") == 1
+        told = capsys.readouterr()
+        with pytest.raises(MediaError, match=r"^rtsp://127.0.0.1:\d+/stream: it cannot be opened \("):
+            Camera(f"rtsp://me:wrong@{place}")
+    assert {"DESCRIBE", "SETUP", "PLAY"} <= set(server.methods)
+    assert f"rtsp://{place}: no more pictures (" in told.err and "s3cret" not in told.out + told.err
+    captioner = limner.load(tiny / "run")
+    pictures = read_clip(stream, FrameSampling(100, "every", 1))[[0, 60]]
+    red, green = (captioner.caption(picture).text for picture in pictures)
+    found = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert [row["caption"] for row in found] == [red, green][: len(found)] and found  # one, on a very busy machine
+    assert {row["file"] for row in found} == {f"rtsp://{place}"}
+    assert (tmp_path / "a.srt").read_text().count(" --> ") == len(found)
+    assert (tmp_path / "a.vtt").read_text().count(" --> ") == len(found)
+    with av.open(str(tmp_path / "p.mp4")) as container:
+        assert container.streams.video[0].frames > 1
 
 
 def test_a_playlist_of_a_stream_reads_no_file(tmp_path: Path, film: Path):

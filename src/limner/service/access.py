@@ -43,7 +43,7 @@ class Access:
         if scope["type"] == "http" and (error := self._refusal(scope)):
             with suppress(ClientGone):
                 await discard(scope, receive, self.limits)
-                await error.response(scope["path"])(scope, receive, send)
+                await error.response(scope["path"], close=True)(scope, receive, send)
             return
         await self.app(scope, receive, send)
 

@@ -38,7 +38,7 @@ class WholeBodies:
         except RequestError as error:
             self.metrics.refused.labels(error.code).inc()
             self.metrics.requests.labels("not received", str(error.status)).inc()
-            await error.response(scope["path"])(scope, receive, send)
+            await error.response(scope["path"], close=True)(scope, receive, send)  # what follows is not received
         finally:
             self._count(-sum(map(len, chunks)))
 
@@ -113,7 +113,7 @@ async def discard(scope: Scope, receive: Receive, limits: Limits) -> None:
 
     Many clients read no answer before they have sent everything, and lose it when the connection is closed meanwhile.
     Nothing is received from a client that waits to be asked for the body (Expect: 100-continue), or that promises more
-    than four times what is allowed.
+    than four times what is allowed.  The answer must close the connection: else the server goes on receiving.
     """
     headers, received, more = dict(scope["headers"]), 0, True
     length = headers.get(b"content-length", b"0")

@@ -14,9 +14,10 @@ class RequestError(Exception):
         super().__init__(message)
         self.status, self.message, self.code, self.retry_after = status, message, code, retry_after
 
-    def response(self, path: str) -> JSONResponse:
-        """The answer to a request for `path`."""
+    def response(self, path: str, close: bool = False) -> JSONResponse:
+        """The answer to a request for `path`; with `close`, the connection ends with it."""
         headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        headers |= {"Connection": "close"} if close else {}
         headers |= {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
         return JSONResponse(error_body(path, self.status, self.message, self.code), self.status, headers)
 
