@@ -69,7 +69,7 @@ def main() -> int:
                     found += 1
                     print(*fault, sep=" | ", flush=True)
                     keep(reader, fault, options.keep)
-            write_json(options.totals, totals)
+                write_json(options.totals, totals)
     for name, count in sorted(totals.items()):
         print(f"{count:>8} {name}")
     print(f"{sum(totals.values()):>8} in all, {found} wrong in this call")

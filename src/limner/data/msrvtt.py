@@ -85,10 +85,10 @@ def _read_annotations(annotations: str | Path) -> tuple[dict[str, dict[str, Any]
                     )
             for number, row in enumerate(saved["sentences"]):
                 id = str(row["video_id"])
-                text = row["caption"] or ""
-                if not isinstance(text, str):
-                    raise TypeError(f"a caption is {short_repr(text)}")
-                sentences.setdefault((id, row.get("sen_id", (name, number))), text)
+                words = row["caption"] or ""
+                if not isinstance(words, str):
+                    raise TypeError(f"a caption is {short_repr(words)}")
+                sentences.setdefault((id, row.get("sen_id", (name, number))), words)
         except (KeyError, TypeError) as error:
             raise ValueError(f"{name} is not in MSR-VTT's format ({error}); expected {EXPECTED}") from error
     if not videos:

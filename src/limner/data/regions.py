@@ -344,6 +344,9 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
             if not known and len(names) != 1:
                 found = ", ".join(saved.files) or "none"
                 raise ValueError(f"expected one array, or one of {', '.join(FEATURE_ARRAYS)}; found {found}")
-            return {name: saved[name] for name in names}
+            arrays = {name: saved[name] for name in names}
+            if other := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+                raise ValueError(f"{other[0]} in it is no array")
+            return arrays
     except (*ZIP_ERRORS, OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read ({error})") from error
