@@ -13,7 +13,7 @@ from PIL import Image
 
 from limner.apps.cli import main
 from limner.apps.shared.input_files import expand
-from limner.apps.shared.journal import Journal, image_ids, printable, to_jsonl
+from limner.apps.shared.journal import Journal, Row, image_ids, printable, to_jsonl
 from limner.data.image_ids import coco_id
 from limner.inference.pipeline import Pipeline
 from limner.runs.evaluation import coco_results
@@ -292,3 +292,41 @@ def test_a_medium_in_a_tar_and_frames_are_explained(tmp_path: Path):
         (tmp_path / "v" / f"{number}.png").write_bytes(encoded("red"))
     assert main(["explain", str(tmp_path / "v"), "--out", str(tmp_path / "v.gif")]) == 0
     assert (tmp_path / "a.png").stat().st_size and (tmp_path / "v.gif").stat().st_size
+
+
+def test_a_resumed_overwrite_keeps_no_row_of_what_it_replaces(tiny: Path, tmp_path: Path, monkeypatch):
+    """The old output was made with beam 1; the new call with beam 2 is interrupted after a row."""
+    images = [str(path) for path in sorted((tiny / "world" / "images").iterdir())[:6]]
+    out, expected = tmp_path / "c.jsonl", tmp_path / "expected.jsonl"
+    command = ["caption", *images, "--model", str(tiny / "run"), "--batch-size", "1", "--out"]
+    assert main([*command, str(out), "--beam", "1", "--max-length", "2"]) == 0
+    assert main([*command, str(expected)]) == 0
+    add, seen = Journal.add, []
+
+    def interrupt(journal: Journal, row: Row) -> None:
+        seen.append(row)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        add(journal, row)
+
+    monkeypatch.setattr(Journal, "add", interrupt)
+    assert main([*command, str(out), "--overwrite"]) == 130
+    seen.clear()
+    assert main([*command, str(out), "--resume"]) == 130  # again: it is remembered
+    monkeypatch.undo()
+    assert main([*command, str(out), "--resume"]) == 0
+    assert out.read_bytes() == expected.read_bytes()
+
+
+def test_a_csv_without_apostrophes_is_resumed_as_it_is(tiny: Path, tmp_path: Path, monkeypatch):
+    """The name '=1.png has an apostrophe of its own."""
+    picture = next((tiny / "world" / "images").iterdir())
+    folder = tmp_path / "'=1"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(picture.read_bytes())
+    command = ["caption", "'=1/a.png", "--model", str(tiny / "run"), "--out", str(tmp_path / "c.csv"), "--no-csv-safe"]
+    monkeypatch.chdir(tmp_path)
+    assert main(command) == 0
+    before = (tmp_path / "c.csv").read_bytes()
+    assert main([*command, "--resume"]) == 0
+    assert (tmp_path / "c.csv").read_bytes() == before and before.count(b"\n") == 2

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from limner.apps.cli import main
-from limner.apps.shared.interrupts import Terminated, sigterm_as_interrupt
+from limner.apps.shared.interrupts import Terminated, signals_as_interrupts
 from limner.data.store import StoreWriter
 from limner.encoders import extract as extraction
 from limner.inference.pipeline import Pipeline
@@ -103,10 +103,30 @@ def test_captions_on_the_screen_are_not_kept(tiny: Path, monkeypatch, capsys):
 
 def test_the_handler_is_put_back():
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Terminated), sigterm_as_interrupt():
+    with pytest.raises(Terminated), signals_as_interrupts():
         stop_by_signal()
     assert signal.getsignal(signal.SIGTERM) == before
     assert issubclass(Terminated, KeyboardInterrupt)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupt_that_a_library_turns_into_an_error_of_its_own(number: int, tiny: Path, monkeypatch, capsys):
+    """As PyTorch does when a signal comes while it asks for the shape of a value."""
+
+    def torch_like(*_: object) -> None:
+        try:
+            os.kill(os.getpid(), number)
+        except KeyboardInterrupt:
+            raise RuntimeError("could not determine the shape of object type 'torch.storage.UntypedStorage'") from None
+
+    monkeypatch.setattr(Pipeline, "captions", torch_like)
+    picture = str(next((tiny / "world" / "images").iterdir()))
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert main(["caption", picture, "--model", str(tiny / "run")]) == 130
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert one_line(capsys).startswith("limner: interrupted")
 
 
 def test_a_prompt_ends_with_sigterm_alone(tiny: Path, monkeypatch, capsys):

@@ -317,3 +317,21 @@ def test_augmentations_are_added_to_parts(tiny: Path, tmp_path: Path):
             assert extract(tiny, out, "--part", f"{index}/2", augmentations=augmentations) == 0
     assert extract(tiny, tmp_path / "whole") == 0 and merge(outs, tmp_path / "merged") == 0
     assert files_of(tmp_path / "merged") == files_of(tmp_path / "whole")
+
+
+def test_a_part_of_damaged_media_alone_can_be_merged(tiny: Path, tmp_path: Path, capsys: Capture):
+    """Part 2 of 2 holds nothing but its failures; the merged store is that of one undivided command."""
+    world = tmp_path / "world"
+    shutil.copytree(tiny / "world", world)
+    names = sorted(path.name for path in (world / "images").iterdir())
+    for name in names[1::2]:
+        (world / "images" / name).write_text("no picture")
+    outs = [tmp_path / name for name in ("one", "two", "whole")]
+    for out, part in zip(outs, (["--part", "1/2"], ["--part", "2/2"], []), strict=True):
+        status = main(["extract", str(tiny / "run"), "--data.media", str(world), "--out", str(out), *part])
+        assert status == (0 if part == ["--part", "1/2"] else 3)
+    assert FeatureStore(outs[1]).ids == [] and len(FeatureStore(outs[1]).failures) == len(names) // 2
+    assert main(["merge", *map(str, outs[:2]), "--out", str(tmp_path / "m")]) == 3
+    assert files_of(tmp_path / "m") == files_of(outs[2])
+    with pytest.raises(KeyError, match="not an image in a format that is read"):
+        FeatureStore(outs[1]).get(f"image-{names[1].removesuffix('.png')}")

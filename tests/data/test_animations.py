@@ -12,6 +12,7 @@ from limner.data.animations import is_animation
 from limner.data.clip_folder import clip_files
 from limner.data.clips import index_clip, read_clip
 from limner.data.frames import FrameSampling
+from limner.data.images import MediaError
 from limner.data.media import is_clip, read_medium
 from limner.data.shots import detect_shots
 from tests.data.videos import animate, greys, shown, write
@@ -121,3 +122,18 @@ def test_animations_lie_among_the_clips_of_a_data_set(tmp_path: Path):
     Image.fromarray(greys(1)[0]).save(tmp_path / "three.gif")
     Image.fromarray(greys(1)[0]).save(tmp_path / "two.png")
     assert clip_files(tmp_path) == {"one": str(tmp_path / "one.gif"), "two": str(tmp_path / "two.mp4")}
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp"])
+def test_a_frame_that_claims_many_pixels_is_refused_before_it_is_decoded(tmp_path: Path, ending: str):
+    """A GIF grows with its second frame: byte 6 of the image descriptor is its height; a WebP has one canvas."""
+    path = animate(tmp_path / f"a.{ending}", greys(2))
+    data = bytearray(path.read_bytes())
+    if ending == "gif":
+        second = data.index(b"\x2c", data.index(b"\x2c") + 1)
+        data[second + 5 : second + 9] = (6000).to_bytes(2, "little") * 2
+    else:
+        data[24:30] = (5999).to_bytes(3, "little") * 2
+    path.write_bytes(data)
+    with pytest.raises(MediaError, match=r"has \d+ x \d+ pixels, [\d,]+ in all, and at most 25,000,000 are decoded"):
+        index_clip(path)

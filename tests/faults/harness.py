@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import io
+import math
 import os
 import pickle
 import resource
@@ -23,6 +24,7 @@ from tests.faults.readers import Reader
 SECONDS = 5.0
 BYTES = 1 << 30  # more than a process has at its beginning
 REPORTED = (ValueError, OSError, FloatingPointError, ImportError)  # what `limner` reports in one line
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 EXECUTED = ("os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "socket.connect", "pty.spawn")
 
 
@@ -35,6 +37,13 @@ class Fault(NamedTuple):
     what: str
 
 
+class Tries(NamedTuple):
+    """How many damaged files were read, and what went wrong."""
+
+    count: int
+    faults: list[Fault]
+
+
 class NoEnd(BaseException):
     """A reader did not end."""
 
@@ -43,10 +52,23 @@ class Executed(BaseException):
     """Something tried to start a program."""
 
 
-def try_damaged(reader: Reader, seeds: range, root: Path) -> list[Fault]:
+def one_damaged(files: dict[Path, bytes], seed: int) -> tuple[Path, bytes]:
+    """One of the files, and a damaged copy of its bytes."""
+    path = list(files)[seed % len(files)]
+    return path, mutate(files[path], seed)
+
+
+def try_damaged(
+    reader: Reader,
+    seeds: range,
+    root: Path,
+    seconds: float = math.inf,
+    damage: Callable[[dict[Path, bytes], int], tuple[Path, bytes]] = one_damaged,
+) -> Tries:
     """Read the files of a reader once for each seed, one of them damaged, in a forked process.
 
     `root` is a folder of this test alone, with the files in it: what readers write there is removed after each try.
+    After so many `seconds` no further seed is tried.  `damage` gives the file for a seed, and its new bytes.
     """
     assert all(root in path.parents for path in reader.files)
     begin, end = os.pipe()
@@ -56,7 +78,7 @@ def try_damaged(reader: Reader, seeds: range, root: Path) -> list[Fault]:
         with os.fdopen(end, "wb") as report:
             status = 1
             try:
-                _child(reader, seeds, report, root)
+                _child(reader, seeds, report, root, seconds, damage)
                 status = 0
             finally:
                 report.flush()
@@ -65,23 +87,24 @@ def try_damaged(reader: Reader, seeds: range, root: Path) -> list[Fault]:
     with os.fdopen(begin, "rb") as report:
         data = report.read()
     status = os.waitpid(child, 0)[1]
-    faults, last = [], -1
+    faults, last, count = [], -1, 0
     stream = io.BytesIO(data)
     with contextlib.suppress(EOFError):
         while True:
             item = pickle.load(stream)
             if isinstance(item, int):
-                last = item
+                last, count = item, count + 1
             else:
                 faults.append(Fault(*item))
     if status:
         faults.append(Fault(reader.name, "?", last, f"the process ended with {os.waitstatus_to_exitcode(status)}"))
-    return faults
+    return Tries(count, faults)
 
 
-def _child(reader: Reader, seeds: range, report: Any, root: Path) -> None:
+def _child(reader: Reader, seeds: range, report: Any, root: Path, seconds: float, damage: Any) -> None:
     torch.set_num_threads(1)
-    sys.addaudithook(_watch)
+    written: list[str] = []
+    sys.addaudithook(lambda event, arguments: _watch(event, arguments, written))
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)
     os.dup2(silent, 2)
@@ -90,20 +113,23 @@ def _child(reader: Reader, seeds: range, report: Any, root: Path) -> None:
     expected = _digest(_outcome(reader.read)[1]) if reader.sealed else ""
     size = _address_space()
     resource.setrlimit(resource.RLIMIT_AS, (size + 2 * BYTES, size + 2 * BYTES))
-    peak = _peak()
+    peak, until = _peak(), time.monotonic() + seconds
     for seed in seeds:
+        if time.monotonic() > until:
+            break
         pickle.dump(seed, report)
         report.flush()
-        path = reader.files[seed % len(reader.files)]
-        path.write_bytes(mutate(whole[path], seed))
+        path, data = damage(whole, seed)
+        path.write_bytes(data)
+        written.clear()
         begin = time.process_time()  # a busy machine is no fault of a reader
         kind, value = _outcome(reader.read)
-        seconds, grown = time.process_time() - begin, _peak() - peak
+        took, grown = time.process_time() - begin, _peak() - peak
         wrong = ""
         if kind == "broken":
             wrong = value
-        elif seconds > SECONDS:
-            wrong = f"it took {seconds:.1f} s"
+        elif took > SECONDS:
+            wrong = f"it took {took:.1f} s"
         elif grown > BYTES:
             wrong = f"it took {grown >> 20} MiB"
         elif reader.sealed and kind == "read" and _digest(value) != expected:
@@ -111,8 +137,10 @@ def _child(reader: Reader, seeds: range, report: Any, root: Path) -> None:
         if wrong:
             pickle.dump((reader.name, path.name, seed, wrong), report)
         peak = max(peak, _peak())
-        path.write_bytes(whole[path])
-        _restore(root, before, whole)
+        if written:
+            _restore(root, before, whole)
+        else:
+            path.write_bytes(whole[path])
 
 
 def _outcome(read: Callable[[], Any]) -> tuple[str, Any]:
@@ -136,9 +164,12 @@ def _too_long(*_: object) -> None:
     raise NoEnd("60 s without an end")
 
 
-def _watch(event: str, arguments: tuple[Any, ...]) -> None:
+def _watch(event: str, arguments: tuple[Any, ...], written: list[str]) -> None:
+    """Refuse to start programs, and note what is written: files are opened for writing, and folders made."""
     if event in EXECUTED:
         raise Executed(event)
+    if event == "os.mkdir" or (event == "open" and (arguments[2] or 0) & WRITING):
+        written.append(str(arguments[0]))
 
 
 def _digest(value: Any) -> str:

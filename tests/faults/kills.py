@@ -6,13 +6,15 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from limner.core import temporaries
 from limner.runs.checkpoint import CHECKPOINT, load_checkpoint
-from tests.faults.writers import UNEQUAL, Writer
+from tests.faults.checks import Writer
 
+UNEQUAL = ("log.jsonl", "tensorboard", ".limner-watch")  # wall times
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 
@@ -26,27 +28,41 @@ class Outcome(NamedTuple):
     lost: str
 
 
-def start(words: list[str], log: Path) -> int:
-    """Start a command in a forked process, which has imported everything already -> its id."""
-    child = os.fork()
+def start(
+    writer: Writer,
+    out: Path,
+    again: bool,
+    log: Path,
+    forked: bool = False,
+    at_end: Callable[[], object] = lambda: None,
+) -> int:
+    """Start a command in a forked process, which has imported everything already -> its id.
+
+    `again`: an earlier call was killed.  `forked`: this process is the forked one.
+    """
+    child = 0 if forked else os.fork()
     if child:
         return child
     status = 70
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(out, 1)
-        os.dup2(out, 2)
+        said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(said, 1)
+        os.dup2(said, 2)
         sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115  (not those of pytest)
         temporaries._swept.clear()  # as in a new process
+        os.environ.update({name: value.replace("OUT", str(out)) for name, value in writer.environment.items()})
+        for module, name, value in writer.patches:
+            setattr(module, name, value)
         from limner.apps.cli import main
 
-        status = main(words)
+        status = main(writer.command(out, again))
     except BaseException:
         import traceback
 
         traceback.print_exc()
     finally:
+        at_end()
         os._exit(status)
 
 
@@ -68,8 +84,9 @@ def finish(child: int, writer: Writer, out: Path, until: float | None = None) ->
 def undisturbed(writer: Writer, folder: Path) -> tuple[dict[str, bytes], float]:
     """What the command leaves, and the seconds that it takes."""
     folder.mkdir(parents=True)
+    writer.prepare(folder)
     begin = time.monotonic()
-    status, wrong = finish(start(writer.command(folder, False), folder.parent / "log"), writer, folder)
+    status, wrong = finish(start(writer, folder, False, folder.parent / "log"), writer, folder)
     assert status == 0 and not wrong, (wrong, (folder.parent / "log").read_text())
     return contents(folder), time.monotonic() - begin
 
@@ -100,7 +117,8 @@ def kill(writer: Writer, folder: Path, expected: dict[str, bytes], seconds: floa
     number, at = draw.choice(SIGNALS), draw.uniform(0, seconds)
     out, log = folder / f"{seed}", folder / f"{seed}.log"
     out.mkdir(parents=True)
-    child = start(writer.command(out, False), log)
+    writer.prepare(out)
+    child = start(writer, out, False, log)
     status, wrong = finish(child, writer, out, time.monotonic() + at)
     if status is None:
         with contextlib.suppress(ProcessLookupError):
@@ -109,7 +127,7 @@ def kill(writer: Writer, folder: Path, expected: dict[str, bytes], seconds: floa
         wrong = wrong or more
         if number != signal.SIGKILL and status not in (0, 130, -number):
             wrong = wrong or f"status {status}: {log.read_text()[-300:]}"
-    again = finish(start(writer.command(out, True), log), writer, out)
+    again = finish(start(writer, out, True, log), writer, out)
     found = contents(out)
     if found != expected:
         names = {name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name)}

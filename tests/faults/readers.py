@@ -41,6 +41,7 @@ from tests.convert.test_refusals import convert, written
 from tests.data import prepared
 from tests.data.test_regions import draw, row
 from tests.data.videos import noise
+from tests.data.videos import write as write_clip
 
 FORMAT_1 = Path(__file__).parents[1] / "fixtures" / "format1"
 PICTURE = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
@@ -284,11 +285,61 @@ def checkpoints(folder: Path) -> Iterator[Reader]:
         yield Reader(f"legacy checkpoint {system}", [legacy / checkpoint.name], read)
 
 
+def commands(folder: Path, tiny: Path) -> Iterator[Reader]:
+    """The command line with damaged files of each kind: it ends with a status, and one of them is no traceback."""
+    run, image, clip = str(tiny / "run"), folder / "a.png", folder / "c.mkv"
+    Image.fromarray(PICTURE).save(image)
+    write_clip(clip, noise(6))
+    rows = [{"file": str(image), "captions": ["a dog runs", "the dog"]}, {"file": str(clip), "captions": ["a cat"]}]
+    data, page, part, watched = folder / "d.jsonl", folder / "p.html", folder / "part.csv", folder / "w" / "state"
+    data.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    page.write_text('<html><img src="a.png"><p>a<img src="a.png" alt=""></html>')
+    watched.parent.mkdir()
+    made = ["watch", str(watched.parent), "--state", str(watched), "--once", "--settle", "0.01", "--interval", "0.01"]
+    made += ["--model", run, "--out", str(folder / "w.jsonl")]
+    copied_file(image, watched.parent / "b.png")
+    assert main(["caption", str(image), "--model", run, "--part", "1/1", "--out", str(part)]) == 0
+    assert main(made) == 0
+    store, packed = folder / "s", folder / "m.limner"
+    assert main(["extract", run, "--out", str(store)]) == 0
+    assert main(["pack", run, "--out", str(packed)]) == 0
+    scored = ["score", "--candidates", str(data), "--references", str(data), "--metrics", "BLEU-1"]
+    cases: dict[str, tuple[list[Path], list[str]]] = {
+        "caption image": ([image], ["caption", str(image), "--model", run]),
+        "caption clip": ([clip], ["caption", str(clip), "--model", run, "--srt", str(folder / "c.srt"), "--overwrite"]),
+        "caption --exif": ([image], ["caption", str(image), "--model", run, "--exif", "--existing", "overwrite"]),
+        "score": ([data], scored),
+        "check": ([data], ["check", str(data), "--fix", str(folder / "f.jsonl"), "--overwrite"]),
+        "init": ([data], ["init", str(data), "--out", str(folder / "r.yaml"), "--overwrite"]),
+        "alt": ([page], ["alt", str(page), "--model", run, "--write", "--empty"]),
+        "merge": (
+            [part, folder / "part.csv.part.json"],
+            ["merge", str(part), "--out", str(folder / "all.csv"), "--overwrite"],
+        ),
+        "watch": ([watched], made),
+        "extract --verify": (sorted(store.iterdir()), ["extract", "--verify", "--out", str(store)]),
+        "pack --verify": (sorted(packed.iterdir()), ["pack", str(packed), "--verify"]),
+    }
+    for name, (files, words) in cases.items():
+        yield Reader(f"command {name}", files, lambda words=words: ended(words))
+
+
+def ended(words: list[str]) -> int:
+    """The status of a command."""
+    try:
+        status = main(words)
+    except SystemExit as error:
+        status = int(error.code or 0)
+    assert status in (0, 1, 2, 3), status
+    return status
+
+
 def all_readers(folder: Path, tiny: Path) -> list[Reader]:
     """All readers, each with its files in a folder of its own."""
     made: list[Reader] = []
     for make in (captions, stores, media, datasets, checkpoints):
         (folder / make.__name__).mkdir()
         made += make(folder / make.__name__)
-    (folder / "runs").mkdir()
-    return [*made, *run_files(folder / "runs", tiny)]
+    for name in ("runs", "commands"):
+        (folder / name).mkdir()
+    return [*made, *run_files(folder / "runs", tiny), *commands(folder / "commands", tiny)]

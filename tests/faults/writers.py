@@ -1,81 +1,33 @@
 """Every writer as a command, what it leaves when nothing disturbs it, and what a reader may find at any moment."""
 
-import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from limner.data.shapes import load_world
-from limner.data.store import FeatureStore
 from limner.inference.onnx.model import read_export_manifest
 from limner.runs.resolve import open_package
 from limner.runs.run import load_run
 from tests.convert.test_refusals import written
 from tests.data.videos import noise, write
+from tests.faults.checks import (
+    Writer,
+    csv_is_whole,
+    frames_are_whole,
+    if_there,
+    json_is_whole,
+    lines_are_whole,
+    page_is_whole,
+    store_is_whole,
+)
+from tests.faults.more_writers import OBJECTIVES, editors, meteor_cache, tools, trainings
 
-UNEQUAL = ("log.jsonl", "tensorboard")  # wall times
-SAFE = ("profile",)
-
-
-class Writer(NamedTuple):
-    """A command that writes into a folder.
-
-    command  of a folder, whether an earlier call was killed -> its words
-    whole    raises, or asserts, when what a reader finds there is not whole; nothing there is whole too
-    """
-
-    name: str
-    command: Callable[[Path, bool], list[str]]
-    whole: Callable[[Path], object]
-
-
-def csv_is_whole(path: Path, rows: int) -> None:
-    if path.exists():
-        with open(path, newline="", encoding="utf-8") as file:
-            assert len(list(csv.DictReader(file))) == rows
-
-
-def lines_are_whole(path: Path, rows: int) -> None:
-    if path.exists():
-        assert len([json.loads(line) for line in path.read_text().splitlines()]) == rows
-
-
-def json_is_whole(path: Path) -> None:
-    if path.exists():
-        json.loads(path.read_text())
-
-
-def page_is_whole(path: Path) -> None:
-    if path.exists():
-        assert path.read_text().rstrip().endswith("</html>")
-
-
-def if_there(path: Path, read: Callable[[Path], object]) -> None:
-    """Read a folder; it may have been replaced meanwhile, and then the new one is read."""
-    for _ in range(20):
-        if not path.exists():
-            return
-        before = path.stat().st_ino
-        try:
-            read(path)
-            return
-        except (ValueError, OSError):
-            if path.exists() and path.stat().st_ino == before:
-                raise
-
-
-def store_is_whole(out: Path) -> None:
-    if (out / "index.json").exists():
-        store = FeatureStore(out)
-        for id in store.ids:
-            store.get(id)
-
-
-def frames_are_whole(out: Path) -> None:
-    if out.exists():
-        names = sorted(path.name for path in out.iterdir())
-        assert names == [f"{k:06}.png" for k in range(len(names))] and len(names) == 2, names
+NAMES = (
+    *("caption csv", "caption jsonl", "caption json", "caption html", "caption parquet", "caption part", "subtitles"),
+    *("sidecar txt", "sidecar json", "sidecar xmp", "exif", "xmp", "alt", "watch", "extract", "merge captions"),
+    *("merge features", "train", *OBJECTIVES, "distill", "average", "calibrate", "pack", "export", "convert", "shapes"),
+    *("init", "check", "score", "METEOR's cache", "evaluate", "compare", "explain"),
+)
 
 
 def writers(tiny: Path, folder: Path) -> dict[str, Writer]:
@@ -117,10 +69,10 @@ def writers(tiny: Path, folder: Path) -> dict[str, Writer]:
         caption("jsonl", lambda path: lines_are_whole(path, count)),
         caption("json", json_is_whole),
         caption("html", page_is_whole),
+        caption("parquet", lambda path: None),
         plain("subtitles", lambda out: None, "caption", str(clip), "--model", run, "--srt", "OUT/s.srt", again=over),
         plain("extract", lambda out: store_is_whole(out / "s"), "extract", run, "--out", "OUT/s", "--batch-size", "4"),
         train("train"),
-        train("train scst", "--stages.0.objective", "{name: self_critical}", "--start", run),
         plain("pack", lambda out: if_there(out / "m", open_package), "pack", run, "--out", "OUT/m"),
         plain("export", lambda out: if_there(out / "m", read_export_manifest), "export", run, "--out", "OUT/m"),
         plain("convert", lambda out: if_there(out / "r", load_run), "convert", "--from", "sa-lstm", str(checkpoint),
@@ -133,4 +85,5 @@ def writers(tiny: Path, folder: Path) -> dict[str, Writer]:
         plain("explain", lambda out: frames_are_whole(out / "f"), "explain", run, str(first), "--sentence", "a circle",
               "--out", "OUT/f", again=over),
     ]  # fmt: skip
+    made += [*trainings(tiny, folder), *editors(tiny), *tools(tiny, folder), meteor_cache(folder)]
     return {writer.name: writer for writer in made}

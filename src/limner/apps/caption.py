@@ -93,7 +93,8 @@ def _run_files(options: argparse.Namespace, decoding_changes: dict[str, str]) ->
         require_calibration(captioner, decoding)
     made_with = provenance_of(options, captioner, decoding, cut if clips or part else None)
     keep_finished = part.require(made_with) if part else True
-    journal = Journal(options.out, options.resume, made_with, options.overwrite, keep_finished=keep_finished)
+    keep = {"keep_finished": keep_finished, "csv_safe": options.csv_safe}
+    journal = Journal(options.out, options.resume, made_with, options.overwrite, **keep)
     if part:
         part.begin()
     elif options.out:

@@ -15,7 +15,7 @@ from importlib import import_module
 
 from limner.apps.shared.arguments import WrongArguments, split_dotted
 from limner.apps.shared.help import HelpFormatter
-from limner.apps.shared.interrupts import sigterm_as_interrupt
+from limner.apps.shared.interrupts import Interrupts, signals_as_interrupts
 from limner.apps.shared.startup import collector_paused
 from limner.apps.shared.streams import escaped_output
 from limner.core.version import __version__
@@ -30,6 +30,7 @@ PATHS = (
     *("FILE", "PAGE", "DIR", "PATH", "FOLDER", "RUN", "RECIPE", "CHECKPOINT", "CLIP", "FILE.json", "FILE.html"),
     "[RUN] FILE",
 )
+REPORTED = (ValueError, OSError, FloatingPointError, ImportError)  # in one line; others are faults of limner
 STATUS = (
     "exit status: 0 all well, 1 could not be done, 2 wrong arguments, 3 done but some files skipped, 130 interrupted"
 )
@@ -90,8 +91,9 @@ def _run(given: Sequence[str]) -> int:
         from limner.apps.options.compare import mark_groups
 
         words = mark_groups(words)
+    interrupts = Interrupts()
     try:
-        with sigterm_as_interrupt():
+        with signals_as_interrupts() as interrupts:
             known = words[:1] if words[:1] and words[0] in COMMANDS else COMMANDS
             options, unknown = parser(known).parse_known_args(words)
             if hasattr(options, "device"):
@@ -103,15 +105,29 @@ def _run(given: Sequence[str]) -> int:
             return status
     except BrokenPipeError:
         return _closed_pipe()
-    except (ValueError, OSError, FloatingPointError, ImportError, MemoryError, RuntimeError) as error:
-        if os.environ.get("LIMNER_DEBUG") or (isinstance(error, RuntimeError) and not _is_out_of_memory(error)):
-            raise
-        print(f"limner: {error_message(error)}{_disk_advice(error, options)}", file=sys.stderr)
-        return 2 if isinstance(error, WrongArguments) else 1
     except KeyboardInterrupt:
-        if os.environ.get("RANK", "0") == "0":  # torchrun starts several processes; one line is enough
-            print(f"limner: interrupted{_advice(options, given)}", file=sys.stderr)
-        return 130
+        return _interrupted(options, given)
+    except Exception as error:
+        if os.environ.get("LIMNER_DEBUG"):
+            raise
+        if interrupts.came:  # and a library has made another error of it
+            return _interrupted(options, given)
+        return _failed(error, options)
+
+
+def _failed(error: Exception, options: argparse.Namespace) -> int:
+    """Print an error that users can do something about -> the status.  Raises any other error."""
+    if not isinstance(error, REPORTED) and not _is_out_of_memory(error):
+        raise error
+    print(f"limner: {error_message(error)}{_disk_advice(error, options)}", file=sys.stderr)
+    return 2 if isinstance(error, WrongArguments) else 1
+
+
+def _interrupted(options: argparse.Namespace, given: Sequence[str]) -> int:
+    """Say that a command was interrupted, and how it goes on -> its status."""
+    if os.environ.get("RANK", "0") == "0":  # torchrun starts several processes; one line is enough
+        print(f"limner: interrupted{_advice(options, given)}", file=sys.stderr)
+    return 130
 
 
 def _closed_pipe() -> int:

@@ -79,7 +79,7 @@ def write_json(path: str | Path, value: Any, indent: int | None = 1) -> None:
 
 
 def write_safetensors(path: str | Path, tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
-    """Write PyTorch tensors as a safetensors file, atomically.
+    """Write PyTorch tensors as a safetensors file, atomically; equal tensors and metadata give equal bytes.
 
     Raises OSError, for example when the disk is full (safetensors raises its own error, which has no errno).
     """
@@ -90,12 +90,30 @@ def write_safetensors(path: str | Path, tensors: Mapping[str, Any], metadata: Ma
         mode = temporary.stat().st_mode  # that of the user's umask; safetensors makes files that only their owner reads
         try:
             save_file(dict(tensors), temporary, dict(metadata))
+            _sort_metadata(temporary)
             temporary.chmod(mode)
         except SafetensorError as error:
             number = re.search(r"os error (\d+)", str(error))
             if number is None:
                 raise OSError(f"could not write {path}: {error}") from error
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+
+
+def _sort_metadata(path: Path) -> None:
+    """Sort the metadata of a safetensors file by name: safetensors writes them in random order.
+
+    The file begins with the length of its header (8 bytes), and the header is JSON, padded with blanks.
+    """
+    with open(path, "r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        if len(metadata := header.get("__metadata__", {})) < 2:
+            return
+        header["__metadata__"] = dict(sorted(metadata.items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        assert len(text) <= length, "safetensors writes its header in this form"
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 def read_json(path: str | Path) -> Any:

@@ -1,14 +1,20 @@
-"""Guards for values from files of others: pickles that ask for memory, YAML that expands without end."""
+"""Guards for values from files of others: ZIP files, pickles that ask for memory, YAML that expands without end."""
 
+import lzma
 import pickle
 import pickletools
 import struct
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from io import BufferedIOBase
 from typing import Any
 
 import yaml
 
+# what `zipfile` raises for a damaged file besides OSError and ValueError; RuntimeError: it is encrypted, or of a
+# compression or version that zipfile does not know
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, struct.error, RuntimeError)
 MOST_YAML_VALUES = 1_000_000  # of a document with its aliases written out; recipes have some hundred
 LENGTHS = {  # how a pickle's opcode gives the length of the text or bytes that follow it
     pickletools.TAKEN_FROM_ARGUMENT1: "<B",

@@ -16,6 +16,7 @@ from limner.data.images import MediaError
 
 FORMATS = ("GIF", "PNG", "WEBP", "AVIF")
 SHORTEST_FRAME, USUAL_FRAME = 10, 100  # milliseconds; browsers show a frame of at most 10 ms for 100 ms
+MOST_PIXELS = 25_000_000  # of a frame; decoding one takes about 30 bytes for each, and a small file can claim many
 LONGEST_FRAME = 3_600_000  # milliseconds; a frame that claims to be shown for longer counts as a usual one
 
 
@@ -66,8 +67,10 @@ def frame_times(path: str | PathLike[str]) -> tuple[array, int, str]:
         count = None if image.format == "GIF" else getattr(image, "n_frames", 1)
         while count is None or len(starts) < count:
             try:
-                image.seek(len(starts))
+                _seek(image, path, len(starts))
                 image.load()  # WebP and AVIF tell the duration of a frame when it is decoded
+            except MediaError:
+                raise
             except Exception as error:
                 if not starts:
                     raise
@@ -88,10 +91,20 @@ def decode(path: str | PathLike[str], count: int) -> Iterator[UInt8[np.ndarray, 
     """The first `count` frames as players show them: whole, upright, and transparent pixels blended with white."""
     with _open(path) as image:
         for number in range(count):
-            image.seek(number)
+            _seek(image, path, number)
             frame = ImageOps.exif_transpose(image).convert("RGBA")
             white = Image.new("RGBA", frame.size, "white")
             yield np.asarray(Image.alpha_composite(white, frame).convert("RGB"))
+
+
+def _seek(image: Image.Image, path: str | PathLike[str], number: int) -> None:
+    """Go to a frame, without decoding it.  Raises MediaError when it is too large; a GIF can grow with any frame."""
+    image.seek(number)
+    if (pixels := image.width * image.height) > MOST_PIXELS:
+        raise MediaError(
+            f"{path}: frame {number + 1} has {image.width} x {image.height} pixels, {pixels:,} in all, and at most "
+            f"{MOST_PIXELS:,} are decoded; scale it down first"
+        )
 
 
 def _open_frames(source: EncodedImage) -> Image.Image:

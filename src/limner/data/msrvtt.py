@@ -1,13 +1,14 @@
 """Reader of MSR-VTT (Xu et al. 2016): 10,000 clips with 20 captions each, in the files that its authors distribute."""
 
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from limner.core.files import parse_json
+from limner.core.messages import short_repr
 from limner.core.torch_free import Medium
+from limner.core.untrusted import ZIP_ERRORS
 from limner.data.clip_folder import clip_files
 from limner.data.dataset import Dataset, drop_empty_captions, missing_caption_problems
 from limner.data.layouts.content import read_bounded
@@ -39,7 +40,7 @@ def read(annotations: str | Path, media: str | Path = "", categories: Sequence[s
     entries = [
         Medium(id, files.get(id, str(Path(media) / f"{id}.mp4")), _split(video), tuple(captions[id]))
         for id, video in videos.items()
-        if wanted is None or video.get("category") in wanted
+        if wanted is None or any(video.get("category") == number for number in wanted)
     ]
     cleaned = drop_empty_captions(entries)
     problems = [f"{id}: {count} caption(s) of a video that is not listed" for id, count in unknown.items()]
@@ -84,7 +85,10 @@ def _read_annotations(annotations: str | Path) -> tuple[dict[str, dict[str, Any]
                     )
             for number, row in enumerate(saved["sentences"]):
                 id = str(row["video_id"])
-                sentences.setdefault((id, row.get("sen_id", (name, number))), row["caption"] or "")
+                words = row["caption"] or ""
+                if not isinstance(words, str):
+                    raise TypeError(f"a caption is {short_repr(words)}")
+                sentences.setdefault((id, row.get("sen_id", (name, number))), words)
         except (KeyError, TypeError) as error:
             raise ValueError(f"{name} is not in MSR-VTT's format ({error}); expected {EXPECTED}") from error
     if not videos:
@@ -132,5 +136,5 @@ def _read_texts(paths: Sequence[Path]) -> Iterator[tuple[str, str]]:
                         packed = archive.getinfo(member).compress_size
                         with archive.open(member) as file:
                             yield f"{path}/{member}", read_bounded(file.read, packed, member).decode("utf-8-sig")
-        except (zipfile.BadZipFile, UnicodeDecodeError, EOFError, zlib.error, RuntimeError) as error:  # or encrypted
+        except (*ZIP_ERRORS, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is damaged ({error}); download it again") from error

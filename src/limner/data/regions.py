@@ -6,7 +6,6 @@ file, and folders with one array per image.  An error in one image is reported a
 
 import binascii
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from limner.core.files import read_json
 from limner.core.locks import lock_folder
 from limner.core.torch_files import is_zip
 from limner.core.types import Layout
+from limner.core.untrusted import ZIP_ERRORS
 from limner.data.media_folder import visible_files
 from limner.data.store import ChannelCountError, StoreWriter
 
@@ -142,7 +142,7 @@ def read_region_tsv(paths: Sequence[Path]) -> Iterator[RegionEntry]:
                 continue
         try:
             yield from _zip_entries(path)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:  # RuntimeError: encrypted
+        except (*ZIP_ERRORS, OSError) as error:
             raise ValueError(
                 f"{path} is a ZIP file that cannot be read to its end ({error}): if it is truncated or damaged, "
                 "download it again; else unpack it, and give the .tsv file"
@@ -344,6 +344,9 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
             if not known and len(names) != 1:
                 found = ", ".join(saved.files) or "none"
                 raise ValueError(f"expected one array, or one of {', '.join(FEATURE_ARRAYS)}; found {found}")
-            return {name: saved[name] for name in names}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            arrays = {name: saved[name] for name in names}
+            if other := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+                raise ValueError(f"{other[0]} in it is no array")
+            return arrays
+    except (*ZIP_ERRORS, OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read ({error})") from error

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from limner.core.torch_files import is_zip
+from limner.core.untrusted import ZIP_ERRORS
 from limner.data.captions_file import read_captions
 from limner.data.image_ids import coco_id, medium_name
 from limner.data.layouts.content import kind_of, read_bounded, read_text
@@ -50,7 +52,7 @@ def check_results(path: str | Path, references: str | Path = "", split: str = ""
     """
     path = Path(path)
     expected = expected_ids(references, split) if str(references) else None
-    if not zipfile.is_zipfile(path):
+    if not is_zip(path):
         return [check_text(str(path), path.read_bytes(), expected)]
     checks = [check_text(f"{path}/{name}", content, expected) for name, content in _members(path)]
     splits = {match["split"] for check in checks if (match := NAME.fullmatch(Path(check.path).name))}
@@ -115,7 +117,7 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
                 if name.suffix == ".json" and not name.name.startswith(".") and "__MACOSX" not in name.parts:
                     with archive.open(info) as file:
                         yield info.filename, read_bounded(file.read, info.compress_size, info.filename)
-    except (zipfile.BadZipFile, EOFError, RuntimeError) as error:  # or encrypted
+    except ZIP_ERRORS as error:
         raise ValueError(f"{path} is damaged ({error}): pack it again") from error
 
 

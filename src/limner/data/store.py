@@ -224,13 +224,13 @@ class StoreWriter:
         }
         self._pending = []
 
-    def finish(self) -> Path:
+    def finish(self, may_be_empty: bool = False) -> Path:
         """Write the last shard and then the index; returns the path of the index.
 
-        Raises ValueError when nothing was stored.
+        Raises ValueError when nothing was stored, unless the store `may_be_empty`: all media of a part may be damaged.
         """
         self.flush()
-        if not self._shards:
+        if not self._shards and not may_be_empty:
             with suppress(OSError):  # which a folder with other files raises
                 self.folder.rmdir()
             reasons = "; ".join(f"{id}: {reason}" for id, reason in list(self.failures.items())[:3])
@@ -245,7 +245,7 @@ class StoreWriter:
             "version": VERSION,
             "encoder": self.provenance,
             "augmentations": [augmentation for augmentation in AUGMENTATIONS if augmentation in augmentations],
-            "dim": self.dim,
+            "dim": self.dim or 0,
             "dtype": "float16",
             "failures": [{"id": id, "reason": reason} for id, reason in sorted(self.failures.items())],
             "shards": [{key: shard[key] for key in SHARD_FIELDS} for shard in shards],

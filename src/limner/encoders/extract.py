@@ -89,7 +89,7 @@ def extract(
     encoder = encoder.to(device).eval()
     with lock_folder(out):
         jobs = _begin_part(jobs, media, part, out, encoder, sampling)
-        return _extract(jobs, encoder, out, batch_size, device, workers, progress, sampling)
+        return _extract(jobs, encoder, out, batch_size, device, workers, progress, sampling, part is not None)
 
 
 def _begin_part(
@@ -125,6 +125,7 @@ def _extract(
     workers: int,
     progress: Callable[[int, int], None] | None,
     sampling: FrameSampling,
+    may_be_empty: bool,
 ) -> ExtractReport:
     """`extract` of its jobs, while the lock of the store is held."""
     writer = StoreWriter(out, encoder.provenance())
@@ -154,7 +155,7 @@ def _extract(
             progress(done, len(jobs))
     for id, reason in failures.items():
         writer.fail(id, reason)
-    writer.finish()
+    writer.finish(may_be_empty)
     return ExtractReport(len(writer) - before, already_stored, tuple(failures.items()), tuple(damaged))
 
 

@@ -6,7 +6,6 @@ A GloVe file has one word per line, `word v1 v2 ...` (Pennington, Socher, Mannin
 import gzip
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import nn
 
 from limner.core.addresses import refuse_address
 from limner.core.torch_free import BOS, EOS
-from limner.core.untrusted import bounded_lines
+from limner.core.untrusted import ZIP_ERRORS, bounded_lines
 from limner.text.clip_bpe import ClipVocabulary
 from limner.text.vocabulary import SPECIALS, Vocabulary
 
@@ -137,7 +136,7 @@ def _open_text(path: Path) -> Iterator[IO[bytes]]:
             with open(path, "rb") as plain:
                 _refuse_binary(path, plain.peek(BEGIN)[:BEGIN])
                 yield plain
-    except (EOFError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile) as error:
+    except (*ZIP_ERRORS, gzip.BadGzipFile) as error:
         raise ValueError(f"{path}: its compressed data is damaged or cut off ({error}); get it again") from error
 
 

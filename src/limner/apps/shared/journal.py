@@ -39,6 +39,7 @@ CONFIDENCE: dict[str, Callable[[Any], Any]] = {
     "unfamiliar": lambda value: {"True": True, "False": False}.get(value, value),
     "withheld": str,
 }
+REPLACES = "replaces"  # in the first line of a side file: the output that is there is discarded, also by --resume
 REPORT = ".html"
 METADATA = "metadata.jsonl"  # the name of an output with the captions of an image folder
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
@@ -82,11 +83,13 @@ class Journal:
         overwrite: bool = False,
         finished_known: bool = False,
         keep_finished: bool = True,
+        csv_safe: bool = True,
     ):
         """`out` None keeps the rows in memory only.
 
         `finished_known`: the caller knows what made a finished output.  `keep_finished`: `resume` keeps the rows of a
-        finished output, and not only those of an interrupted command.
+        finished output, and not only those of an interrupted command.  `csv_safe`: a finished CSV file has apostrophes
+        before formulas.
 
         Raises FileExistsError when a finished output would be overwritten, ValueError when the rows of an interrupted
         command would be lost or have another provenance, and when a file was not written by this command.
@@ -99,6 +102,7 @@ class Journal:
                 raise WrongArguments("--resume needs --out: it continues an output file")
             return
         check_output(out, resume, overwrite)
+        replaces = overwrite and out.exists()
         if resume:
             head, done = _read_side_file(self.path)
             if done and (changed := [name for name in provenance if head.get(name) != provenance[name]]):
@@ -108,7 +112,8 @@ class Journal:
                 )
             if done and "start" in done[-1]:  # parts of its video may be missing
                 done = [row for row in done if row["file"] != done[-1]["file"]]
-            finished = finished_rows(out) if keep_finished else []
+            replaces = replaces or bool(head.get(REPLACES))
+            finished = finished_rows(out, csv_safe) if keep_finished and not replaces else []
             if finished and not done and not finished_known:  # a finished output does not say what made its rows
                 print(
                     f"note: the {len(finished)} captions of {out} are kept, whatever model and decoding made them",
@@ -116,7 +121,8 @@ class Journal:
                 )
             self.rows = {row_key(row): row for row in [*finished, *done]}
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(self.path, to_jsonl([provenance, *self.rows.values()]))  # without a line that was cut off
+        head = provenance | ({REPLACES: True} if replaces else {})
+        write_text(self.path, to_jsonl([head, *self.rows.values()]))  # without a line that was cut off
 
     def add(self, row: Row) -> None:
         self.rows[row_key(row)] = row

@@ -8,6 +8,8 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+from limner.core.untrusted import ZIP_ERRORS
+
 ZIP_MAGIC, GZIP_MAGIC = b"PK\x03\x04", b"\x1f\x8b"
 CAPTION_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".token")
 MAX_UNPACKED = 2 << 30  # bytes; captions of 100 million words fit, and what holds more is no caption file
@@ -164,7 +166,7 @@ def _read_member(data: bytes) -> bytes:
                 return read_bounded(
                     file.read, archive.getinfo(members[0]).compress_size, f"{members[0]} in the ZIP file"
                 )
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
+    except ZIP_ERRORS as error:
         raise ValueError(f"the ZIP file is damaged or encrypted ({error}); download it again") from error
 
 
