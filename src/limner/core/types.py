@@ -110,8 +110,16 @@ class Batch:
     augmentations: tuple[str, ...] = ()  # the augmentation of each medium; empty: none was chosen
 
     def to(self, device: torch.device | str) -> "Batch":
-        """Return the batch on a device."""
-        return replace(self, inputs=self.inputs.map(lambda x: x.to(device)), tokens=self.tokens.to(device))
+        """Return the batch on a device; the copy of a pinned batch to a GPU is not waited for."""
+        late = torch.device(device).type != "cpu"  # what is copied to the CPU may be read at once
+        return self._map(lambda tensor: tensor.to(device, non_blocking=late))
+
+    def pin_memory(self) -> "Batch":
+        """Return the batch in page-locked memory, from which copies to a GPU need not be waited for."""
+        return self._map(torch.Tensor.pin_memory)
+
+    def _map(self, fn: Callable[[Tensor], Tensor]) -> "Batch":
+        return replace(self, inputs=self.inputs.map(fn), tokens=fn(self.tokens))
 
 
 class Captions(NamedTuple):

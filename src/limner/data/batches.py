@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -15,9 +16,9 @@ from torch.nn.utils.rnn import pad_sequence
 from limner.core.types import PAD, Batch, Features, Layout, Medium, Pixels
 from limner.data.augmentations import AUGMENTATIONS, side_before
 from limner.data.frames import FrameSampling
+from limner.data.loader import Loading, ReadAhead
 from limner.data.media import MediaError, read_medium
 from limner.data.mixture import draw_share, share_size
-from limner.data.prefetch import prefetch
 from limner.data.pseudo_captions import PseudoCaptions
 from limner.data.store import FeatureStore
 from limner.text.vocabulary import Vocabulary
@@ -135,6 +136,7 @@ class TrainingBatches:
     random_frames        give every medium another `frame_seed` in each epoch, for the sampling policy "random"
     pseudo_captions      captions that replace some of the human captions, drawn again in each epoch
     shares               label of a data set -> share of its examples in an epoch (`draw_share`); the others have all
+    loading              worker processes or a thread that read the next batches; the batches are the same
     `epoch(n, start=k)` continues exactly where an interrupted run stopped.  `unreadable` maps the id of each medium
     that could not be read to the reason.  Raises ValueError when no medium has a caption, or `batch_size` is below
     `world_size`.
@@ -155,6 +157,7 @@ class TrainingBatches:
         random_frames: bool = False,
         pseudo_captions: PseudoCaptions | None = None,
         shares: Mapping[str, float] | None = None,
+        loading: Loading | None = None,
     ):
         if batch_size < world_size:
             raise ValueError(
@@ -173,6 +176,8 @@ class TrainingBatches:
         ]
         self.captions_per_medium, self.shares = captions_per_medium, shares or {}
         self.unreadable: dict[str, str] = {}
+        loading = loading or Loading()
+        self.ahead = ReadAhead(self.batch, loading, (self.unreadable, loading.notes))
 
     def _encode(self, vocabulary: Vocabulary, text: str, max_words: int) -> tuple[int, ...]:
         ids = vocabulary.encode(text)  # BOS, the words, EOS
@@ -228,10 +233,14 @@ class TrainingBatches:
         return drawn
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Batches `start`, `start + 1`, ... of an epoch; the next two are read while one is in use."""
+        """Batches `start`, `start + 1`, ... of an epoch; the next ones are read while one is in use."""
         order = self.order(epoch)
         chunks = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)][start:]
-        return (batch for _, batch in prefetch(self.batch, chunks, window=2))
+        return self.ahead(chunks)
+
+    def close(self) -> None:
+        """End the worker processes, if there are any; `epoch` starts new ones."""
+        self.ahead.close()
 
     def batch(self, chunk: Sequence[tuple[Example, str]]) -> Batch:
         """This rank's part of a batch; examples that cannot be read are left out."""
@@ -287,20 +296,37 @@ def _sample_captions(group: Sequence[Example], count: int, rng: random.Random) -
     return Example(group[0].medium, tuple(chosen + rng.choices(captions, k=count - len(chosen))))
 
 
-def evaluation_batches(media: Sequence[Medium], read: Reader, batch_size: int) -> Iterator[Batch]:
-    """Every medium once, in order and without tokens.
+def evaluation_batches(
+    media: Sequence[Medium], read: Reader, batch_size: int, loading: Loading | None = None
+) -> Iterator[Batch]:
+    """Every medium once, in order and without tokens; the next batches are read while one is in use.
 
     When `batch_size` neighbouring raw media differ in shape, they are split into one batch per shape.
     """
-    for i in range(0, len(media), batch_size):
-        part = media[i : i + batch_size]
-        try:
-            batches = [(part, read([(medium, "full") for medium in part]))]
-        except MixedShapesError:
-            batches = list(_split_by_shape(part, read))
-        for group, inputs in batches:
-            no_tokens = torch.empty(len(group), 0, dtype=torch.long)
-            yield Batch(tuple(m.id for m in group), inputs, no_tokens, tuple(m.references for m in group))
+    parts = [media[i : i + batch_size] for i in range(0, len(media), batch_size)]
+    loading = loading or Loading()
+    ahead = ReadAhead(partial(_evaluation_batches, read), loading, (loading.notes,))
+    try:
+        yield from chain.from_iterable(ahead(parts))
+    finally:
+        ahead.close()
+
+
+def _evaluation_batches(read: Reader, media: Sequence[Medium]) -> list[Batch]:
+    """Media as one batch, or as one for each of their shapes."""
+    try:
+        groups = [(media, read([(medium, "full") for medium in media]))]
+    except MixedShapesError:
+        groups = list(_split_by_shape(media, read))
+    return [
+        Batch(
+            tuple(medium.id for medium in group),
+            inputs,
+            torch.empty(len(group), 0, dtype=torch.long),
+            tuple(medium.references for medium in group),
+        )
+        for group, inputs in groups
+    ]
 
 
 def _split_by_shape(media: Sequence[Medium], read: Reader) -> Iterator[tuple[Sequence[Medium], Pixels]]:

@@ -7,6 +7,7 @@ import torch
 
 from limner.core.types import EOS, PAD, Captions, Medium
 from limner.data.batches import MixedShapesError, Reader, evaluation_batches
+from limner.data.loader import Loading
 from limner.decode.ensemble import EnsembleInputs, Inputs
 from limner.decode.options import Decoding, media_per_search
 from limner.decode.search import search
@@ -31,13 +32,14 @@ def generate(
     vocabulary: Vocabulary,
     options: Decoding,
     batch_size: int = 64,
+    loading: Loading | None = None,
 ) -> dict[str, str]:
     """The best caption of every medium, by id; with sampling, the first one sampled.
 
     The model runs in evaluation mode and gets its mode back afterwards.  An `Ensemble` needs a tuple of readers, one
     per member.
     """
-    several = generate_several(model, media, reader, vocabulary, options, batch_size)
+    several = generate_several(model, media, reader, vocabulary, options, batch_size, loading=loading)
     return {id: captions[0].text for id, captions in several.items()}
 
 
@@ -49,17 +51,19 @@ def generate_several(
     options: Decoding,
     batch_size: int = 64,
     find: SearchFunction = search,
+    loading: Loading | None = None,
 ) -> dict[str, list[GeneratedCaption]]:
     """Up to `options.n_best` captions of every medium, by id: best first, or in the order they were sampled.
 
-    `find` searches a batch, as `limner.decode.search.search` does.
+    `find` searches a batch, as `limner.decode.search.search` does.  `loading` says how media are read ahead; the
+    readers of an `Ensemble` do not read ahead.
     """
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     options = options.bind(vocabulary)
     captions: dict[str, list[GeneratedCaption]] = {}
-    for ids, inputs in _batches(media, reader, media_per_search(options, batch_size), device):
+    for ids, inputs in _batches(media, reader, media_per_search(options, batch_size), device, loading):
         result = find(model, inputs, options)
         rows = [
             (row, GeneratedCaption(vocabulary.decode(row), logprob, EOS in row))
@@ -73,10 +77,15 @@ def generate_several(
 
 
 def _batches(
-    media: Sequence[Medium], reader: Reader | tuple[Reader, ...], batch_size: int, device: torch.device
+    media: Sequence[Medium],
+    reader: Reader | tuple[Reader, ...],
+    batch_size: int,
+    device: torch.device,
+    loading: Loading | None,
 ) -> Iterator[tuple[tuple[str, ...], Inputs]]:
     if not isinstance(reader, tuple):
-        yield from ((batch.ids, batch.to(device).inputs) for batch in evaluation_batches(media, reader, batch_size))
+        batches = evaluation_batches(media, reader, batch_size, loading)
+        yield from ((batch.ids, batch.to(device).inputs) for batch in batches)
         return
     for i in range(0, len(media), batch_size):
         part = media[i : i + batch_size]

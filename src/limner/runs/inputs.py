@@ -1,8 +1,9 @@
 """`RecipeInputs`: reads media as a recipe asks: raw files for an encoder, a feature store, or feature files."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from limner.core.types import Medium
 from limner.data.batches import Reader, from_files, from_store
 from limner.data.datasets import data_parts
 from limner.data.feature_files import FeatureFiles, are_feature_files
+from limner.data.loader import Loading, ReadAhead
 from limner.data.media import is_clip
 from limner.data.regions import REGIONS_PROVENANCE
 from limner.data.store import FeatureStore, entry_key
@@ -31,6 +33,7 @@ class RecipeInputs:
     store: FeatureStore | None = None
     files: FeatureFiles | None = None
     frames: int = 1  # frames per clip when raw media are read
+    cached: bool = False  # raw media are kept in memory once they were read
     notes: dict[str, str] = field(default_factory=dict)  # id of a raw medium that was read -> what is wrong with it
 
     @property
@@ -72,10 +75,10 @@ class RecipeInputs:
         return max(1, most // self.frames) if clips else most
 
     def require_readable(
-        self, media: Sequence[Medium], augmentations: Sequence[str] = ("full",)
+        self, media: Sequence[Medium], augmentations: Sequence[str] = ("full",), workers: int = 0
     ) -> tuple[list[Medium], list[str]]:
         """As `split_readable`.  Raises ValueError when no medium can be read."""
-        readable, problems = self.split_readable(media, augmentations)
+        readable, problems = self.split_readable(media, augmentations, workers)
         if not readable:
             raise ValueError(
                 f"none of {len(media)} media can be read; the first: {problems[0] if problems else 'none given'}"
@@ -83,23 +86,29 @@ class RecipeInputs:
         return readable, problems
 
     def split_readable(
-        self, media: Sequence[Medium], augmentations: Sequence[str] = ("full",)
+        self, media: Sequence[Medium], augmentations: Sequence[str] = ("full",), workers: int = 0
     ) -> tuple[list[Medium], list[str]]:
         """Return the media that can be read in all `augmentations`, and a line for each of the others.
 
-        A store's index answers this; feature files and raw media are read one by one.
+        A store's index answers this; feature files and raw media are read one by one, by so many worker processes.
         """
         readable, problems = [], []
-        for medium in media:
-            if self.store is not None:
-                absent = [name for name in augmentations if entry_key(medium.id, name) not in self.store]
-                reason = f"not in the feature store in the augmentations {', '.join(absent)}" if absent else ""
-            else:
-                reason = _read_error(self.reader, medium)
+        for medium, reason in zip(media, self._reasons(media, augmentations, workers), strict=True):
             readable += [medium] if not reason else []
             has_id = reason.startswith(f"{medium.id}: ")
             problems += [reason if has_id else f"{medium.id}: {reason}"] if reason else []
         return readable, problems
+
+    def _reasons(self, media: Sequence[Medium], augmentations: Sequence[str], workers: int) -> Iterator[str]:
+        """Why each medium cannot be read; "" for one that can."""
+        if self.store is None:
+            ahead = ReadAhead(partial(_read_error, self.reader), Loading(workers), (self.notes,))
+            yield from ahead(media)
+            ahead.close()
+            return
+        for medium in media:
+            absent = [name for name in augmentations if entry_key(medium.id, name) not in self.store]
+            yield f"not in the feature store in the augmentations {', '.join(absent)}" if absent else ""
 
 
 def open_inputs(recipe: Recipe, encoder: Encoder | None = None, keep: bool = False) -> RecipeInputs:
@@ -119,10 +128,12 @@ def open_inputs(recipe: Recipe, encoder: Encoder | None = None, keep: bool = Fal
     encoder = build_encoder(recipe.encoder) if encoder is None else encoder
     if store is None:
         small = getattr(recipe.encoder, "size", CACHED_SIZE + 1) <= CACHED_SIZE
-        cache_bytes = sys.maxsize if keep else CACHE_BYTES if small else 0
+        shared = CACHE_BYTES // max(1, recipe.workers or 0)  # every worker has a cache of its own
+        cache_bytes = sys.maxsize if keep else shared if small else 0
+        cached = cache_bytes > 0
         notes: dict[str, str] = {}
         reader = from_files(encoder.preprocess, recipe.frame_sampling, cache_bytes, encoder.reading_side(), notes)
-        return RecipeInputs(encoder, reader, frames=recipe.frames, notes=notes)
+        return RecipeInputs(encoder, reader, frames=recipe.frames, cached=cached, notes=notes)
     store.require_encoder(encoder.provenance())
     return RecipeInputs(encoder, _store_reader(recipe, store), store)
 

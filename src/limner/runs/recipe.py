@@ -12,6 +12,7 @@ from limner.core.fields import (
     FractionBelowOne,
     NameOf,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
 )
@@ -164,6 +165,9 @@ class Recipe:
     # those of the training captions are added, and its best weights; better scores than theirs are saved.  What the
     # recipe leaves out of `model`, `encoder`, `vocabulary.tokenizer` and `vocabulary.min_count` is as in that model
     start: str = ""
+    # processes that read batches in advance, of which any number gives the same run; 0: a thread reads them; null: 0,
+    # or for raw media on a GPU one less than the cores, at most 8
+    workers: NonNegativeInt | None = None
     checkpoint_steps: PositiveInt = 1000  # steps between two checkpoints; there is one after every epoch too
     seed: int = 0  # of weights, order, dropout and sampling
 

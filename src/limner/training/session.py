@@ -17,6 +17,7 @@ from limner.core.files import parse_json, write_text
 from limner.core.types import Medium
 from limner.data.dataset import Dataset
 from limner.data.datasets import data_parts, read_dataset, read_scenes
+from limner.data.loader import Loading, default_workers
 from limner.data.mixture import first_of_each
 from limner.data.pseudo_captions import fill_captions, read_pseudo_captions
 from limner.decode.generate import generate
@@ -200,6 +201,13 @@ class Session:
             self.inputs = open_inputs(recipe, encoder)
             self.inputs.notes.update(notes)
 
+    def loading(self) -> Loading:
+        """How batches are read ahead on this machine."""
+        device, workers = self.accelerator.device, self.recipe.workers
+        if workers is None:
+            workers = default_workers(not (self.inputs.uses_stored_features or self.inputs.cached), device)
+        return Loading(workers, device.type == "cuda", self.inputs.notes)
+
     def notes(self) -> list[str]:
         """Return a line for each medium that was read although something is wrong with it, of all processes."""
         return sorted(set(gather_object(list(self.inputs.notes.values()))))  # a file may be in several splits
@@ -219,7 +227,9 @@ class Session:
             media, problems = self.inputs.require_readable(media, self.recipe.augmentations)
             self.problems += problems
         validation = first_of_each(self.dataset.split(self.recipe.validation.split), self.recipe.validation.limit)
-        validation, problems = self.inputs.require_readable([medium for medium in validation if medium.references])
+        validation, problems = self.inputs.require_readable(
+            [medium for medium in validation if medium.references], workers=self.loading().workers
+        )
         self.problems += problems
         self._warn(_absent_notes(self.dataset.labels, media, "training"))
         self._warn(_absent_notes(self.dataset.labels, validation, "validation"))
@@ -297,7 +307,9 @@ class Session:
             self.recipe.validation.beam, decoding.length_penalty, decoding.rules, normalise=decoding.normalise
         )
         batch_size = self.inputs.media_per_batch(local_media)
-        local = generate(self.model, local_media, self.inputs.reader, self.vocabulary, options, batch_size)
+        local = generate(
+            self.model, local_media, self.inputs.reader, self.vocabulary, options, batch_size, self.loading()
+        )
         captions = dict(gather_object(list(local.items())))
         scenes = scenes_of(self.references.ids, self.scenes)
         report = evaluate(captions, self.references, self.metrics, scenes=scenes)

@@ -12,6 +12,7 @@ from torch import nn
 from limner.core.tensors import save_tensors
 from limner.data.batches import TrainingBatches
 from limner.data.datasets import data_parts
+from limner.data.loader import died_workers
 from limner.objectives import Context, HasCheckpointState, build_objective
 from limner.runs.checkpoint import checkpoint_tensors, restore_checkpoint, rng_state, save_checkpoint
 from limner.runs.run import append_log, load_objective, run_state_dict, save_objective
@@ -42,6 +43,7 @@ class StageTrainer:
             recipe.sampling.policy == "random",
             session.pseudo_captions,
             {label: part.share for label, part in data_parts(recipe.data).items()},
+            session.loading(),
         )
         session.warn_of_truncated(self.batches.truncated)
         self.objective = build_objective(self.stage.objective, self.context())
@@ -106,20 +108,24 @@ class StageTrainer:
                 self.state.best_score = self.session.validate(self.index)
                 self.on_best()
                 self.checkpoint()
-        fit(
-            self.training_module,
-            self.optimizer,
-            self.batches,
-            self.stage,
-            self.session.accelerator,
-            self.state,
-            ema=self.ema,
-            on_step=self.on_step,
-            on_epoch=self.on_epoch,
-            on_best=self.on_best,
-            checkpoint=self.checkpoint,
-            checkpoint_steps=self.session.recipe.checkpoint_steps,
-        )
+        try:
+            with died_workers():
+                fit(
+                    self.training_module,
+                    self.optimizer,
+                    self.batches,
+                    self.stage,
+                    self.session.accelerator,
+                    self.state,
+                    ema=self.ema,
+                    on_step=self.on_step,
+                    on_epoch=self.on_epoch,
+                    on_best=self.on_best,
+                    checkpoint=self.checkpoint,
+                    checkpoint_steps=self.session.recipe.checkpoint_steps,
+                )
+        finally:
+            self.batches.close()
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:

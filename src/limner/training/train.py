@@ -6,6 +6,7 @@ A run that is interrupted and resumed gives the same weights, bit for bit.
 import os
 import shutil
 from contextlib import nullcontext
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
@@ -41,10 +42,12 @@ def train(
 def _train(recipe: Recipe, folder: Path, resume: bool, callback: TrainingCallback) -> Path:
     """`train`, while the lock of the run folder is held."""
     has_checkpoint = check_folder(folder, resume)
-    if has_checkpoint and (changed := recipe_differences(load_recipe(folder / "recipe.json"), recipe)):
-        raise ValueError(
-            f"{folder} was started with another recipe, which --resume cannot change: {'; '.join(changed)}"
-        )
+    if has_checkpoint:
+        before = load_recipe(folder / "recipe.json")
+        if changed := recipe_differences(before, replace(recipe, workers=before.workers)):  # any number: the same run
+            raise ValueError(
+                f"{folder} was started with another recipe, which --resume cannot change: {'; '.join(changed)}"
+            )
     was_empty = not _files(folder)
     session = Session(recipe, folder, callback)
     if has_checkpoint:
