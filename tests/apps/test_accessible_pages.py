@@ -8,6 +8,7 @@ import pytest
 
 from limner.apps.cli import main
 from limner.data.shapes import generate_world
+from limner.watching.preview import PAGE
 from tests.apps.test_distill import RECIPE, mixed
 from tests.browser import AXE, CHROMIUM, chromium, faults
 from tests.comparison.world import BAD, GOOD, data_set, run
@@ -105,7 +106,23 @@ def learning_of_a_clip(tiny: Path, folder: Path) -> Path:
     return out
 
 
-PAGES = [captions, evaluation, comparison, comparison_of_seeds, checked, distilled, learning, learning_of_a_clip]
+def preview(tiny: Path, folder: Path) -> Path:
+    """The page of `limner watch --camera 0 --preview http`, without its pictures, which never end."""
+    (folder / "preview.html").write_text(PAGE.format(name="camera"))
+    return folder / "preview.html"
+
+
+PAGES = [
+    captions,
+    evaluation,
+    comparison,
+    comparison_of_seeds,
+    checked,
+    distilled,
+    learning,
+    learning_of_a_clip,
+    preview,
+]
 
 
 @pytest.mark.parametrize("make", PAGES)

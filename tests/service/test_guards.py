@@ -77,6 +77,7 @@ def test_a_promised_length_is_refused_before_the_body():
     connection = Connection(headers={"content-length": str(2 << 30)})
     asked(connection)
     assert connection.status == 413
+    assert (b"connection", b"close") in connection.sent[0]["headers"]  # else the server goes on receiving
 
 
 def test_a_client_that_lies_about_its_length_is_refused_when_it_goes_on():

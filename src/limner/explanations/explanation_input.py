@@ -16,6 +16,7 @@ from limner.data.frames import FrameSampling
 from limner.data.media import is_clip, read_medium
 from limner.encoders.encoder import Encoder
 from limner.explanations.overlay import WHOLE_IMAGE, Box
+from limner.inference.onnx.pixels import Preprocess
 from limner.inference.pipeline import Pipeline
 from limner.runs.inputs import open_inputs
 from limner.runs.run import Run
@@ -97,8 +98,8 @@ def _from_store(run: Run, id: str, device: str) -> ExplanationInput:
     return ExplanationInput(features.map(lambda x: x.to(device)), display, tuple(notes))
 
 
-def display_frames(medium: Medium, encoder: Encoder | None, sampling: FrameSampling) -> DisplayFrames:
-    """Read the frames of an image or clip for display.
+def display_frames(medium: Medium, encoder: Encoder | Preprocess | None, sampling: FrameSampling) -> DisplayFrames:
+    """Read the frames of an image or clip for display; `encoder` tells which part of them the captioner saw.
 
     A clip is read at `DISPLAY_FPS` frames per second of the film.  The captioner saw the frames of
     `sampling`; this determines the moments.
@@ -121,7 +122,7 @@ def display_frames(medium: Medium, encoder: Encoder | None, sampling: FrameSampl
     return DisplayFrames(images, moments, seconds, _kept_region(encoder, images))
 
 
-def _display_of_frames(medium: Medium, encoder: Encoder | None, sampling: FrameSampling) -> DisplayFrames:
+def _display_of_frames(medium: Medium, encoder: Encoder | Preprocess | None, sampling: FrameSampling) -> DisplayFrames:
     """Read the frames of a folder for display; their times are not known."""
     total = len(frame_files(medium.path))
     count = round(DISPLAY_FPS * MIN_SECONDS)
@@ -133,6 +134,6 @@ def _display_of_frames(medium: Medium, encoder: Encoder | None, sampling: FrameS
     return DisplayFrames(images, moments, None, _kept_region(encoder, images))
 
 
-def _kept_region(encoder: Encoder | None, images: UInt8[np.ndarray, "F H W 3"]) -> Box:
+def _kept_region(encoder: Encoder | Preprocess | None, images: UInt8[np.ndarray, "F H W 3"]) -> Box:
     """The part of the images that the encoder saw; all of it where the encoder is unknown."""
     return WHOLE_IMAGE if encoder is None else encoder.kept_region(*images.shape[1:3])

@@ -121,7 +121,7 @@ def _manifest(run: Run, resize: Preprocess, graphs: Graphs, folder: Path) -> Exp
         decoding=replace(run.recipe.beam.bind(run.vocabulary), groups=1, must=(), n_best=1),
         layout=(graphs.layout.h, graphs.layout.w), images=True, clips=True,
         memory=graphs.memory_names, state=graphs.state_names, batched=graphs.step.batched,
-        media=trained_media(run),
+        media=trained_media(run), attends=run.model.attends,
         source={
             "run": run.folder.resolve().name, "model": run.recipe.model.name,
             "encoder": run.encoder.provenance()["architecture"], "torch": torch.__version__,

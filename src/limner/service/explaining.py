@@ -10,6 +10,7 @@ from limner.core.types import Medium, Pixels
 from limner.data.archives import temporary_file
 from limner.explanations.clip_sentence import captioned
 from limner.explanations.explanation_input import DisplayFrames, display_frames
+from limner.explanations.exported import explain_exported
 from limner.explanations.maps import (
     METHODS,
     Explanation,
@@ -19,6 +20,7 @@ from limner.explanations.maps import (
 )
 from limner.explanations.write import write_explanation
 from limner.inference.load import CaptionPipeline
+from limner.inference.onnx.pipeline import OnnxPipeline
 from limner.inference.pipeline import Pipeline
 from limner.service.engine import Engine
 from limner.service.errors import RequestError
@@ -26,10 +28,15 @@ from limner.service.explanation_data import explanation_data
 from limner.service.media import Upload, check_image
 from limner.service.options import CaptionOptions, ExplainOptions, decoding_of
 
+NO_MAPS = "this model cannot show where it looked: it has no attention, or it is several models, or not one of limner's"
+
 
 def methods_of(pipeline: CaptionPipeline) -> list[str]:
-    """The methods that explain a model, the usual one first; none for exported models and those of `transformers`."""
-    if not isinstance(pipeline, Pipeline):
+    """The methods that explain a model, the usual one first: attention alone of exported models, none of ensembles and
+    models of `transformers`."""
+    if isinstance(pipeline, OnnxPipeline):
+        return ["attention"] if pipeline.model.manifest.attends else []
+    if not isinstance(pipeline, Pipeline) or pipeline.others:
         return []
     usual = default_method(pipeline.model)
     others = [name for name in METHODS if name != usual and (name != "attention" or pipeline.model.attends)]
@@ -44,12 +51,12 @@ async def explain_medium(
     Raises RequestError for a model or a method that cannot be had, ValueError when the medium cannot be read.
     """
     methods = methods_of(pipeline)
-    if not isinstance(pipeline, Pipeline) or pipeline.others:
-        raise RequestError(400, "only single models of limner can be explained; this one gives no maps", "no_maps")
+    if not methods or not isinstance(pipeline, Pipeline | OnnxPipeline):
+        raise RequestError(400, NO_MAPS, "no_maps")
     method = options.method or methods[0]
     if method not in methods:
         raise RequestError(400, f"method {method[:100]!r}: this model has {', '.join(methods)}", "wrong_option")
-    loaded: Pipeline = pipeline
+    loaded: Pipeline | OnnxPipeline = pipeline
     searched = CaptionOptions(beam=options.beam, max_length=options.max_length)
     decoding: Any = decoding_of(searched, loaded)
     is_clip = await engine.run(lambda: upload.is_clip)
@@ -57,9 +64,11 @@ async def explain_medium(
     pixels, shown = await (engine.fetch if is_clip else engine.run)(_read, engine, loaded, upload, is_clip, part)
 
     def maps() -> Explanation:
+        given = sentence_from_text(loaded.vocabulary, options.sentence) if options.sentence else None
+        if isinstance(loaded, OnnxPipeline):
+            return explain_exported(loaded, pixels, decoding, given)
         with torch.no_grad():
             features = loaded.encode(Pixels(pixels[None].to(loaded.device)))
-        given = sentence_from_text(loaded.vocabulary, options.sentence) if options.sentence else None
         sentence, weights = captioned(loaded.run, features, decoding, loaded.clip, given)
         return explain(loaded.model, features, sentence, method, weights)
 
@@ -72,16 +81,17 @@ async def explain_medium(
 
 def _read(
     engine: Engine,
-    pipeline: Pipeline,
+    pipeline: Pipeline | OnnxPipeline,
     upload: Upload,
     is_clip: bool,
     part: tuple[float | None, float | None],
-) -> tuple[torch.Tensor, DisplayFrames]:
-    """The preprocessed frames (T, 3, h, w), and the frames to draw on; `part` of a clip in seconds."""
+) -> tuple[Any, DisplayFrames]:
+    """The frames as `pipeline.read` gives them, and the frames to draw on; `part` of a clip in seconds."""
     check_image(upload, engine.limits)
     with engine.local_clip(upload) if is_clip else temporary_file(upload.content, upload.local_name) as path:
         medium = Medium("", path, start=part[0], end=part[1])
-        return pipeline.read(medium, [])[0], display_frames(medium, pipeline.encoder, pipeline.sampling)
+        seen = pipeline.preprocess if isinstance(pipeline, OnnxPipeline) else pipeline.encoder
+        return pipeline.read(medium, [])[0], display_frames(medium, seen, pipeline.sampling)
 
 
 def _drawn(explanation: Explanation, shown: DisplayFrames, kind: str) -> bytes:

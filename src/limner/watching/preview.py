@@ -29,9 +29,10 @@ BOUNDARY = "picture"
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>limner watch</title>
 <meta name="viewport" content="width=device-width">
 <style>body {{background: #18181b; color: #e1e1e1; font: 1.2em sans-serif; text-align: center}}
-img {{max-width: 100%}}</style>
-<img src="/stream.mjpg" alt="{name}, with the caption in the picture">
-<p id="caption" role="status"></p>
+h1 {{font-size: 1em}} img {{max-width: 100%}}</style>
+<main><h1>{name}</h1>
+<img src="/stream.mjpg" alt="The picture, with the caption in it">
+<p id="caption" role="status"></p></main>
 <script>setInterval(async () => {{
   try {{ const caption = (await (await fetch("/caption")).json()).caption;
     const place = document.getElementById("caption");

@@ -92,22 +92,44 @@ def _in_frame(attention: Float[np.ndarray, "L n"], frame: int, frames: int) -> F
 
 def _teacher_forced(model: OnnxModel, frames: Sequence[Encoded], tokens: Int[np.ndarray, " L"]) -> FoundCaption:
     """Mean log-probability and attention of a sentence about a clip, given the encoded frames."""
-    parts = [_logprob_and_attention(model, frame, tokens) for frame in frames]
-    logprob = np.array([value for value, _ in parts])
+    parts = [_logprobs_and_attention(model, frame, tokens) for frame in frames]
+    logprob = np.array([float(logprobs.sum()) for logprobs, _ in parts])
     total = float(np.logaddexp.reduce(logprob))
-    attention = [maps * np.exp(value - total) for value, maps in parts]
+    attention = [maps * np.exp(value - total) for value, (_, maps) in zip(logprob, parts, strict=True)]
     mean = total - log(len(frames))
     return FoundCaption(mean, mean, tokens, np.concatenate(attention, 1))
 
 
-def _logprob_and_attention(
+def explain_tokens(
+    model: OnnxModel, pixels: UInt8[np.ndarray, "T h w 3"], tokens: Int[np.ndarray, " L"], method: ClipMethod
+) -> tuple[Float[np.ndarray, " L"], Float[np.ndarray, "L N"]]:
+    """Log-probability (natural log) of every token of a sentence about an image or clip, given the tokens before it,
+    and the attention at every token over all T * h * w cells.
+
+    With "consensus", both are means over the frames, weighted by the probability that the sentence is about the frame;
+    with "middle" the attention of the other frames is 0.
+    """
+    frames = len(pixels)
+    if method == "mosaic" or frames == 1:
+        return _logprobs_and_attention(model, model.encode(pixels), tokens)
+    if method == "middle":
+        logprobs, maps = _logprobs_and_attention(model, model.encode(pixels[frames // 2][None]), tokens)
+        return logprobs, _in_frame(maps, frames // 2, frames)
+    parts = [_logprobs_and_attention(model, model.encode(frame[None]), tokens) for frame in pixels]
+    each = np.stack([logprobs for logprobs, _ in parts])
+    weights = each.sum(1) - np.logaddexp.reduce(each.sum(1))
+    maps = np.concatenate([maps * np.exp(weight) for weight, (_, maps) in zip(weights, parts, strict=True)], 1)
+    return np.logaddexp.reduce(each + weights[:, None], axis=0), maps
+
+
+def _logprobs_and_attention(
     model: OnnxModel, encoded: Encoded, tokens: Int[np.ndarray, " L"]
-) -> tuple[float, Float[np.ndarray, "L n"]]:
-    """Log-probability of a sentence about one frame (natural log), and its attention at every token."""
-    total, maps, previous = 0.0, [], BOS
+) -> tuple[Float[np.ndarray, " L"], Float[np.ndarray, "L n"]]:
+    """Log-probability of every token of a sentence about one frame (natural log), and its attention at every token."""
+    logprobs, maps, previous = [], [], BOS
     for token in tokens.tolist():
         logp, attention, encoded = _step(model, np.array([[previous]], np.int64), encoded)
-        total += float(logp[0, 0, token])
+        logprobs.append(float(logp[0, 0, token]))
         maps.append(attention[0, 0])
         previous = token
-    return total, np.stack(maps)
+    return np.array(logprobs), np.stack(maps)

@@ -53,6 +53,7 @@ class ExportManifest:
     source: dict[str, Any]  # the exported run, and the differences from PyTorch that were measured
     int8: bool = False
     media: str = ""  # what it was trained on: images or clips; "" is not known
+    attends: bool = True  # False: its attention is the same for all cells
     batched: bool = False  # True: the tokens and states of a step are (B, K, ...) for B media, else (R, ...) for one
     format: int = FORMAT
     version: str = __version__

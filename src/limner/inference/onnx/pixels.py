@@ -39,6 +39,13 @@ class Preprocess:
         """The shorter side after resizing, in pixels, or more (see `limner.data.images.read_image`)."""
         return self.edge or max(self.size or (0,))
 
+    def kept_region(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """The part of a height x width image that is kept, as relative xyxy; outside [0, 1] where it is padded."""
+        h, w = self.size or _size_with_shorter_side(height, width, self.edge or 1)
+        crop_h, crop_w = self.crop or (h, w)
+        top, left = (h - crop_h) // 2, (w - crop_w) // 2
+        return left / w, top / h, (left + crop_w) / w, (top + crop_h) / h
+
     def __call__(self, frames: UInt8[np.ndarray, "T H W 3"]) -> UInt8[np.ndarray, "T h w 3"]:
         """Resize and crop RGB frames [0, 255] of any size -> uint8 [0, 255] in the order of `channels`."""
         height, width = self.size or _size_with_shorter_side(frames.shape[1], frames.shape[2], self.edge or 1)

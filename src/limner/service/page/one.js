@@ -52,7 +52,7 @@ export class OneFile {
     } catch (failure) {
       if (failure.name !== "AbortError") {
         stop.abort(); // the other side
-        showError(error, `${file.name} cannot be captioned.`, failure.message);
+        showError(error, `${file.name} cannot be captioned.`, failure.message.replace(`${file.name}: `, ""));
       } else if (stop === this.stop) say("Cancelled.");
     }
     if (stop !== this.stop) return undefined; // another file was opened meanwhile

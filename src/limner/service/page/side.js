@@ -6,7 +6,7 @@ import { Viewer } from "./viewer.js";
 
 const UNFAMILIAR = "This picture is unlike those that the model learned from: trust its caption less.";
 const LENGTH = "The caption was cut off at the length limit.";
-const NO_MAPS = "This model cannot show where it looked.";
+const NO_MAPS = "This model cannot show where it looked: it has no attention, or it is several models, or not one of limner\u2019s.";
 const NO_CONFIDENCE = "No confidence: this model has none for this kind of file, or for this beam.";
 
 /** The score lines of a caption, or of a piece of a clip. */
