@@ -16,11 +16,12 @@ from statistics import mean
 import torch
 from torch import Tensor
 
+from limits import counted
 from limner.core.types import BOS, EOS, PAD, UNK, Captions, Features, Layout
 from limner.decode.rules import Rules
 from limner.decode.search import Beam, beam
 from limner.models.show_attend_tell import ShowAttendTell, ShowAttendTellConfig
-from paired import arguments, report, take_turns
+from paired import PUBLISHED, arguments, report, take_turns
 
 PICTURES, CELLS, CHANNELS, VOCABULARY, BEAMS, LONGEST = 64, 49, 1280, 2550, 5, 50
 PUBLISHED_RULES = Rules(min_length=0, max_length=LONGEST, no_repeat_word=False, allow_unknown=True)  # that is, none
@@ -118,8 +119,13 @@ def main() -> int:
     rounds = arguments(__doc__, rounds=5).rounds
     model, features = crafted(), pictures()
     options = Beam(BEAMS, rules=PUBLISHED_RULES)
-    fast = beam(model, features, options)
-    slow = [published(model, cells) for cells in features.grid]
+    name, other = "limner.beam, batch of 64", "published loop, one picture at a time"
+    variants = {
+        name: lambda: beam(model, features, options),
+        other: lambda: [published(model, cells) for cells in features.grid],
+    }
+    results, work = counted(variants)
+    fast, slow = results[name], results[other]
     lengths = [len(words) for words, _, _ in slow]
     print(
         f"{PICTURES} captions of {min(lengths)} to {max(lengths)} tokens, EOS included (mean {mean(lengths):.1f}), "
@@ -132,11 +138,12 @@ def main() -> int:
     print(f"unequal captions: {unequal}; largest difference of log-probability {gap:.1e}, of attention {maps:.1e}")
     if unequal or gap > 1e-3 or maps > 1e-4:
         return 1
-    variants = {
-        "limner.beam, batch of 64": lambda: beam(model, features, options),
-        "published loop, one picture at a time": lambda: [published(model, cells) for cells in features.grid],
-    }
-    report(take_turns(variants, rounds), {"published loop, one picture at a time": 10})
+    report(
+        take_turns(variants, rounds),
+        {other: 10},
+        paired_with=f"{PUBLISHED}: the public code has no other batching",
+        work=work,
+    )
     return 0
 
 

@@ -25,7 +25,7 @@ from pycocoevalcap.cider.cider import Cider
 from limner.core.types import EOS, PAD
 from limner.metrics.ciderd import CiderD
 from limner.text.vocabulary import Vocabulary
-from paired import arguments, report, take_turns
+from paired import PUBLISHED, arguments, report, take_turns
 from scores import coco_captions
 
 IMAGES, BATCH, SAMPLES, REFERENCES, STEPS = 20_000, 50, 5, 5, 8
@@ -135,7 +135,7 @@ def main() -> int:
         "pycocoevalcap's CIDEr": coco,
     }
     seconds = take_turns(variants, rounds)
-    report(seconds, {"the usual Python": 30})
+    report(seconds, {"the usual Python": 30}, paired_with=f"{PUBLISHED} of self-critical training, and pycocoevalcap")
     for name, times in seconds.items():
         print(f"{name}: {STEPS * BATCH * SAMPLES / sorted(times)[len(times) // 2]:,.0f} captions/s")
     return 0

@@ -16,9 +16,10 @@ import h5py
 import torch
 from torch import Tensor
 
+from limits import report_reading
 from limner.core.types import Layout
 from limner.data.store import FeatureStore, StoreWriter
-from paired import arguments, report, take_turns
+from paired import PUBLISHED, arguments, report, take_turns
 
 ENTRIES, CELLS, CHANNELS = 2048, 49, 1280
 
@@ -65,7 +66,9 @@ def main() -> int:
                 return run
 
             variants = {"FeatureStore": read_all(from_store), "HDF5, a dataset per id": read_all(from_hdf5)}
-            report(take_turns(variants, rounds), {"HDF5, a dataset per id": 3})
+            seconds = take_turns(variants, rounds)
+            report(seconds, {"HDF5, a dataset per id": 3}, paired_with=f"{PUBLISHED} of SA-LSTM and others")
+            report_reading(ENTRIES * CELLS * CHANNELS * 2, seconds)
     return 0
 
 

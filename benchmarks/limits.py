@@ -5,11 +5,13 @@ of matrix products are counted, not the elementwise ones between them.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Any
 
 import torch
+
+from limner.profiling.measure import FlopCounter
 
 SIDE = 2048  # of the matrices whose product gives the limit
 
@@ -32,6 +34,16 @@ def gemm_peak(rounds: int = 5) -> float:
     return 2 * SIDE**3 / min(seconds)
 
 
+def counted(variants: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, Any], dict[str, int]]:
+    """Run each variant once -> what each returned, and the operations of its matrix products."""
+    results, operations = {}, {}
+    for name, run in variants.items():
+        with FlopCounter() as counter:
+            results[name] = run()
+        operations[name] = counter.total
+    return results, operations
+
+
 def report_shares(operations: dict[str, int], seconds: dict[str, list[float]], peak: float) -> None:
     """One line per variant: its operations, operations per second, and their share of `peak`."""
     for name, count in operations.items():
@@ -39,6 +51,17 @@ def report_shares(operations: dict[str, int], seconds: dict[str, list[float]], p
         print(
             f"{name:<44} {count / 1e9:7.1f} GFLOP at {speed / 1e9:5.1f} GFLOP/s, {speed / peak:.0%} of the "
             f"{peak / 1e9:.0f} of large products"
+        )
+
+
+def report_reading(size: int, seconds: dict[str, list[float]]) -> None:
+    """One line per variant that reads `size` bytes: bytes per second, and their share of a reading loop's."""
+    peak = read_peak(size)
+    for name, times in seconds.items():
+        speed = size / median(times)
+        print(
+            f"{name:<44} {size / 1e6:7.1f} MB at {speed / 1e9:5.1f} GB/s, {speed / peak:.0%} of the "
+            f"{peak / 1e9:.0f} of a reading loop"
         )
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from limits import gemm_peak, read_peak, report_shares
+from limits import counted, gemm_peak, read_peak, report_shares
 from limner.core.torch_free import Caption
 from limner.core.types import Features, Pixels
 from limner.data.media import frames_of
@@ -32,7 +32,7 @@ from limner.inference.pipeline import Pipeline
 from limner.profiling.measure import count_flops
 from limner.runs.resolve import resolve_model
 from limner.runs.run import load_run
-from paired import report, take_turns
+from paired import OWN, report, take_turns
 
 WORDS, TOLERANCE, LARGE_BAR = 10, 1e-3, 1.3
 PICTURES = ("astronaut", "chelsea", "coffee", "rocket")  # photographs that come with scikit-image
@@ -150,13 +150,15 @@ def main() -> None:
     seconds = take_turns({name: partial(each, engine, pictures) for name, engine in engines.items()}, options.rounds)
     for name, times in seconds.items():
         print(f"{name}: {min(times) / len(pictures) * 1e3:.1f} ms a picture of 512 x 512 (fastest round)")
-    report(seconds, {})
+    _, work = counted({name: partial(each, engines[name], pictures) for name in ("PyTorch", "PyTorch, slow twin")})
+    report(seconds, {}, paired_with=f"{OWN}: the layers as they are trained, and the search over batches", work=work)
     for name in [name for name in engines if name != "PyTorch, slow twin"]:
         sizes = {"512 x 512": pictures[:2], f"12 megapixels ({len(large[0]) / 1e6:.1f} MB)": large}
         print(name)
         report(
             take_turns({size: partial(each, engines[name], files) for size, files in sizes.items()}, options.rounds),
             {list(sizes)[1]: LARGE_BAR},
+            paired_with="the same engine on smaller pictures",
         )
     parts(pipeline, pictures[0], decoding, options.rounds)
 

@@ -1,12 +1,13 @@
 """From a JPEG in memory to the sentence: ONNX and PyTorch, float32 and int8, a picture at a time, one thread each.
 
     OMP_NUM_THREADS=1 python benchmarks/onnx_engine.py RUN --rounds 5 --quality 500
+    OMP_NUM_THREADS=1 python benchmarks/onnx_engine.py limner-small --quality 500 --data flickr8k CAPTIONS.json IMAGES
 
 A run with an encoder is exported as float32 and as int8 (in a temporary folder, after the exporter's own check).
 PyTorch's int8 has dynamically quantised layers in the captioner and the float encoder.  The pictures are the first of
-the test split that the run's recipe names.  Captions of the float graphs are those of PyTorch on every picture that is
-timed, or nothing is timed.  With --quality N it also says, on N pictures, how many captions are those of PyTorch in
-float32, and what each engine's CIDEr is.
+the test split that the run's recipe names, or --data.  Captions of the float graphs are those of PyTorch on every
+picture that is timed, or nothing is timed.  With --quality N it also says, on N pictures, how many captions are those
+of PyTorch in float32, and what each engine's CIDEr is.
 
 Then the pictures are captioned as a folder is, by `captions`, where both engines read and decode several together.
 """
@@ -22,8 +23,9 @@ from pathlib import Path
 
 import torch
 
+from limits import counted
 from limner.core.torch_free import Caption, Failure, Medium, Source
-from limner.data.datasets import read_dataset
+from limner.data.datasets import DataConfig, read_dataset
 from limner.decode.options import Beam, with_beam
 from limner.export.exporter import ExportResult, export_onnx
 from limner.export.torch_int8 import quantize_to_int8, serialized_size
@@ -47,6 +49,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--beam", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=5, help="turns per variant (default 5)")
     parser.add_argument("--quality", type=int, default=0, metavar="N", help="pictures whose captions are scored")
+    parser.add_argument("--data", nargs=3, metavar=("KIND", "CAPTIONS", "IMAGES"), help="in place of the recipe's data")
     parser.add_argument("--folder", type=Path, help="where exported models lie, or are put (default: a temporary one)")
     torch.set_num_threads(1)
     return parser.parse_args()
@@ -120,7 +123,9 @@ def main() -> None:
         print(f"int8 decoder: bar {INT8_FILE:.0%} of the float size")
         small_twin = int8_twin(pipeline)
 
-        test = [medium for medium in read_dataset(pipeline.run.recipe.data).media if medium.split == "test"]
+        kind, annotations, folder = options.data or (None, "", "")
+        given = DataConfig(kind, folder, annotations) if kind else pipeline.run.recipe.data
+        test = [medium for medium in read_dataset(given).media if medium.split == "test"]
         pictures = [Path(medium.path).read_bytes() for medium in test[: options.pictures]]
         timed: dict[str, Engine] = {**engines, **small_twin, "PyTorch, eager": pipeline}
         said = {name: each(partial(it.caption, decoding=decoding), pictures) for name, it in timed.items()}
@@ -135,17 +140,25 @@ def main() -> None:
         for name, times in seconds.items():
             print(f"{name}: {1000 * min(times) / len(pictures):.1f} ms a picture (fastest round)")
         bars = {"PyTorch, eager": BAR}
-        report({name: seconds[name] for name in ("ONNX float32", "PyTorch, eager")}, bars)
-        for small_engine in ("ONNX int8", *small_twin):
-            report({name: seconds[name] for name in (small_engine, "PyTorch, eager")}, {})
-        folder = {
+        _, work = counted(
+            {"PyTorch, eager": variants["PyTorch, eager"]}
+        )  # the exported graphs compute the same products
+        for name in seconds:
+            if name != "PyTorch, eager":
+                pair = {each: seconds[each] for each in (name, "PyTorch, eager")}
+                operations = dict.fromkeys(pair, work["PyTorch, eager"])
+                bar = bars if name == "ONNX float32" else {}
+                report(pair, bar, paired_with="limner's PyTorch engine in its fast form", work=operations)
+        folders = {
             name: partial(together, it, pictures, decoding) for name, it in (*engines.items(), ("PyTorch", pipeline))
         }
-        assert folder["ONNX float32"]() == said["ONNX float32"], "captions of a folder are those of its pictures"
-        seconds = take_turns(folder, options.rounds)
+        assert folders["ONNX float32"]() == said["ONNX float32"], "captions of a folder are those of its pictures"
+        seconds = take_turns(folders, options.rounds)
         for name, times in seconds.items():
             print(f"{name}, as a folder: {1000 * min(times) / len(pictures):.1f} ms a picture (fastest round)")
-        report({name: seconds[name] for name in ("ONNX float32", "PyTorch")}, {"PyTorch": FOLDER_BAR})
+        pair = {name: seconds[name] for name in ("ONNX float32", "PyTorch")}
+        operations = dict.fromkeys(pair, work["PyTorch, eager"])
+        report(pair, {"PyTorch": FOLDER_BAR}, paired_with="limner's PyTorch engine, in batches", work=operations)
         if options.quality:
             quality(pipeline, {**engines, **small_twin}, test[: options.quality], decoding)
 

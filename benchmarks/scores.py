@@ -185,7 +185,8 @@ def compare(references: Texts, hypotheses: list[dict[str, str]], with_meteor: bo
     for times, measured in ((seconds, "wall time"), (used, "CPU time, child processes included")):
         for name in [name for name in times if name != "pycocoevalcap"]:
             pair = {f"limner, {name}": times[name], "pycocoevalcap": times["pycocoevalcap"]}
-            report(pair, {"pycocoevalcap": bars[name]} if name in bars else {}, measured)
+            bar = {"pycocoevalcap": bars[name]} if name in bars else {}
+            report(pair, bar, measured, paired_with="pycocoevalcap itself, all images in one call")
     return True
 
 

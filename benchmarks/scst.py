@@ -18,6 +18,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from beam_search import VOCABULARY, crafted, pictures
+from limits import counted
 from limner.core.types import BOS, Batch, Medium
 from limner.decode.rules import Rules
 from limner.decode.search import Sample
@@ -90,8 +91,13 @@ def main() -> int:
         objective.sample_captions = lambda *args, draw=draw: (tokens, draw(*args)[1])  # type: ignore[method-assign]
     xe, _ = step_of(CrossEntropy(), batch)
     variants = {"cross entropy": xe} | {f"scst, {name}": step_of(it, batch)[0] for name, it in objectives.items()}
-    take_turns(variants, 1)
-    report(take_turns(variants, rounds), {f"scst, {name}": STEP_BAR for name in objectives})
+    _, work = counted(variants)  # this allocates the moments, too
+    report(
+        take_turns(variants, rounds),
+        {f"scst, {name}": STEP_BAR for name in objectives},
+        paired_with="limner's own step of cross entropy",
+        work=work,
+    )
     memory = {name: peak(step) for name, step in variants.items()}
     for name, most in memory.items():
         print(f"{name:<24} peak {most / 2**20:7.1f} MiB   {most / memory['cross entropy']:.2f}x; bar {MEMORY_BAR}x")

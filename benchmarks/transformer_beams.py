@@ -18,15 +18,14 @@ from typing import Any
 
 import torch
 
-from limits import gemm_peak, report_shares
+from limits import counted
 from limner.core.types import EOS, PAD, UNK, Features, Layout
 from limner.decode.rules import Rules
 from limner.decode.search import Beam, beam
 from limner.models.captioner import Captioner
 from limner.models.spatial_transformer import SpatialTransformer, SpatialTransformerConfig
 from limner.models.xlan import Xlan, XlanConfig
-from limner.profiling.measure import count_flops
-from paired import report, take_turns
+from paired import PUBLISHED, report, take_turns
 from published_beams import Caption, batched_transformer_beam, single_transformer_beam, xlan_beam
 
 IMAGES, REGIONS, CHANNELS, VOCABULARY, BEAMS = 16, 36, 2048, 9490, 5
@@ -65,7 +64,7 @@ def images(seed: int = 1) -> Features:
     return Features(grid, mask, Layout(1, 1, REGIONS), corners.flatten(2))
 
 
-def measure(name: str, rounds: int, ends: bool, peak: float) -> bool:
+def measure(name: str, rounds: int, ends: bool) -> bool:
     """Print one model's numbers -> whether its captions are the published ones."""
     model, features = net(name, ends), images()
     _, twin, words, bar = MODELS[name]
@@ -76,10 +75,7 @@ def measure(name: str, rounds: int, ends: bool, peak: float) -> bool:
         "limner.beam": lambda: beam(model, features, options),
         "published": lambda: twin(model, features, BEAMS, words),
     }
-    captions: dict[str, Any] = {}
-    work = {
-        kind: count_flops(lambda kind=kind, run=run: captions.update({kind: run()})) for kind, run in variants.items()
-    }
+    captions, work = counted(variants)
     fast, slow = captions["limner.beam"], captions["published"]
     found = [[word for word in row if word != PAD] for row in fast.tokens.tolist()]
     unequal = sum(a != b for a, (b, _) in zip(found, slow, strict=True))
@@ -94,9 +90,13 @@ def measure(name: str, rounds: int, ends: bool, peak: float) -> bool:
     print(f"unequal {unequal}; largest difference of log-probability per word {gap:.1e}, of {each:.2f}")
     if unequal or gap > 1e-4:
         return False
-    seconds = take_turns(variants, rounds)
-    report(seconds, {} if ends else {"published": bar})
-    report_shares(work, seconds, peak)
+    batching = "one image at a time" if twin is single_transformer_beam else "its own batching"
+    report(
+        take_turns(variants, rounds),
+        {} if ends else {"published": bar},
+        paired_with=f"{PUBLISHED}, {batching}",
+        work=work,
+    )
     return True
 
 
@@ -107,9 +107,7 @@ def main() -> int:
     parser.add_argument("--only", choices=MODELS, help="one model instead of all")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    peak = gemm_peak()
-    print(f"large matrix products: {peak / 1e9:.0f} GFLOP/s")
-    equal = [measure(name, given.rounds, given.ends, peak) for name in ([given.only] if given.only else MODELS)]
+    equal = [measure(name, given.rounds, given.ends) for name in ([given.only] if given.only else MODELS)]
     return 0 if all(equal) else 1
 
 

@@ -102,7 +102,8 @@ def main() -> int:
             if unequal:
                 return 1
             several = group > SECONDS * RATE / FRAMES  # wanted frames in a group
-            report(take_turns(variants, rounds), {"seeking to every frame": BAR} if several else {})
+            bars = {"seeking to every frame": BAR} if several else {}
+            report(take_turns(variants, rounds), bars, paired_with="loops of our own over PyAV")
             peak = subprocess.run([sys.executable, "-c", CHILD, str(path)], capture_output=True, text=True, check=True)
             print(f"peak memory of sampling it: {float(peak.stdout):.0f} MB (bar {MEMORY}; torch and PyAV included)")
     return 0

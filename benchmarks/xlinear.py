@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from limits import counted
 from limner.models.attention_blocks import KeyValue
 from limner.models.xlinear import XLinear
-from paired import arguments, report, take_turns
+from paired import PUBLISHED, arguments, report, take_turns
 
 PICTURES, DIM, WORDS, CAPTIONS = 16, 512, 17, 5
 
@@ -122,14 +123,15 @@ def main() -> int:
             kind: lambda cheap=cheap, run=run, data=data: run(layer, *data, cheap)
             for kind, cheap in (("limner", True), ("five dimensions", False))
         }
-        fast, slow = (variant() for variant in variants.values())
+        results, work = counted(variants)
+        fast, slow = results.values()
         gap = float((fast - slow).abs().max() / slow.abs().max())
         memory = [peak(variant) / 1e6 for variant in variants.values()]
         print(f"\n{name}: largest difference {gap:.1e} of the largest number")
         print(f"peak memory {memory[0]:.0f} MB against {memory[1]:.0f} MB: {memory[1] / memory[0]:.1f}x less; bar 5x")
         if gap > 1e-5:
             return 1
-        report(take_turns(variants, rounds), {"five dimensions": 3})
+        report(take_turns(variants, rounds), {"five dimensions": 3}, paired_with=f"{PUBLISHED}, in batches", work=work)
     return 0
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 # import names of the packages that limner-engine requires
-REQUIRED = frozenset({"PIL", "av", "jaxtyping", "numpy", "onnxruntime", "pydantic", "pydantic_core", "rich", "yaml"})
+REQUIRED = frozenset({"PIL", "jaxtyping", "numpy", "onnxruntime", "pydantic", "pydantic_core", "rich", "yaml"})
 LEFT_OUT = (
     "limner.testing",  # checks for authors of captioners, which are PyTorch modules
     *(f"limner.apps.{name}" for name in ("convert", "demo", "export")),  # commands that import PyTorch when they run

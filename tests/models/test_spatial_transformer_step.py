@@ -8,7 +8,7 @@ import torch
 from limner.core.types import BOS, Features
 from limner.decode.search import Beam, Sample, beam, sample
 from limner.models.captioner import map_tensors
-from limner.models.spatial_transformer import SpatialTransformer, State
+from limner.models.spatial_transformer import Memory, SpatialTransformer, State
 from limner.models.spatial_transformer_step import FIRST_NODES, MAX_ROWS, TreeState, TreeStep
 from tests.models.captioners import random_features, small
 
@@ -21,14 +21,14 @@ def made(case: str = CASES[0], seed: int = 0) -> SpatialTransformer:
     return model
 
 
-def start(model: SpatialTransformer, features: Features, rows: int) -> tuple[tuple, State]:
+def start(model: SpatialTransformer, features: Features, rows: int) -> tuple[Memory, State]:
     """The memory, and the state before the first word of `rows` rows per medium."""
     memory = model.encode(features)
     return memory, map_tensors(lambda x: x.repeat_interleave(rows, 0), model.init_state(memory))
 
 
 @torch.no_grad()
-def test_rows_share_the_nodes_of_their_common_words():
+def test_rows_share_the_nodes_of_their_common_words() -> None:
     """The example of the module: a dog runs / a dog sleeps / a cat sits."""
     model = made()
     memory, state = start(model, random_features(1), 1)
@@ -38,7 +38,7 @@ def test_rows_share_the_nodes_of_their_common_words():
     two = step(torch.tensor([dog, cat]), after_a, memory).state
     two = map_tensors(lambda x: x.index_select(0, torch.tensor([0, 0, 1])), two)
     found = step(torch.tensor([runs, sleeps, sits]), two, memory)
-    assert isinstance(found.state, TreeState) and found.state.count == found.state.tree.used == 6
+    assert isinstance(found.state, TreeState) and found.state.nodes == found.state.tree.used == 6
     assert found.state.path.tolist() == [[0, 1, 3], [0, 1, 4], [0, 2, 5]]
     for row, words in enumerate(([a, dog, runs], [a, dog, sleeps], [a, cat, sits])):
         state = model.init_state(memory)
@@ -54,7 +54,7 @@ def test_rows_share_the_nodes_of_their_common_words():
 
 
 @torch.no_grad()
-def test_a_state_can_be_continued_twice():
+def test_a_state_can_be_continued_twice() -> None:
     model = made()
     memory, state = start(model, random_features(2), 2)
     step, words = model.decoding_step(), torch.tensor([3, 4, 5, 6])
@@ -68,7 +68,7 @@ def test_a_state_can_be_continued_twice():
 
 
 @torch.no_grad()
-def test_media_that_leave_the_batch_take_their_nodes_along():
+def test_media_that_leave_the_batch_take_their_nodes_along() -> None:
     model = made()
     features = random_features(4)
     memory, state = start(model, features, 2)
@@ -82,7 +82,7 @@ def test_media_that_leave_the_batch_take_their_nodes_along():
 
 @torch.no_grad()
 @pytest.mark.parametrize(("rows", "steps"), [(1, 3), (5, FIRST_NODES // 5 + 2), (MAX_ROWS, 6)])
-def test_trees_grow(rows: int, steps: int):
+def test_trees_grow(rows: int, steps: int) -> None:
     model = made(CASES[1])
     memory, state = start(model, random_features(2), rows)
     tree, step = state, model.decoding_step()
@@ -91,11 +91,11 @@ def test_trees_grow(rows: int, steps: int):
         slow, fast = model.step(token, state, memory), step(token, tree, memory)
         torch.testing.assert_close(fast.logits, slow.logits, rtol=1e-4, atol=1e-4)
         state, tree = slow.state, fast.state
-    assert isinstance(tree, TreeState) and tree.count == rows * steps
+    assert isinstance(tree, TreeState) and tree.nodes == rows * steps
 
 
 @torch.no_grad()
-def test_a_wide_beam_continues_with_copies():
+def test_a_wide_beam_continues_with_copies() -> None:
     """One row per medium at the first word, more than `MAX_ROWS` after it."""
     model = made()
     memory, state = start(model, random_features(2), 1)
@@ -112,13 +112,13 @@ def test_a_wide_beam_continues_with_copies():
 @torch.no_grad()
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("options", [Beam(3), Beam(5, keep_beam_full=True), Beam(20), Beam(4, groups=2), Sample(3)])
-def test_captions_are_the_same_with_and_without_the_tree(case: str, options: Beam | Sample):
+def test_captions_are_the_same_with_and_without_the_tree(case: str, options: Beam | Sample) -> None:
     for seed in range(3):
         model, features = made(case, seed), random_features(5)
         found = []
         for plain in (False, True):
             if plain:
-                model.decoding_step = lambda model=model: model.step
+                model.decoding_step = lambda model=model: model.step  # type: ignore[method-assign]
             torch.manual_seed(seed)
             found.append(
                 sample(model, features, options) if isinstance(options, Sample) else beam(model, features, options)
@@ -129,7 +129,7 @@ def test_captions_are_the_same_with_and_without_the_tree(case: str, options: Bea
 
 
 @torch.no_grad()
-def test_the_tree_is_used_for_decoding_only():
+def test_the_tree_is_used_for_decoding_only() -> None:
     model = made()
     step = model.decoding_step()
     assert isinstance(step, TreeStep) and model.decoding_step() is step  # made once

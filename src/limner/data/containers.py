@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from limner.data.images import MediaError
+from limner.data.pyav import MissingPyAvError, require_pyav
 
 LONGEST_FRAME = 3600  # seconds; a frame that claims to be on screen for longer has a wrong time stamp
 LONGEST_GAP = 10  # seconds; the same for formats whose time stamps may jump (MPEG-TS, MPEG-PS)
@@ -37,6 +39,7 @@ def open_video(path: str | PathLike[str]) -> Iterator[tuple[Any, Any]]:
     The path is never taken as an address: `10:30 party.mp4` is a file, and nothing is fetched from a network, not even
     for a playlist.  Raises MediaError when the file has no video stream that PyAV can decode.
     """
+    require_pyav()
     import av  # takes 0.1 s, which reading images need not spend
 
     head = b""
@@ -55,8 +58,10 @@ def open_video(path: str | PathLike[str]) -> Iterator[tuple[Any, Any]]:
 def is_video(path: str | PathLike[str]) -> bool:
     """Whether the content of a file, whatever its name, is a video that PyAV can decode.
 
-    False for images, sound, text and missing files.
+    False for images, sound, text and missing files, and for every file where PyAV is not installed.
     """
+    if find_spec("av") is None:
+        return False
     import av
 
     try:
@@ -234,6 +239,10 @@ def clocked_packets(container: Any, stream: Any, clock: Clock, notes: list[str])
 @contextmanager
 def as_media_error(path: str | PathLike[str]) -> Iterator[None]:
     """Turn errors of FFmpeg, Pillow and the file system into a MediaError that names the file and says what to do."""
+    try:
+        require_pyav()
+    except MissingPyAvError as error:
+        raise MediaError(f"{path}: {error}") from error
     import av
 
     try:

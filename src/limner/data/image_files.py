@@ -17,6 +17,7 @@ from jaxtyping import Shaped
 from PIL import Image
 
 from limner.data.greys import to_8_bit
+from limner.data.pyav import require_pyav
 
 # Pillow's names; the first six are loaded by `Image.preinit`, the others need the slower `init`.  Left out are formats
 # for which Pillow starts or loads other programs (EPS, WMF, FPX), and formats without a signature (SPIDER, IM, PCD).
@@ -174,8 +175,9 @@ def _open_tiff(content: bytes, error: Exception, notes: list[str] | None) -> Ima
 def read_deep(content: bytes, alpha: bool = False) -> Shaped[np.ndarray, "H W c"] | None:
     """The RGB values of a PNG or TIFF file as FFmpeg reads them: float32 of floats, else uint16; None if it cannot.
 
-    With `alpha` they are RGBA, of uint16.
+    With `alpha` they are RGBA, of uint16.  Raises MissingPyAvError.
     """
+    require_pyav()
     import av
 
     try:

@@ -23,6 +23,7 @@ from limner.data.image_files import (
     read_deep,
     what_it_is,
 )
+from limner.data.pyav import MissingPyAvError
 
 MAX_SIDE = 2048  # pixels; no encoder uses more, and it bounds the memory of everything after decoding
 LARGE = 2_000_000  # pixels; an image with fewer is never reduced, so the usual data sets keep their exact pixels
@@ -74,6 +75,8 @@ def read_image(
             rgb = _to_rgb(image, max_side, side, found)
             rgb = rgb if transpose is None else rgb.transpose(transpose)
     except MediaError as error:
+        raise MediaError(f"{name}: {error}") from error
+    except MissingPyAvError as error:
         raise MediaError(f"{name}: {error}") from error
     except NotAFileError as error:
         raise MediaError(f"{name}: {error}; give an image or a video file, or remove it") from error

@@ -65,14 +65,14 @@ class TreeState(NamedTuple):
     medium: Int[Tensor, " R"]  # among those of the tree
     output: Float[Tensor, "R D"]  # the vector from which the last logits were computed
     tree: WordTree
-    count: int  # nodes of a medium that belong to this state or to its siblings
+    nodes: int  # of a medium, that belong to this state or to its siblings
 
     def copied(self) -> State:
         """The same state as `SpatialTransformer.step` keeps it."""
-        rows, nodes = self.medium[:, None], self.path
+        rows, words = self.medium[:, None], self.path
         past = (
             # (R, t, H, d) -> (R, H, t, d)
-            WordCache(key[rows, :, :, nodes].transpose(1, 2), value[rows, :, nodes].transpose(1, 2))
+            WordCache(key[rows, :, :, words].transpose(1, 2), value[rows, :, words].transpose(1, 2))
             for key, value in zip(self.tree.keys, self.tree.values, strict=True)
         )
         return State(tuple(past), self.output)
@@ -123,7 +123,7 @@ class TreeStep:
 
     def _grow(self, state: TreeState, media: int) -> tuple[TreeState, Float[Tensor, "B 1 K n"]]:
         """A node more for every row -> the state with it, and 0 at the nodes of a row's path, -inf elsewhere."""
-        tree, count, K = state.tree, state.count, len(state.medium) // media
+        tree, count, K = state.tree, state.nodes, len(state.medium) // media
         kept, every = state.medium[::K], torch.arange(media)
         if tree.used != count or len(tree.keys[0]) != media or not torch.equal(kept, every):
             tree = tree.of_media(kept, count)  # media have left, or another state has continued the tree
@@ -137,7 +137,7 @@ class TreeStep:
 
     def _attend_words(self, index: int, normed: Float[Tensor, "R D"], state: TreeState, blocked: Tensor) -> Tensor:
         """Attention over the words of a row, its newest one included, whose key and value are added to the tree."""
-        media, K, count = len(blocked), blocked.shape[2], state.count
+        media, K, count = len(blocked), blocked.shape[2], state.nodes
         projected = self.query_key_value[index](normed).view(media, K, 3, self.heads, self.width)
         query, key, value = projected.permute(2, 0, 3, 1, 4)  # (B, H, K, d) each
         keys, values = state.tree.keys[index], state.tree.values[index]

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from limner.data.clips import decode_frames, index_clip
 from limner.data.containers import decoder, video_stream
 from limner.data.images import MediaError
+from limner.data.pyav import MissingPyAvError, require_pyav
 from limner.data.video_pixels import plausible_aspect
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "tcp", "srt", "rtp")
@@ -134,6 +135,10 @@ def without_password(address: str) -> str:
 
 def _open(source: str, name: str) -> Any:
     """The PyAV container of a camera or a stream."""
+    try:
+        require_pyav()
+    except MissingPyAvError as error:
+        raise MediaError(f"{name}: {error}") from error
     import av
 
     try:
