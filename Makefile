@@ -8,7 +8,7 @@ CODE := src tests benchmarks packages docs/hooks docs/tutorials
 
 SAT := flickr8k_show_attend_tell
 
-.PHONY: demo demo-train limner-small limner-tiny wheels test check suite suite-half suite-rest engine browser screenshot faults faults-kills faults-rest docs docs-serve tutorials tutorials-check format clean
+.PHONY: demo demo-train limner-small limner-tiny wheels test check suite suite-half suite-rest engine container browser screenshot faults faults-kills faults-rest docs docs-serve tutorials tutorials-check format clean
 
 AXE := build/browser/node_modules/axe-core/axe.min.js
 
@@ -61,6 +61,9 @@ suite-rest: .venv/.installed
 
 engine: .venv/.installed        ## both wheels; limner-engine in a clean environment, captions compared with PyTorch's
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/test_engine_distribution.py
+
+container: .venv/.installed     ## the steps of the Dockerfile in a clean environment, compose.yaml, hadolint; no engine is needed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow" tests/test_dockerfile.py tests/test_compose.py
 
 browser: .venv/.installed       ## drive the pages in Chromium, and look for faults with axe-core from npm; skipped where they are absent
 	test -f $(AXE) || npm install --silent --no-audit --no-fund --no-save --prefix build/browser axe-core@4.14.1 \

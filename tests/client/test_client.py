@@ -1,5 +1,6 @@
 """The client of a service: it captions as the pipeline behind the service does."""
 
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -128,3 +129,21 @@ def test_the_command_asks_a_service(address: str, pipeline: Pipeline, tiny: Path
     assert [row.split(",")[1] for row in rows] == [pipeline.caption(path).text for path in paths]
     assert main(["caption", str(paths[0]), "--model", address, "--with", "other"]) == 2
     assert "is a service" in capsys.readouterr().err
+
+
+def test_other_commands_ask_a_service(
+    address: str, pipeline: Pipeline, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A folder that is watched, and the pages of a site."""
+    (path,) = images(tiny, 1)
+    expected = pipeline.caption(path).text
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "a.png").write_bytes(path.read_bytes())
+    (site / "page.html").write_text('<html><body><img src="a.png"></body></html>')
+    arguments = ["--settle", "0.05", "--sidecar", "txt", "--state", str(tmp_path / "state")]
+    assert main(["watch", str(site), "--once", "--model", address, *arguments]) == 0
+    assert (site / "a.txt").read_text() == f"{expected}\n"
+    assert main(["alt", str(site / "page.html"), "--model", address, "--write"]) == 0
+    found = re.search('alt="([^"]*)"', (site / "page.html").read_text())
+    assert found is not None and found[1].rstrip(".").lower() == expected.lower()
