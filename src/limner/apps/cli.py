@@ -110,9 +110,8 @@ def _run(given: Sequence[str]) -> int:
     except Exception as error:
         if os.environ.get("LIMNER_DEBUG"):
             raise
-        if interrupts.came:  # and a library has made another error of it
-            return _interrupted(options, given)
-        return _failed(error, options)
+        # a library may have made another error of an interrupt
+        return _interrupted(options, given) if interrupts.came else _failed(error, options)
 
 
 def _failed(error: Exception, options: argparse.Namespace) -> int:
