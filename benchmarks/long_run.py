@@ -4,7 +4,7 @@
     python benchmarks/long_run.py --samples samples.csv --out docs/experiments/long-run.svg      draws again
 
 IMAGES and CLIPS are folders; their files are repeated, by hard links where possible, until there are enough.  One
-`limner caption` captions them all, while this script reads its resident memory and its open files from /proc (Linux) and
+`limner caption` captions them all, while this script reads its memory and its open files from /proc (Linux) and
 writes them to a table.
 Afterwards the captions of all copies of a file are compared: they must be equal, whatever shared their batch.
 """

@@ -138,8 +138,8 @@ def _closed_pipe() -> int:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out; PyTorch raises RuntimeError for that."""
-    words = ("out of memory", "not enough memory", "allocate memory")
+    """Whether memory ran out; PyTorch raises RuntimeError for that, and imports of C code this SystemError."""
+    words = ("out of memory", "not enough memory", "allocate memory", "error return without exception set")
     return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
 
 
