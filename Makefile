@@ -8,8 +8,9 @@ CODE := src tests benchmarks packages docs/hooks docs/tutorials
 
 SAT := flickr8k_show_attend_tell
 
-.PHONY: demo demo-train limner-small limner-tiny wheels test check suite suite-half suite-rest engine container browser screenshot faults faults-kills faults-rest docs docs-serve tutorials tutorials-check format clean
+.PHONY: demo demo-train limner-small limner-tiny wheels test check suite suite-half suite-rest engine container browser screenshot faults faults-kills faults-rest sbom audit docs docs-serve tutorials tutorials-check format clean
 
+DISK := $(CURDIR)/build/failing_disk.so
 AXE := build/browser/node_modules/axe-core/axe.min.js
 
 HALF := tests/objectives tests/training tests/faults tests/service tests/client tests/inference tests/export tests/explanations tests/watching
@@ -79,8 +80,24 @@ faults: .venv/.installed        ## kills, full disks, damaged files in great num
 faults-kills: .venv/.installed
 	LIMNER_UNCHECKED=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults tests/faults/test_kills.py
 
+# without a C compiler, only what Python opens and renames fails in test_disks.py
 faults-rest: .venv/.installed
-	LIMNER_UNCHECKED=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults tests/faults --ignore tests/faults/test_kills.py
+	mkdir -p build; cc -shared -fPIC -O1 -o $(DISK) tests/faults/failing_disk.c -ldl || rm -f $(DISK)
+	LD_PRELOAD=$(DISK) LIMNER_UNCHECKED=1 OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -m faults tests/faults --ignore tests/faults/test_kills.py
+
+sbom: .venv/.installed build/audit/.installed       ## list all packages of .venv with versions and licences, as CycloneDX: dist/sbom.json
+	mkdir -p dist
+	build/audit/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type library --output-reproducible \
+		--of JSON -o dist/sbom.json $(BIN)/python
+
+audit: build/audit/.installed   ## look for known vulnerabilities of the packages in constraints.txt; fails where PyPI cannot be asked
+	build/audit/bin/pip-audit -r constraints.txt --no-deps --disable-pip --strict --progress-spinner off
+
+build/audit/.installed: Makefile
+	test -x build/audit/bin/python || $(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1 cyclonedx-bom==7.5.0
+	touch $@
 
 docs: .venv/.installed          ## build the documentation into site/; a broken link or a request to another host fails
 	$(BIN)/mkdocs build

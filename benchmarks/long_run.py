@@ -1,9 +1,11 @@
 """Memory and open files of one process that captions very many images and clips.
 
-    python benchmarks/long_run.py IMAGES CLIPS --images 20000 --clips 1000 --out docs/experiments/long-run.svg
+    python benchmarks/long_run.py IMAGES CLIPS --samples samples.csv --out docs/experiments/long-run.svg
+    python benchmarks/long_run.py --samples samples.csv --out docs/experiments/long-run.svg      draws again
 
 IMAGES and CLIPS are folders; their files are repeated, by hard links where possible, until there are enough.  One
-`limner caption` captions them all, while this script reads its resident memory and its open files from /proc (Linux).
+`limner caption` captions them all, while this script reads its memory and its open files from /proc (Linux) and
+writes them to a table.
 Afterwards the captions of all copies of a file are compared: they must be equal, whatever shared their batch.
 """
 
@@ -53,21 +55,30 @@ def look(process: int, rows: Path, begin: float) -> Sample:
     return Sample(time.monotonic() - begin, done, int(status["RssAnon"].split()[0]) / 1024, files)
 
 
-def caption(folders: list[Path], out: Path, every: float) -> list[Sample]:
+def caption(folders: list[Path], out: Path, every: float, table: Path) -> None:
     """Caption everything in one process, and look at it every so many seconds."""
     words = [sys.executable, "-m", "limner", "caption", *map(str, folders), "--out", str(out)]
     begin = time.monotonic()
     process = subprocess.Popen(words, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    samples: list[Sample] = []
-    while process.poll() is None:
-        try:
-            samples.append(look(process.pid, out.with_name(f"{out.name}.partial"), begin))
-        except (OSError, KeyError):  # it has just ended
-            break
-        time.sleep(every)
+    with open(table, "w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(Sample._fields)
+        while process.poll() is None:
+            try:
+                rows.writerow(look(process.pid, out.with_name(f"{out.name}.partial"), begin))
+            except (OSError, KeyError):  # it has just ended
+                break
+            file.flush()
+            time.sleep(every)
     if process.wait():
-        raise SystemExit(f"limner caption ended with {process.returncode}")
-    return samples
+        raise SystemExit(f"limner caption ended with {process.returncode}; what was seen so far is in {table}")
+
+
+def read(table: Path) -> list[Sample]:
+    """The looks of a table."""
+    with open(table, newline="", encoding="utf-8") as file:
+        rows = [*csv.reader(file)][1:]
+    return [Sample(float(seconds), int(done), float(size), int(files)) for seconds, done, size, files in rows]
 
 
 def different_copies(out: Path) -> dict[str, set[str]]:
@@ -120,26 +131,28 @@ def report(samples: list[Sample], images: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("image_folder", type=Path)
-    parser.add_argument("clip_folder", type=Path)
+    parser.add_argument("folders", type=Path, nargs="*", metavar="FOLDER", help="of images, and of clips")
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--clips", type=int, default=1000)
     parser.add_argument("--every", type=float, default=5.0, metavar="SECONDS", help="between two looks")
     parser.add_argument("--work", type=Path, metavar="DIR", help="where the links and captions go")
+    parser.add_argument("--samples", type=Path, default=Path("samples.csv"), metavar="FILE", help="the table")
     parser.add_argument("--out", type=Path, default=Path("long-run.svg"), help="the figure")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=options.work) as work:
-        folders = [
-            repeat(options.image_folder, Path(work) / "1-images", options.images),
-            repeat(options.clip_folder, Path(work) / "2-clips", options.clips),
-        ]
-        out = Path(work) / "captions.csv"
-        samples = caption(folders, out, options.every)
-        report(samples, options.images)
-        different = different_copies(out)
+    if len(options.folders) == 2:
+        with tempfile.TemporaryDirectory(dir=options.work) as work:
+            folders = [
+                repeat(options.folders[0], Path(work) / "1-images", options.images),
+                repeat(options.folders[1], Path(work) / "2-clips", options.clips),
+            ]
+            out = Path(work) / "captions.csv"
+            caption(folders, out, options.every, options.samples)
+            different = different_copies(out)
         print(f"{len(different)} files whose copies differ in their caption")
         for name, texts in sorted(different.items())[:20]:
             print(f"  {name}: {' | '.join(sorted(texts))}")
+    samples = read(options.samples)
+    report(samples, options.images)
     draw(samples, options.images, options.out)
 
 

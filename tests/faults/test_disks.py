@@ -21,7 +21,7 @@ from tests.faults.writers import NAMES, writers
 SAMPLE = ("caption csv", "pack", "sidecar json")
 ERRORS = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-PLACES = int(os.environ.get("LIMNER_PLACES", "12"))  # of a command, spread over all of them; 0: every one
+PLACES = int(os.environ.get("LIMNER_PLACES", "5"))  # of a command, spread over all of them; 0: every one
 LOG = os.environ.get("LIMNER_DISK_LOG", "")
 
 

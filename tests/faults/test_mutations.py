@@ -9,7 +9,7 @@ from tests.faults.harness import try_damaged
 from tests.faults.mutate import mutate
 from tests.faults.readers import Reader, all_readers
 
-TRIES = int(os.environ.get("LIMNER_MUTATIONS", "250"))  # for each of about 90 readers
+TRIES = int(os.environ.get("LIMNER_MUTATIONS", "150"))  # for each of about 100 readers
 FOUND = Path(__file__).with_name("found")
 SAMPLE = {  # a reader of each kind -> tries in every run of the suite
     "captions coco.json": 20, "captions table.csv": 20, "captions packed.zip": 10, "recipe.yaml": 20, "store": 40,

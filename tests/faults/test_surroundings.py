@@ -1,13 +1,18 @@
 """Closed pipes, interrupts at any moment, homes that are missing, files that vanish."""
 
+import itertools
 import os
+import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from limner.apps.cli import main
+from limner.data import media
+from limner.inference import pieces
 
 LIMNER = [sys.executable, "-m", "limner"]
 
@@ -59,3 +64,90 @@ def test_a_file_that_vanishes_while_others_are_read(tiny: Path, tmp_path: Path, 
     out = tmp_path / "c.csv"
     assert main(["caption", *files, "--model", str(tiny / "run"), "--out", str(out)]) == 3
     assert len(out.read_text().splitlines()) == 3 and images[1].name in capsys.readouterr().err
+
+
+def test_a_file_that_changes_while_it_is_read(tiny: Path, tmp_path: Path, monkeypatch, capsys):
+    """A picture that is cut off between two files is reported by name, and the others are captioned."""
+    images = sorted((tiny / "world" / "images").iterdir())[:3]
+    copies = [tmp_path / path.name for path in images]
+    for path, copy in zip(images, copies, strict=True):
+        copy.write_bytes(path.read_bytes())
+    read, out = media.read_medium, tmp_path / "c.csv"
+
+    def changing(path: object, *more: object, **named: object) -> object:
+        copies[1].write_bytes(copies[1].read_bytes()[:40])
+        return read(path, *more, **named)
+
+    for module in (media, pieces):
+        if hasattr(module, "read_medium"):
+            monkeypatch.setattr(module, "read_medium", changing)
+    status = main(["caption", *map(str, copies), "--model", str(tiny / "run"), "--batch-size", "1", "--out", str(out)])
+    assert status == 3 and len(out.read_text().splitlines()) == 3
+    assert copies[1].name in capsys.readouterr().err
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("megabytes", [200, 600, 1200])
+def test_a_limit_of_memory_is_one_line(megabytes: int, tiny: Path, tmp_path: Path):
+    """`ulimit -v`: too little for the imports, for the model, or enough; never a traceback, never a part of a file.
+
+    Below what Python needs to import PyTorch, the loader of the system itself may speak.
+    """
+    picture, out = str(next((tiny / "world" / "images").iterdir())), tmp_path / "c.csv"
+    command = [*LIMNER, "caption", picture, "--model", str(tiny / "run"), "--out", str(out)]
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20))
+
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=limit,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    assert out.exists() == (done.returncode == 0)
+    assert done.returncode == 0 or done.stderr.strip().splitlines()[-1].startswith("limner: "), done.stderr
+
+
+def test_a_clock_that_is_set_back(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """An hour earlier at every look, from 2030: the same bytes, for training, watching, captions."""
+    begin, looks = 1_900_000_000.0, itertools.count()
+    run, images = str(tiny / "run"), sorted((tiny / "world" / "images").iterdir())[:4]
+
+    def work(out: Path) -> dict[str, bytes]:
+        (out / "in").mkdir(parents=True)
+        for path in images:
+            (out / "in" / path.name).write_bytes(path.read_bytes())
+        train = ["train", str(tiny / "tiny.yaml"), "--out", str(out / "run"), "--seed", "1", "--frames=4"]
+        watch = ["watch", str(out / "in"), "--once", "--settle", "0.05", "--interval", "0.05", "--model", run]
+        assert main([*train, "--checkpoint_steps", "1"]) == 0 == main([*watch, "--out", str(out / "w.jsonl")])
+        assert main(["caption", str(out / "in"), "--model", run, "--out", str(out / "c.csv")]) == 0
+        names = ("run/model.safetensors", "w.jsonl", "c.csv")
+        return {name: (out / name).read_bytes().replace(os.fsencode(out), b"") for name in names}
+
+    expected = work(tmp_path / "a")
+    monkeypatch.setattr(time, "time", lambda: begin - 3600 * next(looks))
+    assert work(tmp_path / "b") == expected
+
+
+@pytest.mark.faults
+def test_without_a_network_a_model_of_a_hub_is_one_line(tmp_path: Path):
+    """Names are not found, and connections refused: a line that says what to do, within the time that this takes."""
+    code = (
+        "import socket\n"
+        "def fail(*_, **__): raise socket.gaierror(-3, 'Temporary failure in name resolution')\n"
+        "socket.getaddrinfo = fail\n"
+        "import sys; sys.argv = ['limner', 'caption', 'x.png', '--model', 'hf:nobody/nothing']\n"
+        "from limner.__main__ import entry; entry()\n"
+    )
+    environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
+    (tmp_path / "x.png").write_bytes(b"x")
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("limner: ")

@@ -110,9 +110,8 @@ def _run(given: Sequence[str]) -> int:
     except Exception as error:
         if os.environ.get("LIMNER_DEBUG"):
             raise
-        if interrupts.came:  # and a library has made another error of it
-            return _interrupted(options, given)
-        return _failed(error, options)
+        # a library may have made another error of an interrupt
+        return _interrupted(options, given) if interrupts.came else _failed(error, options)
 
 
 def _failed(error: Exception, options: argparse.Namespace) -> int:
@@ -139,8 +138,8 @@ def _closed_pipe() -> int:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out; PyTorch raises RuntimeError for that."""
-    words = ("out of memory", "not enough memory", "allocate memory")
+    """Whether memory ran out; PyTorch raises RuntimeError for that, and imports of C code this SystemError."""
+    words = ("out of memory", "not enough memory", "allocate memory", "error return without exception set")
     return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
 
 

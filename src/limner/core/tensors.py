@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from limner.core.files import write_safetensors
+from limner.core.untrusted import check_safetensors
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -26,6 +27,7 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise FileNotFoundError(
             f"{path} is missing; is this a run folder, and did training get as far as a checkpoint?"
         )
+    check_safetensors(path)
     try:
         with safe_open(str(path), framework="pt") as file:
             tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118

@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from io import BufferedIOBase
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -15,6 +16,7 @@ import yaml
 # what `zipfile` raises for a damaged file besides OSError and ValueError; RuntimeError: it is encrypted, or of a
 # compression or version that zipfile does not know
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, struct.error, RuntimeError)
+MOST_HEADER = 16 << 20  # bytes of the header of a safetensors file, about a hundred for each tensor
 MOST_YAML_VALUES = 1_000_000  # of a document with its aliases written out; recipes have some hundred
 LENGTHS = {  # how a pickle's opcode gives the length of the text or bytes that follow it
     pickletools.TAKEN_FROM_ARGUMENT1: "<B",
@@ -24,6 +26,21 @@ LENGTHS = {  # how a pickle's opcode gives the length of the text or bytes that 
 }
 OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
 LINES = {"stringnl_noescape_pair": 2}  # arguments of more than one line
+
+
+def check_safetensors(path: str | Path) -> None:
+    """Check that the header of a safetensors file is not so large that reading it takes gigabytes and minutes.
+
+    Raises ValueError.  Whether the file is one, and whole, is found out by safetensors.
+    """
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        size = file.seek(0, 2)
+    if MOST_HEADER < length <= size:
+        raise ValueError(
+            f"{path} has a header of {length:,} bytes, and at most {MOST_HEADER:,} are read: no model needs more; get "
+            "the file again from whom you trust"
+        )
 
 
 def check_pickle(file: BufferedIOBase) -> None:

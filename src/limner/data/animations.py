@@ -15,6 +15,7 @@ from limner.data.image_files import PNG_SIGNATURE, EncodedImage, bare_png, conte
 from limner.data.images import MediaError
 
 FORMATS = ("GIF", "PNG", "WEBP", "AVIF")
+MOST_FRAMES, MOST_DECODED = 20_000, 10_000_000_000  # frames, and pixels of all frames together: a minute of work
 SHORTEST_FRAME, USUAL_FRAME = 10, 100  # milliseconds; browsers show a frame of at most 10 ms for 100 ms
 MOST_PIXELS = 25_000_000  # of a frame; decoding one takes about 30 bytes for each, and a small file can claim many
 LONGEST_FRAME = 3_600_000  # milliseconds; a frame that claims to be shown for longer counts as a usual one
@@ -98,12 +99,17 @@ def decode(path: str | PathLike[str], count: int) -> Iterator[UInt8[np.ndarray, 
 
 
 def _seek(image: Image.Image, path: str | PathLike[str], number: int) -> None:
-    """Go to a frame, without decoding it.  Raises MediaError when it is too large; a GIF can grow with any frame."""
+    """Go to a frame, without decoding it.  Raises MediaError when it is too large, or too many came before."""
     image.seek(number)
     if (pixels := image.width * image.height) > MOST_PIXELS:
         raise MediaError(
             f"{path}: frame {number + 1} has {image.width} x {image.height} pixels, {pixels:,} in all, and at most "
             f"{MOST_PIXELS:,} are decoded; scale it down first"
+        )
+    if number >= MOST_FRAMES or number * pixels > MOST_DECODED:
+        raise MediaError(
+            f"{path}: it has more than {number:,} frames of {image.width} x {image.height} pixels, which would take "
+            "minutes to decode; make a video of it (ffmpeg -i IN OUT.mp4)"
         )
 
 

@@ -19,6 +19,7 @@ from limner.core.files import parse_json, sha256, write_text
 from limner.core.messages import short_repr
 from limner.core.migration import migrate
 from limner.core.types import Layout
+from limner.core.untrusted import check_safetensors
 
 FORMAT, VERSION = "limner-features", 3  # versions 1 and 2 are read too
 INDEX = "index.json"
@@ -78,6 +79,7 @@ def describe_shard(path: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
 
     The keys of the entry are left out.  Raises ValueError when the file is no shard of a store.
     """
+    check_safetensors(path)
     try:
         with safe_open(path, "pt") as shard:
             facts = migrate(parse_json((shard.metadata() or {}).get(METADATA, "{}"), path))
@@ -103,6 +105,7 @@ def map_shard(path: Path, size: int) -> tuple[Tensor, Tensor | None]:
 
     The file is 8 bytes of header length, a JSON header, and the tensors with the widest type first.
     """
+    check_safetensors(path)
     # a private mapping keeps no file handle, so 2,000 shards do not reach the limit of open files
     storage: Any = torch.UntypedStorage.from_file(str(path), False, size)
     data = torch.empty(0, dtype=torch.uint8).set_(storage)

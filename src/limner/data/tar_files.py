@@ -26,6 +26,7 @@ OPENERS: dict[str, Any] = {
 }
 TAR_SUFFIXES = (".tar", *OPENERS)
 TEXT_SUFFIXES = (".txt", ".json")  # captions of samples; they are never tried as media
+MOST_TOLD = 100  # problems of a tar, which may have millions
 MOST_GROWTH = 100  # times; text shrinks so much, media do not, and a file that was made to fill a disk is refused
 BLOCK = 1 << 20  # bytes
 BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError)
@@ -51,7 +52,7 @@ class TarIndex:
         self.path = path
         self.places: dict[str, Place] = {}
         self.problems: list[str] = []
-        self._lock = Lock()
+        self._lock, self._untold = Lock(), 0
         suffix = next((suffix for suffix in OPENERS if path.name.lower().endswith(suffix)), "")
         self._unpacked = self._decompress(suffix) if suffix else None
         self._read_headers()
@@ -92,10 +93,13 @@ class TarIndex:
                 with tarfile.open(fileobj=file, mode="r:") as tar:
                     for member in tar:
                         self._add(member, end)
+                        tar.members = []  # or else tarfile keeps a kilobyte for each
             except (tarfile.TarError, *BROKEN) as error:
                 if not self.places:
                     raise ValueError(f"{self.path} is not a tar file, or is damaged ({error})") from error
                 self.problems.append(f"{self.path}: it breaks off after {len(self.places)} files ({error})")
+        if self._untold:
+            self.problems.append(f"{self.path}: {self._untold:,} more problems like these")
         if not self.places and not end:
             raise ValueError(f"{self.path} is empty (0 bytes)")
 
@@ -104,11 +108,17 @@ class TarIndex:
         if any(part == ".." or is_companion(part) for part in name.split("/")) or member.isdir():
             return
         if not member.isreg() or member.issparse():
-            self.problems.append(f"{self.path}/{name}: it is a link or a special file, which is not read")
+            self._tell(f"{self.path}/{name}: it is a link or a special file, which is not read")
         elif member.offset_data + member.size > end:
-            self.problems.append(f"{self.path}/{name}: the tar breaks off in this file; download it again")
+            self._tell(f"{self.path}/{name}: the tar breaks off in this file; download it again")
         else:  # of two members of one name, tar's rule is that the later one counts
             self.places[name] = Place(member.offset_data, member.size)
+
+    def _tell(self, problem: str) -> None:
+        """Keep a problem, or count it when there are many."""
+        self._untold += len(self.problems) >= MOST_TOLD
+        if len(self.problems) < MOST_TOLD:
+            self.problems.append(problem)
 
     def names(self) -> list[str]:
         """The names of the media."""
@@ -118,7 +128,9 @@ class TarIndex:
         """Whether a member is a medium: its name promises one, or it begins as one."""
         if promises_medium(name):
             return True
-        return not name.lower().endswith(TEXT_SUFFIXES) and recognise_bytes(self.read(name, HEAD), name) != ""
+        if not self.places[name].size or name.lower().endswith(TEXT_SUFFIXES):
+            return False
+        return recognise_bytes(self.read(name, HEAD), name) != ""
 
     def read(self, name: str, most: int | None = None) -> bytes:
         """The bytes of a member, at most the first `most` ones.

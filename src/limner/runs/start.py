@@ -12,6 +12,7 @@ from safetensors import safe_open
 from limner import shipped
 from limner.core.files import read_json
 from limner.core.migration import migrate
+from limner.core.untrusted import check_safetensors
 from limner.runs.resolve import resolve_model
 
 
@@ -76,5 +77,6 @@ def has_encoder_weights(folder: Path) -> bool:
     path = folder / "model.safetensors"
     if not path.is_file():  # a run of which no weights are saved yet
         return False
+    check_safetensors(path)
     with safe_open(str(path), framework="np") as file:
         return any(name.startswith("encoder.") for name in file.keys())  # noqa: SIM118

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from limner.core.files import atomic_folder
 from limner.core.tensors import save_tensors
 from limner.data.store import encoder_identity, provenance_differences
 from limner.decode.ensemble import check_same_vocabulary
@@ -70,11 +71,11 @@ def average_runs(folders: Sequence[Path], weights: Sequence[float], out: Path) -
     total = sum(weights)
     names = [str(folder) for folder in folders]
     mean = average_weights([load_weights(folder) for folder in folders], [w / total for w in weights], names)
-    out.mkdir(parents=True, exist_ok=True)
-    create_run(out, load_recipe(first.folder / "recipe.json"), first.vocabulary, first.info)
-    if (first.folder / "encoder").is_dir():
-        copytree(first.folder / "encoder", out / "encoder")
-    save_tensors(out / "model.safetensors", mean)
+    with atomic_folder(out) as new:
+        create_run(new, load_recipe(first.folder / "recipe.json"), first.vocabulary, first.info)
+        if (first.folder / "encoder").is_dir():
+            copytree(first.folder / "encoder", new / "encoder")
+        save_tensors(new / "model.safetensors", mean)
     return out
 
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from limner.core.addresses import refuse_address
 from limner.core.torch_free import BOS, EOS
-from limner.core.untrusted import ZIP_ERRORS, bounded_lines
+from limner.core.untrusted import ZIP_ERRORS, bounded_lines, check_safetensors
 from limner.text.clip_bpe import ClipVocabulary
 from limner.text.vocabulary import SPECIALS, Vocabulary
 
@@ -178,6 +178,7 @@ def load_clip_vectors(folder: str | Path, vocabulary: Vocabulary, *layers: nn.Mo
         raise ValueError(f"{folder} has vectors of CLIP's byte pairs: set vocabulary.byte_pairs to its folder as well")
     if not path.is_file():
         raise ValueError(f"{folder} has no model.safetensors to read CLIP's vectors from")
+    check_safetensors(path)
     with safe_open(path, "pt") as file:
         names = [name for name in file.keys() if name.endswith(CLIP_EMBEDDING)]  # noqa: SIM118
         if not names:

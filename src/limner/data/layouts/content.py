@@ -13,6 +13,7 @@ from limner.core.untrusted import ZIP_ERRORS
 ZIP_MAGIC, GZIP_MAGIC = b"PK\x03\x04", b"\x1f\x8b"
 CAPTION_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".token")
 MAX_UNPACKED = 2 << 30  # bytes; captions of 100 million words fit, and what holds more is no caption file
+MAX_LINE = 128 << 20  # bytes of a line of a table
 MAX_GROWTH = 100  # times the packed size, beyond `ANY_GROWTH` bytes; captions grow 3 to 10 times
 ANY_GROWTH = 16 << 20
 SAVE_AS_CSV = "save it as CSV in UTF-8"
@@ -72,7 +73,17 @@ def read_text(path: str | Path) -> str:
         data = _read_member(data)
     if data.startswith(GZIP_MAGIC):  # refs.json.gz in a ZIP
         data = _gunzip(data)
+    _refuse_endless_lines(data)
     return _decode(data)
+
+
+def _refuse_endless_lines(data: bytes) -> None:
+    """Raise ValueError when a table has a line longer than any; a JSON file may be a single line."""
+    if data[:64].lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n")[:1] in (b"{", b"["):
+        return
+    for start in range(0, len(data) - MAX_LINE, MAX_LINE):
+        if data.find(b"\n", start, start + MAX_LINE) < 0:
+            raise ValueError(f"a line of it has more than {MAX_LINE:,} bytes; is it a caption file?")
 
 
 def kind_of(data: bytes) -> tuple[str, str] | None:
