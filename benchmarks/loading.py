@@ -125,7 +125,7 @@ def main() -> int:
     )
     rate = IMAGES / thread_cpu
     print(
-        f"projection, not measured: {rate:.0f} images per second of CPU time; {CORES - 1} workers on {CORES} such cores "
+        f"projection, not measured: {rate:.0f} images per second of CPU time; {CORES - 1} workers on {CORES} cores "
         f"read at most {rate * (CORES - 1):.0f} images/s, 8 workers {rate * 8:.0f} images/s"
     )
     return int(ratio < BAR)

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from limner.core.fields import FractionBelowOne, NonNegativeFloat
+from limner.core.processes import mean_over_processes
 from limner.core.types import PAD, Batch, Loss, Pixels
 from limner.models.captioner import Captioner, TeacherForced
 from limner.objectives.context import Context
@@ -56,9 +57,9 @@ class CrossEntropy(ObjectiveConfig):
                 forced.attention.float(), _cell_mask(batch, forced.attention)
             )
         if self.entropy:
-            terms["entropy"] = entropy(logits.softmax(-1)).mean()
+            terms["entropy"] = mean_over_processes(entropy(logits.softmax(-1)))
         if self.attention_entropy:
-            terms["attention_entropy"] = entropy(forced.attention[keep].float()).mean()
+            terms["attention_entropy"] = mean_over_processes(entropy(forced.attention[keep].float()))
         for name, term in terms.items():
             loss, logs[name] = loss + getattr(self, name) * term, term.item()
         return Loss(loss, logs)
@@ -81,11 +82,12 @@ def smoothed_cross_entropy(
     logp = logits.log_softmax(-1)
     nll = -logp.gather(1, targets[:, None]).squeeze(1)
     if epsilon == 0:
-        return nll.mean(), nll.detach().mean()
+        mean = mean_over_processes(nll)
+        return mean, mean.detach()
     allowed = torch.isfinite(logits)
     rest = -logp.masked_fill(~allowed, 0.0).sum(-1) - nll
     loss = (1 - epsilon) * nll + epsilon * rest / (allowed.sum(-1) - 1)
-    return loss.mean(), nll.detach().mean()
+    return mean_over_processes(loss), mean_over_processes(nll.detach())
 
 
 def entropy(p: Float[Tensor, "M K"]) -> Float[Tensor, " M"]:
@@ -102,7 +104,7 @@ def doubly_stochastic(attention: Float[Tensor, "R L N"], mask: Bool[Tensor, "R N
     >>> doubly_stochastic(torch.full((1, 3, 4), 0.25), torch.ones(1, 4, dtype=torch.bool)).item()
     0.0625
     """
-    return (1 - attention.sum(1)).square()[mask].mean()
+    return mean_over_processes((1 - attention.sum(1)).square()[mask])
 
 
 def _cell_mask(batch: Batch, attention: Float[Tensor, "R L N"]) -> Bool[Tensor, "R N"]:

@@ -40,6 +40,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from limner.core.fields import Fraction, FractionBelowOne, NonNegativeFloat, PositiveFloat
+from limner.core.processes import mean_over_processes, process_count
 from limner.core.types import EOS, PAD, Batch, Features, Loss, Medium
 from limner.models.captioner import Captioner, FromPixels
 from limner.models.sft import Sft, SideEncoding, teacher_forced_states
@@ -211,6 +212,7 @@ class SftTraining:
         for term, (smoothed, _) in zip(terms, token_nlls(terms, self.config.label_smoothing), strict=True):
             words = int((~term.head.words.never).sum())
             value = smoothed.sum() - len(smoothed) * smoothed_target_entropy(self.config.label_smoothing, words)
+            value = value * process_count()  # data-parallel training averages, and the published loss is a sum
             loss, logs[term.name] = loss + term.weight * value, value.item()
         return Loss(loss, logs)
 
@@ -238,7 +240,7 @@ class SftTraining:
                 continue
             hidden = side.head.transform(semantics)
             row, slot, word = assign_slots(side.head, hidden, side.semantics.present, [pair[part] for pair in words])
-            if len(word):
+            if len(word) or process_count() > 1:  # all processes take part in a mean
                 weight = weights[level] * self.side_weight(name)
                 terms.append(WordLossTerm(f"{level}_{name}", side.head, hidden[row, slot], word, weight))
         return terms
@@ -258,7 +260,7 @@ class SftTraining:
             "match_sentence": (own.vector, target.vector),
         }
         terms = {
-            name: 1 - F.cosine_similarity(a.float(), b.detach().float(), dim=-1).mean()
+            name: 1 - mean_over_processes(F.cosine_similarity(a.float(), b.detach().float(), dim=-1))
             for name, (a, b) in pairs.items()
             if getattr(self.config, name)
         }
@@ -275,8 +277,8 @@ class SftTraining:
         """The weighted sum of the terms and of L_sentence; `logs` hold -log p without smoothing."""
         loss, logs = zero_loss(sides), {}
         for term, (smoothed, nll) in zip(terms, token_nlls(terms, self.config.label_smoothing), strict=True):
-            loss = loss + term.weight * smoothed.mean()
-            logs[term.name] = nll.mean().item()
+            loss = loss + term.weight * mean_over_processes(smoothed)
+            logs[term.name] = mean_over_processes(nll).item()
         if self.config.sentence:
             for name, side in sides.items():
                 value = sentence_loss(side, tokens)
@@ -334,7 +336,7 @@ def sentence_loss(side: SideEncoding, tokens: Int[Tensor, "R L"]) -> Float[Tenso
     present = torch.zeros(logp.shape, dtype=torch.bool, device=logp.device)
     present.scatter_(1, tokens.reshape(len(logp), -1), True)
     present[:, : EOS + 1] = False
-    return -logp[present & logp.isfinite()].mean() if present.any() else logp.new_zeros(())
+    return -mean_over_processes(logp[present & logp.isfinite()])
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from limner.core.processes import mean_over_processes
 from limner.core.types import UNK
 from limner.models.layers import WordHead
 from limner.objectives.assignment import min_cost_assignment
@@ -67,4 +68,4 @@ class LevelHeads(nn.Module):
                 terms += word_logp[0].unbind()
             else:
                 terms += [word_logp[pair] for pair in min_cost_assignment((-word_logp.detach()).tolist())]
-        return -torch.stack(terms).sum() / max(1, len(terms) - 1)
+        return -mean_over_processes(torch.stack(terms), len(terms) - 1)

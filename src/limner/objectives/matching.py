@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from limner.core.processes import mean_over_processes
 from limner.core.types import Features, Layout
 
 
@@ -39,19 +40,19 @@ def top_k_divergence(
 def _divergence(own: Float[Tensor, "M K"], teacher: Float[Tensor, "M K"]) -> Float[Tensor, ""]:
     target = teacher.masked_fill(own == -torch.inf, -torch.inf).log_softmax(-1)
     p = target.exp()
-    return (p * (target - own).masked_fill(p == 0, 0.0)).sum(-1).mean()  # 0 log 0 = 0
+    return mean_over_processes((p * (target - own).masked_fill(p == 0, 0.0)).sum(-1))  # 0 log 0 = 0
 
 
 def attention_divergence(student: Float[Tensor, "M N"], teacher: Float[Tensor, "M N"]) -> Float[Tensor, ""]:
     """Mean over M words of KL(teacher || student), in nats, of their attention weights over the same N cells."""
     tiny = torch.finfo(torch.float32).tiny
     student, teacher = student.float(), teacher.float()
-    return (teacher * (teacher.clamp(min=tiny).log() - student.clamp(min=tiny).log())).sum(-1).mean()
+    return mean_over_processes((teacher * (teacher.clamp(min=tiny).log() - student.clamp(min=tiny).log())).sum(-1))
 
 
 def mean_squared_distance(student: Float[Tensor, "M D"], teacher: Float[Tensor, "M D"]) -> Float[Tensor, ""]:
     """Mean over rows and channels of the squared difference (Romero et al. 2015, arXiv:1412.6550, eq. 3, sums it)."""
-    return (student.float() - teacher.float()).square().mean()
+    return mean_over_processes((student.float() - teacher.float()).square())
 
 
 def cell_overlap(teacher: Layout, student: Layout) -> Float[Tensor, "N M"]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from limner.core.fields import NonNegativeFloat, PositiveInt
+from limner.core.processes import mean_over_processes
 from limner.core.types import EOS, PAD, Batch, Features, Loss
 from limner.models.captioner import Captioner
 from limner.models.layers import AdditiveAttention
@@ -89,7 +90,7 @@ class GlobalReconstructor(nn.Module):
 
     def loss(self, states: CaptionStates, features: Features) -> Float[Tensor, ""]:
         """Mean squared error of the mean output against the mean feature."""
-        return (masked_mean(self(states).float(), states.reconstructed) - features.pooled).square().mean()
+        return mean_over_processes((masked_mean(self(states).float(), states.reconstructed) - features.pooled).square())
 
 
 class LocalReconstructor(nn.Module):
@@ -114,7 +115,7 @@ class LocalReconstructor(nn.Module):
     def loss(self, states: CaptionStates, features: Features) -> Float[Tensor, ""]:
         """Mean squared error over the real cells and their channels."""
         reconstructed = self(states, features.layout.cells).float()
-        return (reconstructed - features.grid).square()[features.mask].mean()
+        return mean_over_processes((reconstructed - features.grid).square()[features.mask])
 
 
 class Reconstruction(nn.Module):

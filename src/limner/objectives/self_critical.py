@@ -30,6 +30,7 @@ from pydantic import AfterValidator
 from torch import Tensor
 
 from limner.core.fields import NonNegativeFloat
+from limner.core.processes import mean_over_processes
 from limner.core.types import BOS, PAD, Batch, Features, Loss
 from limner.decode.logits import warp_logits
 from limner.decode.search import Sample, rollout
@@ -101,7 +102,7 @@ class SelfCriticalTraining:
         model.train(training and self.config.dropout)
         memory = model.encode(features)
         logp, keep = log_probabilities(model, memory, tokens, self.config.sample)
-        loss = -(advantage.to(logp)[:, None].expand(keep.shape)[keep] * logp).sum() / len(logp)
+        loss = -mean_over_processes(advantage.to(logp)[:, None].expand(keep.shape)[keep] * logp)
         logs |= {"policy": loss.item(), "words": len(logp) / len(tokens)}
         if self.config.xe_weight:
             xe, terms = self.config.xe.loss(self.config.xe.forward_teacher_forced(model, memory, batch, epoch), batch)

@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from limner.core.processes import average_over_processes
 from limner.core.types import Batch, Loss
 from limner.data.batches import TrainingBatches
 from limner.models.captioner import Captioner
@@ -36,6 +37,7 @@ class TrainingState:
     plateau_factor: float = 1.0  # factor of the learning rate from the plateau schedule
     previous_steps: int = 0  # optimiser steps of the earlier stages
     seconds: float = 0.0  # wall time of training
+    processes: int = 0  # that trained together last; 0: not known
     done: bool = False  # the stage was stopped early (patience)
 
 
@@ -228,7 +230,8 @@ def _optimizer_step(
             accelerator.backward(loss.value / len(group))
         for name, value in {"loss": loss.value.item(), **loss.logs}.items():
             logged.setdefault(name, []).append(value)
-    logs = {name: sum(values) / len(values) for name, values in logged.items()}
+    means = {name: sum(values) / len(values) for name, values in logged.items()}
+    logs = average_over_processes(means, accelerator.device)
     parameters = [parameter for parameter in training_module.parameters() if parameter.requires_grad]
     if stage.clip_value is not None or stage.clip_norm is not None:
         accelerator.unscale_gradients(optimizer)  # once; accelerate's clipping functions would unscale at each call

@@ -143,7 +143,7 @@ class Session:
         self.metrics = {n: m for n, m in METRICS.items() if n != "METEOR" or recipe.validation.metric == n}
         self.warned_of_truncated = False
         self.unreadable: dict[str, str] = {}  # id of a training medium that could not be read -> reason
-        self.state = TrainingState()
+        self.state = TrainingState(processes=self.accelerator.num_processes)
         self.resume_tensors: dict[str, Tensor] = {}  # tensors that the first stage of a resumed run starts from
         self.scaler: dict[str, Any] = {}  # state of the fp16 loss scaler in that checkpoint
         if self.main:
@@ -278,6 +278,7 @@ class Session:
                 f"{self.folder / CHECKPOINT} holds a state that this limner does not know ({error}): was it written by "
                 "a newer one? then update limner"
             ) from error
+        self._tell_of_processes()
         log = self.folder / "log.jsonl"
         if self.main and log.is_file():
             lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -290,6 +291,18 @@ class Session:
                 and not ((row.get("stage", 0), row.get("step", 0)) == last and row.get("epoch", 0) > self.state.epoch)
             ]
             write_text(log, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def _tell_of_processes(self) -> None:
+        """Say what changes when a run is continued by another number of processes."""
+        before, now = self.state.processes, self.accelerator.num_processes
+        if before not in (0, now):
+            text = (
+                f"the run was trained by {before} process{'es' * (before > 1)}, and now by {now}: the examples of each"
+            )
+            self._warn(
+                [f"{text} step stay, since batch_size counts all processes; dropout and sampled captions change"]
+            )
+        self.state.processes = now
 
     def progress(self) -> dict[str, int]:
         """Return the facts that callbacks get in addition to the logged ones."""

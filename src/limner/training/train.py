@@ -10,7 +10,10 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
+import torch
+
 from limner.core.locks import lock_folder
+from limner.core.processes import lost_process
 from limner.runs.checkpoint import CHECKPOINT
 from limner.runs.recipe import Recipe
 from limner.runs.recipe_file import check_recipe, load_recipe, recipe_differences
@@ -27,15 +30,17 @@ def train(
     """Train all stages of `recipe` -> the run folder.
 
     With `resume`, an interrupted run continues from its last checkpoint.  One process gives the same weights bit for
-    bit; several processes (as many as before) do so as far as their reductions are deterministic.  `callback` is called
-    with the name and the facts of each event.
+    bit; several processes (as many as before) do so as far as their reductions are deterministic.  Another number of
+    processes continues the run too, and says what changes.  `callback` is called with the name and the facts of each
+    event.
     Raises FileExistsError when the folder holds a run and `resume` is False, ValueError when the run was started with
-    another recipe or has weights but no checkpoint, LockedError when another process is training in it.
+    another recipe or has weights but no checkpoint, LockedError when another process is training in it, ConnectionError
+    when another process of this training has ended.
     """
     folder = Path(folder)
     check_recipe(recipe)
     first = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun, which share the folder
-    with lock_folder(folder) if first else nullcontext():
+    with lock_folder(folder) if first else nullcontext(), lost_process():
         return _train(recipe, folder, resume, callback)
 
 
@@ -50,6 +55,8 @@ def _train(recipe: Recipe, folder: Path, resume: bool, callback: TrainingCallbac
             )
     was_empty = not _files(folder)
     session = Session(recipe, folder, callback)
+    if not session.main:  # the model is that of the first process, but dropout and sampled captions differ
+        torch.manual_seed(recipe.seed + session.accelerator.process_index)
     if has_checkpoint:
         session.resume()
     elif session.main:
@@ -105,7 +112,11 @@ def _train_stages(session: Session) -> None:
             best_score = previous.best_score if same_size else float("-inf")  # another size is validated anew
             previous_steps = previous.previous_steps + previous.step
             session.state = TrainingState(
-                index, best_score=best_score, seconds=previous.seconds, previous_steps=previous_steps
+                index,
+                best_score=best_score,
+                seconds=previous.seconds,
+                previous_steps=previous_steps,
+                processes=previous.processes,
             )
         with frozen_parameters(session.model, session.recipe.stages[index]):
             StageTrainer(session, index).run()
