@@ -43,7 +43,7 @@ VALUES = {
 def captioner() -> ShowAttendTell:
     """Random weights that never end a caption."""
     torch.manual_seed(SEED)
-    config = ShowAttendTellConfig(hidden=512, embed=256, attention=320, projection=448)
+    config = ShowAttendTellConfig(hidden=512, embed=256, attention=320, project=448)
     model = ShowAttendTell(config, VOCABULARY, CHANNELS).eval()
     with torch.no_grad():
         model.head.weight *= 20

@@ -142,7 +142,7 @@ def test_without_pyav_clips_are_named_and_pictures_captioned(staged: Path, tiny:
     for name in ("b.mp4", "d.png"):
         assert re.search(rf"{name}: .*pip install 'limner-engine\[clips\]'", done.stderr), done.stderr
     one = without_pytorch(staged, code, "caption", media / "b.mp4")
-    assert one.returncode == 1 and "need PyAV" in one.stderr and "Traceback" not in one.stderr
+    assert one.returncode == 3 and "need PyAV" in one.stderr and "Traceback" not in one.stderr
 
 
 def write_rgb16(path: Path) -> None:
@@ -291,7 +291,7 @@ def test_captions_of_the_clean_environment_are_pytorchs(
 
     clip = tmp_path / "clip.mp4"
     write_mp4(clip, slide_show(files[-3:]), fps=FPS)
-    assert "pip install 'limner-engine[clips]'" in installed(clean, "caption", clip, status=1).stderr
+    assert "pip install 'limner-engine[clips]'" in installed(clean, "caption", clip, status=3).stderr
     install(clean, f"{wheels['limner_engine']}[clips]")
     installed(clean, "caption", clip, "--srt")
     subtitles = clip.with_suffix(".srt").read_text(encoding="utf-8")

@@ -92,3 +92,22 @@ def test_xlan(published: ModuleType) -> None:
     torch.manual_seed(4)
     model = Xlan(XlanConfig(layers=2, dim=16, heads=4, mid=3), VOCABULARY, CHANNELS).eval()
     check(model, published.xlan_beam, 2, 0.5, finished_compete=True)
+
+
+@torch.no_grad()
+def test_sa_lstm_in_the_published_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The batch of all videos, the loop over one video and one hypothesis, and limner's search find the same."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    sa_lstm = importlib.import_module("sa_lstm")
+    for name, value in {"VIDEOS": 4, "FRAMES": 3, "CHANNELS": 8, "VOCABULARY": 40, "WORDS": 9}.items():
+        monkeypatch.setattr(sa_lstm, name, value)
+    model, features = sa_lstm.crafted(full=False), sa_lstm.videos()
+    net = sa_lstm.Published(model)
+    together = sa_lstm.published_batch(net, features.grid)
+    alone = [sa_lstm.loop_beam(net, frames) for frames in features.grid]
+    rules = Rules(min_length=0, max_length=10, no_repeat_word=False, allow_unknown=True)
+    found = beam(model, features, Beam(5, rules=rules))
+    words = [[word for word in row if word != PAD] for row in found.tokens.tolist()]
+    assert words == [row for row, _ in together] == [row for row, _ in alone] and len({tuple(row) for row in words}) > 1
+    for scores in (together, alone):
+        torch.testing.assert_close(found.logprob, torch.tensor([score for _, score in scores]), rtol=1e-4, atol=1e-4)

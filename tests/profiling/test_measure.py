@@ -17,6 +17,7 @@ from limner.core.tensors import save_tensors
 from limner.core.types import BOS, Features, Layout
 from limner.data.frames import FrameSampling
 from limner.data.media import read_medium
+from limner.encoders.folded import FoldedConvolution
 from limner.inference.pipeline import Pipeline
 from limner.models import build_model
 from limner.models.packed_linear import SmallBatchLinear
@@ -34,6 +35,14 @@ def test_operations_by_hand():
     6 from 5 channels over 3 steps, four gates that read input and state."""
     assert count_flops(lambda: nn.Linear(3, 4)(torch.ones(2, 3))) == 2 * 2 * 3 * 4
     assert count_flops(lambda: nn.Conv2d(5, 7, 3, padding=1)(torch.ones(1, 5, 4, 4))) == 2 * 16 * 7 * 5 * 9
+    maps = torch.ones(1, 6, 4, 4)
+    for groups in (1, 2):  # with BatchNorm inside, and with maps that are added
+        folded = FoldedConvolution(nn.Conv2d(6, 8, 3, padding=1, groups=groups), nn.BatchNorm2d(8))
+        with torch.no_grad():
+            assert count_flops(lambda folded=folded: folded(maps)) == 2 * 16 * 8 * 6 // groups * 9
+            assert (
+                count_flops(lambda folded=folded: folded(maps, torch.ones(1, 8, 4, 4))) == 2 * 16 * 8 * 6 // groups * 9
+            )
     assert count_flops(lambda: nn.LSTM(5, 6)(torch.ones(3, 1, 5))) == 2 * 3 * 4 * 6 * (5 + 6)
 
 

@@ -187,6 +187,11 @@ def _cpu_formulas() -> dict[Any, Callable[..., int]]:
     def linear(x: Shape, weight: Shape, *_: Any, out_shape: Shape, **__: Any) -> int:  # the weight is in another order
         return 2 * prod(out_shape) * x[-1]
 
+    def convolution(x: Shape, *others: Any, out_shape: Shape, **__: Any) -> int:
+        """Weight (O, I / groups, h, w) and bias, or maps to add, weight and bias.  Zeros that pad a kernel count."""
+        weight = others[1] if others[1] is not None and len(others[1]) > 1 else others[0]
+        return 2 * prod(weight) * prod(out_shape) // out_shape[1]
+
     def attention(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
         """Query (B, heads, Q, c), key (B, heads, K, c): scores and weighted sum of values.  Masked cells count too."""
         return 2 * prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
@@ -197,6 +202,7 @@ def _cpu_formulas() -> dict[Any, Callable[..., int]]:
 
     formulas = {
         (torch.ops.mkldnn, "_linear_pointwise"): linear,  # used by limner.models.packed_linear
+        (torch.ops.mkldnn, "_convolution_pointwise"): convolution,  # used by limner.encoders.folded
         (torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu"): attention,
         (torch.ops.aten, "mkldnn_rnn_layer"): recurrent,
     }
