@@ -1,5 +1,6 @@
 """Several processes train as one does: the same losses, each medium evaluated once, kills and other numbers told."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -15,7 +16,6 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, PartialState
 
-from limner.core.tensors import load_tensors
 from limner.models.captioner import first_tensor
 from limner.objectives import self_critical
 from limner.runs.recipe import Recipe
@@ -27,7 +27,7 @@ from tests.training.world import Watched, log_of, pictures, recipe
 CAPTIONS = ("a red dog", "a blue cat runs", "the bird", "a green fish swims away over there", "two cows stand here")
 
 
-def together(count: int, work: Callable[[int], None]) -> list[str]:
+def together(count: int, work: Callable[[int], object]) -> list[str]:
     """Run `work(rank)` in `count` forked processes, as torchrun does -> the error of each, "" for none."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -64,8 +64,6 @@ def losses(folder: Path) -> list[dict[str, Any]]:
 
 def each_step(plan: Recipe, folder: Path, count: int) -> list[dict[str, float]]:
     """The logs of every step, of which log.jsonl has a part."""
-    import json
-
     path = folder.with_suffix(".json")
 
     def work(rank: int) -> None:
@@ -124,12 +122,9 @@ def test_two_processes_have_the_losses_of_one(kind: str, tmp_path: Path, monkeyp
         monkeypatch.setattr(self_critical, "rollout", samples_of_the_media)
     alone, two = (each_step(plan, tmp_path / f"{kind}{count}", count) for count in (1, 2))
     assert len(alone) == len(two) > 0
-    for ours, theirs in zip(alone, two, strict=True):
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=2e-4, abs=1e-6)
-    one, several = (load_tensors(tmp_path / f"{kind}{count}" / "last.safetensors")[0] for count in (1, 2))
-    for name in one:
-        if name.startswith("model."):
-            torch.testing.assert_close(one[name], several[name], rtol=1e-3, atol=2e-4)
+    for ours, theirs in zip(alone, two, strict=True):  # the losses, each of their terms, and the norm of the gradient
+        # a term without any word in a batch is 0 in the log of two, and absent in that of one
+        assert ours == pytest.approx({name: theirs[name] for name in ours}, rel=5e-4, abs=1e-5)
     validations = [[row for row in log_of(tmp_path / f"{kind}{count}") if "CIDEr" in row] for count in (1, 2)]
     assert [row["CIDEr"] for row in validations[0]] == pytest.approx([row["CIDEr"] for row in validations[1]], rel=1e-3)
 
@@ -188,5 +183,5 @@ def test_a_killed_process_ends_the_others_with_a_message_and_another_number_resu
 
 def test_a_batch_smaller_than_the_processes_is_refused(tmp_path: Path):
     plan = recipe(pictures(tmp_path / "data", 4), epochs=1, batch_size=1)
-    errors = together(2, lambda rank: train(plan, tmp_path / "run") and None)
+    errors = together(2, lambda rank: train(plan, tmp_path / "run"))
     assert all("batch_size 1 counts all ranks together and must be at least their number, 2" in text for text in errors)

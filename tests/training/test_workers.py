@@ -4,6 +4,7 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,7 @@ def test_a_killed_worker_ends_training_with_a_message_and_the_run_resumes(
     train(whole, tmp_path / "whole")
     read, parent = TrainingBatches.batch, os.getpid()
 
-    def killed(batches: TrainingBatches, chunk: list) -> object:  # type: ignore[type-arg]
+    def killed(batches: TrainingBatches, chunk: list[Any]) -> object:
         if os.getpid() != parent and chunk[0][0].medium.id == "p5":
             os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does when memory runs out
         return read(batches, chunk)
