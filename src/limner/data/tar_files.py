@@ -93,7 +93,7 @@ class TarIndex:
                 with tarfile.open(fileobj=file, mode="r:") as tar:
                     for member in tar:
                         self._add(member, end)
-                        tar.members = []  # or else tarfile keeps a kilobyte for each
+                        tar.members = []  # type: ignore[attr-defined]  # or else tarfile keeps a kilobyte for each
             except (tarfile.TarError, *BROKEN) as error:
                 if not self.places:
                     raise ValueError(f"{self.path} is not a tar file, or is damaged ({error})") from error
