@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,7 +75,7 @@ def test_a_file_that_changes_while_it_is_read(tiny: Path, tmp_path: Path, monkey
         copy.write_bytes(path.read_bytes())
     read, out = media.read_medium, tmp_path / "c.csv"
 
-    def changing(path: object, *more: object, **named: object) -> object:
+    def changing(path: Any, *more: Any, **named: Any) -> Any:
         copies[1].write_bytes(copies[1].read_bytes()[:40])
         return read(path, *more, **named)
 
