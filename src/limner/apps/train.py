@@ -1,6 +1,7 @@
 """`limner train`: train a captioner from a recipe."""
 
 import argparse
+import gc
 import json
 import os
 import shutil
@@ -95,11 +96,14 @@ def _print_fields(options: argparse.Namespace, rest: list[str]) -> int:
 def _leave_process_group() -> None:
     """Close the connections between the processes of torchrun.
 
-    Their threads would otherwise still run while the process ends, which aborts it now and then.
+    Their threads would otherwise still run while the process ends, which aborts it now and then.  So do those of a
+    model that is not yet freed, and of a process that leaves while another one still listens to it.
     """
     import torch.distributed
 
     if torch.distributed.is_available() and torch.distributed.is_initialized():
+        gc.collect()
+        torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 
 
