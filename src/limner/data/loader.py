@@ -168,13 +168,14 @@ def _begin_worker(number: int) -> None:
 def died_workers() -> Iterator[None]:
     """Context manager that makes the death of a worker a ChildProcessError with the cause and the cure.
 
-    PyTorch raises the death of a worker wherever the program happens to be.
+    PyTorch raises the death of a worker wherever the program happens to be.  If it happens to receive a batch of that
+    worker, the connection ends first.
     """
     try:
         yield
-    except RuntimeError as error:
-        text = str(error)
-        if "DataLoader worker" not in text:
+    except (RuntimeError, EOFError, ConnectionResetError) as error:
+        text = str(error) or type(error).__name__
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in text:
             raise
         full = "shared memory" in text or "Bus error" in text
         cure = (
