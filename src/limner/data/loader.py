@@ -104,13 +104,18 @@ class ReadAhead(Generic[Input, Output]):
                 prefetch_factor=AHEAD,
                 persistent_workers=True,
             )
-        with died_workers():
-            for result, error, reported in self._loader:
-                for report, entries in zip(self.reports, reported, strict=True):
-                    report.update(entries)
-                if error is not None:
-                    raise error
-                yield result
+        batches = iter(self._loader)
+        while True:
+            with died_workers(EOFError, ConnectionResetError):  # the connection ends before PyTorch notices the death
+                received = next(batches, None)
+            if received is None:
+                return
+            result, error, reported = received
+            for report, entries in zip(self.reports, reported, strict=True):
+                report.update(entries)
+            if error is not None:
+                raise error
+            yield result
 
     def close(self) -> None:
         """End the workers; a later call starts new ones."""
@@ -165,17 +170,17 @@ def _begin_worker(number: int) -> None:
 
 
 @contextmanager
-def died_workers() -> Iterator[None]:
+def died_workers(*others: type[Exception]) -> Iterator[None]:
     """Context manager that makes the death of a worker a ChildProcessError with the cause and the cure.
 
-    PyTorch raises the death of a worker wherever the program happens to be.  If it happens to receive a batch of that
-    worker, the connection ends first.
+    PyTorch raises the death of a worker wherever the program happens to be.  `others` are further errors that can have
+    no other cause inside.
     """
     try:
         yield
-    except (RuntimeError, EOFError, ConnectionResetError) as error:
+    except (RuntimeError, *others) as error:
         text = str(error) or type(error).__name__
-        if isinstance(error, RuntimeError) and "DataLoader worker" not in text:
+        if not isinstance(error, others) and "DataLoader worker" not in text:
             raise
         full = "shared memory" in text or "Bus error" in text
         cure = (
